@@ -1,0 +1,307 @@
+"""The command line. Data goes to stdout, progress and messages to stderr; exit codes are those of the errors.
+
+Each command imports what it needs when it runs, so that --help waits for nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+from ..samplers.errors import InputError, ModelError, SamplerbenchError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from ..samplers.registry import Registry
+    from .config import Config
+    from .run import Result, Session
+    from .table import Labels
+
+SIGINT_EXIT, SIGTERM_EXIT = 130, 143
+CONTEXT = {"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "SAMPLERBENCH", "max_content_width": 100}
+
+
+class Stopped(BaseException):
+    """SIGTERM came."""
+
+
+def main() -> NoReturn:
+    """The program; every error that a user can cause is one line and an exit code."""
+    try:
+        code = cli.main(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except SamplerbenchError as error:
+        complain(str(error))
+        code = error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        code = SIGINT_EXIT
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing is left to flush to
+        code = 0
+    sys.exit(code or 0)
+
+
+def complain(message: str) -> None:
+    """One line on stderr, with nothing in it that a terminal would obey."""
+    click.echo("Error: " + "".join(c if c.isprintable() else ascii(c)[1:-1] for c in message), err=True)
+
+
+@click.group(context_settings=CONTEXT)
+@click.version_option(package_name="samplerbench")
+def cli() -> None:
+    """Compare diffusion samplers: FID, CLIP score and wall time across step counts."""
+
+
+def load_config_file(ctx: click.Context, _: click.Parameter, path: Path | None) -> None:
+    """Make the settings of a TOML file the defaults of this command."""
+    if path is not None:
+        from .config import read_toml
+
+        accepted = {p.name for p in ctx.command.params if p.name not in (None, "config", "help")}
+        ctx.default_map = read_toml(path, [name for name in accepted if name])
+
+
+@cli.command()
+@click.option(
+    "--model", default="fashion-mnist", show_default=True, help="Model, as `samplerbench list models` names them."
+)
+@click.option("-s", "--sampler", multiple=True, metavar="SPEC", help="Sampler, e.g. ddim:eta=0.5; repeatable. "
+              "[default: ddpm, ddim, dpm-solver, euler-a]")  # fmt: skip
+@click.option("--steps", metavar="N,N,...", help="Step counts. [default: 5,10,20]")
+@click.option("--nfe", metavar="N,N,...", help="Budgets of model calls instead of step counts.")
+@click.option("-n", "--samples", type=int, default=512, show_default=True, help="Images of each cell.")
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("-b", "--batch-size", type=int, help="Rows of a network call. [default: the model's own]")
+@click.option("--grid", metavar="SPEC", help="Where the noise levels lie. [default: the schedule's own]")
+@click.option("--guidance", type=float, default=1.0, show_default=True, help="Classifier-free guidance; 1 is none.")
+@click.option(
+    "--prompts", type=click.Path(path_type=Path), metavar="FILE", help="One prompt a line. [default: the model's own]"
+)
+@click.option("--negative", metavar="TEXT", help="Negative prompt; needs guidance.")
+@click.option("--metric", multiple=True, metavar="NAME", help="Metric; repeatable. [default: fid, clip_score]")
+@click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N.")
+@click.option("--dtype", default="float32", show_default=True, help="What the network computes in.")
+@click.option("--threads", type=int, help="CPU threads. [default: torch's own choice]")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Run folder. [default: results/<model>-<plan>]",
+)
+@click.option("--plugin", multiple=True, metavar="PATH", help="A plugin's .py file or module; repeatable.")
+@click.option("--config", type=click.Path(path_type=Path), metavar="FILE.toml", is_eager=True, expose_value=False,
+              callback=load_config_file, help="Settings, by the names of these options.")  # fmt: skip
+@click.option("--keep-images/--no-keep-images", default=None, help="Keep every image. [default: up to 64 x 64 pixels]")
+@click.option("--dry-run", is_flag=True, help="Show the plan, its cost and an estimate of its time; write nothing.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--fresh", is_flag=True, help="Start the run folder anew instead of resuming.")
+def run(
+    output: Path | None, plugin: tuple[str, ...], dry_run: bool, as_json: bool, fresh: bool, **settings: Any
+) -> int:
+    """Compare samplers on a model.
+
+    Without options: ddpm, ddim, dpm-solver and euler-a at 5, 10 and 20 steps on the embedded model, 512 images each.
+    The same command again resumes.
+    """
+    import torch
+
+    from ..samplers.registry import load_registry
+    from .plan import plan_for
+    from .run import begin
+    from .store import check_output, default_output
+
+    config = config_from(settings)
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    registry = load_registry(plugin)
+    warn_of_broken(registry)
+    plan = plan_for(config, registry)
+    folder = output or default_output(plan)
+    check_output(folder, plan, fresh=fresh)
+    if dry_run:
+        show_plan(plan, folder, as_json)
+        return 0
+    result, code = watched(begin(plan, registry, folder, fresh=fresh))
+    if as_json:
+        click.echo(table_to_json(result.table, {"folder": str(result.folder)}))
+    else:
+        print_table(result.table, result.labels)
+        files = ", ".join(p.name for p in sorted(result.folder.iterdir()) if p.is_file() and p.suffix != ".safetensors")
+        click.echo(f"{result.folder}: {files}", err=True)
+    if code:
+        click.echo(f"stopped; go on with: {shlex.join(['samplerbench', *sys.argv[1:]])}", err=True)
+        return code
+    return 1 if result.failed else 0
+
+
+def config_from(settings: dict[str, Any]) -> Config:
+    """The command's options as a checked configuration."""
+    from .config import DEFAULT_SAMPLERS, Config, parse_counts, read_prompts
+
+    steps, nfe = settings.pop("steps"), settings.pop("nfe")
+    if steps is None and nfe is None:
+        steps = ",".join(map(str, Config.steps))
+    prompts: Path | None = settings.pop("prompts")
+    return Config(
+        sampler=settings.pop("sampler") or DEFAULT_SAMPLERS,
+        metric=settings.pop("metric") or Config.metric,
+        steps=parse_counts("steps", steps) if steps is not None else (),
+        nfe=parse_counts("nfe", nfe) if nfe is not None else (),
+        prompts=read_prompts(prompts) if prompts else None,
+        **settings,
+    )
+
+
+def watched(session: Session) -> tuple[Result, int]:
+    """Do the work under a live view; on a signal, conclude with what is there and return its exit code."""
+    from rich.console import Console
+
+    from .view import View
+
+    def stop(_: int, __: FrameType | None) -> None:
+        raise Stopped
+
+    before = signal.signal(signal.SIGTERM, stop)
+    code = 0
+    try:
+        with View(Console(stderr=True), session.labels) as view:
+            session.work(view)
+    except KeyboardInterrupt:
+        code = SIGINT_EXIT
+    except Stopped:
+        code = SIGTERM_EXIT
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    return session.conclude(), code
+
+
+def show_plan(plan: Any, folder: Path, as_json: bool) -> None:
+    """The plan, how many evaluations it makes, and about how long they take here."""
+    from .run import seconds_per_evaluation, summary
+
+    about = summary(plan) | {"output": str(folder)}
+    about["estimated_seconds"] = round(seconds_per_evaluation(plan.cells[0].request) * plan.network_evaluations)
+    if as_json:
+        click.echo(json.dumps(about))
+        return
+    for cell in about["cells"]:
+        nfe = "adaptive" if cell["nfe"] is None else f"{cell['nfe']} model calls a sample"
+        click.echo(f"{cell['sampler']}  {cell['grid']} grid, {cell['steps']} steps, {nfe}")
+    click.echo(
+        f"{len(about['cells'])} cells x {about['samples']} samples on {about['model']}: "
+        f"{about['network_evaluations']:,} network evaluations, about {about['estimated_seconds']} s here"
+    )
+    click.echo(f"output: {folder}")
+
+
+@cli.command("list")
+@click.argument("kind", type=click.Choice(["samplers", "grids", "models", "metrics"]), default="samplers")
+@click.option("--plugin", multiple=True, metavar="PATH", help="A plugin's .py file or module; repeatable.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def list_(kind: str, plugin: tuple[str, ...], as_json: bool) -> None:
+    """List what is registered: samplers (the default), grids, models or metrics; and plugins that are broken."""
+    from ..samplers.registry import load_registry
+    from .listing import listing
+
+    registry = load_registry(plugin)
+    rows = listing(registry, kind)
+    if as_json:
+        broken = [{"origin": str(b.origin), "reason": b.reason} for b in registry.broken]
+        click.echo(json.dumps({kind: rows, "broken": broken}))
+        return
+    print_rows(rows)
+    warn_of_broken(registry)
+
+
+@cli.command()
+@click.argument("run_folder", metavar="[RUN]", required=False, type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def table(run_folder: Path | None, as_json: bool) -> None:
+    """Print the table of a run, by default the newest in results/."""
+    from .store import newest_run
+    from .table import read_table
+
+    folder = run_folder or newest_run(Path("results"))
+    content, labels = read_table(folder)
+    if as_json:
+        click.echo(table_to_json(content, {"folder": str(folder)}))
+    else:
+        print_table(content, labels)
+
+
+@cli.command()
+@click.argument("model", default="fashion-mnist")
+@click.option("--data", type=click.Path(path_type=Path, exists=True, file_okay=False), metavar="DIR",
+              help="Folder of the data set. [default: the system's copy, else a download]")  # fmt: skip
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, metavar="DIR",
+              help="Where weights, log and checkpoints go; training resumes from what is there.")  # fmt: skip
+@click.option("--seed", type=int, default=0, show_default=True)
+def train(model: str, data: Path | None, output: Path, seed: int) -> None:
+    """Train a model from nothing; `--model fashion-mnist:DIR` then runs it."""
+    from rich.console import Console
+
+    from ..samplers.model import TrainableModel
+    from ..samplers.registry import default_registry
+    from .training_view import TrainingView
+
+    factory = default_registry().models[model]
+    if not isinstance(factory, TrainableModel):
+        raise InputError(f"model {model!r}: cannot be trained here")
+    if output.exists() and not output.is_dir():
+        raise InputError(f"output {output}: is a file; expected a folder")
+    with TrainingView(Console(stderr=True)) as view:
+        try:
+            factory.train(data=data, output=output, seed=seed, report=view)
+        except OSError as error:
+            raise ModelError(f"{output}: cannot be written ({error.strerror or error})") from error
+    click.echo(str(output))
+
+
+def warn_of_broken(registry: Registry) -> None:
+    """One line on stderr for each plugin that is broken."""
+    for broken in registry.broken:
+        complain(f"plugin {broken.origin} is broken and left out: {broken.reason}")
+
+
+def print_table(content: pd.DataFrame, labels: Labels) -> None:
+    """To a terminal as a table, to anything else as Markdown."""
+    from .table import table_to_markdown
+
+    if not sys.stdout.isatty():
+        click.echo(table_to_markdown(content, labels), nl=False)
+        return
+    from rich.console import Console
+
+    from .view import rich_table
+
+    Console().print(rich_table(content, labels))
+
+
+def print_rows(rows: list[dict[str, str]]) -> None:
+    """Dicts with the same keys as aligned columns."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    shown = Table(*(rows[0] if rows else []), box=None, pad_edge=False, header_style="bold")
+    for row in rows:
+        shown.add_row(*(Text(text) for text in row.values()))
+    Console(width=None if sys.stdout.isatty() else 200).print(shown)
+
+
+def table_to_json(content: pd.DataFrame, about: dict[str, Any]) -> str:
+    """The rows as one JSON object; what is not there is null."""
+    rows = json.loads(content.to_json(orient="records", double_precision=12))
+    return json.dumps({**about, "table": rows})

@@ -1,0 +1,35 @@
+"""The machine and the versions that a run's numbers belong to."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+import torch
+
+PACKAGES = ("samplerbench", "torch", "numpy", "pandas", "pluggy", "safetensors")
+
+
+def environment(device: str) -> dict[str, Any]:
+    """What run.json says of where a run was made; no host name and no user name."""
+    return {
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "cpu": cpu_name(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else "cpu",
+        "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
+    }
+
+
+def cpu_name() -> str:
+    """The processor's name where the system tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")

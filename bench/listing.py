@@ -1,0 +1,42 @@
+"""What `samplerbench list` says of each registered thing."""
+
+from __future__ import annotations
+
+from ..samplers.registry import Catalogue, Registry, describe_options
+from ..samplers.sampler import Sampler
+
+FAR = 10
+"""A step count at which the NFE rule of every sampler has settled."""
+
+
+def listing(registry: Registry, kind: str) -> list[dict[str, str]]:
+    """One dict a name, all with the same keys."""
+    catalogue: Catalogue[object] = getattr(registry, kind)
+    rows = []
+    for name in sorted(catalogue.things):
+        thing = catalogue.things[name]
+        row = {"name": name}
+        if isinstance(thing, type) and issubclass(thing, Sampler):
+            sampler = thing()
+            order = sampler.convergence
+            row |= {
+                "order": "stochastic" if order is None else str(order),
+                "NFE": nfe_rule(sampler),
+                "options": describe_options(thing),
+            }
+        elif kind == "grids" and isinstance(thing, type):
+            row["options"] = describe_options(thing)
+        elif kind == "metrics":
+            row |= {"reads": getattr(thing, "extractor", ""), "better": getattr(thing, "better", "")}
+        rows.append(row | {"origin": str(catalogue.origins[name])})
+    return rows
+
+
+def nfe_rule(sampler: Sampler) -> str:
+    """ "steps", "2 steps - 1", or "adaptive", from what the sampler declares."""
+    here, there = sampler.nfe(FAR), sampler.nfe(FAR + 1)
+    if here is None or there is None:
+        return "adaptive"
+    factor, rest = there - here, here - FAR * (there - here)
+    rule = "steps" if factor == 1 else f"{factor} steps"
+    return f"{rule} {'+' if rest > 0 else '-'} {abs(rest)}" if rest else rule

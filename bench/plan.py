@@ -1,0 +1,171 @@
+"""Plan: the cells of a run, each sampler x step count, with all that decides their numbers."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from ..samplers.model import Model
+from ..samplers.noise import BLOCK
+from ..samplers.registry import Registry
+from ..samplers.sample import Request, request_for
+from ..samplers.sampler import Sampler
+from .config import Config, as_json
+
+FORMAT = 1
+"""Version of the run folder."""
+KEPT_SIDE = 64
+"""Up to this side length all images are kept, unless told otherwise."""
+ODE_SAMPLES = 64
+ODE_SAMPLER = "dpm-solver++:order=2"
+ODE_STEPS = 101
+"""100 even steps in lambda and one to the clean end."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One row of the table."""
+
+    sampler: str
+    """The spec as given."""
+    grid: str
+    steps: int
+    nfe: int | None
+    request: Request
+    key: str
+    """Hash of all that decides the cell's samples and their timing."""
+
+    @property
+    def is_deterministic(self) -> bool:
+        """Whether the samples solve the probability flow ODE, so that a distance to its solution means something."""
+        return self.request.sampler.convergence is not None
+
+    @property
+    def network_evaluations(self) -> int | None:
+        """Network passes for one sample, guidance's second pass included."""
+        return None if self.nfe is None else self.nfe * self.request.passes
+
+
+@dataclass(frozen=True)
+class Block:
+    """Consecutive sample indices."""
+
+    number: int
+    first: int
+    n: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that a run will do."""
+
+    config: Config
+    model: Model
+    cells: tuple[Cell, ...]
+    reference: Request | None
+    """The converged ODE solution that deterministic cells are compared with; None if there is no such cell."""
+
+    @property
+    def key(self) -> str:
+        """Hash of the configuration and of every cell."""
+        return digest([as_json(self.config), [cell.key for cell in self.cells]])
+
+    @property
+    def blocks(self) -> tuple[Block, ...]:
+        """The sample indices in blocks; a block is a chunk of each cell."""
+        size = max(BLOCK, self.cells[0].request.batch_size)
+        samples = self.config.samples
+        return tuple(Block(i, first, min(size, samples - first)) for i, first in enumerate(range(0, samples, size)))
+
+    @property
+    def network_evaluations(self) -> int:
+        """Sample evaluations of all cells and of the ODE reference; adaptive cells are not counted."""
+        total = sum((cell.network_evaluations or 0) for cell in self.cells) * self.config.samples
+        return total + self.ode_samples * ODE_STEPS * (self.reference.passes if self.reference else 0)
+
+    @property
+    def ode_samples(self) -> int:
+        """How many samples have a converged solution."""
+        return min(ODE_SAMPLES, self.config.samples) if self.reference else 0
+
+    @property
+    def keep_images(self) -> bool:
+        """Whether every image is kept."""
+        if self.config.keep_images is not None:
+            return self.config.keep_images
+        return max(self.model.shape[-2:]) <= KEPT_SIDE
+
+
+def plan_for(config: Config, registry: Registry, model: Model | None = None) -> Plan:
+    """Resolve every name of a configuration; errors name the setting."""
+    model = model or registry.model(config.model)
+    for name in config.metric:
+        registry.metrics[name]
+    cells = [
+        cell_for(config, registry, model, spec, budget)
+        for spec in config.sampler
+        for budget in config.nfe or config.steps
+    ]
+    reference = ode_reference(config, registry, model) if any(c.is_deterministic for c in cells) else None
+    return Plan(config, model, tuple(cells), reference)
+
+
+def cell_for(config: Config, registry: Registry, model: Model, spec: str, budget: int) -> Cell:
+    """The cell of a sampler spec at a step count, or at the step count that an NFE budget allows."""
+    sampler, own_grid = registry.sampler_and_grid(spec)
+    grid = own_grid or config.grid or model.schedule.default_grid
+    steps = budget
+    if config.nfe:
+        sampler, steps = sampler.plan(budget)
+    request = request_in(config, registry, model, sampler, grid, steps)
+    return Cell(spec, grid, steps, sampler.nfe(steps), request, cell_key(request))
+
+
+def ode_reference(config: Config, registry: Registry, model: Model) -> Request:
+    """The request whose samples stand for the converged ODE solution."""
+    grid = "uniform" if math.isinf(model.schedule.first.sigma_ve) else "logsnr"
+    return request_in(config, registry, model, registry.sampler(ODE_SAMPLER), grid, ODE_STEPS)
+
+
+def request_in(  # noqa: PLR0913  (a cell's coordinates)
+    config: Config, registry: Registry, model: Model, sampler: Sampler, grid: str, steps: int
+) -> Request:
+    """A request with the configuration's settings."""
+    return request_for(
+        registry, model, sampler, steps=steps, seed=config.seed, grid=grid, prompts=config.prompts,
+        negative=config.negative, guidance=config.guidance, batch_size=config.batch_size,
+        device=config.device, dtype=config.dtype,
+    )  # fmt: skip
+
+
+def cell_key(request: Request) -> str:
+    """Hash of model, sampler (with its source), levels, seed, prompts, guidance, precision, threads and versions."""
+    model, sampler = request.model, request.sampler
+    return digest({
+        "model": [model.name, model.fingerprint, {k: e.fingerprint for k, e in model.extractors.items()}],
+        "sampler": [type(sampler).__qualname__, asdict(sampler), source_hash(type(sampler))],
+        "levels": [[level.alpha, level.sigma, repr(level.t)] for level in request.levels],
+        "seed": request.seed,
+        "prompts": [request.prompts, request.negative, request.guidance],
+        "compute": [request.batch_size, request.device.type, str(request.dtype), torch.get_num_threads()],
+        "versions": [FORMAT, torch.__version__],
+    })  # fmt: skip
+
+
+def source_hash(cls: type) -> str:
+    """Hash of the file that defines a class, so that an edited sampler is a new one."""
+    try:
+        return digest(inspect.getsource(inspect.getmodule(cls) or cls))
+    except (OSError, TypeError):
+        return ""
+
+
+def digest(value: Any) -> str:
+    """SHA-256 of a JSON value."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

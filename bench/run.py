@@ -1,0 +1,278 @@
+"""Run a plan: chunk by chunk, block by block across all cells, then table and picture."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import torch
+from torch import Tensor
+
+from ..samplers.errors import SamplerbenchError
+from ..samplers.model import Model
+from ..samplers.registry import Registry, load_registry
+from ..samplers.sample import Request, draw
+from .config import DEFAULT_SAMPLERS, Config
+from .environment import environment
+from .picture import write_picture
+from .plan import ODE_STEPS, Block, Cell, Plan, plan_for
+from .statistics import Yardstick, yardsticks
+from .store import REFERENCE, Chunk, RunFolder, Timing, default_output
+from .table import table_for, write_table
+
+KEPT_IMAGES = 16
+"""Images of each cell that are always kept."""
+TABLE_EVERY_SECONDS = 10.0
+"""How often the table is renewed while a run goes on."""
+
+
+class Watch(Protocol):
+    """Who looks on while a plan is run."""
+
+    def started(self, plan: Plan, todo: int) -> None:
+        """`todo` sample evaluations of the network are still to be made."""
+
+    def advanced(self, evaluations: int) -> None:
+        """A chunk is stored, or the ODE reference."""
+
+    def table(self, table: pd.DataFrame) -> None:
+        """The table as it stands."""
+
+
+class NoWatch:
+    """Nobody looks on."""
+
+    def started(self, plan: Plan, todo: int) -> None:
+        """Nothing."""
+
+    def advanced(self, evaluations: int) -> None:
+        """Nothing."""
+
+    def table(self, table: pd.DataFrame) -> None:
+        """Nothing."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run made."""
+
+    folder: Path
+    table: pd.DataFrame
+    """The columns of table.csv, a row for each sampler spec x grid x steps x guidance."""
+    labels: dict[str, dict[str, str]]
+    """For each metric its extractor's label and note."""
+
+    @property
+    def failed(self) -> int:
+        """How many cells failed."""
+        return int(self.table["status"].str.startswith("failed").sum())
+
+
+@dataclass
+class Session:
+    """A plan being run in a folder. Whenever it is stopped, `conclude` makes the table of what is there."""
+
+    plan: Plan
+    folder: RunFolder
+    ready: dict[str, Yardstick]
+    failures: dict[str, str] = field(default_factory=dict)
+    """Reason of failure by cell key."""
+
+    @property
+    def labels(self) -> dict[str, dict[str, str]]:
+        """For each metric its extractor's label and note."""
+        return labels_of(self.plan, self.ready)
+
+    def work(self, watch: Watch) -> None:
+        """Make every chunk that is not there. Cells take turns in alternating order, so that drift falls on all."""
+        watch.started(self.plan, sum(_cost(cell, block) for cell, block in self._missing()) + self._reference_cost())
+        reference = self._ode_solution(watch)
+        warm_up(self.plan)
+        renewed = time.monotonic()
+        for block in self.plan.blocks:
+            order = self.plan.cells if block.number % 2 == 0 else self.plan.cells[::-1]
+            for cell in order:
+                if cell.key in self.failures or self.folder.has(cell, block):
+                    continue
+                try:
+                    chunk = make_chunk(self.plan, cell, block, self.ready, reference)
+                except (Exception, SystemExit) as error:  # a sampler may raise anything; it fails its own cell
+                    self.failures[cell.key] = _reason(error)
+                else:
+                    self.folder.write(cell, block, chunk)
+                watch.advanced(_cost(cell, block))
+            if time.monotonic() - renewed > TABLE_EVERY_SECONDS:
+                watch.table(self.tabulate())
+                renewed = time.monotonic()
+
+    def tabulate(self) -> pd.DataFrame:
+        """The table of what is there, written to the folder too."""
+        table = table_for(self.plan, self.folder, self.ready, self.failures)
+        write_table(table, self.folder, self.labels)
+        return table
+
+    def conclude(self) -> Result:
+        """Table and picture of what is there."""
+        table = self.tabulate()
+        write_picture(self.plan, self.folder, self.failures)
+        return Result(self.folder.path, table, self.labels)
+
+    def _missing(self) -> Iterator[tuple[Cell, Block]]:
+        return ((c, b) for b in self.plan.blocks for c in self.plan.cells if not self.folder.has(c, b))
+
+    def _reference_cost(self) -> int:
+        there = (self.folder.path / REFERENCE).exists()
+        return 0 if there or not self.plan.reference else self.plan.ode_samples * ODE_STEPS
+
+    def _ode_solution(self, watch: Watch) -> Tensor | None:
+        """The converged ODE solution of the first samples, (k, *shape), drawn once a run."""
+        if self.plan.reference is None:
+            return None
+        path = self.folder.path / REFERENCE
+        if not path.exists():
+            x = draw(self.plan.reference, 0, self.plan.ode_samples).x
+            self.folder.write_arrays(path, {"x": x.cpu().numpy()}, {})
+            watch.advanced(self.plan.ode_samples * ODE_STEPS)
+        return torch.from_numpy(self.folder.read_arrays(path)[0]["x"])
+
+
+def run(  # noqa: PLR0913  (the settings of a run, each by name)
+    model: str | Model = "fashion-mnist",
+    samplers: Sequence[str] = DEFAULT_SAMPLERS,
+    steps: Sequence[int] = (5, 10, 20),
+    n: int = 512,
+    *,
+    nfe: Sequence[int] | None = None,
+    seed: int = 0,
+    batch_size: int | None = None,
+    grid: str | None = None,
+    guidance: float = 1.0,
+    prompts: Sequence[str] | None = None,
+    negative: str | None = None,
+    metrics: Sequence[str] = ("fid", "clip_score"),
+    device: str = "cpu",
+    dtype: str = "float32",
+    keep_images: bool | None = None,
+    output: str | Path | None = None,
+    fresh: bool = False,
+    plugins: Sequence[str] = (),
+) -> Result:
+    """Compare samplers, as `samplerbench run` does; `.table` is a DataFrame with the columns of table.csv.
+
+    `model` is a name or a Model; `samplers` are specs such as "ddim:eta=0.5". The run is stored in `output`, by
+    default results/<model>-<8 hex of the plan> in the current folder, and resumed if it is there already; a Model
+    without a fingerprint is run anew each time. Raises InputError, PluginError, ModelError or StoreError.
+    """
+    config = Config(
+        model=model if isinstance(model, str) else model.name, sampler=tuple(samplers),
+        steps=() if nfe else tuple(steps), nfe=tuple(nfe or ()), samples=n, seed=seed, batch_size=batch_size,
+        grid=grid, guidance=guidance, prompts=None if prompts is None else tuple(prompts), negative=negative,
+        metric=tuple(metrics), device=device, dtype=dtype, keep_images=keep_images,
+    )  # fmt: skip
+    registry = load_registry(plugins)
+    plan = plan_for(config, registry, model if isinstance(model, Model) else None)
+    session = begin(plan, registry, Path(output) if output else default_output(plan), fresh=fresh)
+    session.work(NoWatch())
+    return session.conclude()
+
+
+def begin(plan: Plan, registry: Registry, output: Path, *, fresh: bool = False) -> Session:
+    """Open the run folder; nothing is written if it cannot be this run's."""
+    ready = yardsticks(plan.config.metric, registry.metrics.things, plan.model)
+    folder = RunFolder(output)
+    about = {"extractors": labels_of(plan, ready), "environment": environment(plan.config.device)}
+    folder.open(plan, about, fresh=fresh or not plan.model.fingerprint)
+    return Session(plan, folder, ready)
+
+
+def labels_of(plan: Plan, ready: Mapping[str, Yardstick]) -> dict[str, dict[str, str]]:
+    """For each metric its extractor's label and note."""
+    extractors = {name: plan.model.extractors[yardstick.metric.extractor] for name, yardstick in ready.items()}
+    return {name: {"label": e.label, "note": e.note} for name, e in extractors.items()}
+
+
+def warm_up(plan: Plan) -> None:
+    """One short run outside the clock: the first calls of a process are slower than all others."""
+    first = min(plan.cells, key=lambda cell: cell.nfe or 0)
+    with suppress(Exception):  # it will fail again, as a chunk of its cell, and be reported there
+        draw(first.request, 0, 1)
+
+
+def make_chunk(plan: Plan, cell: Cell, block: Block, ready: Mapping[str, Yardstick], reference: Tensor | None) -> Chunk:
+    """Draw a block of a cell's samples and extract what the metrics need."""
+    samples = draw(cell.request, block.first, block.n)
+    if cell.nfe is not None and samples.nfe != cell.nfe:
+        raise SamplerbenchError(f"made {samples.nfe:g} model calls; nfe({cell.steps}) declares {cell.nfe}")
+    images = samples.images.cpu() if samples.images is not None else None
+    needed = {yardstick.metric.extractor for yardstick in ready.values()} if images is not None else set()
+    extractors = plan.model.extractors
+    kept = block.n if plan.keep_images else max(0, min(block.n, KEPT_IMAGES - block.first))
+    return Chunk(
+        first=block.first,
+        n=block.n,
+        timing=Timing(samples.nfe, samples.network_evaluations, samples.seconds, samples.model_seconds),
+        rows={name: extractors[name].extract(images, samples.prompts) for name in sorted(needed)}
+        if images is not None
+        else {},
+        hashes=sample_hashes(samples.x.cpu() if images is None else images),
+        images=images[:kept].numpy() if images is not None and kept else None,
+        ode_distance=ode_distances(cell, block, samples.x, reference),
+    )
+
+
+def ode_distances(cell: Cell, block: Block, x: Tensor, reference: Tensor | None) -> npt.NDArray[np.float64] | None:
+    """Mean squared distance of each of the first samples to its converged solution, (k,)."""
+    if reference is None or not cell.is_deterministic or block.first >= len(reference):
+        return None
+    there = reference[block.first : block.first + block.n].double()
+    squares: npt.NDArray[np.float64] = (x[: len(there)].cpu().double() - there).square().flatten(1).mean(1).numpy()
+    return squares
+
+
+def sample_hashes(samples: Tensor) -> npt.NDArray[np.uint8]:
+    """16 bytes of SHA-256 of each sample, (n, 16)."""
+    digests = [hashlib.sha256(row.tobytes()).digest()[:16] for row in samples.contiguous().numpy()]
+    return np.frombuffer(b"".join(digests), dtype=np.uint8).reshape(len(digests), 16).copy()
+
+
+def seconds_per_evaluation(request: Request) -> float:
+    """Time of one sample evaluation of the network, from a short trial; for estimates alone."""
+    n = request.batch_size
+    draw(request, 0, n)
+    trial = draw(request, 0, n)
+    return trial.seconds / (trial.network_evaluations * n)
+
+
+def _cost(cell: Cell, block: Block) -> int:
+    return (cell.network_evaluations or cell.steps) * block.n
+
+
+def _reason(error: BaseException) -> str:
+    """One line of an error."""
+    text = " ".join(str(error).split())[:300]
+    return text if isinstance(error, SamplerbenchError) else f"{type(error).__name__}: {text}"
+
+
+def summary(plan: Plan) -> dict[str, Any]:
+    """What `--dry-run` says of a plan."""
+    samples = plan.config.samples
+
+    def about(cell: Cell) -> dict[str, Any]:
+        one = cell.network_evaluations
+        names = {"sampler": cell.sampler, "grid": cell.grid, "steps": cell.steps, "nfe": cell.nfe}
+        return {**names, "network_evaluations": None if one is None else one * samples}
+
+    return {
+        "model": plan.model.name,
+        "cells": [about(cell) for cell in plan.cells],
+        "samples": samples,
+        "network_evaluations": plan.network_evaluations,
+    }

@@ -1,0 +1,92 @@
+"""The core DDPM (Ho et al. 2020): forward process, posterior, loss, moving average of the weights."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from .level import Level
+from .schedule import VP
+
+Variance = Literal["small", "large"]
+
+
+def diffuse(x0: Tensor, eps: Tensor, level: Level) -> Tensor:
+    """The forward process in one jump, x_t = sqrt(abar_t) x0 + sqrt(1 - abar_t) eps (equation 4)."""
+    return level.alpha * x0 + level.sigma * eps
+
+
+class Posterior(NamedTuple):
+    """q(x_b | x_a, x0), a Gaussian: mean = x_weight x_a + x0_weight x0, standard deviation std."""
+
+    x_weight: float
+    x0_weight: float
+    std: float
+
+
+def posterior(a: Level, b: Level, variance: Variance = "small") -> Posterior:
+    """The reverse step from level a to the cleaner level b, given x0 (equations 6 and 7).
+
+    beta = 1 - abar_a / abar_b is taken over the kept levels, so that any sub-grid of the timesteps is a DDPM
+    of its own (Nichol and Dhariwal 2021, section 4). `small` is the posterior's own variance, `large` is beta.
+    A step into the clean end adds no noise. Written for any alpha and sigma: (sigma_b / alpha_b)^2 over
+    (sigma_a / alpha_a)^2 is what remains of the noise, whatever the scale of the state.
+    """
+    kept = (b.sigma_ve / a.sigma_ve) ** 2
+    x_weight = a.alpha * b.sigma**2 / (b.alpha * a.sigma**2)
+    x0_weight = b.alpha * (1 - kept)
+    if b.is_clean:
+        std = 0.0
+    elif variance == "small":
+        std = b.sigma * math.sqrt(1 - kept)
+    else:
+        std = math.sqrt(beta_between(a, b) * (b.alpha**2 + b.sigma**2))
+    return Posterior(x_weight, x0_weight, std)
+
+
+def beta_between(a: Level, b: Level) -> float:
+    """beta = 1 - abar_a / abar_b of the VP process that passes through both levels."""
+    abar_a = a.alpha**2 / (a.alpha**2 + a.sigma**2)
+    abar_b = b.alpha**2 / (b.alpha**2 + b.sigma**2)
+    return 1 - abar_a / abar_b
+
+
+def ddpm_loss(  # noqa: PLR0913  (what one training example consists of)
+    network: nn.Module,
+    schedule: VP,
+    x0: Tensor,
+    condition: Tensor | None,
+    *,
+    generator: torch.Generator,
+    predicts: str = "eps",
+) -> Tensor:
+    """Mean squared error of the network's answer at a random timestep of each sample (algorithm 1).
+
+    x0 is (B, C, H, W), condition (B, D) or None. The target is the noise eps; with predicts="v" it is
+    alpha eps - sigma x0 (Salimans and Ho 2022, appendix D), the same knowledge in other units.
+    """
+    t = torch.randint(schedule.timesteps, (len(x0),), generator=generator).to(x0.device)
+    eps = torch.randn(x0.shape, generator=generator).to(x0)
+    abar = torch.tensor(schedule.alphas_cumprod, device=x0.device)[t].view(-1, *[1] * (x0.ndim - 1))
+    alpha, sigma = abar.sqrt().to(x0), (1 - abar).sqrt().to(x0)
+    target = eps if predicts == "eps" else alpha * eps - sigma * x0
+    answer: Tensor = network(alpha * x0 + sigma * eps, t.to(x0), condition)
+    return (answer.float() - target).square().mean()
+
+
+class EMA:
+    """Exponential moving average of a network's weights, with a short average at the start."""
+
+    def __init__(self, network: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.average = {name: p.detach().clone() for name, p in network.state_dict().items()}
+
+    @torch.no_grad()
+    def update(self, network: nn.Module, step: int) -> None:
+        """Take in the weights after training step `step` (from 0)."""
+        decay = min(self.decay, (1 + step) / (10 + step))
+        for name, p in network.state_dict().items():
+            self.average[name].lerp_(p.to(self.average[name]), 1 - decay)

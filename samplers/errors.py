@@ -1,0 +1,42 @@
+"""The errors that a user can cause, each with the exit code of the command line."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class SamplerbenchError(Exception):
+    """One line: what was given, what is accepted, the usual fix."""
+
+    exit_code = 1
+
+
+class InputError(SamplerbenchError, ValueError):
+    """A command, an option or a configuration that cannot be carried out."""
+
+    exit_code = 2
+
+
+class PluginError(SamplerbenchError):
+    """A plugin that is broken, or two that claim the same name."""
+
+    exit_code = 3
+
+
+class ModelError(SamplerbenchError):
+    """A model or data file that is missing, damaged or not what it should be."""
+
+    exit_code = 4
+
+
+class StoreError(SamplerbenchError):
+    """A run folder that cannot be read or written."""
+
+    exit_code = 5
+
+
+def closest(given: str, accepted: Iterable[str]) -> str:
+    """' (did you mean X?)' where one of the accepted names is near, else ''."""
+    match = difflib.get_close_matches(given, list(accepted), n=1, cutoff=0.6)
+    return f" (did you mean {match[0]!r}?)" if match else ""

@@ -1,0 +1,88 @@
+"""Models whose score is known in closed form: a point, a Gaussian, a mixture of Gaussians.
+
+Against these a sampler can be proven right: the answer is exact at every level, and for the point and the
+Gaussian the whole path of the ODE is known.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .level import Level
+from .model import Model, wrap_network
+from .predictor import Predicts
+from .schedule import Schedule
+
+
+@dataclass(frozen=True)
+class GaussianMixture:
+    """Data of shape (D,): x0 ~ sum_k weight_k N(mean_k, variance_k I)."""
+
+    means: tuple[tuple[float, ...], ...]
+    variances: tuple[float, ...]
+    weights: tuple[float, ...]
+
+    @property
+    def dim(self) -> int:
+        """D."""
+        return len(self.means[0])
+
+    def x0(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+        """E[x0 | x] for x (B, D) with alpha, sigma (B, 1): each component's posterior mean, weighted.
+
+        Given component k, x ~ N(alpha mean_k, s_k^2) with s_k^2 = alpha^2 variance_k + sigma^2.
+        """
+        means = x.new_tensor(self.means)
+        variances = x.new_tensor(self.variances)
+        s2 = alpha**2 * variances + sigma**2
+        residual = x[:, None, :] - alpha[:, :, None] * means
+        log_density = -0.5 * residual.square().sum(-1) / s2 - 0.5 * self.dim * s2.log()
+        responsibility = (log_density + x.new_tensor(self.weights).log()).softmax(dim=1)
+        posterior = means + (alpha * variances / s2)[:, :, None] * residual
+        return (responsibility[:, :, None] * posterior).sum(1)
+
+
+def exact_model(data: GaussianMixture, schedule: Schedule, predicts: Predicts = "eps", name: str = "exact") -> Model:
+    """The perfect network of this data: it answers with the conditional expectation of what it predicts."""
+
+    def network(x: Tensor, t: Tensor) -> Tensor:
+        # A state has few different times, as a rule one; each is looked up once, in float64.
+        times, which = torch.unique(t.double(), return_inverse=True)
+        levels = [schedule.at_time(float(time)) for time in times]
+        alpha = torch.tensor([level.alpha for level in levels], dtype=torch.float64, device=x.device)[which, None]
+        sigma = torch.tensor([level.sigma for level in levels], dtype=torch.float64, device=x.device)[which, None]
+        x0 = data.x0(x.double(), alpha, sigma)
+        if predicts == "x0":
+            return x0.to(x.dtype)
+        eps = (x.double() - alpha * x0) / sigma
+        answer = {"eps": eps, "v": alpha * eps - sigma * x0, "flow": eps - x0}[predicts]
+        return answer.to(x.dtype)
+
+    model = wrap_network(network, schedule, (data.dim,), predicts, name=name)
+    return dataclasses.replace(model, fingerprint=f"{data} {schedule} {predicts}")
+
+
+def point(location: Sequence[float]) -> GaussianMixture:
+    """All data at one place: every first-order method is exact in one step."""
+    return GaussianMixture((tuple(location),), (0.0,), (1.0,))
+
+
+def gaussian(mean: Sequence[float], variance: float) -> GaussianMixture:
+    """N(mean, variance I)."""
+    return GaussianMixture((tuple(mean),), (variance,), (1.0,))
+
+
+def gaussian_flow(mean: float, variance: float, x: Tensor, a: Level, b: Level) -> Tensor:
+    """The exact ODE solution for data N(mean, variance I): the state x at level a, taken to level b.
+
+    x_b = alpha_b mean + sqrt(alpha_b^2 v + sigma_b^2) / sqrt(alpha_a^2 v + sigma_a^2) (x_a - alpha_a mean)
+    """
+    std_a = math.sqrt(a.alpha**2 * variance + a.sigma**2)
+    std_b = math.sqrt(b.alpha**2 * variance + b.sigma**2)
+    return b.alpha * mean + std_b / std_a * (x - a.alpha * mean)

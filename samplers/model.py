@@ -1,0 +1,171 @@
+"""Model: everything that a run needs to know of what it samples from."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from .errors import InputError
+from .predictor import Clipped, Guided, Network, NetworkPredictor, Predictor, Predicts, Timesteps
+from .schedule import Schedule
+from .training import Report
+
+NetworkLoader = Callable[[torch.device, torch.dtype], Network]
+Encode = Callable[[Sequence[str]], Tensor]
+IMAGE_DIMS = 3
+IMAGE_CHANNELS = (1, 3)
+
+
+@dataclass(frozen=True)
+class Extractor:
+    """What metrics see of an image: images and their prompts -> one row of numbers each."""
+
+    label: str
+    """Shown wherever its numbers are shown, e.g. "fashion-mnist CNN"."""
+    extract: Callable[[Tensor, Sequence[str]], npt.NDArray[np.float32]]
+    """uint8 (n, C, H, W) and n prompts -> (n, d)."""
+    reference: Callable[[], npt.NDArray[np.float32]] | None = None
+    """Rows of the real images that the model was made to imitate, (N, d)."""
+    note: str = ""
+    """What a reader of its numbers must know, shown under every table."""
+    fingerprint: str = ""
+    """Hash of its weights and reference: numbers of two fingerprints are never compared."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """A network with its schedule and all that surrounds it."""
+
+    name: str
+    network: NetworkLoader
+    """(device, dtype) -> the network there."""
+    schedule: Schedule
+    shape: tuple[int, ...]
+    """Of one state, without the batch."""
+    predicts: Predicts = "eps"
+    timesteps: Timesteps = "fractional"
+    """What the network knows: any t, or whole ones alone."""
+    clip: tuple[float, float] | None = None
+    """Bounds of x0; None = not clipped."""
+    batch_size: int = 64
+    """Rows of one network call, unless the user says otherwise."""
+    encode: Encode | None = None
+    """Prompts -> condition (n, ...); None = unconditional."""
+    unconditional: Encode | None = None
+    """As `encode`, for "no prompt" (the texts are only counted)."""
+    prompts: tuple[str, ...] = ()
+    """The model's own balanced captions: sample i takes prompts[i mod len]."""
+    decode: Callable[[Tensor], Tensor] | None = None
+    """Clean states -> uint8 images; None = `to_images`."""
+    extractors: Mapping[str, Extractor] = field(default_factory=dict)
+    """What each metric may read, by name: "features" for FID, "clip" for the CLIP score."""
+    fingerprint: str = ""
+    """Hash of the weights: part of what identifies a result."""
+
+    def images(self, x: Tensor) -> Tensor | None:
+        """Clean states (n, *shape) -> uint8 (n, C, H, W), None where the states are no images."""
+        return self.decode(x) if self.decode else to_images(x)
+
+
+def to_images(x: Tensor) -> Tensor | None:
+    """[-1, 1] -> uint8, rounded to the nearest grey level; None unless the shape is (n, 1|3, H, W)."""
+    if x.ndim != 1 + IMAGE_DIMS or x.shape[1] not in IMAGE_CHANNELS:
+        return None
+    return ((x.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+
+
+def predictor_for(  # noqa: PLR0913  (what a prediction depends on)
+    model: Model,
+    *,
+    prompts: Sequence[str],
+    negative: str | None,
+    guidance: float,
+    batch_size: int,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> Predictor:
+    """The model's network as a predictor for these prompts, guided and clipped as asked."""
+    network = model.network(device, dtype)
+
+    def ask(condition: Tensor | None) -> NetworkPredictor:
+        placed = condition if condition is None else condition.to(device, dtype)
+        return NetworkPredictor(network, model.predicts, model.timesteps, batch_size, placed, dtype)
+
+    predictor: Predictor
+    if model.encode is None:
+        predictor = ask(None)
+    else:
+        predictor = ask(model.encode(prompts))
+        if guidance != 1:
+            against = model.encode if negative is not None else model.unconditional or model.encode
+            texts = [negative or ""] * len(prompts)
+            predictor = Guided(predictor, ask(against(texts)), guidance)
+    return Clipped(predictor, *model.clip) if model.clip else predictor
+
+
+def wrap_network(  # noqa: PLR0913  (what a network needs to be a model)
+    network: Network,
+    schedule: Schedule,
+    shape: Sequence[int],
+    predicts: Predicts = "eps",
+    clip: tuple[float, float] | None = None,
+    timesteps: Timesteps = "fractional",
+    *,
+    encode: Encode | None = None,
+    batch_size: int = 64,
+    name: str = "network",
+) -> Model:
+    """A model from any callable.
+
+    `network(x, t)`, or `network(x, t, condition)` if `encode` (prompts -> condition (n, ...)) is given: x is the
+    state (B, *shape), unscaled; t (B,) of x's dtype (int64 with timesteps="integer"): the training timestep for VP
+    (0 ... T-1), sigma for EDM, the flow time for flow. The answer has x's shape and is what `predicts` says:
+    eps | x0 | v = alpha eps - sigma x0 | flow = eps - x0. `clip=(-1, 1)` clips x0 and derives eps from it.
+
+    A torch module is copied where the run needs it in another dtype, on another device or out of training mode.
+    """
+    if not callable(network):
+        raise InputError(
+            f"network: got a {type(network).__name__}; expected a callable network(x, t) or a torch module"
+        )
+    NetworkPredictor(network, predicts, timesteps, batch_size)  # refuses wrong names
+    if clip is not None and not clip[0] < clip[1]:
+        raise InputError(f"clip {clip}: expected (low, high) with low < high")
+
+    def on(device: torch.device, dtype: torch.dtype) -> Network:
+        return module_on(network, device, dtype) if isinstance(network, nn.Module) else network
+
+    return Model(
+        name=name, network=on, schedule=schedule, shape=tuple(shape), predicts=predicts, clip=clip,
+        timesteps=timesteps, encode=encode, batch_size=batch_size,
+    )  # fmt: skip
+
+
+def module_on(module: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Module:
+    """The module itself if it is there in evaluation mode, else a copy that is."""
+    first = next(module.parameters(), None)
+    there = first is None or (first.device == device and first.dtype == dtype)
+    if there and not module.training:
+        return module
+    return copy.deepcopy(module).to(device=device, dtype=dtype).eval().requires_grad_(False)
+
+
+@runtime_checkable
+class TrainableModel(Protocol):
+    """What `samplerbench train NAME` asks of a registered model beyond loading it."""
+
+    def __call__(self, argument: str) -> Model:
+        """Load the model; `argument` is what follows the colon in "name:argument", or ''."""
+        ...
+
+    def train(self, *, data: Path | None, output: Path, seed: int, report: Report) -> None:
+        """Train it on `data` (None = wherever it finds its data) and write its files to `output`, resuming there."""
+        ...

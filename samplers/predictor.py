@@ -1,0 +1,192 @@
+"""The noise-predictor interface: network(x, t, condition) -> Prediction.
+
+What a network answers with (eps, x0, v or flow) is converted here, once. Guidance, clipping and counting are
+wrappers around a predictor; no sampler knows of them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, Protocol, get_args
+
+import torch
+from torch import Tensor
+
+from .errors import InputError
+from .level import Level
+
+Predicts = Literal["eps", "x0", "v", "flow"]
+Timesteps = Literal["fractional", "integer"]
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What a network said of the state x at a level. x and answer are (n, *shape)."""
+
+    x: Tensor
+    level: Level
+    answer: Tensor
+    predicts: Predicts
+
+    @property
+    def x0(self) -> Tensor:
+        """The clean sample as the network sees it."""
+        return self.combine(1.0, 0.0)
+
+    @property
+    def eps(self) -> Tensor:
+        """The noise as the network sees it."""
+        return self.combine(0.0, 1.0)
+
+    def combine(self, p: float, q: float) -> Tensor:
+        """p x0 + q eps, as one linear combination of the state and the network's answer."""
+        (x0_x, x0_f), (eps_x, eps_f) = conversion(self.predicts, self.level)
+        x_weight, f_weight = p * x0_x + q * eps_x, p * x0_f + q * eps_f
+        if x_weight == 0:
+            return self.answer * f_weight
+        return torch.add(self.x * x_weight, self.answer, alpha=f_weight)
+
+    def mean(self, x_weight: float, x0_weight: float) -> Tensor:
+        """x_weight x + x0_weight x0, by x = alpha x0 + sigma eps."""
+        return self.combine(x_weight * self.level.alpha + x0_weight, x_weight * self.level.sigma)
+
+
+def conversion(predicts: Predicts, level: Level) -> tuple[tuple[float, float], tuple[float, float]]:
+    """((a, b), (c, d)) with x0 = a x + b f and eps = c x + d f, f being the network's answer at the level.
+
+    From x = alpha x0 + sigma eps and v = alpha eps - sigma x0 (Salimans and Ho 2022) or f = eps - x0 (flow).
+    """
+    alpha, sigma = level.alpha, level.sigma
+    if predicts == "eps":
+        if alpha == 0:
+            raise InputError(
+                "predicts 'eps': the noise says nothing of x0 where alpha = 0 (zero terminal SNR, flow at t = 1); "
+                "use a model that predicts v, x0 or flow, or a grid that starts at a cleaner level"
+            )
+        return (1 / alpha, -sigma / alpha), (0.0, 1.0)
+    if predicts == "x0":
+        return (0.0, 1.0), (1 / sigma, -alpha / sigma)
+    if predicts == "v":
+        norm = alpha**2 + sigma**2
+        return (alpha / norm, -sigma / norm), (sigma / norm, alpha / norm)
+    norm = alpha + sigma
+    return (1 / norm, -sigma / norm), (1 / norm, alpha / norm)
+
+
+class Predictor(Protocol):
+    """(x, level) -> Prediction; one call = one evaluation."""
+
+    def __call__(self, x: Tensor, level: Level) -> Prediction:
+        """x is the state (n, *shape) at `level`, unscaled."""
+        ...
+
+
+Network = Callable[..., Tensor]
+"""network(x, t) or network(x, t, condition): x (B, *shape), t (B,) -> (B, *shape)."""
+
+
+@dataclass(frozen=True)
+class NetworkPredictor:
+    """Ask the network, `batch_size` rows at a time, the last rows padded.
+
+    The padding makes the bytes of each sample's result independent of how many samples there are.
+    """
+
+    network: Network
+    predicts: Predicts
+    timesteps: Timesteps
+    batch_size: int
+    condition: Tensor | None = None
+    """(n, ...): a row for each sample; None = the network takes (x, t) alone."""
+    dtype: torch.dtype | None = None
+    """What the network computes in; None = the state's own dtype."""
+
+    def __post_init__(self) -> None:
+        """Check the names."""
+        if self.predicts not in get_args(Predicts):
+            raise InputError(f"predicts {self.predicts!r}: expected one of {', '.join(get_args(Predicts))}")
+        if self.timesteps not in get_args(Timesteps):
+            raise InputError(f"timesteps {self.timesteps!r}: expected one of {', '.join(get_args(Timesteps))}")
+
+    def __call__(self, x: Tensor, level: Level) -> Prediction:
+        """One evaluation of all rows of x."""
+        t_dtype = torch.int64 if self.timesteps == "integer" else self.dtype or x.dtype
+        t = torch.full((self.batch_size,), level.t, dtype=t_dtype, device=x.device)
+        inputs = x if self.dtype is None else x.to(self.dtype)
+        answers = []
+        for start in range(0, len(x), self.batch_size):
+            rows = slice(start, start + self.batch_size)
+            args = [inputs[rows]] if self.condition is None else [inputs[rows], self.condition[rows]]
+            real = len(args[0])
+            padded = [_pad(arg, self.batch_size) for arg in args]
+            answer = self.network(padded[0], t, *padded[1:])
+            if answer.shape != padded[0].shape:
+                raise InputError(
+                    f"network: answered with shape {tuple(answer.shape)} for a state {tuple(padded[0].shape)}; "
+                    "expected the same shape"
+                )
+            answers.append(answer[:real])
+        return Prediction(x, level, torch.cat(answers).to(x.dtype), self.predicts)
+
+
+def _pad(rows: Tensor, size: int) -> Tensor:
+    """Repeat the last row until there are `size` rows."""
+    missing = size - len(rows)
+    return torch.cat([rows, rows[-1:].expand(missing, *rows.shape[1:])]) if missing else rows
+
+
+@dataclass(frozen=True)
+class Guided:
+    """Classifier-free guidance: f = f_negative + guidance (f_condition - f_negative) (Ho and Salimans 2022).
+
+    Written for the network's answer, whatever it predicts: the conversions are linear at a given x.
+    """
+
+    conditional: Predictor
+    unconditional: Predictor
+    guidance: float
+
+    def __call__(self, x: Tensor, level: Level) -> Prediction:
+        """Two evaluations of the network, one prediction."""
+        positive, negative = self.conditional(x, level), self.unconditional(x, level)
+        answer = torch.lerp(negative.answer, positive.answer, self.guidance)
+        return Prediction(x, level, answer, positive.predicts)
+
+
+@dataclass(frozen=True)
+class Clipped:
+    """Clip x0 to [low, high]; eps is derived from the clipped x0 (as in guided-diffusion)."""
+
+    inner: Predictor
+    low: float
+    high: float
+
+    def __call__(self, x: Tensor, level: Level) -> Prediction:
+        """The inner prediction with x0 clipped."""
+        return Prediction(x, level, self.inner(x, level).x0.clamp(self.low, self.high), "x0")
+
+
+@dataclass
+class Counted:
+    """Count the calls and the seconds spent in them."""
+
+    inner: Predictor
+    nfe: int = 0
+    seconds: float = 0.0
+
+    def __call__(self, x: Tensor, level: Level) -> Prediction:
+        """The inner prediction, counted."""
+        self.nfe += 1
+        started = clock(x.device)
+        prediction = self.inner(x, level)
+        self.seconds += clock(x.device) - started
+        return prediction
+
+
+def clock(device: torch.device) -> float:
+    """Monotonic seconds, once the device has done all that was asked of it."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()

@@ -1,0 +1,142 @@
+"""What a sampler is, and the one loop that drives every sampler."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from .errors import InputError, SamplerbenchError
+from .grid import Levels
+from .level import Level
+from .predictor import Prediction, Predictor
+from .schedule import Schedule
+
+Past = Any
+"""What a sampler hands from one step to the next; None at the start. No one else looks inside."""
+
+
+class SamplerFault(SamplerbenchError):  # noqa: N818  (the sampler is at fault, not the program)
+    """A sampler did what no sampler may do; the message names the step."""
+
+
+@dataclass
+class Run:
+    """What a step can ask for."""
+
+    grid: Levels
+    """All levels of the run, the clean end last."""
+    predictor: Predictor
+    draw: Callable[[Level, Level, int, int], Tensor]
+    """(a, b, interval number, ordinal of the draw in this step) -> unit normal noise."""
+    schedule: Schedule
+    integer: bool = False
+    """The network knows whole timesteps only."""
+    i: int = 0
+    """The place: grid[i] is the level that the step starts from."""
+    _draws: int = 0
+
+    def predict(self, x: Tensor, level: Level) -> Prediction:
+        """Ask the model about the state x at a level. One call = one function evaluation (NFE)."""
+        return self.predictor(x, level)
+
+    def noise(self, a: Level, b: Level) -> Tensor:
+        """Unit normal noise for the interval from a to b. Ask only where its factor is not zero."""
+        self._draws += 1
+        return self.draw(a, b, self.i, self._draws - 1)
+
+    def at(self, lambda_: float) -> Level:
+        """The level at log(alpha / sigma) = lambda_; the nearest whole timestep if the network knows no other."""
+        level = self.schedule.at_lambda(lambda_)
+        return self.schedule.at_time(round(level.t)) if self.integer else level
+
+    def enter(self, i: int) -> None:
+        """Go to interval number i."""
+        self.i, self._draws = i, 0
+
+
+@dataclass(frozen=True)
+class Sampler(ABC):
+    """One way from noise to a sample: a frozen dataclass of its options.
+
+    A subclass says `convergence`, `nfe` and `step`. Formulas are written in (alpha, sigma), so that one sampler
+    serves VP, EDM and flow models.
+    """
+
+    convergence = None  # type: int | None
+    """The order with which the error falls as the steps shrink; None = stochastic."""
+    aliases: ClassVar[Mapping[str, str]] = {}
+    """Other programs' names of this sampler -> the options that they stand for, e.g. {"Euler a": "eta=1"}."""
+
+    @abstractmethod
+    def nfe(self, steps: int) -> int | None:
+        """Predictor calls of a run of `steps` steps; None = adaptive, only counted."""
+
+    @abstractmethod
+    def step(self, run: Run, x: Tensor, a: Level, b: Level, past: Past) -> tuple[Tensor, Past]:
+        """Take the state x (n, *shape) from level a to the cleaner level b; returns (x, past)."""
+
+    def plan(self, nfe: int) -> tuple[Sampler, int]:
+        """(sampler, steps) for a budget of predictor calls: the most steps with nfe(steps) <= nfe."""
+        steps = 0
+        while (needed := self.nfe(steps + 1)) is not None and needed <= nfe:
+            steps += 1
+        if not steps:
+            raise InputError(f"nfe {nfe}: {type(self).__name__} needs at least {self.nfe(1)}")
+        return self, steps
+
+
+def integrate(
+    sampler: Sampler,
+    run: Run,
+    x: Tensor,
+    *,
+    watch: Callable[[Tensor], None] | None = None,
+) -> Tensor:
+    """Take x from the first level of the run's grid to the clean end; `watch` sees the state after each step."""
+    past: Past = None
+    for i, (a, b) in enumerate(pairwise(run.grid)):
+        run.enter(i)
+        given, (x, past) = x, _two(sampler.step(run, x, a, b, past), sampler, i)
+        if not isinstance(x, Tensor) or (x.shape, x.dtype, x.device) != (given.shape, given.dtype, given.device):
+            raise SamplerFault(f"{_name(sampler)}, step {i}: returned {_describe(x)}; expected {_describe(given)}")
+        if watch:
+            watch(x)
+    return x
+
+
+def finite_or_fault(sampler: Sampler, x: Tensor, replay: Callable[[Callable[[Tensor], None]], object] | None) -> None:
+    """Raise SamplerFault if x is not finite, naming the step that `replay` (the same run again) shows."""
+    if bool(x.isfinite().all()):
+        return
+    finite_steps = 0
+
+    def watch(state: Tensor) -> None:
+        nonlocal finite_steps
+        if not bool(state.isfinite().all()):
+            raise SamplerFault(f"{_name(sampler)}, step {finite_steps}: the state is not finite (NaN or infinity)")
+        finite_steps += 1
+
+    if replay:
+        replay(watch)
+    raise SamplerFault(f"{_name(sampler)}: the result is not finite (NaN or infinity)")
+
+
+def _two(returned: object, sampler: Sampler, i: int) -> tuple[Any, Past]:
+    if not (isinstance(returned, tuple) and len(returned) == 2):  # noqa: PLR2004  (the pair that step returns)
+        raise SamplerFault(f"{_name(sampler)}, step {i}: returned {_describe(returned)}; expected the pair (x, past)")
+    return returned
+
+
+def _name(sampler: Sampler) -> str:
+    return f"sampler {type(sampler).__name__}"
+
+
+def _describe(value: object) -> str:
+    if isinstance(value, Tensor):
+        return f"a tensor {tuple(value.shape)} {str(value.dtype).removeprefix('torch.')} on {value.device}"
+    return f"a {type(value).__name__}" if value is not None else "None"

@@ -1,0 +1,242 @@
+"""Noise schedules: what alpha and sigma are at a time t, and where a given lambda lies.
+
+Each schedule answers both ways in float64. Grids, samplers and models know nothing else of it.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from .level import Level
+
+Float64s = npt.NDArray[np.float64]
+
+
+class Schedule(ABC):
+    """t -> Level and lambda -> Level."""
+
+    default_grid: str
+    """The name of the grid that the field uses with this schedule."""
+
+    @property
+    @abstractmethod
+    def first(self) -> Level:
+        """The noisiest level, where sampling starts."""
+
+    @property
+    @abstractmethod
+    def last(self) -> Level:
+        """The cleanest level that still has noise, where the last network call of most grids is made."""
+
+    @property
+    @abstractmethod
+    def clean(self) -> Level:
+        """The end of every grid: sigma = 0."""
+
+    @abstractmethod
+    def at_time(self, t: float) -> Level:
+        """The level at time t."""
+
+    @abstractmethod
+    def at_lambda(self, lambda_: float) -> Level:
+        """The level with log(alpha / sigma) = lambda_."""
+
+    def at_sigma_ve(self, sigma_ve: float) -> Level:
+        """The level with sigma / alpha = sigma_ve > 0."""
+        return self.at_lambda(-math.log(sigma_ve))
+
+    def prior_scale(self, first: Level) -> float:
+        """Standard deviation of the state that sampling starts from at the level `first`."""
+        return 1.0
+
+
+@dataclass(frozen=True)
+class VP(Schedule):
+    """Variance preserving, alpha^2 + sigma^2 = 1, over T discrete timesteps 0 ... T-1 (Ho et al. 2020).
+
+    Between timesteps log alpha is linear in t (Lu et al. 2022a, appendix D). alpha = 0 is accepted at the
+    last timestep alone (zero terminal SNR); the stretch just before it has no lambda and is never asked for.
+    """
+
+    alphas_cumprod: tuple[float, ...]
+    """abar_t = product of (1 - beta) up to t: strictly decreasing, in [0, 1)."""
+    _log_alpha: Float64s = field(init=False, repr=False, compare=False)
+    default_grid = "uniform"
+
+    def __post_init__(self) -> None:
+        """Check the table and keep its logarithm."""
+        abar = np.asarray(self.alphas_cumprod, dtype=np.float64)
+        ok = abar.ndim == 1 and abar.size > 0 and np.isfinite(abar).all()
+        if not (ok and abar[0] < 1 and abar[-1] >= 0 and (np.diff(abar) < 0).all()):
+            raise ValueError("alphas_cumprod: expected a list of strictly decreasing numbers, below 1 and not negative")
+        with np.errstate(divide="ignore"):
+            object.__setattr__(self, "_log_alpha", 0.5 * np.log(abar))
+
+    @property
+    def timesteps(self) -> int:
+        """T, the number of timesteps that the model was trained on."""
+        return len(self.alphas_cumprod)
+
+    @property
+    def first(self) -> Level:
+        """Timestep T-1."""
+        return self.at_time(self.timesteps - 1)
+
+    @property
+    def last(self) -> Level:
+        """Timestep 0."""
+        return self.at_time(0)
+
+    @property
+    def clean(self) -> Level:
+        """alpha = 1, sigma = 0; no timestep belongs to it."""
+        return Level(1.0, 0.0, math.nan)
+
+    def at_time(self, t: float) -> Level:
+        """The level at timestep t in [0, T-1], whole or fractional."""
+        if not 0 <= t <= self.timesteps - 1:
+            raise ValueError(f"timestep {t}: expected a number from 0 to {self.timesteps - 1}")
+        if t == int(t):
+            log_alpha = float(self._log_alpha[int(t)])
+        else:
+            log_alpha = float(np.interp(t, np.arange(self.timesteps), self._log_alpha))
+        return Level(math.exp(log_alpha), math.sqrt(-math.expm1(2 * log_alpha)), float(t))
+
+    def at_lambda(self, lambda_: float) -> Level:
+        """The level with log(alpha / sigma) = lambda_, between timesteps T-1 and 0."""
+        log_alpha = -0.5 * math.log1p(math.exp(-2 * lambda_))
+        table = self._log_alpha[::-1]
+        t = float(np.interp(log_alpha, table, np.arange(self.timesteps - 1, -1, -1.0)))
+        if not table[0] <= log_alpha <= table[-1]:
+            # A level asked for at an end differs from it by rounding only; anything else is out of range.
+            end = self.at_time(t)
+            if abs(end.lambda_ - lambda_) > 1e-9 * max(1.0, abs(lambda_)):
+                raise ValueError(
+                    f"lambda {lambda_:.6g}: expected a number from {self.first.lambda_:.6g} to {self.last.lambda_:.6g}"
+                )
+            return end
+        return Level(math.exp(log_alpha), math.sqrt(-math.expm1(2 * log_alpha)), t)
+
+
+@dataclass(frozen=True)
+class EDM(Schedule):
+    """Variance exploding in Karras et al.'s form: x = x0 + sigma eps, and the time is sigma itself."""
+
+    sigma_min: float = 0.002
+    sigma_max: float = 80.0
+    default_grid = "karras"
+
+    def __post_init__(self) -> None:
+        """Check the range."""
+        if not 0 < self.sigma_min < self.sigma_max < math.inf:
+            raise ValueError(
+                f"sigma_min {self.sigma_min}, sigma_max {self.sigma_max}: expected 0 < sigma_min < sigma_max"
+            )
+
+    @property
+    def first(self) -> Level:
+        """sigma_max."""
+        return self.at_time(self.sigma_max)
+
+    @property
+    def last(self) -> Level:
+        """sigma_min."""
+        return self.at_time(self.sigma_min)
+
+    @property
+    def clean(self) -> Level:
+        """sigma = 0."""
+        return Level(1.0, 0.0, 0.0)
+
+    def prior_scale(self, first: Level) -> float:
+        """The first level's sigma."""
+        return first.sigma
+
+    def at_time(self, t: float) -> Level:
+        """The level with sigma = t > 0."""
+        if not 0 < t < math.inf:
+            raise ValueError(f"sigma {t}: expected a positive number")
+        return Level(1.0, float(t), float(t))
+
+    def at_lambda(self, lambda_: float) -> Level:
+        """The level with sigma = exp(-lambda_)."""
+        return self.at_time(math.exp(-lambda_))
+
+
+@dataclass(frozen=True)
+class Flow(Schedule):
+    """Rectified flow: x = (1 - t) x0 + t eps, t from 1 (noise) to 0 (clean). Lipman et al. 2023, Liu et al. 2023."""
+
+    t_min: float = 1e-3
+    """The cleanest time of the grids that stop short of the clean end."""
+    default_grid = "uniform"
+
+    @property
+    def first(self) -> Level:
+        """t = 1, where alpha = 0."""
+        return self.at_time(1.0)
+
+    @property
+    def last(self) -> Level:
+        """t_min."""
+        return self.at_time(self.t_min)
+
+    @property
+    def clean(self) -> Level:
+        """t = 0."""
+        return Level(1.0, 0.0, 0.0)
+
+    def at_time(self, t: float) -> Level:
+        """The level at flow time t in (0, 1]."""
+        if not 0 < t <= 1:
+            raise ValueError(f"flow time {t}: expected a number above 0 and up to 1")
+        return Level(1.0 - t, float(t), float(t))
+
+    def at_lambda(self, lambda_: float) -> Level:
+        """t = 1 / (1 + exp(lambda_))."""
+        if lambda_ == -math.inf:
+            return self.first
+        t = 1 / (1 + math.exp(lambda_))
+        return Level(1 / (1 + math.exp(-lambda_)), t, t)
+
+
+def vp_from_alphas_cumprod(alphas_cumprod: Sequence[float]) -> VP:
+    """A VP schedule from its table abar_0 ... abar_{T-1}, strictly decreasing."""
+    return VP(tuple(float(a) for a in alphas_cumprod))
+
+
+def _vp_from_betas(betas: Float64s) -> VP:
+    return vp_from_alphas_cumprod(np.cumprod(1.0 - betas).tolist())
+
+
+def vp_linear(timesteps: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02) -> VP:
+    """Betas linear in t: Ho et al. 2020, section 4."""
+    return _vp_from_betas(np.linspace(beta_start, beta_end, timesteps, dtype=np.float64))
+
+
+def vp_scaled_linear(timesteps: int = 1000, beta_start: float = 0.00085, beta_end: float = 0.012) -> VP:
+    """Square roots of beta linear in t: the schedule of latent diffusion (Rombach et al. 2022)."""
+    return _vp_from_betas(np.linspace(beta_start**0.5, beta_end**0.5, timesteps, dtype=np.float64) ** 2)
+
+
+def vp_cosine(timesteps: int = 1000, s: float = 0.008, max_beta: float = 0.999) -> VP:
+    """abar a squared cosine, each beta at most max_beta: Nichol and Dhariwal 2021, equation 17."""
+    u = np.arange(timesteps + 1, dtype=np.float64) / timesteps
+    abar = np.cos((u + s) / (1 + s) * np.pi / 2) ** 2
+    return _vp_from_betas(np.minimum(1 - abar[1:] / abar[:-1], max_beta))
+
+
+def edm(sigma_min: float = 0.002, sigma_max: float = 80.0) -> EDM:
+    """The schedule of Karras et al. 2022, table 1: alpha = 1, sigma = t."""
+    return EDM(float(sigma_min), float(sigma_max))
+
+
+def flow() -> Flow:
+    """Rectified flow: alpha = 1 - t, sigma = t, with t = 1 the noise."""
+    return Flow()

@@ -1,0 +1,146 @@
+"""The training loop: AdamW with a cosine rate, checkpoints, resume.
+
+Everything random in step k is drawn from a generator seeded by (seed, k), so a stopped and resumed training
+sees what an unbroken one would have seen.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from .ddpm import EMA
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a training loop tells after each step."""
+
+    phase: str
+    step: int
+    steps: int
+    loss: float
+    """Mean over the last steps, exponentially weighted."""
+    seconds: float
+    """Since the loop started or resumed."""
+    resumed_at: int
+
+    @property
+    def eta(self) -> float:
+        """Seconds that are left at the present speed."""
+        return (self.steps - self.step) * self.seconds / max(self.step - self.resumed_at, 1)
+
+
+Report = Callable[[Progress], None]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How one network is trained."""
+
+    phase: str
+    steps: int
+    lr: float
+    weight_decay: float = 0.0
+    warmup: int = 200
+    ema: float = 0.0
+    """Decay of the moving average of the weights; 0 = none."""
+    bf16: bool = True
+    """Run the forward pass in bfloat16 where the operation allows it."""
+
+    def rate(self, step: int) -> float:
+        """Learning rate of step `step`: a linear warm-up, then half a cosine down to zero."""
+        if step < self.warmup:
+            return self.lr * (step + 1) / self.warmup
+        return self.lr * 0.5 * (1 + math.cos(math.pi * (step - self.warmup) / max(self.steps - self.warmup, 1)))
+
+
+def step_generator(seed: int, step: int) -> torch.Generator:
+    """The random stream of one training step."""
+    key = int(np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0])
+    return torch.Generator().manual_seed(key >> 1)
+
+
+def batch_of(seed: int, step: int, count: int, batch: int) -> Tensor:
+    """The sample numbers of training step `step`: whole epochs, each in an order of its own, (batch,)."""
+    per_epoch = count // batch
+    epoch, k = divmod(step, per_epoch)
+    order = torch.from_numpy(np.random.Generator(np.random.PCG64([seed, epoch])).permutation(count))
+    return order[k * batch : (k + 1) * batch]
+
+
+def fit(  # noqa: PLR0913  (a loop and what it is made of)
+    network: nn.Module,
+    loss_of: Callable[[nn.Module, int], Tensor],
+    recipe: Recipe,
+    *,
+    checkpoint: Path,
+    report: Report = lambda progress: None,
+    device: torch.device | str = "cpu",
+    every_seconds: float = 120.0,
+) -> dict[str, Tensor]:
+    """Train `network` in place and return the weights to keep (the moving average, if there is one).
+
+    `loss_of(network, step)` gives the loss of one step. The state is saved to `checkpoint` every two minutes
+    and at the end; a checkpoint that is there already is resumed.
+    """
+    optimizer = torch.optim.AdamW(network.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay)
+    ema = EMA(network, recipe.ema) if recipe.ema else None
+    step, mean_loss = 0, math.nan
+    if checkpoint.exists():
+        state = torch.load(checkpoint, weights_only=True, map_location=device)
+        network.load_state_dict(state["network"])
+        optimizer.load_state_dict(state["optimizer"])
+        step, mean_loss = state["step"], state["loss"]
+        if ema:
+            ema.average = state["ema"]
+    resumed_at, started = step, time.monotonic()
+    saved = started
+
+    device_type = torch.device(device).type
+    network.train()
+    while step < recipe.steps:
+        for group in optimizer.param_groups:
+            group["lr"] = recipe.rate(step)
+        with torch.autocast(device_type, torch.bfloat16) if recipe.bf16 else nullcontext():
+            loss = loss_of(network, step)
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        if ema:
+            ema.update(network, step)
+        value = float(loss.detach())
+        mean_loss = value if math.isnan(mean_loss) else 0.98 * mean_loss + 0.02 * value
+        step += 1
+        now = time.monotonic()
+        report(Progress(recipe.phase, step, recipe.steps, mean_loss, now - started, resumed_at))
+        if now - saved > every_seconds or step == recipe.steps:
+            save_atomically(
+                {
+                    "network": network.state_dict(), "optimizer": optimizer.state_dict(),
+                    "ema": ema.average if ema else {}, "step": step, "loss": mean_loss,
+                },
+                checkpoint,
+            )  # fmt: skip
+            saved = now
+    network.eval()
+    return ema.average if ema else network.state_dict()
+
+
+def save_atomically(state: dict[str, Any], path: Path) -> None:
+    """Write a checkpoint whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp")
+    torch.save(state, temporary)
+    os.replace(temporary, path)  # noqa: PTH105  (the atomic call itself)
