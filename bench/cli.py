@@ -133,15 +133,16 @@ def run(
     if dry_run:
         show_plan(plan, folder, as_json)
         return 0
-    result, code = watched(begin(plan, registry, folder, fresh=fresh))
+    command = shlex.join(["samplerbench", *sys.argv[1:]])
+    result, code = watched(begin(plan, registry, folder, fresh=fresh, command=command))
     if as_json:
         click.echo(table_to_json(result.table, {"folder": str(result.folder)}))
     else:
         print_table(result.table, result.labels)
-        files = ", ".join(p.name for p in sorted(result.folder.iterdir()) if p.is_file() and p.suffix != ".safetensors")
+        files = ", ".join(p.name for p in sorted(result.folder.iterdir()) if p.is_file())
         click.echo(f"{result.folder}: {files}", err=True)
     if code:
-        click.echo(f"stopped; go on with: {shlex.join(['samplerbench', *sys.argv[1:]])}", err=True)
+        click.echo(f"stopped; go on with: {command}", err=True)
         return code
     return 1 if result.failed else 0
 

@@ -184,11 +184,15 @@ def run(  # noqa: PLR0913  (the settings of a run, each by name)
     return session.conclude()
 
 
-def begin(plan: Plan, registry: Registry, output: Path, *, fresh: bool = False) -> Session:
-    """Open the run folder; nothing is written if it cannot be this run's."""
+def begin(plan: Plan, registry: Registry, output: Path, *, fresh: bool = False, command: str = "") -> Session:
+    """Open the run folder; nothing is written if it cannot be this run's. `command` is kept in run.json."""
     ready = yardsticks(plan.config.metric, registry.metrics.things, plan.model)
     folder = RunFolder(output)
-    about = {"extractors": labels_of(plan, ready), "environment": environment(plan.config.device)}
+    about = {
+        "command": command,
+        "extractors": labels_of(plan, ready),
+        "environment": environment(plan.config.device),
+    }
     folder.open(plan, about, fresh=fresh or not plan.model.fingerprint)
     return Session(plan, folder, ready)
 

@@ -22,7 +22,7 @@ from .plan import FORMAT, Block, Cell, Plan
 
 RUN_FILE = "run.json"
 CHUNKS = "chunks"
-REFERENCE = "ode-reference.safetensors"
+REFERENCE = f"{CHUNKS}/ode-reference.safetensors"
 Arrays = dict[str, npt.NDArray[Any]]
 
 

@@ -30,19 +30,22 @@ Labels = Mapping[str, Mapping[str, str]]
 def table_for(
     plan: Plan, folder: RunFolder, ready: Mapping[str, Yardstick], failures: Mapping[str, str]
 ) -> pd.DataFrame:
-    """One row a cell, from the blocks that every cell which did not fail has: equal n in every row."""
+    """One row a cell, from the blocks that every cell which did not fail has: equal n in every row.
+
+    Before the first block is done, the rows are those of the cells that have it.
+    """
     sound = [cell for cell in plan.cells if cell.key not in failures]
-    blocks = [block for block in plan.blocks if all(folder.has(cell, block) for cell in sound)]
+    blocks = [block for block in plan.blocks if all(folder.has(cell, block) for cell in sound)] or plan.blocks[:1]
     rows = []
     seen: dict[bytes, Mapping[str, Any]] = {}
     for cell in plan.cells:
         row = {**dict.fromkeys(COLUMNS), **_identity(plan, cell)}
         if cell.key in failures:
             row["status"] = f"failed: {failures[cell.key]}"
-        elif blocks:
+        elif folder.has(cell, blocks[0]):
             chunks = [folder.read(cell, block) for block in blocks]
             row |= _numbers(chunks, ready)
-            row["status"] = OK if len(blocks) == len(plan.blocks) else "partial"
+            row["status"] = OK if row["samples"] == plan.config.samples else "partial"
             samples = b"".join(chunk.hashes.tobytes() for chunk in chunks)
             row["same_as"] = _row_name(seen[samples], row) if samples in seen else None
             seen.setdefault(samples, row)

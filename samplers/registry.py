@@ -156,11 +156,12 @@ class Registry:
         return levels_on(construct(self.grids[name], f"grid {name!r}", options), schedule, steps, integer=integer)
 
     def model(self, spec: str) -> Model:
-        """The model that "name" or "name:argument" describes."""
+        """The model that "name", "name:argument", "file.py:function" or "module:function" describes."""
         name, _, argument = spec.partition(":")
-        factory = self.models[name]
+        if name not in self.models.things and argument:
+            return model_from_code(spec) or self.models[name]("")
         try:
-            return factory(argument)
+            return self.models[name](argument)
         except SamplerbenchError:
             raise
         except Exception as error:
@@ -250,6 +251,34 @@ def _register_named(registry: Registry, plugin: str) -> None:
         raise PluginError(
             f"plugin {plugin}: registers nothing; expected a function marked @hookimpl, such as {GROUP}_samplers"
         )
+
+
+def model_from_code(spec: str) -> Model | None:
+    """What the function of "file.py:function" or "module:function" returns; None if there is no such module."""
+    home, _, function = spec.rpartition(":")
+    try:
+        if home.endswith(".py"):
+            module = _import_file(Path(home))
+        elif importlib.util.find_spec(home) is None:
+            return None
+        else:
+            module = importlib.import_module(home)
+    except ModuleNotFoundError:
+        return None
+    except (Exception, SystemExit) as error:
+        raise ModelError(f"model {spec!r}: {type(error).__name__}: {error}") from error
+    if not callable(make := getattr(module, function, None)):
+        functions = [name for name, thing in vars(module).items() if callable(thing) and not name.startswith("_")]
+        raise ModelError(f"model {spec!r}: no function {function!r} in {home}{closest(function, functions)}")
+    try:
+        model = make()
+    except (Exception, SystemExit) as error:
+        raise ModelError(f"model {spec!r}: {type(error).__name__}: {error}") from error
+    if not isinstance(model, Model):
+        raise ModelError(
+            f"model {spec!r}: returned a {type(model).__name__}; expected a Model, as samplerbench.wrap_network returns"
+        )
+    return dataclasses.replace(model, name=spec)
 
 
 def _import_file(path: Path) -> ModuleType:
