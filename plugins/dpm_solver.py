@@ -14,7 +14,6 @@ from typing import Literal
 from torch import Tensor
 
 from ..samplers.level import Level
-from ..samplers.predictor import Prediction
 from ..samplers.registry import hookimpl
 from ..samplers.sampler import Past, Run, Sampler
 
@@ -52,15 +51,11 @@ class DPMSolver(Sampler):
         d1 = run.predict(at_a.combine(inner[0].alpha, inner[0].sigma), inner[0]).eps - at_a.eps
         if self.order == 2:  # noqa: PLR2004  (the order itself)
             return first_order - b.sigma * math.expm1(h) / (2 * r[0]) * d1, None
-        d2 = _second_difference(run, at_a, inner[1], d1, r[0], r[1] * h)
+        # Order 3: eps at the second place, reached with the help of d1.
+        s2, h2 = inner[1], r[1] * h
+        bend = s2.sigma * r[1] / r[0] * (math.expm1(h2) / h2 - 1)
+        d2 = run.predict(at_a.combine(s2.alpha, s2.sigma) - bend * d1, s2).eps - at_a.eps
         return first_order - b.sigma / r[1] * (math.expm1(h) / h - 1) * d2, None
-
-
-def _second_difference(run: Run, at_a: Prediction, s2: Level, d1: Tensor, r1: float, h2: float) -> Tensor:  # noqa: PLR0913
-    """eps at s2, reached with the help of d1 = eps(s1) - eps(a), less eps(a); h2 = lambda_s2 - lambda_a."""
-    bend = s2.sigma * (math.expm1(h2) / h2 - 1)
-    u2 = at_a.combine(s2.alpha, s2.sigma) - bend / r1 * d1
-    return run.predict(u2, s2).eps - at_a.eps
 
 
 @hookimpl
