@@ -5,11 +5,13 @@ Each command imports what it needs when it runs, so that --help waits for nothin
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shlex
 import signal
 import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from ..samplers.registry import Registry
-    from .config import Config
+    from .config import Config, Kind
     from .run import Result, Session
     from .table import Labels
 
@@ -36,10 +38,21 @@ class Stopped(BaseException):
 
 def main() -> NoReturn:
     """The program; every error that a user can cause is one line and an exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a path or a name may hold what the terminal cannot show
     try:
-        code = cli.main(standalone_mode=False)
-    except click.ClickException as error:
+        # What cli.main would do, but for a reader that went away: click calls that an error.
+        with cli.make_context("samplerbench", sys.argv[1:]) as context:
+            code = cli.invoke(context)
+        sys.stdout.flush()
+    except click.exceptions.Exit as stop:
+        code = stop.exit_code
+    except click.exceptions.NoArgsIsHelpError as error:
         error.show()
+        code = error.exit_code
+    except click.ClickException as error:
+        complain(error.format_message())
         code = error.exit_code
     except SamplerbenchError as error:
         complain(str(error))
@@ -54,7 +67,23 @@ def main() -> NoReturn:
 
 def complain(message: str) -> None:
     """One line on stderr, with nothing in it that a terminal would obey."""
-    click.echo("Error: " + "".join(c if c.isprintable() else ascii(c)[1:-1] for c in message), err=True)
+    line = " ".join(message.splitlines())
+    click.echo("Error: " + "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line), err=True)
+
+
+class FilePath(click.Path):
+    """A path; what cannot be one is refused in one line."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(path_type=Path, **settings)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """As click does, with its ValueErrors explained."""
+        try:
+            return super().convert(value, param, ctx)
+        except (ValueError, OSError, TypeError) as error:
+            name = param.name if param else "path"
+            raise InputError(f"{name} {str(value)[:80]!r}: is no path ({error})") from error
 
 
 @click.group(context_settings=CONTEXT)
@@ -65,11 +94,17 @@ def cli() -> None:
 
 def load_config_file(ctx: click.Context, _: click.Parameter, path: Path | None) -> None:
     """Make the settings of a TOML file the defaults of this command."""
-    if path is not None:
-        from .config import read_toml
+    if path is None:
+        return
+    from .config import read_toml
 
-        accepted = {p.name for p in ctx.command.params if p.name not in (None, "config", "help")}
-        ctx.default_map = read_toml(path, [name for name in accepted if name])
+    options = [p for p in ctx.command.params if isinstance(p, click.Option) and p.name not in ("config", "help")]
+    by_name = {opt[2:].replace("-", "_"): p for p in options for opt in p.opts if opt.startswith("--")}
+    kinds: dict[str, Kind] = {
+        name: "flag" if option.is_flag else "list" if option.multiple else "text" for name, option in by_name.items()
+    }
+    kinds["steps"] = kinds["nfe"] = "counts"
+    ctx.default_map = {by_name[name].name or name: value for name, value in read_toml(path, kinds).items()}
 
 
 @cli.command()
@@ -85,9 +120,7 @@ def load_config_file(ctx: click.Context, _: click.Parameter, path: Path | None) 
 @click.option("-b", "--batch-size", type=int, help="Rows of a network call. [default: the model's own]")
 @click.option("--grid", metavar="SPEC", help="Where the noise levels lie. [default: the schedule's own]")
 @click.option("--guidance", type=float, default=1.0, show_default=True, help="Classifier-free guidance; 1 is none.")
-@click.option(
-    "--prompts", type=click.Path(path_type=Path), metavar="FILE", help="One prompt a line. [default: the model's own]"
-)
+@click.option("--prompts", type=FilePath(), metavar="FILE", help="One prompt a line. [default: the model's own]")
 @click.option("--negative", metavar="TEXT", help="Negative prompt; needs guidance.")
 @click.option("--metric", multiple=True, metavar="NAME", help="Metric; repeatable. [default: fid, clip_score]")
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N.")
@@ -96,12 +129,12 @@ def load_config_file(ctx: click.Context, _: click.Parameter, path: Path | None) 
 @click.option(
     "-o",
     "--output",
-    type=click.Path(path_type=Path),
+    type=FilePath(),
     metavar="DIR",
     help="Run folder. [default: results/<model>-<plan>]",
 )
 @click.option("--plugin", multiple=True, metavar="PATH", help="A plugin's .py file or module; repeatable.")
-@click.option("--config", type=click.Path(path_type=Path), metavar="FILE.toml", is_eager=True, expose_value=False,
+@click.option("--config", type=FilePath(), metavar="FILE.toml", is_eager=True, expose_value=False,
               callback=load_config_file, help="Settings, by the names of these options.")  # fmt: skip
 @click.option("--keep-images/--no-keep-images", default=None, help="Keep every image. [default: up to 64 x 64 pixels]")
 @click.option("--dry-run", is_flag=True, help="Show the plan, its cost and an estimate of its time; write nothing.")
@@ -125,16 +158,18 @@ def run(
     config = config_from(settings)
     if config.threads:
         torch.set_num_threads(config.threads)
-    registry = load_registry(plugin)
-    warn_of_broken(registry)
-    plan = plan_for(config, registry)
-    folder = output or default_output(plan)
-    check_output(folder, plan, fresh=fresh)
+    with redirect_stdout(sys.stderr):  # what a plugin prints is no data
+        registry = load_registry(plugin)
+        warn_of_broken(registry)
+        plan = plan_for(config, registry)
+        folder = output or default_output(plan)
+        check_output(folder, plan, fresh=fresh)
     if dry_run:
         show_plan(plan, folder, as_json)
         return 0
     command = shlex.join(["samplerbench", *sys.argv[1:]])
-    result, code = watched(begin(plan, registry, folder, fresh=fresh, command=command))
+    with redirect_stdout(sys.stderr):
+        result, code = watched(begin(plan, registry, folder, fresh=fresh, command=command))
     if as_json:
         click.echo(table_to_json(result.table, {"folder": str(result.folder)}))
     else:
@@ -193,16 +228,19 @@ def show_plan(plan: Any, folder: Path, as_json: bool) -> None:
     from .run import seconds_per_evaluation, summary
 
     about = summary(plan) | {"output": str(folder)}
-    about["estimated_seconds"] = round(seconds_per_evaluation(plan.cells[0].request) * plan.network_evaluations)
+    with redirect_stdout(sys.stderr):
+        seconds = seconds_per_evaluation(plan)
+    about["estimated_seconds"] = None if seconds is None else round(seconds * plan.network_evaluations)
     if as_json:
         click.echo(json.dumps(about))
         return
     for cell in about["cells"]:
         nfe = "adaptive" if cell["nfe"] is None else f"{cell['nfe']} model calls a sample"
         click.echo(f"{cell['sampler']}  {cell['grid']} grid, {cell['steps']} steps, {nfe}")
+    time = "no sampler got through a trial" if seconds is None else f"about {about['estimated_seconds']} s here"
     click.echo(
         f"{len(about['cells'])} cells x {about['samples']} samples on {about['model']}: "
-        f"{about['network_evaluations']:,} network evaluations, about {about['estimated_seconds']} s here"
+        f"{about['network_evaluations']:,} network evaluations, {time}"
     )
     click.echo(f"output: {folder}")
 
@@ -216,8 +254,9 @@ def list_(kind: str, plugin: tuple[str, ...], as_json: bool) -> None:
     from ..samplers.registry import load_registry
     from .listing import listing
 
-    registry = load_registry(plugin)
-    rows = listing(registry, kind)
+    with redirect_stdout(sys.stderr):
+        registry = load_registry(plugin)
+        rows = listing(registry, kind)
     if as_json:
         broken = [{"origin": str(b.origin), "reason": b.reason} for b in registry.broken]
         click.echo(json.dumps({kind: rows, "broken": broken}))
@@ -227,7 +266,7 @@ def list_(kind: str, plugin: tuple[str, ...], as_json: bool) -> None:
 
 
 @cli.command()
-@click.argument("run_folder", metavar="[RUN]", required=False, type=click.Path(path_type=Path))
+@click.argument("run_folder", metavar="[RUN]", required=False, type=FilePath())
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def table(run_folder: Path | None, as_json: bool) -> None:
     """Print the table of a run, by default the newest in results/."""
@@ -244,9 +283,9 @@ def table(run_folder: Path | None, as_json: bool) -> None:
 
 @cli.command()
 @click.argument("model", default="fashion-mnist")
-@click.option("--data", type=click.Path(path_type=Path, exists=True, file_okay=False), metavar="DIR",
+@click.option("--data", type=FilePath(exists=True, file_okay=False), metavar="DIR",
               help="Folder of the data set. [default: the system's copy, else a download]")  # fmt: skip
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, metavar="DIR",
+@click.option("-o", "--output", type=FilePath(), required=True, metavar="DIR",
               help="Where weights, log and checkpoints go; training resumes from what is there.")  # fmt: skip
 @click.option("--seed", type=int, default=0, show_default=True)
 def train(model: str, data: Path | None, output: Path, seed: int) -> None:
@@ -292,14 +331,10 @@ def print_table(content: pd.DataFrame, labels: Labels) -> None:
 
 def print_rows(rows: list[dict[str, str]]) -> None:
     """Dicts with the same keys as aligned columns."""
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    shown = Table(*(rows[0] if rows else []), box=None, pad_edge=False, header_style="bold")
-    for row in rows:
-        shown.add_row(*(Text(text) for text in row.values()))
-    Console(width=None if sys.stdout.isatty() else 200).print(shown)
+    lines = [list(rows[0]), *(list(row.values()) for row in rows)] if rows else []
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        click.echo("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())
 
 
 def table_to_json(content: pd.DataFrame, about: dict[str, Any]) -> str:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from ..samplers.errors import InputError, closest
-from ..samplers.sample import MAX_STEPS, check_batch_size, check_count
+from ..samplers.sample import check_batch_size, check_count
+from ..samplers.sampler import MAX_STEPS
 
 DEFAULT_SAMPLERS = ("ddpm", "ddim", "dpm-solver", "euler-a")
 
@@ -87,8 +88,14 @@ def read_prompts(path: Path) -> tuple[str, ...]:
     return prompts
 
 
-def read_toml(path: Path, accepted: Iterable[str]) -> dict[str, Any]:
-    """The settings in a TOML file, keys as the command line's long options, with - or _."""
+Kind = Literal["flag", "text", "list", "counts"]
+
+
+def read_toml(path: Path, accepted: Mapping[str, Kind]) -> dict[str, Any]:
+    """The settings in a TOML file, keys as the command line's long options, with - or _.
+
+    `accepted` says of each what it may be: true or false, one value, a list of values, or a list of counts.
+    """
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
@@ -101,19 +108,27 @@ def read_toml(path: Path, accepted: Iterable[str]) -> dict[str, Any]:
             raise InputError(
                 f"config {path}: unknown setting {key!r}{closest(name, known)}; settings: {', '.join(known)}"
             )
-        settings[name] = _as_option(path, key, value)
+        settings[name] = _as_option(path, key, value, accepted[name])
     return settings
 
 
-def _as_option(path: Path, key: str, value: object) -> object:
+def _as_option(path: Path, key: str, value: object, kind: Kind) -> object:
     """A TOML value as the command line would give it."""
-    if isinstance(value, bool):
+
+    def is_scalar(thing: object) -> bool:
+        return isinstance(thing, (int, float, str)) and not isinstance(thing, bool)
+
+    if kind == "flag" and isinstance(value, bool):
         return value
-    if isinstance(value, (int, float, str)):
-        return str(value)
-    if isinstance(value, list) and all(isinstance(v, (int, float, str)) and not isinstance(v, bool) for v in value):
-        return ",".join(map(str, value)) if key in ("steps", "nfe") else [str(v) for v in value]
-    raise InputError(f"config {path}: {key} is a {type(value).__name__}; expected a text, a number or a list of them")
+    if kind != "flag" and is_scalar(value):
+        return [str(value)] if kind == "list" else str(value)
+    if kind in ("list", "counts") and isinstance(value, list) and all(is_scalar(v) for v in value):
+        return [str(v) for v in value] if kind == "list" else ",".join(map(str, value))
+    expected = {
+        "flag": "true or false", "text": "a text or a number",
+        "list": "a text or a list of texts", "counts": "a number or a list of numbers",
+    }  # fmt: skip
+    raise InputError(f"config {path}: {key} = {str(value)[:80]!r}, a {type(value).__name__}; expected {expected[kind]}")
 
 
 def differences(old: dict[str, Any], new: Config) -> list[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from ..samplers.registry import Catalogue, Registry, describe_options
 from ..samplers.sampler import Sampler
 
@@ -17,19 +19,26 @@ def listing(registry: Registry, kind: str) -> list[dict[str, str]]:
         thing = catalogue.things[name]
         row = {"name": name}
         if isinstance(thing, type) and issubclass(thing, Sampler):
-            sampler = thing()
-            order = sampler.convergence
-            row |= {
-                "order": "stochastic" if order is None else str(order),
-                "NFE": nfe_rule(sampler),
-                "options": describe_options(thing),
-            }
+            row |= {"order": claim(order, thing), "NFE": claim(nfe_rule, thing), "options": describe_options(thing)}
         elif kind == "grids" and isinstance(thing, type):
             row["options"] = describe_options(thing)
         elif kind == "metrics":
             row |= {"reads": getattr(thing, "extractor", ""), "better": getattr(thing, "better", "")}
         rows.append(row | {"origin": str(catalogue.origins[name])})
     return rows
+
+
+def claim(ask: Callable[[Sampler], str], cls: type[Sampler]) -> str:
+    """What a sampler with its default options says of itself; a plugin that raises there is shown doing so."""
+    try:
+        return ask(cls())
+    except Exception as error:
+        return f"raises {type(error).__name__}"
+
+
+def order(sampler: Sampler) -> str:
+    """The order of convergence, or "stochastic"."""
+    return "stochastic" if sampler.convergence is None else str(sampler.convergence)
 
 
 def nfe_rule(sampler: Sampler) -> str:

@@ -11,11 +11,13 @@ from typing import Any
 
 import torch
 
+from ..samplers.errors import PluginError
 from ..samplers.model import Model
 from ..samplers.noise import BLOCK
 from ..samplers.registry import Registry
 from ..samplers.sample import Request, request_for
 from ..samplers.sampler import Sampler
+from ..samplers.schedule import VP
 from .config import Config, as_json
 
 FORMAT = 1
@@ -87,7 +89,13 @@ class Plan:
     def network_evaluations(self) -> int:
         """Sample evaluations of all cells and of the ODE reference; adaptive cells are not counted."""
         total = sum((cell.network_evaluations or 0) for cell in self.cells) * self.config.samples
-        return total + self.ode_samples * ODE_STEPS * (self.reference.passes if self.reference else 0)
+        return total + self.reference_evaluations
+
+    @property
+    def reference_evaluations(self) -> int:
+        """Sample evaluations of the ODE reference."""
+        steps = len(self.reference.levels) - 1 if self.reference else 0
+        return self.ode_samples * steps * (self.reference.passes if self.reference else 0)
 
     @property
     def ode_samples(self) -> int:
@@ -124,13 +132,24 @@ def cell_for(config: Config, registry: Registry, model: Model, spec: str, budget
     if config.nfe:
         sampler, steps = sampler.plan(budget)
     request = request_in(config, registry, model, sampler, grid, steps)
-    return Cell(spec, grid, steps, sampler.nfe(steps), request, cell_key(request))
+    return Cell(spec, grid, steps, declared_nfe(sampler, spec, steps), request, cell_key(request))
+
+
+def declared_nfe(sampler: Sampler, spec: str, steps: int) -> int | None:
+    """nfe(steps); what a plugin raises there is its fault."""
+    try:
+        return sampler.nfe(steps)
+    except Exception as error:
+        raise PluginError(f"sampler {spec!r}: nfe({steps}) raised {type(error).__name__}: {error}") from error
 
 
 def ode_reference(config: Config, registry: Registry, model: Model) -> Request:
     """The request whose samples stand for the converged ODE solution."""
-    grid = "uniform" if math.isinf(model.schedule.first.sigma_ve) else "logsnr"
-    return request_in(config, registry, model, registry.sampler(ODE_SAMPLER), grid, ODE_STEPS)
+    schedule, steps = model.schedule, ODE_STEPS
+    if isinstance(schedule, VP) and model.timesteps == "integer":
+        steps = min(steps, schedule.timesteps)
+    grid = "uniform" if math.isinf(schedule.first.sigma_ve) else "logsnr"
+    return request_in(config, registry, model, registry.sampler(ODE_SAMPLER), grid, steps)
 
 
 def request_in(  # noqa: PLR0913  (a cell's coordinates)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,17 +20,19 @@ from torch import Tensor
 from ..samplers.errors import SamplerbenchError
 from ..samplers.model import Model
 from ..samplers.registry import Registry, load_registry
-from ..samplers.sample import Request, draw
+from ..samplers.sample import Request, Samples, draw
+from ..samplers.sampler import SamplerFault
 from .config import DEFAULT_SAMPLERS, Config
 from .environment import environment
 from .picture import write_picture
-from .plan import ODE_STEPS, Block, Cell, Plan, plan_for
+from .plan import Block, Cell, Plan, plan_for
 from .statistics import Yardstick, yardsticks
 from .store import REFERENCE, Chunk, RunFolder, Timing, default_output
-from .table import table_for, write_table
+from .table import check_metric_names, table_for, write_table
 
 KEPT_IMAGES = 16
 """Images of each cell that are always kept."""
+TRIAL_STEPS = 4
 TABLE_EVERY_SECONDS = 10.0
 """How often the table is renewed while a run goes on."""
 
@@ -129,8 +132,7 @@ class Session:
         return ((c, b) for b in self.plan.blocks for c in self.plan.cells if not self.folder.has(c, b))
 
     def _reference_cost(self) -> int:
-        there = (self.folder.path / REFERENCE).exists()
-        return 0 if there or not self.plan.reference else self.plan.ode_samples * ODE_STEPS
+        return 0 if (self.folder.path / REFERENCE).exists() else self.plan.reference_evaluations
 
     def _ode_solution(self, watch: Watch) -> Tensor | None:
         """The converged ODE solution of the first samples, (k, *shape), drawn once a run."""
@@ -138,9 +140,12 @@ class Session:
             return None
         path = self.folder.path / REFERENCE
         if not path.exists():
-            x = draw(self.plan.reference, 0, self.plan.ode_samples).x
+            try:
+                x = draw(self.plan.reference, 0, self.plan.ode_samples).x
+            except SamplerFault:
+                return None  # a model that diverges has no solution to be far from; its cells say so themselves
             self.folder.write_arrays(path, {"x": x.cpu().numpy()}, {})
-            watch.advanced(self.plan.ode_samples * ODE_STEPS)
+            watch.advanced(self.plan.reference_evaluations)
         return torch.from_numpy(self.folder.read_arrays(path)[0]["x"])
 
 
@@ -186,6 +191,7 @@ def run(  # noqa: PLR0913  (the settings of a run, each by name)
 
 def begin(plan: Plan, registry: Registry, output: Path, *, fresh: bool = False, command: str = "") -> Session:
     """Open the run folder; nothing is written if it cannot be this run's. `command` is kept in run.json."""
+    check_metric_names(plan.config.metric)
     ready = yardsticks(plan.config.metric, registry.metrics.things, plan.model)
     folder = RunFolder(output)
     about = {
@@ -193,7 +199,7 @@ def begin(plan: Plan, registry: Registry, output: Path, *, fresh: bool = False, 
         "extractors": labels_of(plan, ready),
         "environment": environment(plan.config.device),
     }
-    folder.open(plan, about, fresh=fresh or not plan.model.fingerprint)
+    folder.open(plan, about, fresh=fresh)
     return Session(plan, folder, ready)
 
 
@@ -204,10 +210,15 @@ def labels_of(plan: Plan, ready: Mapping[str, Yardstick]) -> dict[str, dict[str,
 
 
 def warm_up(plan: Plan) -> None:
-    """One short run outside the clock: the first calls of a process are slower than all others."""
-    first = min(plan.cells, key=lambda cell: cell.nfe or 0)
-    with suppress(Exception):  # it will fail again, as a chunk of its cell, and be reported there
-        draw(first.request, 0, 1)
+    """A trial outside the clock: the first calls of a process are slower than all others."""
+    with suppress(Exception, SystemExit):  # it will fail again, as a chunk of its cell, and be reported there
+        trial(plan.cells[0].request)
+
+
+def trial(request: Request) -> Samples:
+    """One batch, of which one sample counts, over the first levels of a request and from there to the clean end."""
+    short = dataclasses.replace(request, levels=(*request.levels[:-1][:TRIAL_STEPS], request.levels[-1]))
+    return draw(short, 0, 1)
 
 
 def make_chunk(plan: Plan, cell: Cell, block: Block, ready: Mapping[str, Yardstick], reference: Tensor | None) -> Chunk:
@@ -247,12 +258,14 @@ def sample_hashes(samples: Tensor) -> npt.NDArray[np.uint8]:
     return np.frombuffer(b"".join(digests), dtype=np.uint8).reshape(len(digests), 16).copy()
 
 
-def seconds_per_evaluation(request: Request) -> float:
-    """Time of one sample evaluation of the network, from a short trial; for estimates alone."""
-    n = request.batch_size
-    draw(request, 0, n)
-    trial = draw(request, 0, n)
-    return trial.seconds / (trial.network_evaluations * n)
+def seconds_per_evaluation(plan: Plan) -> float | None:
+    """Time of one sample evaluation of the network, for estimates alone; None if no sampler gets through a trial."""
+    for cell in plan.cells:
+        with suppress(Exception, SystemExit):
+            trial(cell.request)
+            second = trial(cell.request)
+            return second.seconds / (second.network_evaluations * cell.request.batch_size)
+    return None
 
 
 def _cost(cell: Cell, block: Block) -> int:
@@ -261,7 +274,7 @@ def _cost(cell: Cell, block: Block) -> int:
 
 def _reason(error: BaseException) -> str:
     """One line of an error."""
-    text = " ".join(str(error).split())[:300]
+    text = " ".join("".join(c if c.isprintable() else " " for c in str(error)).split())[:300]
     return text if isinstance(error, SamplerbenchError) else f"{type(error).__name__}: {text}"
 
 

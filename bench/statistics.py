@@ -27,12 +27,13 @@ class Yardstick:
 
 
 def yardsticks(names: Sequence[str], metrics: Mapping[str, type[Metric]], model: Model) -> dict[str, Yardstick]:
-    """Those of the named metrics for which the model has an extractor."""
+    """Those of the named metrics for which the model has an extractor, and reference rows where they are needed."""
     ready = {}
     for name in names:
         metric = metrics[name]()
-        if metric.extractor in model.extractors:
-            reference = model.extractors[metric.extractor].reference
+        extractor = model.extractors.get(metric.extractor)
+        if extractor and (extractor.reference or not metric.needs_reference):
+            reference = extractor.reference
             ready[name] = Yardstick(metric, metric.prepare(reference() if reference else None))
     return ready
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -22,6 +23,7 @@ from .plan import FORMAT, Block, Cell, Plan
 
 RUN_FILE = "run.json"
 CHUNKS = "chunks"
+OWN_FILES = (RUN_FILE, "table.csv", "table.md", "grid.png")
 REFERENCE = f"{CHUNKS}/ode-reference.safetensors"
 Arrays = dict[str, npt.NDArray[Any]]
 
@@ -62,10 +64,13 @@ class RunFolder:
         self.path = path
 
     def open(self, plan: Plan, about: Mapping[str, Any], *, fresh: bool = False) -> None:
-        """Make the folder, or resume the run that is in it; refuse anything else that is there."""
+        """Make the folder, or resume the run that is in it; refuse anything else that is there.
+
+        A model without a fingerprint may have changed since, so none of its chunks is taken for its own.
+        """
         check_output(self.path, plan, fresh=fresh)
         with disk_errors(self.path):
-            if fresh:
+            if fresh or not plan.model.fingerprint:
                 self._clear()
             (self.path / CHUNKS).mkdir(parents=True, exist_ok=True)
             cells = [
@@ -77,7 +82,7 @@ class RunFolder:
     def _clear(self) -> None:
         """Remove what a run wrote, and nothing else."""
         shutil.rmtree(self.path / CHUNKS, ignore_errors=True)
-        for name in (RUN_FILE, "table.csv", "table.md", "grid.png"):
+        for name in OWN_FILES:
             (self.path / name).unlink(missing_ok=True)
 
     def chunk_path(self, cell: Cell, block: Block) -> Path:
@@ -117,24 +122,41 @@ class RunFolder:
         with disk_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             contiguous = {name: np.ascontiguousarray(a) for name, a in arrays.items()}
-            write_atomically(path, save(contiguous, metadata=dict(about)))
+            write_atomically(path, save(contiguous, metadata={**about, "sha256": content_hash(contiguous, about)}))
 
     def read_arrays(self, path: Path) -> tuple[Arrays, dict[str, str]]:
         """What `write_arrays` wrote."""
         try:
             with safe_open(path, framework="numpy") as file:
-                return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
-        except (OSError, SafetensorError, ValueError) as error:
+                arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (no mapping)
+                about = file.metadata() or {}
+            if about.pop("sha256", None) != content_hash(arrays, about):
+                raise ValueError("its content is not what was written")
+        except (OSError, SafetensorError, ValueError, TypeError, KeyError) as error:
             raise StoreError(f"{path}: damaged ({error}); delete the file and give the same command again") from error
+        return arrays, about
+
+
+def content_hash(arrays: Arrays, about: Mapping[str, str]) -> str:
+    """SHA-256 of arrays and texts, whatever their order."""
+    whole = hashlib.sha256(json.dumps(sorted(about.items())).encode())
+    for name, array in sorted(arrays.items()):
+        whole.update(f"{name} {array.dtype} {array.shape}".encode())
+        whole.update(array.tobytes())
+    return whole.hexdigest()
 
 
 def check_output(path: Path, plan: Plan, *, fresh: bool) -> None:
     """Refuse an output that is a file, holds something else, or belongs to another run."""
-    if path.exists() and not path.is_dir():
-        raise InputError(f"output {path}: is a file; expected a folder, new or of the same run")
-    if not path.is_dir() or not any(path.iterdir()):
-        return
-    if not (path / RUN_FILE).is_file():
+    try:
+        if path.exists() and not path.is_dir():
+            raise InputError(f"output {path}: is a file; expected a folder, new or of the same run")
+        there = {p.name for p in path.iterdir()} if path.is_dir() else set()
+    except (OSError, ValueError) as error:
+        raise InputError(f"output {path}: cannot be a folder ({getattr(error, 'strerror', error)})") from error
+    if not {name for name in there if name != CHUNKS and not name.endswith(".tmp")}:
+        return  # nothing, or what a run leaves that was stopped while it made its folder
+    if RUN_FILE not in there:
         raise InputError(
             f"output {path}: holds other files and no {RUN_FILE}; expected a folder, new or of the same run"
         )
@@ -149,6 +171,8 @@ def check_output(path: Path, plan: Plan, *, fresh: bool) -> None:
 
 def read_run(path: Path) -> dict[str, Any]:
     """run.json of a run folder."""
+    if not path.is_dir():
+        raise InputError(f"{path}: no such folder; expected the folder of a run")
     try:
         content = json.loads((path / RUN_FILE).read_text(encoding="utf-8"))
     except FileNotFoundError as error:

@@ -22,6 +22,8 @@ COLUMNS = (
 )  # fmt: skip
 TABLE_FILE = "table.csv"
 MARKDOWN_FILE = "table.md"
+OWN_COLUMNS = ("fid", "clip_score")
+"""The metrics that stand among the fixed columns."""
 OK = "ok"
 Labels = Mapping[str, Mapping[str, str]]
 """For each metric its extractor's label and note, as run.json has them."""
@@ -52,7 +54,16 @@ def table_for(
         else:
             row["status"] = "pending"
         rows.append(row)
-    return pd.DataFrame(rows, columns=[*COLUMNS, *(c for c in rows[0] if c not in COLUMNS)])
+    further = dict.fromkeys(name for row in rows for name in row if name not in COLUMNS)
+    return pd.DataFrame(rows, columns=[*COLUMNS, *further])
+
+
+def check_metric_names(names: Sequence[str]) -> None:
+    """Refuse a metric whose columns would take another's name."""
+    for name in names:
+        taken = [c for c in metric_columns(name) if c in COLUMNS and name not in OWN_COLUMNS]
+        if taken:
+            raise InputError(f"metric {name!r}: the table has a column {taken[0]!r} of its own; register another name")
 
 
 def _identity(plan: Plan, cell: Cell) -> dict[str, Any]:
@@ -94,6 +105,8 @@ def read_table(path: Path) -> tuple[pd.DataFrame, Labels]:
     about = read_run(path)
     try:
         table = pd.read_csv(path / TABLE_FILE)
+        if table.empty or not set(COLUMNS) <= set(table.columns):
+            raise ValueError("columns or rows are missing")
     except FileNotFoundError as error:
         raise InputError(f"{path}: the run has no table yet; give its command again to go on") from error
     except (OSError, ValueError) as error:

@@ -36,7 +36,8 @@ class TrainingView:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Leave the terminal clean."""
-        self._bars.stop()
+        if self._console.is_terminal:
+            self._bars.stop()
 
     def __call__(self, progress: TrainingProgress) -> None:
         """Move the phase's bar on, or print a line now and then."""

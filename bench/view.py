@@ -58,7 +58,8 @@ class View:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Leave the terminal clean."""
-        self._live.stop()
+        if self._console.is_terminal:
+            self._live.stop()
 
     def started(self, plan: Plan, todo: int) -> None:
         """Say what is to come."""

@@ -68,6 +68,8 @@ def ddpm_loss(  # noqa: PLR0913  (what one training example consists of)
     x0 is (B, C, H, W), condition (B, D) or None. The target is the noise eps; with predicts="v" it is
     alpha eps - sigma x0 (Salimans and Ho 2022, appendix D), the same knowledge in other units.
     """
+    if predicts not in ("eps", "v"):
+        raise ValueError(f"predicts {predicts!r}: expected eps or v")
     t = torch.randint(schedule.timesteps, (len(x0),), generator=generator).to(x0.device)
     eps = torch.randn(x0.shape, generator=generator).to(x0)
     abar = torch.tensor(schedule.alphas_cumprod, device=x0.device)[t].view(-1, *[1] * (x0.ndim - 1))

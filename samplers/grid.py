@@ -68,8 +68,8 @@ def spread_duplicates(timesteps: Sequence[int], total: int) -> list[float]:
     for t in taken:
         spare.remove(t)
     for t in spare:
-        distance = next(d for d in range(1, total) if {t + d, t - d} & (set(range(total)) - taken))
-        taken.add(t + distance if t + distance < total and t + distance not in taken else t - distance)
+        near = (place for d in range(1, total) for place in (t + d, t - d))
+        taken.add(next(place for place in near if 0 <= place < total and place not in taken))
     return [float(t) for t in sorted(taken, reverse=True)]
 
 

@@ -49,6 +49,8 @@ class Metric(ABC):
     unit: str
     least: int
     """The fewest samples for which the value means anything."""
+    needs_reference = False
+    """Whether it compares with the reference rows, and cannot be without them."""
 
     def prepare(self, reference: npt.NDArray[np.float32] | None) -> Any:
         """What is needed of the reference rows (N, d), computed once for all cells."""

@@ -12,11 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .errors import InputError
 from .level import Level
 
 BLOCK = 64
 """Samples are drawn in blocks of this many consecutive indices, one call a block."""
 
+MAX_SEED = 2**63 - 1
 NoiseFunction = Callable[[Level, Level], Tensor]
 """A user's own noise for the interval from the first to the second level, (n, *shape)."""
 
@@ -52,3 +54,9 @@ class Noise:
         key = np.random.SeedSequence([self.seed, stream, block, interval, ordinal])
         rng = np.random.Generator(np.random.Philox(key))
         return rng.standard_normal((BLOCK, *self.shape), dtype=np.float32)
+
+
+def check_seed(seed: object) -> None:
+    """A whole number from 0 to 2^63 - 1."""
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed <= MAX_SEED:
+        raise InputError(f"seed {seed!r}: expected a whole number from 0 to 2^63 - 1")

@@ -112,7 +112,7 @@ class NetworkPredictor:
 
     def __call__(self, x: Tensor, level: Level) -> Prediction:
         """One evaluation of all rows of x."""
-        t_dtype = torch.int64 if self.timesteps == "integer" else self.dtype or x.dtype
+        t_dtype = torch.int64 if self.timesteps == "integer" else x.dtype
         t = torch.full((self.batch_size,), level.t, dtype=t_dtype, device=x.device)
         inputs = x if self.dtype is None else x.to(self.dtype)
         answers = []

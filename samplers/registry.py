@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import hashlib
 import importlib
 import importlib.metadata
 import importlib.util
+import inspect
 import math
 import pkgutil
 import re
@@ -88,6 +90,8 @@ class Catalogue(Generic[T]):
     """The registered things of one kind, by name."""
 
     kind: str
+    base: type = object
+    """The class that each thing is a concrete subclass of; object = any callable will do."""
     things: dict[str, T] = field(default_factory=dict)
     origins: dict[str, Origin] = field(default_factory=dict)
 
@@ -98,6 +102,13 @@ class Catalogue(Generic[T]):
                 f"{self.kind} name {str(name)[:80]!r} from {origin}: expected lower-case letters, digits and + . _ -, "
                 "at most 64 characters"
             )
+        if self.base is object:
+            fits = callable(thing)
+        else:
+            fits = isinstance(thing, type) and issubclass(thing, self.base) and not inspect.isabstract(thing)
+        if not fits:
+            expected = "a callable" if self.base is object else f"a concrete subclass of {self.base.__name__}"
+            raise PluginError(f"{self.kind} {name!r} from {origin}: {str(thing)[:80]!r}; expected {expected}")
         if name in self.things:
             raise PluginError(f"{self.kind} {name!r} is registered twice: by {self.origins[name]} and by {origin}")
         self.things[name], self.origins[name] = thing, origin
@@ -115,10 +126,10 @@ class Catalogue(Generic[T]):
 class Registry:
     """Everything that is registered, and what failed to."""
 
-    samplers: Catalogue[type[Sampler]] = field(default_factory=lambda: Catalogue("sampler"))
-    grids: Catalogue[type[Grid]] = field(default_factory=lambda: Catalogue("grid"))
+    samplers: Catalogue[type[Sampler]] = field(default_factory=lambda: Catalogue("sampler", Sampler))
+    grids: Catalogue[type[Grid]] = field(default_factory=lambda: Catalogue("grid", Grid))
     models: Catalogue[ModelFactory] = field(default_factory=lambda: Catalogue("model"))
-    metrics: Catalogue[type[Metric]] = field(default_factory=lambda: Catalogue("metric"))
+    metrics: Catalogue[type[Metric]] = field(default_factory=lambda: Catalogue("metric", Metric))
     broken: list[Broken] = field(default_factory=list)
 
     def sampler(self, spec: str, **options: object) -> Sampler:
@@ -146,7 +157,12 @@ class Registry:
     def levels(self, grid: str | Iterable[float] | None, schedule: Schedule, steps: int, *, integer: bool) -> Levels:
         """The levels of a run on a grid given by spec string ("karras:rho=5") or as a list of times."""
         if grid is not None and not isinstance(grid, str):
-            times = [float(t) for t in grid]
+            try:
+                times = [float(t) for t in grid]
+            except (TypeError, ValueError) as error:
+                raise InputError(f"grid {grid!r}: expected a name, or a list of levels") from error
+            if integer and not all(t.is_integer() for t in times):
+                raise InputError(f"grid {times}: this network knows whole timesteps only")
             if len(times) != steps:
                 raise InputError(
                     f"steps {steps}: the grid lists {len(times)} levels; leave steps out or make them equal"
@@ -170,7 +186,9 @@ class Registry:
     def _catalogues(self) -> dict[str, Catalogue[Any]]:
         """A copy of each catalogue, by kind."""
         return {
-            kind: Catalogue(c.kind, dict(c.things), dict(c.origins)) for kind in KINDS for c in [getattr(self, kind)]
+            kind: Catalogue(c.kind, c.base, dict(c.things), dict(c.origins))
+            for kind in KINDS
+            for c in [getattr(self, kind)]
         }
 
     def register(self, module: ModuleType, origin: Origin) -> int:
@@ -284,7 +302,7 @@ def model_from_code(spec: str) -> Model | None:
 def _import_file(path: Path) -> ModuleType:
     if not path.is_file():
         raise FileNotFoundError(f"no such file: {path}")
-    name = f"samplerbench_plugin_{path.stem}"
+    name = f"samplerbench_plugin_{path.stem}_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]}"
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
     assert spec.loader is not None
@@ -310,11 +328,12 @@ def parse_spec(spec: str) -> tuple[str, dict[str, str]]:
     options: dict[str, str] = {}
     for part in filter(None, (p.strip() for p in rest.split(","))):
         key, equals, value = part.partition("=")
+        key = key.strip()
         if not equals or not key:
             raise InputError(f"{spec!r}: {part!r}; expected name:option=value,option=value")
         if key in options:
             raise InputError(f"{spec!r}: option {key!r} is given twice")
-        options[key.strip()] = value.strip()
+        options[key] = value.strip()
     if not name:
         raise InputError(f"{spec!r}: expected a name, as in ddim:eta=0.5")
     return name, options

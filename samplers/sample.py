@@ -14,13 +14,10 @@ from .errors import InputError
 from .grid import Levels
 from .level import Level
 from .model import Model, predictor_for
-from .noise import BLOCK, Noise, NoiseFunction
+from .noise import BLOCK, Noise, NoiseFunction, check_seed
 from .predictor import Counted, clock
 from .registry import Registry, default_registry
-from .sampler import Run, Sampler, finite_or_fault, integrate
-
-MAX_SEED = 2**63 - 1
-MAX_STEPS = 10_000
+from .sampler import MAX_STEPS, Run, Sampler, finite_or_fault, integrate
 
 
 @dataclass(frozen=True)
@@ -139,10 +136,9 @@ def request_for(  # noqa: PLR0913  (as sample)
     if steps is None:
         if grid is None or isinstance(grid, str):
             raise InputError("steps: not given; expected a whole number from 1, or a grid as a list of levels")
-        steps = len(grid)
+        steps = len(list(grid))
     check_count("steps", steps, MAX_STEPS)
-    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed <= MAX_SEED:
-        raise InputError(f"seed {seed!r}: expected a whole number from 0 to 2^63 - 1")
+    check_seed(seed)
     texts = check_prompts(model, prompts, negative, guidance)
     return Request(
         model=model,
@@ -152,7 +148,7 @@ def request_for(  # noqa: PLR0913  (as sample)
         prompts=texts,
         negative=negative,
         guidance=float(guidance),
-        batch_size=check_batch_size(batch_size or model.batch_size),
+        batch_size=check_batch_size(model.batch_size if batch_size is None else batch_size),
         device=resolve_device(device),
         dtype=resolve_dtype(dtype),
     )
@@ -177,7 +173,10 @@ def draw(  # noqa: PLR0913  (the block, and what may replace its noise)
     like = x_init.to(request.device)
 
     def drawn(a: Level, b: Level, interval: int, ordinal: int) -> Tensor:
-        return (noise(a, b) if noise else stream.step(interval, ordinal)).to(like)
+        z = noise(a, b) if noise else stream.step(interval, ordinal)
+        if z.shape != like.shape:
+            raise InputError(f"noise: returned shape {tuple(z.shape)}; expected {tuple(like.shape)}")
+        return z.to(like)
 
     prompts = request.prompts_of(first, n)
     with torch.no_grad():

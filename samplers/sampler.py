@@ -16,6 +16,8 @@ from .level import Level
 from .predictor import Prediction, Predictor
 from .schedule import Schedule
 
+MAX_STEPS = 10_000
+"""More steps than anyone takes; what asks for more is a mistake."""
 Past = Any
 """What a sampler hands from one step to the next; None at the start. No one else looks inside."""
 
@@ -83,7 +85,7 @@ class Sampler(ABC):
     def plan(self, nfe: int) -> tuple[Sampler, int]:
         """(sampler, steps) for a budget of predictor calls: the most steps with nfe(steps) <= nfe."""
         steps = 0
-        while (needed := self.nfe(steps + 1)) is not None and needed <= nfe:
+        while steps < MAX_STEPS and (needed := self.nfe(steps + 1)) is not None and needed <= nfe:
             steps += 1
         if not steps:
             raise InputError(f"nfe {nfe}: {type(self).__name__} needs at least {self.nfe(1)}")

@@ -110,7 +110,7 @@ class VP(Schedule):
 
     def at_lambda(self, lambda_: float) -> Level:
         """The level with log(alpha / sigma) = lambda_, between timesteps T-1 and 0."""
-        log_alpha = -0.5 * math.log1p(math.exp(-2 * lambda_))
+        log_alpha = -0.5 * float(np.logaddexp(0.0, -2 * lambda_))
         table = self._log_alpha[::-1]
         t = float(np.interp(log_alpha, table, np.arange(self.timesteps - 1, -1, -1.0)))
         if not table[0] <= log_alpha <= table[-1]:
@@ -200,10 +200,8 @@ class Flow(Schedule):
 
     def at_lambda(self, lambda_: float) -> Level:
         """t = 1 / (1 + exp(lambda_))."""
-        if lambda_ == -math.inf:
-            return self.first
-        t = 1 / (1 + math.exp(lambda_))
-        return Level(1 / (1 + math.exp(-lambda_)), t, t)
+        t = math.exp(-float(np.logaddexp(0.0, lambda_)))
+        return Level(math.exp(-float(np.logaddexp(0.0, -lambda_))), t, t)
 
 
 def vp_from_alphas_cumprod(alphas_cumprod: Sequence[float]) -> VP:

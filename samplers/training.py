@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import math
 import os
+import pickle
 import time
+import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -20,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from .ddpm import EMA
+from .errors import ModelError
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,8 @@ def step_generator(seed: int, step: int) -> torch.Generator:
 def batch_of(seed: int, step: int, count: int, batch: int) -> Tensor:
     """The sample numbers of training step `step`: whole epochs, each in an order of its own, (batch,)."""
     per_epoch = count // batch
+    if not per_epoch:
+        raise ModelError(f"{count} training images; expected at least {batch}, the size of a batch")
     epoch, k = divmod(step, per_epoch)
     order = torch.from_numpy(np.random.Generator(np.random.PCG64([seed, epoch])).permutation(count))
     return order[k * batch : (k + 1) * batch]
@@ -98,7 +103,7 @@ def fit(  # noqa: PLR0913  (a loop and what it is made of)
     ema = EMA(network, recipe.ema) if recipe.ema else None
     step, mean_loss = 0, math.nan
     if checkpoint.exists():
-        state = torch.load(checkpoint, weights_only=True, map_location=device)
+        state = read_checkpoint(checkpoint, device)
         network.load_state_dict(state["network"])
         optimizer.load_state_dict(state["optimizer"])
         step, mean_loss = state["step"], state["loss"]
@@ -136,6 +141,18 @@ def fit(  # noqa: PLR0913  (a loop and what it is made of)
             saved = now
     network.eval()
     return ema.average if ema else network.state_dict()
+
+
+def read_checkpoint(path: Path, device: torch.device | str) -> dict[str, Any]:
+    """What `fit` saved; tensors and numbers alone are read, so a stranger's file runs nothing."""
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            state = torch.load(path, weights_only=True, map_location=device)
+        if not {"network", "optimizer", "ema", "step", "loss"} <= set(state):
+            raise ValueError("entries are missing")
+    except (OSError, EOFError, RuntimeError, ValueError, TypeError, pickle.UnpicklingError) as error:
+        raise ModelError(f"{path}: not a checkpoint, or damaged; delete it to start this phase anew") from error
+    return dict(state)
 
 
 def save_atomically(state: dict[str, Any], path: Path) -> None:

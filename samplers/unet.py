@@ -20,7 +20,7 @@ def timestep_embedding(t: Tensor, dim: int, max_period: float = 10_000.0) -> Ten
     """Sines and cosines of t, (B,) -> (B, dim); t may be fractional. Vaswani et al. 2017, section 3.5."""
     frequencies = torch.exp(torch.arange(dim // 2, device=t.device) * (-2 * math.log(max_period) / dim))
     angles = t[:, None].to(torch.promote_types(t.dtype, torch.float32)) * frequencies
-    return torch.cat([angles.cos(), angles.sin()], dim=1).to(t.dtype)
+    return torch.cat([angles.cos(), angles.sin()], dim=1)
 
 
 class ResidualBlock(nn.Module):
@@ -160,7 +160,7 @@ class UNet(nn.Module):
 
         A zero row of `condition` stands for "no condition".
         """
-        embedding = self.time(timestep_embedding(t.to(x.dtype), self.time_dim))
+        embedding = self.time(timestep_embedding(t, self.time_dim).to(x.dtype))
         if self.condition is not None and condition is not None:
             embedding = embedding + self.condition(condition)
         embedding = F.silu(embedding)

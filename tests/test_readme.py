@@ -61,13 +61,16 @@ def test_every_command_parses():
 
 
 def test_a_model_from_a_file(tmp_path):
-    code = "import samplerbench as sb\ndef make():\n    return sb.wrap_network(lambda x, t: x, sb.vp_linear(), (1, 4, 4))\n"
     path = tmp_path / "mine.py"
-    path.write_text(code)
+    path.write_text(
+        "import samplerbench as sb\n"
+        "def make():\n"
+        "    return sb.wrap_network(lambda x, t: x, sb.vp_linear(), (1, 4, 4))\n"
+    )
     assert sb.sample(sb.load_model(f"{path}:make"), "ddim", steps=2, n=3).images.shape == (3, 1, 4, 4)
     with pytest.raises(sb.ModelError, match="did you mean 'make'"):
         sb.load_model(f"{path}:mak")
-    with pytest.raises(sb.ModelError, match="No such file|no such file"):
+    with pytest.raises(sb.ModelError, match="no such file"):
         sb.load_model(f"{tmp_path / 'other.py'}:make")
     with pytest.raises(sb.InputError, match="unknown model"):
         sb.load_model("nowhere:make")

@@ -8,6 +8,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+
 import samplerbench
 
 ROOT = Path(__file__).parent.parent

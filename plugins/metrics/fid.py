@@ -38,6 +38,7 @@ class FID(Metric):
     better = "lower"
     unit = ""
     least = 2
+    needs_reference = True
 
     def prepare(self, reference: npt.NDArray[np.float32] | None) -> Gaussian | None:
         """The Gaussian of the reference features."""
@@ -51,7 +52,7 @@ class FID(Metric):
         covariance = centred.T @ centred / (len(exact) - 1)
         sandwich = prepared.root @ covariance @ prepared.root
         shift = mean - prepared.mean
-        cross = np.sqrt(np.linalg.eigvalsh(sandwich).clip(min=0)).sum()
+        cross = np.trace(_power(sandwich, 0.5))
         value = float(shift @ shift + np.trace(covariance) + np.trace(prepared.covariance) - 2 * cross)
 
         transport = prepared.root @ _power(sandwich, -0.5) @ prepared.root

@@ -75,9 +75,10 @@ def _read_idx(folder: Path, name: str, magic: int, item: tuple[int, ...]) -> np.
         data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     except (OSError, EOFError, zlib.error) as error:
         raise ModelError(f"{path}: damaged or cut short ({error}); fetch the file again") from error
-    header = np.frombuffer(data[: 4 * (2 + len(item))], dtype=">u4")
-    body = np.frombuffer(data, np.uint8, offset=4 * len(header))
-    if len(header) < 2 + len(item) or header[0] != magic or tuple(header[2:]) != item:
+    length = 4 * (2 + len(item))
+    header = np.frombuffer(data[:length].ljust(length, b"\0"), dtype=">u4")
+    body = np.frombuffer(data, np.uint8)[length:]
+    if header[0] != magic or tuple(header[2:]) != item:
         raise ModelError(f"{path}: not the IDX file {name}; fetch the file again")
     if body.size != header[1] * np.prod(item, dtype=int):
         raise ModelError(f"{path}: {body.size} bytes of data, {header[1]} items announced; fetch the file again")

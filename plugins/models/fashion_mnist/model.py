@@ -17,13 +17,14 @@ from torch import Tensor, nn
 from ....samplers.clip import CLIP
 from ....samplers.errors import ModelError
 from ....samplers.model import Extractor, Model
+from ....samplers.noise import check_seed
 from ....samplers.predictor import Network
 from ....samplers.registry import ModelFactory, hookimpl
 from ....samplers.schedule import vp_linear
 from ....samplers.training import Progress, Report
 from ....samplers.weights import channels_last, file_hash, load_weights, read_weights, save_weights
 from .data import CLASSES, SIDE, load_split
-from .networks import CONDITION_DIM, FOLDER, FeatureNet, new_clip, new_unet
+from .networks import CONDITION_DIM, FEATURE_DIM, FOLDER, FeatureNet, new_clip, new_unet
 from .recipe import PREDICTS, condition_of, train_clip, train_ddpm, train_features
 
 EXTRACT_BATCH = 64
@@ -64,6 +65,7 @@ class FashionMNIST:
 
     def train(self, *, data: Path | None, output: Path, seed: int, report: Report) -> None:
         """Train features, CLIP and DDPM; each phase resumes from its checkpoint in `output`/checkpoints."""
+        check_seed(seed)
         train_split, test_split = load_split(True, data), load_split(False, data)
         output.mkdir(parents=True, exist_ok=True)
         checkpoints = output / "checkpoints"
@@ -116,8 +118,12 @@ def _feature_extractor(weights: Path, reference: Path) -> Extractor:
     def extract(images: Tensor, prompts: Sequence[str]) -> Rows:
         return _in_batches(network.features, images)
 
+    stored = read_weights(reference)
+    if set(stored) != {"features"} or stored["features"].shape[1:] != (FEATURE_DIM,):
+        raise ModelError(f"{reference}: expected one tensor, 'features', of {FEATURE_DIM} columns; install it again")
+
     def of_test_images() -> Rows:
-        return read_weights(reference)["features"].numpy()
+        return stored["features"].numpy()
 
     return Extractor("fashion-mnist CNN", extract, of_test_images, fingerprint=file_hash(weights, reference))
 

@@ -1,0 +1,705 @@
+"""The command line: exit codes, one-line errors, precedence of settings, signals, clean stdout."""
+
+import importlib.metadata
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+from samplerbench.bench import cli
+
+TOY = str(Path(__file__).with_name("toy.py"))
+MIXTURE = ("run", "--model", "mixture", "-s", "ddim", "--steps", "2", "-n", "8")
+TOY_RUN = ("run", "--plugin", TOY, "--model", "toy", "--steps", "2")
+
+
+class Outcome:
+    """What a command gave back."""
+
+    def __init__(self, code, out, err):
+        self.code, self.out, self.err = code, out, err
+
+    def refused(self, code, *words):
+        """Assert one line of error with these words, and this exit code."""
+        assert self.code == code, self.err
+        assert self.err.startswith("Error: ")
+        assert self.err.count("\n") == 1, self.err
+        assert self.err.endswith("\n")
+        assert self.err[:-1].isprintable()
+        assert not self.out
+        for word in words:
+            assert word in self.err, self.err
+
+
+@pytest.fixture
+def sb(monkeypatch, capsys, tmp_path):
+    """Run the program in this process, in an empty folder; any exception but SystemExit is a traceback."""
+    monkeypatch.chdir(tmp_path)
+    threads = torch.get_num_threads()
+
+    def invoke(*arguments, env=None):
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "argv", ["samplerbench", *map(str, arguments)])
+            for name, value in (env or {}).items():
+                patch.setenv(name, value)
+            with pytest.raises(SystemExit) as stopped:
+                cli.main()
+        out, err = capsys.readouterr()
+        return Outcome(stopped.value.code, out, err)
+
+    yield invoke
+    torch.set_num_threads(threads)
+
+
+def program(*arguments, cwd, env=None, **settings):
+    """Run the program as a user does."""
+    command = [sys.executable, "-c", "from samplerbench.bench.cli import main; main()", *map(str, arguments)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", **(env or {})}
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False, **settings)
+
+
+def files(folder):
+    """Everything below a folder."""
+    return sorted(p.relative_to(folder).as_posix() for p in Path(folder).rglob("*"))
+
+
+def write(path, text):
+    """Write a text file; returns its path as text."""
+    path.write_text(textwrap.dedent(text))
+    return str(path)
+
+
+# The main job
+
+
+def test_a_run_prints_the_table_and_says_where_it_is(sb, tmp_path):
+    done = sb(*TOY_RUN, "-s", "ddim", "-s", "ddpm", "-n", 70)
+    assert done.code == 0
+    assert "FID [toy quadrants]" in done.out.splitlines()[0]
+    assert [line.split("|")[1].strip() for line in done.out.splitlines()[2:4]] == ["ddim", "ddpm"]
+    (folder,) = (tmp_path / "results").iterdir()
+    assert folder.name.startswith("toy-")
+    assert len(folder.name) == len("toy-") + 8
+    assert done.out == (folder / "table.md").read_text()
+    assert "grid.png, run.json, table.csv, table.md" in done.err
+
+
+def test_json_is_the_table(sb, tmp_path):
+    done = sb(*TOY_RUN, "-s", "ddpm", "-n", 70, "-o", "here", "--json")
+    content = json.loads(done.out)
+    assert content["folder"] == "here"
+    same_rows(content["table"], tmp_path / "here" / "table.csv")
+    assert content["table"][0]["ode_error"] is None
+    assert content["table"][0]["same_as"] is None
+
+
+def same_rows(rows, path):
+    """Assert that rows read from JSON are those of a table.csv."""
+    stored = pd.read_csv(path)
+    assert [list(row) for row in rows] == [list(stored.columns)] * len(stored)
+    for row, expected in zip(rows, stored.to_dict("records"), strict=True):
+        for name, value in expected.items():
+            if pd.isna(value):
+                assert row[name] is None
+            elif isinstance(value, str):
+                assert row[name] == value
+            else:
+                assert row[name] == pytest.approx(value, rel=1e-9), name
+
+
+def test_table_prints_a_run_again(sb, tmp_path):
+    first = sb(*TOY_RUN, "-s", "ddpm", "-n", 70)
+    assert sb("table").out == first.out
+    other = sb(*TOY_RUN, "-s", "ddim", "-n", 8, "-o", "results/other")
+    os.utime(tmp_path / "results" / "other" / "run.json", (2e9, 2e9))
+    assert sb("table").out == other.out
+    (folder,) = (p for p in (tmp_path / "results").iterdir() if p.name != "other")
+    assert sb("table", folder).out == first.out
+    as_json = json.loads(sb("table", folder, "--json").out)
+    same_rows(as_json["table"], folder / "table.csv")
+
+
+def test_the_same_command_again_resumes(sb, tmp_path):
+    command = (*TOY_RUN, "-s", "ddpm", "-n", 70, "--json")
+    first = sb(*command)
+    again = sb(*command)
+    assert again.code == 0
+    assert " 0 network evaluations to make" in again.err
+    assert json.loads(again.out) == json.loads(first.out)
+    assert len(list((tmp_path / "results").iterdir())) == 1
+
+
+def test_a_failed_cell_is_shown_and_is_exit_code_1(sb):
+    done = sb(*TOY_RUN, "-s", "raises", "-s", "ddpm", "-n", 8)
+    assert done.code == 1
+    rows = [line for line in done.out.splitlines() if line.startswith("|")]
+    assert "failed: ZeroDivisionError: one \\| two three" in rows[2]
+    assert len({row.replace("\\|", "").count("|") for row in rows}) == 1
+    assert "\x1b" not in done.out + done.err
+
+
+def test_a_sampler_that_exits_fails_its_cell_alone(sb):
+    done = sb(*TOY_RUN, "-s", "exits", "-s", "ddpm", "-n", 8)
+    assert done.code == 1
+    assert "SystemExit" in done.out
+    assert "| ddpm | 2 | 2 |" in done.out
+
+
+def test_what_a_plugin_prints_is_not_part_of_the_json(sb):
+    done = sb(*TOY_RUN, "-s", "prints", "-n", 8, "--json")
+    assert done.code == 0
+    assert json.loads(done.out)["table"][0]["sampler"] == "prints"
+
+
+def test_prompts_are_read_from_a_file(sb, tmp_path):
+    write(tmp_path / "prompts.txt", "left\n\n  right  \nleft\n")
+    done = sb(*TOY_RUN, "-s", "ddpm", "-n", 8, "--prompts", "prompts.txt", "-o", "here")
+    assert done.code == 0
+    about = json.loads((tmp_path / "here" / "run.json").read_text())
+    assert about["config"]["prompts"] == ["left", "right", "left"]
+
+
+def test_guidance_and_a_negative_prompt_can_be_given(sb):
+    done = sb(*TOY_RUN, "-s", "ddpm", "-n", 8, "--guidance", 2, "--negative", "left", "--json")
+    row = json.loads(done.out)["table"][0]
+    assert (row["guidance"], row["nfe"], row["network_evaluations"]) == (2, 2, 4)
+
+
+# Dry run
+
+
+def test_a_dry_run_counts_the_evaluations_and_writes_nothing(sb, tmp_path):
+    command = ("run", "--model", "mixture", "-s", "ddim", "-s", "dpm-solver:order=3", "-s", "ddpm",
+               "--steps", "4,10", "-n", "100", "--dry-run")  # fmt: skip
+    done = sb(*command, "--json")
+    assert done.code == 0
+    about = json.loads(done.out)
+    cells = [(c["sampler"], c["steps"], c["nfe"]) for c in about["cells"]]
+    assert cells == [("ddim", 4, 4), ("ddim", 10, 10), ("dpm-solver:order=3", 4, 10),
+                     ("dpm-solver:order=3", 10, 28), ("ddpm", 4, 4), ("ddpm", 10, 10)]  # fmt: skip
+    assert about["network_evaluations"] == (4 + 10 + 10 + 28 + 4 + 10) * 100 + 64 * 101
+    assert about["estimated_seconds"] >= 0
+    assert "13,064 network evaluations" in sb(*command).out
+    assert files(tmp_path) == []
+
+
+def test_a_dry_run_counts_guidance_and_leaves_out_a_reference_that_no_cell_needs(sb, tmp_path):
+    done = sb(*TOY_RUN, "-s", "ddpm", "-n", 10, "--guidance", 3, "--dry-run", "--json")
+    assert json.loads(done.out)["network_evaluations"] == 2 * 2 * 10
+    assert files(tmp_path) == []
+
+
+def test_a_dry_run_makes_a_short_trial_whatever_the_number_of_steps(sb, monkeypatch):
+    from samplerbench.bench import run
+
+    made = []
+    inner = run.draw
+    monkeypatch.setattr(run, "draw", lambda request, first, n: made.append(inner(request, first, n)) or made[-1])
+    assert sb("run", "--model", "gaussian", "-s", "ddim", "--steps", "1000", "--dry-run").code == 0
+    assert sum(samples.nfe for samples in made) <= 50
+
+
+@pytest.mark.parametrize("sampler", ["raises", "exits", "nans", "forgets"])
+def test_a_dry_run_of_a_failing_sampler_says_so_in_one_line(sb, sampler, tmp_path):
+    done = sb(*TOY_RUN, "-s", sampler, "-s", "ddpm", "-n", 8, "--dry-run")
+    assert done.code in (0, 1)
+    assert done.err.count("\n") <= 1
+    assert done.out if done.code == 0 else done.err.startswith("Error: ")
+    assert files(tmp_path) == []
+
+
+# Bad input: nothing is written
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["-s", "ddimm"], ["unknown sampler 'ddimm'", "did you mean 'ddim'", "ddpm", "euler-a"]),
+        (["-s", "ddim:etta=1"], ["unknown option 'etta'", "did you mean 'eta'", "options: eta"]),
+        (["-s", "ddim:eta=two"], ["eta", "'two'", "number"]),
+        (["-s", "ddim:eta=2"], ["eta", "2", "0 to 1"]),
+        (["-s", "dpm-solver:order=4"], ["order", "'4'", "1, 2, 3"]),
+        (["-s", "ddim:eta"], ["'eta'", "option=value"]),
+        (["-s", ""], ["name"]),
+        (["-s", "\x1b[31mddim"], ["unknown sampler"]),
+        (["--model", "misture"], ["unknown model 'misture'", "did you mean 'mixture'", "fashion-mnist"]),
+        (["--model", "mixture:vq"], ["'vq'", "vp, edm, flow"][1:]),
+        (["--grid", "karas"], ["unknown grid 'karas'", "did you mean 'karras'", "uniform"]),
+        (["--grid", "karras:rho=-1"], ["rho", "-1", "positive"]),
+        (["--metric", "fd"], ["unknown metric 'fd'", "did you mean 'fid'", "clip_score"]),
+        (["--nfe", "10"], ["steps and nfe", "one of them"]),
+        (["-n", "0"], ["samples 0", "from 1"]),
+        (["-n", "-5"], ["samples -5"]),
+        (["-n", "1.5"], ["samples", "'1.5'"]),
+        (["-n", "many"], ["samples", "'many'"]),
+        (["--seed", "-1"], ["seed -1", "2^63 - 1"]),
+        (["--seed", str(2**63)], [f"seed {2**63}"]),
+        (["--seed", "1e3"], ["seed", "'1e3'"]),
+        (["--guidance", "nan"], ["guidance nan"]),
+        (["--guidance", "inf"], ["guidance inf"]),
+        (["--guidance", "-1"], ["guidance -1"]),
+        (["--guidance", "2"], ["guidance 2", "unconditional"]),
+        (["--negative", "bag"], ["negative 'bag'", "unconditional"]),
+        (["-b", "7"], ["batch_size 7", "64"]),
+        (["-b", "0"], ["batch_size 0"]),
+        (["--threads", "0"], ["threads 0", "from 1"]),
+        (["--threads", "-2"], ["threads -2"]),
+        (["--dtype", "int8"], ["dtype 'int8'", "float32", "bfloat16"]),
+        (["--device", "cuda:77"], ["device 'cuda:77'", "cpu"]),
+        (["--device", "toaster"], ["device 'toaster'", "cpu, cuda"]),
+        (["--device", "meta"], ["device 'meta'", "cpu, cuda"]),
+        (["--prompts", "nowhere.txt"], ["prompts nowhere.txt"]),
+        (["--prompts", "\x00"], ["prompts"]),
+        (["--config", "nowhere.toml"], ["config nowhere.toml"]),
+        (["--stepz", "3"], ["--stepz", "--steps"]),
+        (["--steps"], ["--steps", "argument"]),
+        (["surplus"], ["surplus"]),
+        (["-o", "file"], ["output file", "is a file", "folder"]),
+        (["-o", "busy"], ["output busy", "holds other files"]),
+        (["-o", "x" * 300], ["output"]),
+    ],
+    ids=lambda value: " ".join(value)[:40].replace("\x1b", "ESC").replace("\x00", "NUL"),
+)
+def test_bad_input_is_one_line_and_nothing_is_written(sb, tmp_path, arguments, words):
+    (tmp_path / "file").write_text("precious")
+    (tmp_path / "busy").mkdir()
+    (tmp_path / "busy" / "precious").write_text("precious")
+    before = files(tmp_path)
+    given = [a for a in MIXTURE if a not in ("-s", "ddim")] if arguments[0] == "-s" else MIXTURE
+    sb(*given, *arguments).refused(2, *words)
+    assert files(tmp_path) == before
+    assert (tmp_path / "file").read_text() == (tmp_path / "busy" / "precious").read_text() == "precious"
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["0", "-1", "1.5", "10,,20", "1e12", "1e3", "010", "true", "nan", "", ",", "5,", "5 10", "5,0", "10001",
+     str(10**12), "9" * 5000, "٣", "²", "0x10", "5,5", "[]", "+5"],
+    ids=lambda text: text[:8] or "empty",
+)  # fmt: skip
+@pytest.mark.parametrize("name", ["steps", "nfe"])
+def test_step_counts_that_cannot_be_are_refused(sb, tmp_path, name, text):
+    sb("run", "--model", "mixture", "-s", "ddim", f"--{name}", text).refused(2, name)
+    assert files(tmp_path) == []
+
+
+def test_steps_may_have_spaces_after_commas(sb):
+    assert sb(*MIXTURE, "--steps", "2, 3", "--dry-run").code == 0
+
+
+@pytest.mark.parametrize("content", [b"", b"\n \n", b"\xff\xfe\x00bag"])
+def test_a_prompt_file_with_nothing_to_read_is_refused(sb, tmp_path, content):
+    (tmp_path / "prompts.txt").write_bytes(content)
+    sb(*TOY_RUN, "-s", "ddim", "--prompts", "prompts.txt").refused(2, "prompts prompts.txt")
+    assert files(tmp_path) == ["prompts.txt"]
+
+
+def test_a_prompt_that_the_model_cannot_read_is_refused(sb, tmp_path):
+    write(tmp_path / "prompts.txt", "bag\na red dres\n")
+    done = sb("run", "-s", "ddim", "--steps", "1", "--prompts", "prompts.txt")
+    done.refused(2, "'a red dres'", "'red'", "this model knows")
+    assert files(tmp_path) == ["prompts.txt"]
+
+
+@pytest.mark.parametrize(
+    ("toml", "words"),
+    [
+        ("steps = ", ["config c.toml", "cannot be read as TOML"]),
+        ("steps = 5\nsteps = 6\n", ["cannot be read as TOML", "line 2"]),
+        ("stepz = '5'", ["unknown setting 'stepz'", "did you mean 'steps'", "samples"]),
+        ("[run]\nsteps = '5'", ["unknown setting 'run'"]),
+        ("config = 'x.toml'", ["unknown setting 'config'"]),
+        ("steps = true", ["steps"]),
+        ("steps = 1.5", ["steps", "1.5"]),
+        ("steps = 0", ["steps 0"]),
+        ("steps = []", ["steps"]),
+        ("steps = [[5]]", ["steps"]),
+        ("steps = {a = 1}", ["steps"]),
+        ("steps = 1979-05-27", ["steps", "date"]),
+        ("samples = true", ["samples"]),
+        ("samples = 1.5", ["samples", "1.5"]),
+        ("samples = [1, 2]", ["samples"]),
+        ("samples = 'many'", ["samples", "many"]),
+        ("seed = true", ["seed"]),
+        ("guidance = true", ["guidance"]),
+        ("guidance = nan", ["guidance nan"]),
+        ("sampler = ['ddmi']", ["unknown sampler 'ddmi'"]),
+        ("sampler = [5]", ["unknown sampler '5'"]),
+        ("sampler = [[]]", ["sampler"]),
+        ("model = 5", ["unknown model '5'"]),
+        ("model = ['mixture', 'gaussian']", ["model"]),
+        ("dry-run = 'perhaps'", ["dry-run"]),
+        ("output = \"a\\u0000b\"", ["output"]),
+        ("prompts = \"a\\u0000b\"", ["prompts"]),
+    ],
+)  # fmt: skip
+def test_a_bad_config_is_one_line_and_nothing_is_written(sb, tmp_path, toml, words):
+    write(tmp_path / "c.toml", toml)
+    others = {"model": ("-n", 8), "samples": ("--model", "mixture")}
+    base = others.get(toml.split()[0], ("--model", "mixture", "-n", 8))
+    sb("run", *base, "--config", "c.toml").refused(2, *words)
+    assert files(tmp_path) == ["c.toml"]
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe", b"steps = '\x00'", b"a" + b"=[" * 5000, b"\xef\xbb\xbfsteps = 2"])
+def test_a_config_that_is_no_toml_is_refused(sb, tmp_path, content):
+    (tmp_path / "c.toml").write_bytes(content)
+    sb("run", "--model", "mixture", "--config", "c.toml").refused(2, "config c.toml")
+    assert files(tmp_path) == ["c.toml"]
+
+
+def test_a_config_that_is_a_folder_is_refused(sb, tmp_path):
+    sb("run", "--model", "mixture", "--config", tmp_path).refused(2, "config")
+
+
+def test_other_settings_in_a_run_folder_are_refused(sb, tmp_path):
+    sb(*MIXTURE, "-o", "here")
+    before = {p: p.read_bytes() for p in (tmp_path / "here").rglob("*") if p.is_file()}
+    sb(*MIXTURE, "-o", "here", "--seed", 4).refused(2, "output here", "seed: 0 -> 4", "--fresh")
+    assert {p: p.read_bytes() for p in (tmp_path / "here").rglob("*") if p.is_file()} == before
+    assert sb(*MIXTURE, "-o", "here", "--seed", 4, "--fresh").code == 0
+
+
+def test_a_damaged_chunk_is_exit_code_5(sb, tmp_path):
+    sb(*MIXTURE, "-o", "here")
+    chunk = next(p for p in (tmp_path / "here" / "chunks").rglob("0*.safetensors"))
+    chunk.write_bytes(chunk.read_bytes()[:50])
+    done = sb(*MIXTURE, "-o", "here")
+    assert done.code == 5
+    assert done.err.splitlines()[-1].startswith("Error: ")
+    assert chunk.name in done.err
+
+
+def test_a_damaged_weights_file_is_exit_code_4(sb, tmp_path):
+    (tmp_path / "weights").mkdir()
+    for name in ("unet", "clip", "features", "reference"):
+        (tmp_path / "weights" / f"{name}.safetensors").write_bytes(b"<!DOCTYPE html>")
+    before = files(tmp_path)
+    sb("run", "--model", "fashion-mnist:weights").refused(4, "safetensors", "weights")
+    assert files(tmp_path) == before
+
+
+@pytest.mark.parametrize("content", [b"", b"garbage", b"\xff\xfe\x00", b"model,sampler\n1,2,3,4\n", b"a,b\n"])
+def test_a_damaged_table_is_exit_code_5(sb, tmp_path, content):
+    sb(*MIXTURE, "-o", "here")
+    (tmp_path / "here" / "table.csv").write_bytes(content)
+    sb("table", "here").refused(5, "table.csv")
+
+
+def test_table_without_a_run_is_refused(sb, tmp_path):
+    sb("table").refused(2, "no run in results", "samplerbench run")
+    sb("table", "nowhere").refused(2, "nowhere")
+    (tmp_path / "file").touch()
+    sb("table", "file").refused(2, "file")
+
+
+def test_train_refuses_what_it_cannot_do(sb, tmp_path):
+    sb("train", "mixture", "-o", "out").refused(2, "model 'mixture'", "cannot be trained")
+    sb("train", "misture", "-o", "out").refused(2, "unknown model 'misture'", "did you mean 'mixture'")
+    sb("train").refused(2, "output")
+    sb("train", "-o", "out", "--data", "nowhere").refused(2, "data", "nowhere")
+    sb("train", "-o", "out", "--data", ".").refused(4, "train-images-idx3-ubyte.gz", "four files")
+    (tmp_path / "file").touch()
+    sb("train", "-o", "file").refused(2, "output file", "is a file")
+    assert files(tmp_path) == ["file"]
+
+
+# Plugins
+
+
+BROKEN = {
+    "missing": None,
+    "syntax": "def f(:\n",
+    "import": "import no_such_module_anywhere\n",
+    "raises": "raise RuntimeError('at import\\nsecond line')\n",
+    "exits": "import sys\nsys.exit(0)\n",
+    "registers nothing": "x = 1\n",
+    "unknown hook": "from samplerbench import hookimpl\n@hookimpl\ndef samplerbench_sampler():\n    return {}\n",
+    "hook raises": "from samplerbench import hookimpl\n@hookimpl\ndef samplerbench_samplers():\n    1 / 0\n",
+    "takes a name": "from samplerbench import hookimpl\nfrom samplerbench.plugins.ddim import DDIM\n"
+    "@hookimpl\ndef samplerbench_samplers():\n    return {'ddim': DDIM}\n",
+}
+
+
+@pytest.mark.parametrize("fault", BROKEN)
+@pytest.mark.parametrize("command", ["run", "list"])
+def test_a_plugin_that_is_asked_for_and_broken_is_exit_code_3(sb, tmp_path, command, fault):
+    if BROKEN[fault] is not None:
+        write(tmp_path / "mine.py", BROKEN[fault])
+    before = files(tmp_path)
+    sb(command, "--plugin", "mine.py").refused(3, "plugin mine.py")
+    assert [f for f in files(tmp_path) if "__pycache__" not in f] == before
+
+
+def test_a_broken_entry_point_is_named_and_the_others_work(sb, tmp_path, monkeypatch):
+    write(tmp_path / "broken_by_test.py", "raise RuntimeError('no good')")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    inner = importlib.metadata.entry_points
+    broken = importlib.metadata.EntryPoint("broken", "broken_by_test", "samplerbench")
+    monkeypatch.setattr(importlib.metadata, "entry_points", lambda **kw: [*inner(**kw), broken] if kw else inner())
+    listed = sb("list")
+    assert listed.code == 0
+    assert "broken_by_test" in listed.err
+    assert "RuntimeError: no good" in listed.err
+    assert listed.err.count("\n") == 1
+    assert "dpm-solver" in listed.out
+    as_json = json.loads(sb("list", "--json").out)
+    assert as_json["broken"] == [{"origin": "broken_by_test", "reason": "RuntimeError: no good"}]
+    done = sb(*MIXTURE)
+    assert done.code == 0
+    assert "broken_by_test" in done.err
+
+
+LISTED = {
+    "samplers": ["ddim", "ddpm", "dpm-solver", "euler-a", "NFE", "2 steps - 1", "stochastic", "eta=0.0"],
+    "grids": ["uniform", "karras", "rho=7.0"],
+    "models": ["fashion-mnist", "gaussian", "mixture"],
+    "metrics": ["fid", "clip_score", "features", "lower"],
+}
+
+
+@pytest.mark.parametrize("kind", LISTED)
+def test_list_shows_what_is_registered_and_where_it_is_from(sb, kind):
+    done = sb("list", kind)
+    assert done.code == 0
+    for word in (*LISTED[kind], "samplerbench.plugins"):
+        assert word in done.out
+    assert "raises" not in done.out
+    rows = json.loads(sb("list", kind, "--json").out)[kind]
+    assert [row["name"] for row in rows] == sorted(row["name"] for row in rows)
+    assert all(row["origin"] for row in rows)
+
+
+def test_list_shows_a_plugin_s_too(sb):
+    for kind, name in (("samplers", "calls-twice"), ("models", "toy"), ("metrics", "brightness")):
+        done = sb("list", kind, "--plugin", TOY)
+        assert name in done.out
+        assert "toy.py" in done.out
+
+
+def test_list_refuses_an_unknown_kind(sb):
+    sb("list", "sampler").refused(2, "'sampler'", "samplers", "grids", "models", "metrics")
+
+
+def test_list_survives_a_sampler_that_cannot_be_asked(sb, tmp_path):
+    write(
+        tmp_path / "mine.py",
+        """
+        from dataclasses import dataclass
+        from samplerbench import hookimpl
+        from samplerbench.plugins.ddim import DDIM
+
+        @dataclass(frozen=True)
+        class Mine(DDIM):
+            def nfe(self, steps):
+                raise RuntimeError("no idea")
+
+        @hookimpl
+        def samplerbench_samplers():
+            return {"mine": Mine}
+        """,
+    )
+    done = sb("list", "--plugin", "mine.py")
+    assert done.code in (0, 3)
+    assert ("ddim" in done.out and "mine" in done.out) if done.code == 0 else done.err.startswith("Error: ")
+    done = sb(*MIXTURE, "-s", "mine", "--plugin", "mine.py")
+    assert done.code in (1, 3)
+    assert "mine" in done.out + done.err
+
+
+def test_a_budget_for_a_sampler_whose_cost_never_grows_is_refused_and_ends(sb, tmp_path):
+    write(
+        tmp_path / "mine.py",
+        """
+        from dataclasses import dataclass
+        from samplerbench import hookimpl
+        from samplerbench.plugins.ddim import DDIM
+
+        asked = []
+
+        @dataclass(frozen=True)
+        class Mine(DDIM):
+            def nfe(self, steps):
+                asked.append(steps)
+                assert len(asked) < 100_000, "asked without end"
+                return 1
+
+        @hookimpl
+        def samplerbench_samplers():
+            return {"mine": Mine}
+        """,
+    )
+    done = sb("run", "--model", "mixture", "-s", "mine", "--plugin", "mine.py", "--nfe", "10", "--dry-run")
+    assert done.code in (0, 1, 2, 3)
+    assert "asked without end" not in done.err
+
+
+def test_a_metric_cannot_take_the_name_of_a_column(sb, tmp_path):
+    write(
+        tmp_path / "mine.py",
+        """
+        from samplerbench import hookimpl
+        from samplerbench.plugins.metrics.clip_score import CLIPScore
+
+        @hookimpl
+        def samplerbench_metrics():
+            return {"status": CLIPScore}
+        """,
+    )
+    done = sb(*TOY_RUN, "-s", "ddpm", "-n", "8", "--plugin", "mine.py", "--metric", "status")
+    assert done.code in (2, 3)
+    assert "'status'" in done.err
+
+
+# Where settings come from
+
+
+def settings_of(sb, tmp_path, *arguments, env=None):
+    """The configuration that a run stores."""
+    done = sb("run", "-o", "here", "--fresh", *arguments, env=env)
+    assert done.code == 0, done.err
+    return json.loads((tmp_path / "here" / "run.json").read_text())["config"]
+
+
+def test_defaults_then_toml_then_environment_then_command_line(sb, tmp_path):
+    write(
+        tmp_path / "c.toml",
+        """
+        model = "mixture"
+        sampler = ["ddim", "ddpm"]
+        steps = [2, 3]
+        samples = 5
+        seed = 1
+        batch-size = 8
+        keep_images = false
+        """,
+    )
+    env = {"SAMPLERBENCH_RUN_SAMPLES": "6", "SAMPLERBENCH_RUN_SEED": "2"}
+    from_toml = settings_of(sb, tmp_path, "--config", "c.toml")
+    assert from_toml["model"] == "mixture"
+    assert from_toml["sampler"] == ["ddim", "ddpm"]
+    assert from_toml["steps"] == [2, 3]
+    assert (from_toml["samples"], from_toml["seed"], from_toml["batch_size"]) == (5, 1, 8)
+    assert from_toml["keep_images"] is False
+    assert from_toml["guidance"] == 1.0
+
+    from_env = settings_of(sb, tmp_path, "--config", "c.toml", env=env)
+    assert (from_env["samples"], from_env["seed"], from_env["batch_size"]) == (6, 2, 8)
+
+    from_all = settings_of(sb, tmp_path, "--config", "c.toml", "-n", 7, "-s", "euler-a", env=env)
+    assert (from_all["samples"], from_all["seed"], from_all["batch_size"]) == (7, 2, 8)
+    assert from_all["sampler"] == ["euler-a"]
+
+
+def test_a_config_may_be_named_by_the_environment(sb, tmp_path):
+    write(tmp_path / "c.toml", "model = 'mixture'\nsampler = ['ddim']\nsteps = '2'\nsamples = 3\n")
+    assert settings_of(sb, tmp_path, env={"SAMPLERBENCH_RUN_CONFIG": "c.toml"})["samples"] == 3
+
+
+@pytest.mark.parametrize("toml", ["steps = 2", "steps = '2'", "steps = [2]", "nfe = [2]"])
+def test_step_counts_may_be_a_number_a_text_or_a_list(sb, tmp_path, toml):
+    write(tmp_path / "c.toml", f"model = 'mixture'\nsampler = ['ddim']\nsamples = 3\n{toml}\n")
+    config = settings_of(sb, tmp_path, "--config", "c.toml")
+    assert config["steps"] + config["nfe"] == [2]
+
+
+def test_one_sampler_may_be_a_text(sb, tmp_path):
+    write(tmp_path / "c.toml", "model = 'mixture'\nsampler = 'ddim'\nsteps = 2\nsamples = 3\n")
+    assert settings_of(sb, tmp_path, "--config", "c.toml")["sampler"] == ["ddim"]
+
+
+def test_config_keys_are_the_names_of_the_long_options(sb, tmp_path):
+    write(
+        tmp_path / "c.toml",
+        "model = 'mixture'\nsampler = ['ddim']\nsteps = 2\nsamples = 3\njson = true\ndry-run = true\n",
+    )
+    assert json.loads(sb("run", "--config", "c.toml").out)["samples"] == 3
+
+
+def test_threads_are_set_and_stored(sb, tmp_path):
+    settings = settings_of(sb, tmp_path, *MIXTURE[1:], "--threads", 2)
+    assert settings["threads"] == 2
+    assert torch.get_num_threads() == 2
+
+
+# As a program of its own
+
+
+def test_help_and_version(sb, tmp_path):
+    done = program("--help", cwd=tmp_path)
+    assert done.returncode == 0
+    for command in ("run", "list", "table", "train"):
+        assert f"\n  {command} " in done.stdout
+    for command in ("run", "list", "table", "train"):
+        assert "--help" in sb(command, "-h").out
+    assert importlib.metadata.version("samplerbench") in sb("--version").out
+
+
+def test_help_does_not_import_torch(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-c", "from samplerbench.bench.cli import main; main()", "--help"],
+        cwd=tmp_path, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    imported = {line.split("|")[-1].strip() for line in done.stderr.splitlines()}
+    assert "click" in imported
+    assert not {"torch", "pandas", "numpy", "rich", "pluggy"} & imported
+
+
+def test_a_run_leaves_nothing_on_stdout_but_the_table(tmp_path):
+    done = program(*MIXTURE, "--json", cwd=tmp_path, env={"LC_ALL": "C"})
+    assert done.returncode == 0
+    assert len(json.loads(done.stdout)["table"]) == 1
+    assert "1 cells x 8 samples" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143)])
+def test_a_signal_leaves_a_usable_table_and_says_how_to_go_on(tmp_path, name, code):
+    number = int(getattr(signal, name))
+    command = [*TOY_RUN, "-s", "ddpm", "-s", f"signals:number={number}", "-n", "70", "-o", "here", "--json"]
+    done = program(*command, cwd=tmp_path)
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    rows = json.loads(done.stdout)["table"]
+    assert [row["samples"] for row in rows] == [64, 64]
+    assert [row["status"] for row in rows] == ["partial", "partial"]
+    assert all(row["fid"] > 0 for row in rows)
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("stopped; go on with: samplerbench run ")
+    assert shlex.split(last.partition(": ")[2])[1:] == command
+    for file in ("run.json", "table.csv", "table.md", "grid.png"):
+        assert (tmp_path / "here" / file).is_file()
+
+
+def test_the_program_alone_shows_its_help(sb):
+    done = sb()
+    assert "Usage: " in done.out + done.err
+    assert "\n  run " in done.out + done.err
+
+
+def test_a_path_that_is_no_utf_8_is_no_traceback(tmp_path):
+    done = program(*MIXTURE, "--dry-run", "-o", os.fsdecode(b"\xff"), cwd=tmp_path,
+                   env={"PYTHONIOENCODING": "utf-8:strict"})  # fmt: skip
+    assert "Traceback" not in done.stderr
+    assert done.returncode in (0, 2)
+    assert files(tmp_path) == []
+
+
+def test_a_reader_that_goes_away_is_no_error(tmp_path):
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [sys.executable, "-c", "from samplerbench.bench.cli import main; main()", "list"],
+        cwd=tmp_path, stdout=writing, stderr=subprocess.PIPE, text=True, check=False,
+    )  # fmt: skip
+    os.close(writing)
+    assert done.stderr == ""
+    assert done.returncode == 0

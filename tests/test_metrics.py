@@ -1,0 +1,230 @@
+"""FID, CLIP score and their intervals: known answers, the reference implementation, coverage."""
+
+import numpy as np
+import pytest
+import torch
+
+import samplerbench as sb
+from samplerbench.plugins.metrics.clip_score import CLIPScore
+from samplerbench.plugins.metrics.fid import FID, features_to_gaussian
+from samplerbench.samplers.metric import mean_estimate
+
+
+def root(symmetric):
+    """The symmetric square root."""
+    values, vectors = np.linalg.eigh(symmetric)
+    return (vectors * np.sqrt(values)) @ vectors.T
+
+
+def positive(rng, d):
+    """A well-conditioned positive definite matrix."""
+    a = rng.standard_normal((d, d))
+    return a @ a.T / d + 0.5 * np.eye(d)
+
+
+def rows_with(rng, n, mean, covariance):
+    """n rows whose sample mean and sample covariance (divisor n - 1) are exactly these."""
+    x = rng.standard_normal((n, len(mean)))
+    x -= x.mean(0)
+    x = x @ np.linalg.inv(root(x.T @ x / (n - 1)))
+    return x @ root(covariance) + mean
+
+
+def fid(rows, reference):
+    """The FID of two sets of features."""
+    metric = FID()
+    return metric.estimate(rows, metric.prepare(reference))
+
+
+def test_fid_of_gaussians_with_commuting_covariances():
+    rng = np.random.default_rng(1)
+    a, b = np.array([1.0, 4.0, 0.25, 2.0]), np.array([2.0, 1.0, 0.5, 9.0])
+    turn = np.linalg.qr(rng.standard_normal((4, 4)))[0]
+    m, r = np.array([1.0, 0, -2, 0.5]), np.array([0.0, 3, 1, 0])
+    found = fid(rows_with(rng, 50, m, turn @ np.diag(a) @ turn.T), rows_with(rng, 70, r, turn @ np.diag(b) @ turn.T))
+    expected = ((m - r) ** 2).sum() + ((np.sqrt(a) - np.sqrt(b)) ** 2).sum()
+    assert found.value == pytest.approx(expected, abs=1e-9)
+
+
+@pytest.mark.parametrize("d", [2, 5, 16])
+def test_fid_of_gaussians_with_covariances_that_do_not_commute(d):
+    # With S = A R A, R^(1/2) S R^(1/2) is the square of R^(1/2) A R^(1/2), so the cross term is tr(A R).
+    rng = np.random.default_rng(d)
+    r, a = positive(rng, d), positive(rng, d)
+    s = a @ r @ a
+    assert np.abs(r @ s - s @ r).max() > 0.1
+    m = rng.standard_normal(d)
+    found = fid(rows_with(rng, 8 * d, m, s), rows_with(rng, 9 * d, np.zeros(d), r))
+    assert found.value == pytest.approx(m @ m + np.trace(s) + np.trace(r) - 2 * np.trace(a @ r), abs=1e-9)
+
+
+def test_fid_of_one_dimension():
+    rng = np.random.default_rng(2)
+    found = fid(
+        rows_with(rng, 30, np.array([2.0]), np.array([[9.0]])),
+        rows_with(rng, 40, np.array([-1.0]), np.array([[4.0]])),
+    )
+    assert found.value == pytest.approx(9 + 1, abs=1e-9)
+
+
+@pytest.mark.parametrize(("n", "d", "constant"), [(200, 8, 0), (200, 64, 0), (40, 64, 0), (200, 16, 5), (2, 16, 0)])
+def test_fid_of_identical_sets_is_zero(n, d, constant):
+    rows = np.random.default_rng(n + d).standard_normal((n, d)).astype(np.float32)
+    rows[:, :constant] = 0.25
+    assert abs(fid(rows, rows).value) < 1e-9
+
+
+def test_fid_of_identical_sets_of_real_features_is_zero():
+    rows = sb.load_model("fashion-mnist").extractors["features"].reference()
+    assert abs(fid(rows, rows).value) < 1e-9
+
+
+@pytest.mark.parametrize(("n", "d"), [(300, 8), (300, 64), (2000, 32)])
+def test_fid_equals_that_of_torch_fidelity(n, d):
+    from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
+
+    rng = np.random.default_rng(n * d)
+    rows = (rng.standard_normal((n, d)) @ positive(rng, d) + 0.3).astype(np.float32)
+    reference = (rng.standard_normal((n + 100, d)) @ positive(rng, d)).astype(np.float32)
+    theirs = fid_statistics_to_metric(
+        fid_features_to_statistics(torch.from_numpy(rows)),
+        fid_features_to_statistics(torch.from_numpy(reference)),
+        verbose=False,
+    )["frechet_inception_distance"]
+    assert fid(rows, reference).value == pytest.approx(theirs, rel=1e-6)
+
+
+@pytest.mark.parametrize(("n", "constant"), [(500, 3), (10, 0), (10, 12), (2, 0)])
+def test_fid_with_a_singular_covariance_is_finite(n, constant):
+    rng = np.random.default_rng(n)
+    rows = rng.standard_normal((n, 12)).astype(np.float32)
+    rows[:, :constant] = 0.5
+    reference = rng.standard_normal((400, 12)).astype(np.float32)
+    for found in (fid(rows, reference), fid(reference, rows)):
+        assert np.isfinite([found.value, found.low, found.high]).all()
+        assert found.value > 0.1
+
+
+def test_fid_does_not_lose_digits_to_a_large_common_offset():
+    rng = np.random.default_rng(3)
+    rows = (1e3 + 1e-3 * rng.standard_normal((400, 6))).astype(np.float32)
+    reference = (1e3 + 2e-3 * rng.standard_normal((500, 6))).astype(np.float32)
+    # float32 numbers near 1000 minus 1000 are exact.
+    expected = fid(rows.astype(np.float64) - 1000, reference.astype(np.float64) - 1000)
+    found = fid(rows, reference)
+    assert expected.value > 1e-6
+    assert found.value == pytest.approx(expected.value, rel=1e-6)
+    assert found.standard_error == pytest.approx(expected.standard_error, rel=1e-6)
+
+
+def test_fid_is_computed_in_float64():
+    rows = np.random.default_rng(4).standard_normal((100, 3)).astype(np.float32)
+    gaussian = features_to_gaussian(rows)
+    assert {a.dtype for a in (gaussian.mean, gaussian.covariance, gaussian.root)} == {np.dtype(np.float64)}
+    np.testing.assert_allclose(gaussian.root @ gaussian.root, gaussian.covariance, atol=1e-14)
+
+
+def weighted_fid(rows, weights, reference):
+    """FID where each row has a weight; the covariance keeps its divisor n - 1."""
+    n = len(rows)
+    mean = weights @ rows
+    centred = rows - mean
+    covariance = (centred * weights[:, None]).T @ centred * n / (n - 1)
+    shift = mean - reference.mean
+    cross = np.trace(root(reference.root @ covariance @ reference.root))
+    return shift @ shift + np.trace(covariance) + np.trace(reference.covariance) - 2 * cross
+
+
+@pytest.mark.parametrize("i", [0, 17, 399])
+def test_influence_is_the_derivative_of_fid_in_a_sample_weight(i):
+    rng = np.random.default_rng(5)
+    n, d, epsilon = 400, 4, 1e-6
+    rows = rng.standard_normal((n, d)) @ positive(rng, d) + 0.5
+    reference = features_to_gaussian(rng.standard_normal((600, d)))
+    estimate = FID().estimate(rows, reference)
+
+    def at(step):
+        weights = np.full(n, (1 - step) / n)
+        weights[i] += step
+        return weighted_fid(rows, weights, reference)
+
+    assert at(0.0) == pytest.approx(estimate.value, rel=1e-10)
+    derivative = (at(epsilon) - at(-epsilon)) / (2 * epsilon)
+    assert abs(derivative) > 0.1
+    # n - 1 instead of n is all that may lie between them.
+    assert estimate.influence[i] == pytest.approx(derivative, rel=3 / n, abs=3 / n)
+    assert estimate.influence.mean() == pytest.approx(0, abs=1e-12)
+
+
+def coverage(runs, n):
+    """How often the 95 % interval has the true FID in it, the reference being what it is."""
+    rng = np.random.default_rng(6)
+    metric = FID()
+    reference = metric.prepare(rng.standard_normal((500, 3)))
+    true_mean, true_root = np.array([1.0, -0.5, 0.0]), np.diag([1.2, 0.8, 1.0])
+    cross = np.trace(root(reference.root @ true_root @ true_root @ reference.root))
+    shift = true_mean - reference.mean
+    truth = shift @ shift + np.trace(true_root**2) + np.trace(reference.covariance) - 2 * cross
+    hits = 0
+    for _ in range(runs):
+        estimate = metric.estimate(rng.standard_normal((n, 3)) @ true_root + true_mean, reference)
+        hits += estimate.low <= truth <= estimate.high
+    return hits / runs
+
+
+def test_the_interval_covers_the_truth_about_as_often_as_it_says():
+    assert 0.89 <= coverage(runs=300, n=400) <= 0.99
+
+
+@pytest.mark.slow
+def test_the_95_percent_interval_covers_in_93_to_97_of_100_runs():
+    found = coverage(runs=2000, n=500)
+    print(f"coverage of the 95 % interval of FID: {found:.3f}")
+    assert 0.93 <= found <= 0.97
+
+
+def test_the_interval_shrinks_with_the_root_of_the_number_of_samples():
+    rng = np.random.default_rng(8)
+    reference = rng.standard_normal((500, 3))
+    few = fid(rng.standard_normal((400, 3)) + 1, reference)
+    many = fid(rng.standard_normal((6400, 3)) + 1, reference)
+    assert few.standard_error / many.standard_error == pytest.approx(4, rel=0.15)
+
+
+def test_clip_score_of_known_cosines():
+    rows = np.array([[0.5], [-0.25], [1.0], [0.75]], dtype=np.float32)
+    estimate = CLIPScore().estimate(rows, CLIPScore().prepare(None))
+    assert estimate.value == pytest.approx(50, abs=1e-12)
+    assert estimate.influence == pytest.approx([0, -75, 50, 25], abs=1e-12)
+    assert estimate.standard_error == pytest.approx(np.std([50, -25, 100, 75], ddof=1) / 2, rel=1e-12)
+    assert estimate.high - estimate.value == pytest.approx(1.959964 * estimate.standard_error, rel=1e-6)
+    assert estimate.value - estimate.low == pytest.approx(estimate.high - estimate.value, rel=1e-12)
+
+
+def test_one_sample_has_no_interval():
+    estimate = mean_estimate(np.array([0.5]))
+    assert estimate.value == 0.5
+    assert np.isnan([estimate.low, estimate.high]).all()
+
+
+def test_metrics_say_what_they_are():
+    assert (FID.better, FID.extractor, FID.least) == ("lower", "features", 2)
+    assert (CLIPScore.better, CLIPScore.extractor, CLIPScore.unit) == ("higher", "clip", "%")
+
+
+def test_torch_fidelity_finds_the_extractor_and_it_gives_the_same_features():
+    from torch_fidelity.utils import create_feature_extractor
+
+    from samplerbench.plugins.models.fashion_mnist.fidelity import LAYER, NAME, register_with_torch_fidelity
+
+    assert register_with_torch_fidelity() == NAME
+    assert register_with_torch_fidelity() == NAME  # again does no harm
+    extractor = create_feature_extractor(NAME, [LAYER], cuda=False, verbose=False)
+    images = torch.randint(0, 256, (5, 1, 28, 28), generator=torch.Generator().manual_seed(1)).to(torch.uint8)
+    (grey,) = extractor(images)
+    (colour,) = extractor(images.expand(-1, 3, -1, -1))
+    own = sb.load_model("fashion-mnist").extractors["features"].extract(images, ["bag"] * 5)
+    assert own.shape == (5, 64)
+    assert np.abs(own).max() > 0.1
+    np.testing.assert_allclose(grey.numpy(), own, rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(colour.numpy(), grey.numpy())

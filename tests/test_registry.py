@@ -1,0 +1,350 @@
+"""Names, options and plugins: what is accepted, and what is said of the rest."""
+
+import textwrap
+
+import pytest
+import torch
+
+import samplerbench as sb
+from samplerbench.samplers.exact import exact_model
+from samplerbench.samplers.registry import default_registry, load_registry, parse_spec
+
+MY_EULER = '''
+"""Euler in sigma/alpha (Karras et al. 2022, algorithm 1 without churn)."""
+from dataclasses import dataclass
+from samplerbench import Sampler, hookimpl
+
+@dataclass(frozen=True)
+class Euler(Sampler):
+    convergence = 1
+    def nfe(self, steps):
+        return steps
+    def step(self, run, x, a, b, past):
+        return run.predict(x, a).combine(b.alpha, b.sigma), None
+
+@hookimpl
+def samplerbench_samplers():
+    return {"my-euler": Euler}
+'''
+
+
+@pytest.fixture
+def plugin(tmp_path):
+    """Write a plugin file; returns its path as text."""
+    files = iter(range(10))
+
+    def write(source, name=None):
+        path = tmp_path / (name or f"plugin_{tmp_path.name.replace('-', '_')}_{next(files)}.py")
+        path.write_text(textwrap.dedent(source))
+        return str(path)
+
+    return write
+
+
+def names(registry):
+    """All that is registered, by kind."""
+    return {kind: sorted(getattr(registry, kind).things) for kind in ("samplers", "grids", "models", "metrics")}
+
+
+def refuses(path, *words):
+    """Loading the plugin is a PluginError of one line with these words."""
+    with pytest.raises(sb.PluginError) as caught:
+        load_registry([path])
+    assert caught.value.exit_code == 3
+    message = str(caught.value)
+    assert path in message
+    for word in words:
+        assert word in message
+    return message
+
+
+@pytest.mark.parametrize(
+    ("spec", "name", "options"),
+    [
+        ("ddim", "ddim", {}),
+        ("ddim:", "ddim", {}),
+        ("ddim:eta=0.5", "ddim", {"eta": "0.5"}),
+        (" dpm-solver++:order=2,grid=karras ", "dpm-solver++", {"order": "2", "grid": "karras"}),
+        ("ddim: eta = 1 , grid = leading", "ddim", {"eta": "1", "grid": "leading"}),
+    ],
+)
+def test_specs_are_read(spec, name, options):
+    assert parse_spec(spec) == (name, options)
+
+
+@pytest.mark.parametrize("spec", ["", " ", ":eta=1", "ddim:eta", "ddim:=1", "ddim:eta=1,eta=1", "ddim:eta=1,eta =0.5"])
+def test_malformed_specs_are_refused(spec):
+    with pytest.raises(sb.InputError) as caught:
+        parse_spec(spec)
+    assert caught.value.exit_code == 2
+    assert repr(spec) in str(caught.value)
+
+
+def test_options_come_as_text_or_as_values():
+    assert sb.make_sampler("ddim:eta=0.5") == sb.make_sampler("ddim", eta=0.5) != sb.make_sampler("ddim")
+    assert sb.make_sampler("ddim", eta=1) == sb.make_sampler("ddim:eta=1")
+    assert sb.make_sampler("dpm-solver:order=3").order == 3
+    assert sb.make_sampler("ddpm:variance=large").variance == "large"
+
+
+@pytest.mark.parametrize(
+    ("alias", "spec"),
+    [
+        ("Euler a", "euler-a"),
+        ("euler_a", "euler-a"),
+        ("EULER_ANCESTRAL", "euler-a"),
+        ("DDIM", "ddim"),
+        ("DDIM:eta=0.3", "ddim:eta=0.3"),
+        ("DPM++ 2M", "dpm-solver++"),
+        ("dpmpp_2m", "dpm-solver++"),
+        ("dpmpp_2m:order=3", "dpm-solver++:order=3"),
+    ],
+)
+def test_familiar_names_are_aliases(alias, spec):
+    assert sb.make_sampler(alias) == sb.make_sampler(spec)
+
+
+def test_an_alias_can_bring_its_grid():
+    sampler, grid = default_registry().sampler_and_grid("DPM++ 2M Karras")
+    assert (sampler, grid) == (sb.make_sampler("dpm-solver++"), "karras")
+    assert default_registry().sampler_and_grid("DPM++ 2M Karras:grid=logsnr")[1] == "logsnr"
+    model = exact_model(sb.GaussianMixture(((0.2, 0.1),), (0.3,), (1.0,)), sb.vp_linear())
+    by_alias = sb.sample(model, "DPM++ 2M Karras", steps=6, n=2).x
+    assert torch.equal(by_alias, sb.sample(model, "dpm-solver++", steps=6, n=2, grid="karras").x)
+    assert not torch.equal(by_alias, sb.sample(model, "dpm-solver++", steps=6, n=2).x)
+    with pytest.raises(sb.InputError, match="grid"):
+        sb.sample(model, "DPM++ 2M Karras", steps=6, n=2, grid="uniform")
+
+
+def test_no_two_samplers_claim_the_same_alias():
+    registry = default_registry()
+    claimed = [alias for cls in registry.samplers.things.values() for alias in cls.aliases]
+    assert len(claimed) > 5
+    assert len(registry.aliases()) == len({alias.lower().replace("_", "").replace(" ", "") for alias in claimed})
+
+
+@pytest.mark.parametrize(
+    ("spec", "words"),
+    [
+        ("dimm", ("unknown sampler 'dimm'", "did you mean 'ddim'?", "ddpm", "dpm-solver++", "euler-a")),
+        ("zzzzzz", ("unknown sampler 'zzzzzz'", "ddpm", "euler-a")),
+        ("ddim:etta=1", ("unknown option 'etta'", "did you mean 'eta'?", "options: eta")),
+        ("ddpm:eta=1", ("unknown option 'eta'", "options: variance")),
+        ("ddpm:variance=medium", ("variance", "'medium'", "small, large")),
+        ("dpm-solver:order=4", ("order", "'4'", "1, 2, 3")),
+        ("dpm-solver:order=2.0", ("order", "'2.0'", "1, 2, 3")),
+        ("ddim:eta=much", ("eta", "'much'", "a finite number")),
+        ("ddim:eta=nan", ("eta", "'nan'", "a finite number")),
+        ("ddim:eta=inf", ("eta", "a finite number")),
+        ("ddim:eta=", ("eta", "a finite number")),
+        ("ddim:eta=1.01", ("eta 1.01", "from 0 to 1")),
+        ("ddim:eta=-0.1", ("eta -0.1", "from 0 to 1")),
+        ("euler-a:eta=-1", ("eta -1.0", "from 0 up")),
+    ],
+)
+def test_wrong_samplers_and_options_are_refused(spec, words):
+    with pytest.raises(sb.InputError) as caught:
+        sb.make_sampler(spec)
+    assert caught.value.exit_code == 2
+    message = str(caught.value)
+    assert "\n" not in message
+    for word in words:
+        assert word in message
+
+
+@pytest.mark.parametrize("value", ["much", True, None, [1], float("nan"), float("inf")])
+def test_wrong_option_values_are_refused(value):
+    with pytest.raises(sb.InputError, match="eta"):
+        sb.make_sampler("ddim", eta=value)
+
+
+def test_an_option_has_its_type():
+    assert isinstance(sb.make_sampler("ddim", eta=1).eta, float)
+    assert isinstance(sb.make_sampler("dpm-solver:order=2").order, int)
+    with pytest.raises(sb.InputError, match="order"):
+        sb.make_sampler("dpm-solver", order=True)
+
+
+def test_an_unknown_model_names_the_closest():
+    with pytest.raises(sb.InputError, match="unknown model 'nonsense'; there are"):
+        sb.load_model("nonsense")
+
+
+def test_the_built_in_samplers_are_listed_with_their_origin():
+    registry = default_registry()
+    assert {"ddim", "ddpm", "dpm-solver", "dpm-solver++", "euler-a"} <= set(sb.list_samplers())
+    assert list(sb.list_samplers()) == sorted(sb.list_samplers())
+    assert registry.samplers.origins["ddim"].plugin == "samplerbench.plugins.ddim"
+    assert registry.samplers.origins["ddim"].version
+    assert all(issubclass(cls, sb.Sampler) for cls in sb.list_samplers().values())
+    assert not registry.broken
+
+
+def test_a_users_plugin_works_and_is_ddim(plugin):
+    registry = load_registry([plugin(MY_EULER)])
+    assert names(registry)["samplers"] == sorted([*sb.list_samplers(), "my-euler"])
+    assert "my-euler" not in sb.list_samplers()  # named for one registry only
+    mixture = sb.GaussianMixture(((-1.0, 0.5), (0.8, 1.0)), (0.02, 0.1), (0.5, 0.5))
+    for schedule in (sb.vp_linear(), sb.edm(), sb.flow()):
+        model = exact_model(mixture, schedule, "v")
+        mine = sb.sample(model, registry.sampler("my-euler"), steps=5, n=3)
+        assert torch.equal(mine.x, sb.sample(model, "ddim", steps=5, n=3).x)
+        assert mine.nfe == 5
+
+
+def test_a_plugin_may_add_grids_with_options(plugin):
+    path = plugin(
+        """
+        from dataclasses import dataclass
+        from samplerbench import Grid, hookimpl
+
+        @dataclass(frozen=True)
+        class Power(Grid):
+            p: float = 1.0
+            def times(self, schedule, steps):
+                return [(schedule.timesteps - 1) * (1 - i / steps) ** self.p for i in range(steps)]
+
+        @hookimpl
+        def samplerbench_grids():
+            return {"power": Power}
+        """
+    )
+    levels = load_registry([path]).levels("power:p=2", sb.vp_linear(101), 2, integer=False)
+    assert [level.t for level in levels[:-1]] == [100, 25]
+
+
+def test_two_plugins_with_one_name_are_refused_naming_both(plugin):
+    first, second = plugin(MY_EULER), plugin(MY_EULER)
+    with pytest.raises(sb.PluginError) as caught:
+        load_registry([first, second])
+    assert "'my-euler' is registered twice" in str(caught.value)
+    assert first in str(caught.value)
+    assert second in str(caught.value)
+
+
+def test_a_built_in_name_cannot_be_shadowed(plugin):
+    path = plugin(MY_EULER.replace("my-euler", "ddim"))
+    refuses(path, "sampler 'ddim' is registered twice", "samplerbench.plugins.ddim")
+
+
+HOOK = "from samplerbench import hookimpl\n@hookimpl\n"
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ("raise RuntimeError('no luck')", ["RuntimeError", "no luck"]),
+        ("import sys; sys.exit(0)", ["SystemExit"]),
+        ("def broken(:", ["SyntaxError"]),
+        ("import nothing_of_that_name", ["ModuleNotFoundError", "nothing_of_that_name"]),
+        (HOOK + "def samplerbench_samplers():\n    raise ValueError('inside')", ["ValueError", "inside"]),
+        (HOOK + "def samplerbench_samplers():\n    raise SystemExit(0)", ["SystemExit"]),
+        (HOOK + "def samplerbench_sampler():\n    return {}", ["samplerbench_sampler"]),
+        (HOOK + "def samplerbench_samplers(registry):\n    return {}", ["samplerbench_samplers", "registry"]),
+        (HOOK + "def samplerbench_samplers():\n    return ['x']", ["samplers", "list", "a dict"]),
+        ("def samplerbench_samplers():\n    return {}", ["registers nothing", "@hookimpl"]),
+        ("", ["registers nothing", "@hookimpl"]),
+    ],
+    ids=[
+        "raises", "exits", "syntax", "import", "hook raises", "hook exits", "hook name", "hook signature",
+        "no dict", "no hookimpl", "empty",
+    ],
+)  # fmt: skip
+def test_a_broken_plugin_file_is_a_plugin_error(plugin, source, words):
+    refuses(plugin(source), *words)
+
+
+@pytest.mark.parametrize("path", ["nowhere.py", "no_such_module_anywhere"])
+def test_a_missing_plugin_is_a_plugin_error(path):
+    refuses(path, path)
+
+
+@pytest.mark.parametrize("value", ["3", "'ddim'", "object", "lambda: None", "Sampler"])
+def test_what_is_no_sampler_class_is_refused(plugin, value):
+    hook = f"{HOOK}def samplerbench_samplers():\n    return {{'x': {value}}}"
+    refuses(plugin(f"from samplerbench import Sampler\n{hook}"), "'x'")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        "A",
+        "../x",
+        "a b",
+        "a:b",
+        "a,b",
+        "a=b",
+        "-a",
+        ".a",
+        "=1+1",
+        "x\n",
+        "a\x1b[31m",
+        "\u202etxt",
+        "x" * 65,
+        3,
+        None,
+    ],
+)
+def test_names_that_could_mislead_are_refused(plugin, name):
+    message = refuses(plugin(MY_EULER.replace('"my-euler"', repr(name))), "sampler name", "lower-case")
+    assert message.isprintable()
+    assert len(message) < 600
+
+
+class Entry:
+    """An installed package's entry point."""
+
+    def __init__(self, name, value):
+        self.name, self.value, self.dist = name, value, None
+
+
+@pytest.fixture
+def installed(tmp_path, monkeypatch):
+    """Pretend that modules with these sources are installed beside the built-in plugins."""
+    default_registry()  # loaded once, and before the pretence
+
+    def install(**sources):
+        entries = [Entry("builtin", "samplerbench.plugins")]
+        for name, source in sources.items():
+            (tmp_path / f"{name}.py").write_text(textwrap.dedent(source))
+            entries.insert(0, Entry(name, name))
+        monkeypatch.syspath_prepend(str(tmp_path))
+        monkeypatch.setattr("importlib.metadata.entry_points", lambda group: entries if group == "samplerbench" else [])
+        return load_registry()
+
+    return install
+
+
+@pytest.mark.parametrize(
+    ("name", "source", "reason"),
+    [
+        ("stranger_raises", "raise RuntimeError('no luck')", "RuntimeError: no luck"),
+        ("stranger_exits", "raise SystemExit(0)", "SystemExit"),
+        ("stranger_syntax", "def broken(:", "SyntaxError"),
+        ("stranger_hook", HOOK + "def samplerbench_sampler():\n    return {}", "samplerbench_sampler"),
+        ("stranger_args", HOOK + "def samplerbench_samplers(x):\n    return {}", "samplerbench_samplers"),
+        ("stranger_exit_in_hook", HOOK + "def samplerbench_models():\n    raise SystemExit(0)", "SystemExit"),
+        ("stranger_shadow", MY_EULER.replace("my-euler", "ddpm"), "samplerbench.plugins.ddpm"),
+    ],
+)
+def test_a_broken_installed_plugin_is_listed_and_the_others_load(installed, name, source, reason):
+    registry = installed(**{name: source})
+    assert names(registry) == names(default_registry())
+    (broken,) = registry.broken
+    assert broken.origin.plugin == name
+    assert reason in broken.reason
+
+
+def test_nothing_of_a_broken_plugin_stays_registered(installed):
+    """Its first name is good, its second is taken: neither comes in, and every other plugin stays."""
+    registry = installed(stranger_half=MY_EULER.replace("Euler}", 'Euler, "ddim": Euler}'))
+    assert len(registry.broken) == 1
+    assert names(registry) == names(default_registry())
+    assert set(registry.samplers.origins) == set(registry.samplers.things)
+
+
+def test_an_installed_plugin_comes_in_by_its_entry_point(installed):
+    registry = installed(stranger_euler=MY_EULER)
+    assert not registry.broken
+    assert str(registry.samplers.origins["my-euler"]) == "stranger_euler"
