@@ -1,0 +1,407 @@
+"""Euler, Heun, DPM2, the linear multistep methods and EDM against plain NumPy.
+
+Each reference is the published algorithm, in float64, in the variance exploding form x = x0 + sigma eps, with the
+exact denoiser D(x, sigma) = E[x0 | x] of a mixture. The samplers run on the EDM schedule, where the two are one.
+"""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+
+import samplerbench as sb
+from samplerbench.plugins.ipndm import ADAMS_BASHFORTH
+from samplerbench.plugins.lms import coefficients
+from samplerbench.samplers.exact import exact_model, gaussian, gaussian_flow
+
+MEANS = np.array([[-1.0, 0.5], [0.8, 1.0], [0.3, -1.2]])
+VARIANCES = np.array([0.02, 0.1, 0.3])
+WEIGHTS = np.array([0.5, 0.3, 0.2])
+MIXTURE = sb.GaussianMixture(tuple(map(tuple, MEANS.tolist())), tuple(VARIANCES.tolist()), tuple(WEIGHTS.tolist()))
+EDM, VP = sb.edm(), sb.vp_linear()
+
+RNG = np.random.default_rng(3)
+X = 40.0 * RNG.standard_normal((5, 2))
+NOISE = RNG.standard_normal((64, 5, 2))
+GRIDS = {
+    "karras": [float((40 ** (1 / 7) + i / 11 * (0.01 ** (1 / 7) - 40 ** (1 / 7))) ** 7) for i in range(12)],
+    "uneven": [40.0, 31.0, 8.0, 7.0, 2.5, 0.9, 0.7, 0.31, 0.07, 0.05, 0.002],
+    "two": [40.0, 0.4],
+    "one": [40.0],
+}
+
+
+def denoised(x, sigma):
+    """E[x0 | x] by Bayes' rule over the components."""
+    s2 = VARIANCES + sigma**2
+    residual = x[:, None, :] - MEANS
+    log_likelihood = -0.5 * (residual**2).sum(-1) / s2 - np.log(s2) + np.log(WEIGHTS)
+    likelihood = np.exp(log_likelihood - log_likelihood.max(1, keepdims=True))
+    posterior = likelihood / likelihood.sum(1, keepdims=True)
+    return (posterior[:, :, None] * (MEANS + (VARIANCES / s2)[:, None] * residual)).sum(1)
+
+
+def slope(x, sigma):
+    """dx / dsigma = eps."""
+    return (x - denoised(x, sigma)) / sigma
+
+
+def drawn(spec, sigmas, x=X, noise=NOISE):
+    """What the sampler makes of it; the number of draws it made."""
+    stream = iter(torch.from_numpy(noise))
+    counted = itertools.count()
+
+    def next_noise(a, b):
+        next(counted)
+        return next(stream)
+
+    result = sb.sample(exact_model(MIXTURE, EDM), spec, grid=sigmas, x_init=torch.from_numpy(x), noise=next_noise).x
+    return result.numpy(), next(counted)
+
+
+# ---- The references ----
+
+
+def euler(x, sigmas, noise):
+    for s, s_next in itertools.pairwise(sigmas):
+        x = x + (s_next - s) * slope(x, s)
+    return denoised(x, sigmas[-1])
+
+
+def heun(x, sigmas, noise):
+    for s, s_next in itertools.pairwise(sigmas):
+        d = slope(x, s)
+        x = x + (s_next - s) * (d + slope(x + (s_next - s) * d, s_next)) / 2
+    return denoised(x, sigmas[-1])
+
+
+def heun_in_flow_time(x, sigmas, noise):
+    """y = x / (1 + sigma), t = sigma / (1 + sigma), dy / dt = eps - x0."""
+
+    def velocity(y, t):
+        sigma = t / (1 - t)
+        return slope(y * (1 + sigma), sigma) - denoised(y * (1 + sigma), sigma)
+
+    times = [s / (1 + s) for s in sigmas]
+    y = x / (1 + sigmas[0])
+    for t, t_next in itertools.pairwise(times):
+        v = velocity(y, t)
+        y = y + (t_next - t) * (v + velocity(y + (t_next - t) * v, t_next)) / 2
+    return denoised(y * (1 + sigmas[-1]), sigmas[-1])
+
+
+def dpm2(x, sigmas, noise):
+    for s, s_next in itertools.pairwise(sigmas):
+        middle = math.sqrt(s * s_next)
+        x = x + (s_next - s) * slope(x + (middle - s) * slope(x, s), middle)
+    return denoised(x, sigmas[-1])
+
+
+def dpm2_ancestral(eta):
+    def run(x, sigmas, noise):
+        noise = iter(noise)
+        for s, s_next in itertools.pairwise(sigmas):
+            up = eta * math.sqrt(s_next**2 * (s**2 - s_next**2) / s**2)
+            down = math.sqrt(s_next**2 - up**2)
+            middle = math.exp((math.log(s) + math.log(down)) / 2)
+            x = x + (down - s) * slope(x + (middle - s) * slope(x, s), middle)
+            x = x + up * next(noise) if up else x
+        return denoised(x, sigmas[-1])
+
+    return run
+
+
+def lagrange(nodes, j, at):
+    return np.prod([(at - node) / (nodes[j] - node) for k, node in enumerate(nodes) if k != j], axis=0)
+
+
+def lms(order):
+    """The Lagrange polynomials are integrated by Gauss-Legendre quadrature, exact up to degree 9."""
+    points, weights = np.polynomial.legendre.leggauss(5)
+
+    def run(x, sigmas, noise):
+        slopes = []
+        for i, (s, s_next) in enumerate(itertools.pairwise(sigmas)):
+            slopes = [slope(x, s), *slopes][:order]
+            nodes = sigmas[max(0, i + 1 - order) : i + 1][::-1]
+            at = s + (s_next - s) * (points + 1) / 2
+            for j, d in enumerate(slopes):
+                x = x + (s_next - s) / 2 * (weights * lagrange(nodes, j, at)).sum() * d
+        return denoised(x, sigmas[-1])
+
+    return run
+
+
+def combined(slopes):
+    """Adams-Bashforth for equal steps, the newest first."""
+    e, n = slopes, len(slopes)
+    return {
+        1: lambda: e[0],
+        2: lambda: (3 * e[0] - e[1]) / 2,
+        3: lambda: (23 * e[0] - 16 * e[1] + 5 * e[2]) / 12,
+        4: lambda: (55 * e[0] - 59 * e[1] + 37 * e[2] - 9 * e[3]) / 24,
+    }[n]()
+
+
+def ipndm(order):
+    def run(x, sigmas, noise):
+        slopes = []
+        for s, s_next in itertools.pairwise(sigmas):
+            slopes = [slope(x, s), *slopes][:order]
+            x = x + (s_next - s) * combined(slopes)
+        return denoised(x, sigmas[-1])
+
+    return run
+
+
+def plms(x, sigmas, noise):
+    """As in latent diffusion: improved Euler, then two, three and four predictions, in DDIM's transfer."""
+    slopes = []
+    for s, s_next in itertools.pairwise(sigmas):
+        slopes = [slope(x, s), *slopes][:4]
+        e = combined(slopes)
+        if len(slopes) == 1:
+            e = (e + slope(x + (s_next - s) * e, s_next)) / 2
+        x0 = x - s * e
+        x = x0 + s_next * e
+    return denoised(x, sigmas[-1])
+
+
+def edm(churn, s_tmin=0.0, s_tmax=math.inf, s_noise=1.0):
+    """Algorithm 2 of Karras et al., with t_hat at most t_0, and t_hat = t before the last step."""
+
+    def run(x, sigmas, noise):
+        noise = iter(noise)
+        for t, t_next in itertools.pairwise(sigmas):
+            gamma = min(churn / len(sigmas), math.sqrt(2) - 1) if s_tmin <= t <= s_tmax else 0.0
+            t_hat = min(t + gamma * t, sigmas[0])
+            if t_hat > t:
+                x = x + math.sqrt(t_hat**2 - t**2) * s_noise * next(noise)
+            d = slope(x, t_hat)
+            x = x + (t_next - t_hat) * (d + slope(x + (t_next - t_hat) * d, t_next)) / 2
+        return denoised(x, sigmas[-1])
+
+    return run
+
+
+REFERENCES = {
+    "euler": euler,
+    "heun": heun,
+    "heun:variable=t": heun_in_flow_time,
+    "dpm2": dpm2,
+    "dpm2-a": dpm2_ancestral(1.0),
+    "dpm2-a:eta=0.6": dpm2_ancestral(0.6),
+    "dpm2-a:eta=0": dpm2,
+    **{f"lms:order={order}": lms(order) for order in (1, 2, 3, 4)},
+    **{f"ipndm:order={order}": ipndm(order) for order in (1, 2, 3, 4)},
+    "plms": plms,
+    "edm": heun,
+    "edm:churn=2": edm(2),
+    "edm:churn=40,s_tmin=0.05,s_tmax=20,s_noise=1.003": edm(40, 0.05, 20, 1.003),
+}
+
+
+@pytest.mark.parametrize("grid", GRIDS)
+@pytest.mark.parametrize("spec", REFERENCES)
+def test_agrees_with_the_numpy_reference(spec, grid):
+    sigmas = GRIDS[grid]
+    expected = REFERENCES[spec](X, sigmas, NOISE)
+    assert np.abs(expected).max() > 0.3
+    assert np.abs(drawn(spec, sigmas)[0] - expected).max() < 1e-10
+
+
+# ---- Linear multistep coefficients ----
+
+
+@pytest.mark.parametrize("nodes", [[5.0], [5.0, 6.0], [5.0, 9.0, 9.5], [5.0, 5.5, 12.0, 80.0]])
+def test_lms_coefficients_integrate_polynomials_exactly(nodes):
+    c = coefficients(nodes, 5.0, 1.5)
+    for power in range(len(nodes)):
+        integral = (1.5 ** (power + 1) - 5.0 ** (power + 1)) / (power + 1)
+        assert sum(c_j * node**power for c_j, node in zip(c, nodes, strict=True)) == pytest.approx(integral, rel=1e-12)
+
+
+@pytest.mark.parametrize("order", ADAMS_BASHFORTH)
+def test_on_equal_steps_the_coefficients_are_the_constant_ones(order):
+    nodes = [3.0 + j * 0.25 for j in range(order)]
+    assert np.array(coefficients(nodes, 3.0, 2.75)) / -0.25 == pytest.approx(ADAMS_BASHFORTH[order], rel=1e-12)
+
+
+@pytest.mark.parametrize("order", [1, 2, 3, 4])
+def test_on_equal_steps_ipndm_is_lms(order):
+    equal, unequal = [4.0 - 0.25 * i for i in range(16)], GRIDS["uneven"]
+    x = X / 10
+    assert np.abs(drawn(f"ipndm:order={order}", equal, x)[0] - drawn(f"lms:order={order}", equal, x)[0]).max() < 1e-12
+    apart = np.abs(drawn(f"ipndm:order={order}", unequal)[0] - drawn(f"lms:order={order}", unequal)[0]).max()
+    assert apart < 1e-12 if order == 1 else apart > 1e-3
+
+
+@pytest.mark.parametrize("spec", ["plms", "ipndm:order=2", "ipndm:order=3", "ipndm:order=4", "lms", "lms:order=2"])
+@pytest.mark.parametrize("ratio", [3, 1 / 3])
+def test_constant_coefficients_lose_an_order_where_neighbouring_steps_differ(spec, ratio):
+    """The error of one step from an exact history falls with h^2 for any constant order, h^(order + 1) for lms."""
+    sampler = sb.make_sampler(spec)
+    model, errors = exact_model(gaussian((0.4, 0.4), 0.3), EDM), []
+    start = EDM.at_time(20.0)
+    for h in (0.02, 0.01):
+        back = [h, h * ratio, h, h * ratio]  # before them the last step, h, after a step of h * ratio
+        levels = [EDM.at_time(1.0 + sum(back[i:])) for i in range(5)] + [EDM.at_time(1.0 - h)]
+        run = sb.Run(tuple(levels), predictor_of(model), no_noise, EDM)
+        past = None
+        for a, b in itertools.pairwise(levels):
+            x, past = sampler.step(run, gaussian_flow(0.4, 0.3, torch.from_numpy(X), start, a), a, b, past)
+        errors.append(float((x - gaussian_flow(0.4, 0.3, torch.from_numpy(X), start, levels[-1])).abs().max()))
+    assert errors[-1] > 1e-12
+    lms_order = {"lms": 4, "lms:order=2": 2}.get(spec, 1)
+    assert math.log2(errors[0] / errors[1]) == pytest.approx(lms_order + 1, abs=0.25)
+
+
+def predictor_of(model):
+    network = model.network(torch.device("cpu"), torch.float64)
+
+    def predict(x, level):
+        return sb.Prediction(x, level, network(x, torch.full((len(x),), level.t, dtype=x.dtype)), "eps")
+
+    return predict
+
+
+def no_noise(*where):
+    raise AssertionError(f"a deterministic sampler drew noise at {where}")
+
+
+# ---- Noise ----
+
+
+def test_churn_is_kept_within_its_range_and_off_both_ends():
+    sigmas = GRIDS["uneven"]
+    assert drawn("edm", sigmas)[1] == 0
+    assert drawn("edm:churn=3", sigmas)[1] == len(sigmas) - 2  # not above the first level, not before the last step
+    assert drawn("edm:churn=3,s_tmin=0.5,s_tmax=8", sigmas)[1] == 5  # 8.0, 7.0, 2.5, 0.9, 0.7
+    assert drawn("edm:churn=3,s_noise=0", sigmas)[1] == 0
+    assert np.array_equal(drawn("edm:churn=3,s_tmin=100", sigmas)[0], drawn("heun", sigmas)[0])
+    assert np.abs(drawn("edm:churn=3", sigmas)[0] - drawn("heun", sigmas)[0]).max() > 1e-3
+
+
+def test_churn_keeps_the_marginal_distribution():
+    """Linear response on N(0.4, 0.3): the end's variance is that of the data, however the noise is cycled."""
+    for spec, draws in (("edm:churn=30", 118),):
+        rows = torch.zeros(2 + draws, 1, dtype=torch.float64)
+        rows[1] = 1
+        count = itertools.count(2)
+
+        def pulse(a, b, rows=rows, count=count):
+            z = torch.zeros_like(rows)
+            z[next(count)] = 1
+            return z
+
+        x = sb.sample(exact_model(gaussian((0.4,), 0.3), EDM), spec, steps=120, x_init=rows, noise=pulse).x
+        assert next(count) == 2 + draws
+        offset, first, added = x[0].item(), (x[1] - x[0]).item(), x[2:] - x[0]
+        assert offset == pytest.approx(0.4 * (1 - first), rel=1e-9)
+        variance = first**2 * (0.3 + 80.0**2) + float(added.square().sum())
+        assert variance == pytest.approx(0.3, rel=2e-2)
+        assert float(added.square().sum()) > 0.05  # most of what is left was drawn on the way
+
+
+# ---- Heun ----
+
+
+def test_heun_in_sigma_and_in_t_are_two_methods_of_one_limit():
+    coarse, fine = ([float(s) for s in np.geomspace(40, 0.05, n)] for n in (12, 400))
+    assert np.abs(drawn("heun", coarse)[0] - drawn("heun:variable=t", coarse)[0]).max() > 1e-3
+    assert np.abs(drawn("heun", fine)[0] - drawn("heun:variable=t", fine)[0]).max() < 1e-4
+
+
+def test_heun_in_t_is_the_flow_libraries_heun():
+    """x_b = x_a + dt (f_a + f_b) / 2 with the network's own answer f = eps - x0."""
+    model = exact_model(MIXTURE, sb.flow(), "flow")
+    network = model.network(torch.device("cpu"), torch.float64)
+
+    def f(x, t):
+        return network(x, torch.full((len(x),), t, dtype=x.dtype))
+
+    times = [0.98, 0.9, 0.7, 0.4, 0.2, 0.05]
+    x = start = torch.from_numpy(X / 40)
+    for t, t_next in itertools.pairwise(times):
+        v = f(x, t)
+        x = x + (t_next - t) * (v + f(x + (t_next - t) * v, t_next)) / 2
+    x = x - times[-1] * f(x, times[-1])
+    got = sb.sample(model, "heun:variable=t", grid=times, x_init=start).x
+    assert float((got - x).abs().max()) < 1e-12
+    assert float(x.abs().max()) > 0.3
+
+
+# ---- Options, names, counts ----
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("euler:eta=1", "sampler 'euler': unknown option 'eta'; options: none"),
+        ("heun:variable=x", "option variable 'x': expected one of sigma, t"),
+        ("dpm2-a:eta=1.2", "sampler 'dpm2-a': option eta 1.2: expected a number from 0 to 1"),
+        ("dpm2-a:eta=-1", "option eta -1.0: expected a number from 0 to 1"),
+        ("lms:order=5", "option order '5': expected one of 1, 2, 3, 4"),
+        ("ipndm:order=0", "option order '0': expected one of 1, 2, 3, 4"),
+        ("plms:order=2", "sampler 'plms': unknown option 'order'; options: none"),
+        ("edm:churn=-1", "sampler 'edm': option churn -1.0: expected a number from 0 up"),
+        ("edm:s_tmin=2,s_tmax=1", "sampler 'edm': option s_tmax 1.0: expected a number from 2 up"),
+        ("edm:s_noise=-0.1", "option s_noise -0.1: expected a number from 0 up"),
+    ],
+)
+def test_an_option_out_of_range_is_refused_with_what_is_accepted(spec, message):
+    with pytest.raises(sb.InputError) as caught:
+        sb.make_sampler(spec)
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("alias", "spec"),
+    [
+        ("Euler", "euler"),
+        ("k_euler", "euler"),
+        ("Heun", "heun"),
+        ("k_heun", "heun"),
+        ("DPM2", "dpm2"),
+        ("DPM2 a", "dpm2-a"),
+        ("dpm_2_ancestral", "dpm2-a"),
+        ("LMS", "lms"),
+        ("k_lms", "lms"),
+        ("LMS Karras", "lms"),
+        ("PLMS", "plms"),
+    ],
+)
+def test_familiar_names(alias, spec):
+    assert sb.make_sampler(alias) == sb.make_sampler(spec)
+
+
+@pytest.mark.parametrize(
+    ("spec", "one", "ten"),
+    [
+        ("euler", 1, 10),
+        ("heun", 1, 19),
+        ("dpm2", 1, 19),
+        ("dpm2-a", 1, 19),
+        ("lms", 1, 10),
+        ("plms", 1, 11),
+        ("ipndm", 1, 10),
+        ("edm:churn=5", 1, 19),
+    ],
+)
+def test_declared_calls_are_made(spec, one, ten):
+    sampler = sb.make_sampler(spec)
+    for steps, calls in ((1, one), (10, ten)):
+        assert sampler.nfe(steps) == calls
+        assert sb.sample(exact_model(MIXTURE, VP), sampler, steps=steps, n=2).nfe == calls
+
+
+@pytest.mark.parametrize("spec", ["dpm2-a:eta=0", "edm:churn=0", "plms"])
+def test_without_noise_an_order_is_claimed(spec):
+    assert sb.make_sampler(spec).convergence in (2, 3)
+
+
+@pytest.mark.parametrize("spec", ["dpm2-a", "edm:churn=1"])
+def test_with_noise_none_is(spec):
+    assert sb.make_sampler(spec).convergence is None
