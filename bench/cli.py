@@ -12,6 +12,7 @@ import shlex
 import signal
 import sys
 from contextlib import redirect_stdout
+from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     from ..samplers.registry import Registry
     from .config import Config, Kind
+    from .conformance.card import Finding
     from .run import Result, Session
     from .table import Labels
 
@@ -67,8 +69,7 @@ def main() -> NoReturn:
 
 def complain(message: str) -> None:
     """One line on stderr, with nothing in it that a terminal would obey."""
-    line = " ".join(message.splitlines())
-    click.echo("Error: " + "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line), err=True)
+    click.echo(f"Error: {printable(message)}", err=True)
 
 
 class FilePath(click.Path):
@@ -265,6 +266,43 @@ def list_(kind: str, plugin: tuple[str, ...], as_json: bool) -> None:
     warn_of_broken(registry)
 
 
+@cli.command("check")
+@click.argument("specs", metavar="[SPEC]...", nargs=-1)
+@click.option("--all", "everything", is_flag=True, help="Every sampler, and each value of enumerated options.")
+@click.option("--quick", is_flag=True, help="Fewer and coarser measurements, under two seconds a sampler.")
+@click.option("--plugin", multiple=True, metavar="PATH", help="A plugin's .py file or module; repeatable. "
+              "Without SPEC its samplers are checked.")  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def check_(specs: tuple[str, ...], everything: bool, quick: bool, plugin: tuple[str, ...], as_json: bool) -> int:
+    """Hold samplers to their claims: order, model calls, noise, limits, and what must make no difference.
+
+    Prints a report card; the exit code is 1 where a claim fails.
+    """
+    import torch
+
+    from ..samplers.registry import load_registry
+    from .conformance.check import check, variants
+
+    torch.set_num_threads(1)  # the models are tiny
+    with redirect_stdout(sys.stderr):
+        registry = load_registry(plugin)
+        warn_of_broken(registry)
+        theirs = [name for name, origin in registry.samplers.origins.items() if origin.plugin in plugin]
+        chosen = specs or (variants(registry) if everything else theirs)
+        if not chosen:
+            raise InputError("check: nothing to check; expected a SPEC such as ddim:eta=0.5, --plugin FILE or --all")
+        samplers = {spec: registry.sampler(spec) for spec in chosen}
+    cards = {}
+    for spec, sampler in samplers.items():
+        with redirect_stdout(sys.stderr):  # what a plugin prints is no data
+            cards[spec] = check(sampler, quick=quick)
+        if not as_json:
+            print_card(spec, cards[spec], failures_only=len(samplers) > 1)
+    if as_json:
+        click.echo(json.dumps({"cards": {spec: [asdict(f) for f in card] for spec, card in cards.items()}}))
+    return 0 if all(finding.holds for card in cards.values() for finding in card) else 1
+
+
 @cli.command()
 @click.argument("run_folder", metavar="[RUN]", required=False, type=FilePath())
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -330,11 +368,33 @@ def print_table(content: pd.DataFrame, labels: Labels) -> None:
 
 
 def print_rows(rows: list[dict[str, str]]) -> None:
-    """Dicts with the same keys as aligned columns."""
+    """Dicts with the same keys as aligned columns; the keys are the heading."""
     lines = [list(rows[0]), *(list(row.values()) for row in rows)] if rows else []
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for line in lines:
         click.echo("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())
+
+
+def print_card(spec: str, card: list[Finding], *, failures_only: bool) -> None:
+    """A sampler's report card: what is claimed, what was measured, the verdict."""
+    rows = [
+        {
+            "check": printable(f.name),
+            "claim": printable(f.claim),
+            "measured": printable(f.measured),
+            "verdict": "holds" if f.holds else "FAILS",
+        }
+        for f in card
+        if not (failures_only and f.holds)
+    ]
+    print_rows(rows)
+    click.echo(f"{spec}: {sum(f.holds for f in card)} of {len(card)} claims hold")
+
+
+def printable(text: str) -> str:
+    """The text in one line, with nothing in it that a terminal would obey."""
+    line = " ".join(text.splitlines())
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
 
 
 def table_to_json(content: pd.DataFrame, about: dict[str, Any]) -> str:
