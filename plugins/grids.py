@@ -1,18 +1,18 @@
-"""The grids that need no table. T is the number of timesteps of a VP schedule, S the number of steps."""
+"""The grids. T is the number of timesteps of a VP schedule, S the number of steps."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from ..samplers.errors import InputError
 from ..samplers.grid import Grid, finite_sigma_ve
 from ..samplers.registry import hookimpl
-from ..samplers.schedule import VP, Flow, Schedule
+from ..samplers.schedule import VP, Float64s, Flow, Schedule
 
 
 def _timesteps(schedule: Schedule, name: str) -> int:
@@ -94,7 +94,115 @@ class Karras(Grid):
         return _times_at(schedule, roots**self.rho)
 
 
-def _times_at(schedule: Schedule, sigmas_ve: npt.NDArray[np.float64]) -> list[float]:
+@dataclass(frozen=True)
+class Polyexponential(Grid):
+    """Even in log(sigma / alpha)^(1 / rho), from 0 at the clean end (Crowson, k-diffusion); rho = 1 is `logsnr`."""
+
+    rho: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Check the option."""
+        if not 0 < self.rho < math.inf:
+            raise InputError(f"grid option rho {self.rho}: expected a positive number")
+
+    def times(self, schedule: Schedule, steps: int) -> Sequence[float]:
+        """Descending times."""
+        first, last = finite_sigma_ve(schedule, "polyexponential")
+        return _times_at(schedule, last * (first / last) ** (np.linspace(1, 0, steps) ** self.rho))
+
+
+@dataclass(frozen=True)
+class Beta(Grid):
+    """Quantiles of a Beta distribution: dense at both ends (Lee et al. 2024, "Beta Sampling is All You Need")."""
+
+    alpha: float = 0.6
+    beta: float = 0.6
+    variable: Literal["sigma", "t"] = "sigma"
+    """What the quantiles divide: sigma / alpha, or time as in the paper."""
+
+    most = 10  # beyond it the distribution function would need a longer series
+
+    def __post_init__(self) -> None:
+        """Check the options."""
+        for name in ("alpha", "beta"):
+            if not 0 < (value := getattr(self, name)) <= self.most:
+                raise InputError(f"grid option {name} {value}: expected a number above 0, at most {self.most}")
+
+    def times(self, schedule: Schedule, steps: int) -> Sequence[float]:
+        """Descending times."""
+        first, last = finite_sigma_ve(schedule, "beta")
+        share = beta_quantiles(np.linspace(1, 0, steps), self.alpha, self.beta)
+        if self.variable == "t":
+            return [float(t) for t in schedule.last.t + share * (schedule.first.t - schedule.last.t)]
+        return _times_at(schedule, last + share * (first - last))
+
+
+def beta_quantiles(p: Float64s, a: float, b: float) -> Float64s:
+    """The x with I_x(a, b) = p, I being the distribution function of Beta(a, b), by bisection."""
+    low, high = np.zeros_like(p), np.ones_like(p)
+    for _ in range(60):
+        middle = (low + high) / 2
+        below = beta_distribution(middle, a, b) < p
+        low, high = np.where(below, middle, low), np.where(below, high, middle)
+    return np.where((p > 0) & (p < 1), high, p)
+
+
+def beta_distribution(x: Float64s, a: float, b: float) -> Float64s:
+    """I_x(a, b), by the power series of the incomplete beta function at the end that is nearer."""
+
+    def series(x: Float64s, a: float, b: float) -> Float64s:
+        n = np.arange(100)
+        c = np.cumprod(np.concatenate([[1.0], (n[1:] - b) / n[1:]])) / (a + n)
+        total: Float64s = x**a * (c * x[:, None] ** n).sum(1)
+        return total
+
+    whole = math.exp(math.lgamma(a) + math.lgamma(b) - math.lgamma(a + b))
+    left, right = series(np.minimum(x, 0.5), a, b), series(np.minimum(1 - x, 0.5), b, a)
+    return np.where(x <= 1 / 2, left, whole - right) / whole
+
+
+@dataclass(frozen=True)
+class Cosine(Grid):
+    """Even in the angle phi with tan phi = sigma / alpha: even in time of a cosine schedule (Salimans and Ho 2022)."""
+
+    def times(self, schedule: Schedule, steps: int) -> Sequence[float]:
+        """Descending times."""
+        first, last = finite_sigma_ve(schedule, "cosine")
+        return _times_at(schedule, np.tan(np.linspace(math.atan(first), math.atan(last), steps)))
+
+
+@dataclass(frozen=True)
+class AlignYourSteps(Grid):
+    """The published levels of ten steps, between them log-linear (Sabour et al. 2024, appendix B.3, table 3).
+
+    The eleven levels are taken at S + 1 even places, of which the last is the clean end. They are moved so that
+    log(sigma / alpha) covers the schedule's own range, which is no change on the schedule that they were made for.
+    """
+
+    model: Literal["sd15", "sdxl", "if", "svd"] = "sd15"
+    """What they were optimised for: Stable Diffusion 1.5, XL, DeepFloyd-IF (first stage), Stable Video Diffusion."""
+
+    def times(self, schedule: Schedule, steps: int) -> Sequence[float]:
+        """Descending times."""
+        first, last = finite_sigma_ve(schedule, "ays")
+        published = np.log(ALIGNED[self.model])
+        shares = (published - published[-1]) / (published[0] - published[-1])
+        even = np.linspace(0, len(shares) - 1, steps + 1)[:-1]
+        inner = np.interp(even, np.arange(len(shares)), shares)
+        levels = [schedule.at_sigma_ve(last * (first / last) ** float(share)) for share in inner[1:]]
+        return [schedule.first.t, *(level.t for level in levels)]
+
+
+ALIGNED = {
+    "sd15": (14.615, 6.475, 3.861, 2.697, 1.886, 1.396, 0.963, 0.652, 0.399, 0.152, 0.029),
+    "sdxl": (14.615, 6.315, 3.771, 2.181, 1.342, 0.862, 0.555, 0.380, 0.234, 0.113, 0.029),
+    "if": (160.41, 8.081, 3.315, 1.885, 1.207, 0.785, 0.553, 0.293, 0.186, 0.030, 0.006),
+    "svd": (700.00, 54.5, 15.886, 7.977, 4.248, 1.789, 0.981, 0.403, 0.173, 0.034, 0.002),
+}
+"""sigma / alpha of the eleven levels."""
+
+
+def _times_at(schedule: Schedule, sigmas_ve: Float64s) -> list[float]:
     """The times of these sigma / alpha, with both ends the schedule's own to the last digit."""
     inner = [schedule.at_sigma_ve(float(s)).t for s in sigmas_ve[1:-1]]
     return [schedule.first.t, *inner, schedule.last.t]
@@ -112,4 +220,8 @@ def samplerbench_grids() -> dict[str, type[Grid]]:
         "logsnr": LogSNR,
         "exponential": LogSNR,
         "karras": Karras,
+        "polyexponential": Polyexponential,
+        "beta": Beta,
+        "cosine": Cosine,
+        "ays": AlignYourSteps,
     }

@@ -75,11 +75,15 @@ def conversion(predicts: Predicts, level: Level) -> tuple[tuple[float, float], t
     return (1 / norm, -sigma / norm), (1 / norm, alpha / norm)
 
 
+ALL = slice(None)
+"""The rows of a call on the whole state."""
+
+
 class Predictor(Protocol):
     """(x, level) -> Prediction; one call = one evaluation."""
 
-    def __call__(self, x: Tensor, level: Level) -> Prediction:
-        """x is the state (n, *shape) at `level`, unscaled."""
+    def __call__(self, x: Tensor, level: Level, rows: slice = ALL) -> Prediction:
+        """x is the state (n, *shape) at `level`, unscaled, or that of these rows of it alone."""
         ...
 
 
@@ -110,15 +114,16 @@ class NetworkPredictor:
         if self.timesteps not in get_args(Timesteps):
             raise InputError(f"timesteps {self.timesteps!r}: expected one of {', '.join(get_args(Timesteps))}")
 
-    def __call__(self, x: Tensor, level: Level) -> Prediction:
+    def __call__(self, x: Tensor, level: Level, rows: slice = ALL) -> Prediction:
         """One evaluation of all rows of x."""
         t_dtype = torch.int64 if self.timesteps == "integer" else x.dtype
         t = torch.full((self.batch_size,), level.t, dtype=t_dtype, device=x.device)
         inputs = x if self.dtype is None else x.to(self.dtype)
+        condition = None if self.condition is None else self.condition[rows]
         answers = []
         for start in range(0, len(x), self.batch_size):
-            rows = slice(start, start + self.batch_size)
-            args = [inputs[rows]] if self.condition is None else [inputs[rows], self.condition[rows]]
+            batch = slice(start, start + self.batch_size)
+            args = [inputs[batch]] if condition is None else [inputs[batch], condition[batch]]
             real = len(args[0])
             padded = [_pad(arg, self.batch_size) for arg in args]
             answer = self.network(padded[0], t, *padded[1:])
@@ -148,9 +153,9 @@ class Guided:
     unconditional: Predictor
     guidance: float
 
-    def __call__(self, x: Tensor, level: Level) -> Prediction:
+    def __call__(self, x: Tensor, level: Level, rows: slice = ALL) -> Prediction:
         """Two evaluations of the network, one prediction."""
-        positive, negative = self.conditional(x, level), self.unconditional(x, level)
+        positive, negative = self.conditional(x, level, rows), self.unconditional(x, level, rows)
         answer = torch.lerp(negative.answer, positive.answer, self.guidance)
         return Prediction(x, level, answer, positive.predicts)
 
@@ -163,9 +168,9 @@ class Clipped:
     low: float
     high: float
 
-    def __call__(self, x: Tensor, level: Level) -> Prediction:
+    def __call__(self, x: Tensor, level: Level, rows: slice = ALL) -> Prediction:
         """The inner prediction with x0 clipped."""
-        return Prediction(x, level, self.inner(x, level).x0.clamp(self.low, self.high), "x0")
+        return Prediction(x, level, self.inner(x, level, rows).x0.clamp(self.low, self.high), "x0")
 
 
 @dataclass
@@ -174,13 +179,16 @@ class Counted:
 
     inner: Predictor
     nfe: int = 0
+    samples: int = 0
+    """Rows of all calls together: calls of a sample times samples."""
     seconds: float = 0.0
 
-    def __call__(self, x: Tensor, level: Level) -> Prediction:
+    def __call__(self, x: Tensor, level: Level, rows: slice = ALL) -> Prediction:
         """The inner prediction, counted."""
         self.nfe += 1
+        self.samples += len(x)
         started = clock(x.device)
-        prediction = self.inner(x, level)
+        prediction = self.inner(x, level, rows)
         self.seconds += clock(x.device) - started
         return prediction
 

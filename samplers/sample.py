@@ -193,8 +193,10 @@ def draw(  # noqa: PLR0913  (the block, and what may replace its noise)
         replay = None if noise else _replay(request.sampler, run, like)
         finite_or_fault(request.sampler, x, replay)
         images = model.images(x)
+    # The mean over the samples: an adaptive sampler asks about each as often as it needs.
+    nfe = counted.nfe if counted.samples == counted.nfe * n else counted.samples / n
     return Samples(
-        x=x, images=images, nfe=counted.nfe, network_evaluations=counted.nfe * request.passes, seconds=seconds,
+        x=x, images=images, nfe=nfe, network_evaluations=nfe * request.passes, seconds=seconds,
         model_seconds=counted.seconds, prompts=prompts, trajectory=tuple(states) if trajectory else None,
     )  # fmt: skip
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from .errors import InputError, SamplerbenchError
 from .grid import Levels
 from .level import Level
-from .predictor import Prediction, Predictor
+from .predictor import ALL, Prediction, Predictor
 from .schedule import Schedule
 
 MAX_STEPS = 10_000
@@ -42,9 +42,12 @@ class Run:
     """The place: grid[i] is the level that the step starts from."""
     _draws: int = 0
 
-    def predict(self, x: Tensor, level: Level) -> Prediction:
-        """Ask the model about the state x at a level. One call = one function evaluation (NFE)."""
-        return self.predictor(x, level)
+    def predict(self, x: Tensor, level: Level, rows: slice = ALL) -> Prediction:
+        """Ask the model about the state x at a level. One call = one function evaluation (NFE).
+
+        A sampler that takes each sample its own way asks about some rows alone; x is then the state of those.
+        """
+        return self.predictor(x, level) if rows == ALL else self.predictor(x, level, rows)
 
     def noise(self, a: Level, b: Level) -> Tensor:
         """Unit normal noise for the interval from a to b. Ask only where its factor is not zero."""

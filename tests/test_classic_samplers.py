@@ -1,4 +1,4 @@
-"""Euler, Heun, DPM2, the linear multistep methods and EDM against plain NumPy.
+"""Euler, Heun, DPM2, the linear multistep methods, EDM, Restart and adaptive DPM-Solver against plain NumPy.
 
 Each reference is the published algorithm, in float64, in the variance exploding form x = x0 + sigma eps, with the
 exact denoiser D(x, sigma) = E[x0 | x] of a mixture. The samplers run on the EDM schedule, where the two are one.
@@ -186,6 +186,74 @@ def edm(churn, s_tmin=0.0, s_tmax=math.inf, s_noise=1.0):
     return run
 
 
+def restart(k, steps, s_min, s_max):
+    """As the authors' code does with one stretch."""
+
+    def run(x, sigmas, noise):
+        noise = iter(noise)
+        turn = min(range(1, len(sigmas)), key=lambda i: abs(sigmas[i] - s_min), default=None)
+        for i, (s, s_next) in enumerate(itertools.pairwise(sigmas), 1):
+            d = slope(x, s)
+            x = x + (s_next - s) * (d + slope(x + (s_next - s) * d, s_next)) / 2
+            if i != turn:
+                continue
+            top = s_max if s_max > s_next else s_next * s_max / s_min
+            stretch = [
+                (top ** (1 / 7) + j / (steps - 1) * (s_next ** (1 / 7) - top ** (1 / 7))) ** 7 for j in range(steps)
+            ]
+            for _ in range(k):
+                x = x + math.sqrt(stretch[0] ** 2 - stretch[-1] ** 2) * next(noise)
+                for t, t_next in itertools.pairwise(stretch):
+                    d = slope(x, t)
+                    x = x + (t_next - t) * (d + slope(x + (t_next - t) * d, t_next)) / 2
+        return denoised(x, sigmas[-1])
+
+    return run
+
+
+def adaptive(order, rtol=0.05, atol=0.0078, h_init=0.05):
+    """DPM-Solver-12 or -23, sample by sample, with k-diffusion's controller."""
+
+    def one(x, s_first, s_last):
+        lambda_, end, h, previous = -math.log(s_first), -math.log(s_last), h_init, x
+        while lambda_ < end:
+            after = end if lambda_ + h > end - 1e-5 else lambda_ + h
+            low, high = orders(x, lambda_, after - lambda_)
+            delta = np.maximum(atol, rtol * np.maximum(abs(low), abs(previous)))
+            error = math.sqrt((((low - high) / delta) ** 2).mean())
+            factor = 1 + math.atan((1 / (error + 1e-8)) ** (1 / order) - 1)
+            if factor >= 0.81:
+                x, previous, h, lambda_ = high, low, (after - lambda_) * factor, after
+            else:
+                h = (after - lambda_) * factor
+        return x
+
+    def orders(x, lambda_, h):
+        def eps(u, part):
+            return slope(u, math.exp(-lambda_ - part * h))
+
+        def sigma(part):
+            return math.exp(-lambda_ - part * h)
+
+        e = eps(x, 0)
+        first = x - sigma(1) * math.expm1(h) * e
+        if order == 2:
+            u = x - sigma(1 / 2) * math.expm1(h / 2) * e
+            return first, first - sigma(1) * math.expm1(h) * (eps(u, 1 / 2) - e)
+        d1 = eps(x - sigma(1 / 3) * math.expm1(h / 3) * e, 1 / 3) - e
+        w = 2 * h / 3
+        u2 = x - sigma(2 / 3) * math.expm1(w) * e - 2 * sigma(2 / 3) * (math.expm1(w) / w - 1) * d1
+        d2 = eps(u2, 2 / 3) - e
+        return first - 1.5 * sigma(1) * math.expm1(h) * d1, first - 1.5 * sigma(1) * (math.expm1(h) / h - 1) * d2
+
+    def run(x, sigmas, noise):
+        assert len(sigmas) <= 2
+        x = x if len(sigmas) == 1 else np.concatenate([one(row[None], *sigmas) for row in x])
+        return denoised(x, sigmas[-1])
+
+    return run
+
+
 REFERENCES = {
     "euler": euler,
     "heun": heun,
@@ -200,6 +268,9 @@ REFERENCES = {
     "edm": heun,
     "edm:churn=2": edm(2),
     "edm:churn=40,s_tmin=0.05,s_tmax=20,s_noise=1.003": edm(40, 0.05, 20, 1.003),
+    "restart": restart(2, 3, 0.06, 0.3),
+    "restart:k=3,steps=5,s_min=0.5,s_max=9": restart(3, 5, 0.5, 9),
+    "restart:k=0": heun,
 }
 
 
@@ -210,6 +281,18 @@ def test_agrees_with_the_numpy_reference(spec, grid):
     expected = REFERENCES[spec](X, sigmas, NOISE)
     assert np.abs(expected).max() > 0.3
     assert np.abs(drawn(spec, sigmas)[0] - expected).max() < 1e-10
+
+
+@pytest.mark.parametrize("order", [2, 3])
+@pytest.mark.parametrize(
+    "options", [{}, {"rtol": 1e-3, "atol": 1e-4}, {"h": 4.0}], ids=["default", "strict", "rejected"]
+)
+def test_adaptive_agrees_with_the_numpy_reference(order, options):
+    names = {"h": "h_init"}
+    reference = adaptive(order, **{names.get(name, name): value for name, value in options.items()})
+    sampler = sb.make_sampler("dpm-solver-adaptive", order=order, **options)
+    for sigmas in ([40.0, 0.002], [40.0]):
+        assert np.abs(drawn(sampler, sigmas)[0] - reference(X, sigmas, None)).max() < 1e-10
 
 
 # ---- Linear multistep coefficients ----
@@ -284,9 +367,9 @@ def test_churn_is_kept_within_its_range_and_off_both_ends():
     assert np.abs(drawn("edm:churn=3", sigmas)[0] - drawn("heun", sigmas)[0]).max() > 1e-3
 
 
-def test_churn_keeps_the_marginal_distribution():
+def test_churn_and_restart_keep_the_marginal_distribution():
     """Linear response on N(0.4, 0.3): the end's variance is that of the data, however the noise is cycled."""
-    for spec, draws in (("edm:churn=30", 118),):
+    for spec, draws in (("edm:churn=30", 118), ("restart:k=4,steps=40,s_min=0.1,s_max=20", 4)):
         rows = torch.zeros(2 + draws, 1, dtype=torch.float64)
         rows[1] = 1
         count = itertools.count(2)
@@ -303,6 +386,36 @@ def test_churn_keeps_the_marginal_distribution():
         variance = first**2 * (0.3 + 80.0**2) + float(added.square().sum())
         assert variance == pytest.approx(0.3, rel=2e-2)
         assert float(added.square().sum()) > 0.05  # most of what is left was drawn on the way
+
+
+def test_restart_turns_at_the_level_nearest_to_s_min():
+    asked = []
+    sigmas = [40.0, 9.0, 1.0, 0.1, 0.01]
+
+    def network(x, t):
+        asked.append(float(t[0]))
+        return x / 41
+
+    model = sb.wrap_network(network, EDM, (2,))
+    sb.sample(model, "restart:k=2,steps=3,s_min=0.6,s_max=4", grid=sigmas, x_init=torch.from_numpy(X))
+    middle = ((4 ** (1 / 7) + 1) / 2) ** 7
+    stretch = [4.0, middle, middle, 1.0]
+    assert asked == pytest.approx([40.0, 9.0, 9.0, 1.0, *stretch, *stretch, 1.0, 0.1, 0.1, 0.01, 0.01], rel=1e-12)
+
+
+@pytest.mark.parametrize("sigmas", [[40.0, 30.0], [40.0, 39.0, 38.0], [0.3, 0.2], [0.05, 0.01]])
+def test_restart_makes_its_calls_on_a_grid_that_has_no_room_for_it(sigmas):
+    sampler = sb.make_sampler("restart")
+    calls = []
+
+    def network(x, t):
+        calls.append(float(t[0]))
+        return x / 41
+
+    x = torch.from_numpy(X)
+    assert bool(sb.sample(sb.wrap_network(network, EDM, (2,)), sampler, grid=sigmas, x_init=x).x.isfinite().all())
+    assert len(calls) == sampler.nfe(len(sigmas))
+    assert max(calls) == sigmas[0]
 
 
 # ---- Heun ----
@@ -333,6 +446,77 @@ def test_heun_in_t_is_the_flow_libraries_heun():
     assert float(x.abs().max()) > 0.3
 
 
+# ---- Adaptive steps ----
+
+
+def test_adaptive_takes_each_sample_as_if_it_were_alone():
+    model = exact_model(MIXTURE, EDM)
+    x = torch.from_numpy(X)
+    together = sb.sample(model, "dpm-solver-adaptive", grid=[40.0, 0.002], x_init=x)
+    alone = [sb.sample(model, "dpm-solver-adaptive", grid=[40.0, 0.002], x_init=row[None]) for row in x]
+    assert torch.equal(together.x, torch.cat([one.x for one in alone]))
+    assert len({one.nfe for one in alone}) > 1
+    assert all(isinstance(one.nfe, int) for one in alone)
+    assert together.nfe == pytest.approx(sum(one.nfe for one in alone) / len(alone), rel=1e-12)
+
+
+def test_adaptive_asks_with_each_samples_own_prompt():
+    """Condition and guidance follow the sample, though it is asked about by itself."""
+
+    def network(x, t, condition):
+        return (x - condition) / (t[:, None] + 1)
+
+    def encode(prompts):
+        return torch.tensor([[float(prompt or 0)] for prompt in prompts])
+
+    model = sb.wrap_network(network, EDM, (2,), encode=encode)
+    prompts, x = ["1", "5", "-3"], torch.from_numpy(X[:3])
+
+    def ask(which, state):
+        return sb.sample(model, "dpm-solver-adaptive", grid=[40.0, 0.01], prompts=which, guidance=2.0, x_init=state)
+
+    together = ask(prompts, x)
+    for k, prompt in enumerate(prompts):
+        assert torch.equal(together.x[k : k + 1], ask([prompt], x[k : k + 1]).x)
+    assert together.network_evaluations == 2 * together.nfe
+
+
+def test_adaptive_is_as_close_as_it_is_told_and_works_more_for_it():
+    """A tolerance 8 times finer: an error several times smaller, with about 8^(1/3) times the steps."""
+    exact = drawn("dpm-solver:order=3", [float(s) for s in np.geomspace(40, 0.002, 2000)])[0]
+    model, x, errors, calls = exact_model(MIXTURE, EDM), torch.from_numpy(X), [], []
+    for rtol in (0.05, 0.05 / 8, 0.05 / 64):
+        sampler = sb.make_sampler("dpm-solver-adaptive", rtol=rtol, atol=rtol / 6)
+        got = sb.sample(model, sampler, grid=[40.0, 0.002], x_init=x)
+        errors.append(float(np.abs(got.x.numpy() - exact).mean()))
+        calls.append(got.nfe)
+    assert errors[0] > 3 * errors[1] > 9 * errors[2]
+    assert errors[0] < 0.15
+    assert calls[0] < calls[1] < calls[2] < 4 * calls[0]
+
+
+def test_adaptive_ends_where_the_network_knows_whole_timesteps_only():
+    """Even with a tolerance that no step meets: one timestep is the shortest step, and is taken."""
+    table = sb.vp_linear(30, 1e-3, 0.3)
+    exact, asked = exact_model(MIXTURE, table), []
+
+    def network(x, t):
+        asked.append(int(t[0]))
+        return exact.network(x.device, x.dtype)(x, t.to(x.dtype))
+
+    model = sb.wrap_network(network, table, (2,), timesteps="integer")
+    x = torch.from_numpy(X / 40)
+    got = sb.sample(model, sb.make_sampler("dpm-solver-adaptive", rtol=1e-12, atol=1e-12), steps=2, x_init=x)
+    assert {0, 15, 29} <= set(asked) <= set(range(30))
+    assert float((got.x - sb.sample(model, "ddim", steps=30, x_init=x).x).abs().max()) < 0.2
+
+
+def test_adaptive_gives_up_on_a_network_that_is_not_finite():
+    model = sb.wrap_network(lambda x, t: x * math.nan, VP, (2,))
+    with pytest.raises(sb.SamplerFault, match="step 0"):
+        sb.sample(model, "dpm-solver-adaptive", steps=2, x_init=torch.from_numpy(X))
+
+
 # ---- Options, names, counts ----
 
 
@@ -349,6 +533,13 @@ def test_heun_in_t_is_the_flow_libraries_heun():
         ("edm:churn=-1", "sampler 'edm': option churn -1.0: expected a number from 0 up"),
         ("edm:s_tmin=2,s_tmax=1", "sampler 'edm': option s_tmax 1.0: expected a number from 2 up"),
         ("edm:s_noise=-0.1", "option s_noise -0.1: expected a number from 0 up"),
+        ("restart:k=-1", "sampler 'restart': option k -1: expected a whole number from 0 up"),
+        ("restart:steps=1", "option steps 1: expected a whole number from 2 up"),
+        ("restart:s_min=0.5", "options s_min 0.5, s_max 0.3: expected 0 < s_min < s_max"),
+        ("restart:s_min=0", "options s_min 0.0, s_max 0.3: expected 0 < s_min < s_max"),
+        ("dpm-solver-adaptive:order=1", "option order '1': expected one of 2, 3"),
+        ("dpm-solver-adaptive:rtol=0", "option rtol 0.0: expected a positive number"),
+        ("dpm-solver-adaptive:h=-1", "option h -1.0: expected a positive number"),
     ],
 )
 def test_an_option_out_of_range_is_refused_with_what_is_accepted(spec, message):
@@ -371,6 +562,8 @@ def test_an_option_out_of_range_is_refused_with_what_is_accepted(spec, message):
         ("k_lms", "lms"),
         ("LMS Karras", "lms"),
         ("PLMS", "plms"),
+        ("DPM adaptive", "dpm-solver-adaptive"),
+        ("dpm_adaptive", "dpm-solver-adaptive"),
     ],
 )
 def test_familiar_names(alias, spec):
@@ -388,6 +581,9 @@ def test_familiar_names(alias, spec):
         ("plms", 1, 11),
         ("ipndm", 1, 10),
         ("edm:churn=5", 1, 19),
+        ("restart", 1, 27),
+        ("restart:k=3,steps=5", 1, 43),
+        ("restart:k=0", 1, 19),
     ],
 )
 def test_declared_calls_are_made(spec, one, ten):
@@ -397,11 +593,11 @@ def test_declared_calls_are_made(spec, one, ten):
         assert sb.sample(exact_model(MIXTURE, VP), sampler, steps=steps, n=2).nfe == calls
 
 
-@pytest.mark.parametrize("spec", ["dpm2-a:eta=0", "edm:churn=0", "plms"])
+@pytest.mark.parametrize("spec", ["dpm2-a:eta=0", "edm:churn=0", "restart:k=0", "dpm-solver-adaptive", "plms"])
 def test_without_noise_an_order_is_claimed(spec):
     assert sb.make_sampler(spec).convergence in (2, 3)
 
 
-@pytest.mark.parametrize("spec", ["dpm2-a", "edm:churn=1"])
+@pytest.mark.parametrize("spec", ["dpm2-a", "edm:churn=1", "restart"])
 def test_with_noise_none_is(spec):
     assert sb.make_sampler(spec).convergence is None

@@ -18,6 +18,8 @@ COUNTS_TIMESTEPS = ("leading", "trailing", "quadratic")
 """Grids in timesteps: only a VP schedule has those."""
 IN_SIGMA_VE = ("logsnr", "exponential", "karras")
 """Grids in sigma / alpha: infinite where flow starts."""
+ALSO_IN_SIGMA_VE = ("polyexponential", "beta", "cosine", "ays")
+"""The same; their formulas are in test_modern_samplers.py."""
 
 
 def levels(grid, schedule=VP, steps=10, *, integer=False):
@@ -115,7 +117,7 @@ def test_every_vp_grid_descends_to_the_clean_end(grid, integer):
 @pytest.mark.parametrize("schedule", [EDM, FLOW], ids=["edm", "flow"])
 @pytest.mark.parametrize("grid", GRIDS)
 def test_every_other_grid_descends_or_is_refused(grid, schedule):
-    if grid in COUNTS_TIMESTEPS or (grid in IN_SIGMA_VE and schedule is FLOW):
+    if grid in COUNTS_TIMESTEPS or (grid in (*IN_SIGMA_VE, *ALSO_IN_SIGMA_VE) and schedule is FLOW):
         with pytest.raises(sb.InputError, match="use"):
             levels(grid, schedule, 5)
         return
