@@ -282,7 +282,7 @@ def test_gaussian_data_comes_out_with_its_mean_and_more_and_more_its_variance(sp
 def moments_of_result(spec, schedule, grid, steps):
     """Mean and variance from the exact start, for data N(0.4, 0.55^2)."""
     model = exact_model(gaussian((0.4,), 0.55**2), schedule, "v")
-    pulses = Pulses(steps)
+    pulses = Pulses(3 * steps)  # as many draws as any sampler makes in a step
     x = sb.sample(model, spec, steps=steps, grid=grid, x_init=pulses.rows, noise=pulses).x
     first = schedule.first
     return pulses.moments(x, first.alpha * 0.4, first.alpha**2 * 0.55**2 + first.sigma**2)
@@ -453,6 +453,10 @@ def test_the_jump_to_the_clean_end_is_first_order():
 # ---- Noise and counts ----
 
 
+def lies_within(part, interval):
+    return interval[0].sigma_ve >= part[0].sigma_ve > part[1].sigma_ve >= interval[1].sigma_ve
+
+
 @pytest.mark.parametrize("grid", GRIDS)
 @pytest.mark.parametrize("spec", [*SPECS, "ddim:eta=0.5", "euler-a:eta=0", "euler-a:eta=0.2"])
 def test_noise_is_drawn_in_order_never_without_need_never_in_the_last_step(spec, grid):
@@ -462,8 +466,11 @@ def test_noise_is_drawn_in_order_never_without_need_never_in_the_last_step(spec,
     if sb.make_sampler(spec).convergence is not None:
         assert noise.intervals == []
     else:
-        # None in the last step; in the others as often as the sampler likes, in the grid's order.
-        assert [pair for pair, _ in itertools.groupby(noise.intervals)] == list(itertools.pairwise(levels[:-1]))
+        # None in the last step; in the others as often as the sampler likes, for all of the interval or a part of it,
+        # in the grid's order.
+        intervals = list(itertools.pairwise(levels[:-1]))
+        around = [next(i for i in intervals if lies_within(part, i)) for part in noise.intervals]
+        assert [pair for pair, _ in itertools.groupby(around)] == intervals
 
 
 @pytest.mark.parametrize("spec", STOCHASTIC)
