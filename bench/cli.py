@@ -120,6 +120,8 @@ def load_config_file(ctx: click.Context, _: click.Parameter, path: Path | None) 
 @click.option("-b", "--batch-size", type=int, help="Rows of a network call. [default: the model's own]")
 @click.option("--grid", metavar="SPEC", help="Where the noise levels lie. [default: the schedule's own]")
 @click.option("--guidance", type=float, default=1.0, show_default=True, help="Classifier-free guidance; 1 is none.")
+@click.option("--guidance-rescale", type=float, default=0.0, show_default=True,
+              help="How far the guided x0 goes back to the deviation of the conditional one, 0 to 1.")  # fmt: skip
 @click.option("--prompts", type=FilePath(), metavar="FILE", help="One prompt a line. [default: the model's own]")
 @click.option("--negative", metavar="TEXT", help="Negative prompt; needs guidance.")
 @click.option("--metric", multiple=True, metavar="NAME", help="Metric; repeatable. [default: fid, clip_score]")
