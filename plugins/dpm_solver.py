@@ -2,12 +2,17 @@
 
 Deterministic, order 1, 2 or 3; NFE = order (steps - 1) + 1. Each interval takes `order` calls, at evenly spaced
 lambda; the last interval, and a first one that starts at alpha = 0, takes one call and first order, because lambda
-is infinite there. Order 1 is DDIM with eta = 0.
+is infinite there.
 
 plan=fast is DPM-Solver-fast (section 3.4), which meets any NFE: third order but for the intervals at the end,
 NFE = 3 (steps - 1) + 1 - saved. The orders are 3, ..., 3, 1 with saved=0, 3, ..., 3, 2, 1 with saved=1, both as in the
 paper, and 3, ..., 3, 2, 2, 1 with saved=2, where the paper has 3, ..., 3, 2 and the clean end allows no 2. Up to the
 jump to the clean end that is of order 3, since the second-order intervals do not grow in number.
+
+Same as: `dpm-solver:order=1` = `ddim`; `dpm-solver:plan=fast,saved=0` = `dpm-solver:order=3`.
+
+Use it when 10 to 20 calls must do and guidance is weak or absent; with strong guidance the authors of `dpm-solver++`
+find the noise form unstable. Use plan=fast when a budget of calls must be met exactly.
 """
 
 from __future__ import annotations

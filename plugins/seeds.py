@@ -5,6 +5,13 @@ solved exactly, and x0 is expanded in lambda with calls inside the interval, at 
 made at a state with the noise of the way to there, and the rest of the interval goes on from that noise: stages and
 result follow one Brownian path. eta = 1 is the paper's; another eta scales the SDE as in `dpm-solver++-sde`, and
 eta = 0 leaves the ODE. The last interval, and one that starts at alpha = 0, takes one call and first order.
+
+Same as: `seeds:order=1` = `ddpm`; `seeds:order=1,eta=0` = `ddim`; `seeds:eta=0` = `dpm-solver++-single`;
+`seeds:order=3,eta=0` = `dpm-solver++-single:order=3`; `seeds:order=1,eta=E` = `dpm-solver++-sde:order=1,eta=E`
+(E from 0 up).
+
+Use it when samples are to be those of the reverse SDE and about a hundred calls or more can be spent, the range that
+the paper studies.
 """
 
 from __future__ import annotations
