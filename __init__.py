@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from .samplers.model import Model as Model
     from .samplers.model import wrap_network as wrap_network
     from .samplers.predictor import Prediction as Prediction
+    from .samplers.predictor import dynamic_threshold as dynamic_threshold
     from .samplers.registry import hookimpl as hookimpl
     from .samplers.sample import Samples as Samples
     from .samplers.sample import list_samplers as list_samplers
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from .samplers.schedule import Schedule as Schedule
     from .samplers.schedule import edm as edm
     from .samplers.schedule import flow as flow
+    from .samplers.schedule import rescale_zero_terminal_snr as rescale_zero_terminal_snr
     from .samplers.schedule import vp_cosine as vp_cosine
     from .samplers.schedule import vp_from_alphas_cumprod as vp_from_alphas_cumprod
     from .samplers.schedule import vp_linear as vp_linear
@@ -55,12 +57,13 @@ _HOMES = {
     "samplers.level": ("Level",),
     "samplers.metric": ("Estimate", "Metric"),
     "samplers.model": ("Extractor", "Model", "wrap_network"),
-    "samplers.predictor": ("Prediction",),
+    "samplers.predictor": ("Prediction", "dynamic_threshold"),
     "samplers.registry": ("hookimpl",),
     "samplers.sample": ("Samples", "list_samplers", "load_model", "make_sampler", "sample"),
     "samplers.sampler": ("Run", "Sampler", "SamplerFault"),
     "samplers.schedule": (
-        "Schedule", "edm", "flow", "vp_cosine", "vp_from_alphas_cumprod", "vp_linear", "vp_scaled_linear",
+        "Schedule", "edm", "flow", "rescale_zero_terminal_snr", "vp_cosine", "vp_from_alphas_cumprod", "vp_linear",
+        "vp_scaled_linear",
     ),
 }  # fmt: skip
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Generic, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, Generic, Literal, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
 
 import pluggy
 
@@ -341,13 +341,30 @@ def parse_spec(spec: str) -> tuple[str, dict[str, str]]:
 
 def construct(cls: type[T], what: str, options: Mapping[str, object]) -> T:
     """An object of a dataclass from its options, given as text or as values."""
-    hints = get_type_hints(cls)
-    known = {f.name: hints[f.name] for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    known = options_of(cls)
     for key in options:
         if key not in known:
             accepted = ", ".join(known) or "none"
             raise InputError(f"{what}: unknown option {key!r}{closest(key, known)}; options: {accepted}")
-    return cls(**{key: _value(value, known[key], f"{what}: option {key}") for key, value in options.items()})
+    return cls(**{
+        known[key].field: _value(value, known[key].kind, f"{what}: option {key}") for key, value in options.items()
+    })  # fmt: skip
+
+
+class Option(NamedTuple):
+    """An option of a sampler, grid or metric: a field of its dataclass."""
+
+    field: str
+    """The field's name: the option's, with an underscore after it where a method or Python has the name already."""
+    kind: Any
+    """The type of its values."""
+    default: object
+
+
+def options_of(cls: type) -> dict[str, Option]:
+    """The options of a dataclass by name."""
+    hints = get_type_hints(cls)
+    return {f.name.removesuffix("_"): Option(f.name, hints[f.name], f.default) for f in dataclasses.fields(cls)}
 
 
 def _value(given: object, kind: Any, what: str) -> object:
@@ -376,12 +393,11 @@ def _value(given: object, kind: Any, what: str) -> object:
 
 def describe_options(cls: type) -> str:
     """ "eta=0.0 variance=small|large", the defaults first, for listings."""
-    hints = get_type_hints(cls)
     parts = []
-    for f in dataclasses.fields(cls):
-        choices = [str(c) for c in get_args(hints[f.name])] if get_origin(hints[f.name]) is Literal else []
-        default = str(f.default)
-        parts.append(f"{f.name}={'|'.join([default, *(c for c in choices if c != default)])}")
+    for name, option in options_of(cls).items():
+        choices = [str(c) for c in get_args(option.kind)] if get_origin(option.kind) is Literal else []
+        default = str(option.default)
+        parts.append(f"{name}={'|'.join([default, *(c for c in choices if c != default)])}")
     return " ".join(parts)
 
 
