@@ -16,7 +16,7 @@ from ..samplers.model import Model
 from ..samplers.noise import BLOCK
 from ..samplers.registry import Registry
 from ..samplers.sample import Request, request_for
-from ..samplers.sampler import Sampler
+from ..samplers.sampler import Sampler, declared_calls
 from ..samplers.schedule import VP
 from .config import Config, as_json
 
@@ -132,14 +132,15 @@ def cell_for(config: Config, registry: Registry, model: Model, spec: str, budget
     if config.nfe:
         sampler, steps = sampler.plan(budget)
     request = request_in(config, registry, model, sampler, grid, steps)
-    return Cell(spec, grid, steps, declared_nfe(sampler, spec, steps), request, cell_key(request))
+    return Cell(spec, grid, steps, declared_nfe(request, spec), request, cell_key(request))
 
 
-def declared_nfe(sampler: Sampler, spec: str, steps: int) -> int | None:
-    """nfe(steps); what a plugin raises there is its fault."""
+def declared_nfe(request: Request, spec: str) -> int | None:
+    """The calls that the sampler declares for these levels; what a plugin raises there is its fault."""
     try:
-        return sampler.nfe(steps)
+        return declared_calls(request.sampler, request.levels)
     except Exception as error:
+        steps = len(request.levels) - 1
         raise PluginError(f"sampler {spec!r}: nfe({steps}) raised {type(error).__name__}: {error}") from error
 
 

@@ -85,7 +85,8 @@ class DPMSolver(Sampler):
             return first_order, None
 
         # Places inside the interval; a network that knows only whole timesteps may have none left there.
-        order = self._orders(sum(not level.is_clean for level in run.grid[1:]))[run.i]
+        finite = [level for level in run.grid if math.isfinite(level.lambda_)]
+        order = self._orders(len(finite) - 1)[finite.index(a)]
         inner = [run.at(a.lambda_ + h * k / order) for k in range(1, order)]
         r = [(level.lambda_ - a.lambda_) / h for level in inner]
         if not inner or not all(low < high for low, high in zip((0.0, *r), (*r, 1.0), strict=True)):

@@ -88,7 +88,11 @@ class Sampler(ABC):
 
     @abstractmethod
     def nfe(self, steps: int) -> int | None:
-        """Predictor calls of a run of `steps` steps; None = adaptive, only counted."""
+        """Predictor calls of a run of `steps` steps; None = adaptive, only counted.
+
+        From a level with alpha > 0. Where alpha = 0 the first interval is taken by one call, whatever the method, and
+        the rest is a run of one step less: see `declared_calls`.
+        """
 
     @abstractmethod
     def step(self, run: Run, x: Tensor, a: Level, b: Level, past: Past) -> tuple[Tensor, Past]:
@@ -121,6 +125,15 @@ def integrate(
         if watch:
             watch(x)
     return x
+
+
+def declared_calls(sampler: Sampler, grid: Levels) -> int | None:
+    """Predictor calls of a run over these levels, as the sampler declares them; None = adaptive."""
+    steps = len(grid) - 1
+    if grid[0].alpha or steps == 1:
+        return sampler.nfe(steps)
+    rest = sampler.nfe(steps - 1)
+    return None if rest is None else 1 + rest
 
 
 def finite_or_fault(sampler: Sampler, x: Tensor, replay: Callable[[Callable[[Tensor], None]], object] | None) -> None:
