@@ -11,14 +11,15 @@ import os
 import shlex
 import signal
 import sys
-from contextlib import redirect_stdout
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from ..samplers.errors import InputError, ModelError, SamplerbenchError
+from ..samplers.errors import InputError, ModelError, PluginError, SamplerbenchError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from .table import Labels
 
 SIGINT_EXIT, SIGTERM_EXIT = 130, 143
+STDOUT, STDERR = 1, 2
 CONTEXT = {"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "SAMPLERBENCH", "max_content_width": 100}
 
 
@@ -57,18 +59,45 @@ def main() -> NoReturn:
     except SamplerbenchError as error:
         complain(str(error))
         code = error.exit_code
-    except (click.Abort, KeyboardInterrupt):
+    except (click.Abort, KeyboardInterrupt) as stop:
+        if str(stop):
+            complain(str(stop))
         code = SIGINT_EXIT
+    except SystemExit as error:  # click and this program have other ways to end
+        complain(f"a plugin ended the program with sys.exit({error.code!r})")
+        code = PluginError.exit_code
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing is left to flush to
         code = 0
     sys.exit(code or 0)
 
 
-def complain(message: str) -> None:
+def complain(message: str, kind: str = "Error") -> None:
     """One line on stderr, with nothing in it that a terminal would obey."""
-    line = " ".join(message.splitlines())
-    click.echo("Error: " + "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line), err=True)
+    click.echo(f"{kind}: " + printable(" ".join(message.splitlines())), err=True)
+
+
+def printable(text: str) -> str:
+    """The text with all escaped that a terminal would obey or that reorders it."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+@contextmanager
+def stdout_for_data() -> Iterator[None]:
+    """What plugins print meanwhile goes to stderr, be it from Python, from a library or from a child process."""
+    beneath = sys.stdout is sys.__stdout__ and None not in (sys.stdout, sys.stderr)  # None = closed by the caller
+    if beneath:
+        sys.stdout.flush()
+        kept = os.dup(STDOUT)
+        os.dup2(STDERR, STDOUT)
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        if beneath:
+            sys.stdout.flush()
+            os.dup2(kept, STDOUT)
+            os.close(kept)
 
 
 class FilePath(click.Path):
@@ -84,6 +113,15 @@ class FilePath(click.Path):
         except (ValueError, OSError, TypeError) as error:
             name = param.name if param else "path"
             raise InputError(f"{name} {str(value)[:80]!r}: is no path ({error})") from error
+
+
+def plugin_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options of every command that loads plugins."""
+    named = click.option("--plugin", multiple=True, metavar="PATH", help="A plugin's .py file or module; repeatable.")
+    none = click.option(
+        "--no-plugins", is_flag=True, envvar="SAMPLERBENCH_NO_PLUGINS", help="Leave out installed plugins of others."
+    )
+    return named(none(command))
 
 
 @click.group(context_settings=CONTEXT)
@@ -133,15 +171,21 @@ def load_config_file(ctx: click.Context, _: click.Parameter, path: Path | None) 
     metavar="DIR",
     help="Run folder. [default: results/<model>-<plan>]",
 )
-@click.option("--plugin", multiple=True, metavar="PATH", help="A plugin's .py file or module; repeatable.")
+@plugin_options
 @click.option("--config", type=FilePath(), metavar="FILE.toml", is_eager=True, expose_value=False,
               callback=load_config_file, help="Settings, by the names of these options.")  # fmt: skip
 @click.option("--keep-images/--no-keep-images", default=None, help="Keep every image. [default: up to 64 x 64 pixels]")
 @click.option("--dry-run", is_flag=True, help="Show the plan, its cost and an estimate of its time; write nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--fresh", is_flag=True, help="Start the run folder anew instead of resuming.")
-def run(
-    output: Path | None, plugin: tuple[str, ...], dry_run: bool, as_json: bool, fresh: bool, **settings: Any
+def run(  # noqa: PLR0913  (the options that are no settings)
+    output: Path | None,
+    plugin: tuple[str, ...],
+    no_plugins: bool,
+    dry_run: bool,
+    as_json: bool,
+    fresh: bool,
+    **settings: Any,
 ) -> int:
     """Compare samplers on a model.
 
@@ -153,22 +197,24 @@ def run(
     from ..samplers.registry import load_registry
     from .plan import plan_for
     from .run import begin
-    from .store import check_output, default_output
+    from .store import check_output, default_output, edited_since
 
     config = config_from(settings)
     if config.threads:
         torch.set_num_threads(config.threads)
-    with redirect_stdout(sys.stderr):  # what a plugin prints is no data
-        registry = load_registry(plugin)
-        warn_of_broken(registry)
+    with stdout_for_data():  # what a plugin prints is no data
+        registry = load_registry(plugin, no_plugins=no_plugins)
+        warn_of_plugins(registry)
         plan = plan_for(config, registry)
         folder = output or default_output(plan)
         check_output(folder, plan, fresh=fresh)
+        if not fresh and (edited := edited_since(folder, plan)):
+            click.echo(f"{folder}: edited since, and run again: {', '.join(edited)}", err=True)
     if dry_run:
         show_plan(plan, folder, as_json)
         return 0
     command = shlex.join(["samplerbench", *sys.argv[1:]])
-    with redirect_stdout(sys.stderr):
+    with stdout_for_data():
         result, code = watched(begin(plan, registry, folder, fresh=fresh, command=command))
     if as_json:
         click.echo(table_to_json(result.table, {"folder": str(result.folder)}))
@@ -228,7 +274,7 @@ def show_plan(plan: Any, folder: Path, as_json: bool) -> None:
     from .run import seconds_per_evaluation, summary
 
     about = summary(plan) | {"output": str(folder)}
-    with redirect_stdout(sys.stderr):
+    with stdout_for_data():
         seconds = seconds_per_evaluation(plan)
     about["estimated_seconds"] = None if seconds is None else round(seconds * plan.network_evaluations)
     if as_json:
@@ -247,22 +293,23 @@ def show_plan(plan: Any, folder: Path, as_json: bool) -> None:
 
 @cli.command("list")
 @click.argument("kind", type=click.Choice(["samplers", "grids", "models", "metrics"]), default="samplers")
-@click.option("--plugin", multiple=True, metavar="PATH", help="A plugin's .py file or module; repeatable.")
+@plugin_options
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def list_(kind: str, plugin: tuple[str, ...], as_json: bool) -> None:
+def list_(kind: str, plugin: tuple[str, ...], no_plugins: bool, as_json: bool) -> None:
     """List what is registered: samplers (the default), grids, models or metrics; and plugins that are broken."""
     from ..samplers.registry import load_registry
     from .listing import listing
 
-    with redirect_stdout(sys.stderr):
-        registry = load_registry(plugin)
+    with stdout_for_data():
+        registry = load_registry(plugin, no_plugins=no_plugins)
         rows = listing(registry, kind)
     if as_json:
         broken = [{"origin": str(b.origin), "reason": b.reason} for b in registry.broken]
-        click.echo(json.dumps({kind: rows, "broken": broken}))
+        remarks = [{"origin": str(r.origin), "text": r.text} for r in registry.remarks]
+        click.echo(json.dumps({kind: rows, "broken": broken, "remarks": remarks}))
         return
     print_rows(rows)
-    warn_of_broken(registry)
+    warn_of_plugins(registry)
 
 
 @cli.command()
@@ -309,10 +356,12 @@ def train(model: str, data: Path | None, output: Path, seed: int) -> None:
     click.echo(str(output))
 
 
-def warn_of_broken(registry: Registry) -> None:
-    """One line on stderr for each plugin that is broken."""
+def warn_of_plugins(registry: Registry) -> None:
+    """One line on stderr for each plugin that is broken, slow or meddles with the process."""
     for broken in registry.broken:
         complain(f"plugin {broken.origin} is broken and left out: {broken.reason}")
+    for remark in registry.remarks:
+        complain(f"plugin {remark.origin} {remark.text}", kind="Note")
 
 
 def print_table(content: pd.DataFrame, labels: Labels) -> None:
@@ -331,7 +380,7 @@ def print_table(content: pd.DataFrame, labels: Labels) -> None:
 
 def print_rows(rows: list[dict[str, str]]) -> None:
     """Dicts with the same keys as aligned columns."""
-    lines = [list(rows[0]), *(list(row.values()) for row in rows)] if rows else []
+    lines = [list(rows[0]), *([printable(text) for text in row.values()] for row in rows)] if rows else []
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for line in lines:
         click.echo("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())

@@ -12,6 +12,7 @@ import numpy as np
 from ..samplers.metric import Metric
 from ..samplers.model import Model
 from ..samplers.noise import BLOCK
+from ..samplers.registry import at_fault
 from .store import Chunk
 
 LOW_HIGH_PREFIX = {"clip_score": "clip"}
@@ -30,11 +31,12 @@ def yardsticks(names: Sequence[str], metrics: Mapping[str, type[Metric]], model:
     """Those of the named metrics for which the model has an extractor, and reference rows where they are needed."""
     ready = {}
     for name in names:
-        metric = metrics[name]()
-        extractor = model.extractors.get(metric.extractor)
-        if extractor and (extractor.reference or not metric.needs_reference):
-            reference = extractor.reference
-            ready[name] = Yardstick(metric, metric.prepare(reference() if reference else None))
+        with at_fault(f"metric {name!r}"):
+            metric = metrics[name]()
+            extractor = model.extractors.get(metric.extractor)
+            if extractor and (extractor.reference or not metric.needs_reference):
+                reference = extractor.reference
+                ready[name] = Yardstick(metric, metric.prepare(reference() if reference else None))
     return ready
 
 
@@ -52,8 +54,9 @@ def measured(chunks: Sequence[Chunk], ready: Mapping[str, Yardstick]) -> dict[st
         values = (math.nan, math.nan, math.nan)
         if n >= yardstick.metric.least:
             rows = np.concatenate([chunk.rows[yardstick.metric.extractor] for chunk in chunks])
-            estimate = yardstick.metric.estimate(rows, yardstick.prepared)
-            values = (estimate.value, estimate.low, estimate.high)
+            with at_fault(f"metric {name!r}"):
+                estimate = yardstick.metric.estimate(rows, yardstick.prepared)
+                values = (estimate.value, estimate.low, estimate.high)
         columns.update(zip(metric_columns(name), values, strict=True))
     return columns
 

@@ -19,9 +19,9 @@ STREAM = [
     {"errors", "level"},
     {"schedule"},
     {"grid", "noise", "predictor", "ddpm", "unet", "clip", "weights"},
-    {"training"},
+    {"training", "process"},
     {"sampler", "model", "metric"},
-    {"exact"},
+    {"exact", "plugin"},
     {"registry"},
     {"sample"},
 ]
