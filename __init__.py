@@ -9,6 +9,8 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from .bench.conformance.card import Finding as Finding
+    from .bench.conformance.check import check as check
     from .bench.run import Result as Result
     from .bench.run import run as run
     from .samplers.errors import InputError as InputError
@@ -45,6 +47,8 @@ if TYPE_CHECKING:
     from .samplers.schedule import vp_scaled_linear as vp_scaled_linear
 
 _HOMES = {
+    "bench.conformance.card": ("Finding",),
+    "bench.conformance.check": ("check",),
     "bench.run": ("Result", "run"),
     "samplers.errors": ("InputError", "ModelError", "PluginError", "SamplerbenchError", "StoreError"),
     "samplers.exact": ("GaussianMixture", "exact_model"),

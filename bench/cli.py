@@ -13,6 +13,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
+from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -26,11 +27,13 @@ if TYPE_CHECKING:
 
     from ..samplers.registry import Registry
     from .config import Config, Kind
+    from .conformance.card import Finding
     from .run import Result, Session
     from .table import Labels
 
 SIGINT_EXIT, SIGTERM_EXIT = 130, 143
 STDOUT, STDERR = 1, 2
+NO_PLUGINS = "SAMPLERBENCH_NO_PLUGINS"
 CONTEXT = {"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "SAMPLERBENCH", "max_content_width": 100}
 
 
@@ -74,12 +77,12 @@ def main() -> NoReturn:
 
 def complain(message: str, kind: str = "Error") -> None:
     """One line on stderr, with nothing in it that a terminal would obey."""
-    click.echo(f"{kind}: " + printable(" ".join(message.splitlines())), err=True)
+    click.echo(f"{kind}: {printable(message)}", err=True)
 
 
 def printable(text: str) -> str:
-    """The text with all escaped that a terminal would obey or that reorders it."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+    """The text in one line, with all escaped that a terminal would obey or that reorders it."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in " ".join(text.splitlines()))
 
 
 @contextmanager
@@ -115,12 +118,19 @@ class FilePath(click.Path):
             raise InputError(f"{name} {str(value)[:80]!r}: is no path ({error})") from error
 
 
+def leave_out_plugins(ctx: click.Context, _: click.Parameter, chosen: bool) -> None:
+    """Say it to all that load plugins in this process and below, for as long as the command lasts."""
+    if chosen:
+        before = os.environ.get(NO_PLUGINS, "")
+        os.environ[NO_PLUGINS] = "1"
+        ctx.call_on_close(lambda: os.environ.update({NO_PLUGINS: before}))
+
+
 def plugin_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options of every command that loads plugins."""
     named = click.option("--plugin", multiple=True, metavar="PATH", help="A plugin's .py file or module; repeatable.")
-    none = click.option(
-        "--no-plugins", is_flag=True, envvar="SAMPLERBENCH_NO_PLUGINS", help="Leave out installed plugins of others."
-    )
+    none = click.option("--no-plugins", is_flag=True, envvar=NO_PLUGINS, expose_value=False, is_eager=True,
+                        callback=leave_out_plugins, help="Leave out the installed plugins of others.")  # fmt: skip
     return named(none(command))
 
 
@@ -178,10 +188,9 @@ def load_config_file(ctx: click.Context, _: click.Parameter, path: Path | None) 
 @click.option("--dry-run", is_flag=True, help="Show the plan, its cost and an estimate of its time; write nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--fresh", is_flag=True, help="Start the run folder anew instead of resuming.")
-def run(  # noqa: PLR0913  (the options that are no settings)
+def run(
     output: Path | None,
     plugin: tuple[str, ...],
-    no_plugins: bool,
     dry_run: bool,
     as_json: bool,
     fresh: bool,
@@ -203,7 +212,7 @@ def run(  # noqa: PLR0913  (the options that are no settings)
     if config.threads:
         torch.set_num_threads(config.threads)
     with stdout_for_data():  # what a plugin prints is no data
-        registry = load_registry(plugin, no_plugins=no_plugins)
+        registry = load_registry(plugin)
         warn_of_plugins(registry)
         plan = plan_for(config, registry)
         folder = output or default_output(plan)
@@ -295,13 +304,13 @@ def show_plan(plan: Any, folder: Path, as_json: bool) -> None:
 @click.argument("kind", type=click.Choice(["samplers", "grids", "models", "metrics"]), default="samplers")
 @plugin_options
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def list_(kind: str, plugin: tuple[str, ...], no_plugins: bool, as_json: bool) -> None:
+def list_(kind: str, plugin: tuple[str, ...], as_json: bool) -> None:
     """List what is registered: samplers (the default), grids, models or metrics; and plugins that are broken."""
     from ..samplers.registry import load_registry
     from .listing import listing
 
     with stdout_for_data():
-        registry = load_registry(plugin, no_plugins=no_plugins)
+        registry = load_registry(plugin)
         rows = listing(registry, kind)
     if as_json:
         broken = [{"origin": str(b.origin), "reason": b.reason} for b in registry.broken]
@@ -310,6 +319,63 @@ def list_(kind: str, plugin: tuple[str, ...], no_plugins: bool, as_json: bool) -
         return
     print_rows(rows)
     warn_of_plugins(registry)
+
+
+@cli.command("new-plugin")
+@click.argument("name")
+@click.option("--package", is_flag=True, help="A project folder that can be installed, with an entry point.")
+@click.option("-o", "--output", type=FilePath(), default=Path(), metavar="DIR", help="Where. [default: here]")
+def new_plugin_(name: str, package: bool, output: Path) -> None:
+    """Write a sampler to start from, which works, and a test that holds it to its claims."""
+    from ..samplers.registry import load_registry
+    from .new_plugin import new_plugin
+
+    with stdout_for_data():
+        registry = load_registry()
+        paths = new_plugin(name, output, registry, package=package)
+    for path in paths:
+        click.echo(str(path))
+    if package:
+        click.echo(f"next: pip install -e {shlex.quote(str(output / name))} && samplerbench check {name}", err=True)
+    else:
+        click.echo(f"next: samplerbench check {name} --plugin {shlex.quote(str(paths[0]))}", err=True)
+
+
+@cli.command("check")
+@click.argument("specs", metavar="[SPEC]...", nargs=-1)
+@click.option("--all", "everything", is_flag=True, help="Every sampler, and each value of enumerated options.")
+@click.option("--quick", is_flag=True, help="Fewer and coarser measurements, under two seconds a sampler.")
+@plugin_options
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def check_(specs: tuple[str, ...], everything: bool, quick: bool, plugin: tuple[str, ...], as_json: bool) -> int:
+    """Hold samplers to their claims: order, model calls, noise, limits, and what must make no difference.
+
+    Without SPEC, the samplers of the plugins that are named. Prints a report card; the exit code is 1 where a claim
+    fails.
+    """
+    import torch
+
+    from ..samplers.registry import load_registry
+    from .conformance.check import check, variants
+
+    torch.set_num_threads(1)  # the models are tiny
+    with stdout_for_data():
+        registry = load_registry(plugin)
+        warn_of_plugins(registry)
+        theirs = [name for name, origin in registry.samplers.origins.items() if origin.plugin in plugin]
+        chosen = specs or (variants(registry) if everything else theirs)
+        if not chosen:
+            raise InputError("check: nothing to check; expected a SPEC such as ddim:eta=0.5, --plugin FILE or --all")
+        samplers = {spec: registry.sampler(spec) for spec in chosen}
+    cards = {}
+    for spec, sampler in samplers.items():
+        with stdout_for_data():
+            cards[spec] = check(sampler, quick=quick)
+        if not as_json:
+            print_card(spec, cards[spec], failures_only=len(samplers) > 1)
+    if as_json:
+        click.echo(json.dumps({"cards": {spec: [asdict(f) for f in card] for spec, card in cards.items()}}))
+    return 0 if all(finding.holds for card in cards.values() for finding in card) else 1
 
 
 @cli.command()
@@ -379,11 +445,27 @@ def print_table(content: pd.DataFrame, labels: Labels) -> None:
 
 
 def print_rows(rows: list[dict[str, str]]) -> None:
-    """Dicts with the same keys as aligned columns."""
+    """Dicts with the same keys as aligned columns; the keys are the heading."""
     lines = [list(rows[0]), *([printable(text) for text in row.values()] for row in rows)] if rows else []
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for line in lines:
         click.echo("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())
+
+
+def print_card(spec: str, card: list[Finding], *, failures_only: bool) -> None:
+    """A sampler's report card: what is claimed, what was measured, the verdict."""
+    rows = [
+        {
+            "check": f.name,
+            "claim": f.claim,
+            "measured": f.measured,
+            "verdict": "holds" if f.holds else "FAILS",
+        }
+        for f in card
+        if not (failures_only and f.holds)
+    ]
+    print_rows(rows)
+    click.echo(f"{spec}: {sum(f.holds for f in card)} of {len(card)} claims hold")
 
 
 def table_to_json(content: pd.DataFrame, about: dict[str, Any]) -> str:

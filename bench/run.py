@@ -170,14 +170,13 @@ def run(  # noqa: PLR0913  (the settings of a run, each by name)
     output: str | Path | None = None,
     fresh: bool = False,
     plugins: Sequence[str] = (),
-    no_plugins: bool = False,
 ) -> Result:
     """Compare samplers, as `samplerbench run` does; `.table` is a DataFrame with the columns of table.csv.
 
     `model` is a name or a Model; `samplers` are specs such as "ddim:eta=0.5". The run is stored in `output`, by
     default results/<model>-<8 hex of the plan> in the current folder, and resumed if it is there already; a Model
-    without a fingerprint is run anew each time. `plugins` are files or modules; with `no_plugins` those that are
-    installed are left out. Raises InputError, PluginError, ModelError or StoreError.
+    without a fingerprint is run anew each time. `plugins` are files or modules.
+    Raises InputError, PluginError, ModelError or StoreError.
     """
     config = Config(
         model=model if isinstance(model, str) else model.name, sampler=tuple(samplers),
@@ -185,7 +184,7 @@ def run(  # noqa: PLR0913  (the settings of a run, each by name)
         grid=grid, guidance=guidance, prompts=None if prompts is None else tuple(prompts), negative=negative,
         metric=tuple(metrics), device=device, dtype=dtype, keep_images=keep_images,
     )  # fmt: skip
-    registry = load_registry(plugins, no_plugins=no_plugins)
+    registry = load_registry(plugins)
     plan = plan_for(config, registry, model if isinstance(model, Model) else None)
     session = begin(plan, registry, Path(output) if output else default_output(plan), fresh=fresh)
     session.work(NoWatch())

@@ -33,6 +33,7 @@ class IPNDM(Sampler):
     order: Literal[1, 2, 3, 4] = 4
     """Predictions that a step uses; not the order of convergence."""
 
+    convergence_uneven = 1
     aliases = {"iPNDM": ""}
 
     @property

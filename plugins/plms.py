@@ -24,6 +24,7 @@ class PLMS(Sampler):
     """DDIM's step with (55 eps_0 - 59 eps_1 + 37 eps_2 - 9 eps_3) / 24 in place of eps_0, the newest."""
 
     convergence = 2
+    convergence_uneven = 1
     aliases = {"PLMS": "", "PNDM": ""}
 
     def nfe(self, steps: int) -> int:

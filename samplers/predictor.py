@@ -116,6 +116,11 @@ class NetworkPredictor:
 
     def __call__(self, x: Tensor, level: Level, rows: slice = ALL) -> Prediction:
         """One evaluation of all rows of x."""
+        if self.timesteps == "integer" and not level.t.is_integer():
+            raise InputError(
+                f"network: asked about timestep {level.t:g}, and it knows whole ones only; a sampler gets levels that "
+                "the network knows from run.grid and run.at"
+            )
         t_dtype = torch.int64 if self.timesteps == "integer" else x.dtype
         t = torch.full((self.batch_size,), level.t, dtype=t_dtype, device=x.device)
         inputs = x if self.dtype is None else x.to(self.dtype)

@@ -209,13 +209,13 @@ class Registry:
             self.remarks.append(Remark(origin, f"changed {', '.join(changed)} while it was loaded; that was put back"))
 
 
-def load_registry(plugins: Iterable[str] = (), *, no_plugins: bool = False) -> Registry:
+def load_registry(plugins: Iterable[str] = ()) -> Registry:
     """All entry points of the group "samplerbench", then the plugins named: a path of a .py file, or a module.
 
-    With `no_plugins`, or SAMPLERBENCH_NO_PLUGINS=1 in the environment, of the entry points the built-in one alone.
+    With SAMPLERBENCH_NO_PLUGINS=1 in the environment, of the entry points the built-in one alone.
     """
     registry = Registry()
-    built_in_only = no_plugins or no_plugins_in(os.environ)
+    built_in_only = no_plugins_in(os.environ)
     for entry in entries_in_order(registry):
         if built_in_only and entry.value != BUILT_IN:
             continue

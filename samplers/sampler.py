@@ -77,6 +77,14 @@ class Sampler(ABC):
     aliases: ClassVar[Mapping[str, str]] = {}
     """Other programs' names of this sampler -> the options that they stand for, e.g. {"Euler a": "eta=1"}."""
 
+    @property
+    def convergence_uneven(self) -> int | None:
+        """The order that is left where neighbouring steps differ by a fixed ratio.
+
+        Less than `convergence` for a multistep method with the coefficients of equal steps.
+        """
+        return self.convergence
+
     @abstractmethod
     def nfe(self, steps: int) -> int | None:
         """Predictor calls of a run of `steps` steps; None = adaptive, only counted."""

@@ -174,7 +174,8 @@ def test_a_plugin_comes_in_by_name(sb, plugin, monkeypatch, tmp_path, given):
     assert done.code == 0, done.err
 
 
-def test_a_plugin_file_leaves_no_litter_beside_it(plugin, tmp_path):
+def test_a_plugin_file_leaves_no_litter_beside_it(plugin, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
     load_registry([plugin(GOOD)])
     assert [p.name for p in tmp_path.iterdir()] == ["stranger.py"]
 
@@ -234,6 +235,11 @@ def test_another_interface_is_refused_naming_both(sb, plugin, stated):
     path = plugin(f"samplerbench_api = {stated}\n{GOOD}")
     version = samplerbench.API_VERSION
     sb("list", "--plugin", path).refused(3, f"written for interface {stated}", f"has interface {version}")
+
+
+def test_another_interface_is_named_before_what_else_is_new_in_it(sb, plugin):
+    path = plugin(f"samplerbench_api = 2\n{spoilt('samplerbench_samplers', 'samplerbench_schedules')}")
+    sb("list", "--plugin", path).refused(3, "written for interface 2")
 
 
 def test_the_interface_may_be_stated(plugin):
@@ -649,7 +655,8 @@ def test_the_key_of_a_cell_changes_with_the_sampler_s_file_and_with_nothing_else
     assert key_of("mine", [path, other]) == key
 
 
-def test_an_edit_of_the_same_length_in_the_same_moment_counts(plugin):
+def test_an_edit_of_the_same_length_in_the_same_moment_counts(plugin, monkeypatch):
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
     path = plugin(with_step("x = x * 1.25"))
     first = load_registry([path]).sampler("mine"), key_of("mine", [path])
     before = Path(path).stat()

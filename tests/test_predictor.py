@@ -80,7 +80,7 @@ def test_pure_noise_says_nothing_of_x0_to_an_eps_network(level):
 @pytest.mark.parametrize("level", LEVELS.values(), ids=LEVELS)
 @pytest.mark.parametrize("predicts", PREDICTS)
 def test_clipping_derives_eps_from_the_clipped_x0(predicts, level):
-    p = Clipped(lambda x, level: prediction(predicts, level), -0.5, 0.5)(state(level), level)
+    p = Clipped(lambda x, level, rows: prediction(predicts, level), -0.5, 0.5)(state(level), level)
     clipped = X0.clamp(-0.5, 0.5)
     assert not torch.equal(clipped, X0)
     tolerance = 1e-13 / min(level.alpha, level.sigma, 0.01) / min(level.sigma, 1)
@@ -98,7 +98,9 @@ def test_guidance_is_linear_and_the_same_in_every_parametrisation(guidance, leve
         eps = state(level) / level.sigma
         none = {"eps": eps, "x0": 0 * X0, "v": level.alpha * eps, "flow": eps}[predicts]
         negative = sb.Prediction(state(level), level, none, predicts)
-        guided = Guided(lambda x, level, p=positive: p, lambda x, level, p=negative: p, guidance)(state(level), level)
+        guided = Guided(lambda x, level, rows, p=positive: p, lambda x, level, rows, p=negative: p, guidance)(
+            state(level), level
+        )
         assert float((guided.x0 - guidance * X0).abs().max()) < 1e-11  # g = 0 gives 0
         assert close(guided.eps, (state(level) - level.alpha * guidance * X0) / level.sigma, 1e-11)
         if guidance == 1:
@@ -144,6 +146,17 @@ def test_the_network_is_told_the_training_timestep(timesteps, dtype):
     NetworkPredictor(network, "eps", timesteps, 2)(torch.ones(1, 1), sb.vp_linear().at_time(321))
     assert asked[0].tolist() == [321, 321]
     assert asked[0].dtype == dtype
+
+
+def test_a_network_of_whole_timesteps_is_not_asked_about_others():
+    with pytest.raises(sb.InputError, match=r"asked about timestep 320\.5, and it knows whole ones only"):
+        NetworkPredictor(lambda x, t: x, "eps", "integer", 2)(torch.ones(1, 1), sb.vp_linear().at_time(320.5))
+
+
+def test_rows_of_the_state_are_asked_with_their_condition():
+    condition = torch.arange(6.0, dtype=torch.float64).reshape(6, 1)
+    p = predictor(lambda x, t, c: x * c, condition=condition)(X0[:2], LEVELS["vp"], slice(3, 5))
+    assert torch.equal(p.answer, X0[:2] * condition[3:5])
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

@@ -1,0 +1,46 @@
+"""The report card: what a check finds, and how much it measures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from ...samplers.sampler import Sampler
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the report card."""
+
+    name: str
+    """What was looked at."""
+    claim: str
+    """What should be."""
+    measured: str
+    """What was."""
+    holds: bool
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much is measured."""
+
+    order_steps: int
+    """Steps of the coarsest run that shows a global order."""
+    limit_steps: int
+    """Steps of the run that shows the limit."""
+    limit_error: float
+    """What may then be left to the exact solution."""
+    counts: Sequence[int]
+    """Step counts that are tried for finiteness and NFE."""
+    moment_steps: int
+    """Steps of the run that shows mean and variance."""
+    moment_error: float
+    """What may then be left to those of the data, relative to them."""
+
+
+QUICK = Effort(80, 320, 3e-4, (1, 2, 3, 4, 5, 7, 10, 20, 60), 200, 0.015)
+FULL = Effort(160, 4096, 1e-6, range(1, 61), 1000, 0.015)
+
+Check = Callable[[Sampler, Effort], Iterator[Finding]]
+"""One thing that is looked at, under as many claims as it has."""

@@ -1,0 +1,62 @@
+"""`samplerbench check`: a sampler held to its claims, on models whose answer is known."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Literal, get_args, get_origin, get_type_hints
+
+from ...samplers.registry import Registry, default_registry
+from ...samplers.sampler import Sampler
+from . import equivalence, order, randomness, runs
+from .card import FULL, QUICK, Check, Finding
+
+CHECKS: tuple[Check, ...] = (
+    order.order_of_convergence,
+    order.order_from_the_start,
+    order.local_order,
+    order.limit,
+    runs.steps_and_calls,
+    runs.one_step,
+    runs.clean_end,
+    runs.start_without_signal,
+    runs.whole_timesteps,
+    randomness.draws,
+    randomness.last_step,
+    randomness.mean_and_variance,
+    equivalence.predictions,
+    equivalence.scales,
+    equivalence.batches,
+    equivalence.reuse,
+    equivalence.precision,
+    equivalence.options,
+)
+
+
+def check(sampler: Sampler | str, *, quick: bool = False, registry: Registry | None = None) -> list[Finding]:
+    """The report card of a sampler, given as an object or as a spec string.
+
+    A check that the sampler breaks is a finding that does not hold, with the error in the place of the measurement.
+    Nothing is drawn at random: the same sampler always has the same card.
+    """
+    if isinstance(sampler, str):
+        sampler = (registry or default_registry()).sampler(sampler)
+    findings: list[Finding] = []
+    for measure in CHECKS:
+        try:
+            findings += measure(sampler, QUICK if quick else FULL)
+        except (Exception, SystemExit) as error:  # a stranger's sampler may do anything
+            name = measure.__name__.replace("_", " ")
+            findings.append(Finding(name, "can be measured", f"{type(error).__name__}: {error}", False))
+    return findings
+
+
+def variants(registry: Registry) -> list[str]:
+    """Spec strings of every registered sampler: as it is, and with each other value of enumerated options."""
+    specs = []
+    for name, cls in registry.samplers.things.items():
+        hints = get_type_hints(cls)
+        specs.append(name)
+        for f in dataclasses.fields(cls):
+            if get_origin(hints[f.name]) is Literal:
+                specs += [f"{name}:{f.name}={value}" for value in get_args(hints[f.name]) if value != f.default]
+    return specs

@@ -1,0 +1,170 @@
+"""The order with which a deterministic sampler converges: global, from its own start, local; and the limit."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from ...samplers.exact import GaussianMixture, quantile_path
+from ...samplers.level import Level
+from ...samplers.predictor import ALL, Prediction
+from ...samplers.sampler import Run, Sampler, integrate
+from ...samplers.schedule import Schedule, edm, vp_linear
+from .card import Effort, Finding
+
+LINE = GaussianMixture(((-1.0,), (0.3,), (1.4,)), (0.2, 0.1, 0.3), (0.3, 0.4, 0.3))
+"""Data of one dimension, where the exact path is known."""
+QUANTILES = (0.1, 0.3, 0.5, 0.7, 0.9)
+WARM_UP = 6
+"""Steps of exact past: the corrected states of a predictor-corrector need more than its predictions."""
+PATTERNS = tuple(pattern * 2 for pattern in ((1, 3, 1, 3), (3, 1, 3, 1), (1, 1, 1, 3), (3, 3, 3, 1)))
+"""Lengths of neighbouring steps, the last one measured."""
+HIGH = 3
+"""From this order on a slope is reached on finer steps than rounding allows, so the tolerances are wider."""
+DOUBLINGS, ROUNDING = 4, 1e-11
+"""How far a grid is refined to find a slope: so often, or to this error."""
+VP_LINEAR, VARIANCE_EXPLODING = vp_linear(), edm()
+
+
+def _karras_level(u: float) -> Level:
+    """sigma from 7 to 0.05 as u goes from 0 to 1; smooth, unequal in lambda."""
+    root = 7 ** (1 / 7) + u * (0.05 ** (1 / 7) - 7 ** (1 / 7))
+    return VARIANCE_EXPLODING.at_time(root**7)
+
+
+SMOOTH: tuple[tuple[str, Schedule, Callable[[float], Level]], ...] = (
+    ("VP, even in lambda", VP_LINEAR, lambda u: VP_LINEAR.at_lambda(-2 + 5 * u)),
+    ("EDM, Karras' levels", VARIANCE_EXPLODING, _karras_level),
+)
+
+
+def order_of_convergence(sampler: Sampler, effort: Effort) -> Iterator[Finding]:
+    """The slope of the error over the step size, to a level that still has noise, from an exact past.
+
+    To the clean end the last, first-order jump would hide it.
+    """
+    order = sampler.convergence
+    if order is None:
+        return
+    tolerance = 0.15 if order < HIGH else 0.3
+    for name, schedule, at in SMOOTH:
+
+        def error(steps: int, schedule: Schedule = schedule, at: Callable[[float], Level] = at) -> float:
+            levels = [at(i / steps) for i in range(-WARM_UP, steps + 1)]
+            return _error_after_exact_past(sampler, levels, WARM_UP, schedule)
+
+        slope = _slope(error, effort.order_steps, order, tolerance)
+        yield Finding(f"order, {name}", f"{order} ± {tolerance}", f"{slope:.2f}", abs(slope - order) <= tolerance)
+
+
+def order_from_the_start(sampler: Sampler, effort: Effort) -> Iterator[Finding]:
+    """The same from the sampler's own start: up to order 2 a first-order start costs no order, above it may."""
+    order = sampler.convergence
+    if order is None:
+        return
+    _, schedule, at = SMOOTH[0]
+
+    def error(steps: int) -> float:
+        return _error(_run_over(sampler, [at(i / steps) for i in range(steps + 1)], schedule), at(1.0))
+
+    kept = min(order, 2)
+    slope = _slope(error, effort.order_steps, kept, 0.15)
+    yield Finding("order from its own start", f"at least {kept - 0.15}", f"{slope:.2f}", slope >= kept - 0.15)
+
+
+def local_order(sampler: Sampler, effort: Effort) -> Iterator[Finding]:
+    """One step after an exact past, neighbouring steps in ratio 3 or 1/3: the error falls with order + 1.
+
+    This sees the coefficients of a multistep method, which a global order on an even grid cannot.
+    """
+    order = sampler.convergence_uneven
+    if sampler.convergence is None or order is None:
+        return
+    tolerance = 0.2 if order <= HIGH else 0.55
+    slopes = []
+    for pattern in PATTERNS:
+
+        def error(per_unit: int, pattern: tuple[int, ...] = pattern) -> float:
+            # The last step starts at lambda = 0.2.
+            lambdas = [0.2 - sum(pattern[i:-1]) / per_unit for i in range(len(pattern))]
+            levels = [VARIANCE_EXPLODING.at_lambda(lambda_) for lambda_ in [*lambdas, 0.2 + pattern[-1] / per_unit]]
+            return _error_after_exact_past(sampler, levels, len(pattern) - 1, VARIANCE_EXPLODING)
+
+        slopes.append(_slope(error, 50, order + 1, tolerance))
+    measured = " ".join(f"{slope:.2f}" for slope in slopes)
+    holds = all(abs(slope - order - 1) <= tolerance for slope in slopes)
+    yield Finding("local order, uneven steps", f"{order + 1} ± {tolerance}", measured, holds)
+
+
+def limit(sampler: Sampler, effort: Effort) -> Iterator[Finding]:
+    """With ever more steps the exact solution; the error of first order is extrapolated away."""
+    order = sampler.convergence
+    if order is None:
+        return
+    _, schedule, at = SMOOTH[0]
+    coarse, fine = (
+        _run_over(sampler, [at(i / n) for i in range(n + 1)], schedule)
+        for n in (effort.limit_steps // 2, effort.limit_steps)
+    )
+    error = _error(2 * fine - coarse if order == 1 else fine, at(1.0))
+    yield Finding(
+        f"limit, {effort.limit_steps} steps", f"exact within {effort.limit_error:g}", f"{error:.1e}",
+        error <= effort.limit_error,
+    )  # fmt: skip
+
+
+def _slope(error: Callable[[int], float], steps: int, order: int, tolerance: float) -> float:
+    """The slope of the error from `steps` to twice as many; on finer grids where it is not yet that of the order.
+
+    Terms of neighbouring orders may cancel on a coarse grid. It ends where rounding would be seen.
+    """
+    coarse = error(steps)
+    for doublings in itertools.count(1):
+        fine = error(steps * 2**doublings)
+        slope = math.log2(coarse / fine) if coarse and fine else math.nan
+        if abs(slope - order) <= tolerance or doublings == DOUBLINGS or not fine > ROUNDING:
+            return slope
+        coarse = fine
+    raise AssertionError
+
+
+def _error_after_exact_past(sampler: Sampler, levels: Sequence[Level], warm_up: int, schedule: Schedule) -> float:
+    """From the exact state at levels[warm_up] to the last level; the steps before start from exact states.
+
+    So a multistep method has the past that its order supposes, and a one-step method is not affected.
+    """
+    run, past = _noisy_run(levels, schedule), None
+    x = quantile_path(LINE, QUANTILES, levels[0])
+    for i, (a, b) in enumerate(itertools.pairwise(levels)):
+        run.enter(i)
+        if i <= warm_up:
+            x = quantile_path(LINE, QUANTILES, a)
+        x, past = sampler.step(run, x, a, b, past)
+    return _error(x, levels[-1])
+
+
+def _run_over(sampler: Sampler, levels: Sequence[Level], schedule: Schedule) -> Tensor:
+    """The sampler's own run over noisy levels, from the exact state at the first."""
+    return integrate(sampler, _noisy_run(levels, schedule), quantile_path(LINE, QUANTILES, levels[0]))
+
+
+def _error(x: Tensor, level: Level) -> float:
+    """Root mean square over the quantiles."""
+    return float((x - quantile_path(LINE, QUANTILES, level)).square().mean().sqrt())
+
+
+def _noisy_run(levels: Sequence[Level], schedule: Schedule) -> Run:
+    """A run over noisy levels alone, with the exact eps of LINE, that refuses to draw noise."""
+
+    def predict(x: Tensor, level: Level, rows: slice = ALL) -> Prediction:
+        alpha, sigma = (torch.full((len(x), 1), part, dtype=x.dtype) for part in (level.alpha, level.sigma))
+        return Prediction(x, level, (x - level.alpha * LINE.x0(x, alpha, sigma)) / level.sigma, "eps")
+
+    def no_noise(*where: object) -> Tensor:
+        raise ValueError("noise was drawn, though the sampler claims an order of convergence")
+
+    return Run(tuple(levels), predict, no_noise, schedule)

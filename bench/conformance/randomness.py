@@ -1,0 +1,104 @@
+"""Noise: where it is drawn, that the last step has none, and that it has the right size."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...samplers.exact import exact_model, gaussian
+from ...samplers.level import Level
+from ...samplers.sample import sample
+from ...samplers.sampler import Sampler
+from .card import Effort, Finding
+from .models import PLANE, SCHEDULES, UNEVEN, Stream, apart, intervals, noise_to_start_from
+
+MEAN, DEVIATION = 0.4, 0.55
+"""Of the Gaussian data."""
+
+
+def draws(sampler: Sampler, effort: Effort) -> Iterator[Finding]:
+    """Noise comes from the run, in the grid's order, never in the last interval; never without need."""
+    schedule, x = SCHEDULES["VP"], noise_to_start_from()
+    noise, before = Stream(x), _global_state()
+    sample(exact_model(PLANE, schedule), sampler, grid=UNEVEN, x_init=x, noise=noise)
+    places = intervals(UNEVEN, schedule)
+    asked = [places.index(pair) if pair in places else -1 for pair in noise.intervals]
+    measured = f"{len(asked)} draws" if asked else "none"
+    if sampler.convergence is not None:
+        yield Finding("noise", "none", measured, not asked)
+    else:
+        right = bool(asked) and asked == sorted(asked) and asked[0] >= 0 and asked[-1] < len(places) - 1
+        yield Finding("noise", "in order, none in the last step", measured if right else f"intervals {asked}", right)
+    untouched = _global_state() == before
+    yield Finding("global random state", "untouched", "untouched" if untouched else "changed", untouched)
+
+
+def _global_state() -> tuple[object, ...]:
+    torch_state, (name, keys, *rest) = torch.get_rng_state(), np.random.get_state(legacy=True)
+    return tuple(torch_state.tolist()), name, tuple(keys), tuple(rest), random.getstate()
+
+
+def last_step(sampler: Sampler, effort: Effort) -> Iterator[Finding]:
+    """From one state before the last step two seeds give one result; before that they part, or never do."""
+    model, x = exact_model(PLANE, SCHEDULES["VP"]), noise_to_start_from()
+
+    def difference(grid: tuple[float, ...]) -> float:
+        return apart(*(sample(model, sampler, grid=grid, x_init=x, seed=seed).x for seed in (1, 2)))
+
+    at_the_end, before = difference((30.0,)), difference(UNEVEN)
+    yield Finding("last step, two seeds", "equal", f"apart by {at_the_end:.1e}", at_the_end == 0)
+    if sampler.convergence is None:
+        yield Finding("whole run, two seeds", "apart", f"apart by {before:.1e}", 1e-3 < before < float("inf"))  # noqa: PLR2004
+    else:
+        yield Finding("whole run, two seeds", "equal", f"apart by {before:.1e}", before == 0)
+
+
+def mean_and_variance(sampler: Sampler, effort: Effort) -> Iterator[Finding]:
+    """On Gaussian data a step is linear in the state and the noise, so both follow exactly from its response.
+
+    With more steps they tend to those of the data; the error of first order is extrapolated away.
+    """
+    if sampler.convergence is not None:
+        return
+    coarse, fine = (_moments(sampler, steps) for steps in (effort.moment_steps // 2, effort.moment_steps))
+    for name, true, half, whole in zip(("mean", "variance"), (MEAN, DEVIATION**2), coarse, fine, strict=True):
+        extrapolated = 2 * whole - half
+        yield Finding(
+            f"{name} of Gaussian data", f"{true:.4g} within {effort.moment_error:.1%}", f"{extrapolated:.4f}",
+            abs(extrapolated - true) <= effort.moment_error * true,
+        )  # fmt: skip
+
+
+def _moments(sampler: Sampler, steps: int) -> tuple[float, float]:
+    """Mean and variance of the result for a start with the exact mean and variance, from the linear response."""
+    schedule = SCHEDULES["VP"]
+    model = exact_model(gaussian((MEAN,), DEVIATION**2), schedule, "v")
+    count = Pulses(0)
+    sample(model, sampler, steps=steps, grid="karras", x_init=count.rows, noise=count)
+    pulses = Pulses(count.drawn)
+    x = sample(model, sampler, steps=steps, grid="karras", x_init=pulses.rows, noise=pulses).x[:, 0]
+    offset, slope, response = float(x[0]), float(x[1] - x[0]), x[2:] - x[0]
+    first = schedule.first
+    variance = first.alpha**2 * DEVIATION**2 + first.sigma**2
+    return offset + slope * first.alpha * MEAN, slope**2 * variance + float(response.square().sum())
+
+
+class Pulses:
+    """Noise that shows a linear run's response: row 2 + k gets one unit at draw number k, other rows nothing."""
+
+    def __init__(self, draws: int) -> None:
+        self.rows = torch.zeros(2 + draws, 1, dtype=torch.float64)
+        """The states to start from: 0, then 1, then 0 for each draw."""
+        self.rows[1] = 1
+        self.drawn = 0
+
+    def __call__(self, a: Level, b: Level) -> Tensor:
+        """The next pulse, (n, 1)."""
+        z = torch.zeros_like(self.rows)
+        z[2 + self.drawn : 3 + self.drawn] = 1
+        self.drawn += 1
+        return z

@@ -1,0 +1,117 @@
+"""Whole runs: any number of steps, the calls they take, their first and their last interval."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from ...samplers.exact import exact_model, point
+from ...samplers.model import wrap_network
+from ...samplers.predictor import Predicts
+from ...samplers.registry import default_registry
+from ...samplers.sample import sample
+from ...samplers.sampler import Sampler
+from ...samplers.schedule import vp_linear
+from ..listing import nfe_rule
+from .card import Effort, Finding
+from .models import EQUAL, NO_SIGNAL, PLANE, SCHEDULES, Stream, apart, drawn, noise_to_start_from
+
+BOUND = 100.0
+"""A high order may overshoot on a few steps; beyond this it has lost the state."""
+FORMS_WITHOUT_SIGNAL: tuple[Predicts, ...] = ("x0", "v", "flow")
+"""What a network can predict where alpha = 0."""
+
+
+def steps_and_calls(sampler: Sampler, effort: Effort) -> Iterator[Finding]:
+    """Every number of steps is finite and asks the model as often as declared; a budget of calls is kept."""
+    calls = 0
+
+    def network(x: Tensor, t: Tensor) -> Tensor:
+        nonlocal calls
+        calls += 1
+        return 0.9 * x.tanh()
+
+    model = wrap_network(network, vp_linear(80, 1e-3, 0.2), (2,))
+    infinite, other = [], []
+    for steps in effort.counts:
+        calls = 0
+        x = sample(model, sampler, steps=steps, n=1).x
+        if not bool(x.isfinite().all()):
+            infinite.append(str(steps))
+        if sampler.nfe(steps) not in (calls, None) or not calls:
+            other.append(f"{calls} for {sampler.nfe(steps)} at {steps} steps")
+    tried = f"steps {effort.counts[0]} to {effort.counts[-1]}"
+    yield Finding(tried, "finite", f"not at {', '.join(infinite)}" if infinite else "finite", not infinite)
+    yield Finding("model calls", nfe_rule(sampler), "; ".join(other[:3]) or "as declared", not other)
+    if sampler.nfe(1) is None:
+        return
+    over = [nfe for nfe in range(sampler.nfe(1) or 1, 40) if _calls_for(sampler, nfe) > nfe]
+    yield Finding("budget of calls", "never exceeded", f"exceeded at {over[:3]}" if over else "kept", not over)
+
+
+def _calls_for(sampler: Sampler, nfe: int) -> int:
+    planned, steps = sampler.plan(nfe)
+    return planned.nfe(steps) or 0
+
+
+def one_step(sampler: Sampler, effort: Effort) -> Iterator[Finding]:
+    """One step from the first level is the model's own guess of x0: the first-order x0 form."""
+    errors = []
+    for schedule in SCHEDULES.values():
+        first = schedule.first
+        x = noise_to_start_from() * schedule.prior_scale(first)
+        alpha, sigma = (torch.full((len(x), 1), part, dtype=x.dtype) for part in (first.alpha, first.sigma))
+        errors.append(apart(drawn(sampler, schedule, steps=1, predicts="x0", x=x), PLANE.x0(x, alpha, sigma)))
+    yield Finding("one step", "the predicted x0", f"off by {max(errors):.1e}", max(errors) <= EQUAL)
+
+
+def clean_end(sampler: Sampler, effort: Effort) -> Iterator[Finding]:
+    """Data in one point are reached exactly, whatever came before: no noise is left and none is added."""
+    data = point((0.7, -0.4))
+    expected = torch.tensor(data.means, dtype=torch.float64).expand(4, 2)
+    error = max(
+        apart(drawn(sampler, schedule, steps=steps, data=data, predicts="x0"), expected)
+        for schedule in SCHEDULES.values()
+        for steps in (1, 2, 7)
+    )
+    yield Finding("clean end", "point data reached", f"off by {error:.1e}", error <= EQUAL)
+
+
+def start_without_signal(sampler: Sampler, effort: Effort) -> Iterator[Finding]:
+    """From alpha = 0 (flow at t = 1, zero terminal SNR), where lambda is infinite: finite, the first step first order.
+
+    There the best guess of x0 is the data's mean, so the first-order x0 form goes to alpha mean + sigma x.
+    """
+    x = noise_to_start_from()
+    weights = torch.tensor(PLANE.weights, dtype=torch.float64)
+    mean = (weights[:, None] * torch.tensor(PLANE.means, dtype=torch.float64)).sum(0)
+    largest, error = 0.0, 0.0
+    for schedule, predicts in itertools.product((SCHEDULES["flow"], NO_SIGNAL), FORMS_WITHOUT_SIGNAL):
+        model = exact_model(PLANE, schedule, predicts)
+        for steps in (2, 3, 12):
+            got = sample(model, sampler, steps=steps, x_init=x, noise=Stream(x), trajectory=True)
+            largest = max(largest, float(got.x.abs().nan_to_num(math.inf).max()))
+            b = default_registry().levels(None, schedule, steps, integer=False)[1]
+            if got.trajectory and sampler.convergence is not None:
+                error = max(error, apart(got.trajectory[1], b.alpha * mean + b.sigma * x))
+    yield Finding("start at alpha = 0", f"below {BOUND:g}", f"{largest:.1f}", largest < BOUND)
+    if sampler.convergence is not None:
+        yield Finding("first step from alpha = 0", "first order in x0", f"off by {error:.1e}", error <= EQUAL)
+
+
+def whole_timesteps(sampler: Sampler, effort: Effort) -> Iterator[Finding]:
+    """A network that knows whole timesteps only is asked about no others, up to a step for each of them."""
+    table = vp_linear(40, 1e-3, 0.3)
+    exact = exact_model(PLANE, table).network(torch.device("cpu"), torch.float64)
+    largest = 0.0
+
+    model = wrap_network(lambda x, t: exact(x, t.to(x.dtype)), table, (2,), timesteps="integer")
+    x = noise_to_start_from()
+    for steps in (1, 2, 5, 13, 40):
+        got = sample(model, sampler, steps=steps, x_init=x, noise=Stream(x)).x
+        largest = max(largest, float(got.abs().nan_to_num(math.inf).max()))
+    yield Finding("whole timesteps only", f"below {BOUND:g}", f"{largest:.1f}", largest < BOUND)

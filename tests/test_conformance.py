@@ -1,0 +1,361 @@
+"""The conformance kit: every registered sampler passes it, and each planted fault is found by the check it is for."""
+
+import dataclasses
+import json
+import math
+
+import pytest
+import torch
+
+import samplerbench as sb
+from samplerbench.bench import cli
+from samplerbench.bench.conformance.check import check, variants
+from samplerbench.samplers.exact import gaussian, gaussian_flow, quantile_path
+from samplerbench.samplers.registry import default_registry
+
+OTHER_OPTIONS = [
+    "ddim:eta=0.5", "ddim:eta=1", "ddpm:variance=large", "euler-a:eta=0", "euler-a:eta=1.3", "dpm2-a:eta=0",
+    "edm:churn=5", "restart:k=0", "restart:steps=6", "dpm-solver++-sde:eta=0", "dpm-solver++-sde:order=3,eta=0.5",
+    "dpm-solver++-single:eta=1", "unipc:corrector=false", "unipc:order=3,corrector=false", "sa-solver:tau=0",
+    "sa-solver:predictor=3,corrector=3,tau=0", "er-sde:order=1,phi=ode", "er-sde:order=2,phi=ode",
+]  # fmt: skip
+"""Beside the defaults and each value of enumerated options: what changes a sampler's claims."""
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """The models are tiny: a second thread would only wait."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("spec", [*variants(default_registry()), *OTHER_OPTIONS])
+def test_every_sampler_keeps_its_claims(spec):
+    findings = check(spec, quick=True)
+    assert [finding for finding in findings if not finding.holds] == []
+    assert len(findings) >= 20
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("spec", [*variants(default_registry()), *OTHER_OPTIONS])
+def test_every_sampler_keeps_its_claims_when_measured_in_full(spec):
+    assert [finding for finding in check(spec) if not finding.holds] == []
+
+
+# ---- What the kit measures against ----
+
+
+def test_the_quantiles_of_a_gaussian_follow_its_closed_form():
+    data, a, b = gaussian((0.4,), 0.3), sb.vp_linear().at_time(800), sb.vp_linear().at_time(50)
+    probabilities = (0.1, 0.5, 0.9)
+    expected = gaussian_flow(0.4, 0.3, quantile_path(data, probabilities, a), a, b)
+    assert float(expected.abs().max()) > 0.5
+    assert torch.allclose(quantile_path(data, probabilities, b), expected, rtol=0, atol=1e-12)
+
+
+def test_quantiles_need_data_of_one_dimension():
+    with pytest.raises(ValueError, match="2 dimensions"):
+        quantile_path(gaussian((0.4, 0.4), 0.3), (0.5,), sb.edm().at_time(1))
+
+
+# ---- Planted faults ----
+
+
+@dataclasses.dataclass(frozen=True)
+class Euler(sb.Sampler):
+    """A right sampler, of which each fault is a variation."""
+
+    convergence = 1
+
+    def nfe(self, steps):
+        return steps
+
+    def step(self, run, x, a, b, past):
+        return run.predict(x, a).combine(b.alpha, b.sigma), past
+
+
+@dataclasses.dataclass(frozen=True)
+class Ancestral(Euler):
+    convergence = None
+
+    def step(self, run, x, a, b, past):
+        std = self.deviation(a, b)
+        x = run.predict(x, a).combine(b.alpha, math.sqrt(max(b.sigma**2 - std**2, 0)))
+        return x + std * run.noise(a, b) if std else x, None
+
+    def deviation(self, a, b):
+        return b.sigma * math.sqrt(1 - (b.sigma_ve / a.sigma_ve) ** 2)
+
+
+FAULTS = {}
+
+
+def fault(*names, base=Euler):
+    """Register a faulty sampler under the names of the findings that must fail."""
+
+    def add(step_or_class):
+        if isinstance(step_or_class, type):
+            cls = step_or_class
+        else:
+            cls = dataclasses.dataclass(frozen=True)(type(step_or_class.__name__, (base,), {"step": step_or_class}))
+        FAULTS[cls.__name__] = (cls, names)
+        return cls
+
+    return add
+
+
+@fault("order, VP, even in lambda", "order, EDM, Karras' levels", "local order, uneven steps")
+class ClaimsTwo(Euler):
+    convergence = 2
+
+
+@fault("order, VP, even in lambda", "limit, 320 steps")
+def wrong_sign(self, run, x, a, b, past):
+    return run.predict(x, a).combine(b.alpha, -b.sigma), None
+
+
+@fault("order, VP, even in lambda", "clean end")
+def no_op(self, run, x, a, b, past):
+    run.predict(x, a)
+    return x, None
+
+
+@fault("clean end", "one step")
+def last_step_left_out(self, run, x, a, b, past):
+    prediction = run.predict(x, a)
+    return x if b.is_clean else prediction.combine(b.alpha, b.sigma), None
+
+
+@fault("local order, uneven steps")
+def coefficients_of_equal_steps(self, run, x, a, b, past):
+    prediction = run.predict(x, a)
+    x, m0, h = prediction.combine(b.alpha, b.sigma), prediction.x0, b.lambda_ - a.lambda_
+    if math.isinf(h) or past is None:
+        return x, m0 if math.isfinite(a.lambda_) else None
+    return x - 0.5 * b.alpha * math.expm1(-h) * (m0 - past), m0
+
+
+FAULTS["coefficients_of_equal_steps"][0].convergence = 2
+
+
+@fault("model calls")
+def asks_twice(self, run, x, a, b, past):
+    run.predict(x, a)
+    return Euler.step(self, run, x, a, b, past)
+
+
+@fault("model calls")
+class DeclaresOneMore(Euler):
+    def nfe(self, steps):
+        return steps + 1
+
+
+@fault("budget of calls")
+class OverBudget(Euler):
+    def plan(self, nfe):
+        return self, nfe + 1
+
+
+@fault("steps and calls")
+def no_third_step(self, run, x, a, b, past):
+    return Euler.step(self, run, x * math.nan if run.i == 2 else x, a, b, past)
+
+
+@fault("start without signal")
+def divides_by_alpha(self, run, x, a, b, past):
+    return run.predict(x, a).combine(b.alpha, b.sigma) * (a.alpha / a.alpha if a.alpha else math.inf), None
+
+
+@fault("first step from alpha = 0")
+def first_step_too_short(self, run, x, a, b, past):
+    return Euler.step(self, run, x, a, b, past)[0] * (1 if a.alpha else 0.9), None
+
+
+@fault("whole timesteps")
+def asks_in_between(self, run, x, a, b, past):
+    return run.predict(x, a if b.is_clean else run.schedule.at_time(a.t - 0.5)).combine(b.alpha, b.sigma), None
+
+
+@fault("last step, two seeds", "clean end", base=Ancestral)
+def noise_at_the_end(self, run, x, a, b, past):
+    return Ancestral.step(self, run, x, a, b, past)[0] + (0.1 * run.noise(a, b) if b.is_clean else 0), None
+
+
+@fault("noise", "whole run, two seeds")
+def noise_though_it_claims_an_order(self, run, x, a, b, past):
+    x, _ = Euler.step(self, run, x, a, b, past)
+    return x if b.is_clean else x + 0.1 * b.sigma * run.noise(a, b), None
+
+
+@fault("noise", "whole run, two seeds")
+class ClaimsToBeStochastic(Euler):
+    convergence = None
+
+
+@fault("noise", base=Ancestral)
+def noise_without_need(self, run, x, a, b, past):
+    run.noise(a, b)
+    return Ancestral.step(self, run, x, a, b, past)
+
+
+@fault("variance of Gaussian data")
+class TooMuchNoise(Ancestral):
+    def step(self, run, x, a, b, past):
+        x, _ = super().step(run, x, a, b, past)
+        return x + 0.3 * self.deviation(a, b) * run.noise(a, b) if not b.is_clean else x, None
+
+
+@fault("mean of Gaussian data", "clean end")
+class Shifted(Ancestral):
+    def step(self, run, x, a, b, past):
+        return super().step(run, x, a, b, past)[0] + 0.05 * b.is_clean, None
+
+
+@fault("global random state", "noise")
+def global_noise(self, run, x, a, b, past):
+    x, _ = Euler.step(self, run, x, a, b, past)
+    return x if b.is_clean else x + 0.1 * b.sigma * torch.randn_like(x), None
+
+
+FAULTS["global_noise"][0].convergence = None
+
+
+@fault("eps = x0 = v = flow")
+def reads_the_answer(self, run, x, a, b, past):
+    prediction = run.predict(x, a)
+    return prediction.x0 * b.alpha + b.sigma * prediction.answer, None
+
+
+@fault("VP = EDM = flow")
+def only_for_vp(self, run, x, a, b, past):
+    prediction = run.predict(x, a)
+    return prediction.combine(b.alpha, math.sqrt(abs(1 - b.alpha**2))), None
+
+
+@fault("n = 1 to 66")
+def normalises_over_the_batch(self, run, x, a, b, past):
+    x, _ = Euler.step(self, run, x, a, b, past)
+    return x + 1e-3 * b.sigma * x.mean(), None
+
+
+@fault("used again")
+class Remembers(Euler):
+    calls = []
+
+    def step(self, run, x, a, b, past):
+        self.calls.append(a)
+        return super().step(run, x * (1 + 1e-6 * len(self.calls)), a, b, past)
+
+
+@fault("float32 on cpu")
+def half_precision(self, run, x, a, b, past):
+    x, _ = Euler.step(self, run, x, a, b, past)
+    return x.bfloat16().to(x.dtype) if x.dtype == torch.float32 else x, None
+
+
+@fault("options, written and read")
+@dataclasses.dataclass(frozen=True)
+class ChangesItsOption(Euler):
+    scale: float = 1.0
+
+    def __post_init__(self):
+        object.__setattr__(self, "scale", 2 * self.scale)
+
+
+@fault("clean end", "one step", "model calls", "noise")
+def raises(self, run, x, a, b, past):
+    raise RuntimeError("out of cheese")
+
+
+@pytest.mark.parametrize("sampler", [Euler(), Ancestral()], ids=["euler", "ancestral"])
+def test_what_the_faults_vary_is_right(sampler):
+    assert [finding for finding in check(sampler, quick=True) if not finding.holds] == []
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_planted_fault_is_found(name):
+    cls, expected = FAULTS[name]
+    findings = check(cls(), quick=True)
+    failing = {finding.name for finding in findings if not finding.holds}
+    if name == "raises":
+        assert len(failing) >= 15
+        assert all("out of cheese" in finding.measured for finding in findings if finding.claim == "can be measured")
+    else:
+        assert set(expected) <= failing
+
+
+def test_the_same_sampler_always_has_the_same_card():
+    assert check("euler-a", quick=True) == check("euler-a", quick=True)
+
+
+# ---- At the command line ----
+
+PLUGIN = """
+from dataclasses import dataclass
+from samplerbench import Sampler, hookimpl
+
+@dataclass(frozen=True)
+class Mine(Sampler):
+    convergence = ORDER
+    def nfe(self, steps):
+        return steps
+    def step(self, run, x, a, b, past):
+        print("stepping")
+        return run.predict(x, a).combine(b.alpha, b.sigma), None
+
+@hookimpl
+def samplerbench_samplers():
+    return {"mine": Mine}
+"""
+
+
+@pytest.fixture
+def checked(monkeypatch, capsys):
+    """Run `samplerbench check` in this process; returns (exit code, stdout, stderr)."""
+
+    def invoke(*arguments):
+        monkeypatch.setattr("sys.argv", ["samplerbench", "check", "--quick", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stopped:
+            cli.main()
+        return stopped.value.code, *capsys.readouterr()
+
+    return invoke
+
+
+def test_the_report_card_says_claim_measurement_and_verdict(checked):
+    code, out, _ = checked("ddim")
+    assert code == 0
+    assert out.splitlines()[0].split() == ["check", "claim", "measured", "verdict"]
+    assert out.splitlines()[-1] == "ddim: 24 of 24 claims hold"
+    assert "FAILS" not in out
+
+
+@pytest.mark.parametrize(("order", "code"), [(1, 0), (2, 1)])
+def test_a_plugin_is_checked_and_a_claim_that_fails_is_exit_code_1(checked, tmp_path, order, code):
+    path = tmp_path / "mine.py"
+    path.write_text(PLUGIN.replace("ORDER", str(order)))
+    got, out, err = checked("--plugin", path)
+    assert got == code
+    assert ("FAILS" in out) == bool(code)
+    assert "mine: " in out
+    assert "stepping" not in out
+    assert "stepping" in err
+
+
+def test_several_cards_show_what_fails_and_json_shows_all(checked):
+    code, out, _ = checked("ddim", "ddim:eta=0.5")
+    assert code == 0
+    assert out.splitlines() == ["ddim: 24 of 24 claims hold", "ddim:eta=0.5: 20 of 20 claims hold"]
+    _, out, _ = checked("ddim", "--json")
+    assert json.loads(out)["cards"]["ddim"] == [dataclasses.asdict(finding) for finding in check("ddim", quick=True)]
+
+
+@pytest.mark.parametrize(("arguments", "words"), [((), "--all"), (("dimd",), "did you mean 'ddim'")])
+def test_nothing_to_check_is_said_in_one_line(checked, arguments, words):
+    code, out, err = checked(*arguments)
+    assert code == 2
+    assert not out
+    assert words in err
+    assert err.count("\n") == 1
