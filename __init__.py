@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from .samplers.plugin import API_VERSION as API_VERSION
     from .samplers.plugin import hookimpl as hookimpl
     from .samplers.predictor import Prediction as Prediction
+    from .samplers.predictor import dynamic_threshold as dynamic_threshold
     from .samplers.sample import Samples as Samples
     from .samplers.sample import list_samplers as list_samplers
     from .samplers.sample import load_model as load_model
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from .samplers.schedule import Schedule as Schedule
     from .samplers.schedule import edm as edm
     from .samplers.schedule import flow as flow
+    from .samplers.schedule import rescale_zero_terminal_snr as rescale_zero_terminal_snr
     from .samplers.schedule import vp_cosine as vp_cosine
     from .samplers.schedule import vp_from_alphas_cumprod as vp_from_alphas_cumprod
     from .samplers.schedule import vp_linear as vp_linear
@@ -57,11 +59,12 @@ _HOMES = {
     "samplers.metric": ("Estimate", "Metric"),
     "samplers.model": ("Extractor", "Model", "wrap_network"),
     "samplers.plugin": ("API_VERSION", "hookimpl"),
-    "samplers.predictor": ("Prediction",),
+    "samplers.predictor": ("Prediction", "dynamic_threshold"),
     "samplers.sample": ("Samples", "list_samplers", "load_model", "make_sampler", "sample"),
     "samplers.sampler": ("Run", "Sampler", "SamplerFault"),
     "samplers.schedule": (
-        "Schedule", "edm", "flow", "vp_cosine", "vp_from_alphas_cumprod", "vp_linear", "vp_scaled_linear",
+        "Schedule", "edm", "flow", "rescale_zero_terminal_snr", "vp_cosine", "vp_from_alphas_cumprod", "vp_linear",
+        "vp_scaled_linear",
     ),
 }  # fmt: skip
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}

@@ -168,6 +168,8 @@ def load_config_file(ctx: click.Context, _: click.Parameter, path: Path | None) 
 @click.option("-b", "--batch-size", type=int, help="Rows of a network call. [default: the model's own]")
 @click.option("--grid", metavar="SPEC", help="Where the noise levels lie. [default: the schedule's own]")
 @click.option("--guidance", type=float, default=1.0, show_default=True, help="Classifier-free guidance; 1 is none.")
+@click.option("--guidance-rescale", type=float, default=0.0, show_default=True,
+              help="How far the guided x0 goes back to the deviation of the conditional one, 0 to 1.")  # fmt: skip
 @click.option("--prompts", type=FilePath(), metavar="FILE", help="One prompt a line. [default: the model's own]")
 @click.option("--negative", metavar="TEXT", help="Negative prompt; needs guidance.")
 @click.option("--metric", multiple=True, metavar="NAME", help="Metric; repeatable. [default: fid, clip_score]")
@@ -304,11 +306,14 @@ def show_plan(plan: Any, folder: Path, as_json: bool) -> None:
 @click.argument("kind", type=click.Choice(["samplers", "grids", "models", "metrics"]), default="samplers")
 @plugin_options
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def list_(kind: str, plugin: tuple[str, ...], as_json: bool) -> None:
+@click.option("--markdown", is_flag=True, help="Print a page of documentation; for samplers and grids.")
+def list_(kind: str, plugin: tuple[str, ...], as_json: bool, markdown: bool) -> None:
     """List what is registered: samplers (the default), grids, models or metrics; and plugins that are broken."""
     from ..samplers.registry import load_registry
-    from .listing import listing
+    from .listing import listing, page
 
+    if markdown and as_json:
+        raise InputError("--json and --markdown: expected one of them")
     with stdout_for_data():
         registry = load_registry(plugin)
         rows = listing(registry, kind)
@@ -317,7 +322,10 @@ def list_(kind: str, plugin: tuple[str, ...], as_json: bool) -> None:
         remarks = [{"origin": str(r.origin), "text": r.text} for r in registry.remarks]
         click.echo(json.dumps({kind: rows, "broken": broken, "remarks": remarks}))
         return
-    print_rows(rows)
+    if markdown:
+        click.echo(page(registry, kind), nl=False)
+    else:
+        print_rows(rows)
     warn_of_plugins(registry)
 
 

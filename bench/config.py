@@ -34,6 +34,7 @@ class Config:
     grid: str | None = None
     """None = the schedule's default; a sampler's spec may name its own."""
     guidance: float = 1.0
+    guidance_rescale: float = 0.0
     prompts: tuple[str, ...] | None = None
     """None = the model's own balanced captions."""
     negative: str | None = None

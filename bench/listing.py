@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import ast
+import inspect
+import sys
+import textwrap
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import pairwise
+from typing import Literal, get_args, get_origin
 
-from ..samplers.registry import Catalogue, Registry, describe_options
+from ..samplers.errors import InputError
+from ..samplers.registry import Catalogue, Option, Registry, describe_options, options_of
 from ..samplers.sampler import Sampler
 
 FAR = 10
@@ -49,3 +56,131 @@ def nfe_rule(sampler: Sampler) -> str:
     factor, rest = there - here, here - FAR * (there - here)
     rule = "steps" if factor == 1 else f"{factor} steps"
     return f"{rule} {'+' if rest > 0 else '-'} {abs(rest)}" if rest else rule
+
+
+def page(registry: Registry, kind: str) -> str:
+    """A page of documentation on all that is registered of a kind, in Markdown, from its own docstrings."""
+    if kind == "samplers":
+        return _joined(_samplers_page(registry))
+    if kind == "grids":
+        return _joined(_grids_page(registry))
+    raise InputError(f"--markdown: there is no page on {kind}; expected samplers or grids")
+
+
+def _joined(blocks: Iterator[str]) -> str:
+    return "\n\n".join(blocks) + "\n"
+
+
+def _samplers_page(registry: Registry) -> Iterator[str]:
+    things = dict(sorted(registry.samplers.things.items()))
+    yield "# Samplers"
+    yield (
+        "Made by `samplerbench list samplers --markdown`. Order and NFE (calls of the model) are those of the default "
+        "options.\nA spec is `name:option=value,option=value`; `grid=NAME` may be one of them. Another name stands "
+        "for the spec beside it."
+    )
+    anchors = _anchors(things)
+    rows = [[f"[{name}](#{anchors[name]})", claim(order, cls), claim(nfe_rule, cls)] for name, cls in things.items()]
+    yield _table(["sampler", "order", "NFE"], rows)
+    for name, cls in things.items():
+        yield f"## {name}"
+        yield from paragraphs_of(cls)
+        if cls.__doc__ and not _is_made_by_dataclass(cls):
+            yield f"One step: {inspect.cleandoc(cls.__doc__)}"
+        yield f"Order: {claim(order, cls)}. NFE: {claim(nfe_rule, cls)}."
+        if cls.aliases:
+            names = [f"{alias} (`{name}{f':{preset}' if preset else ''}`)" for alias, preset in cls.aliases.items()]
+            yield f"Other names: {', '.join(names)}."
+        yield from _options_table(cls)
+
+
+def _grids_page(registry: Registry) -> Iterator[str]:
+    names: dict[type, list[str]] = {}
+    for name, cls in sorted(registry.grids.things.items()):
+        names.setdefault(cls, []).append(name)
+    yield "# Grids"
+    yield (
+        "Made by `samplerbench list grids --markdown`. A grid places the levels of a run of S steps; T is the number "
+        "of\ntimesteps of a VP schedule. The clean end follows the last level."
+    )
+    for cls, of_cls in names.items():
+        yield f"## {', '.join(of_cls)}"
+        if cls.__doc__ and not _is_made_by_dataclass(cls):
+            yield inspect.cleandoc(cls.__doc__)
+        yield from _options_table(cls)
+
+
+SAME_AS, USE_IT = "Same as:", "Use it "
+"""How the paragraphs of a sampler's module docstring begin that say which other samplers it is, and when to use it."""
+
+
+def paragraphs_of(cls: type) -> list[str]:
+    """The module docstring of a class in paragraphs, those with a part of their own marked, [] if there is none."""
+    doc = inspect.cleandoc(getattr(sys.modules.get(cls.__module__), "__doc__", None) or "")
+    marks = {SAME_AS: f"**{SAME_AS}**", USE_IT: f"**{USE_IT.strip()}** "}
+    found = []
+    for paragraph in filter(None, doc.split("\n\n")):
+        start = next((mark for mark in marks if paragraph.startswith(mark)), "")
+        found.append(marks.get(start, "") + paragraph.removeprefix(start))
+    return found
+
+
+def _options_table(cls: type) -> Iterator[str]:
+    """The options with what they may be and their docstrings; nothing if there are none."""
+    meanings = field_docstrings(cls)
+    rows = [
+        [f"`{name}`", _accepted(option), f"`{option.default}`", meanings.get(option.field, "")]
+        for name, option in options_of(cls).items()
+    ]
+    if rows:
+        yield _table(["option", "values", "default", "meaning"], rows)
+
+
+def _accepted(option: Option) -> str:
+    """The values of an option in words."""
+    if get_origin(option.kind) is Literal:
+        return ", ".join(f"`{choice}`" for choice in get_args(option.kind))
+    words = {int: "whole number", float: "number", bool: "`true`, `false`", str: "text"}
+    return words.get(option.kind, getattr(option.kind, "__name__", str(option.kind)))
+
+
+def field_docstrings(cls: type) -> dict[str, str]:
+    """The string that stands under each field of a class or of its bases; {} where there is no source."""
+    found: dict[str, str] = {}
+    for part in reversed(cls.__mro__[:-1]):
+        try:
+            tree = ast.parse(textwrap.dedent(inspect.getsource(part)))
+        except (OSError, TypeError, SyntaxError):
+            continue
+        body = tree.body[0].body if isinstance(tree.body[0], ast.ClassDef) else []
+        for statement, under in pairwise(body):
+            if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
+                match under:
+                    case ast.Expr(value=ast.Constant(value=str(text))):
+                        found[statement.target.id] = " ".join(text.split())
+    return found
+
+
+def _is_made_by_dataclass(cls: type) -> bool:
+    """Whether the docstring is the signature that a dataclass without one is given."""
+    return (cls.__doc__ or "").startswith(f"{cls.__name__}(")
+
+
+def _anchors(names: Iterable[str]) -> dict[str, str]:
+    """What each heading is linked by: + and . are left out, and what is then there already is numbered."""
+    found: dict[str, str] = {}
+    for name in names:
+        bare = name.replace("+", "").replace(".", "")
+        again = sum(other.replace("+", "").replace(".", "") == bare for other in found)
+        found[name] = f"{bare}-{again}" if again else bare
+    return found
+
+
+def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [headings, ["---"] * len(headings), *rows]
+    return "\n".join(f"| {' | '.join(_cell(text) for text in line)} |" for line in lines)
+
+
+def _cell(text: str) -> str:
+    """One line, in which a bar is no border."""
+    return " ".join(text.split()).replace("|", "\\|")

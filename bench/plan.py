@@ -179,8 +179,8 @@ def request_in(  # noqa: PLR0913  (a cell's coordinates)
     """A request with the configuration's settings."""
     return request_for(
         registry, model, sampler, steps=steps, seed=config.seed, grid=grid, prompts=config.prompts,
-        negative=config.negative, guidance=config.guidance, batch_size=config.batch_size,
-        device=config.device, dtype=config.dtype,
+        negative=config.negative, guidance=config.guidance, guidance_rescale=config.guidance_rescale,
+        batch_size=config.batch_size, device=config.device, dtype=config.dtype,
     )  # fmt: skip
 
 
@@ -192,7 +192,7 @@ def cell_setting(request: Request) -> str:
         "sampler": [type(sampler).__qualname__, asdict(sampler)],
         "levels": [[level.alpha, level.sigma, repr(level.t)] for level in request.levels],
         "seed": request.seed,
-        "prompts": [request.prompts, request.negative, request.guidance],
+        "prompts": [request.prompts, request.negative, request.guidance, request.guidance_rescale],
         "compute": [request.batch_size, request.device.type, str(request.dtype), torch.get_num_threads()],
         "versions": [FORMAT, torch.__version__],
     })  # fmt: skip

@@ -161,6 +161,7 @@ def run(  # noqa: PLR0913  (the settings of a run, each by name)
     batch_size: int | None = None,
     grid: str | None = None,
     guidance: float = 1.0,
+    guidance_rescale: float = 0.0,
     prompts: Sequence[str] | None = None,
     negative: str | None = None,
     metrics: Sequence[str] = ("fid", "clip_score"),
@@ -181,7 +182,8 @@ def run(  # noqa: PLR0913  (the settings of a run, each by name)
     config = Config(
         model=model if isinstance(model, str) else model.name, sampler=tuple(samplers),
         steps=() if nfe else tuple(steps), nfe=tuple(nfe or ()), samples=n, seed=seed, batch_size=batch_size,
-        grid=grid, guidance=guidance, prompts=None if prompts is None else tuple(prompts), negative=negative,
+        grid=grid, guidance=guidance, guidance_rescale=guidance_rescale,
+        prompts=None if prompts is None else tuple(prompts), negative=negative,
         metric=tuple(metrics), device=device, dtype=dtype, keep_images=keep_images,
     )  # fmt: skip
     registry = load_registry(plugins)

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from ..samplers.metric import Metric
+from ..samplers.errors import PluginError
+from ..samplers.metric import Estimate, Metric, root_mean_estimate
 from ..samplers.model import Model
 from ..samplers.noise import BLOCK
 from ..samplers.registry import at_fault
@@ -46,17 +47,29 @@ def metric_columns(name: str) -> tuple[str, str, str]:
     return name, f"{prefix}_low", f"{prefix}_high"
 
 
-def measured(chunks: Sequence[Chunk], ready: Mapping[str, Yardstick]) -> dict[str, float]:
-    """Each metric's three columns, from all chunks of a cell; nan under the metric's least n."""
+def estimates(chunks: Sequence[Chunk], ready: Mapping[str, Yardstick]) -> dict[str, Estimate]:
+    """Each metric, and the ODE error where there is one, from all chunks of a cell; none under its least n."""
     n = sum(chunk.n for chunk in chunks)
-    columns: dict[str, float] = {}
+    found: dict[str, Estimate] = {}
     for name, yardstick in ready.items():
-        values = (math.nan, math.nan, math.nan)
         if n >= yardstick.metric.least:
             rows = np.concatenate([chunk.rows[yardstick.metric.extractor] for chunk in chunks])
             with at_fault(f"metric {name!r}"):
-                estimate = yardstick.metric.estimate(rows, yardstick.prepared)
-                values = (estimate.value, estimate.low, estimate.high)
+                found[name] = yardstick.metric.estimate(rows, yardstick.prepared)
+            if not isinstance(found[name], Estimate):
+                raise PluginError(f"metric {name!r}: returned a {type(found[name]).__name__}; expected an Estimate")
+    squares = [chunk.ode_distance for chunk in chunks if chunk.ode_distance is not None]
+    if squares:
+        found["ode_error"] = root_mean_estimate(np.concatenate(squares))
+    return found
+
+
+def measured(found: Mapping[str, Estimate], ready: Mapping[str, Yardstick]) -> dict[str, float]:
+    """Each metric's three columns and the ODE error; nan for what was not estimated."""
+    columns = {"ode_error": found["ode_error"].value if "ode_error" in found else math.nan}
+    for name in ready:
+        estimate = found.get(name)
+        values = (estimate.value, estimate.low, estimate.high) if estimate else (math.nan,) * 3
         columns.update(zip(metric_columns(name), values, strict=True))
     return columns
 
@@ -74,9 +87,3 @@ def timed(chunks: Sequence[Chunk]) -> dict[str, float]:
         "model_seconds_per_image": float(np.median(model)),
         "overhead": float(1 - model.sum() / seconds.sum()),
     }
-
-
-def ode_error(chunks: Sequence[Chunk]) -> float:
-    """RMS distance to the converged ODE solution; nan where there is none."""
-    squares = [c.ode_distance for c in chunks if c.ode_distance is not None]
-    return math.sqrt(float(np.concatenate(squares).mean())) if squares else math.nan

@@ -106,10 +106,20 @@ class RunFolder:
 
     def read(self, cell: Cell, block: Block) -> Chunk:
         """A stored chunk."""
-        arrays, about = self.read_arrays(self.chunk_path(cell, block))
+        return self.read_chunk(self.chunk_path(cell, block))
+
+    def chunks_of(self, key: str) -> dict[tuple[int, int], Chunk]:
+        """All stored chunks of a cell by their place: (first sample index, number of samples)."""
+        chunks = (self.read_chunk(path) for path in sorted((self.path / CHUNKS / key[:16]).glob("*.safetensors")))
+        return {(chunk.first, chunk.n): chunk for chunk in chunks}
+
+    def read_chunk(self, path: Path) -> Chunk:
+        """A stored chunk; its place is in its file's name."""
+        arrays, about = self.read_arrays(path)
+        first, n = map(int, path.stem.split("-"))
         return Chunk(
-            first=block.first,
-            n=block.n,
+            first=first,
+            n=n,
             timing=Timing(**json.loads(about["timing"])),
             rows={name.removeprefix("rows."): a for name, a in arrays.items() if name.startswith("rows.")},
             hashes=arrays["hashes"],

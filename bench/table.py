@@ -11,7 +11,7 @@ import pandas as pd
 
 from ..samplers.errors import InputError, StoreError
 from .plan import Cell, Plan
-from .statistics import Yardstick, measured, metric_columns, ode_error, timed
+from .statistics import Yardstick, estimates, measured, metric_columns, timed
 from .store import Chunk, RunFolder, disk_errors, read_run, write_atomically
 
 COLUMNS = (
@@ -82,7 +82,7 @@ def _numbers(chunks: Sequence[Chunk], ready: Mapping[str, Yardstick]) -> dict[st
         for name in ("nfe", "network_evaluations")
     }
     whole = {name: int(value) if float(value).is_integer() else value for name, value in counted.items()}
-    return {**whole, "samples": samples, **measured(chunks, ready), **timed(chunks), "ode_error": ode_error(chunks)}
+    return {**whole, "samples": samples, **measured(estimates(chunks, ready), ready), **timed(chunks)}
 
 
 def _row_name(row: Mapping[str, Any], other: Mapping[str, Any]) -> str:

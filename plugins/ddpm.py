@@ -1,7 +1,12 @@
 """Ancestral sampling, the reverse process of DDPM (Ho et al. 2020, algorithm 2 and equations 6 and 7).
 
 Stochastic. NFE = steps. On fewer steps than timesteps, beta is that of the kept levels (Nichol and Dhariwal
-2021, section 4). With variance=small it is DDIM with eta = 1 and Euler ancestral with eta = 1.
+2021, section 4).
+
+Same as: `ddpm` = `ddim:eta=1`; `ddpm` = `euler-a`.
+
+Use it as the baseline: the process that the network was trained to reverse. It asks for hundreds of steps; at few, its
+variance falls short of the data's.
 """
 
 from __future__ import annotations

@@ -1,11 +1,16 @@
 """DEIS, the Adams-Bashforth form AB-DEIS (Zhang and Chen 2022).
 
 Deterministic; NFE = steps. `order` is the paper's r, the degree of the polynomial through the last r + 1 predictions
-of eps, and the order of convergence is r + 1; order 0 is DDIM with eta = 0. The first steps have the lower degrees
+of eps, and the order of convergence is r + 1. The first steps have the lower degrees
 for want of a past, which leaves order 2 from the sampler's own start; the last interval, and one that starts at
 alpha = 0, has degree 0. The polynomial is one in lambda and is integrated against the exponential exactly: the paper's
 tAB takes the time t for it, which would give each schedule its own sampler, its rhoAB sigma / alpha, which is `lms`.
 Tools that count the predictions call this order + 1.
+
+Same as: `deis:order=0` = `ddim`.
+
+Use it when about 5 to 20 calls must do, the range that the paper studies. The higher its order, the smaller the steps
+that it is stable with, as with all explicit multistep methods.
 """
 
 from __future__ import annotations

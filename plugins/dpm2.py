@@ -3,6 +3,10 @@
 Deterministic, order 2, NFE = 2 steps - 1. The midpoint rule in sigma / alpha, with the point in the middle of
 log sigma. It differs from dpm-solver:order=2 in how eps at that point is weighted. The last interval, and a first
 one that starts at alpha = 0, is an Euler step of one call.
+
+Same as: `dpm2` = `dpm2-a:eta=0`.
+
+Use it to reproduce "DPM2" of the image tools. `dpm-solver` and `heun` have the same order at the same number of calls.
 """
 
 from __future__ import annotations

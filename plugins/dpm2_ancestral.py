@@ -1,7 +1,11 @@
 """DPM2 ancestral, "DPM2 a" of the image tools (Crowson, k-diffusion, sample_dpm_2_ancestral).
 
-Stochastic; eta = 0 is dpm2, of order 2. NFE = 2 steps - 1. Each step goes by dpm2 to less noise than asked for and
-adds the difference anew, as in euler-a. The last interval, and one that starts at alpha = 0, has an Euler step.
+Stochastic; without noise of order 2. NFE = 2 steps - 1. Each step goes by dpm2 to less noise than asked for and adds
+the difference anew, as in euler-a. The last interval, and one that starts at alpha = 0, has an Euler step.
+
+Same as: `dpm2-a:eta=0` = `dpm2`.
+
+Use it to reproduce "DPM2 a" of the image tools.
 """
 
 from __future__ import annotations

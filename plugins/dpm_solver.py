@@ -2,17 +2,28 @@
 
 Deterministic, order 1, 2 or 3; NFE = order (steps - 1) + 1. Each interval takes `order` calls, at evenly spaced
 lambda; the last interval, and a first one that starts at alpha = 0, takes one call and first order, because lambda
-is infinite there. Order 1 is DDIM with eta = 0.
+is infinite there.
+
+plan=fast is DPM-Solver-fast (section 3.4), which meets any NFE: third order but for the intervals at the end,
+NFE = 3 (steps - 1) + 1 - saved. The orders are 3, ..., 3, 1 with saved=0, 3, ..., 3, 2, 1 with saved=1, both as in the
+paper, and 3, ..., 3, 2, 2, 1 with saved=2, where the paper has 3, ..., 3, 2 and the clean end allows no 2. Up to the
+jump to the clean end that is of order 3, since the second-order intervals do not grow in number.
+
+Same as: `dpm-solver:order=1` = `ddim`; `dpm-solver:plan=fast,saved=0` = `dpm-solver:order=3`.
+
+Use it when 10 to 20 calls must do and guidance is weak or absent; with strong guidance the authors of `dpm-solver++`
+find the noise form unstable. Use plan=fast when a budget of calls must be met exactly.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Literal, cast
 
 from torch import Tensor
 
+from ..samplers.errors import InputError
 from ..samplers.level import Level
 from ..samplers.registry import hookimpl
 from ..samplers.sampler import Past, Run, Sampler
@@ -24,32 +35,64 @@ class DPMSolver(Sampler):
 
     order: Literal[1, 2, 3] = 2
     """Calls in an interval, and order of convergence."""
+    plan_: Literal["even", "fast"] = "even"
+    """even = `order` everywhere; fast = the orders of DPM-Solver-fast, which meets any NFE."""
+    saved: Literal[0, 1, 2] = 1
+    """With plan=fast: calls less than third order throughout would take; a budget of NFE sets it."""
+
+    aliases = {"DPM fast": "plan=fast,grid=logsnr"}
+
+    def __post_init__(self) -> None:
+        """Check the options."""
+        if self.plan_ == "fast" and self.order != DPMSolver.order:
+            raise InputError(
+                f"sampler 'dpm-solver': option order {self.order}: plan=fast has its own orders; leave order out"
+            )
 
     @property
     def convergence(self) -> int:  # type: ignore[override]
         """The order."""
-        return self.order
+        return self.order if self.plan_ == "even" else 3
+
+    @property
+    def step_convergence(self) -> int:
+        """With plan=fast the last intervals with noise may be of order 2."""
+        return self.convergence if not (self.plan_ == "fast" and self.saved) else 2
 
     def nfe(self, steps: int) -> int:
-        """`order` calls an interval, one in the last."""
-        return self.order * (steps - 1) + 1
+        """The orders of the intervals, and one for the last."""
+        return sum(self._orders(steps - 1)) + 1
+
+    def plan(self, nfe: int) -> tuple[Sampler, int]:
+        """With plan=fast every budget is met: what third order throughout would take too much is saved."""
+        if self.plan_ == "even" or nfe < 1:
+            return super().plan(nfe)
+        noisy = math.ceil((nfe - 1) / 3)
+        return replace(self, saved=cast(Literal[0, 1, 2], 3 * noisy + 1 - nfe)), noisy + 1
+
+    def _orders(self, noisy: int) -> list[int]:
+        """The order in each of the intervals before the last."""
+        if self.plan_ == "even":
+            return [self.order] * noisy
+        return [3 - (self.saved + i) // noisy for i in range(noisy)]  # one less in each, the latest first
 
     def step(self, run: Run, x: Tensor, a: Level, b: Level, past: Past) -> tuple[Tensor, Past]:
         """One interval: first order, then what the higher derivatives add."""
         at_a = run.predict(x, a)
         first_order = at_a.combine(b.alpha, b.sigma)
         h = b.lambda_ - a.lambda_
-        if self.order == 1 or math.isinf(h):
+        if math.isinf(h):
             return first_order, None
 
         # Places inside the interval; a network that knows only whole timesteps may have none left there.
-        inner = [run.at(a.lambda_ + h * k / self.order) for k in range(1, self.order)]
+        order = self._orders(sum(not level.is_clean for level in run.grid[1:]))[run.i]
+        inner = [run.at(a.lambda_ + h * k / order) for k in range(1, order)]
         r = [(level.lambda_ - a.lambda_) / h for level in inner]
-        if not all(low < high for low, high in zip((0.0, *r), (*r, 1.0), strict=True)):
+        if not inner or not all(low < high for low, high in zip((0.0, *r), (*r, 1.0), strict=True)):
             return first_order, None
 
         d1 = run.predict(at_a.combine(inner[0].alpha, inner[0].sigma), inner[0]).eps - at_a.eps
-        if self.order == 2:  # noqa: PLR2004  (the order itself)
+        if order == 2:  # noqa: PLR2004  (the order itself)
             return first_order - b.sigma * math.expm1(h) / (2 * r[0]) * d1, None
         # Order 3: eps at the second place, reached with the help of d1.
         s2, h2 = inner[1], r[1] * h

@@ -8,6 +8,8 @@ is one where it stops. The last interval, and a first one that starts at alpha =
 The controller is that of k-diffusion's sample_dpm_adaptive with its default coefficients, so x is compared in the
 form x / alpha; the paper accepts where the error is at most 1. Each sample has its own steps, hence its own calls:
 with batch_size=64 each one costs as much as 64, so ask for batch_size=1.
+
+Use it when an error is given and a number of steps is not. It cannot be held to a budget of calls.
 """
 
 from __future__ import annotations
@@ -49,8 +51,7 @@ class DPMSolverAdaptive(Sampler):
     def __post_init__(self) -> None:
         """Check the options."""
         for name in ("rtol", "atol", "h"):
-            value = getattr(self, name)
-            if not 0 < value < math.inf:
+            if not 0 < (value := getattr(self, name)) < math.inf:
                 raise InputError(f"sampler 'dpm-solver-adaptive': option {name} {value}: expected a positive number")
 
     @property
@@ -100,8 +101,7 @@ class DPMSolverAdaptive(Sampler):
         if not all(one < other for one, other in zip((0.0, *r), (*r, 1.0), strict=True)):
             return first, first
 
-        u1 = at_s.combine(inner[0].alpha, inner[0].sigma)
-        d1 = run.predict(u1, inner[0], rows).eps - at_s.eps
+        d1 = run.predict(at_s.combine(inner[0].alpha, inner[0].sigma), inner[0], rows).eps - at_s.eps
         second = first - t.sigma_ve * math.expm1(h) / (2 * r[0]) * d1
         if self.order == 2:  # noqa: PLR2004  (the order itself)
             return first, second

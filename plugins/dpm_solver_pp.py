@@ -1,9 +1,14 @@
 """DPM-Solver++, multistep, in the data form (Lu et al. 2022b, algorithm 2).
 
 Deterministic, order 1, 2 or 3; NFE = steps. The first steps have the lower orders for want of a past; the last
-interval is first order, because lambda is infinite at the clean end. Order 1 is DDIM with eta = 0. Order 3 (3M) is
-not in the paper but in the authors' code, which counts the second derivative of x0 by half, and so do the tools that
-follow it: that is of order 2 (coefficients=published). Here it is counted in full, as the expansion has it.
+interval is first order, because lambda is infinite at the clean end. Order 3 (3M) is not in the paper but in the
+authors' code, which counts the second derivative of x0 by half, and so do the tools that follow it: that is of order 2
+(coefficients=published). Here it is counted in full, as the expansion has it.
+
+Same as: `dpm-solver++:order=1` = `ddim`; `dpm-solver++` = `unipc:corrector=false`;
+`dpm-solver++` = `dpm-solver++-sde:eta=0`.
+
+Use it when 15 to 20 calls must do, above all with guidance, for which the authors recommend order 2.
 """
 
 from __future__ import annotations

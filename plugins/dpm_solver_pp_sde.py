@@ -1,9 +1,15 @@
 """DPM-Solver++ for the SDE, multistep (Lu et al. 2022b, SDE-DPM-Solver++; Crowson, k-diffusion, sample_dpmpp_2m_sde).
 
 Stochastic. NFE = steps. The paper has eta = 1 and orders 1 and 2; eta, as in k-diffusion, scales the SDE: h becomes
-h' = (1 + eta) h. eta = 0 is `dpm-solver++` of the same order, order 1 with eta = 1 is ancestral DDPM. The first steps
-have the lower orders for want of a past; the last interval, and one that starts at alpha = 0, is first order. "DPM++
-3M SDE" of the tools is order=3,variant=heun,coefficients=published (see `dpm-solver++` for the last).
+h' = (1 + eta) h. The first steps have the lower orders for want of a past; the last interval, and one that starts at
+alpha = 0, is first order. "DPM++ 3M SDE" of the tools is order=3,variant=heun,coefficients=published (see
+`dpm-solver++` for the last).
+
+Same as: `dpm-solver++-sde:order=1` = `ddpm`; `dpm-solver++-sde:eta=0` = `dpm-solver++`;
+`dpm-solver++-sde:order=3,eta=0` = `dpm-solver++:order=3`; `dpm-solver++-sde:order=1,eta=E` = `seeds:order=1,eta=E`
+(E from 0 up).
+
+Use it when samples are to be stochastic and `ddpm` needs too many steps.
 """
 
 from __future__ import annotations

@@ -4,6 +4,11 @@ Deterministic with eta = 0: order 2 (2S) or 3 (3S); NFE = order (steps - 1) + 1.
 evenly spaced lambda; the last interval, and a first one that starts at alpha = 0, takes one call and first order.
 With eta > 0 it is "DPM++ 2S a" of the image tools (Crowson, k-diffusion, sample_dpmpp_2s_ancestral): each step goes
 down to less noise than asked for, and the difference is added anew as in euler-a.
+
+Same as: `dpm-solver++-single` = `seeds:eta=0`; `dpm-solver++-single:order=3` = `seeds:order=3,eta=0`.
+
+Use it when each interval must stand by itself, without the past that `dpm-solver++` uses, which takes as many calls
+for more steps. With eta=1, use it to reproduce "DPM++ 2S a" of the image tools.
 """
 
 from __future__ import annotations

@@ -1,9 +1,14 @@
 """The stochastic sampler of EDM (Karras et al. 2022, algorithm 2): churn, then Heun.
 
-churn = 0 is deterministic, equal to heun, of order 2; otherwise stochastic. NFE = 2 steps - 1. In s = sigma / alpha,
+churn = 0 is deterministic, of order 2; otherwise stochastic. NFE = 2 steps - 1. In s = sigma / alpha,
 each step first adds noise, from s to (1 + gamma) s with gamma = min(churn / steps, sqrt(2) - 1), where s lies in
 [s_tmin, s_tmax]. Two things differ from the paper: noise is never raised above the level that the run starts from,
 which is the noisiest that the network knows, and never added before the last, Euler, step.
+
+Same as: `edm` = `heun`; `edm:churn=0,s_noise=E` = `heun` (E from 0 up).
+
+Use it with churn when calls are many and the network's errors, not the solver's, limit the samples. Karras et al. find
+that the best settings differ from model to model, and that churn gains less the better the network is.
 """
 
 from __future__ import annotations

@@ -4,7 +4,12 @@ Stochastic. NFE = steps. rho = sigma / alpha; the noise scale function phi(rho) 
 with derivatives by finite differences of earlier predictions, as in the paper: the first derivative is one-sided at
 order 3 too, so that without noise (phi=ode) order 3 still converges with order 2. The integrals of 1 / phi are taken
 to rounding, where the authors' code sums 100 rectangles. The first steps have the lower orders for want of a past; the
-last interval, and one that starts at alpha = 0, is first order. Order 1 is ancestral DDPM with phi=sde, DDIM with ode.
+last interval, and one that starts at alpha = 0, is first order.
+
+Same as: `er-sde:order=1,phi=ode` = `ddim`; `er-sde:order=1,phi=sde` = `ddpm`.
+
+Use it when samples are to be stochastic at one call a step, with less noise than the model's own SDE adds: phi=sde5
+does so up to about sigma / alpha = 99.
 """
 
 from __future__ import annotations

@@ -1,6 +1,10 @@
 """Euler in sigma / alpha, "Euler" of the image tools (Karras et al. 2022, algorithm 1 without its correction).
 
-Deterministic, order 1, NFE = steps. It is DDIM with eta = 0 under another name.
+Deterministic, order 1, NFE = steps.
+
+Same as: `euler` = `ddim`; `euler` = `euler-a:eta=0`.
+
+Use it under this name where the image tools have it; it is DDIM with eta = 0.
 """
 
 from __future__ import annotations

@@ -1,7 +1,12 @@
 """Euler ancestral, "Euler a" of the image tools (Crowson, k-diffusion, sample_euler_ancestral).
 
-Stochastic. NFE = steps. Each step goes down to less noise than asked for and adds the difference anew. For
-eta <= 1 it is DDIM with the same eta, at eta = 1 ancestral DDPM; above 1 it is a sampler of its own.
+Stochastic. NFE = steps. Each step goes down to less noise than asked for and adds the difference anew. Above eta = 1
+it is a sampler of its own.
+
+Same as: `euler-a` = `ddpm`; `euler-a:eta=E` = `ddim:eta=E` (E from 0 to 1); `euler-a:eta=0` = `euler`.
+
+Use it to reproduce "Euler a" of the image tools. Its samples go on changing with the number of steps, as those of any
+sampler with fresh noise do.
 """
 
 from __future__ import annotations

@@ -3,7 +3,12 @@
 Deterministic, NFE = steps. The coefficients are those of equal steps whatever the steps are, so the order is at most
 2 on a grid whose steps vary smoothly, and 1 where neighbouring steps differ by a fixed ratio; lms is the same method
 with coefficients that follow the grid. The first steps have the lower orders for want of a past, the last interval
-is Euler. Order 1 is DDIM with eta = 0.
+is Euler.
+
+Same as: `ipndm:order=1` = `ddim`; `ipndm` = `lms` (on equal steps in sigma / alpha).
+
+Use it to compare with Zhang and Chen, or where the steps are nearly equal. Elsewhere `lms` and `deis` keep their order
+at the same number of calls.
 """
 
 from __future__ import annotations
@@ -33,7 +38,7 @@ class IPNDM(Sampler):
     order: Literal[1, 2, 3, 4] = 4
     """Predictions that a step uses; not the order of convergence."""
 
-    convergence_uneven = 1
+    step_convergence = 1
     aliases = {"iPNDM": ""}
 
     @property

@@ -3,6 +3,11 @@
 Deterministic, order 1 to 4, NFE = steps. Adams-Bashforth on the levels as they are: eps is interpolated through the
 last `order` predictions and the polynomial integrated exactly, so unequal steps cost no order. The first steps have
 the lower orders for want of a past. The last interval is Euler; k-diffusion integrates to zero with the full order.
+
+Same as: `lms:order=1` = `ddim`; `lms` = `ipndm` (on equal steps in sigma / alpha).
+
+Use it when one call a step must do and some tens of steps can be taken. The higher its order, the smaller the steps
+that it is stable with, as with all explicit multistep methods.
 """
 
 from __future__ import annotations

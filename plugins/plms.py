@@ -5,6 +5,11 @@ The coefficients are those of equal steps, so the order is at most 2 on a grid w
 neighbouring steps differ by a fixed ratio. Start-up as in latent diffusion: the first interval is a pseudo improved
 Euler step of two calls, the next two use two and three predictions; the paper starts with three pseudo Runge-Kutta
 steps of four calls. The last interval, and a first one that starts at alpha = 0, is a DDIM step of one call.
+
+Same as: `plms` = `ddim` (in 1 step).
+
+Use it to reproduce images of latent diffusion and of the tools that followed it. `lms`, `deis` and `dpm-solver++` cost
+no more and have coefficients that follow the grid.
 """
 
 from __future__ import annotations
@@ -24,7 +29,7 @@ class PLMS(Sampler):
     """DDIM's step with (55 eps_0 - 59 eps_1 + 37 eps_2 - 9 eps_3) / 24 in place of eps_0, the newest."""
 
     convergence = 2
-    convergence_uneven = 1
+    step_convergence = 1
     aliases = {"PLMS": "", "PNDM": ""}
 
     def nfe(self, steps: int) -> int:

@@ -5,6 +5,11 @@ s_max and Heun's method down again, k times, on `steps` levels that are even in 
 5). NFE = 2 S - 1 + 2 k (steps - 1) for S > 1 steps of the run, 1 for S = 1. The defaults are the example of the
 authors' code, which knows several stretches. Where the level nearest to s_min is above s_max, the stretch keeps its
 ratio s_max / s_min; it never goes above the level that the run starts from.
+
+Same as: `restart:k=0` = `heun`.
+
+Use it when several tens of calls can be spent and both matter: small steps in a stretch, and noise that forgets the
+errors made before it. Xu et al. choose the stretch anew for each model.
 """
 
 from __future__ import annotations

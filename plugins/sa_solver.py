@@ -7,7 +7,12 @@ is one more than the lower of the two numbers of steps, or the predictor's witho
 the lower orders for want of a past, so order 4 becomes 3 from the sampler's own start. The last interval, and one that
 starts at alpha = 0, is first order. tau is constant here: the authors' settings switch it off at both ends. Their code
 also changes the two-step coefficients by a term of third order in h, which the paper does not have.
-Predictor 1 without corrector is DDIM at tau = 0 and ancestral DDPM at tau = 1.
+
+Same as: `sa-solver:predictor=1,corrector=0,tau=0` = `ddim`; `sa-solver:predictor=1,corrector=0` = `ddpm`;
+`sa-solver:predictor=3,corrector=0` = `dpm-solver++-sde:order=3,variant=heun`.
+
+Use it when samples are to be stochastic at one call a step and the strength of the noise is to be chosen: tau near 0
+at few steps, where noise costs accuracy, towards 1 with more.
 """
 
 from __future__ import annotations

@@ -5,8 +5,11 @@ goes there again with the prediction made at b, which is also the next step's: i
 with p = 3 only after an exact start, 3 from its own, where the first steps have the lower orders for want of a past.
 The last interval, and one that starts at alpha = 0, is first order. With several rho_m their equations have
 one solution whatever B(h) is: the weights of the polynomial through the predictions. UniP-2 and UniC-1 have one rho,
-which the paper sets to 1/2, and there the variants differ. Without the corrector, UniP-1 is DDIM with eta = 0
-and UniP-2 with bh2 is `dpm-solver++`.
+which the paper sets to 1/2, and there the variants differ.
+
+Same as: `unipc:order=1,corrector=false` = `ddim`; `unipc:corrector=false` = `dpm-solver++`.
+
+Use it when about 5 to 10 calls must do, the range that the paper aims at.
 """
 
 from __future__ import annotations

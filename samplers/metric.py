@@ -23,6 +23,10 @@ class Estimate:
     influence: Floats
     """(n,), mean 0: the value behaves as a constant plus the mean of these over the samples."""
 
+    def __sub__(self, other: Estimate) -> Estimate:
+        """The difference of two values on the same samples."""
+        return Estimate(self.value - other.value, self.influence - other.influence)
+
     @property
     def standard_error(self) -> float:
         """Standard deviation of the influence over sqrt(n)."""
@@ -59,6 +63,13 @@ class Metric(ABC):
     @abstractmethod
     def estimate(self, rows: npt.NDArray[np.float32], prepared: Any) -> Estimate:
         """Rows (n, d) of the generated images -> the value and each sample's influence on it."""
+
+
+def root_mean_estimate(squares: npt.NDArray[np.floating[Any]]) -> Estimate:
+    """The root of the mean of one square a sample, (n,); its influence by the derivative of the root."""
+    exact = squares.astype(np.float64)
+    root = math.sqrt(float(exact.mean()))
+    return Estimate(root, (exact - exact.mean()) / (2 * root) if root else np.zeros_like(exact))
 
 
 def mean_estimate(values: npt.NDArray[np.floating[Any]]) -> Estimate:

@@ -14,7 +14,17 @@ import torch
 from torch import Tensor, nn
 
 from .errors import InputError
-from .predictor import Clipped, Guided, Network, NetworkPredictor, Predictor, Predicts, Timesteps
+from .predictor import (
+    Clip,
+    Guided,
+    Network,
+    NetworkPredictor,
+    Predictor,
+    Predicts,
+    Timesteps,
+    check_clip,
+    clipped,
+)
 from .schedule import Schedule
 from .training import Report
 
@@ -53,8 +63,8 @@ class Model:
     predicts: Predicts = "eps"
     timesteps: Timesteps = "fractional"
     """What the network knows: any t, or whole ones alone."""
-    clip: tuple[float, float] | None = None
-    """Bounds of x0; None = not clipped."""
+    clip: Clip | None = None
+    """Bounds of x0, (low, high) or `dynamic_threshold()`; None = not clipped."""
     batch_size: int = 64
     """Rows of one network call, unless the user says otherwise."""
     encode: Encode | None = None
@@ -88,6 +98,7 @@ def predictor_for(  # noqa: PLR0913  (what a prediction depends on)
     prompts: Sequence[str],
     negative: str | None,
     guidance: float,
+    guidance_rescale: float = 0.0,
     batch_size: int,
     device: torch.device,
     dtype: torch.dtype,
@@ -107,8 +118,8 @@ def predictor_for(  # noqa: PLR0913  (what a prediction depends on)
         if guidance != 1:
             against = model.encode if negative is not None else model.unconditional or model.encode
             texts = [negative or ""] * len(prompts)
-            predictor = Guided(predictor, ask(against(texts)), guidance)
-    return Clipped(predictor, *model.clip) if model.clip else predictor
+            predictor = Guided(predictor, ask(against(texts)), guidance, guidance_rescale)
+    return clipped(predictor, model.clip)
 
 
 def wrap_network(  # noqa: PLR0913  (what a network needs to be a model)
@@ -116,7 +127,7 @@ def wrap_network(  # noqa: PLR0913  (what a network needs to be a model)
     schedule: Schedule,
     shape: Sequence[int],
     predicts: Predicts = "eps",
-    clip: tuple[float, float] | None = None,
+    clip: Clip | None = None,
     timesteps: Timesteps = "fractional",
     *,
     encode: Encode | None = None,
@@ -128,7 +139,8 @@ def wrap_network(  # noqa: PLR0913  (what a network needs to be a model)
     `network(x, t)`, or `network(x, t, condition)` if `encode` (prompts -> condition (n, ...)) is given: x is the
     state (B, *shape), unscaled; t (B,) of x's dtype (int64 with timesteps="integer"): the training timestep for VP
     (0 ... T-1), sigma for EDM, the flow time for flow. The answer has x's shape and is what `predicts` says:
-    eps | x0 | v = alpha eps - sigma x0 | flow = eps - x0. `clip=(-1, 1)` clips x0 and derives eps from it.
+    eps | x0 | v = alpha eps - sigma x0 | flow = eps - x0. `clip=(-1, 1)` clips x0 and derives eps from it;
+    `clip=dynamic_threshold()` does so with bounds that follow each sample.
 
     A torch module is copied where the run needs it in another dtype, on another device or out of training mode.
     """
@@ -137,8 +149,7 @@ def wrap_network(  # noqa: PLR0913  (what a network needs to be a model)
             f"network: got a {type(network).__name__}; expected a callable network(x, t) or a torch module"
         )
     NetworkPredictor(network, predicts, timesteps, batch_size)  # refuses wrong names
-    if clip is not None and not clip[0] < clip[1]:
-        raise InputError(f"clip {clip}: expected (low, high) with low < high")
+    check_clip(clip)
 
     def on(device: torch.device, dtype: torch.dtype) -> Network:
         return module_on(network, device, dtype) if isinstance(network, nn.Module) else network

@@ -6,6 +6,7 @@ wrappers around a predictor; no sampler knows of them.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -157,12 +158,86 @@ class Guided:
     conditional: Predictor
     unconditional: Predictor
     guidance: float
+    rescale: float = 0.0
+    """phi: how far the guided x0 goes back to the deviation of the conditional one; 0 = not at all."""
 
     def __call__(self, x: Tensor, level: Level, rows: slice = ALL) -> Prediction:
         """Two evaluations of the network, one prediction."""
         positive, negative = self.conditional(x, level, rows), self.unconditional(x, level, rows)
         answer = torch.lerp(negative.answer, positive.answer, self.guidance)
-        return Prediction(x, level, answer, positive.predicts)
+        guided = Prediction(x, level, answer, positive.predicts)
+        return rescaled(guided, positive.x0, self.rescale) if self.rescale else guided
+
+
+def rescaled(guided: Prediction, conditional: Tensor, phi: float) -> Prediction:
+    """Guidance with rescale (Lin et al. 2024, section 3.4): x0 times phi std(conditional) / std(x0) + 1 - phi.
+
+    The deviations are each sample's own. Written for x0, so that it does not matter what the network predicts; the
+    paper and the tools that follow it scale the network's answer instead, v or eps. The two agree at alpha = 0.
+    """
+    x0 = guided.x0
+    has, wanted = _deviation(x0), _deviation(conditional)
+    ratio = torch.where(has > 0, wanted / has, 1.0)
+    return Prediction(guided.x, guided.level, x0 * (phi * ratio + (1 - phi)), "x0")
+
+
+def _deviation(x: Tensor) -> Tensor:
+    """Standard deviation within each sample, (n, 1, ...)."""
+    return _by_sample(x.flatten(1).std(1, correction=0), x)
+
+
+def _by_sample(values: Tensor, x: Tensor) -> Tensor:
+    """(n,) -> (n, 1, ...), to go with x (n, *shape)."""
+    return values.reshape(-1, *[1] * (x.ndim - 1))
+
+
+@dataclass(frozen=True)
+class DynamicThreshold:
+    """How far x0 may go: to the quantile of its own absolute values, at least to `bound`."""
+
+    quantile: float
+    """p, above 0 and up to 1."""
+    bound: float
+    """The largest absolute value of the data."""
+
+    def __post_init__(self) -> None:
+        """Check the numbers."""
+        if not 0 < self.quantile <= 1:
+            raise InputError(f"quantile {self.quantile!r}: expected a number above 0 and up to 1")
+        if not 0 < self.bound < math.inf:
+            raise InputError(f"bound {self.bound!r}: expected a positive number")
+
+
+def dynamic_threshold(quantile: float = 0.995, bound: float = 1.0) -> DynamicThreshold:
+    """Dynamic thresholding of x0 (Saharia et al. 2022, section 2.3), for `wrap_network(..., clip=...)`.
+
+    Of each sample, s is that quantile of |x0| or `bound`, whichever is larger; x0 is clipped to [-s, s] and divided by
+    s / bound. For data in [-bound, bound]; meant for strong guidance. Raises InputError for a quantile outside (0, 1]
+    and for a bound that is not positive.
+    """
+    return DynamicThreshold(quantile, bound)
+
+
+Clip = tuple[float, float] | DynamicThreshold
+"""Fixed bounds of x0, or bounds that follow it."""
+
+
+def clipped(predictor: Predictor, clip: Clip | None) -> Predictor:
+    """The predictor with its x0 held within the bounds; None = as it is."""
+    if clip is None:
+        return predictor
+    return Thresholded(predictor, clip) if isinstance(clip, DynamicThreshold) else Clipped(predictor, *clip)
+
+
+def check_clip(clip: object) -> None:
+    """Refuse what is no Clip and not None."""
+    if clip is None or isinstance(clip, DynamicThreshold):
+        return
+    if isinstance(clip, tuple | list) and len(clip) == 2 and all(isinstance(c, int | float) for c in clip):  # noqa: PLR2004
+        low, high = clip
+        if low < high:
+            return
+    raise InputError(f"clip {clip!r}: expected (low, high) with low < high, or dynamic_threshold(...)")
 
 
 @dataclass(frozen=True)
@@ -176,6 +251,21 @@ class Clipped:
     def __call__(self, x: Tensor, level: Level, rows: slice = ALL) -> Prediction:
         """The inner prediction with x0 clipped."""
         return Prediction(x, level, self.inner(x, level, rows).x0.clamp(self.low, self.high), "x0")
+
+
+@dataclass(frozen=True)
+class Thresholded:
+    """Clip x0 to a bound of each sample's own and scale it back; eps is derived from the result."""
+
+    inner: Predictor
+    threshold: DynamicThreshold
+
+    def __call__(self, x: Tensor, level: Level, rows: slice = ALL) -> Prediction:
+        """The inner prediction with x0 thresholded."""
+        x0, bound = self.inner(x, level, rows).x0, self.threshold.bound
+        s = x0.flatten(1).abs().quantile(self.threshold.quantile, dim=1).clamp(min=bound)
+        s = _by_sample(s, x0)
+        return Prediction(x, level, x0.clamp(-s, s) * (bound / s), "x0")
 
 
 @dataclass

@@ -23,7 +23,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Generic, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, Generic, Literal, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
 
 from .errors import InputError, ModelError, PluginError, SamplerbenchError, closest
 from .grid import Grid, Levels, levels_at, levels_on
@@ -310,12 +310,11 @@ def option_fault(cls: type) -> str:
     own = [name for name in vars(cls).get("__annotations__", {}) if name in get_type_hints(cls)]
     if own and "__dataclass_params__" not in vars(cls):
         return f"{cls.__name__} has options ({', '.join(own)}); expected @dataclass(frozen=True) above it"
-    for name, kind in option_types(cls).items():
-        if get_origin(kind) is not Literal and kind not in OPTION_TYPES:
-            return f"option {name} is of type {kind}; expected int, float, bool, str or Literal"
-    for f in dataclasses.fields(cls):
-        if f.default is dataclasses.MISSING:
-            return f"option {f.name} has no default; expected one"
+    for name, option in options_of(cls).items():
+        if get_origin(option.kind) is not Literal and option.kind not in OPTION_TYPES:
+            return f"option {name} is of type {option.kind}; expected int, float, bool, str or Literal"
+        if option.default is dataclasses.MISSING:
+            return f"option {name} has no default; expected one"
     return ""
 
 
@@ -406,12 +405,14 @@ def parse_spec(spec: str) -> tuple[str, dict[str, str]]:
 
 def construct(cls: type[T], what: str, options: Mapping[str, object]) -> T:
     """An object of a dataclass from its options, given as text or as values."""
-    known = option_types(cls)
+    known = options_of(cls)
     for key in options:
         if key not in known:
-            accepted = ", ".join(f"{name} ({accepts(kind)})" for name, kind in known.items()) or "none"
+            accepted = ", ".join(f"{name} ({accepts(o.kind)})" for name, o in known.items()) or "none"
             raise InputError(f"{what}: unknown option {key!r}{closest(key, known)}; options: {accepted}")
-    values = {key: _value(value, known[key], f"{what}: option {key}") for key, value in options.items()}
+    values = {
+        known[key].field: _value(value, known[key].kind, f"{what}: option {key}") for key, value in options.items()
+    }
     try:
         return cls(**values)
     except SamplerbenchError:
@@ -433,10 +434,20 @@ def at_fault(what: str) -> Iterator[None]:
         raise PluginError(f"{what} raised {type(error).__name__}: {error}") from error
 
 
-def option_types(cls: type) -> dict[str, Any]:
-    """The options of a dataclass: name -> type."""
+class Option(NamedTuple):
+    """An option of a sampler, grid or metric: a field of its dataclass."""
+
+    field: str
+    """The field's name: the option's, with an underscore after it where a method or Python has the name already."""
+    kind: Any
+    """The type of its values."""
+    default: object
+
+
+def options_of(cls: type) -> dict[str, Option]:
+    """The options of a dataclass by name."""
     hints = get_type_hints(cls)
-    return {f.name: hints[f.name] for f in dataclasses.fields(cls)}
+    return {f.name.removesuffix("_"): Option(f.name, hints[f.name], f.default) for f in dataclasses.fields(cls)}
 
 
 def accepts(kind: Any) -> str:
@@ -471,12 +482,11 @@ def _value(given: object, kind: Any, what: str) -> object:
 
 def describe_options(cls: type) -> str:
     """ "eta=0.0 variance=small|large", the defaults first, for listings."""
-    kinds = option_types(cls)
     parts = []
-    for f in dataclasses.fields(cls):
-        choices = [str(c) for c in get_args(kinds[f.name])] if get_origin(kinds[f.name]) is Literal else []
-        default = str(f.default)
-        parts.append(f"{f.name}={'|'.join([default, *(c for c in choices if c != default)])}")
+    for name, option in options_of(cls).items():
+        choices = [str(c) for c in get_args(option.kind)] if get_origin(option.kind) is Literal else []
+        default = str(option.default)
+        parts.append(f"{name}={'|'.join([default, *(c for c in choices if c != default)])}")
     return " ".join(parts)
 
 

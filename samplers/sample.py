@@ -53,6 +53,7 @@ class Request:
     prompts: tuple[str, ...]
     negative: str | None
     guidance: float
+    guidance_rescale: float
     batch_size: int
     device: torch.device
     dtype: torch.dtype
@@ -78,6 +79,7 @@ def sample(  # noqa: PLR0913  (the settings of a run, each by name)
     prompts: Sequence[str] | None = None,
     negative: str | None = None,
     guidance: float = 1.0,
+    guidance_rescale: float = 0.0,
     batch_size: int | None = None,
     x_init: Tensor | None = None,
     noise: NoiseFunction | None = None,
@@ -93,6 +95,8 @@ def sample(  # noqa: PLR0913  (the settings of a run, each by name)
     the state is unit normal, times sigma for EDM. `noise(a, b)` replaces the seeded stream: it is called with two
     Levels, in order, once for each draw with a non-zero factor, and returns (n, *shape).
 
+    `guidance_rescale` from 0 to 1 takes the guided x0 back to the deviation of the conditional one (Lin et al. 2024).
+
     Sample i depends on (model, sampler, levels, seed, i, its prompt) alone. The state has the dtype of `x_init`
     (else float32, or float64 if `dtype` is); the network computes in `dtype` (else in the state's).
     Raises InputError for settings that cannot be, SamplerFault for a sampler that fails.
@@ -102,7 +106,7 @@ def sample(  # noqa: PLR0913  (the settings of a run, each by name)
         n = len(x_init)
     request = request_for(
         registry, model, sampler, steps=steps, seed=seed, grid=grid, prompts=prompts, negative=negative,
-        guidance=guidance, batch_size=batch_size,
+        guidance=guidance, guidance_rescale=guidance_rescale, batch_size=batch_size,
         device=x_init.device if device is None and x_init is not None else device,
         dtype=x_init.dtype if dtype is None and x_init is not None else dtype,
     )  # fmt: skip
@@ -122,6 +126,7 @@ def request_for(  # noqa: PLR0913  (as sample)
     prompts: Sequence[str] | None = None,
     negative: str | None = None,
     guidance: float = 1.0,
+    guidance_rescale: float = 0.0,
     batch_size: int | None = None,
     device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
@@ -140,6 +145,7 @@ def request_for(  # noqa: PLR0913  (as sample)
     check_count("steps", steps, MAX_STEPS)
     check_seed(seed)
     texts = check_prompts(model, prompts, negative, guidance)
+    check_rescale(guidance_rescale, guidance)
     return Request(
         model=model,
         sampler=sampler,
@@ -148,6 +154,7 @@ def request_for(  # noqa: PLR0913  (as sample)
         prompts=texts,
         negative=negative,
         guidance=float(guidance),
+        guidance_rescale=float(guidance_rescale),
         batch_size=check_batch_size(model.batch_size if batch_size is None else batch_size),
         device=resolve_device(device),
         dtype=resolve_dtype(dtype),
@@ -182,7 +189,8 @@ def draw(  # noqa: PLR0913  (the block, and what may replace its noise)
     with torch.no_grad():
         predictor = predictor_for(
             model, prompts=prompts, negative=request.negative, guidance=request.guidance,
-            batch_size=request.batch_size, device=request.device, dtype=request.dtype,
+            guidance_rescale=request.guidance_rescale, batch_size=request.batch_size,
+            device=request.device, dtype=request.dtype,
         )  # fmt: skip
         counted = Counted(predictor)
         run = Run(levels, counted, drawn, model.schedule, integer=model.timesteps == "integer")
@@ -244,6 +252,14 @@ def check_prompts(
         raise InputError("prompts: the list is empty; expected at least one text")
     model.encode([*texts, *([negative] if negative is not None else [])])  # refuses what the model cannot read
     return texts
+
+
+def check_rescale(rescale: object, guidance: float) -> None:
+    """An error unless it is a number from 0 to 1 that has an effect."""
+    if isinstance(rescale, bool) or not isinstance(rescale, (int, float)) or not 0 <= rescale <= 1:
+        raise InputError(f"guidance_rescale {rescale!r}: expected a number from 0 to 1; 0 is none")
+    if rescale and guidance == 1:
+        raise InputError(f"guidance_rescale {rescale!r}: has no effect at guidance 1; give another guidance")
 
 
 def resolve_device(device: str | torch.device | None) -> torch.device:

@@ -78,10 +78,11 @@ class Sampler(ABC):
     """Other programs' names of this sampler -> the options that they stand for, e.g. {"Euler a": "eta=1"}."""
 
     @property
-    def convergence_uneven(self) -> int | None:
-        """The order that is left where neighbouring steps differ by a fixed ratio.
+    def step_convergence(self) -> int | None:
+        """The order of a single step, wherever it is and however much its neighbours differ from it in length.
 
-        Less than `convergence` for a multistep method with the coefficients of equal steps.
+        Less than `convergence` for a multistep method with the coefficients of equal steps, and where a few
+        intervals of a run are taken with a lower order.
         """
         return self.convergence
 

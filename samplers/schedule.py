@@ -209,6 +209,18 @@ def vp_from_alphas_cumprod(alphas_cumprod: Sequence[float]) -> VP:
     return VP(tuple(float(a) for a in alphas_cumprod))
 
 
+def rescale_zero_terminal_snr(schedule: VP) -> VP:
+    """The schedule with alpha = 0 at T-1, alpha at 0 as it was, and those between shifted and scaled in proportion.
+
+    Lin et al. 2024, algorithm 1. For networks that were trained with it and predict v, x0 or flow.
+    """
+    if schedule.timesteps == 1:
+        raise ValueError("schedule: has a single timestep; expected at least two")
+    alpha = np.sqrt(np.asarray(schedule.alphas_cumprod, dtype=np.float64))
+    share = (alpha - alpha[-1]) / (alpha[0] - alpha[-1])
+    return vp_from_alphas_cumprod((schedule.alphas_cumprod[0] * share**2).tolist())
+
+
 def _vp_from_betas(betas: Float64s) -> VP:
     return vp_from_alphas_cumprod(np.cumprod(1.0 - betas).tolist())
 

@@ -1,4 +1,4 @@
-"""Euler, Heun, DPM2, the linear multistep methods, EDM, Restart and adaptive DPM-Solver against plain NumPy.
+"""Euler, Heun, DPM2, the linear multistep methods, EDM, Restart, DPM-Solver fast and adaptive against plain NumPy.
 
 Each reference is the published algorithm, in float64, in the variance exploding form x = x0 + sigma eps, with the
 exact denoiser D(x, sigma) = E[x0 | x] of a mixture. The samplers run on the EDM schedule, where the two are one.
@@ -295,6 +295,77 @@ def test_adaptive_agrees_with_the_numpy_reference(order, options):
         assert np.abs(drawn(sampler, sigmas)[0] - reference(X, sigmas, None)).max() < 1e-10
 
 
+# ---- DPM-Solver-fast ----
+
+
+def published_orders(nfe):
+    """The list of DPM-Solver-fast for a budget, as its authors' code and k-diffusion have it."""
+    thirds = nfe // 3
+    return {0: [3] * (thirds - 1) + [2, 1], 1: [3] * thirds + [1], 2: [3] * thirds + [2]}[nfe % 3]
+
+
+def fast(x, sigmas, orders):
+    """DPM-Solver of the order in the list, interval by interval."""
+    for s, s_next, order in zip(sigmas, sigmas[1:], orders, strict=False):
+        h = math.log(s / s_next)
+        e = slope(x, s)
+        first = x - s_next * math.expm1(h) * e
+        if order == 1:
+            x = first
+        elif order == 2:
+            middle = s * math.exp(-h / 2)
+            x = x - s_next * math.expm1(h) * slope(x - middle * math.expm1(h / 2) * e, middle)
+        else:
+            s1, s2, w = s * math.exp(-h / 3), s * math.exp(-2 * h / 3), 2 * h / 3
+            d1 = slope(x - s1 * math.expm1(h / 3) * e, s1) - e
+            d2 = slope(x - s2 * math.expm1(w) * e - 2 * s2 * (math.expm1(w) / w - 1) * d1, s2) - e
+            x = first - 1.5 * s_next * (math.expm1(h) / h - 1) * d2
+    return denoised(x, sigmas[-1])
+
+
+@pytest.mark.parametrize("nfe", range(1, 32))
+def test_fast_meets_every_budget_with_the_published_orders_where_the_clean_end_allows(nfe):
+    """The interval to the clean end takes one call, so a published list that ends with 2 ends with 2, 1 instead."""
+    sampler, steps = sb.make_sampler("dpm-solver:plan=fast").plan(nfe)
+    orders = [1] if nfe == 1 else [1, 1] if nfe == 2 else published_orders(nfe)
+    if orders[-1] != 1:
+        orders = [*orders[:-2], 2, 2, 1]
+    assert (len(orders), sum(orders)) == (steps, nfe)
+    sigmas = [float(s) for s in np.geomspace(40.0, 0.01, steps)]
+    got = sb.sample(exact_model(MIXTURE, EDM), sampler, grid=sigmas, x_init=torch.from_numpy(X))
+    assert sampler.nfe(steps) == got.nfe == nfe
+    assert np.abs(got.x.numpy() - fast(X, sigmas, orders)).max() < 1e-10
+
+
+@pytest.mark.parametrize("saved", [0, 1, 2])
+def test_fast_declares_its_calls_for_any_number_of_steps(saved):
+    sampler = sb.make_sampler("dpm-solver:plan=fast", saved=saved)
+    for steps in range(1, 20):
+        calls = sb.sample(exact_model(MIXTURE, VP), sampler, steps=steps, n=1).nfe
+        assert calls == sampler.nfe(steps) == (3 * (steps - 1) + 1 - saved if steps > 1 else 1)
+
+
+@pytest.mark.parametrize("saved", [0, 1, 2])
+def test_fast_is_of_order_3_up_to_the_jump_to_the_clean_end(saved):
+    """One or two intervals of order 2, with errors of h^3, do not spoil it; one of order 1 would."""
+    sampler, data = sb.make_sampler("dpm-solver:plan=fast", saved=saved), gaussian((0.4,), 0.3)
+    x0, errors = torch.tensor([[30.0], [-20.0]], dtype=torch.float64), []
+
+    def predict(x, level):
+        sigma = torch.full((len(x), 1), level.sigma, dtype=x.dtype)
+        return sb.Prediction(x, level, data.x0(x, torch.ones_like(sigma), sigma), "x0")
+
+    for steps in (100, 200, 400):
+        levels = [EDM.at_lambda(-2.5 + 5.5 * i / steps) for i in range(steps + 1)]
+        run, x = sb.Run(tuple(levels), predict, None, EDM), x0
+        for i, (a, b) in enumerate(itertools.pairwise(levels)):
+            run.enter(i)
+            x, _ = sampler.step(run, x, a, b, None)
+        errors.append(float((x - gaussian_flow(0.4, 0.3, x0, levels[0], levels[-1])).abs().max()))
+    assert errors[-1] > 1e-11  # above rounding, so that a slope can be seen
+    assert math.log2(errors[1] / errors[2]) == pytest.approx(sampler.convergence, abs=0.3)
+
+
 # ---- Linear multistep coefficients ----
 
 
@@ -564,6 +635,7 @@ def test_an_option_out_of_range_is_refused_with_what_is_accepted(spec, message):
         ("PLMS", "plms"),
         ("DPM adaptive", "dpm-solver-adaptive"),
         ("dpm_adaptive", "dpm-solver-adaptive"),
+        ("dpm_fast", "dpm-solver:plan=fast"),
     ],
 )
 def test_familiar_names(alias, spec):

@@ -173,6 +173,13 @@ def test_guidance_and_a_negative_prompt_can_be_given(sb):
     assert (row["guidance"], row["nfe"], row["network_evaluations"]) == (2, 2, 4)
 
 
+def test_guidance_rescale_is_an_option_and_stands_in_the_run_file(sb, tmp_path):
+    done = sb(*TOY_RUN, "-s", "ddpm", "-n", 8, "--guidance", 3, "--guidance-rescale", 0.7, "-o", "here")
+    assert done.code == 0
+    config = json.loads((tmp_path / "here" / "run.json").read_text())["config"]
+    assert (config["guidance"], config["guidance_rescale"]) == (3, 0.7)
+
+
 # Dry run
 
 
@@ -246,6 +253,7 @@ def test_a_dry_run_of_a_failing_sampler_says_so_in_one_line(sb, sampler, tmp_pat
         (["--guidance", "nan"], ["guidance nan"]),
         (["--guidance", "inf"], ["guidance inf"]),
         (["--guidance", "-1"], ["guidance -1"]),
+        (["--guidance-rescale", "1.5"], ["guidance_rescale 1.5", "from 0 to 1"]),
         (["--guidance", "2"], ["guidance 2", "unconditional"]),
         (["--negative", "bag"], ["negative 'bag'", "unconditional"]),
         (["-b", "7"], ["batch_size 7", "64"]),

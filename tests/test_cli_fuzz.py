@@ -20,7 +20,8 @@ ODD = [
 ]  # fmt: skip
 TEXT = [
     "-s", "--sampler", "--steps", "--nfe", "-n", "--samples", "--seed", "-b", "--batch-size", "--grid",
-    "--guidance", "--prompts", "--negative", "--metric", "--device", "--dtype", "-o", "--output", "--config",
+    "--guidance", "--guidance-rescale", "--prompts", "--negative", "--metric", "--device", "--dtype", "-o", "--output",
+    "--config",
 ]  # fmt: skip
 FLAGS = ["--keep-images", "--no-keep-images", "--json", "--fresh", "--dry-run", "--unknown", "-x", "-h"]
 SETTINGS = [name.lstrip("-") for name in TEXT if name.startswith("--")] + ["keep-images", "json", "threads", "x"]

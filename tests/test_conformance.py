@@ -18,6 +18,8 @@ OTHER_OPTIONS = [
     "edm:churn=5", "restart:k=0", "restart:steps=6", "dpm-solver++-sde:eta=0", "dpm-solver++-sde:order=3,eta=0.5",
     "dpm-solver++-single:eta=1", "unipc:corrector=false", "unipc:order=3,corrector=false", "sa-solver:tau=0",
     "sa-solver:predictor=3,corrector=3,tau=0", "er-sde:order=1,phi=ode", "er-sde:order=2,phi=ode",
+    "dpm-solver:plan=fast,saved=0", "dpm-solver:plan=fast,saved=2", "seeds:eta=0", "seeds:order=3,eta=0",
+    "seeds:eta=0.5",
 ]  # fmt: skip
 """Beside the defaults and each value of enumerated options: what changes a sampler's claims."""
 

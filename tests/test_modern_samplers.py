@@ -1,4 +1,4 @@
-"""DPM-Solver++, its SDE and singlestep forms, DEIS, UniPC, SA-Solver, ER-SDE and the newer grids against plain NumPy.
+"""DPM-Solver++ in all its forms, SEEDS, DEIS, UniPC, SA-Solver, ER-SDE and the newer grids against plain NumPy.
 
 Each reference is written from the paper in float64, on VP levels, with the exact E[x0 | x] of a mixture. Integrals of
 a polynomial against an exponential are taken in closed form here, by quadrature in the samplers.
@@ -24,7 +24,7 @@ MIXTURE = sb.GaussianMixture(tuple(map(tuple, MEANS.tolist())), tuple(VARIANCES.
 VP, EDM, FLOW = sb.vp_linear(), sb.edm(), sb.flow()
 RNG = np.random.default_rng(5)
 X = RNG.standard_normal((5, 2))
-NOISE = RNG.standard_normal((16, 5, 2))
+NOISE = RNG.standard_normal((32, 5, 2))
 GRIDS = {
     "even": [999, 888, 777, 666, 555, 444, 333, 222, 111, 0],
     "uneven": [990.5, 950.0, 600.25, 590.0, 200.0, 150.5, 20.0, 3.0],
@@ -166,6 +166,43 @@ def dpm_solver_pp_sde(order, eta=1.0, variant="midpoint", published=False):
     return run
 
 
+def seeds(order, eta=1.0):
+    """Each noise of the interval's parts, z1, z2, ..., enters every later state with its share of the path."""
+
+    def run(x, levels, noise):
+        noise = iter(noise)
+        for alpha_a, sigma_a, lambda_a, alpha_b, sigma_b, h in steps_of(levels):
+            z = [next(noise) for _ in range(order)]
+
+            m = denoised(x, alpha_a, sigma_a)
+
+            def state(r, alpha, sigma, bend=0.0, x=x, z=z, h=h, sigma_a=sigma_a, m=m):
+                h_r = (1 + eta) * r * h
+                u = sigma / sigma_a * math.exp(-eta * r * h) * x + alpha * (1 - math.exp(-h_r)) * m + alpha * bend
+                for k in range(round(r * order)):  # z_k belongs to the stretch from k h / order to (k + 1) h / order
+                    start, end = k / order - r, (k + 1) / order - r
+                    u = u + sigma * math.sqrt(math.exp(2 * eta * end * h) - math.exp(2 * eta * start * h)) * z[k]
+                return u
+
+            def phi2(r, h=h):
+                h_r = (1 + eta) * r * h
+                return (math.exp(-h_r) - 1) / h_r + 1
+
+            inner = [vp_at(lambda_a + k / order * h) for k in range(1, order)]
+            if order == 1:
+                x = state(1, alpha_b, sigma_b)
+            elif order == 2:  # exponential midpoint rule
+                d = denoised(state(1 / 2, *inner[0]), *inner[0]) - m
+                x = state(1, alpha_b, sigma_b, (1 - math.exp(-(1 + eta) * h)) * d)
+            else:
+                d1 = denoised(state(1 / 3, *inner[0]), *inner[0]) - m
+                d2 = denoised(state(2 / 3, *inner[1], 2 * phi2(2 / 3) * d1), *inner[1]) - m
+                x = state(1, alpha_b, sigma_b, 1.5 * phi2(1) * d2)
+        return denoised(x, *levels[-1])
+
+    return run
+
+
 def deis(order):
     def run(x, levels, noise):
         past = []
@@ -279,6 +316,7 @@ REFERENCES = {
     "dpm-solver++-sde:order=3": dpm_solver_pp_sde(3),
     "dpm-solver++-sde:order=3,variant=heun,eta=0.7": dpm_solver_pp_sde(3, 0.7, "heun"),
     "DPM++ 3M SDE": dpm_solver_pp_sde(3, variant="heun", published=True),
+    **{f"seeds:order={k},eta={eta}": seeds(k, eta) for k in (1, 2, 3) for eta in (0.0, 0.4, 1.0)},
     **{f"deis:order={k}": deis(k) for k in (0, 1, 2, 3)},
     **{
         f"unipc:order={k},variant={variant},corrector={corrector}": unipc(k, variant, corrector == "true")
@@ -319,6 +357,11 @@ def test_agrees_with_the_numpy_reference(spec, grid):
         ("dpm-solver++-sde:order=1", "ddpm"),
         ("sa-solver:predictor=1,corrector=0", "ddpm"),
         ("er-sde:order=1,phi=sde", "ddpm"),
+        ("seeds:order=1", "ddpm"),
+        ("seeds:order=1,eta=0", "ddim"),
+        ("seeds:order=1,eta=0.6", "dpm-solver++-sde:order=1,eta=0.6"),
+        ("seeds:eta=0", "dpm-solver++-single"),
+        ("seeds:order=3,eta=0", "dpm-solver++-single:order=3"),
         ("dpm-solver++-sde:eta=0", "dpm-solver++"),
         ("dpm-solver++-sde:order=3,eta=0", "dpm-solver++:order=3"),
         ("dpm-solver++-sde:order=3,eta=0,coefficients=published", "dpm-solver++:order=3,coefficients=published"),
@@ -384,6 +427,8 @@ ORDERS = {
     "dpm-solver++-single:order=3": (3, 3),
     "dpm-solver++-sde:eta=0": (2, 2),
     "dpm-solver++-sde:eta=0,order=3": (3, 2),
+    "seeds:eta=0": (2, 2),
+    "seeds:order=3,eta=0": (3, 3),
     "deis:order=1": (2, 2),
     "deis:order=2": (3, 2),
     "deis:order=3": (4, 2),
@@ -479,6 +524,7 @@ STOCHASTIC = [
     "dpm-solver++-single:eta=0.5", "dpm-solver++-single:eta=1", "dpm-solver++-sde", "dpm-solver++-sde:eta=0.5",
     "dpm-solver++-sde:eta=2,variant=heun", "dpm-solver++-sde:order=3", "DPM++ 3M SDE", "sa-solver",
     "sa-solver:tau=0.4,predictor=3,corrector=3", "sa-solver:tau=1.4", "er-sde", "er-sde:order=2", "er-sde:phi=sde",
+    "seeds", "seeds:order=3", "seeds:eta=0.5", "seeds:order=3,eta=1.5",
 ]  # fmt: skip
 
 
@@ -487,7 +533,7 @@ def test_gaussian_data_comes_out_with_its_variance_in_the_limit(spec):
     """However strong the noise, the SDE keeps the marginals: the mean exactly, the variance as the steps shrink."""
     errors = []
     for steps in (60, 240):
-        pulses = Pulses(steps)
+        pulses = Pulses(3 * steps)  # as many draws as any sampler makes in a step
         x = sb.sample(
             exact_model(gaussian((0.4,), 0.3), EDM, "x0"), spec, steps=steps, grid="karras", x_init=80 * pulses.rows,
             noise=pulses,
@@ -508,6 +554,9 @@ def test_noise_is_drawn_where_it_has_a_factor_alone(spec):
         return torch.from_numpy(NOISE[0])
 
     sb.sample(exact_model(MIXTURE, VP), spec, grid=GRIDS["uneven"], x_init=torch.from_numpy(X), noise=noise)
+    if spec.startswith("seeds") and drawn:  # for the parts of an interval, one after the other
+        assert all(b == a for (_, b), (a, _) in itertools.pairwise(drawn))
+        drawn = list(itertools.pairwise([drawn[0][0], *(b for _, b in drawn if b in GRIDS["uneven"])]))
     assert drawn == (list(itertools.pairwise(GRIDS["uneven"])) if spec in STOCHASTIC else [])
 
 
@@ -524,11 +573,11 @@ def test_vp_edm_and_flow_are_one_process_in_three_scales(spec):
 
 @pytest.mark.parametrize("spec", [*STOCHASTIC, *ORDERS])
 def test_from_alpha_0_the_first_step_aims_at_the_mean(spec):
-    model, pulses = exact_model(MIXTURE, FLOW, "v"), Pulses(6)
-    start = torch.zeros(8, 2, dtype=torch.float64)
+    model, pulses = exact_model(MIXTURE, FLOW, "v"), Pulses(18)
+    start = torch.zeros(20, 2, dtype=torch.float64)
 
     def noise(a, b):
-        return pulses(a, b).expand(8, 2)
+        return pulses(a, b).expand(20, 2)
 
     states = sb.sample(model, spec, steps=6, x_init=start, noise=noise, trajectory=True).trajectory
     assert bool(states[-1].isfinite().all())
@@ -536,6 +585,29 @@ def test_from_alpha_0_the_first_step_aims_at_the_mean(spec):
     assert np.abs(states[1][:2].numpy() - 1 / 6 * mean).max() < 1e-12
     if spec in STOCHASTIC:
         assert float(states[1][2, 0] - states[1][0, 0]) > 0.1
+
+
+@pytest.mark.parametrize("eta", [0.3, 1.0])
+@pytest.mark.parametrize("order", [1, 2, 3])
+def test_the_noise_of_seeds_is_one_path_at_every_place(order, eta):
+    """With x0 = 0 a step is linear: the states asked about and the end are a path of the SDE, whose covariance is
+    sigma_s sigma_t e^(-eta (t - s)) (1 - e^(-2 eta s)) for s <= t in lambda from the start."""
+    a, b, states = EDM.at_time(20.0), EDM.at_time(2.0), []
+    rows = torch.zeros(order, 1, dtype=torch.float64)
+    pulses = iter(torch.eye(order, dtype=torch.float64)[:, :, None])
+
+    def predict(x, level):
+        states.append((level, x))
+        return sb.Prediction(x, level, 0 * x, "x0")
+
+    run = sb.Run((a, b, EDM.clean), predict, lambda *where: next(pulses), EDM)
+    end, _ = sb.make_sampler("seeds", order=order, eta=eta).step(run, rows, a, b, None)
+    path = [*states[1:], (b, end)]
+    assert len(path) == order
+    for (s, x_s), (t, x_t) in itertools.combinations_with_replacement(path, 2):
+        s_time, t_time = s.lambda_ - a.lambda_, t.lambda_ - a.lambda_
+        covariance = s.sigma * t.sigma * math.exp(-eta * (t_time - s_time)) * (1 - math.exp(-2 * eta * s_time))
+        assert float((x_s * x_t).sum()) == pytest.approx(covariance, rel=1e-12)
 
 
 # ---- Options ----
@@ -547,6 +619,8 @@ def test_from_alpha_0_the_first_step_aims_at_the_mean(spec):
         ("dpm-solver++-sde:eta=-0.1", "'dpm-solver\\+\\+-sde': option eta -0.1: expected a number from 0"),
         ("dpm-solver++-single:eta=1.2", "option eta 1.2: expected a number from 0 to 1"),
         ("dpm-solver++-single:eta=0.5,order=3", "option eta 0.5: expected 0 with order 3; use order=2"),
+        ("seeds:eta=-0.1", "'seeds': option eta -0.1: expected a number from 0"),
+        ("seeds:order=4", "expected one of 1, 2, 3"),
         ("sa-solver:tau=-1", "'sa-solver': option tau -1.0: expected a number from 0"),
         ("sa-solver:corrector=4", "expected one of 0, 1, 2, 3"),
         ("unipc:variant=bh3", "expected one of bh1, bh2"),

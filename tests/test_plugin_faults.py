@@ -495,6 +495,13 @@ def test_no_exit_and_no_exception_of_a_plugin_passes_for_the_program_s(sb, plugi
     sb(*MIXTURE, *arguments, "--plugin", plugin(source)).refused(code, *words)
 
 
+def test_a_metric_that_estimates_nothing_is_at_fault(sb, plugin):
+    path = plugin(GOOD + CODE.replace("prepare(self, reference):\n        exit(0)", "_(self):\n        pass"))
+    done = sb(*MIXTURE, "-s", "mine", "--metric", "mine", "--model", "toy", "--plugin", TOY, "--plugin", path)
+    assert done.code == 3
+    assert "metric 'mine': returned a NoneType; expected an Estimate" in done.err
+
+
 def test_a_budget_that_a_plugin_cannot_answer_is_its_fault(sb, plugin):
     path = plugin(GOOD + "\n    def plan(self, nfe):\n        exit(0)\n".join(["", ""]))
     path = plugin(spoilt("    convergence = 1", "    convergence = 1\n    def plan(self, nfe):\n        exit(0)"))

@@ -1,10 +1,11 @@
 """One conversion of eps, x0, v and flow; clipping, guidance, counting and padding around it."""
 
+import numpy as np
 import pytest
 import torch
 
 import samplerbench as sb
-from samplerbench.samplers.predictor import Clipped, Counted, Guided, NetworkPredictor
+from samplerbench.samplers.predictor import Clipped, Counted, Guided, NetworkPredictor, Thresholded
 
 PREDICTS = ("eps", "x0", "v", "flow")
 LEVELS = {
@@ -40,6 +41,11 @@ def close(a, b, tolerance=1e-12):
     assert float(b.abs().max()) > 10 * tolerance
     assert a.shape == b.shape
     return float((a - b).abs().max()) < tolerance
+
+
+def always(said):
+    """A predictor that says this whatever it is asked."""
+    return lambda x, level, rows: said
 
 
 def predictor(network, predicts="eps", batch_size=4, **options):
@@ -80,7 +86,7 @@ def test_pure_noise_says_nothing_of_x0_to_an_eps_network(level):
 @pytest.mark.parametrize("level", LEVELS.values(), ids=LEVELS)
 @pytest.mark.parametrize("predicts", PREDICTS)
 def test_clipping_derives_eps_from_the_clipped_x0(predicts, level):
-    p = Clipped(lambda x, level, rows: prediction(predicts, level), -0.5, 0.5)(state(level), level)
+    p = Clipped(always(prediction(predicts, level)), -0.5, 0.5)(state(level), level)
     clipped = X0.clamp(-0.5, 0.5)
     assert not torch.equal(clipped, X0)
     tolerance = 1e-13 / min(level.alpha, level.sigma, 0.01) / min(level.sigma, 1)
@@ -98,15 +104,138 @@ def test_guidance_is_linear_and_the_same_in_every_parametrisation(guidance, leve
         eps = state(level) / level.sigma
         none = {"eps": eps, "x0": 0 * X0, "v": level.alpha * eps, "flow": eps}[predicts]
         negative = sb.Prediction(state(level), level, none, predicts)
-        guided = Guided(lambda x, level, rows, p=positive: p, lambda x, level, rows, p=negative: p, guidance)(
-            state(level), level
-        )
+        guided = Guided(always(positive), always(negative), guidance)(state(level), level)
         assert float((guided.x0 - guidance * X0).abs().max()) < 1e-11  # g = 0 gives 0
         assert close(guided.eps, (state(level) - level.alpha * guidance * X0) / level.sigma, 1e-11)
         if guidance == 1:
             assert torch.equal(guided.answer, positive.answer)
         if guidance == 0:
             assert torch.equal(guided.answer, negative.answer)
+
+
+# ---- Dynamic thresholding ----
+
+
+WIDE = torch.randn(5, 2, 20, generator=GENERATOR, dtype=torch.float64)
+
+
+def states_of(x0, level):
+    return level.alpha * x0 + level.sigma * EPS[:, :1, None].expand_as(x0)
+
+
+@pytest.mark.parametrize("quantile", [0.5, 0.9, 0.995, 1.0])
+@pytest.mark.parametrize("bound", [0.3, 1.0, 2.0])
+def test_dynamic_thresholding_clips_each_sample_to_its_own_quantile(quantile, bound):
+    level = LEVELS["vp"]
+    scaled = WIDE * torch.tensor([0.1, 0.5, 1.0, 3.0, 50.0], dtype=torch.float64)[:, None, None]
+    x = states_of(scaled, level)
+    threshold = sb.dynamic_threshold(quantile, bound)
+    got = Thresholded(always(sb.Prediction(x, level, scaled, "x0")), threshold)(x, level)
+    for row, x0 in zip(got.x0.numpy(), scaled.numpy(), strict=True):
+        s = max(np.quantile(np.abs(x0), quantile), bound)
+        assert np.abs(row - np.clip(x0, -s, s) / (s / bound)).max() < 1e-12
+    assert float(got.x0.abs().max()) == pytest.approx(bound, rel=1e-12)  # of the last sample, the quantile and above
+    assert close(got.eps, (x - level.alpha * got.x0) / level.sigma)
+    assert close(got.combine(level.alpha, level.sigma), x)
+
+
+def test_dynamic_thresholding_leaves_what_is_within_the_bound_alone():
+    small = WIDE / WIDE.abs().amax() * 0.99
+    level = LEVELS["edm"]
+    inner = sb.Prediction(states_of(small, level), level, small, "x0")
+    for quantile in (0.1, 0.995):
+        got = Thresholded(always(inner), sb.dynamic_threshold(quantile))(inner.x, level)
+        assert torch.equal(got.x0, small)
+
+
+def test_a_network_can_be_wrapped_with_dynamic_thresholding():
+    """A network that sees values of up to 8 everywhere: the samples end within the bound, and not flat at it."""
+    pattern = torch.linspace(-8, 8, 12).reshape(1, 3, 4)
+
+    def network(x, t):
+        return pattern.expand_as(x) + 0 * x
+
+    model = sb.wrap_network(network, sb.vp_linear(), (1, 3, 4), "x0", clip=sb.dynamic_threshold(0.9, 1.0))
+    s = float(pattern.abs().flatten().quantile(0.9))
+    expected = pattern.clamp(-s, s) / s
+    assert close(sb.sample(model, "ddim", steps=5, n=3).x, expected.expand(3, 1, 3, 4), 1e-5)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"quantile": 0.0}, "quantile 0.0: expected a number above 0 and up to 1"),
+        ({"quantile": 1.1}, "quantile 1.1: expected"),
+        ({"quantile": float("nan")}, "quantile nan: expected"),
+        ({"bound": 0.0}, "bound 0.0: expected a positive number"),
+        ({"bound": float("inf")}, "bound inf: expected"),
+    ],
+)
+def test_bad_thresholds_are_refused(options, message):
+    with pytest.raises(sb.InputError, match=message):
+        sb.dynamic_threshold(**options)
+
+
+@pytest.mark.parametrize("clip", [(1, -1), (0, 0), (1,), "1", 3.0, (float("nan"), 1), ("a", "b"), 0])
+def test_a_clip_that_is_none_is_refused(clip):
+    with pytest.raises(sb.InputError, match=r"clip .*: expected \(low, high\) with low < high, or dynamic_threshold"):
+        sb.wrap_network(lambda x, t: x, sb.vp_linear(), (2,), clip=clip)
+
+
+# ---- Guidance rescale ----
+
+
+def guided(guidance, phi, predicts="eps", level=LEVELS["vp"]):
+    """(guided, conditional) for a network that sees WIDE with the condition and half of it, turned, without."""
+    x = states_of(WIDE, level)
+
+    def said(x0):
+        eps = (x - level.alpha * x0) / level.sigma
+        answers = {"eps": eps, "x0": x0, "v": level.alpha * eps - level.sigma * x0, "flow": eps - x0}
+        return sb.Prediction(x, level, answers[predicts], predicts)
+
+    positive, negative = said(WIDE), said(WIDE.flip(2) / 2)
+    both = Guided(always(positive), always(negative), guidance, phi)
+    return both(x, level), positive
+
+
+def deviations(x0):
+    return x0.flatten(1).numpy().std(1)
+
+
+@pytest.mark.parametrize("guidance", [0.0, 2.0, 7.5])
+def test_without_rescale_guidance_is_as_it_was(guidance):
+    plain, _ = guided(guidance, 0.0)
+    assert close(plain.x0, guidance * WIDE + (1 - guidance) * WIDE.flip(2) / 2, 1e-11)
+    assert plain.predicts == "eps"
+
+
+@pytest.mark.parametrize("predicts", PREDICTS)
+@pytest.mark.parametrize("guidance", [0.0, 2.0, 7.5])
+def test_full_rescale_gives_each_sample_the_deviation_of_the_conditional_x0(guidance, predicts):
+    plain, conditional = guided(guidance, 0.0, predicts)
+    got, _ = guided(guidance, 1.0, predicts)
+    assert deviations(got.x0) == pytest.approx(deviations(conditional.x0), rel=1e-10)
+    assert not np.allclose(deviations(plain.x0), deviations(conditional.x0), rtol=0.05)
+    assert torch.nn.functional.cosine_similarity(got.x0, plain.x0, dim=2).min() > 1 - 1e-12  # a scale, no more
+    assert close(got.combine(got.level.alpha, got.level.sigma), plain.x, 1e-11)
+
+
+@pytest.mark.parametrize("phi", [0.25, 0.7])
+def test_rescale_mixes_the_two_and_does_not_depend_on_what_the_network_predicts(phi):
+    for predicts in PREDICTS:
+        plain, full, mixed = (guided(5.0, share, predicts)[0].x0 for share in (0.0, 1.0, phi))
+        assert close(mixed, phi * full + (1 - phi) * plain, 1e-11)
+
+
+def test_rescale_leaves_an_x0_without_deviation_alone():
+    """A single number has none; neither has a flat image."""
+    x, level = torch.tensor([[0.3], [2.0]], dtype=torch.float64), LEVELS["flow"]
+    flat = Guided(
+        lambda x, level, rows: sb.Prediction(x, level, 2 * x, "x0"),
+        lambda x, level, rows: sb.Prediction(x, level, x, "x0"), 3.0, 1.0,
+    )(x, level)  # fmt: skip
+    assert close(flat.x0, 4 * x)
 
 
 @pytest.mark.parametrize("n", [1, 3, 4, 5, 9])

@@ -7,7 +7,7 @@ import torch
 
 import samplerbench as sb
 from samplerbench.samplers.exact import exact_model
-from samplerbench.samplers.registry import default_registry, load_registry, parse_spec
+from samplerbench.samplers.registry import default_registry, describe_options, load_registry, parse_spec
 
 MY_EULER = '''
 """Euler in sigma/alpha (Karras et al. 2022, algorithm 1 without churn)."""
@@ -85,6 +85,14 @@ def test_options_come_as_text_or_as_values():
     assert sb.make_sampler("ddim", eta=1) == sb.make_sampler("ddim:eta=1")
     assert sb.make_sampler("dpm-solver:order=3").order == 3
     assert sb.make_sampler("ddpm:variance=large").variance == "large"
+
+
+def test_an_option_may_have_the_name_of_a_method_if_its_field_ends_in_an_underscore():
+    assert sb.make_sampler("dpm-solver:plan=fast") == sb.make_sampler("dpm-solver", plan="fast")
+    assert sb.make_sampler("dpm-solver:plan=fast").plan_ == "fast"
+    assert "plan=even|fast" in describe_options(sb.list_samplers()["dpm-solver"])
+    with pytest.raises(sb.InputError, match=r"unknown option 'plan_' \(did you mean 'plan'\?\)"):
+        sb.make_sampler("dpm-solver:plan_=fast")
 
 
 @pytest.mark.parametrize(

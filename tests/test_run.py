@@ -21,6 +21,7 @@ from samplerbench.bench.run import NoWatch, begin
 from samplerbench.bench.store import RunFolder
 from samplerbench.plugins.metrics.fid import FID
 from samplerbench.samplers.registry import load_registry
+from samplerbench.samplers.sample import draw
 
 TOY = str(Path(__file__).with_name("toy.py"))
 COLUMNS = [
@@ -238,6 +239,18 @@ def test_guidance_counts_both_passes(tmp_path):
     assert result.table[["nfe", "network_evaluations", "guidance"]].values.tolist() == [[2, 4, 2.0]]
 
 
+def test_guidance_rescale_is_part_of_a_cell_and_changes_its_images(tmp_path):
+    def cell(**settings):
+        config = Config(model="toy", sampler=("ddim",), steps=(3,), samples=4, guidance=3.0, **settings)
+        return plan_for(config, load_registry([TOY])).cells[0]
+
+    plain, half = cell(), cell(guidance_rescale=0.5)
+    assert plain.key == cell(guidance_rescale=0.0).key != half.key
+    assert plain.network_evaluations == half.network_evaluations
+    a, b = (draw(c.request, 0, 4).x for c in (plain, half))
+    assert float((a - b).abs().max()) > 0.01
+
+
 def test_a_budget_of_calls_takes_the_most_steps_that_fit(tmp_path):
     table = toy_run(["ddim", "dpm-solver:order=3"], tmp_path / "run", nfe=[8], steps=()).table
     assert table[["steps", "nfe"]].values.tolist() == [[8, 8], [3, 7]]
@@ -440,6 +453,7 @@ def refused(folder, run, *words):
         ({"seed": 1}, ["seed: 0 -> 1"]),
         ({"steps": [2, 3]}, ["steps: [2] -> [2, 3]"]),
         ({"guidance": 2.0}, ["guidance: 1.0 -> 2.0"]),
+        ({"guidance": 2.0, "guidance_rescale": 0.5}, ["guidance_rescale: 0.0 -> 0.5"]),
         ({"prompts": ["left"]}, ["prompts: None -> ['left']"]),
         ({"dtype": "float64"}, ["dtype: 'float32' -> 'float64'"]),
         ({"n": 50, "batch_size": 8}, ["samples: 100 -> 50", "batch_size: None -> 8"]),
@@ -555,6 +569,8 @@ def test_a_model_without_a_fingerprint_is_run_anew(tmp_path, draws):
         ({"seed": -1}, ["seed -1", "2^63"]),
         ({"seed": 2**63}, [f"seed {2**63}"]),
         ({"guidance": float("nan")}, ["guidance nan"]),
+        ({"guidance_rescale": float("nan")}, ["guidance_rescale nan", "from 0 to 1"]),
+        ({"guidance_rescale": 0.5}, ["guidance_rescale 0.5", "no effect at guidance 1"]),
         ({"guidance": 2.0}, ["guidance 2.0", "unconditional"]),
         ({"batch_size": 7}, ["batch_size 7", "64"]),
         ({"batch_size": 0}, ["batch_size 0"]),

@@ -138,6 +138,53 @@ def test_bad_edm_range_is_refused(low, high):
         sb.edm(low, high)
 
 
+@pytest.mark.parametrize("schedule", VP_SCHEDULES.values(), ids=VP_SCHEDULES)
+def test_zero_terminal_snr_rescale_moves_the_end_to_pure_noise_and_leaves_the_start(schedule):
+    abar = np.array(sb.rescale_zero_terminal_snr(schedule).alphas_cumprod)
+    before = np.array(schedule.alphas_cumprod)
+    assert (abar[0], abar[-1]) == (before[0], 0)
+    assert (np.diff(abar) < 0).all()
+    assert (abar[1:] < before[1:]).all()
+    # alpha is an affine function of what it was
+    alpha, old = np.sqrt(abar), np.sqrt(before)
+    slope = alpha[0] / (old[0] - old[-1])
+    assert alpha == pytest.approx(slope * (old - old[-1]), abs=1e-14)
+    first = sb.rescale_zero_terminal_snr(schedule).first
+    assert (first.alpha, first.sigma, first.t) == (0, 1, 999)
+
+
+def test_zero_terminal_snr_rescale_follows_the_published_algorithm():
+    betas = np.linspace(0.1, 0.4, 5)
+    roots = np.sqrt(np.cumprod(1 - betas))
+    first, last = roots[0], roots[-1]
+    roots = (roots - last) * first / (first - last)
+    got = sb.rescale_zero_terminal_snr(sb.vp_linear(5, 0.1, 0.4)).alphas_cumprod
+    assert got == pytest.approx(roots**2, rel=1e-12)
+
+
+def test_zero_terminal_snr_rescale_twice_is_once():
+    once = sb.rescale_zero_terminal_snr(sb.vp_scaled_linear())
+    assert sb.rescale_zero_terminal_snr(once).alphas_cumprod == pytest.approx(once.alphas_cumprod, rel=1e-12)
+
+
+def test_zero_terminal_snr_rescale_of_a_single_timestep_is_refused():
+    with pytest.raises(ValueError, match="a single timestep; expected at least two"):
+        sb.rescale_zero_terminal_snr(sb.vp_from_alphas_cumprod([0.5]))
+
+
+@pytest.mark.parametrize("sampler", ["ddim", "ddpm", "dpm-solver++", "heun"])
+def test_sampling_starts_from_pure_noise_on_a_rescaled_schedule(sampler):
+    """The first step goes to the data's mean, with predictions of x0, v or flow; eps says nothing there."""
+    schedule = sb.rescale_zero_terminal_snr(sb.vp_linear())
+    data = sb.GaussianMixture(((0.7, -0.4),), (0.01,), (1.0,))
+    for predicts in ("x0", "v", "flow"):
+        model = sb.exact_model(data, schedule, predicts)
+        x = sb.sample(model, sampler, steps=50, n=200, dtype="float64").x
+        assert x.mean(0).numpy() == pytest.approx([0.7, -0.4], abs=0.03)  # 4 deviations of the mean of 200
+    with pytest.raises(sb.InputError, match=r"predicts 'eps'.*alpha = 0"):
+        sb.sample(sb.exact_model(data, schedule, "eps"), sampler, steps=5, n=2)
+
+
 def test_zero_terminal_snr_starts_at_lambda_minus_infinity():
     schedule = sb.vp_from_alphas_cumprod([0.9, 0.4, 0.0])
     first = schedule.first

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
-from typing import Literal, get_args, get_origin, get_type_hints
+from typing import Literal, get_args, get_origin
 
-from ...samplers.registry import Registry, default_registry
+from ...samplers.registry import Registry, default_registry, options_of
 from ...samplers.sampler import Sampler
 from . import equivalence, order, randomness, runs
 from .card import FULL, QUICK, Check, Finding
@@ -54,9 +53,8 @@ def variants(registry: Registry) -> list[str]:
     """Spec strings of every registered sampler: as it is, and with each other value of enumerated options."""
     specs = []
     for name, cls in registry.samplers.things.items():
-        hints = get_type_hints(cls)
         specs.append(name)
-        for f in dataclasses.fields(cls):
-            if get_origin(hints[f.name]) is Literal:
-                specs += [f"{name}:{f.name}={value}" for value in get_args(hints[f.name]) if value != f.default]
+        for key, option in options_of(cls).items():
+            if get_origin(option.kind) is Literal:
+                specs += [f"{name}:{key}={value}" for value in get_args(option.kind) if value != option.default]
     return specs

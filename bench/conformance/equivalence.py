@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ...samplers.exact import exact_model
 from ...samplers.predictor import Predicts
-from ...samplers.registry import construct
+from ...samplers.registry import construct, options_of
 from ...samplers.sample import sample
 from ...samplers.sampler import Sampler
 from .card import Effort, Finding
@@ -93,7 +93,7 @@ def precision(sampler: Sampler, effort: Effort) -> Iterator[Finding]:
 
 def options(sampler: Sampler, effort: Effort) -> Iterator[Finding]:
     """Written as text and read again the options make an equal sampler."""
-    written = {f.name: str(getattr(sampler, f.name)) for f in dataclasses.fields(sampler)}
+    written = {key: str(getattr(sampler, option.field)) for key, option in options_of(type(sampler)).items()}
     given = {name: value for name, value in written.items() if value != "inf"}  # no spec string says infinity
     read = construct(type(sampler), type(sampler).__name__, given)
     text = ",".join(f"{name}={value}" for name, value in written.items()) or "none"

@@ -81,7 +81,7 @@ def local_order(sampler: Sampler, effort: Effort) -> Iterator[Finding]:
 
     This sees the coefficients of a multistep method, which a global order on an even grid cannot.
     """
-    order = sampler.convergence_uneven
+    order = sampler.step_convergence
     if sampler.convergence is None or order is None:
         return
     tolerance = 0.2 if order <= HIGH else 0.55

@@ -26,7 +26,7 @@ def draws(sampler: Sampler, effort: Effort) -> Iterator[Finding]:
     noise, before = Stream(x), _global_state()
     sample(exact_model(PLANE, schedule), sampler, grid=UNEVEN, x_init=x, noise=noise)
     places = intervals(UNEVEN, schedule)
-    asked = [places.index(pair) if pair in places else -1 for pair in noise.intervals]
+    asked = [next((i for i, place in enumerate(places) if lies_within(part, place)), -1) for part in noise.intervals]
     measured = f"{len(asked)} draws" if asked else "none"
     if sampler.convergence is not None:
         yield Finding("noise", "none", measured, not asked)
@@ -35,6 +35,11 @@ def draws(sampler: Sampler, effort: Effort) -> Iterator[Finding]:
         yield Finding("noise", "in order, none in the last step", measured if right else f"intervals {asked}", right)
     untouched = _global_state() == before
     yield Finding("global random state", "untouched", "untouched" if untouched else "changed", untouched)
+
+
+def lies_within(part: tuple[Level, Level], whole: tuple[Level, Level]) -> bool:
+    """Whether one interval is a part of another, or all of it."""
+    return whole[0].sigma_ve >= part[0].sigma_ve > part[1].sigma_ve >= whole[1].sigma_ve
 
 
 def _global_state() -> tuple[object, ...]:
