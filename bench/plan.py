@@ -18,7 +18,7 @@ from ..samplers.model import Model
 from ..samplers.noise import BLOCK
 from ..samplers.registry import BUILT_IN, Registry, at_fault
 from ..samplers.sample import Request, request_for
-from ..samplers.sampler import Sampler
+from ..samplers.sampler import Sampler, declared_calls
 from ..samplers.schedule import VP
 from .config import Config, as_json
 
@@ -141,13 +141,14 @@ def cell_for(config: Config, registry: Registry, model: Model, spec: str, budget
     declared_order(sampler, spec)
     setting = cell_setting(request)
     key = digest([setting, source_hash(type(sampler))])
-    return Cell(spec, grid, steps, declared_nfe(sampler, spec, steps), request, key, setting)
+    return Cell(spec, grid, steps, declared_nfe(request, spec), request, key, setting)
 
 
-def declared_nfe(sampler: Sampler, spec: str, steps: int) -> int | None:
-    """nfe(steps), if that is something that can be declared."""
+def declared_nfe(request: Request, spec: str) -> int | None:
+    """The calls that the sampler declares for these levels, if that is something that can be declared."""
+    steps = len(request.levels) - 1
     with at_fault(f"sampler {spec!r}: nfe({steps})"):
-        nfe = sampler.nfe(steps)
+        nfe = declared_calls(request.sampler, request.levels)
         if nfe is not None and (type(nfe) is not int or nfe < 0):
             raise PluginError(
                 f"sampler {spec!r}: nfe({steps}) returned {nfe!r}; expected a whole number from 0, or None"

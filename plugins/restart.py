@@ -66,7 +66,7 @@ class Restart(Sampler):
     def step(self, run: Run, x: Tensor, a: Level, b: Level, past: Past) -> tuple[Tensor, Past]:
         """One interval, then the restarts if b is where they belong."""
         x = heun_step(run, x, a, b)
-        noisy = run.grid[1:-1]
+        noisy = run.grid[1:-1] if run.grid[0].alpha else run.grid[2:-1]
         if not self.k or b not in noisy or b != min(noisy, key=lambda level: abs(level.sigma_ve - self.s_min)):
             return x, None
 

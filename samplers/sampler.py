@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -59,6 +60,19 @@ class Run:
         level = self.schedule.at_lambda(lambda_)
         return self.schedule.at_time(round(level.t)) if self.integer else level
 
+    def between(self, a: Level, b: Level, count: int) -> list[tuple[float, Level]]:
+        """`count` levels inside an interval, even in lambda, each with its place in (0, 1).
+
+        None at all where lambda is infinite at an end, or where a network of whole timesteps has too few left there.
+        """
+        h = b.lambda_ - a.lambda_
+        if math.isinf(h):
+            return []
+        levels = [self.at(a.lambda_ + h * k / (count + 1)) for k in range(1, count + 1)]
+        places = [(level.lambda_ - a.lambda_) / h for level in levels]
+        ascending = all(low < high for low, high in pairwise((0.0, *places, 1.0)))
+        return list(zip(places, levels, strict=True)) if ascending else []
+
     def enter(self, i: int) -> None:
         """Go to interval number i."""
         self.i, self._draws = i, 0
@@ -88,7 +102,11 @@ class Sampler(ABC):
 
     @abstractmethod
     def nfe(self, steps: int) -> int | None:
-        """Predictor calls of a run of `steps` steps; None = adaptive, only counted."""
+        """Predictor calls of a run of `steps` steps; None = adaptive, only counted.
+
+        From a level with alpha > 0. Where alpha = 0 the first interval is taken by one call, whatever the method, and
+        the rest is a run of one step less: see `declared_calls`.
+        """
 
     @abstractmethod
     def step(self, run: Run, x: Tensor, a: Level, b: Level, past: Past) -> tuple[Tensor, Past]:
@@ -121,6 +139,15 @@ def integrate(
         if watch:
             watch(x)
     return x
+
+
+def declared_calls(sampler: Sampler, grid: Levels) -> int | None:
+    """Predictor calls of a run over these levels, as the sampler declares them; None = adaptive."""
+    steps = len(grid) - 1
+    if grid[0].alpha or steps == 1:
+        return sampler.nfe(steps)
+    rest = sampler.nfe(steps - 1)
+    return None if rest is None else 1 + rest
 
 
 def finite_or_fault(sampler: Sampler, x: Tensor, replay: Callable[[Callable[[Tensor], None]], object] | None) -> None:

@@ -733,3 +733,10 @@ def test_an_output_that_cannot_be_made_is_a_store_error(place):
 def test_an_output_name_that_is_too_long_is_refused(tmp_path):
     with pytest.raises(sb.SamplerbenchError, match=r"output|cannot be written"):
         toy_run(["ddpm"], tmp_path / ("x" * 300))
+
+
+def test_a_start_at_alpha_0_takes_one_call_and_the_declared_count_knows_it(tmp_path):
+    specs = ["heun", "dpm-solver:order=3", "seeds", "plms", "restart", "unipc"]
+    table = sb.run("gaussian:flow", specs, steps=[2, 4], n=4, output=tmp_path / "out").table
+    assert list(table["status"]) == ["ok"] * 12
+    assert list(table["nfe"]) == [2, 6, 2, 8, 2, 6, 2, 5, 2, 14, 2, 4]

@@ -14,12 +14,14 @@ from ...samplers.model import wrap_network
 from ...samplers.predictor import Predicts
 from ...samplers.registry import default_registry
 from ...samplers.sample import sample
-from ...samplers.sampler import Sampler
-from ...samplers.schedule import vp_linear
+from ...samplers.sampler import Sampler, declared_calls
+from ...samplers.schedule import Schedule, vp_linear
 from ..listing import nfe_rule
 from .card import Effort, Finding
 from .models import EQUAL, NO_SIGNAL, PLANE, SCHEDULES, Stream, apart, drawn, noise_to_start_from
 
+FEW = (2, 3, 4, 9)
+"""Step counts of the runs that start at alpha = 0."""
 BOUND = 100.0
 """A high order may overshoot on a few steps; beyond this it has lost the state."""
 FORMS_WITHOUT_SIGNAL: tuple[Predicts, ...] = ("x0", "v", "flow")
@@ -28,22 +30,15 @@ FORMS_WITHOUT_SIGNAL: tuple[Predicts, ...] = ("x0", "v", "flow")
 
 def steps_and_calls(sampler: Sampler, effort: Effort) -> Iterator[Finding]:
     """Every number of steps is finite and asks the model as often as declared; a budget of calls is kept."""
-    calls = 0
-
-    def network(x: Tensor, t: Tensor) -> Tensor:
-        nonlocal calls
-        calls += 1
-        return 0.9 * x.tanh()
-
-    model = wrap_network(network, vp_linear(80, 1e-3, 0.2), (2,))
     infinite, other = [], []
-    for steps in effort.counts:
-        calls = 0
-        x = sample(model, sampler, steps=steps, n=1).x
-        if not bool(x.isfinite().all()):
-            infinite.append(str(steps))
-        if sampler.nfe(steps) not in (calls, None) or not calls:
-            other.append(f"{calls} for {sampler.nfe(steps)} at {steps} steps")
+    for schedule, counts in ((vp_linear(80, 1e-3, 0.2), effort.counts), (SCHEDULES["flow"], FEW)):
+        for steps in counts:
+            finite, calls = _tried(sampler, schedule, steps)
+            if not finite:
+                infinite.append(str(steps))
+            levels = default_registry().levels(None, schedule, steps, integer=False)
+            if not calls or (declared := declared_calls(sampler, levels)) not in (calls, None):
+                other.append(f"{calls} for {declared} at {steps} steps")
     tried = f"steps {effort.counts[0]} to {effort.counts[-1]}"
     yield Finding(tried, "finite", f"not at {', '.join(infinite)}" if infinite else "finite", not infinite)
     yield Finding("model calls", nfe_rule(sampler), "; ".join(other[:3]) or "as declared", not other)
@@ -51,6 +46,19 @@ def steps_and_calls(sampler: Sampler, effort: Effort) -> Iterator[Finding]:
         return
     over = [nfe for nfe in range(sampler.nfe(1) or 1, 40) if _calls_for(sampler, nfe) > nfe]
     yield Finding("budget of calls", "never exceeded", f"exceeded at {over[:3]}" if over else "kept", not over)
+
+
+def _tried(sampler: Sampler, schedule: Schedule, steps: int) -> tuple[bool, int]:
+    """Whether a run on a smooth network ends in a finite state, and how many calls of the network it made."""
+    calls = 0
+
+    def network(x: Tensor, t: Tensor) -> Tensor:
+        nonlocal calls
+        calls += 1
+        return 0.9 * x.tanh()
+
+    x = sample(wrap_network(network, schedule, (2,), "v"), sampler, steps=steps, n=1).x
+    return bool(x.isfinite().all()), calls
 
 
 def _calls_for(sampler: Sampler, nfe: int) -> int:
