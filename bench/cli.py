@@ -75,9 +75,14 @@ def main() -> NoReturn:
     sys.exit(code or 0)
 
 
+def say(text: str, *, err: bool = False) -> None:
+    """One line with nothing in it that a terminal would obey."""
+    click.echo(printable(text), err=err)
+
+
 def complain(message: str, kind: str = "Error") -> None:
     """One line on stderr, with nothing in it that a terminal would obey."""
-    click.echo(f"{kind}: {printable(message)}", err=True)
+    say(f"{kind}: {message}", err=True)
 
 
 def printable(text: str) -> str:
@@ -220,7 +225,7 @@ def run(
         folder = output or default_output(plan)
         check_output(folder, plan, fresh=fresh)
         if not fresh and (edited := edited_since(folder, plan)):
-            click.echo(f"{folder}: edited since, and run again: {', '.join(edited)}", err=True)
+            say(f"{folder}: edited since, and run again: {', '.join(edited)}", err=True)
     if dry_run:
         show_plan(plan, folder, as_json)
         return 0
@@ -232,9 +237,9 @@ def run(
     else:
         print_table(result.table, result.labels)
         files = ", ".join(p.name for p in sorted(result.folder.iterdir()) if p.is_file())
-        click.echo(f"{result.folder}: {files}", err=True)
+        say(f"{result.folder}: {files}", err=True)
     if code:
-        click.echo(f"stopped; go on with: {command}", err=True)
+        say(f"stopped; go on with: {command}", err=True)
         return code
     return 1 if result.failed else 0
 
@@ -293,13 +298,13 @@ def show_plan(plan: Any, folder: Path, as_json: bool) -> None:
         return
     for cell in about["cells"]:
         nfe = "adaptive" if cell["nfe"] is None else f"{cell['nfe']} model calls a sample"
-        click.echo(f"{cell['sampler']}  {cell['grid']} grid, {cell['steps']} steps, {nfe}")
+        say(f"{cell['sampler']}  {cell['grid']} grid, {cell['steps']} steps, {nfe}")
     time = "no sampler got through a trial" if seconds is None else f"about {about['estimated_seconds']} s here"
-    click.echo(
+    say(
         f"{len(about['cells'])} cells x {about['samples']} samples on {about['model']}: "
         f"{about['network_evaluations']:,} network evaluations, {time}"
     )
-    click.echo(f"output: {folder}")
+    say(f"output: {folder}")
 
 
 @cli.command("list")
@@ -342,11 +347,11 @@ def new_plugin_(name: str, package: bool, output: Path) -> None:
         registry = load_registry()
         paths = new_plugin(name, output, registry, package=package)
     for path in paths:
-        click.echo(str(path))
+        say(str(path))
     if package:
-        click.echo(f"next: pip install -e {shlex.quote(str(output / name))} && samplerbench check {name}", err=True)
+        say(f"next: pip install -e {shlex.quote(str(output / name))} && samplerbench check {name}", err=True)
     else:
-        click.echo(f"next: samplerbench check {name} --plugin {shlex.quote(str(paths[0]))}", err=True)
+        say(f"next: samplerbench check {name} --plugin {shlex.quote(str(paths[0]))}", err=True)
 
 
 @cli.command("check")
@@ -388,18 +393,44 @@ def check_(specs: tuple[str, ...], everything: bool, quick: bool, plugin: tuple[
 
 @cli.command()
 @click.argument("run_folder", metavar="[RUN]", required=False, type=FilePath())
+@click.option(
+    "--compare", "pair", nargs=2, metavar="A B", help="Two samplers of the run: difference, interval, verdict."
+)
+@plugin_options
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def table(run_folder: Path | None, as_json: bool) -> None:
-    """Print the table of a run, by default the newest in results/."""
+def table(run_folder: Path | None, pair: tuple[str, str] | None, plugin: tuple[str, ...], as_json: bool) -> None:
+    """Print the table of a run, by default the newest in results/.
+
+    With --compare, each metric of sampler A less that of B, at every step count, on the seeds that both have. "better"
+    and "worse" are said of A, and only where all verdicts together are wrong less than once in twenty times.
+    """
     from .store import newest_run
     from .table import read_table
 
     folder = run_folder or newest_run(Path("results"))
+    if pair:
+        compare_samplers(folder, pair, plugin, as_json)
+        return
     content, labels = read_table(folder)
     if as_json:
         click.echo(table_to_json(content, {"folder": str(folder)}))
     else:
         print_table(content, labels)
+
+
+def compare_samplers(folder: Path, pair: tuple[str, str], plugin: tuple[str, ...], as_json: bool) -> None:
+    """The paired differences of two samplers of a run."""
+    from ..samplers.registry import load_registry
+    from .compare import compare, comparison_to_rows
+
+    with stdout_for_data():
+        registry = load_registry(plugin)
+        warn_of_plugins(registry)
+        found = compare(folder, *pair, registry)
+    if as_json:
+        click.echo(table_to_json(found, {"folder": str(folder)}))
+    else:
+        print_rows(comparison_to_rows(found))
 
 
 @cli.command()
@@ -427,7 +458,7 @@ def train(model: str, data: Path | None, output: Path, seed: int) -> None:
             factory.train(data=data, output=output, seed=seed, report=view)
         except OSError as error:
             raise ModelError(f"{output}: cannot be written ({error.strerror or error})") from error
-    click.echo(str(output))
+    say(str(output))
 
 
 def warn_of_plugins(registry: Registry) -> None:
@@ -473,7 +504,7 @@ def print_card(spec: str, card: list[Finding], *, failures_only: bool) -> None:
         if not (failures_only and f.holds)
     ]
     print_rows(rows)
-    click.echo(f"{spec}: {sum(f.holds for f in card)} of {len(card)} claims hold")
+    say(f"{spec}: {sum(f.holds for f in card)} of {len(card)} claims hold")
 
 
 def table_to_json(content: pd.DataFrame, about: dict[str, Any]) -> str:

@@ -145,7 +145,7 @@ def cell_for(config: Config, registry: Registry, model: Model, spec: str, budget
 
 
 def declared_nfe(request: Request, spec: str) -> int | None:
-    """The calls that the sampler declares for these levels, if that is something that can be declared."""
+    """The calls for these levels, if what the sampler says is something that can be declared."""
     steps = len(request.levels) - 1
     with at_fault(f"sampler {spec!r}: nfe({steps})"):
         nfe = declared_calls(request.sampler, request.levels)

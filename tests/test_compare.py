@@ -1,6 +1,7 @@
 """Paired differences, their intervals and verdicts."""
 
 import json
+import re
 import shutil
 
 import numpy as np
@@ -8,6 +9,7 @@ import pandas as pd
 import pytest
 
 import samplerbench as sb
+from samplerbench.bench import cli
 from samplerbench.bench.compare import BETTER, NOT_SHOWN, SAME, WORSE, Comparison, compare, comparisons_to_table, holm
 from samplerbench.plugins.metrics.fid import FID
 from samplerbench.samplers.metric import mean_estimate, root_mean_estimate
@@ -137,3 +139,22 @@ def test_cells_without_samples_in_common_are_refused(stored, tmp_path):
     shutil.rmtree(folder / "chunks" / key[:16])
     with pytest.raises(sb.InputError, match="'ddim, 3 steps, 3 calls', 'ddpm, 3 steps, 3 calls': the run"):
         compare(folder, "ddim", "ddpm", default_registry())
+
+
+def test_the_command_prints_differences_and_verdicts(stored, monkeypatch, capsys):
+    def printed(*arguments):
+        monkeypatch.setattr("sys.argv", ["samplerbench", "table", str(stored), "--compare", *arguments])
+        with pytest.raises(SystemExit) as stopped:
+            cli.main()
+        return stopped.value.code, *capsys.readouterr()
+
+    code, out, _ = printed("ddpm", "ddpm:variance=large")
+    assert code == 0
+    heading, first, *_ = (re.split(r"  +", line) for line in out.splitlines())
+    assert heading == ["metric", "A", "B", "A - B", "p", "A is"]
+    assert first[:3] == ["fid", "ddpm, 3 steps, 3 calls", "ddpm:variance=large, 3 steps, 3 calls"]
+    assert first[-1] == "better"
+    _, out, _ = printed("ddpm", "ddim", "--json")
+    assert len(json.loads(out)["table"]) == 4
+    code, out, err = printed("ddpm", "dimd")
+    assert (code, out, err.count("\n")) == (2, "", 1)
