@@ -171,7 +171,8 @@ def load_config_file(ctx: click.Context, _: click.Parameter, path: Path | None) 
 @click.option("-n", "--samples", type=int, default=512, show_default=True, help="Images of each cell.")
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("-b", "--batch-size", type=int, help="Rows of a network call. [default: the model's own]")
-@click.option("--grid", metavar="SPEC", help="Where the noise levels lie. [default: the schedule's own]")
+@click.option("--grid", metavar="SPEC", help="Where the noise levels lie: a name, or a list as in 999/500/20. "
+              "[default: the schedule's own]")  # fmt: skip
 @click.option("--guidance", type=float, default=1.0, show_default=True, help="Classifier-free guidance; 1 is none.")
 @click.option("--guidance-rescale", type=float, default=0.0, show_default=True,
               help="How far the guided x0 goes back to the deviation of the conditional one, 0 to 1.")  # fmt: skip

@@ -131,10 +131,11 @@ class Registry:
         }
 
     def levels(self, grid: str | Iterable[float] | None, schedule: Schedule, steps: int, *, integer: bool) -> Levels:
-        """The levels of a run on a grid given by spec string ("karras:rho=5") or as a list of times."""
-        if grid is not None and not isinstance(grid, str):
+        """The levels of a run on a grid given by spec string ("karras:rho=5") or as a list of times ("900/500/20")."""
+        listed = grid.split("/") if isinstance(grid, str) and "/" in grid else grid
+        if listed is not None and not isinstance(listed, str):
             try:
-                times = [float(t) for t in grid]
+                times = [float(t) for t in listed]
             except (TypeError, ValueError) as error:
                 raise InputError(f"grid {grid!r}: expected a name, or a list of levels") from error
             if integer and not all(t.is_integer() for t in times):
@@ -144,7 +145,7 @@ class Registry:
                     f"steps {steps}: the grid lists {len(times)} levels; leave steps out or make them equal"
                 )
             return levels_at(times, schedule)
-        name, options = parse_spec(grid or schedule.default_grid)
+        name, options = parse_spec(listed or schedule.default_grid)
         placed = construct(self.grids[name], f"grid {name!r}", options)
         with at_fault(f"grid {name!r}"):
             return levels_on(placed, schedule, steps, integer=integer)

@@ -182,6 +182,14 @@ def test_an_explicit_list_is_taken_as_it_is(schedule, given):
     assert got == (*[schedule.at_time(float(t)) for t in given], schedule.clean)
 
 
+def test_a_list_can_be_written_as_text():
+    assert levels("999/500.5/20", steps=3) == levels([999, 500.5, 20], steps=3)
+    spec = sb.sample("gaussian", "ddim:grid=900/300/20", steps=3, n=2).x
+    assert torch.equal(spec, sb.sample("gaussian", "ddim", grid=[900, 300, 20], n=2).x)
+    with pytest.raises(sb.InputError, match="grid '900/x': expected a name, or a list of levels"):
+        levels("900/x", steps=2)
+
+
 def test_a_fractional_timestep_never_reaches_a_network_of_whole_ones():
     """Rounded before the maths, or refused; cut on its way to the network, it would be another level."""
     asked = []
