@@ -40,12 +40,10 @@ def midpoint_step(run: Run, x: Tensor, a: Level, b: Level) -> Tensor:
     """x from a to b; Euler where there is no middle."""
     at_a = run.predict(x, a)
     euler = at_a.combine(b.alpha, b.sigma)
-    if b.is_clean or a.alpha == 0:
+    inner = run.between(a, b, 1)
+    if not inner:
         return euler
-    middle = run.at((a.lambda_ + b.lambda_) / 2)
-    # A network that knows only whole timesteps may have none left between a and b.
-    if not a.lambda_ < middle.lambda_ < b.lambda_:
-        return euler
+    ((_, middle),) = inner
     at_middle = run.predict(at_a.combine(middle.alpha, middle.sigma), middle)
     return euler + b.alpha * (b.sigma_ve - a.sigma_ve) * (at_middle.eps - at_a.eps)
 

@@ -84,22 +84,21 @@ class DPMSolver(Sampler):
         if math.isinf(h):
             return first_order, None
 
-        # Places inside the interval; a network that knows only whole timesteps may have none left there.
         finite = [level for level in run.grid if math.isfinite(level.lambda_)]
         order = self._orders(len(finite) - 1)[finite.index(a)]
-        inner = [run.at(a.lambda_ + h * k / order) for k in range(1, order)]
-        r = [(level.lambda_ - a.lambda_) / h for level in inner]
-        if not inner or not all(low < high for low, high in zip((0.0, *r), (*r, 1.0), strict=True)):
+        inner = run.between(a, b, order - 1)
+        if not inner:
             return first_order, None
 
-        d1 = run.predict(at_a.combine(inner[0].alpha, inner[0].sigma), inner[0]).eps - at_a.eps
-        if order == 2:  # noqa: PLR2004  (the order itself)
-            return first_order - b.sigma * math.expm1(h) / (2 * r[0]) * d1, None
+        (r1, s1), *second = inner
+        d1 = run.predict(at_a.combine(s1.alpha, s1.sigma), s1).eps - at_a.eps
+        if not second:
+            return first_order - b.sigma * math.expm1(h) / (2 * r1) * d1, None
         # Order 3: eps at the second place, reached with the help of d1.
-        s2, h2 = inner[1], r[1] * h
-        bend = s2.sigma * r[1] / r[0] * (math.expm1(h2) / h2 - 1)
+        ((r2, s2),) = second
+        bend = s2.sigma * r2 / r1 * (math.expm1(r2 * h) / (r2 * h) - 1)
         d2 = run.predict(at_a.combine(s2.alpha, s2.sigma) - bend * d1, s2).eps - at_a.eps
-        return first_order - b.sigma / r[1] * (math.expm1(h) / h - 1) * d2, None
+        return first_order - b.sigma / r2 * (math.expm1(h) / h - 1) * d2, None
 
 
 @hookimpl

@@ -94,22 +94,21 @@ class DPMSolverAdaptive(Sampler):
 
     def _two_orders(self, run: Run, at_s: Prediction, s: Level, t: Level, rows: slice) -> tuple[Tensor, Tensor]:
         """x / alpha at t with the lower and the higher order; the same twice where no level fits in between."""
-        h = t.lambda_ - s.lambda_
         first = at_s.combine(1.0, t.sigma_ve)
-        inner = [run.at(s.lambda_ + h * k / self.order) for k in range(1, self.order)]
-        r = [(level.lambda_ - s.lambda_) / h for level in inner]
-        if not all(one < other for one, other in zip((0.0, *r), (*r, 1.0), strict=True)):
+        inner = run.between(s, t, self.order - 1)
+        if not inner:
             return first, first
 
-        d1 = run.predict(at_s.combine(inner[0].alpha, inner[0].sigma), inner[0], rows).eps - at_s.eps
-        second = first - t.sigma_ve * math.expm1(h) / (2 * r[0]) * d1
-        if self.order == 2:  # noqa: PLR2004  (the order itself)
+        h = t.lambda_ - s.lambda_
+        (r1, s1), *more = inner
+        d1 = run.predict(at_s.combine(s1.alpha, s1.sigma), s1, rows).eps - at_s.eps
+        second = first - t.sigma_ve * math.expm1(h) / (2 * r1) * d1
+        if not more:
             return first, second
-        h2 = r[1] * h
-        bend = r[1] / r[0] * (math.expm1(h2) / h2 - 1)
-        u2 = at_s.combine(inner[1].alpha, inner[1].sigma) - inner[1].sigma * bend * d1
-        d2 = run.predict(u2, inner[1], rows).eps - at_s.eps
-        return second, first - t.sigma_ve / r[1] * (math.expm1(h) / h - 1) * d2
+        ((r2, s2),) = more
+        bend = r2 / r1 * (math.expm1(r2 * h) / (r2 * h) - 1)
+        d2 = run.predict(at_s.combine(s2.alpha, s2.sigma) - s2.sigma * bend * d1, s2, rows).eps - at_s.eps
+        return second, first - t.sigma_ve / r2 * (math.expm1(h) / h - 1) * d2
 
 
 def _after(run: Run, s: Level, h: float, b: Level) -> Level:

@@ -65,23 +65,19 @@ class DPMSolverPPSingle(Sampler):
         """One interval without noise: first order, then what the higher derivatives add."""
         at_a = run.predict(x, a)
         x = at_a.combine(b.alpha, b.sigma)
+        inner = run.between(a, b, self.order - 1)
+        if not inner:
+            return x
+
         h = b.lambda_ - a.lambda_
-        if math.isinf(h):
-            return x
-
-        # Places inside the interval; a network that knows only whole timesteps may have none left there.
-        inner = [run.at(a.lambda_ + h * k / self.order) for k in range(1, self.order)]
-        r = [(level.lambda_ - a.lambda_) / h for level in inner]
-        if not all(low < high for low, high in zip((0.0, *r), (*r, 1.0), strict=True)):
-            return x
-
-        d = run.predict(at_a.combine(inner[0].alpha, inner[0].sigma), inner[0]).x0 - at_a.x0
-        if self.order == 2:  # noqa: PLR2004  (the order itself)
-            return x - b.alpha * math.expm1(-h) / (2 * r[0]) * d
-        s2, h2 = inner[1], r[1] * h
-        u = at_a.combine(s2.alpha, s2.sigma) + s2.alpha * r[1] / r[0] * _phi2(h2) * d
-        d = run.predict(u, s2).x0 - at_a.x0
-        return x + b.alpha / r[1] * _phi2(h) * d
+        (r1, s1), *second = inner
+        d1 = run.predict(at_a.combine(s1.alpha, s1.sigma), s1).x0 - at_a.x0
+        if not second:
+            return x - b.alpha * math.expm1(-h) / (2 * r1) * d1
+        ((r2, s2),) = second
+        u2 = at_a.combine(s2.alpha, s2.sigma) + s2.alpha * r2 / r1 * _phi2(r2 * h) * d1
+        d2 = run.predict(u2, s2).x0 - at_a.x0
+        return x + b.alpha / r2 * _phi2(h) * d2
 
 
 def _phi2(h: float) -> float:

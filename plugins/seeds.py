@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Literal
 
 from torch import Tensor
@@ -59,7 +58,7 @@ class SEEDS(Sampler):
         at_a = run.predict(x, a)
         place, change = a, None
         noise: Tensor | float = 0.0
-        for s in (*self._inner(run, a, b), b):
+        for s in (*(level for _, level in run.between(a, b, self.order - 1)), b):
             kept, _ = self._linear(a, s)
             x = at_a.mean(kept, s.alpha - a.alpha * kept)
             if change is not None:
@@ -73,15 +72,6 @@ class SEEDS(Sampler):
                 change = run.predict(x, s).x0 - at_a.x0
             place = s
         return x, None
-
-    def _inner(self, run: Run, a: Level, b: Level) -> list[Level]:
-        """Places of the calls inside; a network that knows only whole timesteps may have none left there."""
-        h = b.lambda_ - a.lambda_
-        if math.isinf(h):
-            return []
-        inner = [run.at(a.lambda_ + h * k / self.order) for k in range(1, self.order)]
-        between = all(s.lambda_ < t.lambda_ for s, t in pairwise((a, *inner, b)))
-        return inner if between else []
 
     def _linear(self, a: Level, s: Level) -> tuple[float, float]:
         """The factor of x_a in x_s, and the deviation of the noise that comes between."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -58,6 +59,19 @@ class Run:
         """The level at log(alpha / sigma) = lambda_; the nearest whole timestep if the network knows no other."""
         level = self.schedule.at_lambda(lambda_)
         return self.schedule.at_time(round(level.t)) if self.integer else level
+
+    def between(self, a: Level, b: Level, count: int) -> list[tuple[float, Level]]:
+        """`count` levels inside an interval, even in lambda, each with its place in (0, 1).
+
+        None at all where lambda is infinite at an end, or where a network of whole timesteps has too few left there.
+        """
+        h = b.lambda_ - a.lambda_
+        if math.isinf(h):
+            return []
+        levels = [self.at(a.lambda_ + h * k / (count + 1)) for k in range(1, count + 1)]
+        places = [(level.lambda_ - a.lambda_) / h for level in levels]
+        ascending = all(low < high for low, high in pairwise((0.0, *places, 1.0)))
+        return list(zip(places, levels, strict=True)) if ascending else []
 
     def enter(self, i: int) -> None:
         """Go to interval number i."""
