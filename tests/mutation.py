@@ -111,7 +111,11 @@ plant(
 )
 plant(
     "plugins/dpm2.py",
-    ("dpm2: middle at a third", "(a.lambda_ + b.lambda_) / 2", "(2 * a.lambda_ + b.lambda_) / 3"),
+    (
+        "dpm2: step in sigma, not in sigma / alpha",
+        "euler + b.alpha * (b.sigma_ve - a.sigma_ve) *",
+        "euler + b.alpha * (b.sigma - a.sigma) *",
+    ),
     ("dpm2: sign of the step", "(b.sigma_ve - a.sigma_ve)", "(a.sigma_ve - b.sigma_ve)"),
     ("dpm2: correction not scaled by alpha", "euler + b.alpha * (b.sigma_ve", "euler + (b.sigma_ve"),
     (
@@ -134,24 +138,28 @@ plant(
 plant(
     "plugins/dpm_solver.py",
     ("dpm-solver: order 2, sign of h", "b.sigma * math.expm1(h) / (2", "b.sigma * math.expm1(-h) / (2"),
-    ("dpm-solver: order 2, factor 1/2 missing", "/ (2 * r[0]) * d1", "/ r[0] * d1"),
-    ("dpm-solver: order 3, ratio of the first place", "first_order - b.sigma / r[1]", "first_order - b.sigma / r[0]"),
-    ("dpm-solver: order 3, ratio of the places upside down", "s2.sigma * r[1] / r[0]", "s2.sigma * r[0] / r[1]"),
-    ("dpm-solver: order 3, whole step for the second place", "inner[1], r[1] * h", "inner[1], h"),
-    ("dpm-solver: places closer to the start", "h * k / order", "h * k / (order + 1)"),
-    ("dpm-solver: first place asked as if at the start", "inner[0].sigma), inner[0])", "inner[0].sigma), a)"),
+    ("dpm-solver: order 2, factor 1/2 missing", "/ (2 * r1) * d1", "/ r1 * d1"),
+    ("dpm-solver: order 3, ratio of the first place", "first_order - b.sigma / r2", "first_order - b.sigma / r1"),
+    ("dpm-solver: order 3, ratio of the places upside down", "s2.sigma * r2 / r1", "s2.sigma * r1 / r2"),
+    (
+        "dpm-solver: order 3, whole step for the second place",
+        "(math.expm1(r2 * h) / (r2 * h) - 1)",
+        "(math.expm1(h) / h - 1)",
+    ),
+    ("dpm-solver: order 3, help of the first derivative missing", "- bend * d1, s2)", ", s2)"),
+    ("dpm-solver: first place asked as if at the start", "s1.sigma), s1)", "s1.sigma), a)"),
     (
         "dpm-solver: no call declared for the last step",
         "sum(self._orders(steps - 1)) + 1",
         "sum(self._orders(steps - 1))",
     ),
-    ("dpm-solver: fast, budget of one call more", "3 * noisy + 1 - nfe", "3 * noisy + 2 - nfe"),
+    ("fast: budget of one call more", "3 * noisy + 1 - nfe", "3 * noisy + 2 - nfe"),
     (
-        "dpm-solver: fast, lower orders at the start",
+        "fast: lower orders at the start",
         "(self.saved + i) // noisy",
         "(self.saved + noisy - 1 - i) // noisy",
     ),
-    ("dpm-solver: fast, an interval less than the budget has", "math.ceil((nfe - 1) / 3)", "(nfe - 1) // 3"),
+    ("fast: an interval less than the budget has", "math.ceil((nfe - 1) / 3)", "(nfe - 1) // 3"),
 )
 plant(
     "plugins/dpm_solver_adaptive.py",
@@ -161,7 +169,7 @@ plant(
     ("adaptive: exponent of another order", "(-1 / self.order)", "(-1 / (self.order + 1))"),
     ("adaptive: step forgotten between intervals", "tries = past or [self.h] * len(x)", "tries = [self.h] * len(x)"),
     ("adaptive: tolerances swapped", "mul(self.rtol).clamp(min=self.atol)", "mul(self.atol).clamp(min=self.rtol)"),
-    ("adaptive: order 3, ratio of the first place", "t.sigma_ve / r[1]", "t.sigma_ve / r[0]"),
+    ("adaptive: order 3, ratio of the first place", "t.sigma_ve / r2", "t.sigma_ve / r1"),
     ("adaptive: state compared without 1 / alpha", "x / a.alpha\n", "x\n"),
 )
 plant(
@@ -189,13 +197,13 @@ plant(
 plant(
     "plugins/dpm_solver_pp_single.py",
     ("dpm-solver++-single: order 2, sign", "x - b.alpha * math.expm1(-h)", "x + b.alpha * math.expm1(-h)"),
-    ("dpm-solver++-single: order 2, factor 1/2 missing", "/ (2 * r[0]) * d", "/ r[0] * d"),
+    ("dpm-solver++-single: order 2, factor 1/2 missing", "/ (2 * r1) * d1", "/ r1 * d1"),
     (
         "dpm-solver++-single: order 3, ratio of the first place",
-        "b.alpha / r[1] * _phi2(h)",
-        "b.alpha / r[0] * _phi2(h)",
+        "b.alpha / r2 * _phi2(h)",
+        "b.alpha / r1 * _phi2(h)",
     ),
-    ("dpm-solver++-single: order 3, whole step for the second place", "inner[1], r[1] * h", "inner[1], h"),
+    ("dpm-solver++-single: order 3, whole step for the second place", "_phi2(r2 * h)", "_phi2(h)"),
     ("dpm-solver++-single: noise not scaled by alpha", "x + b.alpha * s_up * run", "x + s_up * run"),
     ("dpm-solver++-single: to b, not down", "run, x, a, down)", "run, x, a, b)"),
     ("dpm-solver++-single: level down not scaled by alpha", "Level(b.alpha, b.alpha * math", "Level(b.alpha, math"),
@@ -500,6 +508,9 @@ plant(
         "if rows == ALL else self.predictor(x, level, rows)",
         "if rows == ALL else self.predictor(x, level)",
     ),
+    ("between: places closer to the start", "h * k / (count + 1)", "h * k / (count + 2)"),
+    ("between: ratio of the next place", "(level.lambda_ - a.lambda_) / h", "(b.lambda_ - level.lambda_) / h"),
+    ("between: places outside the interval accepted", "if ascending else []", "if True else []"),
     ("plan: one step too few", "and needed <= nfe:", "and needed < nfe:"),
     ("declared: call of the start without signal missing", "else 1 + rest", "else rest"),
     ("fault: number of the step", "finite_steps += 1", "finite_steps += 2"),
