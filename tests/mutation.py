@@ -132,7 +132,6 @@ plant(
     ("dpm2-a: noise not scaled by alpha", "x + b.alpha * s_up * run", "x + s_up * run"),
     ("dpm2-a: deviations subtracted", "math.sqrt(s**2 - s_up**2)", "s - s_up"),
     ("dpm2-a: step to b, not down", "(s_down - a.sigma_ve)", "(s - a.sigma_ve)"),
-    ("dpm2-a: middle sought from alpha = 0", "if s_down and a.alpha:", "if s_down:"),
     ("dpm2-a: eta without effect", "s_up = self.eta * s *", "s_up = s *"),
 )
 plant(
