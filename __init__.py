@@ -27,9 +27,10 @@ if TYPE_CHECKING:
     from .samplers.model import Extractor as Extractor
     from .samplers.model import Model as Model
     from .samplers.model import wrap_network as wrap_network
+    from .samplers.plugin import API_VERSION as API_VERSION
+    from .samplers.plugin import hookimpl as hookimpl
     from .samplers.predictor import Prediction as Prediction
     from .samplers.predictor import dynamic_threshold as dynamic_threshold
-    from .samplers.registry import hookimpl as hookimpl
     from .samplers.sample import Samples as Samples
     from .samplers.sample import list_samplers as list_samplers
     from .samplers.sample import load_model as load_model
@@ -57,8 +58,8 @@ _HOMES = {
     "samplers.level": ("Level",),
     "samplers.metric": ("Estimate", "Metric"),
     "samplers.model": ("Extractor", "Model", "wrap_network"),
+    "samplers.plugin": ("API_VERSION", "hookimpl"),
     "samplers.predictor": ("Prediction", "dynamic_threshold"),
-    "samplers.registry": ("hookimpl",),
     "samplers.sample": ("Samples", "list_samplers", "load_model", "make_sampler", "sample"),
     "samplers.sampler": ("Run", "Sampler", "SamplerFault"),
     "samplers.schedule": (

@@ -11,7 +11,8 @@ import os
 import shlex
 import signal
 import sys
-from contextlib import redirect_stdout
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from ..samplers.errors import InputError, ModelError, SamplerbenchError
+from ..samplers.errors import InputError, ModelError, PluginError, SamplerbenchError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from .table import Labels
 
 SIGINT_EXIT, SIGTERM_EXIT = 130, 143
+STDOUT, STDERR = 1, 2
+NO_PLUGINS = "SAMPLERBENCH_NO_PLUGINS"
 CONTEXT = {"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "SAMPLERBENCH", "max_content_width": 100}
 
 
@@ -59,17 +62,50 @@ def main() -> NoReturn:
     except SamplerbenchError as error:
         complain(str(error))
         code = error.exit_code
-    except (click.Abort, KeyboardInterrupt):
+    except (click.Abort, KeyboardInterrupt) as stop:
+        if str(stop):
+            complain(str(stop))
         code = SIGINT_EXIT
+    except SystemExit as error:  # click and this program have other ways to end
+        complain(f"a plugin ended the program with sys.exit({error.code!r})")
+        code = PluginError.exit_code
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing is left to flush to
         code = 0
     sys.exit(code or 0)
 
 
-def complain(message: str) -> None:
+def say(text: str, *, err: bool = False) -> None:
+    """One line with nothing in it that a terminal would obey."""
+    click.echo(printable(text), err=err)
+
+
+def complain(message: str, kind: str = "Error") -> None:
     """One line on stderr, with nothing in it that a terminal would obey."""
-    click.echo(f"Error: {printable(message)}", err=True)
+    say(f"{kind}: {message}", err=True)
+
+
+def printable(text: str) -> str:
+    """The text in one line, with all escaped that a terminal would obey or that reorders it."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in " ".join(text.splitlines()))
+
+
+@contextmanager
+def stdout_for_data() -> Iterator[None]:
+    """What plugins print meanwhile goes to stderr, be it from Python, from a library or from a child process."""
+    beneath = sys.stdout is sys.__stdout__ and None not in (sys.stdout, sys.stderr)  # None = closed by the caller
+    if beneath:
+        sys.stdout.flush()
+        kept = os.dup(STDOUT)
+        os.dup2(STDERR, STDOUT)
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        if beneath:
+            sys.stdout.flush()
+            os.dup2(kept, STDOUT)
+            os.close(kept)
 
 
 class FilePath(click.Path):
@@ -85,6 +121,22 @@ class FilePath(click.Path):
         except (ValueError, OSError, TypeError) as error:
             name = param.name if param else "path"
             raise InputError(f"{name} {str(value)[:80]!r}: is no path ({error})") from error
+
+
+def leave_out_plugins(ctx: click.Context, _: click.Parameter, chosen: bool) -> None:
+    """Say it to all that load plugins in this process and below, for as long as the command lasts."""
+    if chosen:
+        before = os.environ.get(NO_PLUGINS, "")
+        os.environ[NO_PLUGINS] = "1"
+        ctx.call_on_close(lambda: os.environ.update({NO_PLUGINS: before}))
+
+
+def plugin_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options of every command that loads plugins."""
+    named = click.option("--plugin", multiple=True, metavar="PATH", help="A plugin's .py file or module; repeatable.")
+    none = click.option("--no-plugins", is_flag=True, envvar=NO_PLUGINS, expose_value=False, is_eager=True,
+                        callback=leave_out_plugins, help="Leave out the installed plugins of others.")  # fmt: skip
+    return named(none(command))
 
 
 @click.group(context_settings=CONTEXT)
@@ -136,7 +188,7 @@ def load_config_file(ctx: click.Context, _: click.Parameter, path: Path | None) 
     metavar="DIR",
     help="Run folder. [default: results/<model>-<plan>]",
 )
-@click.option("--plugin", multiple=True, metavar="PATH", help="A plugin's .py file or module; repeatable.")
+@plugin_options
 @click.option("--config", type=FilePath(), metavar="FILE.toml", is_eager=True, expose_value=False,
               callback=load_config_file, help="Settings, by the names of these options.")  # fmt: skip
 @click.option("--keep-images/--no-keep-images", default=None, help="Keep every image. [default: up to 64 x 64 pixels]")
@@ -144,7 +196,12 @@ def load_config_file(ctx: click.Context, _: click.Parameter, path: Path | None) 
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--fresh", is_flag=True, help="Start the run folder anew instead of resuming.")
 def run(
-    output: Path | None, plugin: tuple[str, ...], dry_run: bool, as_json: bool, fresh: bool, **settings: Any
+    output: Path | None,
+    plugin: tuple[str, ...],
+    dry_run: bool,
+    as_json: bool,
+    fresh: bool,
+    **settings: Any,
 ) -> int:
     """Compare samplers on a model.
 
@@ -156,31 +213,33 @@ def run(
     from ..samplers.registry import load_registry
     from .plan import plan_for
     from .run import begin
-    from .store import check_output, default_output
+    from .store import check_output, default_output, edited_since
 
     config = config_from(settings)
     if config.threads:
         torch.set_num_threads(config.threads)
-    with redirect_stdout(sys.stderr):  # what a plugin prints is no data
+    with stdout_for_data():  # what a plugin prints is no data
         registry = load_registry(plugin)
-        warn_of_broken(registry)
+        warn_of_plugins(registry)
         plan = plan_for(config, registry)
         folder = output or default_output(plan)
         check_output(folder, plan, fresh=fresh)
+        if not fresh and (edited := edited_since(folder, plan)):
+            say(f"{folder}: edited since, and run again: {', '.join(edited)}", err=True)
     if dry_run:
         show_plan(plan, folder, as_json)
         return 0
     command = shlex.join(["samplerbench", *sys.argv[1:]])
-    with redirect_stdout(sys.stderr):
+    with stdout_for_data():
         result, code = watched(begin(plan, registry, folder, fresh=fresh, command=command))
     if as_json:
         click.echo(table_to_json(result.table, {"folder": str(result.folder)}))
     else:
         print_table(result.table, result.labels)
         files = ", ".join(p.name for p in sorted(result.folder.iterdir()) if p.is_file())
-        click.echo(f"{result.folder}: {files}", err=True)
+        say(f"{result.folder}: {files}", err=True)
     if code:
-        click.echo(f"stopped; go on with: {command}", err=True)
+        say(f"stopped; go on with: {command}", err=True)
         return code
     return 1 if result.failed else 0
 
@@ -231,7 +290,7 @@ def show_plan(plan: Any, folder: Path, as_json: bool) -> None:
     from .run import seconds_per_evaluation, summary
 
     about = summary(plan) | {"output": str(folder)}
-    with redirect_stdout(sys.stderr):
+    with stdout_for_data():
         seconds = seconds_per_evaluation(plan)
     about["estimated_seconds"] = None if seconds is None else round(seconds * plan.network_evaluations)
     if as_json:
@@ -239,18 +298,18 @@ def show_plan(plan: Any, folder: Path, as_json: bool) -> None:
         return
     for cell in about["cells"]:
         nfe = "adaptive" if cell["nfe"] is None else f"{cell['nfe']} model calls a sample"
-        click.echo(f"{cell['sampler']}  {cell['grid']} grid, {cell['steps']} steps, {nfe}")
+        say(f"{cell['sampler']}  {cell['grid']} grid, {cell['steps']} steps, {nfe}")
     time = "no sampler got through a trial" if seconds is None else f"about {about['estimated_seconds']} s here"
-    click.echo(
+    say(
         f"{len(about['cells'])} cells x {about['samples']} samples on {about['model']}: "
         f"{about['network_evaluations']:,} network evaluations, {time}"
     )
-    click.echo(f"output: {folder}")
+    say(f"output: {folder}")
 
 
 @cli.command("list")
 @click.argument("kind", type=click.Choice(["samplers", "grids", "models", "metrics"]), default="samplers")
-@click.option("--plugin", multiple=True, metavar="PATH", help="A plugin's .py file or module; repeatable.")
+@plugin_options
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--markdown", is_flag=True, help="Print a page of documentation; for samplers and grids.")
 def list_(kind: str, plugin: tuple[str, ...], as_json: bool, markdown: bool) -> None:
@@ -260,31 +319,52 @@ def list_(kind: str, plugin: tuple[str, ...], as_json: bool, markdown: bool) -> 
 
     if markdown and as_json:
         raise InputError("--json and --markdown: expected one of them")
-    with redirect_stdout(sys.stderr):
+    with stdout_for_data():
         registry = load_registry(plugin)
         rows = listing(registry, kind)
     if as_json:
         broken = [{"origin": str(b.origin), "reason": b.reason} for b in registry.broken]
-        click.echo(json.dumps({kind: rows, "broken": broken}))
+        remarks = [{"origin": str(r.origin), "text": r.text} for r in registry.remarks]
+        click.echo(json.dumps({kind: rows, "broken": broken, "remarks": remarks}))
         return
     if markdown:
         click.echo(page(registry, kind), nl=False)
     else:
         print_rows(rows)
-    warn_of_broken(registry)
+    warn_of_plugins(registry)
+
+
+@cli.command("new-plugin")
+@click.argument("name")
+@click.option("--package", is_flag=True, help="A project folder that can be installed, with an entry point.")
+@click.option("-o", "--output", type=FilePath(), default=Path(), metavar="DIR", help="Where. [default: here]")
+def new_plugin_(name: str, package: bool, output: Path) -> None:
+    """Write a sampler to start from, which works, and a test that holds it to its claims."""
+    from ..samplers.registry import load_registry
+    from .new_plugin import new_plugin
+
+    with stdout_for_data():
+        registry = load_registry()
+        paths = new_plugin(name, output, registry, package=package)
+    for path in paths:
+        say(str(path))
+    if package:
+        say(f"next: pip install -e {shlex.quote(str(output / name))} && samplerbench check {name}", err=True)
+    else:
+        say(f"next: samplerbench check {name} --plugin {shlex.quote(str(paths[0]))}", err=True)
 
 
 @cli.command("check")
 @click.argument("specs", metavar="[SPEC]...", nargs=-1)
 @click.option("--all", "everything", is_flag=True, help="Every sampler, and each value of enumerated options.")
 @click.option("--quick", is_flag=True, help="Fewer and coarser measurements, under two seconds a sampler.")
-@click.option("--plugin", multiple=True, metavar="PATH", help="A plugin's .py file or module; repeatable. "
-              "Without SPEC its samplers are checked.")  # fmt: skip
+@plugin_options
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def check_(specs: tuple[str, ...], everything: bool, quick: bool, plugin: tuple[str, ...], as_json: bool) -> int:
     """Hold samplers to their claims: order, model calls, noise, limits, and what must make no difference.
 
-    Prints a report card; the exit code is 1 where a claim fails.
+    Without SPEC, the samplers of the plugins that are named. Prints a report card; the exit code is 1 where a claim
+    fails.
     """
     import torch
 
@@ -292,9 +372,9 @@ def check_(specs: tuple[str, ...], everything: bool, quick: bool, plugin: tuple[
     from .conformance.check import check, variants
 
     torch.set_num_threads(1)  # the models are tiny
-    with redirect_stdout(sys.stderr):
+    with stdout_for_data():
         registry = load_registry(plugin)
-        warn_of_broken(registry)
+        warn_of_plugins(registry)
         theirs = [name for name, origin in registry.samplers.origins.items() if origin.plugin in plugin]
         chosen = specs or (variants(registry) if everything else theirs)
         if not chosen:
@@ -302,7 +382,7 @@ def check_(specs: tuple[str, ...], everything: bool, quick: bool, plugin: tuple[
         samplers = {spec: registry.sampler(spec) for spec in chosen}
     cards = {}
     for spec, sampler in samplers.items():
-        with redirect_stdout(sys.stderr):  # what a plugin prints is no data
+        with stdout_for_data():
             cards[spec] = check(sampler, quick=quick)
         if not as_json:
             print_card(spec, cards[spec], failures_only=len(samplers) > 1)
@@ -313,18 +393,44 @@ def check_(specs: tuple[str, ...], everything: bool, quick: bool, plugin: tuple[
 
 @cli.command()
 @click.argument("run_folder", metavar="[RUN]", required=False, type=FilePath())
+@click.option(
+    "--compare", "pair", nargs=2, metavar="A B", help="Two samplers of the run: difference, interval, verdict."
+)
+@plugin_options
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def table(run_folder: Path | None, as_json: bool) -> None:
-    """Print the table of a run, by default the newest in results/."""
+def table(run_folder: Path | None, pair: tuple[str, str] | None, plugin: tuple[str, ...], as_json: bool) -> None:
+    """Print the table of a run, by default the newest in results/.
+
+    With --compare, each metric of sampler A less that of B, at every step count, on the seeds that both have. "better"
+    and "worse" are said of A, and only where all verdicts together are wrong less than once in twenty times.
+    """
     from .store import newest_run
     from .table import read_table
 
     folder = run_folder or newest_run(Path("results"))
+    if pair:
+        compare_samplers(folder, pair, plugin, as_json)
+        return
     content, labels = read_table(folder)
     if as_json:
         click.echo(table_to_json(content, {"folder": str(folder)}))
     else:
         print_table(content, labels)
+
+
+def compare_samplers(folder: Path, pair: tuple[str, str], plugin: tuple[str, ...], as_json: bool) -> None:
+    """The paired differences of two samplers of a run."""
+    from ..samplers.registry import load_registry
+    from .compare import compare, comparison_to_rows
+
+    with stdout_for_data():
+        registry = load_registry(plugin)
+        warn_of_plugins(registry)
+        found = compare(folder, *pair, registry)
+    if as_json:
+        click.echo(table_to_json(found, {"folder": str(folder)}))
+    else:
+        print_rows(comparison_to_rows(found))
 
 
 @cli.command()
@@ -352,13 +458,15 @@ def train(model: str, data: Path | None, output: Path, seed: int) -> None:
             factory.train(data=data, output=output, seed=seed, report=view)
         except OSError as error:
             raise ModelError(f"{output}: cannot be written ({error.strerror or error})") from error
-    click.echo(str(output))
+    say(str(output))
 
 
-def warn_of_broken(registry: Registry) -> None:
-    """One line on stderr for each plugin that is broken."""
+def warn_of_plugins(registry: Registry) -> None:
+    """One line on stderr for each plugin that is broken, slow or meddles with the process."""
     for broken in registry.broken:
         complain(f"plugin {broken.origin} is broken and left out: {broken.reason}")
+    for remark in registry.remarks:
+        complain(f"plugin {remark.origin} {remark.text}", kind="Note")
 
 
 def print_table(content: pd.DataFrame, labels: Labels) -> None:
@@ -377,7 +485,7 @@ def print_table(content: pd.DataFrame, labels: Labels) -> None:
 
 def print_rows(rows: list[dict[str, str]]) -> None:
     """Dicts with the same keys as aligned columns; the keys are the heading."""
-    lines = [list(rows[0]), *(list(row.values()) for row in rows)] if rows else []
+    lines = [list(rows[0]), *([printable(text) for text in row.values()] for row in rows)] if rows else []
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for line in lines:
         click.echo("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())
@@ -387,22 +495,16 @@ def print_card(spec: str, card: list[Finding], *, failures_only: bool) -> None:
     """A sampler's report card: what is claimed, what was measured, the verdict."""
     rows = [
         {
-            "check": printable(f.name),
-            "claim": printable(f.claim),
-            "measured": printable(f.measured),
+            "check": f.name,
+            "claim": f.claim,
+            "measured": f.measured,
             "verdict": "holds" if f.holds else "FAILS",
         }
         for f in card
         if not (failures_only and f.holds)
     ]
     print_rows(rows)
-    click.echo(f"{spec}: {sum(f.holds for f in card)} of {len(card)} claims hold")
-
-
-def printable(text: str) -> str:
-    """The text in one line, with nothing in it that a terminal would obey."""
-    line = " ".join(text.splitlines())
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
+    say(f"{spec}: {sum(f.holds for f in card)} of {len(card)} claims hold")
 
 
 def table_to_json(content: pd.DataFrame, about: dict[str, Any]) -> str:

@@ -20,6 +20,7 @@ from ..samplers.metric import Estimate
 from ..samplers.registry import Registry
 from .statistics import Yardstick, estimates, yardsticks
 from .store import RunFolder, read_run
+from .table import with_interval
 
 LEVEL = 0.05
 """How often a family of comparisons may claim a difference where there is none."""
@@ -103,6 +104,18 @@ def comparisons_to_table(comparisons: Sequence[Comparison]) -> pd.DataFrame:
         }
         for c, p in zip(comparisons, corrected, strict=True)
     )  # fmt: skip
+
+
+def comparison_to_rows(found: pd.DataFrame) -> list[dict[str, str]]:
+    """The comparisons as people read them, with no more digits than the intervals support."""
+    return [
+        {
+            "metric": row["metric"], "A": row["a"], "B": row["b"],
+            "A - B": with_interval(row["difference"], row["low"], row["high"]),
+            "p": "-" if row["verdict"] == SAME else f"{row['p']:.2g}", "A is": row["verdict"],
+        }
+        for row in found.to_dict("records")
+    ]  # fmt: skip
 
 
 def cell_name(cell: Mapping[str, Any]) -> str:

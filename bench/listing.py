@@ -39,7 +39,7 @@ def claim(ask: Callable[[Sampler], str], cls: type[Sampler]) -> str:
     """What a sampler with its default options says of itself; a plugin that raises there is shown doing so."""
     try:
         return ask(cls())
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         return f"raises {type(error).__name__}"
 
 

@@ -6,7 +6,9 @@ import hashlib
 import inspect
 import json
 import math
+import sys
 from dataclasses import asdict, dataclass
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -14,7 +16,7 @@ import torch
 from ..samplers.errors import PluginError
 from ..samplers.model import Model
 from ..samplers.noise import BLOCK
-from ..samplers.registry import Registry
+from ..samplers.registry import BUILT_IN, Registry, at_fault
 from ..samplers.sample import Request, request_for
 from ..samplers.sampler import Sampler, declared_calls
 from ..samplers.schedule import VP
@@ -42,6 +44,8 @@ class Cell:
     request: Request
     key: str
     """Hash of all that decides the cell's samples and their timing."""
+    setting: str
+    """The same without the sampler's source: what stays when a plugin is edited."""
 
     @property
     def is_deterministic(self) -> bool:
@@ -75,8 +79,9 @@ class Plan:
 
     @property
     def key(self) -> str:
-        """Hash of the configuration and of every cell."""
-        return digest([as_json(self.config), [cell.key for cell in self.cells]])
+        """Hash of the configuration and of every cell, but for the samplers' source: an edited sampler is run again
+        in the same folder, beside what is there of the others."""
+        return digest([as_json(self.config), [cell.setting for cell in self.cells]])
 
     @property
     def blocks(self) -> tuple[Block, ...]:
@@ -130,18 +135,34 @@ def cell_for(config: Config, registry: Registry, model: Model, spec: str, budget
     grid = own_grid or config.grid or model.schedule.default_grid
     steps = budget
     if config.nfe:
-        sampler, steps = sampler.plan(budget)
+        with at_fault(f"sampler {spec!r}: plan({budget})"):
+            sampler, steps = sampler.plan(budget)
     request = request_in(config, registry, model, sampler, grid, steps)
-    return Cell(spec, grid, steps, declared_nfe(request, spec), request, cell_key(request))
+    declared_order(sampler, spec)
+    setting = cell_setting(request)
+    key = digest([setting, source_hash(type(sampler))])
+    return Cell(spec, grid, steps, declared_nfe(request, spec), request, key, setting)
 
 
 def declared_nfe(request: Request, spec: str) -> int | None:
-    """The calls that the sampler declares for these levels; what a plugin raises there is its fault."""
-    try:
-        return declared_calls(request.sampler, request.levels)
-    except Exception as error:
-        steps = len(request.levels) - 1
-        raise PluginError(f"sampler {spec!r}: nfe({steps}) raised {type(error).__name__}: {error}") from error
+    """The calls for these levels, if what the sampler says is something that can be declared."""
+    steps = len(request.levels) - 1
+    with at_fault(f"sampler {spec!r}: nfe({steps})"):
+        nfe = declared_calls(request.sampler, request.levels)
+        if nfe is not None and (type(nfe) is not int or nfe < 0):
+            raise PluginError(
+                f"sampler {spec!r}: nfe({steps}) returned {nfe!r}; expected a whole number from 0, or None"
+            )
+    return nfe
+
+
+def declared_order(sampler: Sampler, spec: str) -> int | None:
+    """The order of convergence, if that is something that can be declared."""
+    with at_fault(f"sampler {spec!r}: convergence"):
+        order = sampler.convergence
+        if order is not None and (type(order) is not int or order < 1):
+            raise PluginError(f"sampler {spec!r}: convergence is {order!r}; expected a whole number from 1, or None")
+    return order
 
 
 def ode_reference(config: Config, registry: Registry, model: Model) -> Request:
@@ -164,12 +185,12 @@ def request_in(  # noqa: PLR0913  (a cell's coordinates)
     )  # fmt: skip
 
 
-def cell_key(request: Request) -> str:
-    """Hash of model, sampler (with its source), levels, seed, prompts, guidance, precision, threads and versions."""
+def cell_setting(request: Request) -> str:
+    """Hash of model, sampler and options, levels, seed, prompts, guidance, precision, threads and versions."""
     model, sampler = request.model, request.sampler
     return digest({
         "model": [model.name, model.fingerprint, {k: e.fingerprint for k, e in model.extractors.items()}],
-        "sampler": [type(sampler).__qualname__, asdict(sampler), source_hash(type(sampler))],
+        "sampler": [type(sampler).__qualname__, asdict(sampler)],
         "levels": [[level.alpha, level.sigma, repr(level.t)] for level in request.levels],
         "seed": request.seed,
         "prompts": [request.prompts, request.negative, request.guidance, request.guidance_rescale],
@@ -179,13 +200,41 @@ def cell_key(request: Request) -> str:
 
 
 def source_hash(cls: type) -> str:
-    """Hash of the file that defines a class, so that an edited sampler is a new one."""
+    """Hash of the files that a sampler is written in, so that an edited one is run again.
+
+    These are the modules of the class and of its bases, and those of its own package that they use.
+    """
+    own = (package_of(cls.__module__), BUILT_IN)
+    todo = [base.__module__ for base in cls.__mro__]
+    sources: dict[str, str] = {}
+    while todo:
+        name = todo.pop()
+        module = sys.modules.get(name)
+        if module is None or name in sources:
+            continue
+        sources[name] = source_of(module)
+        if package_of(name) in own:
+            used = {
+                t.__name__ if inspect.ismodule(t) else getattr(t, "__module__", None) for t in vars(module).values()
+            }
+            todo += [other for other in used if isinstance(other, str) and package_of(other) in own]
+    return digest(sorted(sources.values()))
+
+
+def package_of(module: str) -> str:
+    """The package that a module comes with."""
+    return BUILT_IN if module.startswith(f"{BUILT_IN}.") else module.partition(".")[0]
+
+
+def source_of(module: ModuleType) -> str:
+    """The text of a module as it is now; '' if there is none to be had."""
+    read = getattr(getattr(module, "__loader__", None), "get_source", None)
     try:
-        return digest(inspect.getsource(inspect.getmodule(cls) or cls))
-    except (OSError, TypeError):
+        return (read(module.__name__) if read else None) or ""
+    except (ImportError, OSError):
         return ""
 
 
 def digest(value: Any) -> str:
     """SHA-256 of a JSON value."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=repr).encode()).hexdigest()

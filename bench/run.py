@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ..samplers.errors import SamplerbenchError
 from ..samplers.model import Model
+from ..samplers.process import state_kept
 from ..samplers.registry import Registry, load_registry
 from ..samplers.sample import Request, Samples, draw
 from ..samplers.sampler import SamplerFault
@@ -175,7 +176,8 @@ def run(  # noqa: PLR0913  (the settings of a run, each by name)
 
     `model` is a name or a Model; `samplers` are specs such as "ddim:eta=0.5". The run is stored in `output`, by
     default results/<model>-<8 hex of the plan> in the current folder, and resumed if it is there already; a Model
-    without a fingerprint is run anew each time. Raises InputError, PluginError, ModelError or StoreError.
+    without a fingerprint is run anew each time. `plugins` are files or modules.
+    Raises InputError, PluginError, ModelError or StoreError.
     """
     config = Config(
         model=model if isinstance(model, str) else model.name, sampler=tuple(samplers),
@@ -220,12 +222,28 @@ def warm_up(plan: Plan) -> None:
 def trial(request: Request) -> Samples:
     """One batch, of which one sample counts, over the first levels of a request and from there to the clean end."""
     short = dataclasses.replace(request, levels=(*request.levels[:-1][:TRIAL_STEPS], request.levels[-1]))
-    return draw(short, 0, 1)
+    return draw_apart(short, 0, 1)
+
+
+def draw_apart(request: Request, first: int, n: int) -> Samples:
+    """`draw`, with the state of the process put back as it was; to have changed it is a fault.
+
+    Samples that took numbers from a stream of the process, or threads that others are not timed with, depend on what
+    ran before, and what runs next would depend on them.
+    """
+    with state_kept() as changed:
+        samples = draw(request, first, n)
+    if changed:
+        raise SamplerFault(
+            f"sampler {type(request.sampler).__name__} or the network changed {', '.join(changed)}; that was put back; "
+            "take noise from run.noise, and leave the process as it is"
+        )
+    return samples
 
 
 def make_chunk(plan: Plan, cell: Cell, block: Block, ready: Mapping[str, Yardstick], reference: Tensor | None) -> Chunk:
     """Draw a block of a cell's samples and extract what the metrics need."""
-    samples = draw(cell.request, block.first, block.n)
+    samples = draw_apart(cell.request, block.first, block.n)
     if cell.nfe is not None and samples.nfe != cell.nfe:
         raise SamplerbenchError(f"made {samples.nfe:g} model calls; nfe({cell.steps}) declares {cell.nfe}")
     images = samples.images.cpu() if samples.images is not None else None

@@ -9,9 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from ..samplers.errors import PluginError
 from ..samplers.metric import Estimate, Metric, root_mean_estimate
 from ..samplers.model import Model
 from ..samplers.noise import BLOCK
+from ..samplers.registry import at_fault
 from .store import Chunk
 
 LOW_HIGH_PREFIX = {"clip_score": "clip"}
@@ -30,11 +32,12 @@ def yardsticks(names: Sequence[str], metrics: Mapping[str, type[Metric]], model:
     """Those of the named metrics for which the model has an extractor, and reference rows where they are needed."""
     ready = {}
     for name in names:
-        metric = metrics[name]()
-        extractor = model.extractors.get(metric.extractor)
-        if extractor and (extractor.reference or not metric.needs_reference):
-            reference = extractor.reference
-            ready[name] = Yardstick(metric, metric.prepare(reference() if reference else None))
+        with at_fault(f"metric {name!r}"):
+            metric = metrics[name]()
+            extractor = model.extractors.get(metric.extractor)
+            if extractor and (extractor.reference or not metric.needs_reference):
+                reference = extractor.reference
+                ready[name] = Yardstick(metric, metric.prepare(reference() if reference else None))
     return ready
 
 
@@ -51,7 +54,10 @@ def estimates(chunks: Sequence[Chunk], ready: Mapping[str, Yardstick]) -> dict[s
     for name, yardstick in ready.items():
         if n >= yardstick.metric.least:
             rows = np.concatenate([chunk.rows[yardstick.metric.extractor] for chunk in chunks])
-            found[name] = yardstick.metric.estimate(rows, yardstick.prepared)
+            with at_fault(f"metric {name!r}"):
+                found[name] = yardstick.metric.estimate(rows, yardstick.prepared)
+            if not isinstance(found[name], Estimate):
+                raise PluginError(f"metric {name!r}: returned a {type(found[name]).__name__}; expected an Estimate")
     squares = [chunk.ode_distance for chunk in chunks if chunk.ode_distance is not None]
     if squares:
         found["ode_error"] = root_mean_estimate(np.concatenate(squares))

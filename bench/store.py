@@ -173,10 +173,18 @@ def check_output(path: Path, plan: Plan, *, fresh: bool) -> None:
     stored = read_run(path)
     if stored.get("plan") == plan.key or fresh:
         return
-    changed = differences(stored.get("config", {}), plan.config) or ["the model, a sampler's source or a version"]
+    changed = differences(stored.get("config", {}), plan.config) or ["the model or a version"]
     raise InputError(
         f"output {path}: belongs to another run ({'; '.join(changed)}); give another -o, or --fresh to start it anew"
     )
+
+
+def edited_since(path: Path, plan: Plan) -> list[str]:
+    """The samplers of a plan whose source was another when its run folder was last opened."""
+    if not (path / RUN_FILE).is_file():
+        return []
+    before = {cell.get("key") for cell in read_run(path).get("cells", [])}
+    return sorted({cell.sampler for cell in plan.cells if cell.key not in before})
 
 
 def read_run(path: Path) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Where samplers, grids, models and metrics are found: pluggy hooks, loading, names, spec strings.
+"""Where samplers, grids, models and metrics are found: loading plugins, names, spec strings.
 
 Built-in plugins come in by the same door as anyone's: the entry point group "samplerbench". An entry point names
 a module, or a package, of which every module is registered.
@@ -8,81 +8,55 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import hashlib
 import importlib
 import importlib.metadata
 import importlib.util
 import inspect
 import math
+import os
 import pkgutil
 import re
-import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Generic, Literal, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
 
-import pluggy
-
 from .errors import InputError, ModelError, PluginError, SamplerbenchError, closest
 from .grid import Grid, Levels, levels_at, levels_on
 from .metric import Metric
 from .model import Model
+from .plugin import (
+    API_VERSION,
+    GROUP,
+    KINDS,
+    Broken,
+    ModelFactory,
+    Origin,
+    Remark,
+    hook_results,
+    hookimpl,
+    import_file,
+)
+from .process import state_kept
 from .sampler import Sampler
 from .schedule import Schedule
 
-GROUP = "samplerbench"
-hookspec = pluggy.HookspecMarker(GROUP)
-hookimpl = pluggy.HookimplMarker(GROUP)
+__all__ = ["API_VERSION", "ModelFactory", "hookimpl"]  # of another module; all else is defined here
 
-ModelFactory = Callable[[str], Model]
-"""What follows the colon in "name:argument" ('' if nothing) -> the model."""
+BUILT_IN = "samplerbench.plugins"
+NO_PLUGINS = "SAMPLERBENCH_NO_PLUGINS"
+"""Environment variable: 1 = of the installed plugins only the built-in ones are loaded."""
+SLOW_SECONDS = 1.0
+"""A plugin that takes longer to load is named in the listing."""
 
 T = TypeVar("T")
 NAME = re.compile(r"[a-z0-9][a-z0-9+._-]{0,63}")
-
-
-class Hooks:
-    """The hooks that a plugin may implement; each returns what it adds, by name."""
-
-    @hookspec
-    def samplerbench_samplers(self) -> dict[str, type[Sampler]]:  # type: ignore[empty-body]
-        """Sampler classes."""
-
-    @hookspec
-    def samplerbench_grids(self) -> dict[str, type[Grid]]:  # type: ignore[empty-body]
-        """Grid classes."""
-
-    @hookspec
-    def samplerbench_models(self) -> dict[str, ModelFactory]:  # type: ignore[empty-body]
-        """Factories of models."""
-
-    @hookspec
-    def samplerbench_metrics(self) -> dict[str, type[Metric]]:  # type: ignore[empty-body]
-        """Metric classes."""
-
-
-@dataclass(frozen=True)
-class Origin:
-    """Who brought a name in."""
-
-    plugin: str
-    """Entry point, module or file."""
-    version: str
-    """Version of the package that it came with, '' for a file."""
-
-    def __str__(self) -> str:
-        """plugin and version."""
-        return f"{self.plugin} {self.version}".strip()
-
-
-@dataclass(frozen=True)
-class Broken:
-    """A plugin that could not be loaded."""
-
-    origin: Origin
-    reason: str
+ALIAS = re.compile(r"[A-Za-z0-9][A-Za-z0-9 +._-]{0,63}")
+OPTION_TYPES = {int: "a whole number", float: "a finite number", bool: "true or false", str: "a text"}
 
 
 @dataclass
@@ -94,6 +68,8 @@ class Catalogue(Generic[T]):
     """The class that each thing is a concrete subclass of; object = any callable will do."""
     things: dict[str, T] = field(default_factory=dict)
     origins: dict[str, Origin] = field(default_factory=dict)
+    broken: list[Broken] = field(default_factory=list)
+    """Plugins that would have brought more names."""
 
     def add(self, name: str, thing: T, origin: Origin) -> None:
         """Add a name, or refuse one that is taken or badly formed."""
@@ -102,23 +78,21 @@ class Catalogue(Generic[T]):
                 f"{self.kind} name {str(name)[:80]!r} from {origin}: expected lower-case letters, digits and + . _ -, "
                 "at most 64 characters"
             )
-        if self.base is object:
-            fits = callable(thing)
-        else:
-            fits = isinstance(thing, type) and issubclass(thing, self.base) and not inspect.isabstract(thing)
-        if not fits:
-            expected = "a callable" if self.base is object else f"a concrete subclass of {self.base.__name__}"
-            raise PluginError(f"{self.kind} {name!r} from {origin}: {str(thing)[:80]!r}; expected {expected}")
+        if fault := misfit(thing, self.base):
+            raise PluginError(f"{self.kind} {name!r} from {origin}: {fault}")
         if name in self.things:
             raise PluginError(f"{self.kind} {name!r} is registered twice: by {self.origins[name]} and by {origin}")
         self.things[name], self.origins[name] = thing, origin
 
     def __getitem__(self, name: str) -> T:
-        """The thing of that name, or an error with the closest name and the list."""
+        """The thing of that name, or an error with the closest name, the list and what may be missing from it."""
         if name not in self.things:
-            raise InputError(
-                f"unknown {self.kind} {name!r}{closest(name, self.things)}; there are: {', '.join(sorted(self.things))}"
-            )
+            unknown = f"unknown {self.kind} {name!r}{closest(name, self.things)}"
+            listed = f"there are: {', '.join(sorted(self.things))}"
+            if not self.broken:
+                raise InputError(f"{unknown}; {listed}")
+            reasons = "; ".join(f"{b.origin} ({b.reason})" for b in self.broken)
+            raise PluginError(f"{unknown}; it may be of a plugin that is broken: {reasons}; {listed}")
         return self.things[name]
 
 
@@ -131,6 +105,8 @@ class Registry:
     models: Catalogue[ModelFactory] = field(default_factory=lambda: Catalogue("model"))
     metrics: Catalogue[type[Metric]] = field(default_factory=lambda: Catalogue("metric", Metric))
     broken: list[Broken] = field(default_factory=list)
+    remarks: list[Remark] = field(default_factory=list)
+    """On plugins that work: slow ones, and those that changed the state of the process while they were loaded."""
 
     def sampler(self, spec: str, **options: object) -> Sampler:
         """The sampler that a spec string describes; `options` are added to its own."""
@@ -139,7 +115,7 @@ class Registry:
     def sampler_and_grid(self, spec: str, **options: object) -> tuple[Sampler, str | None]:
         """The sampler, and the grid if the spec names one: "ddim:eta=0.5,grid=karras"."""
         name, given = parse_spec(spec)
-        alias = self.aliases().get(_loose(name))
+        alias = self.aliases().get(loosely(name))
         if name not in self.samplers.things and alias:
             name, preset = parse_spec(alias)
             given = {**preset, **given}
@@ -149,9 +125,9 @@ class Registry:
     def aliases(self) -> dict[str, str]:
         """Familiar names, loosely spelt -> spec strings."""
         return {
-            _loose(alias): f"{name}:{preset}" if preset else name
+            loosely(alias): f"{name}:{preset}" if preset else name
             for name, cls in self.samplers.things.items()
-            for alias, preset in cls.aliases.items()
+            for alias, preset in aliases_of(cls).items()
         }
 
     def levels(self, grid: str | Iterable[float] | None, schedule: Schedule, steps: int, *, integer: bool) -> Levels:
@@ -169,7 +145,9 @@ class Registry:
                 )
             return levels_at(times, schedule)
         name, options = parse_spec(grid or schedule.default_grid)
-        return levels_on(construct(self.grids[name], f"grid {name!r}", options), schedule, steps, integer=integer)
+        placed = construct(self.grids[name], f"grid {name!r}", options)
+        with at_fault(f"grid {name!r}"):
+            return levels_on(placed, schedule, steps, integer=integer)
 
     def model(self, spec: str) -> Model:
         """The model that "name", "name:argument", "file.py:function" or "module:function" describes."""
@@ -180,89 +158,127 @@ class Registry:
             return self.models[name](argument)
         except SamplerbenchError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise ModelError(f"model {spec!r}: {type(error).__name__}: {error}") from error
 
     def _catalogues(self) -> dict[str, Catalogue[Any]]:
         """A copy of each catalogue, by kind."""
         return {
-            kind: Catalogue(c.kind, c.base, dict(c.things), dict(c.origins))
+            kind: Catalogue(c.kind, c.base, dict(c.things), dict(c.origins), self.broken)
             for kind in KINDS
             for c in [getattr(self, kind)]
         }
 
     def register(self, module: ModuleType, origin: Origin) -> int:
-        """Take in all that a module's hooks return, or nothing and note it as broken; how many names."""
-        try:
-            found = list(_hook_results(module))
-            trial = self._catalogues()
+        """Take in all that a module's hooks return, or nothing and note it as broken; how many names those are."""
+        trial = self._catalogues()
+        found: list[tuple[str, str, Any]] = []
+        with self.or_broken(origin):
+            found.extend(hook_results(module))
             for kind, name, thing in found:
                 trial[kind].add(name, thing, origin)
-        except (Exception, SystemExit) as error:  # a plugin may do anything; only Ctrl-C is the user's
-            self.broken.append(Broken(origin, f"{type(error).__name__}: {error}"))
-            return 0
-        for kind in KINDS:
-            setattr(self, kind, trial[kind])
+            check_aliases(trial["samplers"], [name for kind, name, _ in found if kind == "samplers"])
+            for kind in KINDS:
+                setattr(self, kind, trial[kind])
         return len(found)
 
+    @contextmanager
+    def or_broken(self, origin: Origin) -> Iterator[None]:
+        """What a plugin raises meanwhile is noted, and is the end of that plugin alone."""
+        try:
+            yield
+        except (Exception, SystemExit) as error:  # a plugin may do anything; only Ctrl-C is the user's
+            self.broken.append(Broken(origin, f"{type(error).__name__}: {error}"))
 
-KINDS = ("samplers", "grids", "models", "metrics")
+    @contextmanager
+    def watching(self, origin: Origin) -> Iterator[None]:
+        """Remark on what a plugin does while it is loaded: takes long, or changes the state of the process.
 
-
-def _hook_results(module: ModuleType) -> Iterator[tuple[str, str, Any]]:
-    """(kind, name, thing) of everything that a module's hooks return; pluggy checks names and signatures."""
-    manager = pluggy.PluginManager(GROUP)
-    manager.add_hookspecs(Hooks)
-    manager.register(module)
-    manager.check_pending()
-    for kind in KINDS:
-        for added in getattr(manager.hook, f"{GROUP}_{kind}")():
-            if not isinstance(added, Mapping):
-                raise PluginError(f"{GROUP}_{kind}: returned a {type(added).__name__}; expected a dict of names")
-            for name, thing in added.items():
-                yield kind, name, thing
+        There is no limit of time: code that is being imported cannot be stopped safely from within its process.
+        """
+        started = time.perf_counter()
+        try:
+            with state_kept() as changed:
+                yield
+        except KeyboardInterrupt as stop:
+            raise KeyboardInterrupt(f"stopped while plugin {origin} was loaded; --no-plugins leaves it out") from stop
+        seconds = time.perf_counter() - started
+        if seconds > SLOW_SECONDS and origin.plugin != BUILT_IN:
+            self.remarks.append(Remark(origin, f"took {seconds:.1f} s to load; --no-plugins leaves it out"))
+        if changed:
+            self.remarks.append(Remark(origin, f"changed {', '.join(changed)} while it was loaded; that was put back"))
 
 
 def load_registry(plugins: Iterable[str] = ()) -> Registry:
-    """All entry points of the group "samplerbench", then the plugins named: a path of a .py file, or a module."""
+    """All entry points of the group "samplerbench", then the plugins named: a path of a .py file, or a module.
+
+    With SAMPLERBENCH_NO_PLUGINS=1 in the environment, of the entry points the built-in one alone.
+    """
     registry = Registry()
-    for entry in sorted(
-        importlib.metadata.entry_points(group=GROUP), key=lambda e: (e.value != "samplerbench.plugins", e.name)
-    ):
-        version = entry.dist.version if entry.dist else ""
-        try:
-            module = importlib.import_module(entry.value)
-        except (Exception, SystemExit) as error:
-            registry.broken.append(Broken(Origin(entry.value, version), f"{type(error).__name__}: {error}"))
+    built_in_only = no_plugins_in(os.environ)
+    for entry in entries_in_order(registry):
+        if built_in_only and entry.value != BUILT_IN:
             continue
-        for part in _modules_of(module, registry, version):
-            registry.register(part, Origin(part.__name__, version))
+        origin = Origin(entry.value, version_of(entry))
+        with registry.watching(origin):
+            register_below(registry, entry.value, origin.version)
     for plugin in plugins:
-        _register_named(registry, plugin)
+        with registry.watching(Origin(plugin, "")):
+            register_named(registry, plugin)
     return registry
 
 
-def _modules_of(module: ModuleType, registry: Registry, version: str) -> Iterator[ModuleType]:
-    """The module, and every module below it if it is a package."""
-    yield module
-    for info in pkgutil.iter_modules(getattr(module, "__path__", []), f"{module.__name__}."):
-        try:
-            child = importlib.import_module(info.name)
-        except (Exception, SystemExit) as error:
-            registry.broken.append(Broken(Origin(info.name, version), f"{type(error).__name__}: {error}"))
-            continue
-        yield from _modules_of(child, registry, version)
+def no_plugins_in(environment: Mapping[str, str]) -> bool:
+    """What SAMPLERBENCH_NO_PLUGINS says."""
+    said = environment.get(NO_PLUGINS, "").strip().lower()
+    if said in ("", "0", "false", "no", "off"):
+        return False
+    if said in ("1", "true", "yes", "on"):
+        return True
+    raise InputError(f"environment variable {NO_PLUGINS} {said!r}: expected 1 or 0")
 
 
-def _register_named(registry: Registry, plugin: str) -> None:
-    """A plugin that the user asked for by path or module; one that is broken is an error here."""
-    origin = Origin(plugin, "")
-    try:
-        module = _import_file(Path(plugin)) if plugin.endswith(".py") else importlib.import_module(plugin)
-    except (Exception, SystemExit) as error:
-        raise PluginError(f"plugin {plugin}: {type(error).__name__}: {error}") from error
+def entries_in_order(registry: Registry) -> list[importlib.metadata.EntryPoint]:
+    """The entry points of the group, the built-in one first; those that share a name are all noted as broken."""
+    entries = sorted(importlib.metadata.entry_points(group=GROUP), key=lambda e: (e.value != BUILT_IN, e.name, e.value))
+    strangers = [e for e in entries if e.value != BUILT_IN]
+    times = Counter(e.name for e in strangers)
+    for entry in strangers:
+        if times[entry.name] > 1:
+            claims = " and by ".join(f"{e.value} {version_of(e)}".strip() for e in strangers if e.name == entry.name)
+            reason = f"PluginError: entry point {entry.name!r} is claimed by {claims}; uninstall one"
+            registry.broken.append(Broken(Origin(entry.value, version_of(entry)), reason))
+    return [e for e in entries if e.value == BUILT_IN or times[e.name] == 1]
+
+
+def version_of(entry: importlib.metadata.EntryPoint) -> str:
+    """The version of the package that an entry point came with."""
+    return entry.dist.version if entry.dist else ""
+
+
+def register_below(registry: Registry, name: str, version: str) -> None:
+    """Register a module, and every module below it if it is a package; nothing below one that is broken."""
+    origin = Origin(name, version)
     before = len(registry.broken)
-    added = registry.register(module, origin)
+    with registry.or_broken(origin):
+        module = importlib.import_module(name)
+    if not registry.broken[before:]:
+        registry.register(module, origin)
+    if registry.broken[before:]:
+        return
+    for info in pkgutil.iter_modules(getattr(module, "__path__", []), f"{module.__name__}."):
+        register_below(registry, info.name, version)
+
+
+def register_named(registry: Registry, plugin: str) -> None:
+    """A plugin that the user asked for by path or module; one that is broken is an error here."""
+    try:
+        module = import_file(Path(plugin)) if plugin.endswith(".py") else importlib.import_module(plugin)
+    except (Exception, SystemExit) as error:
+        hint = f"; give --plugin {plugin}.py for the file" if Path(f"{plugin}.py").is_file() else ""
+        raise PluginError(f"plugin {plugin}: {type(error).__name__}: {error}{hint}") from error
+    before = len(registry.broken)
+    added = registry.register(module, Origin(plugin, ""))
     if len(registry.broken) > before:
         raise PluginError(f"plugin {plugin}: {registry.broken[-1].reason}")
     if not added:
@@ -271,12 +287,77 @@ def _register_named(registry: Registry, plugin: str) -> None:
         )
 
 
+def misfit(thing: object, base: type) -> str:
+    """Why a plugin's thing is not what its hook is for, '' if it is; `base` object = any callable will do."""
+    if base is object:
+        return "" if callable(thing) else f"{str(thing)[:80]!r}; expected a callable"
+    if not (isinstance(thing, type) and issubclass(thing, base)):
+        return f"{str(thing)[:80]!r}; expected a concrete subclass of {base.__name__}"
+    if inspect.isabstract(thing):
+        missing = ", ".join(sorted(getattr(thing, "__abstractmethods__")))  # noqa: B009
+        return f"{thing.__name__} lacks {missing}; expected a concrete subclass of {base.__name__}"
+    for method in sorted(getattr(base, "__abstractmethods__", ())):
+        expected, given = (inspect.signature(getattr(cls, method)) for cls in (base, thing))
+        try:
+            given.bind(*expected.parameters)
+        except TypeError:
+            return f"{method}({', '.join(given.parameters)}); expected {method}({', '.join(expected.parameters)})"
+    return option_fault(thing) if dataclasses.is_dataclass(thing) else ""
+
+
+def option_fault(cls: type) -> str:
+    """Why the options of a dataclass cannot be given on a command line, '' if they can."""
+    own = [name for name in vars(cls).get("__annotations__", {}) if name in get_type_hints(cls)]
+    if own and "__dataclass_params__" not in vars(cls):
+        return f"{cls.__name__} has options ({', '.join(own)}); expected @dataclass(frozen=True) above it"
+    for name, option in options_of(cls).items():
+        if get_origin(option.kind) is not Literal and option.kind not in OPTION_TYPES:
+            return f"option {name} is of type {option.kind}; expected int, float, bool, str or Literal"
+        if option.default is dataclasses.MISSING:
+            return f"option {name} has no default; expected one"
+    return ""
+
+
+def aliases_of(cls: type[Sampler]) -> Mapping[str, str]:
+    """A sampler's own aliases; those of its bases are names of its bases."""
+    aliases: Mapping[str, str] = vars(cls).get("aliases", {})
+    return aliases
+
+
+def check_aliases(samplers: Catalogue[type[Sampler]], new: Iterable[str]) -> None:
+    """Refuse an alias that two samplers claim, or that is another's name, however spelt; and one that means nothing.
+
+    `new` are the samplers whose aliases have not been checked yet.
+    """
+    owner: dict[str, str] = {}
+    for name in samplers.things:
+        if (taken := owner.setdefault(loosely(name), name)) != name:
+            raise PluginError(
+                f"sampler {name!r} from {samplers.origins[name]}: differs in dashes alone from {taken!r} "
+                f"from {samplers.origins[taken]}"
+            )
+    for name, cls in samplers.things.items():
+        for alias in aliases_of(cls):
+            what = f"alias {str(alias)[:80]!r} of sampler {name!r} from {samplers.origins[name]}"
+            if not isinstance(alias, str) or not ALIAS.fullmatch(alias):
+                raise PluginError(f"{what}: expected letters, digits, spaces and + . _ -, at most 64 characters")
+            if (taken := owner.setdefault(loosely(alias), name)) != name:
+                raise PluginError(f"{what}: is taken by sampler {taken!r} from {samplers.origins[taken]}")
+    for name in new:
+        for alias, preset in aliases_of(samplers.things[name]).items():
+            options = parse_spec(f"{name}:{preset}")[1]
+            if options and loosely(alias) == loosely(name):
+                raise PluginError(f"alias {alias!r} of sampler {name!r}: is its own name, and stands for {preset!r}")
+            options.pop("grid", None)
+            construct(samplers.things[name], f"alias {alias!r} of sampler {name!r}", options)
+
+
 def model_from_code(spec: str) -> Model | None:
     """What the function of "file.py:function" or "module:function" returns; None if there is no such module."""
     home, _, function = spec.rpartition(":")
     try:
         if home.endswith(".py"):
-            module = _import_file(Path(home))
+            module = import_file(Path(home))
         elif importlib.util.find_spec(home) is None:
             return None
         else:
@@ -297,23 +378,6 @@ def model_from_code(spec: str) -> Model | None:
             f"model {spec!r}: returned a {type(model).__name__}; expected a Model, as samplerbench.wrap_network returns"
         )
     return dataclasses.replace(model, name=spec)
-
-
-def _import_file(path: Path) -> ModuleType:
-    if not path.is_file():
-        raise FileNotFoundError(f"no such file: {path}")
-    name = f"samplerbench_plugin_{path.stem}_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses look their module up by name
-    try:
-        spec.loader.exec_module(module)
-    except BaseException:
-        del sys.modules[name]
-        raise
-    return module
 
 
 @functools.cache
@@ -344,11 +408,30 @@ def construct(cls: type[T], what: str, options: Mapping[str, object]) -> T:
     known = options_of(cls)
     for key in options:
         if key not in known:
-            accepted = ", ".join(known) or "none"
+            accepted = ", ".join(f"{name} ({accepts(o.kind)})" for name, o in known.items()) or "none"
             raise InputError(f"{what}: unknown option {key!r}{closest(key, known)}; options: {accepted}")
-    return cls(**{
+    values = {
         known[key].field: _value(value, known[key].kind, f"{what}: option {key}") for key, value in options.items()
-    })  # fmt: skip
+    }
+    try:
+        return cls(**values)
+    except SamplerbenchError:
+        raise
+    except ValueError as error:  # how a dataclass of anyone's refuses its options
+        raise InputError(f"{what}: {error}") from error
+    except (Exception, SystemExit) as error:
+        raise PluginError(f"{what}: {type(error).__name__}: {error}") from error
+
+
+@contextmanager
+def at_fault(what: str) -> Iterator[None]:
+    """What a plugin's method raises, but for errors that are meant for the user, is its fault, by name."""
+    try:
+        yield
+    except SamplerbenchError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise PluginError(f"{what} raised {type(error).__name__}: {error}") from error
 
 
 class Option(NamedTuple):
@@ -365,6 +448,13 @@ def options_of(cls: type) -> dict[str, Option]:
     """The options of a dataclass by name."""
     hints = get_type_hints(cls)
     return {f.name.removesuffix("_"): Option(f.name, hints[f.name], f.default) for f in dataclasses.fields(cls)}
+
+
+def accepts(kind: Any) -> str:
+    """What an option of this type may be, in words."""
+    if get_origin(kind) is Literal:
+        return " or ".join(map(str, get_args(kind)))
+    return OPTION_TYPES.get(kind, getattr(kind, "__name__", str(kind)))
 
 
 def _value(given: object, kind: Any, what: str) -> object:
@@ -386,8 +476,7 @@ def _value(given: object, kind: Any, what: str) -> object:
         if isinstance(value, float) and not math.isfinite(value):
             raise ValueError
     except (KeyError, TypeError, ValueError) as error:
-        expected = {"int": "a whole number", "float": "a finite number", "bool": "true or false"}
-        raise InputError(f"{what} {given!r}: expected {expected.get(kind.__name__, kind.__name__)}") from error
+        raise InputError(f"{what} {given!r}: expected {accepts(kind)}") from error
     return value
 
 
@@ -401,6 +490,6 @@ def describe_options(cls: type) -> str:
     return " ".join(parts)
 
 
-def _loose(name: str) -> str:
+def loosely(name: str) -> str:
     """Familiar names differ in case, spaces, underscores and dashes only."""
     return re.sub(r"[\s_-]+", "", name.lower())

@@ -198,6 +198,13 @@ def test_a_dry_run_counts_the_evaluations_and_writes_nothing(sb, tmp_path):
     assert files(tmp_path) == []
 
 
+def test_what_a_terminal_would_obey_is_not_printed(sb):
+    done = sb("run", "--dry-run", "-s", "ddim", "--steps", "2", "-n", "1", "-o", "out\x1b[31m")
+    assert done.code == 0
+    assert "output: out\\x1b[31m" in done.out
+    assert "\x1b" not in done.out + done.err
+
+
 def test_a_dry_run_counts_guidance_and_leaves_out_a_reference_that_no_cell_needs(sb, tmp_path):
     done = sb(*TOY_RUN, "-s", "ddpm", "-n", 10, "--guidance", 3, "--dry-run", "--json")
     assert json.loads(done.out)["network_evaluations"] == 2 * 2 * 10

@@ -1,17 +1,20 @@
 """Paired differences, their intervals and verdicts."""
 
 import json
+import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
 import samplerbench as sb
+from samplerbench.bench import cli
 from samplerbench.bench.compare import BETTER, NOT_SHOWN, SAME, WORSE, Comparison, compare, comparisons_to_table, holm
 from samplerbench.plugins.metrics.fid import FID
 from samplerbench.samplers.metric import mean_estimate, root_mean_estimate
-from samplerbench.samplers.registry import default_registry
+from samplerbench.samplers.registry import load_registry
 
 CELL = {"sampler": "ddim", "grid": "uniform", "steps": 5, "nfe": 5, "key": ""}
 
@@ -98,36 +101,41 @@ def test_of_twelve_equal_samplers_at_most_one_family_in_twenty_has_a_false_claim
     assert found <= 0.05 + 2 * 0.005
 
 
+TOY = str(Path(__file__).with_name("toy.py"))
+REGISTRY = load_registry([TOY])
+
+
 @pytest.fixture(scope="module")
 def stored(tmp_path_factory):
     """A finished run of four samplers, two of them one."""
     folder = tmp_path_factory.mktemp("run") / "out"
-    sb.run("fashion-mnist", ["ddim", "euler", "ddpm", "ddpm:variance=large"], steps=[3, 4], n=64, output=folder)
+    specs = ["ddim", "euler", "ddpm", "ddpm:variance=large"]
+    sb.run("toy", specs, steps=[3, 4], n=64, output=folder, plugins=[TOY])
     return folder
 
 
 def test_a_run_is_compared_cell_by_cell(stored):
-    found = compare(stored, "ddim", "euler", default_registry())
+    found = compare(stored, "ddim", "euler", REGISTRY)
     assert list(found["metric"]) == ["fid", "clip_score", "ode_error"] * 2
     assert set(found["verdict"]) == {SAME}
     assert list(found["a"][:1]) == ["ddim, 3 steps, 3 calls"]
-    found = compare(stored, "ddpm", "ddpm:variance=large", default_registry())
+    found = compare(stored, "ddpm", "ddpm:variance=large", REGISTRY)
     assert list(found["metric"]) == ["fid", "clip_score"] * 2
     assert list(found["verdict"][:2]) == [BETTER, BETTER]
     assert (found["low"] <= found["difference"]).all()
 
 
 def test_the_difference_is_that_of_the_table(stored):
-    found = compare(stored, "ddpm", "ddim", default_registry())
+    found = compare(stored, "ddpm", "ddim", REGISTRY)
     table = pd.read_csv(stored / "table.csv").set_index(["sampler", "steps"])
     expected = [table.loc[("ddpm", s), m] - table.loc[("ddim", s), m] for s in (3, 4) for m in ("fid", "clip_score")]
     assert list(found["difference"]) == pytest.approx(expected, rel=1e-9)
-    assert min(map(abs, expected)) > 1e-3
+    assert min(map(abs, expected)) > 1e-4
 
 
 def test_a_sampler_that_is_not_in_the_run_is_named_with_those_that_are(stored):
     with pytest.raises(sb.InputError, match=r"did you mean 'ddim'.*there are: ddim, euler, ddpm"):
-        compare(stored, "dimd", "ddpm", default_registry())
+        compare(stored, "dimd", "ddpm", REGISTRY)
 
 
 def test_cells_without_samples_in_common_are_refused(stored, tmp_path):
@@ -136,4 +144,25 @@ def test_cells_without_samples_in_common_are_refused(stored, tmp_path):
     key = json.loads((folder / "run.json").read_text())["cells"][0]["key"]
     shutil.rmtree(folder / "chunks" / key[:16])
     with pytest.raises(sb.InputError, match="'ddim, 3 steps, 3 calls', 'ddpm, 3 steps, 3 calls': the run"):
-        compare(folder, "ddim", "ddpm", default_registry())
+        compare(folder, "ddim", "ddpm", REGISTRY)
+
+
+def test_the_command_prints_differences_and_verdicts(stored, monkeypatch, capsys):
+    def printed(*arguments):
+        monkeypatch.setattr(
+            "sys.argv", ["samplerbench", "table", str(stored), "--plugin", TOY, "--compare", *arguments]
+        )
+        with pytest.raises(SystemExit) as stopped:
+            cli.main()
+        return stopped.value.code, *capsys.readouterr()
+
+    code, out, _ = printed("ddpm", "ddpm:variance=large")
+    assert code == 0
+    heading, first, *_ = (re.split(r"  +", line) for line in out.splitlines())
+    assert heading == ["metric", "A", "B", "A - B", "p", "A is"]
+    assert first[:3] == ["fid", "ddpm, 3 steps, 3 calls", "ddpm:variance=large, 3 steps, 3 calls"]
+    assert first[-1] == "better"
+    _, out, _ = printed("ddpm", "ddim", "--json")
+    assert len(json.loads(out)["table"]) == 4
+    code, out, err = printed("ddpm", "dimd")
+    assert (code, out, err.count("\n")) == (2, "", 1)

@@ -250,7 +250,7 @@ HOOK = "from samplerbench import hookimpl\n@hookimpl\n"
         (HOOK + "def samplerbench_sampler():\n    return {}", ["samplerbench_sampler"]),
         (HOOK + "def samplerbench_samplers(registry):\n    return {}", ["samplerbench_samplers", "registry"]),
         (HOOK + "def samplerbench_samplers():\n    return ['x']", ["samplers", "list", "a dict"]),
-        ("def samplerbench_samplers():\n    return {}", ["registers nothing", "@hookimpl"]),
+        ("def samplerbench_samplers():\n    return {}", ["samplerbench_samplers is not marked", "@hookimpl"]),
         ("", ["registers nothing", "@hookimpl"]),
     ],
     ids=[

@@ -480,14 +480,31 @@ def test_another_number_of_threads_is_refused_by_name(tmp_path):
         torch.set_num_threads(before)
 
 
-def test_an_edited_sampler_is_another_run(tmp_path):
+def test_an_edited_sampler_alone_is_run_again(tmp_path, draws):
     plugin = tmp_path / "edited.py"
     source = Path(TOY).read_text()
     plugin.write_text(source)
-    sb.run("toy", ["prints"], steps=[2], n=4, plugins=[str(plugin)], output=tmp_path / "run")
-    plugin.write_text(source.replace("hello", "goodbye"))
-    run = lambda: sb.run("toy", ["prints"], steps=[2], n=4, plugins=[str(plugin)], output=tmp_path / "run")  # noqa: E731
-    refused(tmp_path, run, "source")
+    settings = {"steps": [2], "n": 4, "plugins": [str(plugin)], "output": tmp_path / "run"}
+    sb.run("toy", ["prints", "ddpm"], **settings)
+    before = snapshot(tmp_path / "run" / "chunks")
+    plugin.write_text(
+        source.replace(
+            "return x\n\n\n@dataclass(frozen=True)\nclass Signals",
+            "return -x\n\n\n@dataclass(frozen=True)\nclass Signals",
+        )
+    )
+    draws.clear()
+    again = sb.run("toy", ["prints", "ddpm"], **settings)
+    assert [d for d in draws if d[2] > 1] == [("Prints", 0, 4)]
+    after = snapshot(tmp_path / "run" / "chunks")
+    assert {path: after[path] for path in before} == before
+    assert len(after) == len(before) + 1
+    fresh = sb.run("toy", ["prints", "ddpm"], **settings | {"output": tmp_path / "fresh"})
+    same_table(again.table, fresh.table)
+    draws.clear()
+    plugin.write_text(source)
+    sb.run("toy", ["prints", "ddpm"], **settings)
+    assert [d for d in draws if d[2] > 1] == []
 
 
 def test_fresh_starts_the_folder_anew(tmp_path):

@@ -54,7 +54,8 @@ class KID(Metric):
 
 def kernel(x: Floats, y: Floats) -> Floats:
     """(x.y / d + 1)^3 of every row of x (n, d) with every row of y (m, d)."""
-    return (x @ y.T / x.shape[1] + 1) ** 3
+    values: Floats = (x @ y.T / x.shape[1] + 1) ** 3
+    return values
 
 
 def mean_kernel(x: Floats, y: Floats) -> Floats:

@@ -1,0 +1,151 @@
+"""One plugin: the hooks that it may have, the interface that it is written for, how its file is imported."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.machinery
+import importlib.util
+import inspect
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pluggy
+
+from .errors import PluginError, closest
+from .grid import Grid
+from .metric import Metric
+from .model import Model
+from .sampler import Sampler
+
+GROUP = "samplerbench"
+API_VERSION = 1
+"""Version of the interface that plugins are written for; a module may state its own as `samplerbench_api = 1`."""
+hookspec = pluggy.HookspecMarker(GROUP)
+hookimpl = pluggy.HookimplMarker(GROUP)
+
+ModelFactory = Callable[[str], Model]
+"""What follows the colon in "name:argument" ('' if nothing) -> the model."""
+
+
+class Hooks:
+    """The hooks that a plugin may implement; each returns what it adds, by name."""
+
+    @hookspec
+    def samplerbench_samplers(self) -> dict[str, type[Sampler]]:  # type: ignore[empty-body]
+        """Sampler classes."""
+
+    @hookspec
+    def samplerbench_grids(self) -> dict[str, type[Grid]]:  # type: ignore[empty-body]
+        """Grid classes."""
+
+    @hookspec
+    def samplerbench_models(self) -> dict[str, ModelFactory]:  # type: ignore[empty-body]
+        """Factories of models."""
+
+    @hookspec
+    def samplerbench_metrics(self) -> dict[str, type[Metric]]:  # type: ignore[empty-body]
+        """Metric classes."""
+
+
+KINDS = ("samplers", "grids", "models", "metrics")
+HOOKS = tuple(f"{GROUP}_{kind}" for kind in KINDS)
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Who brought a name in."""
+
+    plugin: str
+    """Entry point, module or file."""
+    version: str
+    """Version of the package that it came with, '' for a file."""
+
+    def __str__(self) -> str:
+        """plugin and version."""
+        return f"{self.plugin} {self.version}".strip()
+
+
+@dataclass(frozen=True)
+class Broken:
+    """A plugin that could not be loaded."""
+
+    origin: Origin
+    reason: str
+
+
+@dataclass(frozen=True)
+class Remark:
+    """What the user should know of a plugin that works."""
+
+    origin: Origin
+    text: str
+
+
+def hook_results(module: ModuleType) -> Iterator[tuple[str, str, Any]]:
+    """(kind, name, thing) of everything that a module's hooks return; PluginError for a hook that is none."""
+    check_api(module)
+    check_hooks(module)
+    manager = pluggy.PluginManager(GROUP)
+    manager.add_hookspecs(Hooks)
+    manager.register(module)
+    for kind, hook in zip(KINDS, HOOKS, strict=True):
+        caller = getattr(manager.hook, hook)
+        results = caller()
+        if len(results) < len(caller.get_hookimpls()):
+            raise PluginError(f"{hook}: returned None; expected a dict of names")
+        for added in results:
+            if not isinstance(added, Mapping):
+                raise PluginError(f"{hook}: returned a {type(added).__name__}; expected a dict of names")
+            for name, thing in added.items():
+                yield kind, name, thing
+
+
+def check_api(module: ModuleType) -> None:
+    """Refuse a module that is written for another version of the interface."""
+    stated = vars(module).get(f"{GROUP}_api", API_VERSION)
+    if type(stated) is not int or stated != API_VERSION:
+        raise PluginError(
+            f"{GROUP}_api = {stated!r}: written for interface {stated!r}, this samplerbench has interface "
+            f"{API_VERSION}; install a plugin and a samplerbench of the same interface"
+        )
+
+
+def check_hooks(module: ModuleType) -> None:
+    """Refuse functions that are marked as hooks and are none, and hooks that are not marked or take arguments."""
+    for name, function in vars(module).items():
+        if not inspect.isfunction(function):
+            continue
+        if not hasattr(function, f"{GROUP}_impl"):  # what @hookimpl leaves behind
+            if name in HOOKS:
+                raise PluginError(f"function {name} is not marked; expected @hookimpl above it")
+            continue
+        if name not in HOOKS:
+            raise PluginError(f"unknown hook {name!r}{closest(name, HOOKS)}; hooks: {', '.join(HOOKS)}")
+        signature = inspect.signature(function)
+        try:
+            signature.bind()
+        except TypeError as error:
+            raise PluginError(f"hook {name}{signature}: expected no arguments") from error
+
+
+def import_file(path: Path) -> ModuleType:
+    """The module in a file. It is compiled anew each time: a cached one may be older than the file, and is litter."""
+    if not path.is_file():
+        raise FileNotFoundError(f"no such file: {path}")
+    name = f"samplerbench_plugin_{path.stem}_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]}"
+    loader = importlib.machinery.SourceFileLoader(name, str(path))
+    spec = importlib.util.spec_from_file_location(name, path, loader=loader)
+    assert spec is not None
+    module = importlib.util.module_from_spec(spec)
+    code = loader.source_to_code(loader.get_data(str(path)), str(path))
+    sys.modules[name] = module  # dataclasses look their module up by name
+    try:
+        exec(code, vars(module))
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
