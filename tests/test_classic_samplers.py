@@ -214,8 +214,8 @@ def restart(k, steps, s_min, s_max):
 def adaptive(order, rtol=0.05, atol=0.0078, h_init=0.05):
     """DPM-Solver-12 or -23, sample by sample, with k-diffusion's controller."""
 
-    def one(x, s_first, s_last):
-        lambda_, end, h, previous = -math.log(s_first), -math.log(s_last), h_init, x
+    def one(x, s_first, s_last, h):
+        lambda_, end, previous = -math.log(s_first), -math.log(s_last), x
         while lambda_ < end:
             after = end if lambda_ + h > end - 1e-5 else lambda_ + h
             low, high = orders(x, lambda_, after - lambda_)
@@ -226,7 +226,7 @@ def adaptive(order, rtol=0.05, atol=0.0078, h_init=0.05):
                 x, previous, h, lambda_ = high, low, (after - lambda_) * factor, after
             else:
                 h = (after - lambda_) * factor
-        return x
+        return x, h
 
     def orders(x, lambda_, h):
         def eps(u, part):
@@ -247,9 +247,13 @@ def adaptive(order, rtol=0.05, atol=0.0078, h_init=0.05):
         return first - 1.5 * sigma(1) * math.expm1(h) * d1, first - 1.5 * sigma(1) * (math.expm1(h) / h - 1) * d2
 
     def run(x, sigmas, noise):
-        assert len(sigmas) <= 2
-        x = x if len(sigmas) == 1 else np.concatenate([one(row[None], *sigmas) for row in x])
-        return denoised(x, sigmas[-1])
+        rows = []
+        for row in np.split(x, len(x)):
+            state, h = row, h_init
+            for s_first, s_last in itertools.pairwise(sigmas):  # the step goes on from one interval to the next
+                state, h = one(state, s_first, s_last, h)
+            rows.append(state)
+        return denoised(np.concatenate(rows), sigmas[-1])
 
     return run
 
@@ -291,7 +295,7 @@ def test_adaptive_agrees_with_the_numpy_reference(order, options):
     names = {"h": "h_init"}
     reference = adaptive(order, **{names.get(name, name): value for name, value in options.items()})
     sampler = sb.make_sampler("dpm-solver-adaptive", order=order, **options)
-    for sigmas in ([40.0, 0.002], [40.0]):
+    for sigmas in ([40.0, 0.002], [40.0, 2.0, 0.05], [40.0]):
         assert np.abs(drawn(sampler, sigmas)[0] - reference(X, sigmas, None)).max() < 1e-10
 
 
@@ -529,6 +533,20 @@ def test_adaptive_takes_each_sample_as_if_it_were_alone():
     assert len({one.nfe for one in alone}) > 1
     assert all(isinstance(one.nfe, int) for one in alone)
     assert together.nfe == pytest.approx(sum(one.nfe for one in alone) / len(alone), rel=1e-12)
+
+
+@pytest.mark.parametrize("order", [2, 3])
+def test_adaptive_takes_the_same_steps_whatever_the_scale_of_the_state(order):
+    """The error is that of x / alpha: a VP run divides its intervals as the EDM run at the same sigma / alpha."""
+    times = [900, 500, 40]
+    levels = [VP.at_time(t) for t in times]
+    x, spec = torch.from_numpy(X), f"dpm-solver-adaptive:order={order}"
+    scale = levels[0].alpha
+    vp = sb.sample(exact_model(MIXTURE, VP), spec, grid=times, x_init=x * scale)
+    edm = sb.sample(exact_model(MIXTURE, EDM), spec, grid=[level.sigma_ve for level in levels], x_init=x)
+    assert vp.nfe == edm.nfe
+    assert float((vp.x - edm.x).abs().max()) < 1e-10
+    assert float(vp.x.abs().max()) > 0.3
 
 
 def test_adaptive_asks_with_each_samples_own_prompt():

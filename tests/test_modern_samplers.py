@@ -687,6 +687,7 @@ def test_sigma_grids_follow_the_formula(schedule, steps):
         "polyexponential:rho=2": np.exp(math.log(last) + (1 - u) ** 2 * math.log(first / last)),
         "beta:alpha=1,beta=1": last + (1 - u) * (first - last),
         "beta:alpha=0.5,beta=0.5": last + np.sin((1 - u) * np.pi / 2) ** 2 * (first - last),
+        "beta:alpha=2,beta=1": last + (1 - u) ** 0.5 * (first - last),  # I_x(a, 1) = x^a
         "cosine": np.tan(angles),
     }
     for grid, expected in formulas.items():
@@ -730,6 +731,9 @@ def test_align_your_steps_are_the_published_levels():
     video = [700.00, 54.5, 15.886, 7.977, 4.248, 1.789, 0.981, 0.403, 0.173, 0.034]
     got = levels_of("ays:model=svd", sb.edm(0.002, 700.0), 10)
     assert [level.sigma for level in got] == pytest.approx(video, rel=1e-9)
+    first_stage = [160.41, 8.081, 3.315, 1.885, 1.207, 0.785, 0.553, 0.293, 0.186, 0.030]
+    got = levels_of("ays:model=if", sb.edm(0.006, 160.41), 10)
+    assert [level.sigma for level in got] == pytest.approx(first_stage, rel=1e-9)
 
 
 @pytest.mark.parametrize("schedule", [VP, EDM], ids=["vp", "edm"])

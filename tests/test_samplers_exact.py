@@ -237,6 +237,17 @@ def test_with_a_step_for_every_whole_timestep_a_singlestep_solver_is_first_order
     assert same(x, sb.sample(model, "ddim", steps=40, x_init=X_INIT).x)
 
 
+@pytest.mark.parametrize("t", [0.2, 10.4, 10.6, 998.7])
+def test_a_run_of_whole_timesteps_goes_to_the_nearest_in_time(t):
+    def never(*where):
+        raise AssertionError(where)
+
+    lambda_ = VP.at_time(t).lambda_
+    levels = (VP.at_time(999), VP.clean)
+    assert sb.Run(levels, never, never, VP, integer=True).at(lambda_) == VP.at_time(round(t))
+    assert sb.Run(levels, never, never, VP).at(lambda_).t == pytest.approx(t, rel=1e-9)
+
+
 @pytest.mark.parametrize("spec", SPECS)
 def test_a_budget_of_calls_is_met_as_closely_as_whole_steps_allow(spec):
     sampler = sb.make_sampler(spec)

@@ -1,0 +1,62 @@
+"""The planted bugs of mutation.py fit the sources; planting them all takes minutes."""
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from samplerbench.samplers.registry import default_registry
+
+HERE = Path(__file__).parent
+
+
+def loaded() -> ModuleType:
+    """mutation.py, which is a program and no package."""
+    spec = importlib.util.spec_from_file_location("samplerbench_mutation", HERE / "mutation.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+mutation = loaded()
+
+
+@pytest.mark.parametrize("bug", mutation.BUGS, ids=lambda bug: bug.name)
+def test_a_planted_bug_fits_its_file(bug):
+    source = (HERE.parent / bug.file).read_text()
+    changed = mutation.mutated(bug, source)
+    assert changed != source
+    compile(changed, bug.file, "exec")
+
+
+def test_every_sampler_every_grid_and_the_core_beneath_have_bugs():
+    root = HERE.parent
+    files = [bug.file for bug in mutation.BUGS]
+    samplers = [path for path in (root / "plugins").glob("*.py") if "samplerbench_samplers" in path.read_text()]
+    core = [root / "samplers" / f"{name}.py" for name in ("predictor", "schedule", "grid", "noise", "ddpm", "exact")]
+    assert len(samplers) >= 22
+    for path in (*samplers, *core, root / "samplers" / "sampler.py"):
+        assert files.count(str(path.relative_to(root))) >= 2, path
+    things = default_registry().grids.things
+    mutated = {things[bug.name.partition(":")[0]] for bug in mutation.BUGS if bug.file == "plugins/grids.py"}
+    assert mutated == set(things.values())
+    names = [bug.name for bug in mutation.BUGS]
+    assert len(set(names)) == len(names) >= 90
+
+
+@pytest.mark.parametrize("source", ["x = 2\n", "x = 1\ny = x = 1\n"], ids=["missing", "twice"])
+def test_a_bug_whose_text_is_not_there_once_is_an_error(source):
+    with pytest.raises(ValueError, match="expected once"):
+        mutation.mutated(mutation.Bug("x: wrong", "x.py", "x = 1", "x = 3"), source)
+
+
+@pytest.mark.slow
+def test_the_fast_tests_kill_the_planted_bugs(capfd, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["mutation.py"])
+    status = mutation.main()
+    printed = capfd.readouterr().out
+    assert status == 0, printed
+    killed, total = (int(word) for word in printed.splitlines()[-1].split() if word.isdigit())
+    assert total == len(mutation.BUGS)
+    assert killed >= mutation.KILLED * total
