@@ -84,8 +84,8 @@ class DPMSolver(Sampler):
         if math.isinf(h):
             return first_order, None
 
-        finite = [level for level in run.grid if math.isfinite(level.lambda_)]
-        order = self._orders(len(finite) - 1)[finite.index(a)]
+        blind = not run.grid[0].alpha  # the first interval has had its one call
+        order = self._orders(len(run.grid) - 1 - run.grid[-1].is_clean - blind)[run.i - blind]
         inner = run.between(a, b, order - 1)
         if not inner:
             return first_order, None
