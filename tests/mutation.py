@@ -46,8 +46,8 @@ TESTS = (
 CLASSIC = ("dpm2", "dpm2_ancestral", "dpm_solver_adaptive", "edm", "heun", "ipndm", "lms", "plms", "restart")
 MODERN = ("deis", "dpm_solver_pp_sde", "dpm_solver_pp_single", "er_sde", "sa_solver", "seeds", "unipc")
 FIRST = {
-    **{f"plugins/{name}.py": ("classic_samplers",) for name in CLASSIC},
-    **{f"plugins/{name}.py": ("modern_samplers",) for name in MODERN},
+    **{f"plugins/{name}.py": ("classic_samplers", "conformance") for name in CLASSIC},
+    **{f"plugins/{name}.py": ("modern_samplers", "conformance") for name in MODERN},
     "plugins/dpm_solver.py": ("classic_samplers", "conformance"),
     "plugins/dpm_solver_pp.py": ("modern_samplers", "conformance"),
     "plugins/grids.py": ("grid", "modern_samplers"),
@@ -56,7 +56,8 @@ FIRST = {
     "samplers/grid.py": ("grid",),
     "samplers/noise.py": ("noise",),
     "samplers/sampler.py": ("noise", "samplers_exact", "predictor"),
-    "samplers/ddpm.py": ("ddpm",),
+    "samplers/ddpm.py": ("ddpm", "conformance"),
+    "samplers/exact.py": ("samplers_exact", "conformance"),
 }
 """Mutated file -> the test files that are likely to kill."""
 

@@ -43,6 +43,7 @@ def test_iterating_one_step_at_a_time_equals_the_jump():
         jump = schedule.at_time(t)
         assert float(x[0]) == pytest.approx(jump.alpha, rel=1e-12)
         assert float(x[1:].norm()) == pytest.approx(jump.sigma, rel=1e-12)
+        assert float(x[1 + t]) == pytest.approx(level.sigma, rel=1e-12)  # the newest noise, with its sign
 
 
 @pytest.mark.parametrize(("a", "b"), PAIRS)

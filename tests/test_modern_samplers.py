@@ -718,7 +718,7 @@ def test_the_beta_grid_is_dense_at_both_ends_and_may_be_laid_out_in_time():
     assert widths == pytest.approx(widths[::-1], rel=1e-9)
 
 
-def test_align_your_steps_are_the_published_levels():
+def test_ays_are_the_published_levels():
     stable_diffusion = sb.vp_scaled_linear()
     got = levels_of("ays", stable_diffusion, 10)
     published = [14.615, 6.475, 3.861, 2.697, 1.886, 1.396, 0.963, 0.652, 0.399, 0.152]

@@ -1,6 +1,8 @@
 """The planted bugs of mutation.py fit the sources; planting them all takes minutes."""
 
 import importlib.util
+import subprocess
+import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -52,11 +54,9 @@ def test_a_bug_whose_text_is_not_there_once_is_an_error(source):
 
 
 @pytest.mark.slow
-def test_the_fast_tests_kill_the_planted_bugs(capfd, monkeypatch):
-    monkeypatch.setattr("sys.argv", ["mutation.py"])
-    status = mutation.main()
-    printed = capfd.readouterr().out
-    assert status == 0, printed
-    killed, total = (int(word) for word in printed.splitlines()[-1].split() if word.isdigit())
+def test_the_fast_tests_kill_the_planted_bugs():
+    done = subprocess.run([sys.executable, HERE / "mutation.py"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    killed, total = (int(word) for word in done.stdout.splitlines()[-1].split() if word.isdigit())
     assert total == len(mutation.BUGS)
-    assert killed >= mutation.KILLED * total
+    assert killed >= 0.95 * total
