@@ -85,7 +85,9 @@ def compared(
     chunks_a, chunks_b = (folder.chunks_of(cell["key"]) for cell in (a, b))
     common = sorted(set(chunks_a) & set(chunks_b))
     if not common:
-        raise InputError(f"compare {cell_name(a)!r}, {cell_name(b)!r}: the run has no samples of both yet")
+        raise InputError(
+            f"compare {cell_name(a)!r}, {cell_name(b)!r}: the run has no samples of both; give its command to make them"
+        )
     of_a, of_b = (estimates([chunks[place] for place in common], ready) for chunks in (chunks_a, chunks_b))
     return [
         Comparison(name, a, b, of_a[name] - of_b[name], name not in ready or ready[name].metric.better == "lower")

@@ -11,7 +11,8 @@ from itertools import pairwise
 from typing import Literal, get_args, get_origin
 
 from ..samplers.errors import InputError
-from ..samplers.registry import Catalogue, Option, Registry, describe_options, options_of
+from ..samplers.options import Option, describe_options, options_of
+from ..samplers.registry import Catalogue, Registry
 from ..samplers.sampler import Sampler
 
 FAR = 10

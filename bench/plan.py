@@ -16,7 +16,8 @@ import torch
 from ..samplers.errors import PluginError
 from ..samplers.model import Model
 from ..samplers.noise import BLOCK
-from ..samplers.registry import BUILT_IN, Registry, at_fault
+from ..samplers.options import at_fault
+from ..samplers.registry import BUILT_IN, Registry
 from ..samplers.sample import Request, request_for
 from ..samplers.sampler import Sampler, declared_calls
 from ..samplers.schedule import VP

@@ -13,7 +13,7 @@ from ..samplers.errors import PluginError
 from ..samplers.metric import Estimate, Metric, root_mean_estimate
 from ..samplers.model import Model
 from ..samplers.noise import BLOCK
-from ..samplers.registry import at_fault
+from ..samplers.options import at_fault
 from .store import Chunk
 
 LOW_HIGH_PREFIX = {"clip_score": "clip"}

@@ -90,7 +90,6 @@ def gaussian_flow(mean: float, variance: float, x: Tensor, a: Level, b: Level) -
     return b.alpha * mean + std_b / std_a * (x - a.alpha * mean)
 
 
-@functools.lru_cache(maxsize=4096)
 def quantile_path(data: GaussianMixture, probabilities: tuple[float, ...], level: Level) -> Tensor:
     """The states (len(probabilities), 1) of the exact ODE solution at a level, for data of one dimension.
 
@@ -99,6 +98,12 @@ def quantile_path(data: GaussianMixture, probabilities: tuple[float, ...], level
     """
     if data.dim != 1:
         raise ValueError(f"data of {data.dim} dimensions; the quantiles give the path in one")
+    return torch.tensor(_quantiles(data, probabilities, level), dtype=torch.float64)[:, None]
+
+
+@functools.lru_cache(maxsize=4096)
+def _quantiles(data: GaussianMixture, probabilities: tuple[float, ...], level: Level) -> tuple[float, ...]:
+    """Where the distribution at a level reaches the probabilities."""
     p = np.asarray(probabilities)
     low = np.full_like(p, -1e3 * (level.alpha + level.sigma))
     high = -low
@@ -106,7 +111,7 @@ def quantile_path(data: GaussianMixture, probabilities: tuple[float, ...], level
         middle = (low + high) / 2
         below = _distribution(data, middle, level) < p
         low, high = np.where(below, middle, low), np.where(below, high, middle)
-    return torch.from_numpy((low + high) / 2)[:, None]
+    return tuple(((low + high) / 2).tolist())
 
 
 def _distribution(data: GaussianMixture, x: Float64s, level: Level) -> Float64s:

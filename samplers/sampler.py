@@ -133,7 +133,10 @@ def integrate(
     past: Past = None
     for i, (a, b) in enumerate(pairwise(run.grid)):
         run.enter(i)
-        given, (x, past) = x, _two(sampler.step(run, x, a, b, past), sampler, i)
+        given, changes = x, _changes(x)
+        x, past = _two(sampler.step(run, x, a, b, past), sampler, i)
+        if _changes(given) != changes:
+            raise SamplerFault(f"{_name(sampler)}, step {i}: changed the state it was given; return a new tensor")
         if not isinstance(x, Tensor) or (x.shape, x.dtype, x.device) != (given.shape, given.dtype, given.device):
             raise SamplerFault(f"{_name(sampler)}, step {i}: returned {_describe(x)}; expected {_describe(given)}")
         if watch:
@@ -171,6 +174,11 @@ def _two(returned: object, sampler: Sampler, i: int) -> tuple[Any, Past]:
     if not (isinstance(returned, tuple) and len(returned) == 2):  # noqa: PLR2004  (the pair that step returns)
         raise SamplerFault(f"{_name(sampler)}, step {i}: returned {_describe(returned)}; expected the pair (x, past)")
     return returned
+
+
+def _changes(x: Tensor) -> int:
+    """How often a tensor was changed in place; torch does not count it in inference mode."""
+    return 0 if x.is_inference() else x._version
 
 
 def _name(sampler: Sampler) -> str:

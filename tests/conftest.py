@@ -1,6 +1,49 @@
-"""What holds for every test."""
+"""What holds for every test, and the command line as a test sees it."""
 
+import sys
+
+import pytest
 import torch
+
+from samplerbench.bench import cli
 
 # The models of the tests are small: a second thread would only wait for the first.
 torch.set_num_threads(1)
+
+
+class Outcome:
+    """What a command gave back."""
+
+    def __init__(self, code, out, err):
+        self.code, self.out, self.err = code, out, err
+
+    def refused(self, code, *words):
+        """Assert one line of error with these words, and this exit code."""
+        assert self.code == code, self.err
+        assert self.err.startswith("Error: ")
+        assert self.err.count("\n") == 1, self.err
+        assert self.err.endswith("\n")
+        assert self.err[:-1].isprintable()
+        assert not self.out
+        for word in words:
+            assert word in self.err, self.err
+
+
+@pytest.fixture
+def sb(monkeypatch, capsys, tmp_path):
+    """Run the program in this process, in an empty folder; any exception but SystemExit is a traceback."""
+    monkeypatch.chdir(tmp_path)
+    threads = torch.get_num_threads()
+
+    def invoke(*arguments, env=None):
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "argv", ["samplerbench", *map(str, arguments)])
+            for name, value in (env or {}).items():
+                patch.setenv(name, value)
+            with pytest.raises(SystemExit) as stopped:
+                cli.main()
+        out, err = capsys.readouterr()
+        return Outcome(stopped.value.code, out, err)
+
+    yield invoke
+    torch.set_num_threads(threads)

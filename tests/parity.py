@@ -29,7 +29,8 @@ import samplerbench as sb
 from samplerbench.samplers.exact import exact_model
 from samplerbench.samplers.grid import Levels, levels_at
 from samplerbench.samplers.level import Level
-from samplerbench.samplers.registry import default_registry, parse_spec
+from samplerbench.samplers.options import parse_spec
+from samplerbench.samplers.registry import default_registry
 from samplerbench.samplers.schedule import Schedule
 
 LIBRARIES = {"diffusers": "diffusers", "k-diffusion": "k_diffusion"}

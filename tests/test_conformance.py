@@ -1,6 +1,7 @@
 """The conformance kit: every registered sampler passes it, and each planted fault is found by the check it is for."""
 
 import dataclasses
+import functools
 import json
 import math
 
@@ -24,15 +25,6 @@ MORE_OPTIONS = [
     "dpm-solver:plan=fast,saved=0", "dpm-solver:plan=fast,saved=2", "seeds:order=3,eta=0", "seeds:eta=0.5",
 ]  # fmt: skip
 """As many again for the slow suite."""
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """The models are tiny: a second thread would only wait."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.mark.parametrize("spec", [*variants(default_registry()), *OTHER_OPTIONS])
@@ -62,6 +54,13 @@ def test_the_quantiles_of_a_gaussian_follow_its_closed_form():
 def test_quantiles_need_data_of_one_dimension():
     with pytest.raises(ValueError, match="2 dimensions"):
         quantile_path(gaussian((0.4, 0.4), 0.3), (0.5,), sb.edm().at_time(1))
+
+
+def test_who_changes_the_states_of_the_exact_path_does_not_change_them_for_others():
+    ask = functools.partial(quantile_path, gaussian((0.4,), 0.3), (0.1, 0.5), sb.edm().at_time(1))
+    first = ask()
+    first.mul_(0)
+    assert ask().abs().min() > 0
 
 
 # ---- Planted faults ----
@@ -217,7 +216,7 @@ class Shifted(Ancestral):
         return super().step(run, x, a, b, past)[0] + 0.05 * b.is_clean, None
 
 
-@fault("global random state", "noise")
+@fault("the process", "noise")
 def global_noise(self, run, x, a, b, past):
     x, _ = Euler.step(self, run, x, a, b, past)
     return x if b.is_clean else x + 0.1 * b.sigma * torch.randn_like(x), None

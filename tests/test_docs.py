@@ -13,7 +13,8 @@ import samplerbench as sb
 from samplerbench.bench.cli import cli
 from samplerbench.bench.listing import field_docstrings, page, paragraphs_of
 from samplerbench.samplers.exact import exact_model
-from samplerbench.samplers.registry import Registry, load_registry, options_of
+from samplerbench.samplers.options import options_of
+from samplerbench.samplers.registry import Registry, load_registry
 
 DOCS = Path(__file__).parent.parent / "docs"
 

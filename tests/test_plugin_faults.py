@@ -15,7 +15,6 @@ import pytest
 import torch
 
 import samplerbench
-from samplerbench.bench import cli
 from samplerbench.bench.config import Config
 from samplerbench.bench.plan import plan_for
 from samplerbench.samplers import process, registry
@@ -55,40 +54,12 @@ def with_step(line, source=GOOD):
     return spoilt("        return run.predict", f"        {line}\n        return run.predict", source)
 
 
-class Outcome:
-    """What a command gave back."""
-
-    def __init__(self, code, out, err):
-        self.code, self.out, self.err = code, out, err
-
-    def refused(self, code, *words):
-        """Assert one line of error with these words, and this exit code."""
-        assert self.code == code, self.err
-        assert self.err.startswith("Error: ")
-        assert self.err.count("\n") == 1, self.err
-        assert self.err[:-1].isprintable()
-        assert not self.out
-        for word in words:
-            assert word in self.err, self.err
-
-
 @pytest.fixture
-def sb(monkeypatch, capsys, tmp_path):
-    """Run the program in this process, in an empty folder; any exception but SystemExit is a traceback."""
+def sb(sb, monkeypatch, tmp_path):
+    """The program in a folder that is empty, beside those of the plugins."""
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
-
-    def invoke(*arguments, env=None):
-        with monkeypatch.context() as patch:
-            patch.setattr(sys, "argv", ["samplerbench", *map(str, arguments)])
-            for name, value in (env or {}).items():
-                patch.setenv(name, value)
-            with pytest.raises(SystemExit) as stopped:
-                cli.main()
-        out, err = capsys.readouterr()
-        return Outcome(stopped.value.code, out, err)
-
-    return invoke
+    return sb
 
 
 @pytest.fixture

@@ -7,7 +7,8 @@ import torch
 
 import samplerbench as sb
 from samplerbench.samplers.exact import exact_model
-from samplerbench.samplers.registry import default_registry, describe_options, load_registry, parse_spec
+from samplerbench.samplers.options import describe_options, parse_spec
+from samplerbench.samplers.registry import default_registry, load_registry
 
 MY_EULER = '''
 """Euler in sigma/alpha (Karras et al. 2022, algorithm 1 without churn)."""

@@ -294,8 +294,10 @@ class Wrong(sb.Sampler):
         lambda x: (x.float(), None),
         lambda x: (x * math.nan, None),
         lambda x: (x * math.inf, None),
+        lambda x: (x.mul_(0.5), None),
+        lambda x: (x.mul_(0.5).clone(), None),
     ],
 )
-def test_a_step_that_returns_no_state_is_a_fault_of_the_sampler(returned):
+def test_a_step_that_returns_no_state_or_changes_the_one_it_was_given_is_a_fault_of_the_sampler(returned):
     with pytest.raises(sb.SamplerFault, match="sampler Wrong, step 0"):
         draw(Wrong(returned), [30, 10], noise=None)

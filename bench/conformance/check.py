@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Literal, get_args, get_origin
 
-from ...samplers.registry import Registry, default_registry, options_of
+from ...samplers.options import options_of
+from ...samplers.registry import Registry, default_registry
 from ...samplers.sampler import Sampler
 from . import equivalence, order, randomness, runs
 from .card import FULL, QUICK, Check, Finding

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from ...samplers.exact import exact_model
+from ...samplers.options import construct, options_of
 from ...samplers.predictor import Predicts
-from ...samplers.registry import construct, options_of
 from ...samplers.sample import sample
 from ...samplers.sampler import Sampler
 from .card import Effort, Finding

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterator
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from ...samplers.exact import exact_model, gaussian
 from ...samplers.level import Level
+from ...samplers.process import state_kept
 from ...samplers.sample import sample
 from ...samplers.sampler import Sampler
 from .card import Effort, Finding
@@ -23,8 +22,9 @@ MEAN, DEVIATION = 0.4, 0.55
 def draws(sampler: Sampler, effort: Effort) -> Iterator[Finding]:
     """Noise comes from the run, in the grid's order, never in the last interval; never without need."""
     schedule, x = SCHEDULES["VP"], noise_to_start_from()
-    noise, before = Stream(x), _global_state()
-    sample(exact_model(PLANE, schedule), sampler, grid=UNEVEN, x_init=x, noise=noise)
+    noise = Stream(x)
+    with state_kept() as changed:
+        sample(exact_model(PLANE, schedule), sampler, grid=UNEVEN, x_init=x, noise=noise)
     places = intervals(UNEVEN, schedule)
     asked = [next((i for i, place in enumerate(places) if lies_within(part, place)), -1) for part in noise.intervals]
     measured = f"{len(asked)} draws" if asked else "none"
@@ -33,18 +33,12 @@ def draws(sampler: Sampler, effort: Effort) -> Iterator[Finding]:
     else:
         right = bool(asked) and asked == sorted(asked) and asked[0] >= 0 and asked[-1] < len(places) - 1
         yield Finding("noise", "in order, none in the last step", measured if right else f"intervals {asked}", right)
-    untouched = _global_state() == before
-    yield Finding("global random state", "untouched", "untouched" if untouched else "changed", untouched)
+    yield Finding("the process", "untouched", f"changed {', '.join(changed)}" if changed else "untouched", not changed)
 
 
 def lies_within(part: tuple[Level, Level], whole: tuple[Level, Level]) -> bool:
     """Whether one interval is a part of another, or all of it."""
     return whole[0].sigma_ve >= part[0].sigma_ve > part[1].sigma_ve >= whole[1].sigma_ve
-
-
-def _global_state() -> tuple[object, ...]:
-    torch_state, (name, keys, *rest) = torch.get_rng_state(), np.random.get_state(legacy=True)
-    return tuple(torch_state.tolist()), name, tuple(keys), tuple(rest), random.getstate()
 
 
 def last_step(sampler: Sampler, effort: Effort) -> Iterator[Finding]:
