@@ -14,6 +14,7 @@ Use it when 15 to 20 calls must do, above all with guidance, for which the autho
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -53,18 +54,28 @@ class DPMSolverPP(Sampler):
         if math.isinf(h) or len(history) == 1:
             return x, [entry for entry in history if math.isfinite(entry[0])]
 
-        (lambda0, m0), (lambda1, m1), *older = history
-        r0 = (lambda0 - lambda1) / h
-        d1_0 = (m0 - m1) / r0
-        if not older:
-            return x - 0.5 * b.alpha * math.expm1(-h) * d1_0, history
-        lambda2, m2 = older[0]
-        r1 = (lambda1 - lambda2) / h
-        bend = (d1_0 - (m1 - m2) / r1) / (r0 + r1)
-        d1, d2 = d1_0 + r0 * bend, bend if self.coefficients == "published" else 2 * bend
+        d1, d2 = derivatives(history, h, published=self.coefficients == "published")
+        if d2 is None:
+            return x - 0.5 * b.alpha * math.expm1(-h) * d1, history
         phi2 = math.expm1(-h) / h + 1
         phi3 = phi2 / h - 0.5
         return x + b.alpha * (phi2 * d1 - phi3 * d2), history
+
+
+def derivatives(history: Sequence[tuple[float, Tensor]], h: float, *, published: bool) -> tuple[Tensor, Tensor | None]:
+    """D1 and D2, the derivatives of x0 in lambda times h and h^2, from two or three (lambda, x0), the newest first.
+
+    Two give D1 alone. D2 is halved where `published`.
+    """
+    (lambda0, m0), (lambda1, m1), *older = history
+    r0 = (lambda0 - lambda1) / h
+    d1_0 = (m0 - m1) / r0
+    if not older:
+        return d1_0, None
+    lambda2, m2 = older[0]
+    r1 = (lambda1 - lambda2) / h
+    bend = (d1_0 - (m1 - m2) / r1) / (r0 + r1)
+    return d1_0 + r0 * bend, bend if published else 2 * bend
 
 
 @hookimpl

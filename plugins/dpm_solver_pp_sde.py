@@ -24,6 +24,7 @@ from ..samplers.errors import InputError
 from ..samplers.level import Level
 from ..samplers.registry import hookimpl
 from ..samplers.sampler import Past, Run, Sampler
+from .dpm_solver_pp import derivatives
 
 
 @dataclass(frozen=True)
@@ -80,18 +81,12 @@ class DPMSolverPPSDE(Sampler):
         return x, [entry for entry in history if math.isfinite(entry[0])]
 
     def _bend(self, history: list[tuple[float, Tensor]], h: float) -> Tensor:
-        """phi_2 D1 - phi_3 D2, D1 and D2 the derivatives of x0 times h and h^2."""
-        (lambda0, m0), (lambda1, m1), *older = history
+        """phi_2 D1 - phi_3 D2, with phi_2 and phi_3 of h' = (1 + eta) h."""
+        d1, d2 = derivatives(history, h, published=self.coefficients == "published")
         h_eta = (1 + self.eta) * h
         phi2 = math.expm1(-h_eta) / h_eta + 1
-        r0 = (lambda0 - lambda1) / h
-        d1_0 = (m0 - m1) / r0
-        if not older:
-            return (phi2 if self.variant == "heun" else -0.5 * math.expm1(-h_eta)) * d1_0
-        lambda2, m2 = older[0]
-        r1 = (lambda1 - lambda2) / h
-        bend = (d1_0 - (m1 - m2) / r1) / (r0 + r1)
-        d1, d2 = d1_0 + r0 * bend, bend if self.coefficients == "published" else 2 * bend
+        if d2 is None:
+            return (phi2 if self.variant == "heun" else -0.5 * math.expm1(-h_eta)) * d1
         return phi2 * d1 - (phi2 / h_eta - 0.5) * d2
 
 

@@ -175,7 +175,7 @@ plant(
 plant(
     "plugins/dpm_solver_pp.py",
     ("dpm-solver++: 2M, sign of the correction", "x - 0.5 * b.alpha", "x + 0.5 * b.alpha"),
-    ("dpm-solver++: 2M, growth in place of decay", "b.alpha * math.expm1(-h) * d1_0", "b.alpha * math.expm1(h) * d1_0"),
+    ("dpm-solver++: 2M, growth in place of decay", "b.alpha * math.expm1(-h) * d1", "b.alpha * math.expm1(h) * d1"),
     ("dpm-solver++: ratio of the steps upside down", "d1_0 = (m0 - m1) / r0", "d1_0 = (m0 - m1) * r0"),
     ("dpm-solver++: 3M, older ratio twice", "/ r1) / (r0 + r1)", "/ r1) / (r1 + r1)"),
     ("dpm-solver++: 3M, first derivative with the older ratio", "d1_0 + r0 * bend", "d1_0 + r1 * bend"),
@@ -190,7 +190,7 @@ plant(
     ("dpm-solver++-sde: eta squared in the decay", "** self.eta  #", "** self.eta**2  #"),
     ("dpm-solver++-sde: step of the ODE in the kernel", "(1 + self.eta) * h", "h"),
     ("dpm-solver++-sde: order 3, one h without eta", "(phi2 / h_eta - 0.5)", "(phi2 / h - 0.5)"),
-    ("dpm-solver++-sde: order 3, first derivative with the older ratio", "d1_0 + r0 * bend", "d1_0 + r1 * bend"),
+    ("dpm-solver++-sde: coefficients swapped", '== "published")', '!= "published")'),
     ("dpm-solver++-sde: variants swapped", 'self.variant == "heun"', 'self.variant == "midpoint"'),
     ("dpm-solver++-sde: weight of x0 without the scale", "b.alpha - a.alpha * kept)", "b.alpha * (1 - kept))"),
 )

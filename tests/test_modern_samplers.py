@@ -13,6 +13,7 @@ import torch
 from numpy.polynomial import Polynomial
 
 import samplerbench as sb
+from samplerbench.bench.conformance.randomness import Pulses, moments
 from samplerbench.plugins.grids import beta_distribution, beta_quantiles
 from samplerbench.samplers.exact import exact_model, gaussian, gaussian_flow
 from samplerbench.samplers.registry import default_registry
@@ -475,26 +476,6 @@ def test_the_correctors_ask_once_at_each_level():
 # ---- Noise ----
 
 
-class Pulses:
-    """Linear response: row 2 + k gets one unit at draw number k, other rows nothing."""
-
-    def __init__(self, draws):
-        self.count = 0
-        self.rows = torch.zeros(2 + draws, 1, dtype=torch.float64)
-        self.rows[1] = 1
-
-    def __call__(self, a, b):
-        z = torch.zeros_like(self.rows)
-        z[2 + self.count] = 1
-        self.count += 1
-        return z
-
-    def moments(self, x, mean, variance):
-        """Mean and variance of the result for a start N(mean, variance)."""
-        offset, slope, noise = x[0].item(), (x[1] - x[0]).item(), x[2:] - x[0]
-        return offset + slope * mean, slope**2 * variance + float(noise.square().sum())
-
-
 @pytest.mark.parametrize("eta", [0.3, 1.0])
 def test_mean_and_variance_of_2m_sde_follow_the_recursion_of_their_covariance(eta):
     """(x, previous x0) is a Gaussian vector: its mean and covariance go from step to step by a matrix."""
@@ -516,8 +497,8 @@ def test_mean_and_variance_of_2m_sde_follow_the_recursion_of_their_covariance(et
         mean, covariance = matrix @ mean + shift, matrix @ covariance @ matrix.T
         covariance[0, 0] += b.sigma**2 * (1 - math.exp(-2 * eta * h))
         h_last = h
-        assert pulses.moments(state, 1.4, 0.5) == pytest.approx((mean[0], covariance[0, 0]), rel=1e-10)
-    assert pulses.count == len(levels) - 1
+        assert moments(state, 1.4, 0.5) == pytest.approx((mean[0], covariance[0, 0]), rel=1e-10)
+    assert pulses.drawn == len(levels) - 1
 
 
 STOCHASTIC = [
@@ -538,7 +519,7 @@ def test_gaussian_data_comes_out_with_its_variance_in_the_limit(spec):
             exact_model(gaussian((0.4,), 0.3), EDM, "x0"), spec, steps=steps, grid="karras", x_init=80 * pulses.rows,
             noise=pulses,
         ).x  # fmt: skip
-        mean, variance = pulses.moments(x, 0.4 / 80, (0.3 + 6400) / 6400)
+        mean, variance = moments(x, 0.4 / 80, (0.3 + 6400) / 6400)
         assert mean == pytest.approx(0.4, rel=1e-9)
         errors.append(abs(variance - 0.3))
     assert errors[1] < max(errors[0] / 3, 1e-5)  # first order or better over a factor of 4

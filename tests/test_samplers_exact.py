@@ -12,6 +12,7 @@ import torch
 
 import samplerbench as sb
 from samplerbench.bench.conformance.check import variants
+from samplerbench.bench.conformance.randomness import Pulses, moments
 from samplerbench.samplers.exact import exact_model, gaussian, gaussian_flow, point
 from samplerbench.samplers.registry import default_registry
 from samplerbench.samplers.sampler import integrate
@@ -42,26 +43,6 @@ class Stream:
     def __call__(self, a, b):
         self.intervals.append((a, b))
         return torch.randn(self.shape, generator=self.generator, dtype=torch.float64)
-
-
-class Pulses:
-    """Linear response: row 2 + k gets one unit at draw number k, other rows nothing. Start from `rows`."""
-
-    def __init__(self, draws):
-        self.draws, self.count = draws, 0
-        self.rows = torch.zeros(2 + draws, 1, dtype=torch.float64)
-        self.rows[1] = 1
-
-    def __call__(self, a, b):
-        z = torch.zeros_like(self.rows)
-        z[2 + self.count] = 1
-        self.count += 1
-        return z
-
-    def moments(self, x, mean, variance):
-        """Mean and variance of the result for a start N(mean, variance), from the rows of the affine map."""
-        offset, slope, noise = x[0].item(), (x[1] - x[0]).item(), x[2:] - x[0]
-        return offset + slope * mean, slope**2 * variance + float(noise.square().sum())
 
 
 def draw(spec, grid="uneven", schedule=VP, *, data=MIXTURE, predicts="eps", x=X_INIT, clip=None, **options):
@@ -204,8 +185,8 @@ def test_gaussian_mean_and_variance_follow_the_linear_recursion(spec, grid):
         slope = (b.alpha * a.alpha * v + math.sqrt(b.sigma**2 - left**2) * a.sigma) / s2
         mean = b.alpha * m + slope * (mean - a.alpha * m)
         variance = slope**2 * variance + deviation**2
-        assert pulses.moments(state, m + 1.0, 0.5) == pytest.approx((mean, variance), rel=1e-10)
-    assert pulses.count == (0 if spec == "ddim" else len(levels) - 2)
+        assert moments(state, m + 1.0, 0.5) == pytest.approx((mean, variance), rel=1e-10)
+    assert pulses.drawn == (0 if spec == "ddim" else len(levels) - 2)
 
 
 # ---- Ends, budgets, faults ----

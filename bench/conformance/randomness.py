@@ -79,11 +79,9 @@ def _moments(sampler: Sampler, steps: int) -> tuple[float, float]:
     count = Pulses(0)
     sample(model, sampler, steps=steps, grid="karras", x_init=count.rows, noise=count)
     pulses = Pulses(count.drawn)
-    x = sample(model, sampler, steps=steps, grid="karras", x_init=pulses.rows, noise=pulses).x[:, 0]
-    offset, slope, response = float(x[0]), float(x[1] - x[0]), x[2:] - x[0]
+    x = sample(model, sampler, steps=steps, grid="karras", x_init=pulses.rows, noise=pulses).x
     first = schedule.first
-    variance = first.alpha**2 * DEVIATION**2 + first.sigma**2
-    return offset + slope * first.alpha * MEAN, slope**2 * variance + float(response.square().sum())
+    return moments(x, first.alpha * MEAN, first.alpha**2 * DEVIATION**2 + first.sigma**2)
 
 
 class Pulses:
@@ -101,3 +99,9 @@ class Pulses:
         z[2 + self.drawn : 3 + self.drawn] = 1
         self.drawn += 1
         return z
+
+
+def moments(x: Tensor, mean: float, variance: float) -> tuple[float, float]:
+    """Mean and variance of the result for a start with these, from the rows of `Pulses` after the run, (2 + k, 1)."""
+    offset, slope, response = float(x[0]), float(x[1] - x[0]), x[2:] - x[0]
+    return offset + slope * mean, slope**2 * variance + float(response.square().sum())
