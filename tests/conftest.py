@@ -47,3 +47,14 @@ def sb(monkeypatch, capsys, tmp_path):
 
     yield invoke
     torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def figure(record_property):
+    """Record what a test measured: a figure's name and its value, for `python tests/figures.py`."""
+
+    def record(name, value):
+        record_property(name, value)
+        print(f"{name}: {value}")
+
+    return record

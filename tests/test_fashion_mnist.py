@@ -235,7 +235,7 @@ def test_extracted_rows_do_not_depend_on_their_company(model, images):
 
 @pytest.mark.slow
 @needs_data
-def test_the_clip_classifies_ranks_and_finds_real_images(clip):
+def test_the_clip_classifies_ranks_and_finds_real_images(clip, figure):
     split = load_split(False, DEBIAN_FOLDER)
     accuracy = (clip.zero_shot(split.images, CLASSES) == split.labels).float().mean().item()
     texts = clip.embed_texts(CLASSES)
@@ -245,7 +245,9 @@ def test_the_clip_classifies_ranks_and_finds_real_images(clip):
     ranked = right.float().mean().item()
     hits = [split.labels[clip.search(name, split.images, 10)] == i for i, name in enumerate(CLASSES)]
     precision = torch.stack(hits).float().mean().item()
-    print(f"zero-shot {accuracy:.3f}, right above another {ranked:.3f}, precision at 10 {precision:.3f}")
+    figure("embedded CLIP, zero-shot accuracy on 10,000 test images", f"{accuracy:.1%}")
+    figure("embedded CLIP, right caption above a wrong one", f"{ranked:.1%}")
+    figure("embedded CLIP, precision at 10 of image search", f"{precision:.3f}")
     assert accuracy >= 0.85
     assert ranked >= 0.95
 

@@ -68,17 +68,17 @@ def judge() -> nn.Module:
     return network.eval()
 
 
-def test_the_judge_knows_real_images(judge):
+def test_the_judge_knows_real_images(judge, figure):
     test = load_split(False)
     accuracy = float((classes_of(judge, test.images) == test.labels).float().mean())
-    print(f"judge on the 10,000 test images: {accuracy:.4f}")
+    figure("independent judge on the 10,000 test images", f"{accuracy:.1%}")
     assert accuracy > 0.91
 
 
 @pytest.mark.parametrize(("guidance", "least"), [(1.0, 0.85), (2.0, 0.95)])
-def test_the_asked_class_is_drawn(judge, guidance, least):
+def test_the_asked_class_is_drawn(judge, guidance, least, figure):
     samples = sb.sample("fashion-mnist", "ddim", steps=50, n=IMAGES, guidance=guidance, seed=1)
     found = classes_of(judge, samples.images)
     share = float((found == torch.arange(IMAGES) % 10).float().mean())
-    print(f"guidance {guidance:g}: {share:.4f} of {IMAGES} images are of the asked class")
+    figure(f"embedded model, images of the asked class at guidance {guidance:g}", f"{share:.1%} of {IMAGES:,}")
     assert share >= least

@@ -1,0 +1,19 @@
+"""The page of figures is made of what the tests recorded."""
+
+import importlib.util
+from pathlib import Path
+
+SPEC = importlib.util.spec_from_file_location("samplerbench_figures", Path(__file__).with_name("figures.py"))
+figures = importlib.util.module_from_spec(SPEC)
+SPEC.loader.exec_module(figures)
+
+REPORT = """<testsuites><testsuite>
+<testcase classname="tests.test_a" name="x"><properties><property name="speed" value="3 m/s"/></properties></testcase>
+<testcase classname="tests.test_b" name="y"/>
+</testsuite></testsuites>"""
+
+
+def test_a_recorded_figure_is_a_row_with_its_test(tmp_path):
+    (tmp_path / "report.xml").write_text(REPORT)
+    assert figures.figures_of(tmp_path / "report.xml") == [("speed", "3 m/s", "test_a.py")]
+    assert figures.page([("speed", "3 m/s", "test_a.py")]).endswith("| speed | 3 m/s | test_a.py |\n")
