@@ -157,12 +157,15 @@ def load_config_file(ctx: click.Context, _: click.Parameter, path: Path | None) 
 @click.option("--dry-run", is_flag=True, help="Show the plan, its cost and an estimate of its time; write nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--fresh", is_flag=True, help="Start the run folder anew instead of resuming.")
-def run(
+@click.option("--repeats", type=int, default=0, metavar="N",
+              help="Clock each cell at least so often. [default: once a whole chunk]")  # fmt: skip
+def run(  # noqa: PLR0913  (an option each)
     output: Path | None,
     plugin: tuple[str, ...],
     dry_run: bool,
     as_json: bool,
     fresh: bool,
+    repeats: int,
     **settings: Any,
 ) -> int:
     """Compare samplers on a model.
@@ -174,10 +177,11 @@ def run(
 
     from ..samplers.registry import load_registry
     from .plan import plan_for
-    from .run import begin
+    from .run import begin, check_repeats
     from .store import check_output, default_output, edited_since
 
     config = config_from(settings)
+    check_repeats(repeats)
     if config.threads:
         torch.set_num_threads(config.threads)
     with stdout_for_data():  # what a plugin prints is no data
@@ -193,7 +197,7 @@ def run(
         return 0
     command = shlex.join(["samplerbench", *sys.argv[1:]])
     with stdout_for_data():
-        result, code = watched(begin(plan, registry, folder, fresh=fresh, command=command))
+        result, code = watched(begin(plan, registry, folder, fresh=fresh, repeats=repeats, command=command))
     if as_json:
         click.echo(table_to_json(result.table, {"folder": str(result.folder)}))
     else:

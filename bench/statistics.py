@@ -1,4 +1,4 @@
-"""Chunks -> numbers: each metric's value and interval, seconds, distance to the ODE solution."""
+"""Chunks -> numbers: each metric's value and interval, distance to the ODE solution."""
 
 from __future__ import annotations
 
@@ -12,12 +12,11 @@ import numpy as np
 from ..samplers.errors import PluginError
 from ..samplers.metric import Estimate, Metric, root_mean_estimate
 from ..samplers.model import Model
-from ..samplers.noise import BLOCK
 from ..samplers.options import at_fault
 from .store import Chunk
 
-LOW_HIGH_PREFIX = {"clip_score": "clip"}
-"""Metrics whose interval columns have a shorter name."""
+LOW_HIGH_PREFIX = {"clip_score": "clip", "seconds_per_image": "seconds"}
+"""Values whose interval columns have a shorter name."""
 
 
 @dataclass(frozen=True)
@@ -72,18 +71,3 @@ def measured(found: Mapping[str, Estimate], ready: Mapping[str, Yardstick]) -> d
         values = (estimate.value, estimate.low, estimate.high) if estimate else (math.nan,) * 3
         columns.update(zip(metric_columns(name), values, strict=True))
     return columns
-
-
-def timed(chunks: Sequence[Chunk]) -> dict[str, float]:
-    """Seconds an image: median and quartiles over whole chunks; the share outside the network."""
-    whole = [c for c in chunks if c.n % BLOCK == 0] or list(chunks)
-    seconds = np.array([c.timing.seconds / c.n for c in whole])
-    model = np.array([c.timing.model_seconds / c.n for c in whole])
-    low, median, high = np.quantile(seconds, [0.25, 0.5, 0.75])
-    return {
-        "seconds_per_image": float(median),
-        "seconds_low": float(low) if len(whole) > 1 else math.nan,
-        "seconds_high": float(high) if len(whole) > 1 else math.nan,
-        "model_seconds_per_image": float(np.median(model)),
-        "overhead": float(1 - model.sum() / seconds.sum()),
-    }
