@@ -367,8 +367,9 @@ def check_(specs: tuple[str, ...], everything: bool, quick: bool, plugin: tuple[
 def table(run_folder: Path | None, pair: tuple[str, str] | None, plugin: tuple[str, ...], as_json: bool) -> None:
     """Print the table of a run, by default the newest in results/.
 
-    With --compare, each metric of sampler A less that of B, at every step count, on the seeds that both have. "better"
-    and "worse" are said of A, and only where all verdicts together are wrong less than once in twenty times.
+    With --compare, each metric of sampler A less that of B, at every step count, on the seeds that both have, and the
+    seconds an image, on repeats clocked side by side. "better" and "worse" are said of A, and only where all verdicts
+    together are wrong less than once in twenty times.
     """
     from .store import newest_run
     from .table import read_table
