@@ -21,7 +21,7 @@ from ..samplers.metric import Estimate, mean_estimate
 from ..samplers.registry import Registry
 from .statistics import LEVEL, Yardstick, estimates, student_p, student_t, yardsticks
 from .store import RunFolder, read_run
-from .table import with_interval
+from .table import Labels, heading_of, with_interval
 from .timing import LEAST_REPEATS, Repeat, machines, neighbours
 
 SECONDS = "seconds_per_image"
@@ -154,11 +154,11 @@ def corrected_p(comparisons: Sequence[Comparison]) -> list[float]:
     return [math.nan if c.hindrance else next(corrected) for c in comparisons]
 
 
-def comparison_to_rows(found: pd.DataFrame) -> list[dict[str, str]]:
+def comparison_to_rows(found: pd.DataFrame, labels: Labels) -> list[dict[str, str]]:
     """The comparisons as people read them, with no more digits than the intervals support."""
     return [
         {
-            "metric": row["metric"], "A": row["a"], "B": row["b"],
+            "metric": heading_of(row["metric"], labels), "A": row["a"], "B": row["b"],
             "A - B": with_interval(row["difference"], row["low"], row["high"]),
             "p": "-" if row["verdict"] == SAME or math.isnan(row["p"]) else f"{row['p']:.2g}",
             "A is": row["verdict"],

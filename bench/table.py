@@ -27,6 +27,7 @@ TABLE_FILE = "table.csv"
 MARKDOWN_FILE = "table.md"
 OWN_COLUMNS = ("fid", "clip_score")
 """The metrics that stand among the fixed columns."""
+HEADINGS = {"fid": "FID", "clip_score": "CLIP score", "ode_error": "ODE error", "seconds_per_image": "s/image"}
 OK = "ok"
 MARK = "*"
 Labels = Mapping[str, Mapping[str, str]]
@@ -150,7 +151,7 @@ def table_to_cells(table: pd.DataFrame, labels: Labels) -> tuple[list[str], list
 
 def heading_of(metric: str, labels: Labels) -> str:
     """A metric's name with the extractor that it was measured with; bare "FID" is Inception's alone."""
-    name = {"fid": "FID", "clip_score": "CLIP score"}.get(metric, metric)
+    name = HEADINGS.get(metric, metric)
     label = labels.get(metric, {}).get("label", "")
     return f"{name} [{label}]" if label else name
 

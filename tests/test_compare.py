@@ -175,7 +175,7 @@ def test_the_command_prints_differences_and_verdicts(stored, monkeypatch, capsys
     assert code == 0
     heading, first, *_ = (re.split(r"  +", line) for line in out.splitlines())
     assert heading == ["metric", "A", "B", "A - B", "p", "A is"]
-    assert first[:3] == ["fid", "ddpm, 3 steps, 3 calls", "ddpm:variance=large, 3 steps, 3 calls"]
+    assert first[:3] == ["FID [toy quadrants]", "ddpm, 3 steps, 3 calls", "ddpm:variance=large, 3 steps, 3 calls"]
     assert first[-1] == "better"
     _, out, _ = printed("ddpm", "ddim", "--json")
     assert len(json.loads(out)["table"]) == 6
@@ -247,7 +247,7 @@ def test_seconds_that_were_not_clocked_alike_are_not_compared(a, b, why):
     assert table["verdict"][1] == f"not compared: {why}"
     assert table.loc[1, ["difference", "low", "high", "p"]].isna().all()
     assert table["p"][0] == comparison(np.arange(9.0) + 1, np.zeros(9)).p  # corrected for one, not for two
-    assert comparison_to_rows(table)[1]["p"] == "-"
+    assert comparison_to_rows(table, {})[1]["p"] == "-"
 
 
 def test_a_run_with_repeats_compares_seconds_too(tmp_path):
