@@ -97,7 +97,7 @@ def budgets_to_rows(found: pd.DataFrame, labels: Labels) -> list[dict[str, str]]
             "budget": f"{row['budget']:g} {'calls' if row['by'] == 'nfe' else 's an image'}",
             "rank": number_to_text(row["rank"], "g"), "sampler": row["sampler"],
             "steps": number_to_text(row["steps"], "g"), "NFE": number_to_text(row["nfe"], "g"),
-            "ms/image": number_to_text(row["seconds_per_image"], ".3g", 1000),
+            "ms/image": number_to_text(row["seconds_per_image"], ".3g", 1000), "clock": row["timing"] or "-",
             heading_of(row["metric"], labels): with_interval(row["value"], row["low"], row["high"]),
             "less the best": with_interval(
                 row["difference"], row["difference_low"], row["difference_high"]

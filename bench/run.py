@@ -154,9 +154,10 @@ class Session:
         """(round, cell) of every repeat to be made, the chunks of the plan taken as made."""
         size = self.plan.blocks[0].n
         chunks = sum(block.n == size for block in self.plan.blocks)
-        there = {cell.key: chunks + len(self.folder.repeats_of(cell.key)) for cell in self.plan.cells}
+        cells = list({cell.key: cell for cell in self.plan.cells}.values())  # two specs may be one cell
+        there = {cell.key: chunks + len(self.folder.repeats_of(cell.key)) for cell in cells}
         for number in range(chunks, self.repeats):
-            yield from ((number, cell) for cell in in_turn(self.plan.cells, number) if there[cell.key] <= number)
+            yield from ((number, cell) for cell in in_turn(cells, number) if there[cell.key] <= number)
 
     def _reference_cost(self) -> int:
         return 0 if (self.folder.path / REFERENCE).exists() else self.plan.reference_evaluations

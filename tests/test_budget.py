@@ -335,11 +335,12 @@ def test_budgets_are_shown_with_their_extractor_and_no_more_digits_than_they_hav
     found = budgets(stored, REGISTRY, "nfe", [5, 2], None)
     rows = budgets_to_rows(found, {"fid": {"label": "toy quadrants"}})
     assert list(rows[0]) == [
-        "budget", "rank", "sampler", "steps", "NFE", "ms/image", "FID [toy quadrants]", "less the best", "p", "verdict",
+        "budget", "rank", "sampler", "steps", "NFE", "ms/image", "clock", "FID [toy quadrants]", "less the best", "p", "verdict",
     ]  # fmt: skip
     assert (rows[0]["budget"], rows[0]["rank"], rows[0]["steps"], rows[0]["p"]) == ("5 calls", "1", "3", "-")
+    assert rows[0]["clock"] == "1 repeat"
     assert " ± " in rows[0]["FID [toy quadrants]"]
-    assert [rows[-1][name] for name in ("budget", "rank", "NFE", "p")] == ["2 calls", "-", "-", "-"]
+    assert [rows[-1][name] for name in ("budget", "rank", "NFE", "clock", "p")] == ["2 calls", *"----"]
 
 
 @pytest.mark.parametrize(("text", "amounts"), [("0.02", (0.02,)), ("1e-3, 2", (0.001, 2.0))])

@@ -308,6 +308,13 @@ def test_repeats_are_made_in_turn_and_change_no_sample(tmp_path):
     assert started == [0, 1, 2, 3, 3, 2, 1, 0] * 2 + [0, 1, 2, 3]  # blocks 0, 1, the cut one is 2; rounds 2 to 4
 
 
+def test_two_specs_of_one_cell_are_clocked_once(tmp_path):
+    specs = ["ddim", "ddim:eta=0"]
+    result = sb.run("toy", specs, steps=[2], n=64, plugins=[TOY], output=tmp_path / "run", repeats=5)
+    assert timings(result.folder) == [4, 4]
+    assert list(result.table["repeats"]) == [5, 5]
+
+
 def in_order(folder):
     """The number of the cell of everything that was clocked, whole or not, in the order of time."""
     store = RunFolder(folder)
