@@ -13,7 +13,7 @@ import pandas as pd
 from ..samplers.errors import InputError
 from ..samplers.registry import Registry
 from .compare import SAME
-from .scores import NOT_MEASURED, Cost, Score, Scores, number_to_text, scores_of
+from .scores import NOT_MEASURED, Cost, Score, Scores, flag_to_text, number_to_text, scores_of
 from .table import Labels, heading_of, with_interval
 
 COLUMNS = (
@@ -97,7 +97,7 @@ def budgets_to_rows(found: pd.DataFrame, labels: Labels) -> list[dict[str, str]]
             "budget": f"{row['budget']:g} {'calls' if row['by'] == 'nfe' else 's an image'}",
             "rank": number_to_text(row["rank"], "g"), "sampler": row["sampler"],
             "steps": number_to_text(row["steps"], "g"), "NFE": number_to_text(row["nfe"], "g"),
-            "ms/image": number_to_text(row["seconds_per_image"], ".3g", 1000), "clock": row["timing"] or "-",
+            "ms/image": number_to_text(row["seconds_per_image"], ".3g", 1000), "clock": flag_to_text(row["timing"]),
             heading_of(row["metric"], labels): with_interval(row["value"], row["low"], row["high"]),
             "less the best": with_interval(
                 row["difference"], row["difference_low"], row["difference_high"]

@@ -12,7 +12,7 @@ import pandas as pd
 
 from ..samplers.registry import Registry
 from .compare import BETTER, seconds_compared
-from .scores import NOT_MEASURED, Cost, Score, Scores, number_to_text, scores_of
+from .scores import NOT_MEASURED, Cost, Score, Scores, flag_to_text, number_to_text, scores_of
 from .table import Labels, heading_of, with_interval
 
 COLUMNS = (
@@ -93,7 +93,7 @@ def pareto_to_rows(found: pd.DataFrame, labels: Labels) -> list[dict[str, str]]:
         {
             "sampler": row["sampler"], "steps": number_to_text(row["steps"], "g"),
             "NFE": number_to_text(row["nfe"], "g"),
-            "ms/image": number_to_text(row["seconds_per_image"], ".3g", 1000), "clock": row["timing"] or "-",
+            "ms/image": number_to_text(row["seconds_per_image"], ".3g", 1000), "clock": flag_to_text(row["timing"]),
             heading_of(row["metric"], labels): with_interval(row["value"], row["low"], row["high"]),
             "verdict": f"dominated by {row['dominated_by']}" if row["verdict"] == DOMINATED else row["verdict"],
         }

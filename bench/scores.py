@@ -135,3 +135,8 @@ def _clocked(chunks: Sequence[Chunk], folder: RunFolder, cell: Mapping[str, Any]
 def number_to_text(value: float, form: str, factor: float = 1) -> str:
     """A number times a factor, "-" for nan."""
     return format(value * factor, form) if math.isfinite(value) else "-"
+
+
+def flag_to_text(flag: object) -> str:
+    """What the table's column `timing` says; "-" where it says nothing."""
+    return flag if isinstance(flag, str) else "-"

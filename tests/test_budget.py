@@ -335,7 +335,8 @@ def test_budgets_are_shown_with_their_extractor_and_no_more_digits_than_they_hav
     found = budgets(stored, REGISTRY, "nfe", [5, 2], None)
     rows = budgets_to_rows(found, {"fid": {"label": "toy quadrants"}})
     assert list(rows[0]) == [
-        "budget", "rank", "sampler", "steps", "NFE", "ms/image", "clock", "FID [toy quadrants]", "less the best", "p", "verdict",
+        "budget", "rank", "sampler", "steps", "NFE", "ms/image", "clock", "FID [toy quadrants]", "less the best", "p",
+        "verdict",
     ]  # fmt: skip
     assert (rows[0]["budget"], rows[0]["rank"], rows[0]["steps"], rows[0]["p"]) == ("5 calls", "1", "3", "-")
     assert rows[0]["clock"] == "1 repeat"

@@ -144,6 +144,7 @@ def test_the_peak_of_memory_is_that_of_the_chunk(monkeypatch, tmp_path):
     assert clocked(lambda: drawn, CPU)[1].peak_memory is None
     status.unlink()
     assert clocked(lambda: drawn, CPU)[1].peak_memory is None
+    status.write_text("VmHWM:\t    2048 kB\n")
     monkeypatch.setattr(timing, "CLEAR_REFS", tmp_path)  # a system that refuses
     assert clocked(lambda: drawn, CPU)[1].peak_memory is None
 
