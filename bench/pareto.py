@@ -83,8 +83,7 @@ def costs_no_more(a: Score, b: Score, against: Cost) -> bool:
         return True
     if a.cost(against) > b.upper_cost(against):
         return False
-    difference = seconds_compared(a.cell, b.cell, a.clocked, b.clocked)
-    return not difference.hindrance and difference.low <= 0
+    return seconds_compared(a.cell, b.cell, a.clocked, b.clocked).low <= 0  # nan, if they cannot be compared
 
 
 def pareto_to_rows(found: pd.DataFrame, labels: Labels) -> list[dict[str, str]]:

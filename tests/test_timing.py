@@ -14,6 +14,7 @@ import torch
 import samplerbench as sb
 from samplerbench.bench import run as harness
 from samplerbench.bench import timing
+from samplerbench.bench.cli import cli
 from samplerbench.bench.config import Config
 from samplerbench.bench.plan import plan_for
 from samplerbench.bench.run import NoWatch, begin
@@ -460,3 +461,20 @@ def test_a_busy_machine_is_noted():
 def test_a_table_of_an_earlier_version_can_be_shown():
     old = toy_table().drop(columns=["timing", "repeats", "seconds_per_call", "peak_memory_mb", "load_per_core"])
     assert "| 12.3 (12.1-12.6) |" in table_to_markdown(old, {})
+
+
+# The page
+
+
+def test_the_page_on_the_clock_says_what_the_code_does():
+    page = (Path(__file__).parent.parent / "docs" / "clock.md").read_text()
+    for name in timing.COLUMNS:
+        assert f"`{name}`" in page
+    assert f"more than {100 * timing.NOISY:.0f} % of the median" in page
+    assert f"fewer than {timing.LEAST_REPEATS}" in page
+    assert f"from {timing.BUSY} on" in page
+    commands = [line.split("#")[0].split() for line in page.splitlines() if line.startswith("samplerbench ")]
+    assert len(commands) == 5
+    for _, name, *rest in commands:
+        options = {option for parameter in cli.commands[name].params for option in parameter.opts}
+        assert {word for word in rest if word.startswith("-")} <= options
