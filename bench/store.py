@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 import shutil
@@ -124,7 +125,7 @@ class RunFolder:
         )
 
     def repeats_of(self, key: str) -> list[Repeat]:
-        """What was clocked of a cell beyond its chunks, in the order in which it was."""
+        """What was clocked of a cell beyond its chunks."""
         found = []
         for path in sorted((self.path / CHUNKS / key[:16]).glob(f"*{REPEAT_SUFFIX}")):
             _, about = self.read_arrays(path)
@@ -133,8 +134,9 @@ class RunFolder:
 
     def write_repeat(self, cell: Cell, repeat: Repeat) -> None:
         """Store a timing without samples."""
-        number = len(self.repeats_of(cell.key))
-        path = self.path / CHUNKS / cell.key[:16] / f"{number:04d}{REPEAT_SUFFIX}"
+        cell_folder = self.path / CHUNKS / cell.key[:16]
+        paths = (cell_folder / f"{number:04d}{REPEAT_SUFFIX}" for number in itertools.count())
+        path = next(path for path in paths if not path.exists())
         about = {"format": str(FORMAT), "cell": cell.key, "n": str(repeat.n)}
         self.write_arrays(path, {}, about | {"timing": json.dumps(asdict(repeat.timing))})
 

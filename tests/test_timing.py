@@ -331,7 +331,7 @@ def in_order(folder):
 def test_a_cell_that_was_clocked_often_enough_is_not_clocked_again(tmp_path):
     folder = toy_run(tmp_path / "run", repeats=4).folder
     before = {path: path.read_bytes() for path in folder.glob("chunks/*/*.timing")}
-    victim = sorted(before)[-1]
+    victim = sorted(before)[0]
     victim.unlink()
     toy_run(tmp_path / "run", repeats=4)
     toy_run(tmp_path / "run", repeats=2)
