@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 import click
 
@@ -24,8 +24,12 @@ from ..samplers.variables import NO_PLUGINS
 from .output import complain, print_card, print_rows, print_table, say, stdout_for_data, table_to_json, warn_of_plugins
 
 if TYPE_CHECKING:
+    import pandas as pd
+
+    from ..samplers.registry import Registry
     from .config import Config, Kind
     from .run import Result, Session
+    from .table import Labels
 
 SIGINT_EXIT, SIGTERM_EXIT = 130, 143
 CONTEXT = {"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "SAMPLERBENCH", "max_content_width": 100}
@@ -157,12 +161,15 @@ def load_config_file(ctx: click.Context, _: click.Parameter, path: Path | None) 
 @click.option("--dry-run", is_flag=True, help="Show the plan, its cost and an estimate of its time; write nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--fresh", is_flag=True, help="Start the run folder anew instead of resuming.")
-def run(
+@click.option("--repeats", type=int, default=0, metavar="N",
+              help="Clock each cell at least so often. [default: once a whole chunk]")  # fmt: skip
+def run(  # noqa: PLR0913  (an option each)
     output: Path | None,
     plugin: tuple[str, ...],
     dry_run: bool,
     as_json: bool,
     fresh: bool,
+    repeats: int,
     **settings: Any,
 ) -> int:
     """Compare samplers on a model.
@@ -174,10 +181,11 @@ def run(
 
     from ..samplers.registry import load_registry
     from .plan import plan_for
-    from .run import begin
+    from .run import begin, check_repeats
     from .store import check_output, default_output, edited_since
 
     config = config_from(settings)
+    check_repeats(repeats)
     if config.threads:
         torch.set_num_threads(config.threads)
     with stdout_for_data():  # what a plugin prints is no data
@@ -193,7 +201,7 @@ def run(
         return 0
     command = shlex.join(["samplerbench", *sys.argv[1:]])
     with stdout_for_data():
-        result, code = watched(begin(plan, registry, folder, fresh=fresh, command=command))
+        result, code = watched(begin(plan, registry, folder, fresh=fresh, repeats=repeats, command=command))
     if as_json:
         click.echo(table_to_json(result.table, {"folder": str(result.folder)}))
     else:
@@ -358,21 +366,68 @@ def check_(specs: tuple[str, ...], everything: bool, quick: bool, plugin: tuple[
 @click.option(
     "--compare", "pair", nargs=2, metavar="A B", help="Two samplers of the run: difference, interval, verdict."
 )
+@click.option("--nfe", metavar="N,N,...", help="Budgets of model calls: the samplers ranked within each.")
+@click.option("--seconds", metavar="S,S,...", help="Budgets of seconds an image: the samplers ranked within each.")
+@click.option("--pareto", "front", is_flag=True, help="Which rows are worth their cost, and which are shown not to be.")
+@click.option("--against", type=click.Choice(["seconds", "nfe"]), help="Cost for --pareto. [default: seconds]")
+@click.option("--metric", metavar="NAME", help="What budgets and --pareto go by. [default: the run's first metric]")
 @plugin_options
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def table(run_folder: Path | None, pair: tuple[str, str] | None, plugin: tuple[str, ...], as_json: bool) -> None:
+def table(  # noqa: PLR0913  (an option each)
+    run_folder: Path | None,
+    pair: tuple[str, str] | None,
+    nfe: str | None,
+    seconds: str | None,
+    front: bool,
+    against: Literal["seconds", "nfe"] | None,
+    metric: str | None,
+    plugin: tuple[str, ...],
+    as_json: bool,
+) -> None:
     """Print the table of a run, by default the newest in results/.
 
-    With --compare, each metric of sampler A less that of B, at every step count, on the seeds that both have. "better"
-    and "worse" are said of A, and only where all verdicts together are wrong less than once in twenty times.
+    With --compare, each metric of sampler A less that of B, at every step count, on the seeds that both have, and the
+    seconds an image, on repeats clocked side by side. "better" and "worse" are said of A, and only where all verdicts
+    together are wrong less than once in twenty times.
+
+    With --nfe or --seconds, each sampler's row that makes the most of the budget, best first, and whether it is shown
+    to be worse than the best. With --pareto, the rows that are the best for their cost.
     """
+    from .config import parse_counts
     from .store import newest_run
+
+    asked = {"--compare": pair, "--nfe": nfe, "--seconds": seconds, "--pareto": front}
+    given = [option for option, value in asked.items() if value]
+    if len(given) > 1:
+        raise InputError(f"{' and '.join(given)}: expected one of them")
+    if metric and given in ([], ["--compare"]):
+        raise InputError(f"metric {metric!r}: ranks budgets; expected with --nfe, --seconds or --pareto")
+    if against and not front:
+        raise InputError(f"against {against!r}: is the cost for --pareto; expected with it")
+    folder = run_folder or newest_run(Path("results"))
+    if not given:
+        show_table(folder, as_json)
+    elif pair:
+        from .compare import compare, comparison_to_rows
+
+        show_found(folder, plugin, as_json, lambda registry: compare(folder, *pair, registry), comparison_to_rows)
+    elif front:
+        from .pareto import pareto, pareto_to_rows
+
+        cost = against or "seconds"
+        show_found(folder, plugin, as_json, lambda registry: pareto(folder, registry, metric, cost), pareto_to_rows)
+    else:
+        from .budget import budgets, budgets_to_rows, parse_seconds
+
+        amounts = parse_counts("nfe", nfe) if nfe else parse_seconds(str(seconds))
+        by: Literal["seconds", "nfe"] = "nfe" if nfe else "seconds"
+        show_found(folder, plugin, as_json, lambda r: budgets(folder, r, by, amounts, metric), budgets_to_rows)
+
+
+def show_table(folder: Path, as_json: bool) -> None:
+    """The table of a run as it is stored."""
     from .table import read_table
 
-    folder = run_folder or newest_run(Path("results"))
-    if pair:
-        compare_samplers(folder, pair, plugin, as_json)
-        return
     content, labels = read_table(folder)
     if as_json:
         click.echo(table_to_json(content, {"folder": str(folder)}))
@@ -380,19 +435,25 @@ def table(run_folder: Path | None, pair: tuple[str, str] | None, plugin: tuple[s
         print_table(content, labels)
 
 
-def compare_samplers(folder: Path, pair: tuple[str, str], plugin: tuple[str, ...], as_json: bool) -> None:
-    """The paired differences of two samplers of a run."""
+def show_found(
+    folder: Path,
+    plugin: tuple[str, ...],
+    as_json: bool,
+    find: Callable[[Registry], pd.DataFrame],
+    to_rows: Callable[[pd.DataFrame, Labels], list[dict[str, str]]],
+) -> None:
+    """What is made of a run's samples with its plugins, as JSON or as people read it."""
     from ..samplers.registry import load_registry
-    from .compare import compare, comparison_to_rows
+    from .store import read_run
 
     with stdout_for_data():
         registry = load_registry(plugin)
         warn_of_plugins(registry)
-        found = compare(folder, *pair, registry)
+        found = find(registry)
     if as_json:
         click.echo(table_to_json(found, {"folder": str(folder)}))
     else:
-        print_rows(comparison_to_rows(found))
+        print_rows(to_rows(found, read_run(folder).get("extractors", {})))
 
 
 @cli.command()

@@ -1,7 +1,8 @@
 """Two samplers of a run, sample by sample: by how much does a metric differ, and is that shown?
 
 Sample i of every cell starts from the same noise, so the difference has the influence of the difference, sample by
-sample: what moves both alike falls out. Verdicts are corrected for how many there are (Holm 1979).
+sample: what moves both alike falls out. Seconds are compared pair by pair of repeats that are neighbours in time, for
+the same reason. Intervals and p are those of Student's t; verdicts are corrected for how many there are (Holm 1979).
 """
 
 from __future__ import annotations
@@ -16,15 +17,16 @@ import numpy as np
 import pandas as pd
 
 from ..samplers.errors import InputError, closest
-from ..samplers.metric import Estimate
+from ..samplers.metric import Estimate, mean_estimate
 from ..samplers.registry import Registry
-from .statistics import Yardstick, estimates, yardsticks
+from .statistics import LEVEL, Yardstick, estimates, student_p, student_t, yardsticks
 from .store import RunFolder, read_run
-from .table import with_interval
+from .table import Labels, heading_of, with_interval
+from .timing import LEAST_REPEATS, Repeat, machines, neighbours
 
-LEVEL = 0.05
-"""How often a family of comparisons may claim a difference where there is none."""
+SECONDS = "seconds_per_image"
 SAME, BETTER, WORSE, NOT_SHOWN = "same samples", "better", "worse", "no difference shown"
+NOT_COMPARED = "not compared"
 
 
 @dataclass(frozen=True)
@@ -38,17 +40,37 @@ class Comparison:
     difference: Estimate
     """That of a less that of b."""
     lower_is_better: bool
+    hindrance: str = ""
+    """Why the two cannot be compared, if they cannot; then the difference is none."""
+
+    @property
+    def low(self) -> float:
+        """Lower end of the 95 % interval of the difference."""
+        return self.difference.value - self._half_width
+
+    @property
+    def high(self) -> float:
+        """Upper end of the 95 % interval of the difference."""
+        return self.difference.value + self._half_width
+
+    @property
+    def _half_width(self) -> float:
+        return student_t(self._freedom) * self.difference.standard_error if self._freedom > 0 else math.nan
+
+    @property
+    def _freedom(self) -> int:
+        return len(self.difference.influence) - 1
 
     @property
     def p(self) -> float:
         """How often a difference this large would be seen if there were none, before correction."""
         error = self.difference.standard_error
-        if not error > 0:
-            return 1.0
-        return math.erfc(abs(self.difference.value) / error / math.sqrt(2))
+        return student_p(self.difference.value / error, self._freedom) if error > 0 else 1.0
 
     def verdict(self, corrected: float) -> str:
         """What is shown of a, given the corrected p."""
+        if self.hindrance:
+            return f"{NOT_COMPARED}: {self.hindrance}"
         if not np.any(self.difference.influence) and self.difference.value == 0:
             return SAME
         if corrected >= LEVEL:
@@ -89,32 +111,57 @@ def compared(
             f"compare {cell_name(a)!r}, {cell_name(b)!r}: the run has no samples of both; give its command to make them"
         )
     of_a, of_b = (estimates([chunks[place] for place in common], ready) for chunks in (chunks_a, chunks_b))
-    return [
+    of_metrics = [
         Comparison(name, a, b, of_a[name] - of_b[name], name not in ready or ready[name].metric.better == "lower")
         for name in of_a
         if name in of_b
     ]
+    clocked = (
+        [*(chunk.repeat for chunk in chunks.values()), *folder.repeats_of(cell["key"])]
+        for cell, chunks in ((a, chunks_a), (b, chunks_b))
+    )
+    return [*of_metrics, seconds_compared(a, b, *clocked)]
+
+
+def seconds_compared(
+    a: Mapping[str, Any], b: Mapping[str, Any], clocked_a: Sequence[Repeat], clocked_b: Sequence[Repeat]
+) -> Comparison:
+    """Seconds an image of two cells, pair by pair of repeats that are neighbours in time."""
+    differences = [x.seconds_per_image - y.seconds_per_image for x, y in neighbours(clocked_a, clocked_b)]
+    hindrance = ""
+    if len(machines([*clocked_a, *clocked_b])) > 1:
+        hindrance = "machines differ"
+    elif len(differences) < LEAST_REPEATS:
+        hindrance = f"fewer than {LEAST_REPEATS} repeats side by side"
+    difference = Estimate(math.nan, np.empty(0)) if hindrance else mean_estimate(np.array(differences))
+    return Comparison(SECONDS, a, b, difference, True, hindrance)
 
 
 def comparisons_to_table(comparisons: Sequence[Comparison]) -> pd.DataFrame:
     """A row each: the cells, the difference with its 95 % interval, p after Holm's correction, the verdict."""
-    corrected = holm([c.p for c in comparisons])
     return pd.DataFrame(
         {
             "metric": c.metric, "a": cell_name(c.a), "b": cell_name(c.b), "difference": c.difference.value,
-            "low": c.difference.low, "high": c.difference.high, "p": p, "verdict": c.verdict(p),
+            "low": c.low, "high": c.high, "p": p, "verdict": c.verdict(p),
         }
-        for c, p in zip(comparisons, corrected, strict=True)
+        for c, p in zip(comparisons, corrected_p(comparisons), strict=True)
     )  # fmt: skip
 
 
-def comparison_to_rows(found: pd.DataFrame) -> list[dict[str, str]]:
+def corrected_p(comparisons: Sequence[Comparison]) -> list[float]:
+    """p of each after Holm's correction for all that could be compared; nan for the others."""
+    corrected = iter(holm([c.p for c in comparisons if not c.hindrance]))
+    return [math.nan if c.hindrance else next(corrected) for c in comparisons]
+
+
+def comparison_to_rows(found: pd.DataFrame, labels: Labels) -> list[dict[str, str]]:
     """The comparisons as people read them, with no more digits than the intervals support."""
     return [
         {
-            "metric": row["metric"], "A": row["a"], "B": row["b"],
+            "metric": heading_of(row["metric"], labels), "A": row["a"], "B": row["b"],
             "A - B": with_interval(row["difference"], row["low"], row["high"]),
-            "p": "-" if row["verdict"] == SAME else f"{row['p']:.2g}", "A is": row["verdict"],
+            "p": "-" if row["verdict"] == SAME or math.isnan(row["p"]) else f"{row['p']:.2g}",
+            "A is": row["verdict"],
         }
         for row in found.to_dict("records")
     ]  # fmt: skip

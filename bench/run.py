@@ -21,19 +21,21 @@ from ..samplers.errors import SamplerbenchError
 from ..samplers.model import Model
 from ..samplers.process import state_kept
 from ..samplers.registry import Registry, load_registry
-from ..samplers.sample import Request, Samples, draw
+from ..samplers.sample import Request, Samples, check_count, draw
 from ..samplers.sampler import SamplerFault
 from .config import DEFAULT_SAMPLERS, Config
 from .environment import environment
 from .picture import write_picture
 from .plan import Block, Cell, Plan, plan_for
 from .statistics import Yardstick, yardsticks
-from .store import REFERENCE, Chunk, RunFolder, Timing, default_output
+from .store import REFERENCE, Chunk, RunFolder, default_output
 from .table import check_metric_names, table_for, write_table
+from .timing import Repeat, Timing, clocked, in_turn
 
 KEPT_IMAGES = 16
 """Images of each cell that are always kept."""
 TRIAL_STEPS = 4
+MOST_REPEATS = 10_000
 TABLE_EVERY_SECONDS = 10.0
 """How often the table is renewed while a run goes on."""
 
@@ -89,6 +91,8 @@ class Session:
     ready: dict[str, Yardstick]
     failures: dict[str, str] = field(default_factory=dict)
     """Reason of failure by cell key."""
+    repeats: int = 0
+    """How often a cell is clocked at least; more often than it has whole chunks, it is drawn again for the clock."""
 
     @property
     def labels(self) -> dict[str, dict[str, str]]:
@@ -96,14 +100,14 @@ class Session:
         return labels_of(self.plan, self.ready)
 
     def work(self, watch: Watch) -> None:
-        """Make every chunk that is not there. Cells take turns in alternating order, so that drift falls on all."""
-        watch.started(self.plan, sum(_cost(cell, block) for cell, block in self._missing()) + self._reference_cost())
+        """Make every chunk that is not there, then every repeat. Cells take turns in alternating order."""
+        todo = sum(_cost(cell, block) for cell, block in self._missing()) + self._reference_cost()
+        watch.started(self.plan, todo + sum(_cost(cell, self.plan.blocks[0]) for _, cell in self._repeats_missing()))
         reference = self._ode_solution(watch)
         warm_up(self.plan)
         renewed = time.monotonic()
         for block in self.plan.blocks:
-            order = self.plan.cells if block.number % 2 == 0 else self.plan.cells[::-1]
-            for cell in order:
+            for cell in in_turn(self.plan.cells, block.number):
                 if cell.key in self.failures or self.folder.has(cell, block):
                     continue
                 try:
@@ -116,6 +120,7 @@ class Session:
             if time.monotonic() - renewed > TABLE_EVERY_SECONDS:
                 watch.table(self.tabulate())
                 renewed = time.monotonic()
+        self._clock_again(watch)
 
     def tabulate(self) -> pd.DataFrame:
         """The table of what is there, written to the folder too."""
@@ -131,6 +136,28 @@ class Session:
 
     def _missing(self) -> Iterator[tuple[Cell, Block]]:
         return ((c, b) for b in self.plan.blocks for c in self.plan.cells if not self.folder.has(c, b))
+
+    def _clock_again(self, watch: Watch) -> None:
+        """Draw the first block of cells that have too few repeats, round by round, for the clock alone."""
+        for _, cell in list(self._repeats_missing()):
+            if cell.key in self.failures:
+                continue
+            try:
+                _, timing = draw_clocked(cell, self.plan.blocks[0])
+            except (Exception, SystemExit) as error:  # as in `work`
+                self.failures[cell.key] = _reason(error)
+            else:
+                self.folder.write_repeat(cell, Repeat(self.plan.blocks[0].n, timing))
+            watch.advanced(_cost(cell, self.plan.blocks[0]))
+
+    def _repeats_missing(self) -> Iterator[tuple[int, Cell]]:
+        """(round, cell) of every repeat to be made, the chunks of the plan taken as made."""
+        size = self.plan.blocks[0].n
+        chunks = sum(block.n == size for block in self.plan.blocks)
+        cells = list({cell.key: cell for cell in self.plan.cells}.values())  # two specs may be one cell
+        there = {cell.key: chunks + len(self.folder.repeats_of(cell.key)) for cell in cells}
+        for number in range(chunks, self.repeats):
+            yield from ((number, cell) for cell in in_turn(cells, number) if there[cell.key] <= number)
 
     def _reference_cost(self) -> int:
         return 0 if (self.folder.path / REFERENCE).exists() else self.plan.reference_evaluations
@@ -170,13 +197,15 @@ def run(  # noqa: PLR0913  (the settings of a run, each by name)
     keep_images: bool | None = None,
     output: str | Path | None = None,
     fresh: bool = False,
+    repeats: int = 0,
     plugins: Sequence[str] = (),
 ) -> Result:
     """Compare samplers, as `samplerbench run` does; `.table` is a DataFrame with the columns of table.csv.
 
     `model` is a name or a Model; `samplers` are specs such as "ddim:eta=0.5". The run is stored in `output`, by
     default results/<model>-<8 hex of the plan> in the current folder, and resumed if it is there already; a Model
-    without a fingerprint is run anew each time. `plugins` are files or modules.
+    without a fingerprint is run anew each time. Cells with fewer than `repeats` whole chunks are drawn again for the
+    clock alone. `plugins` are files or modules.
     Raises InputError, PluginError, ModelError or StoreError.
     """
     config = Config(
@@ -188,14 +217,17 @@ def run(  # noqa: PLR0913  (the settings of a run, each by name)
     )  # fmt: skip
     registry = load_registry(plugins)
     plan = plan_for(config, registry, model if isinstance(model, Model) else None)
-    session = begin(plan, registry, Path(output) if output else default_output(plan), fresh=fresh)
+    session = begin(plan, registry, Path(output) if output else default_output(plan), fresh=fresh, repeats=repeats)
     session.work(NoWatch())
     return session.conclude()
 
 
-def begin(plan: Plan, registry: Registry, output: Path, *, fresh: bool = False, command: str = "") -> Session:
+def begin(  # noqa: PLR0913  (the plan, and how it is run)
+    plan: Plan, registry: Registry, output: Path, *, fresh: bool = False, repeats: int = 0, command: str = ""
+) -> Session:
     """Open the run folder; nothing is written if it cannot be this run's. `command` is kept in run.json."""
     check_metric_names(plan.config.metric)
+    check_repeats(repeats)
     ready = yardsticks(plan.config.metric, registry.metrics.things, plan.model)
     folder = RunFolder(output)
     about = {
@@ -204,7 +236,13 @@ def begin(plan: Plan, registry: Registry, output: Path, *, fresh: bool = False, 
         "environment": environment(plan.config.device),
     }
     folder.open(plan, about, fresh=fresh)
-    return Session(plan, folder, ready)
+    return Session(plan, folder, ready, repeats=repeats)
+
+
+def check_repeats(repeats: object) -> None:
+    """Refuse what is no number of repeats; 0 is as many as there are chunks."""
+    if repeats != 0:
+        check_count("repeats", repeats, MOST_REPEATS)
 
 
 def labels_of(plan: Plan, ready: Mapping[str, Yardstick]) -> dict[str, dict[str, str]]:
@@ -241,11 +279,17 @@ def draw_apart(request: Request, first: int, n: int) -> Samples:
     return samples
 
 
-def make_chunk(plan: Plan, cell: Cell, block: Block, ready: Mapping[str, Yardstick], reference: Tensor | None) -> Chunk:
-    """Draw a block of a cell's samples and extract what the metrics need."""
-    samples = draw_apart(cell.request, block.first, block.n)
+def draw_clocked(cell: Cell, block: Block) -> tuple[Samples, Timing]:
+    """A block of a cell's samples, drawn with the calls that were declared, and what was clocked."""
+    samples, timing = clocked(lambda: draw_apart(cell.request, block.first, block.n), cell.request.device)
     if cell.nfe is not None and samples.nfe != cell.nfe:
         raise SamplerbenchError(f"made {samples.nfe:g} model calls; nfe({cell.steps}) declares {cell.nfe}")
+    return samples, timing
+
+
+def make_chunk(plan: Plan, cell: Cell, block: Block, ready: Mapping[str, Yardstick], reference: Tensor | None) -> Chunk:
+    """Draw a block of a cell's samples and extract what the metrics need."""
+    samples, timing = draw_clocked(cell, block)
     images = samples.images.cpu() if samples.images is not None else None
     needed = {yardstick.metric.extractor for yardstick in ready.values()} if images is not None else set()
     extractors = plan.model.extractors
@@ -253,7 +297,7 @@ def make_chunk(plan: Plan, cell: Cell, block: Block, ready: Mapping[str, Yardsti
     return Chunk(
         first=block.first,
         n=block.n,
-        timing=Timing(samples.nfe, samples.network_evaluations, samples.seconds, samples.model_seconds),
+        timing=timing,
         rows={name: extractors[name].extract(images, samples.prompts) for name in sorted(needed)}
         if images is not None
         else {},

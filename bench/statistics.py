@@ -1,10 +1,11 @@
-"""Chunks -> numbers: each metric's value and interval, seconds, distance to the ODE solution."""
+"""Chunks -> numbers: each metric's value and interval, distance to the ODE solution; Student's t."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -12,12 +13,11 @@ import numpy as np
 from ..samplers.errors import PluginError
 from ..samplers.metric import Estimate, Metric, root_mean_estimate
 from ..samplers.model import Model
-from ..samplers.noise import BLOCK
 from ..samplers.options import at_fault
 from .store import Chunk
 
-LOW_HIGH_PREFIX = {"clip_score": "clip"}
-"""Metrics whose interval columns have a shorter name."""
+LOW_HIGH_PREFIX = {"clip_score": "clip", "seconds_per_image": "seconds"}
+"""Values whose interval columns have a shorter name."""
 
 
 @dataclass(frozen=True)
@@ -74,16 +74,30 @@ def measured(found: Mapping[str, Estimate], ready: Mapping[str, Yardstick]) -> d
     return columns
 
 
-def timed(chunks: Sequence[Chunk]) -> dict[str, float]:
-    """Seconds an image: median and quartiles over whole chunks; the share outside the network."""
-    whole = [c for c in chunks if c.n % BLOCK == 0] or list(chunks)
-    seconds = np.array([c.timing.seconds / c.n for c in whole])
-    model = np.array([c.timing.model_seconds / c.n for c in whole])
-    low, median, high = np.quantile(seconds, [0.25, 0.5, 0.75])
-    return {
-        "seconds_per_image": float(median),
-        "seconds_low": float(low) if len(whole) > 1 else math.nan,
-        "seconds_high": float(high) if len(whole) > 1 else math.nan,
-        "model_seconds_per_image": float(np.median(model)),
-        "overhead": float(1 - model.sum() / seconds.sum()),
-    }
+LEVEL = 0.05
+"""How often an interval may miss, and a family of comparisons claim a difference where there is none."""
+NODES, WEIGHTS = np.polynomial.legendre.leggauss(200)
+"""Gauss-Legendre on [-1, 1]."""
+
+
+def student_p(t: float, freedom: int) -> float:
+    """Two-sided p of Student's t: c times the integral of cos(u)^(freedom - 1) from atan(t / sqrt(freedom)) to pi / 2.
+
+    By t = sqrt(freedom) tan(u), with c = 2 Gamma((freedom + 1) / 2) / (sqrt(pi) Gamma(freedom / 2)).
+    """
+    start = math.atan(abs(t) / math.sqrt(freedom))
+    width = min(math.pi / 2 - start, 40 / math.sqrt(freedom))  # beyond 40 standard deviations nothing is left
+    u = start + width * (NODES + 1) / 2
+    log_c = math.log(2) + math.lgamma((freedom + 1) / 2) - math.lgamma(freedom / 2) - math.log(math.pi) / 2
+    heights = np.exp(log_c + (freedom - 1) * np.log(np.cos(u)))
+    return min(1.0, float(width / 2 * (WEIGHTS @ heights)))
+
+
+@cache
+def student_t(freedom: int) -> float:
+    """The 97.5 % point of Student's t, by bisection."""
+    low, high = 0.0, 100.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if student_p(middle, freedom) > LEVEL else (low, middle)
+    return (low + high) / 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 import shutil
@@ -20,24 +21,15 @@ from safetensors.numpy import save
 from ..samplers.errors import InputError, StoreError
 from .config import as_json, differences
 from .plan import FORMAT, Block, Cell, Plan
+from .timing import Repeat, Timing
 
 RUN_FILE = "run.json"
 CHUNKS = "chunks"
 OWN_FILES = (RUN_FILE, "table.csv", "table.md", "grid.png")
 REFERENCE = f"{CHUNKS}/ode-reference.safetensors"
+REPEAT_SUFFIX = ".timing"
+"""A chunk that was drawn again for the clock alone."""
 Arrays = dict[str, npt.NDArray[Any]]
-
-
-@dataclass(frozen=True)
-class Timing:
-    """What was counted and clocked while a chunk was drawn."""
-
-    nfe: float
-    network_evaluations: float
-    seconds: float
-    """Wall time of the whole chunk."""
-    model_seconds: float
-    """The part spent in the network."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +47,11 @@ class Chunk:
     """uint8 (k, C, H, W), the first k images that are kept."""
     ode_distance: npt.NDArray[np.float64] | None
     """Mean squared distance of each sample to its converged ODE solution, where there is one, (k,)."""
+
+    @property
+    def repeat(self) -> Repeat:
+        """What was clocked of it."""
+        return Repeat(self.n, self.timing)
 
 
 class RunFolder:
@@ -126,6 +123,22 @@ class RunFolder:
             images=arrays.get("images"),
             ode_distance=arrays.get("ode_distance"),
         )
+
+    def repeats_of(self, key: str) -> list[Repeat]:
+        """What was clocked of a cell beyond its chunks."""
+        found = []
+        for path in sorted((self.path / CHUNKS / key[:16]).glob(f"*{REPEAT_SUFFIX}")):
+            _, about = self.read_arrays(path)
+            found.append(Repeat(int(about["n"]), Timing(**json.loads(about["timing"]))))
+        return found
+
+    def write_repeat(self, cell: Cell, repeat: Repeat) -> None:
+        """Store a timing without samples."""
+        cell_folder = self.path / CHUNKS / cell.key[:16]
+        paths = (cell_folder / f"{number:04d}{REPEAT_SUFFIX}" for number in itertools.count())
+        path = next(path for path in paths if not path.exists())
+        about = {"format": str(FORMAT), "cell": cell.key, "n": str(repeat.n)}
+        self.write_arrays(path, {}, about | {"timing": json.dumps(asdict(repeat.timing))})
 
     def write_arrays(self, path: Path, arrays: Arrays, about: Mapping[str, str]) -> None:
         """Arrays and texts as one safetensors file."""

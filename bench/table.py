@@ -10,8 +10,9 @@ from typing import Any
 import pandas as pd
 
 from ..samplers.errors import InputError, StoreError
+from . import timing
 from .plan import Cell, Plan
-from .statistics import Yardstick, estimates, measured, metric_columns, timed
+from .statistics import Yardstick, estimates, measured, metric_columns
 from .store import Chunk, RunFolder, disk_errors, read_run, write_atomically
 
 COLUMNS = (
@@ -20,11 +21,15 @@ COLUMNS = (
     "seconds_per_image", "seconds_low", "seconds_high", "model_seconds_per_image", "overhead",
     "ode_error", "same_as", "status",
 )  # fmt: skip
+CLOCK_COLUMNS = tuple(name for name in timing.COLUMNS if name not in COLUMNS)
+"""These stand at the end, after the further metrics."""
 TABLE_FILE = "table.csv"
 MARKDOWN_FILE = "table.md"
 OWN_COLUMNS = ("fid", "clip_score")
 """The metrics that stand among the fixed columns."""
+HEADINGS = {"fid": "FID", "clip_score": "CLIP score", "ode_error": "ODE error", "seconds_per_image": "s/image"}
 OK = "ok"
+MARK = "*"
 Labels = Mapping[str, Mapping[str, str]]
 """For each metric its extractor's label and note, as run.json has them."""
 
@@ -47,6 +52,7 @@ def table_for(
         elif folder.has(cell, blocks[0]):
             chunks = [folder.read(cell, block) for block in blocks]
             row |= _numbers(chunks, ready)
+            row |= timing.timed([*(chunk.repeat for chunk in chunks), *folder.repeats_of(cell.key)])
             row["status"] = OK if row["samples"] == plan.config.samples else "partial"
             samples = b"".join(chunk.hashes.tobytes() for chunk in chunks)
             row["same_as"] = _row_name(seen[samples], row) if samples in seen else None
@@ -54,14 +60,15 @@ def table_for(
         else:
             row["status"] = "pending"
         rows.append(row)
-    further = dict.fromkeys(name for row in rows for name in row if name not in COLUMNS)
-    return pd.DataFrame(rows, columns=[*COLUMNS, *further])
+    own = (*COLUMNS, *CLOCK_COLUMNS)
+    further = dict.fromkeys(name for row in rows for name in row if name not in own)
+    return pd.DataFrame(rows, columns=[*COLUMNS, *further, *CLOCK_COLUMNS])
 
 
 def check_metric_names(names: Sequence[str]) -> None:
     """Refuse a metric whose columns would take another's name."""
     for name in names:
-        taken = [c for c in metric_columns(name) if c in COLUMNS and name not in OWN_COLUMNS]
+        taken = [c for c in metric_columns(name) if c in (*COLUMNS, *CLOCK_COLUMNS) and name not in OWN_COLUMNS]
         if taken:
             raise InputError(f"metric {name!r}: the table has a column {taken[0]!r} of its own; register another name")
 
@@ -82,7 +89,7 @@ def _numbers(chunks: Sequence[Chunk], ready: Mapping[str, Yardstick]) -> dict[st
         for name in ("nfe", "network_evaluations")
     }
     whole = {name: int(value) if float(value).is_integer() else value for name, value in counted.items()}
-    return {**whole, "samples": samples, **measured(estimates(chunks, ready), ready), **timed(chunks)}
+    return {**whole, "samples": samples, **measured(estimates(chunks, ready), ready)}
 
 
 def _row_name(row: Mapping[str, Any], other: Mapping[str, Any]) -> str:
@@ -127,7 +134,7 @@ def with_interval(value: float, low: float, high: float) -> str:
 
 def table_to_cells(table: pd.DataFrame, labels: Labels) -> tuple[list[str], list[list[str]]]:
     """Headings and texts as people read them; a column that says the same in every row of the default is left out."""
-    metrics = [c for c in table.columns if metric_columns(c)[1] in table.columns and c != "seconds"]
+    metrics = [c for c in table.columns if metric_columns(c)[1] in table.columns and c not in timing.COLUMNS]
     shown = [name for name in metrics if table[name].notna().any()]
     with_grid = table["grid"].nunique() > 1
     headings = ["sampler", *(["grid"] if with_grid else []), "steps", "NFE"]
@@ -137,14 +144,14 @@ def table_to_cells(table: pd.DataFrame, labels: Labels) -> tuple[list[str], list
     for row in table.to_dict("records"):
         texts = [row["sampler"], *([row["grid"]] if with_grid else []), f"{row['steps']}", _number(row["nfe"], "g")]
         texts += [with_interval(*(_float(row[c]) for c in metric_columns(name))) for name in shown]
-        texts += [_number(_float(row["seconds_per_image"]) * 1000, ".3g"), _number(row["ode_error"], ".3g"), _note(row)]
+        texts += [_milliseconds(row), _number(row["ode_error"], ".3g"), _note(row)]
         rows.append([str(text) for text in texts])
     return headings, rows
 
 
 def heading_of(metric: str, labels: Labels) -> str:
     """A metric's name with the extractor that it was measured with; bare "FID" is Inception's alone."""
-    name = {"fid": "FID", "clip_score": "CLIP score"}.get(metric, metric)
+    name = HEADINGS.get(metric, metric)
     label = labels.get(metric, {}).get("label", "")
     return f"{name} [{label}]" if label else name
 
@@ -163,9 +170,42 @@ def caption(table: pd.DataFrame, labels: Labels) -> str:
     first = table.iloc[0]
     text = f"{first['model']}, {int(table['samples'].max())} images a row"
     text += f", guidance {first['guidance']:g}" if first["guidance"] != 1 else ""
-    text += "; ± is the 95 % interval given the reference images; ms/image is the median over chunks."
+    text += "; ± is the 95 % interval given the reference images; ms/image is the median over chunks"
+    text += ", in brackets the quartiles" if table["seconds_low"].notna().any() else ""
+    flags = _reasons(table)
+    text += f"; {MARK} marks a time that is not to be relied on: {', '.join(flags)}." if flags else "."
+    load = table["load_per_core"].median() if "load_per_core" in table else math.nan
+    text += f" The machine was busy: a load of {load:.1f} per core." if load > timing.BUSY else ""
     notes = [f" {heading_of(name, {})}: {label['note']}." for name, label in labels.items() if label.get("note")]
     return text + "".join(notes)
+
+
+def _milliseconds(row: Mapping[Any, Any]) -> str:
+    """ "12.3 (12.1-12.6)*": median, quartiles where there are any, a mark where the time is not to be relied on."""
+    median, low, high = (1000 * _float(row[c]) for c in metric_columns("seconds_per_image"))
+    quartiles = f" ({low:.3g}-{high:.3g})" if math.isfinite(low) else ""
+    return _number(median, ".3g") + quartiles + (MARK if is_doubtful(row.get("timing")) else "")
+
+
+def _reasons(table: pd.DataFrame) -> list[str]:
+    """What the mark means in this table."""
+    doubtful = [flag for flag in table.get("timing", ()) if is_doubtful(flag)]
+    flags = {reason for flag in doubtful for reason in flag.split("; ")}
+    few = any("repeat" in reason for reason in flags)
+    return [
+        text
+        for text, applies in (
+            (f"fewer than {timing.LEAST_REPEATS} repeats", few),
+            (f"quartiles more than {100 * timing.NOISY:.0f} % of the median apart", timing.NOISY_FLAG in flags),
+            ("drawn on several machines", timing.MACHINES_FLAG in flags),
+        )
+        if applies
+    ]
+
+
+def is_doubtful(flag: object) -> bool:
+    """Whether the column `timing` says that a time is not to be relied on; tables of earlier versions say nothing."""
+    return isinstance(flag, str) and flag != timing.OK
 
 
 def _note(row: Mapping[Any, Any]) -> str:

@@ -1,6 +1,7 @@
 """Paired differences, their intervals and verdicts."""
 
 import json
+import math
 import re
 import shutil
 from pathlib import Path
@@ -11,7 +12,20 @@ import pytest
 
 import samplerbench as sb
 from samplerbench.bench import cli
-from samplerbench.bench.compare import BETTER, NOT_SHOWN, SAME, WORSE, Comparison, compare, comparisons_to_table, holm
+from samplerbench.bench.compare import (
+    BETTER,
+    NOT_SHOWN,
+    SAME,
+    WORSE,
+    Comparison,
+    compare,
+    comparison_to_rows,
+    comparisons_to_table,
+    holm,
+    seconds_compared,
+)
+from samplerbench.bench.statistics import student_p, student_t
+from samplerbench.bench.timing import Repeat, Timing, in_turn
 from samplerbench.plugins.metrics.fid import FID
 from samplerbench.samplers.metric import mean_estimate, root_mean_estimate
 from samplerbench.samplers.registry import load_registry
@@ -116,17 +130,18 @@ def stored(tmp_path_factory):
 
 def test_a_run_is_compared_cell_by_cell(stored):
     found = compare(stored, "ddim", "euler", REGISTRY)
-    assert list(found["metric"]) == ["fid", "clip_score", "ode_error"] * 2
-    assert set(found["verdict"]) == {SAME}
+    assert list(found["metric"]) == ["fid", "clip_score", "ode_error", "seconds_per_image"] * 2
+    assert list(found["verdict"]) == [*[SAME] * 3, "not compared: fewer than 5 repeats side by side"] * 2
     assert list(found["a"][:1]) == ["ddim, 3 steps, 3 calls"]
     found = compare(stored, "ddpm", "ddpm:variance=large", REGISTRY)
-    assert list(found["metric"]) == ["fid", "clip_score"] * 2
+    assert list(found["metric"]) == ["fid", "clip_score", "seconds_per_image"] * 2
     assert list(found["verdict"][:2]) == [BETTER, BETTER]
-    assert (found["low"] <= found["difference"]).all()
+    metrics = found[found["metric"] != "seconds_per_image"]
+    assert (metrics["low"] <= metrics["difference"]).all()
 
 
 def test_the_difference_is_that_of_the_table(stored):
-    found = compare(stored, "ddpm", "ddim", REGISTRY)
+    found = compare(stored, "ddpm", "ddim", REGISTRY).dropna(subset="difference")
     table = pd.read_csv(stored / "table.csv").set_index(["sampler", "steps"])
     expected = [table.loc[("ddpm", s), m] - table.loc[("ddim", s), m] for s in (3, 4) for m in ("fid", "clip_score")]
     assert list(found["difference"]) == pytest.approx(expected, rel=1e-9)
@@ -160,9 +175,132 @@ def test_the_command_prints_differences_and_verdicts(stored, monkeypatch, capsys
     assert code == 0
     heading, first, *_ = (re.split(r"  +", line) for line in out.splitlines())
     assert heading == ["metric", "A", "B", "A - B", "p", "A is"]
-    assert first[:3] == ["fid", "ddpm, 3 steps, 3 calls", "ddpm:variance=large, 3 steps, 3 calls"]
+    assert first[:3] == ["FID [toy quadrants]", "ddpm, 3 steps, 3 calls", "ddpm:variance=large, 3 steps, 3 calls"]
     assert first[-1] == "better"
     _, out, _ = printed("ddpm", "ddim", "--json")
-    assert len(json.loads(out)["table"]) == 4
+    assert len(json.loads(out)["table"]) == 6
     code, out, err = printed("ddpm", "dimd")
     assert (code, out, err.count("\n")) == (2, "", 1)
+
+
+# Student's t
+
+
+@pytest.mark.parametrize(("freedom", "point"), [(1, 12.7062), (4, 2.77645), (7, 2.36462), (30, 2.04227)])
+def test_the_points_of_student_s_t_are_those_of_the_tables(freedom, point):
+    assert student_t(freedom) == pytest.approx(point, rel=1e-5)
+    assert student_p(point, freedom) == pytest.approx(0.05, rel=1e-4)
+    assert student_p(-point, freedom) == student_p(point, freedom)
+    assert student_p(0.0, freedom) == pytest.approx(1.0, rel=1e-9)
+
+
+@pytest.mark.parametrize("t", [0.1, 1.0, 3.0, 12.0, 1000.0])
+def test_student_s_t_with_one_and_two_degrees_has_a_closed_form(t):
+    assert student_p(t, 1) == pytest.approx(1 - 2 / math.pi * math.atan(t) if t < 100 else 2 / (math.pi * t), rel=1e-6)
+    assert student_p(t, 2) == pytest.approx(2 / (t**2 + 2 + t * math.sqrt(t**2 + 2)), rel=1e-9)
+
+
+@pytest.mark.parametrize("z", [0.5, 1.96, 5.0, 8.0])
+def test_with_many_samples_student_s_t_is_normal(z):
+    assert student_p(z, 10**7) == pytest.approx(math.erfc(z / math.sqrt(2)), rel=1e-3)
+
+
+def test_the_interval_of_a_difference_is_that_of_student_s_t():
+    found = comparison(np.array([1.0, 2.0, 3.0, 4.0, 5.0]), np.zeros(5))
+    half = 2.77645 * math.sqrt(2.5 / 5)
+    assert (found.low, found.high) == (pytest.approx(3 - half, rel=1e-5), pytest.approx(3 + half, rel=1e-5))
+    assert found.p == pytest.approx(student_p(3 / math.sqrt(0.5), 4))
+    assert math.isnan(comparison(np.ones(1), np.zeros(1)).low)
+
+
+# Seconds
+
+
+def clocked(starts, seconds, machine="m", n=64):
+    """Repeats that began at these times and took these seconds an image."""
+    return [
+        Repeat(n, Timing(5, 5, s * n, s * n, machine=machine, started=t)) for t, s in zip(starts, seconds, strict=True)
+    ]
+
+
+def test_seconds_are_compared_on_neighbours_in_time():
+    drift = np.linspace(0, 1, 10)
+    a, b = clocked(range(0, 20, 2), 1.0 + drift), clocked(range(1, 20, 2), 1.1 + drift + 0.01 * (-1) ** np.arange(10))
+    found = seconds_compared(CELL, CELL, a, b)
+    assert found.difference.value == pytest.approx(-0.1)
+    assert found.high - found.low < 0.03
+    assert verdicts([found]) == [BETTER]
+    assert verdicts([seconds_compared(CELL, CELL, b, a)]) == [WORSE]
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "why"),
+    [
+        (clocked(range(0, 8, 2), [1.0] * 4), clocked(range(1, 9, 2), [2.0] * 4), "fewer than 5 repeats side by side"),
+        (clocked(range(9), [1.0] * 9), clocked(range(9, 18), [2.0] * 9), "fewer than 5 repeats side by side"),
+        (clocked(range(0, 18, 2), [1.0] * 9), clocked(range(1, 19, 2), [2.0] * 9, "other"), "machines differ"),
+    ],
+)
+def test_seconds_that_were_not_clocked_alike_are_not_compared(a, b, why):
+    left_out = seconds_compared(CELL, CELL, a, b)
+    table = comparisons_to_table([comparison(np.arange(9.0) + 1, np.zeros(9)), left_out])
+    assert table["verdict"][1] == f"not compared: {why}"
+    assert table.loc[1, ["difference", "low", "high", "p"]].isna().all()
+    assert table["p"][0] == comparison(np.arange(9.0) + 1, np.zeros(9)).p  # corrected for one, not for two
+    assert comparison_to_rows(table, {})[1]["p"] == "-"
+
+
+def test_a_run_with_repeats_compares_seconds_too(tmp_path):
+    specs = ["ddim", "dpm2"]
+    sb.run("toy", specs, steps=[2], n=64, output=tmp_path / "run", plugins=[TOY], repeats=6, metrics=[])
+    found = compare(tmp_path / "run", *specs, REGISTRY)
+    assert list(found["metric"]) == ["ode_error", "seconds_per_image"]
+    table = pd.read_csv(tmp_path / "run" / "table.csv")
+    seconds = found.iloc[1]
+    assert math.isfinite(seconds["p"])
+    assert abs(seconds["difference"]) < 100 * table["seconds_per_image"].max()
+
+
+# Two equal cells on a machine that something disturbs
+
+
+def disturbed(rng, kind, length):
+    """How much slower than alone the machine is at each moment, (length,)."""
+    slower = np.ones(length)
+    if kind == "drift":
+        slower += np.linspace(0, rng.uniform(0.1, 0.5), length)
+    else:
+        for _ in range(rng.poisson(2) + 1):
+            start, long = rng.integers(length), rng.integers(1, length // 3)
+            slower[start : start + long] += rng.uniform(0.2, 2.0)
+    return slower
+
+
+def differences_claimed(kind, *, interleaved, runs, repeats=8):
+    """How often two equal cells are told apart, each clocked `repeats` times on a disturbed machine."""
+    rng = np.random.default_rng(3)
+    claimed = 0
+    for _ in range(runs):
+        rounds = [in_turn("ab", i) for i in range(repeats)] if interleaved else ["a" * repeats, "b" * repeats]
+        order = "".join(map("".join, rounds))
+        seconds = 0.01 * disturbed(rng, kind, len(order)) * rng.normal(1, 0.02, len(order))
+        # One after the other, i is paired with i: what a benchmark does that takes no turns.
+        started = {True: lambda place: place, False: lambda place: 2 * (place % repeats) + place // repeats}[
+            interleaved
+        ]
+        cells = {
+            name: clocked([started(i) for i, o in enumerate(order) if o == name],
+                          [s for s, o in zip(seconds, order, strict=True) if o == name])
+            for name in "ab"
+        }  # fmt: skip
+        claimed += verdicts([seconds_compared(CELL, CELL, cells["a"], cells["b"])]) != [NOT_SHOWN]
+    return claimed / runs
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["drift", "bursts"])
+def test_what_disturbs_the_machine_tells_no_cell_from_its_equal(kind):
+    in_turns, in_sequence = (differences_claimed(kind, interleaved=turns, runs=1000) for turns in (True, False))
+    print(f"{kind}: equal cells told apart in {in_turns:.1%} of runs in turns, {in_sequence:.1%} in sequence")
+    assert in_turns <= 0.05
+    assert in_sequence > 0.1
