@@ -12,7 +12,7 @@ import pandas as pd
 
 from ..samplers.errors import InputError
 from ..samplers.registry import Registry
-from .compare import SAME
+from .compare import SAME, p_to_text
 from .scores import NOT_MEASURED, Cost, Score, Scores, flag_to_text, number_to_text, scores_of
 from .table import Labels, heading_of, with_interval
 
@@ -102,7 +102,7 @@ def budgets_to_rows(found: pd.DataFrame, labels: Labels) -> list[dict[str, str]]
             "less the best": with_interval(
                 row["difference"], row["difference_low"], row["difference_high"]
             ) if row["verdict"] != SAME else "0",
-            "p": number_to_text(row["p"], ".2g") if row["verdict"] != SAME else "-", "verdict": row["verdict"],
+            "p": p_to_text(row["p"]) if row["verdict"] != SAME else "-", "verdict": row["verdict"],
         }
         for row in found.to_dict("records")
     ]  # fmt: skip

@@ -27,6 +27,7 @@ from .timing import LEAST_REPEATS, Repeat, machines, neighbours
 SECONDS = "seconds_per_image"
 SAME, BETTER, WORSE, NOT_SHOWN = "same samples", "better", "worse", "no difference shown"
 NOT_COMPARED = "not compared"
+LEAST_P = 1e-4
 
 
 @dataclass(frozen=True)
@@ -160,11 +161,18 @@ def comparison_to_rows(found: pd.DataFrame, labels: Labels) -> list[dict[str, st
         {
             "metric": heading_of(row["metric"], labels), "A": row["a"], "B": row["b"],
             "A - B": with_interval(row["difference"], row["low"], row["high"]),
-            "p": "-" if row["verdict"] == SAME or math.isnan(row["p"]) else f"{row['p']:.2g}",
+            "p": "-" if row["verdict"] == SAME else p_to_text(row["p"]),
             "A is": row["verdict"],
         }
         for row in found.to_dict("records")
     ]  # fmt: skip
+
+
+def p_to_text(p: float) -> str:
+    """Two digits; below 0.0001, which no tail of a distribution is known to, just that."""
+    if math.isnan(p):
+        return "-"
+    return "<0.0001" if p < LEAST_P else f"{p:.2g}"
 
 
 def cell_name(cell: Mapping[str, Any]) -> str:

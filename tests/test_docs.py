@@ -3,6 +3,7 @@
 import itertools
 import json
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from click.testing import CliRunner
 
 import samplerbench as sb
 from samplerbench.bench.cli import cli
+from samplerbench.bench.commands import commands_page
 from samplerbench.bench.listing import field_docstrings, page, paragraphs_of
 from samplerbench.samplers.exact import exact_model
 from samplerbench.samplers.options import options_of
@@ -59,6 +61,58 @@ def test_the_page_is_printed_by_the_command(kind):
 def test_what_has_no_page_is_refused(arguments, message):
     with pytest.raises(sb.InputError, match=message):
         cli.main(["list", *arguments], standalone_mode=False)
+
+
+def test_the_page_of_commands_is_the_one_that_the_command_makes():
+    stored = (DOCS / "commands.md").read_text(encoding="utf-8")
+    # Words alone: where click breaks a line is not ours.
+    assert stored.split() == commands_page(cli).split(), "samplerbench list commands --markdown > docs/commands.md"
+    assert all(f"\n## {name}\n" in stored for name in cli.commands)
+
+
+def test_commands_are_listed_each_with_what_it_does():
+    rows = json.loads(CliRunner().invoke(cli, ["list", "commands", "--json"]).stdout)["commands"]
+    assert [row["name"] for row in rows] == sorted(cli.commands)
+    assert all(len(row["what it does"]) > 10 for row in rows)
+    done = CliRunner().invoke(cli, ["list", "commands"])
+    assert [line.split()[0] for line in done.stdout.splitlines()[1:]] == sorted(cli.commands)
+
+
+# ---- Links ----
+
+
+def anchors(text):
+    """What the headings of a page are called in a link."""
+    headings = re.findall(r"^#+ (.+)$", re.sub(r"```.*?```", "", text, flags=re.DOTALL), flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize(
+    "path",
+    sorted([*DOCS.glob("*.md"), *DOCS.parent.glob("*.md"), *DOCS.parent.glob("results/*.md")]),
+    ids=lambda p: p.name,
+)
+def test_every_link_leads_somewhere(path):
+    text = re.sub(r"```.*?```", "", path.read_text(encoding="utf-8"), flags=re.DOTALL)
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if not re.match(r"https?://", target):
+            file, _, anchor = target.partition("#")
+            there = (path.parent / file) if file else path
+            assert there.exists(), target
+            assert not anchor or anchor in anchors(there.read_text(encoding="utf-8")), target
+
+
+def test_every_page_is_in_the_site_s_navigation():
+    config = tomllib.loads((DOCS.parent / "zensical.toml").read_text())
+
+    def pages(entry):
+        return (
+            [entry]
+            if isinstance(entry, str)
+            else [p for part in (entry.values() if isinstance(entry, dict) else entry) for p in pages(part)]
+        )
+
+    assert sorted(pages(config["project"]["nav"])) == sorted(path.name for path in DOCS.glob("*.md"))
 
 
 # ---- What is on them ----
