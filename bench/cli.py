@@ -153,6 +153,10 @@ def load_config_file(ctx: click.Context, _: click.Parameter, path: Path | None) 
 @plugin_options
 @click.option("--config", type=FilePath(), metavar="FILE.toml", is_eager=True, expose_value=False,
               callback=load_config_file, help="Settings, by the names of these options.")  # fmt: skip
+@click.option("--time-limit", type=float, metavar="SECONDS", help="For a chunk of 64 samples of a sampler that did not "
+              "come with samplerbench. [default: 60, and 50 times what its model calls take]")  # fmt: skip
+@click.option("--memory-limit", type=float, metavar="GB", help="Memory of the process that draws the samplers of "
+              "others. [default: 80 % of the machine's]")  # fmt: skip
 @click.option("--keep-images/--no-keep-images", default=None, help="Keep every image. [default: up to 64 x 64 pixels]")
 @click.option("--dry-run", is_flag=True, help="Show the plan, its cost and an estimate of its time; write nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -173,10 +177,12 @@ def run(
     import torch
 
     from ..samplers.registry import load_registry
+    from .engines import Limits
     from .plan import plan_for
     from .run import begin
     from .store import check_output, default_output, edited_since
 
+    limits = Limits(settings.pop("time_limit"), settings.pop("memory_limit"))
     config = config_from(settings)
     if config.threads:
         torch.set_num_threads(config.threads)
@@ -193,7 +199,7 @@ def run(
         return 0
     command = shlex.join(["samplerbench", *sys.argv[1:]])
     with stdout_for_data():
-        result, code = watched(begin(plan, registry, folder, fresh=fresh, command=command))
+        result, code = watched(begin(plan, registry, folder, fresh=fresh, command=command, limits=limits))
     if as_json:
         click.echo(table_to_json(result.table, {"folder": str(result.folder)}))
     else:
@@ -261,7 +267,7 @@ def show_plan(plan: Any, folder: Path, as_json: bool) -> None:
     for cell in about["cells"]:
         nfe = "adaptive" if cell["nfe"] is None else f"{cell['nfe']} model calls a sample"
         say(f"{cell['sampler']}  {cell['grid']} grid, {cell['steps']} steps, {nfe}")
-    time = "no sampler got through a trial" if seconds is None else f"about {about['estimated_seconds']} s here"
+    time = "the model failed in a trial" if seconds is None else f"about {about['estimated_seconds']} s here"
     say(
         f"{len(about['cells'])} cells x {about['samples']} samples on {about['model']}: "
         f"{about['network_evaluations']:,} network evaluations, {time}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -23,7 +24,9 @@ from ..samplers.process import state_kept
 from ..samplers.registry import Registry, load_registry
 from ..samplers.sample import Request, Samples, draw
 from ..samplers.sampler import SamplerFault
+from ..samplers.variables import IN_PROCESS, is_on
 from .config import DEFAULT_SAMPLERS, Config
+from .engines import ChildProcess, Engine, InProcess, Limits
 from .environment import environment
 from .picture import write_picture
 from .plan import Block, Cell, Plan, plan_for
@@ -89,6 +92,8 @@ class Session:
     ready: dict[str, Yardstick]
     failures: dict[str, str] = field(default_factory=dict)
     """Reason of failure by cell key."""
+    foreign: Engine | None = None
+    """Makes the chunks of samplers that did not come with samplerbench; None = this process does."""
 
     @property
     def labels(self) -> dict[str, dict[str, str]]:
@@ -97,19 +102,28 @@ class Session:
 
     def work(self, watch: Watch) -> None:
         """Make every chunk that is not there. Cells take turns in alternating order, so that drift falls on all."""
+        try:
+            self._work(watch)
+        finally:
+            if self.foreign:
+                self.foreign.close()
+
+    def _work(self, watch: Watch) -> None:
         watch.started(self.plan, sum(_cost(cell, block) for cell, block in self._missing()) + self._reference_cost())
         reference = self._ode_solution(watch)
         warm_up(self.plan)
+        here = InProcess(lambda cell, block: make_chunk(self.plan, cell, block, self.ready, reference))
         renewed = time.monotonic()
         for block in self.plan.blocks:
             order = self.plan.cells if block.number % 2 == 0 else self.plan.cells[::-1]
             for cell in order:
                 if cell.key in self.failures or self.folder.has(cell, block):
                     continue
+                engine = self.foreign if cell.is_foreign and self.foreign else here
                 try:
-                    chunk = make_chunk(self.plan, cell, block, self.ready, reference)
+                    chunk = engine.make(cell, block)
                 except (Exception, SystemExit) as error:  # a sampler may raise anything; it fails its own cell
-                    self.failures[cell.key] = _reason(error)
+                    self.failures[cell.key] = reason_of(error)
                 else:
                     self.folder.write(cell, block, chunk)
                 watch.advanced(_cost(cell, block))
@@ -171,12 +185,19 @@ def run(  # noqa: PLR0913  (the settings of a run, each by name)
     output: str | Path | None = None,
     fresh: bool = False,
     plugins: Sequence[str] = (),
+    time_limit: float | None = None,
+    memory_limit: float | None = None,
 ) -> Result:
     """Compare samplers, as `samplerbench run` does; `.table` is a DataFrame with the columns of table.csv.
 
     `model` is a name or a Model; `samplers` are specs such as "ddim:eta=0.5". The run is stored in `output`, by
     default results/<model>-<8 hex of the plan> in the current folder, and resumed if it is there already; a Model
     without a fingerprint is run anew each time. `plugins` are files or modules.
+
+    Samplers that did not come with samplerbench are drawn in a child process, so that one that crashes or never ends
+    fails its own cells alone: `time_limit` is in seconds for a chunk (None = 60 and 50 times what its model calls
+    take), `memory_limit` in GB (None = 80 % of the machine's). A Model cannot be sent to another process: given as
+    an object, everything is drawn in this one, without limits.
     Raises InputError, PluginError, ModelError or StoreError.
     """
     config = Config(
@@ -186,14 +207,23 @@ def run(  # noqa: PLR0913  (the settings of a run, each by name)
         prompts=None if prompts is None else tuple(prompts), negative=negative,
         metric=tuple(metrics), device=device, dtype=dtype, keep_images=keep_images,
     )  # fmt: skip
+    limits = Limits(time_limit, memory_limit)
     registry = load_registry(plugins)
     plan = plan_for(config, registry, model if isinstance(model, Model) else None)
-    session = begin(plan, registry, Path(output) if output else default_output(plan), fresh=fresh)
+    session = begin(plan, registry, Path(output) if output else default_output(plan), fresh=fresh, limits=limits)
     session.work(NoWatch())
     return session.conclude()
 
 
-def begin(plan: Plan, registry: Registry, output: Path, *, fresh: bool = False, command: str = "") -> Session:
+def begin(  # noqa: PLR0913  (what a run is made of)
+    plan: Plan,
+    registry: Registry,
+    output: Path,
+    *,
+    fresh: bool = False,
+    command: str = "",
+    limits: Limits = Limits(),  # noqa: B008  (a constant)
+) -> Session:
     """Open the run folder; nothing is written if it cannot be this run's. `command` is kept in run.json."""
     check_metric_names(plan.config.metric)
     ready = yardsticks(plan.config.metric, registry.metrics.things, plan.model)
@@ -204,7 +234,14 @@ def begin(plan: Plan, registry: Registry, output: Path, *, fresh: bool = False, 
         "environment": environment(plan.config.device),
     }
     folder.open(plan, about, fresh=fresh)
-    return Session(plan, folder, ready)
+    return Session(plan, folder, ready, foreign=engine_for_foreign(plan, registry, folder, limits))
+
+
+def engine_for_foreign(plan: Plan, registry: Registry, folder: RunFolder, limits: Limits) -> Engine | None:
+    """Where samplers that did not come with samplerbench are drawn; None = in this process, as all others."""
+    if not plan.is_rebuildable or is_on(IN_PROCESS, os.environ):
+        return None
+    return ChildProcess(plan, registry.named, folder.path / REFERENCE, lambda: answer_of(plan), limits)
 
 
 def labels_of(plan: Plan, ready: Mapping[str, Yardstick]) -> dict[str, dict[str, str]]:
@@ -215,8 +252,16 @@ def labels_of(plan: Plan, ready: Mapping[str, Yardstick]) -> dict[str, dict[str,
 
 def warm_up(plan: Plan) -> None:
     """A trial outside the clock: the first calls of a process are slower than all others."""
-    with suppress(Exception, SystemExit):  # it will fail again, as a chunk of its cell, and be reported there
-        trial(plan.cells[0].request)
+    with suppress(Exception, SystemExit):  # it will fail again, as a chunk of a cell, and be reported there
+        trial(plan.trial)
+
+
+def answer_of(plan: Plan) -> str | None:
+    """Hash of one sample, by which a model without a fingerprint is known again in another process."""
+    if not plan.model.fingerprint:
+        with suppress(Exception, SystemExit):
+            return sample_hashes(trial(plan.trial).x.cpu()).tobytes().hex()
+    return None
 
 
 def trial(request: Request) -> Samples:
@@ -279,12 +324,11 @@ def sample_hashes(samples: Tensor) -> npt.NDArray[np.uint8]:
 
 
 def seconds_per_evaluation(plan: Plan) -> float | None:
-    """Time of one sample evaluation of the network, for estimates alone; None if no sampler gets through a trial."""
-    for cell in plan.cells:
-        with suppress(Exception, SystemExit):
-            trial(cell.request)
-            second = trial(cell.request)
-            return second.seconds / (second.network_evaluations * cell.request.batch_size)
+    """Time of one sample evaluation of the network, for estimates alone; None if the model fails in a trial."""
+    with suppress(Exception, SystemExit):
+        trial(plan.trial)
+        second = trial(plan.trial)
+        return second.seconds / (second.network_evaluations * plan.trial.batch_size)
     return None
 
 
@@ -292,7 +336,7 @@ def _cost(cell: Cell, block: Block) -> int:
     return (cell.network_evaluations or cell.steps) * block.n
 
 
-def _reason(error: BaseException) -> str:
+def reason_of(error: BaseException) -> str:
     """One line of an error."""
     text = " ".join("".join(c if c.isprintable() else " " for c in str(error)).split())[:300]
     return text if isinstance(error, SamplerbenchError) else f"{type(error).__name__}: {text}"
