@@ -112,16 +112,8 @@ def test_a_sample_does_not_depend_on_how_many_there_are(draw):
         assert torch.equal(draw(n=n, batch_size=8).x, whole.x[:n])
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("sampler", ["ddim", "ddpm", "dpm-solver", "euler-a"])
-def test_a_sample_does_not_depend_on_any_number_of_samples(model, sampler):
-    whole = sb.sample(model, sampler, steps=2, n=70, batch_size=8)
-    for n in range(1, 70):
-        assert torch.equal(sb.sample(model, sampler, steps=2, n=n, batch_size=8).x, whole.x[:n])
-
-
 def test_batch_sizes_agree_within_one_grey_level(draw):
-    at = {size: draw(n=9, batch_size=size).images.int() for size in (1, 8, 64, 128)}
+    at = {size: draw(n=9, batch_size=size).images.int() for size in (1, 8, 64, 128, 256)}
     for images in at.values():
         assert (images - at[8]).abs().max() <= 1
     assert at[8].float().flatten(1).std(1).min() > 1
