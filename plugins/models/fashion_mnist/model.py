@@ -23,7 +23,7 @@ from ....samplers.registry import ModelFactory, hookimpl
 from ....samplers.schedule import vp_linear
 from ....samplers.training import Progress, Report
 from ....samplers.weights import channels_last, file_hash, load_weights, read_weights, save_weights
-from .data import CLASSES, SIDE, load_split
+from .data import CLASSES, SIDE, folder_there, load_split
 from .networks import CONDITION_DIM, FEATURE_DIM, FOLDER, FeatureNet, new_clip, new_unet
 from .recipe import PREDICTS, condition_of, train_clip, train_ddpm, train_features
 
@@ -62,6 +62,10 @@ class FashionMNIST:
             },
             fingerprint=file_hash(files["unet"], files["clip"]),
         )
+
+    def data_folder(self) -> Path | None:
+        """Where Fashion-MNIST is on this machine; needed for training alone."""
+        return folder_there()
 
     def train(self, *, data: Path | None, output: Path, seed: int, report: Report) -> None:
         """Train features, CLIP and DDPM; each phase resumes from its checkpoint in `output`/checkpoints."""
