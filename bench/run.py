@@ -18,7 +18,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from ..samplers.errors import SamplerbenchError
+from ..samplers.errors import SamplerbenchError, told
 from ..samplers.model import Model
 from ..samplers.process import state_kept
 from ..samplers.registry import Registry, load_registry
@@ -338,8 +338,8 @@ def _cost(cell: Cell, block: Block) -> int:
 
 def reason_of(error: BaseException) -> str:
     """One line of an error."""
-    text = " ".join("".join(c if c.isprintable() else " " for c in str(error)).split())[:300]
-    return text if isinstance(error, SamplerbenchError) else f"{type(error).__name__}: {text}"
+    text = str(error) if isinstance(error, SamplerbenchError) else told(error)
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())[:300]
 
 
 def summary(plan: Plan) -> dict[str, Any]:

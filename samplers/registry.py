@@ -24,7 +24,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Generic, TypeVar
 
-from .errors import InputError, ModelError, PluginError, SamplerbenchError, closest
+from .errors import InputError, ModelError, PluginError, SamplerbenchError, closest, told
 from .grid import Grid, Levels, levels_at, levels_on
 from .metric import Metric
 from .model import Model
@@ -170,7 +170,7 @@ class Registry:
         except SamplerbenchError:
             raise
         except (Exception, SystemExit) as error:
-            raise ModelError(f"model {spec!r}: {type(error).__name__}: {error}") from error
+            raise ModelError(f"model {spec!r}: {told(error)}") from error
 
     def _catalogues(self) -> dict[str, Catalogue[Any]]:
         """A copy of each catalogue, by kind."""
@@ -353,14 +353,14 @@ def model_from_code(spec: str) -> Model | None:
     except ModuleNotFoundError:
         return None
     except (Exception, SystemExit) as error:
-        raise ModelError(f"model {spec!r}: {type(error).__name__}: {error}") from error
+        raise ModelError(f"model {spec!r}: {told(error)}") from error
     if not callable(make := getattr(module, function, None)):
         functions = [name for name, thing in vars(module).items() if callable(thing) and not name.startswith("_")]
         raise ModelError(f"model {spec!r}: no function {function!r} in {home}{closest(function, functions)}")
     try:
         model = make()
     except (Exception, SystemExit) as error:
-        raise ModelError(f"model {spec!r}: {type(error).__name__}: {error}") from error
+        raise ModelError(f"model {spec!r}: {told(error)}") from error
     if not isinstance(model, Model):
         raise ModelError(
             f"model {spec!r}: returned a {type(model).__name__}; expected a Model, as samplerbench.wrap_network returns"
