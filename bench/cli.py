@@ -157,6 +157,10 @@ def load_config_file(ctx: click.Context, _: click.Parameter, path: Path | None) 
 @plugin_options
 @click.option("--config", type=FilePath(), metavar="FILE.toml", is_eager=True, expose_value=False,
               callback=load_config_file, help="Settings, by the names of these options.")  # fmt: skip
+@click.option("--time-limit", type=float, metavar="SECONDS", help="For a chunk of 64 samples of a sampler that did not "
+              "come with samplerbench. [default: 60, and 50 times what its model calls take]")  # fmt: skip
+@click.option("--memory-limit", type=float, metavar="GB", help="Memory of the process that draws the samplers of "
+              "others. [default: 80 % of the machine's]")  # fmt: skip
 @click.option("--keep-images/--no-keep-images", default=None, help="Keep every image. [default: up to 64 x 64 pixels]")
 @click.option("--dry-run", is_flag=True, help="Show the plan, its cost and an estimate of its time; write nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -180,12 +184,13 @@ def run(  # noqa: PLR0913  (an option each)
     import torch
 
     from ..samplers.registry import load_registry
+    from .engines import Limits
     from .plan import plan_for
-    from .run import begin, check_repeats
+    from .run import Manner, begin
     from .store import check_output, default_output, edited_since
 
+    manner = Manner(fresh, repeats, Limits(settings.pop("time_limit"), settings.pop("memory_limit")))
     config = config_from(settings)
-    check_repeats(repeats)
     if config.threads:
         torch.set_num_threads(config.threads)
     with stdout_for_data():  # what a plugin prints is no data
@@ -201,7 +206,7 @@ def run(  # noqa: PLR0913  (an option each)
         return 0
     command = shlex.join(["samplerbench", *sys.argv[1:]])
     with stdout_for_data():
-        result, code = watched(begin(plan, registry, folder, fresh=fresh, repeats=repeats, command=command))
+        result, code = watched(begin(plan, registry, folder, manner, command))
     if as_json:
         click.echo(table_to_json(result.table, {"folder": str(result.folder)}))
     else:
@@ -269,7 +274,7 @@ def show_plan(plan: Any, folder: Path, as_json: bool) -> None:
     for cell in about["cells"]:
         nfe = "adaptive" if cell["nfe"] is None else f"{cell['nfe']} model calls a sample"
         say(f"{cell['sampler']}  {cell['grid']} grid, {cell['steps']} steps, {nfe}")
-    time = "no sampler got through a trial" if seconds is None else f"about {about['estimated_seconds']} s here"
+    time = "the model failed in a trial" if seconds is None else f"about {about['estimated_seconds']} s here"
     say(
         f"{len(about['cells'])} cells x {about['samples']} samples on {about['model']}: "
         f"{about['network_evaluations']:,} network evaluations, {time}"
@@ -482,3 +487,23 @@ def train(model: str, data: Path | None, output: Path, seed: int) -> None:
         except OSError as error:
             raise ModelError(f"{output}: cannot be written ({error.strerror or error})") from error
     say(str(output))
+
+
+@cli.command()
+@plugin_options
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def doctor(plugin: tuple[str, ...], as_json: bool) -> int:
+    """Say what is here: machine, versions, plugins, extras, data, disk; and whether a default run would work.
+
+    The exit code is 1 where it would not.
+    """
+    from .doctor import examination_to_lines, examine, without_home
+
+    with stdout_for_data():
+        seen = examine(plugin, Path("results"))
+    if as_json:
+        click.echo(json.dumps(without_home(seen.found | {"problems": seen.problems})))
+    else:
+        for line in examination_to_lines(seen):
+            say(line)
+    return 1 if seen.problems else 0

@@ -142,3 +142,9 @@ def as_json(config: Config) -> dict[str, Any]:
     """The settings as JSON values."""
     values = {f.name: getattr(config, f.name) for f in fields(config)}
     return {name: list(v) if isinstance(v, tuple) else v for name, v in values.items()}
+
+
+def from_json(values: Mapping[str, Any]) -> Config:
+    """The configuration that `as_json` took apart."""
+    settings: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
+    return Config(**settings)

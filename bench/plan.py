@@ -7,7 +7,7 @@ import inspect
 import json
 import math
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from types import ModuleType
 from typing import Any
 
@@ -27,6 +27,7 @@ FORMAT = 1
 """Version of the run folder."""
 KEPT_SIDE = 64
 """Up to this side length all images are kept, unless told otherwise."""
+TRIAL_SAMPLER = "ddim"
 ODE_SAMPLES = 64
 ODE_SAMPLER = "dpm-solver++:order=2"
 ODE_STEPS = 101
@@ -47,6 +48,8 @@ class Cell:
     """Hash of all that decides the cell's samples and their timing."""
     setting: str
     """The same without the sampler's source: what stays when a plugin is edited."""
+    is_foreign: bool = False
+    """Whether its sampler did not come with samplerbench."""
 
     @property
     def is_deterministic(self) -> bool:
@@ -77,6 +80,10 @@ class Plan:
     cells: tuple[Cell, ...]
     reference: Request | None
     """The converged ODE solution that deterministic cells are compared with; None if there is no such cell."""
+    trial: Request
+    """Levels of the first cell, taken by a sampler of our own: for warming up and for estimates of time."""
+    is_rebuildable: bool
+    """Whether another process can make this plan from the configuration; not if the model was given as an object."""
 
     @property
     def key(self) -> str:
@@ -118,6 +125,7 @@ class Plan:
 
 def plan_for(config: Config, registry: Registry, model: Model | None = None) -> Plan:
     """Resolve every name of a configuration; errors name the setting."""
+    is_rebuildable = model is None
     model = model or registry.model(config.model)
     for name in config.metric:
         registry.metrics[name]
@@ -127,7 +135,8 @@ def plan_for(config: Config, registry: Registry, model: Model | None = None) -> 
         for budget in config.nfe or config.steps
     ]
     reference = ode_reference(config, registry, model) if any(c.is_deterministic for c in cells) else None
-    return Plan(config, model, tuple(cells), reference)
+    trial = replace(cells[0].request, sampler=registry.sampler(TRIAL_SAMPLER))
+    return Plan(config, model, tuple(cells), reference, trial, is_rebuildable)
 
 
 def cell_for(config: Config, registry: Registry, model: Model, spec: str, budget: int) -> Cell:
@@ -142,7 +151,7 @@ def cell_for(config: Config, registry: Registry, model: Model, spec: str, budget
     declared_order(sampler, spec)
     setting = cell_setting(request)
     key = digest([setting, source_hash(type(sampler))])
-    return Cell(spec, grid, steps, declared_nfe(request, spec), request, key, setting)
+    return Cell(spec, grid, steps, declared_nfe(request, spec), request, key, setting, registry.is_foreign(spec))
 
 
 def declared_nfe(request: Request, spec: str) -> int | None:

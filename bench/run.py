@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -17,20 +18,22 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from ..samplers.errors import SamplerbenchError
+from ..samplers.errors import SamplerbenchError, told
 from ..samplers.model import Model
 from ..samplers.process import state_kept
 from ..samplers.registry import Registry, load_registry
 from ..samplers.sample import Request, Samples, check_count, draw
 from ..samplers.sampler import SamplerFault
+from ..samplers.variables import IN_PROCESS, is_on
 from .config import DEFAULT_SAMPLERS, Config
+from .engines import ChildProcess, Engine, InProcess, Limits
 from .environment import environment
 from .picture import write_picture
 from .plan import Block, Cell, Plan, plan_for
 from .statistics import Yardstick, yardsticks
 from .store import REFERENCE, Chunk, RunFolder, default_output
 from .table import check_metric_names, table_for, write_table
-from .timing import Repeat, Timing, clocked, in_turn
+from .timing import Timing, clocked, in_turn
 
 KEPT_IMAGES = 16
 """Images of each cell that are always kept."""
@@ -82,6 +85,22 @@ class Result:
         return int(self.table["status"].str.startswith("failed").sum())
 
 
+@dataclass(frozen=True)
+class Manner:
+    """How a plan is run, which changes no sample of it."""
+
+    fresh: bool = False
+    """Start the run folder anew instead of resuming."""
+    repeats: int = 0
+    """How often a cell is clocked at least; more often than it has whole chunks, it is drawn again for the clock."""
+    limits: Limits = field(default_factory=Limits)
+
+    def __post_init__(self) -> None:
+        """Refuse what is no number of repeats; 0 is as many as there are chunks."""
+        if self.repeats != 0:
+            check_count("repeats", self.repeats, MOST_REPEATS)
+
+
 @dataclass
 class Session:
     """A plan being run in a folder. Whenever it is stopped, `conclude` makes the table of what is there."""
@@ -89,10 +108,11 @@ class Session:
     plan: Plan
     folder: RunFolder
     ready: dict[str, Yardstick]
+    manner: Manner
     failures: dict[str, str] = field(default_factory=dict)
     """Reason of failure by cell key."""
-    repeats: int = 0
-    """How often a cell is clocked at least; more often than it has whole chunks, it is drawn again for the clock."""
+    foreign: Engine | None = None
+    """Makes the chunks of samplers that did not come with samplerbench; None = this process does."""
 
     @property
     def labels(self) -> dict[str, dict[str, str]]:
@@ -101,26 +121,35 @@ class Session:
 
     def work(self, watch: Watch) -> None:
         """Make every chunk that is not there, then every repeat. Cells take turns in alternating order."""
+        try:
+            self._work(watch)
+        finally:
+            if self.foreign:
+                self.foreign.close()
+
+    def _work(self, watch: Watch) -> None:
         todo = sum(_cost(cell, block) for cell, block in self._missing()) + self._reference_cost()
         watch.started(self.plan, todo + sum(_cost(cell, self.plan.blocks[0]) for _, cell in self._repeats_missing()))
         reference = self._ode_solution(watch)
         warm_up(self.plan)
+        here = InProcess(lambda cell, block: make_chunk(self.plan, cell, block, self.ready, reference))
+        engines = {cell.key: self.foreign if cell.is_foreign and self.foreign else here for cell in self.plan.cells}
         renewed = time.monotonic()
         for block in self.plan.blocks:
             for cell in in_turn(self.plan.cells, block.number):
                 if cell.key in self.failures or self.folder.has(cell, block):
                     continue
                 try:
-                    chunk = make_chunk(self.plan, cell, block, self.ready, reference)
+                    chunk = engines[cell.key].make(cell, block)
                 except (Exception, SystemExit) as error:  # a sampler may raise anything; it fails its own cell
-                    self.failures[cell.key] = _reason(error)
+                    self.failures[cell.key] = reason_of(error)
                 else:
                     self.folder.write(cell, block, chunk)
                 watch.advanced(_cost(cell, block))
             if time.monotonic() - renewed > TABLE_EVERY_SECONDS:
                 watch.table(self.tabulate())
                 renewed = time.monotonic()
-        self._clock_again(watch)
+        self._clock_again(engines, watch)
 
     def tabulate(self) -> pd.DataFrame:
         """The table of what is there, written to the folder too."""
@@ -137,17 +166,17 @@ class Session:
     def _missing(self) -> Iterator[tuple[Cell, Block]]:
         return ((c, b) for b in self.plan.blocks for c in self.plan.cells if not self.folder.has(c, b))
 
-    def _clock_again(self, watch: Watch) -> None:
+    def _clock_again(self, engines: Mapping[str, Engine], watch: Watch) -> None:
         """Draw the first block of cells that have too few repeats, round by round, for the clock alone."""
         for _, cell in list(self._repeats_missing()):
             if cell.key in self.failures:
                 continue
             try:
-                _, timing = draw_clocked(cell, self.plan.blocks[0])
+                chunk = engines[cell.key].make(cell, self.plan.blocks[0])
             except (Exception, SystemExit) as error:  # as in `work`
-                self.failures[cell.key] = _reason(error)
+                self.failures[cell.key] = reason_of(error)
             else:
-                self.folder.write_repeat(cell, Repeat(self.plan.blocks[0].n, timing))
+                self.folder.write_repeat(cell, chunk.repeat)
             watch.advanced(_cost(cell, self.plan.blocks[0]))
 
     def _repeats_missing(self) -> Iterator[tuple[int, Cell]]:
@@ -156,7 +185,7 @@ class Session:
         chunks = sum(block.n == size for block in self.plan.blocks)
         cells = list({cell.key: cell for cell in self.plan.cells}.values())  # two specs may be one cell
         there = {cell.key: chunks + len(self.folder.repeats_of(cell.key)) for cell in cells}
-        for number in range(chunks, self.repeats):
+        for number in range(chunks, self.manner.repeats):
             yield from ((number, cell) for cell in in_turn(cells, number) if there[cell.key] <= number)
 
     def _reference_cost(self) -> int:
@@ -199,6 +228,8 @@ def run(  # noqa: PLR0913  (the settings of a run, each by name)
     fresh: bool = False,
     repeats: int = 0,
     plugins: Sequence[str] = (),
+    time_limit: float | None = None,
+    memory_limit: float | None = None,
 ) -> Result:
     """Compare samplers, as `samplerbench run` does; `.table` is a DataFrame with the columns of table.csv.
 
@@ -206,6 +237,11 @@ def run(  # noqa: PLR0913  (the settings of a run, each by name)
     default results/<model>-<8 hex of the plan> in the current folder, and resumed if it is there already; a Model
     without a fingerprint is run anew each time. Cells with fewer than `repeats` whole chunks are drawn again for the
     clock alone. `plugins` are files or modules.
+
+    Samplers that did not come with samplerbench are drawn in a child process, so that one that crashes or never ends
+    fails its own cells alone: `time_limit` is in seconds for a chunk (None = 60 and 50 times what its model calls
+    take), `memory_limit` in GB (None = 80 % of the machine's). A Model cannot be sent to another process: given as
+    an object, everything is drawn in this one, without limits.
     Raises InputError, PluginError, ModelError or StoreError.
     """
     config = Config(
@@ -215,19 +251,17 @@ def run(  # noqa: PLR0913  (the settings of a run, each by name)
         prompts=None if prompts is None else tuple(prompts), negative=negative,
         metric=tuple(metrics), device=device, dtype=dtype, keep_images=keep_images,
     )  # fmt: skip
+    manner = Manner(fresh, repeats, Limits(time_limit, memory_limit))
     registry = load_registry(plugins)
     plan = plan_for(config, registry, model if isinstance(model, Model) else None)
-    session = begin(plan, registry, Path(output) if output else default_output(plan), fresh=fresh, repeats=repeats)
+    session = begin(plan, registry, Path(output) if output else default_output(plan), manner)
     session.work(NoWatch())
     return session.conclude()
 
 
-def begin(  # noqa: PLR0913  (the plan, and how it is run)
-    plan: Plan, registry: Registry, output: Path, *, fresh: bool = False, repeats: int = 0, command: str = ""
-) -> Session:
+def begin(plan: Plan, registry: Registry, output: Path, manner: Manner = Manner(), command: str = "") -> Session:
     """Open the run folder; nothing is written if it cannot be this run's. `command` is kept in run.json."""
     check_metric_names(plan.config.metric)
-    check_repeats(repeats)
     ready = yardsticks(plan.config.metric, registry.metrics.things, plan.model)
     folder = RunFolder(output)
     about = {
@@ -235,14 +269,16 @@ def begin(  # noqa: PLR0913  (the plan, and how it is run)
         "extractors": labels_of(plan, ready),
         "environment": environment(plan.config.device),
     }
-    folder.open(plan, about, fresh=fresh)
-    return Session(plan, folder, ready, repeats=repeats)
+    folder.open(plan, about, fresh=manner.fresh)
+    foreign = engine_for_foreign(plan, registry, folder, manner.limits)
+    return Session(plan, folder, ready, manner, foreign=foreign)
 
 
-def check_repeats(repeats: object) -> None:
-    """Refuse what is no number of repeats; 0 is as many as there are chunks."""
-    if repeats != 0:
-        check_count("repeats", repeats, MOST_REPEATS)
+def engine_for_foreign(plan: Plan, registry: Registry, folder: RunFolder, limits: Limits) -> Engine | None:
+    """Where samplers that did not come with samplerbench are drawn; None = in this process, as all others."""
+    if not plan.is_rebuildable or is_on(IN_PROCESS, os.environ):
+        return None
+    return ChildProcess(plan, registry.named, folder.path / REFERENCE, lambda: answer_of(plan), limits)
 
 
 def labels_of(plan: Plan, ready: Mapping[str, Yardstick]) -> dict[str, dict[str, str]]:
@@ -253,8 +289,16 @@ def labels_of(plan: Plan, ready: Mapping[str, Yardstick]) -> dict[str, dict[str,
 
 def warm_up(plan: Plan) -> None:
     """A trial outside the clock: the first calls of a process are slower than all others."""
-    with suppress(Exception, SystemExit):  # it will fail again, as a chunk of its cell, and be reported there
-        trial(plan.cells[0].request)
+    with suppress(Exception, SystemExit):  # it will fail again, as a chunk of a cell, and be reported there
+        trial(plan.trial)
+
+
+def answer_of(plan: Plan) -> str | None:
+    """Hash of one sample, by which a model without a fingerprint is known again in another process."""
+    if not plan.model.fingerprint:
+        with suppress(Exception, SystemExit):
+            return sample_hashes(trial(plan.trial).x.cpu()).tobytes().hex()
+    return None
 
 
 def trial(request: Request) -> Samples:
@@ -323,12 +367,11 @@ def sample_hashes(samples: Tensor) -> npt.NDArray[np.uint8]:
 
 
 def seconds_per_evaluation(plan: Plan) -> float | None:
-    """Time of one sample evaluation of the network, for estimates alone; None if no sampler gets through a trial."""
-    for cell in plan.cells:
-        with suppress(Exception, SystemExit):
-            trial(cell.request)
-            second = trial(cell.request)
-            return second.seconds / (second.network_evaluations * cell.request.batch_size)
+    """Time of one sample evaluation of the network, for estimates alone; None if the model fails in a trial."""
+    with suppress(Exception, SystemExit):
+        trial(plan.trial)
+        second = trial(plan.trial)
+        return second.seconds / (second.network_evaluations * plan.trial.batch_size)
     return None
 
 
@@ -336,10 +379,10 @@ def _cost(cell: Cell, block: Block) -> int:
     return (cell.network_evaluations or cell.steps) * block.n
 
 
-def _reason(error: BaseException) -> str:
+def reason_of(error: BaseException) -> str:
     """One line of an error."""
-    text = " ".join("".join(c if c.isprintable() else " " for c in str(error)).split())[:300]
-    return text if isinstance(error, SamplerbenchError) else f"{type(error).__name__}: {text}"
+    text = str(error) if isinstance(error, SamplerbenchError) else told(error)
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())[:300]
 
 
 def summary(plan: Plan) -> dict[str, Any]:

@@ -92,13 +92,8 @@ class RunFolder:
 
     def write(self, cell: Cell, block: Block, chunk: Chunk) -> None:
         """Store a chunk; when this returns it survives a crash."""
-        arrays: Arrays = {f"rows.{name}": values for name, values in chunk.rows.items()}
-        arrays["hashes"] = chunk.hashes
-        if chunk.images is not None:
-            arrays["images"] = chunk.images
-        if chunk.ode_distance is not None:
-            arrays["ode_distance"] = chunk.ode_distance
-        about = {"format": str(FORMAT), "cell": cell.key, "timing": json.dumps(asdict(chunk.timing))}
+        arrays, timing = chunk_to_arrays(chunk)
+        about = {"format": str(FORMAT), "cell": cell.key, "timing": timing}
         self.write_arrays(self.chunk_path(cell, block), arrays, about)
 
     def read(self, cell: Cell, block: Block) -> Chunk:
@@ -114,15 +109,7 @@ class RunFolder:
         """A stored chunk; its place is in its file's name."""
         arrays, about = self.read_arrays(path)
         first, n = map(int, path.stem.split("-"))
-        return Chunk(
-            first=first,
-            n=n,
-            timing=Timing(**json.loads(about["timing"])),
-            rows={name.removeprefix("rows."): a for name, a in arrays.items() if name.startswith("rows.")},
-            hashes=arrays["hashes"],
-            images=arrays.get("images"),
-            ode_distance=arrays.get("ode_distance"),
-        )
+        return chunk_from_arrays(first, n, arrays, about["timing"])
 
     def repeats_of(self, key: str) -> list[Repeat]:
         """What was clocked of a cell beyond its chunks."""
@@ -158,6 +145,30 @@ class RunFolder:
         except (OSError, SafetensorError, ValueError, TypeError, KeyError) as error:
             raise StoreError(f"{path}: damaged ({error}); delete the file and give the same command again") from error
         return arrays, about
+
+
+def chunk_to_arrays(chunk: Chunk) -> tuple[Arrays, str]:
+    """The arrays of a chunk by name, and its timing as JSON."""
+    arrays: Arrays = {f"rows.{name}": values for name, values in chunk.rows.items()}
+    arrays["hashes"] = chunk.hashes
+    if chunk.images is not None:
+        arrays["images"] = chunk.images
+    if chunk.ode_distance is not None:
+        arrays["ode_distance"] = chunk.ode_distance
+    return arrays, json.dumps(asdict(chunk.timing))
+
+
+def chunk_from_arrays(first: int, n: int, arrays: Arrays, timing: str) -> Chunk:
+    """The chunk of samples first ... first + n - 1 that `chunk_to_arrays` took apart."""
+    return Chunk(
+        first=first,
+        n=n,
+        timing=Timing(**json.loads(timing)),
+        rows={name.removeprefix("rows."): a for name, a in arrays.items() if name.startswith("rows.")},
+        hashes=arrays["hashes"],
+        images=arrays.get("images"),
+        ode_distance=arrays.get("ode_distance"),
+    )
 
 
 def content_hash(arrays: Arrays, about: Mapping[str, str]) -> str:

@@ -36,6 +36,13 @@ class StoreError(SamplerbenchError):
     exit_code = 5
 
 
+def told(error: BaseException) -> str:
+    """Another library's exception, with its kind; never torch's advice to read a file without its safeguard."""
+    unsafe = "weights_only" in str(error)
+    text = "the file holds more than tensors and numbers; it was not read" if unsafe else str(error)
+    return f"{type(error).__name__}: {text}"
+
+
 def closest(given: str, accepted: Iterable[str]) -> str:
     """' (did you mean X?)' where one of the accepted names is near, else ''."""
     match = difflib.get_close_matches(given, list(accepted), n=1, cutoff=0.6)

@@ -180,3 +180,12 @@ class TrainableModel(Protocol):
     def train(self, *, data: Path | None, output: Path, seed: int, report: Report) -> None:
         """Train it on `data` (None = wherever it finds its data) and write its files to `output`, resuming there."""
         ...
+
+
+@runtime_checkable
+class ModelWithData(Protocol):
+    """What `samplerbench doctor` asks of a registered model that is trained on a data set."""
+
+    def data_folder(self) -> Path | None:
+        """Where the data set is on this machine; None if it is not there. Nothing is fetched to find out."""
+        ...

@@ -24,7 +24,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Generic, TypeVar
 
-from .errors import InputError, ModelError, PluginError, SamplerbenchError, closest
+from .errors import InputError, ModelError, PluginError, SamplerbenchError, closest, told
 from .grid import Grid, Levels, levels_at, levels_on
 from .metric import Metric
 from .model import Model
@@ -44,7 +44,7 @@ from .plugin import (
 from .process import state_kept
 from .sampler import Sampler
 from .schedule import Schedule
-from .variables import no_plugins_in
+from .variables import NO_PLUGINS, is_on
 
 __all__ = ["API_VERSION", "ModelFactory", "hookimpl"]  # of another module; all else is defined here
 
@@ -105,6 +105,8 @@ class Registry:
     broken: list[Broken] = field(default_factory=list)
     remarks: list[Remark] = field(default_factory=list)
     """On plugins that work: slow ones, and those that changed the state of the process while they were loaded."""
+    named: tuple[str, ...] = ()
+    """The plugins that were asked for by path or module, as another process has to ask for them."""
 
     def sampler(self, spec: str, **options: object) -> Sampler:
         """The sampler that a spec string describes; `options` are added to its own."""
@@ -112,13 +114,23 @@ class Registry:
 
     def sampler_and_grid(self, spec: str, **options: object) -> tuple[Sampler, str | None]:
         """The sampler, and the grid if the spec names one: "ddim:eta=0.5,grid=karras"."""
-        name, given = parse_spec(spec)
-        alias = self.aliases().get(loosely(name))
-        if name not in self.samplers.things and alias:
-            name, preset = parse_spec(alias)
-            given = {**preset, **given}
+        name, given = self._resolved(spec)
         grid = given.pop("grid", None)
         return construct(self.samplers[name], f"sampler {name!r}", {**given, **options}), grid
+
+    def is_foreign(self, spec: str) -> bool:
+        """Whether the sampler of a spec did not come with samplerbench."""
+        plugin = self.samplers.origins[self._resolved(spec)[0]].plugin
+        return plugin != BUILT_IN and not plugin.startswith(f"{BUILT_IN}.")
+
+    def _resolved(self, spec: str) -> tuple[str, dict[str, Any]]:
+        """Registered name and options of a spec, which may give an alias."""
+        name, given = parse_spec(spec)
+        alias = self.aliases().get(loosely(name))
+        if name in self.samplers.things or not alias:
+            return name, dict(given)
+        name, preset = parse_spec(alias)
+        return name, {**preset, **given}
 
     def aliases(self) -> dict[str, str]:
         """Familiar names, loosely spelt -> spec strings."""
@@ -158,7 +170,7 @@ class Registry:
         except SamplerbenchError:
             raise
         except (Exception, SystemExit) as error:
-            raise ModelError(f"model {spec!r}: {type(error).__name__}: {error}") from error
+            raise ModelError(f"model {spec!r}: {told(error)}") from error
 
     def _catalogues(self) -> dict[str, Catalogue[Any]]:
         """A copy of each catalogue, by kind."""
@@ -213,15 +225,15 @@ def load_registry(plugins: Iterable[str] = ()) -> Registry:
 
     With SAMPLERBENCH_NO_PLUGINS=1 in the environment, of the entry points the built-in one alone.
     """
-    registry = Registry()
-    built_in_only = no_plugins_in(os.environ)
+    registry = Registry(named=tuple(plugins))
+    built_in_only = is_on(NO_PLUGINS, os.environ)
     for entry in entries_in_order(registry):
         if built_in_only and entry.value != BUILT_IN:
             continue
         origin = Origin(entry.value, version_of(entry))
         with registry.watching(origin):
             register_below(registry, entry.value, origin.version)
-    for plugin in plugins:
+    for plugin in registry.named:
         with registry.watching(Origin(plugin, "")):
             register_named(registry, plugin)
     return registry
@@ -341,14 +353,14 @@ def model_from_code(spec: str) -> Model | None:
     except ModuleNotFoundError:
         return None
     except (Exception, SystemExit) as error:
-        raise ModelError(f"model {spec!r}: {type(error).__name__}: {error}") from error
+        raise ModelError(f"model {spec!r}: {told(error)}") from error
     if not callable(make := getattr(module, function, None)):
         functions = [name for name, thing in vars(module).items() if callable(thing) and not name.startswith("_")]
         raise ModelError(f"model {spec!r}: no function {function!r} in {home}{closest(function, functions)}")
     try:
         model = make()
     except (Exception, SystemExit) as error:
-        raise ModelError(f"model {spec!r}: {type(error).__name__}: {error}") from error
+        raise ModelError(f"model {spec!r}: {told(error)}") from error
     if not isinstance(model, Model):
         raise ModelError(
             f"model {spec!r}: returned a {type(model).__name__}; expected a Model, as samplerbench.wrap_network returns"

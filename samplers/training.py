@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import os
-import pickle
 import time
 import warnings
 from collections.abc import Callable
@@ -104,9 +103,12 @@ def fit(  # noqa: PLR0913  (a loop and what it is made of)
     step, mean_loss = 0, math.nan
     if checkpoint.exists():
         state = read_checkpoint(checkpoint, device)
-        network.load_state_dict(state["network"])
-        optimizer.load_state_dict(state["optimizer"])
-        step, mean_loss = state["step"], state["loss"]
+        try:
+            network.load_state_dict(state["network"])
+            optimizer.load_state_dict(state["optimizer"])
+            step, mean_loss = int(state["step"]), float(state["loss"])
+        except (RuntimeError, ValueError, TypeError, KeyError, AttributeError) as error:
+            raise ModelError(f"{checkpoint}: of another training; delete it to start this phase anew") from error
         if ema:
             ema.average = state["ema"]
     resumed_at, started = step, time.monotonic()
@@ -146,11 +148,13 @@ def fit(  # noqa: PLR0913  (a loop and what it is made of)
 def read_checkpoint(path: Path, device: torch.device | str) -> dict[str, Any]:
     """What `fit` saved; tensors and numbers alone are read, so a stranger's file runs nothing."""
     try:
+        if not path.is_file():
+            raise ValueError("no regular file")
         with warnings.catch_warnings(action="ignore"):
             state = torch.load(path, weights_only=True, map_location=device)
         if not {"network", "optimizer", "ema", "step", "loss"} <= set(state):
             raise ValueError("entries are missing")
-    except (OSError, EOFError, RuntimeError, ValueError, TypeError, pickle.UnpicklingError) as error:
+    except Exception as error:  # a stranger's bytes may end in any exception of the reader
         raise ModelError(f"{path}: not a checkpoint, or damaged; delete it to start this phase anew") from error
     return dict(state)
 

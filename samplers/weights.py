@@ -3,18 +3,32 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from .errors import ModelError
 
 SHOWN_KEYS = 5
+MATRIX = 2
+"""Tensors of fewer dimensions, such as biases, may be zero."""
+SUMS = "SHA256SUMS"
+BEGINNINGS = {
+    b"<!doctype": "an HTML page, as of a failed download",
+    b"<html": "an HTML page, as of a failed download",
+    b"<?xml": "an XML page, as of a failed download",
+    b"version https://git-lfs": "a git-lfs pointer, whose file `git lfs pull` fetches",
+    b"\x80": "a pickle, which is never read",
+    b"pk\x03\x04": "a zip archive, as torch.save writes, which is never read",
+    b"\x93numpy": "a NumPy array",
+    b"\x89hdf": "an HDF5 file",
+    b"\x1f\x8b": "a gzip archive",
+}
+"""First bytes, in lower case -> what they are of."""
 N = TypeVar("N", bound=nn.Module)
 
 
@@ -26,29 +40,84 @@ def save_weights(tensors: Mapping[str, Tensor], path: Path) -> None:
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """The tensors of a file, floating ones as float32. ModelError if it is missing, damaged or not finite."""
-    if not path.is_file():
-        raise ModelError(f"{path}: no such file")
+    """The tensors of a file, floating ones as float32.
+
+    ModelError if it is missing, damaged, not what SHA256SUMS beside it says, not finite, or has weights of zeros alone.
+    """
+    check_regular(path)
     try:
         tensors = load_file(path)
-    except (SafetensorError, OSError, ValueError, KeyError) as error:
-        raise ModelError(f"{path}: damaged or not a safetensors file ({error}); install it again") from error
+    except Exception as error:  # a stranger's bytes may end in any exception of the reader
+        raise ModelError(
+            f"{path}: looks like {kind_of(path)}; expected a safetensors file ({error}); install it again"
+        ) from error
+    check_sum(path)
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
             raise ModelError(f"{path}: tensor {name!r} holds NaN or infinity; install the file again")
+        if tensor.ndim >= MATRIX and not bool(tensor.any()):
+            raise ModelError(f"{path}: tensor {name!r} is all zeros; install the file again")
     return {name: t.float() if t.is_floating_point() else t for name, t in tensors.items()}
+
+
+def check_regular(path: Path) -> None:
+    """Refuse what is not there, and what would keep a reader waiting."""
+    if not path.exists():
+        raise ModelError(f"{path}: no such file")
+    if not path.is_file():
+        raise ModelError(f"{path}: a folder, pipe or device; expected a file")
+
+
+def kind_of(path: Path) -> str:
+    """What a file that is not as it should be seems to be, from its first bytes."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(512)
+    except OSError as error:
+        return f"a file that cannot be read, {error.strerror}"
+    if not start:
+        return "an empty file"
+    text = start.lstrip().lower()
+    if start[8:9] == b"{":  # behind the length of the header
+        return "a safetensors file that is damaged or cut short"
+    return next((kind for beginning, kind in BEGINNINGS.items() if text.startswith(beginning)), "something else")
+
+
+def write_sums(folder: Path, names: Iterable[str]) -> None:
+    """SHA256SUMS of these files of a folder, as `sha256sum -c` reads it."""
+    lines = [f"{file_hash(folder / name)}  {name}\n" for name in names]
+    (folder / SUMS).write_text("".join(lines), encoding="utf-8")
+
+
+def check_sum(path: Path) -> None:
+    """Refuse a file that is not what SHA256SUMS beside it says; a file that is not listed there is as it may be."""
+    sums = path.with_name(SUMS)
+    if not sums.is_file():
+        return
+    try:
+        lines = [line.split(maxsplit=1) for line in sums.read_text(encoding="utf-8").splitlines()]
+        known = {name.strip().removeprefix("*"): digest.lower() for digest, name in lines}
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{sums}: cannot be read ({error}); install it again, or delete it") from error
+    expected, found = known.get(path.name), file_hash(path)
+    if expected is not None and found != expected:
+        raise ModelError(f"{path}: its SHA-256 begins with {found[:12]}, {SUMS} says {expected[:12]}; install it again")
 
 
 def load_weights(network: N, path: Path) -> N:
     """Fill a network from a file whose names and shapes match, and set it to evaluation."""
     tensors, expected = read_weights(path), network.state_dict()
-    wrong = [k for k in expected if k not in tensors or tensors[k].shape != expected[k].shape]
+    wrong = [k for k in expected if k not in tensors or not _fits(tensors[k], expected[k])]
     wrong += [k for k in tensors if k not in expected]
     if wrong:
         shown = ", ".join(wrong[:SHOWN_KEYS]) + (" ..." if len(wrong) > SHOWN_KEYS else "")
         raise ModelError(f"{path}: {len(wrong)} tensors do not fit {type(network).__name__}: {shown}")
     network.load_state_dict(tensors)
     return network.eval().requires_grad_(False)
+
+
+def _fits(tensor: Tensor, expected: Tensor) -> bool:
+    return tensor.shape == expected.shape and tensor.is_floating_point() == expected.is_floating_point()
 
 
 def file_hash(*paths: Path) -> str:

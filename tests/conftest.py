@@ -1,5 +1,6 @@
 """What holds for every test, and the command line as a test sees it."""
 
+import os
 import sys
 
 import pytest
@@ -9,6 +10,9 @@ from samplerbench.bench import cli
 
 # The models of the tests are small: a second thread would only wait for the first.
 torch.set_num_threads(1)
+
+# A child process takes seconds to start: what is not about children draws the samplers of others in this process.
+os.environ["SAMPLERBENCH_IN_PROCESS"] = "1"
 
 
 class Outcome:

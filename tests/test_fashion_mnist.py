@@ -112,16 +112,8 @@ def test_a_sample_does_not_depend_on_how_many_there_are(draw):
         assert torch.equal(draw(n=n, batch_size=8).x, whole.x[:n])
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("sampler", ["ddim", "ddpm", "dpm-solver", "euler-a"])
-def test_a_sample_does_not_depend_on_any_number_of_samples(model, sampler):
-    whole = sb.sample(model, sampler, steps=2, n=70, batch_size=8)
-    for n in range(1, 70):
-        assert torch.equal(sb.sample(model, sampler, steps=2, n=n, batch_size=8).x, whole.x[:n])
-
-
 def test_batch_sizes_agree_within_one_grey_level(draw):
-    at = {size: draw(n=9, batch_size=size).images.int() for size in (1, 8, 64, 128)}
+    at = {size: draw(n=9, batch_size=size).images.int() for size in (1, 8, 64, 128, 256)}
     for images in at.values():
         assert (images - at[8]).abs().max() <= 1
     assert at[8].float().flatten(1).std(1).min() > 1
@@ -536,6 +528,7 @@ def test_a_training_gives_weights_that_load_and_a_log(tiny, tmp_path):
     assert [s[:2] for s in seen] == [(p, k) for p in ("features", "clip", "ddpm") for k in (1, 2, 3)]
     model = sb.load_model(f"fashion-mnist:{tmp_path / 'out'}")
     assert model.fingerprint != sb.load_model("fashion-mnist").fingerprint
+    assert len((tmp_path / "out" / "SHA256SUMS").read_text().splitlines()) == 4
     assert model.extractors["features"].reference().shape == (40, 64)
     assert sb.sample(model, "ddim", steps=2, n=2, batch_size=2).images.shape == (2, 1, 28, 28)
     with (tmp_path / "out" / "training.csv").open(newline="") as file:

@@ -117,7 +117,8 @@ def test_the_wheel_holds_the_tracked_files_and_no_others(tmp_path):
     (wheel,) = tmp_path.glob("*.whl")
     packed = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
     wanted = [p for package in PACKAGES for p in tracked(package)] + [ROOT / "__init__.py", ROOT / "py.typed"]
-    expected = {f"samplerbench/{p.relative_to(ROOT)}" for p in wanted if p.suffix in {".py", ".safetensors", ".typed"}}
+    shipped = {".py", ".safetensors", ".typed"}
+    expected = {f"samplerbench/{p.relative_to(ROOT)}" for p in wanted if p.suffix in shipped or p.name == "SHA256SUMS"}
     assert packed == expected | {f"samplerbench/{p.relative_to(ROOT)}" for p in tracked("templates")}
 
 

@@ -17,7 +17,7 @@ from samplerbench.bench import timing
 from samplerbench.bench.cli import cli
 from samplerbench.bench.config import Config
 from samplerbench.bench.plan import plan_for
-from samplerbench.bench.run import NoWatch, begin
+from samplerbench.bench.run import Manner, NoWatch, begin
 from samplerbench.bench.store import RunFolder
 from samplerbench.bench.table import CLOCK_COLUMNS, COLUMNS, caption, table_to_cells, table_to_markdown
 from samplerbench.bench.timing import Repeat, Timing, clocked, in_turn, neighbours, timed
@@ -353,7 +353,7 @@ def test_the_work_of_repeats_is_announced_and_done(tmp_path):
     registry = load_registry([TOY])
     plan = plan_for(Config(model="toy", sampler=("ddpm",), steps=(2, 3), samples=64), registry)
     count = Count()
-    begin(plan, registry, tmp_path / "run", repeats=3).work(count)
+    begin(plan, registry, tmp_path / "run", Manner(repeats=3)).work(count)
     assert count.announced == count.done == (2 + 3) * 64 * 3
 
 

@@ -36,11 +36,22 @@ def load_split(train: bool, folder: Path | None = None) -> Split:
     return read_split(folder or find_folder(), train)
 
 
+def folder_there() -> Path | None:
+    """The folder on this machine that holds the four files; None if they have to be downloaded."""
+    candidates = (DEBIAN_FOLDER, download_root() / "FashionMNIST" / "raw")
+    return next((folder for folder in candidates if (folder / "train-images-idx3-ubyte.gz").exists()), None)
+
+
+def download_root() -> Path:
+    """Where torchvision is told to put its data sets."""
+    return Path.home() / ".cache" / "samplerbench"
+
+
 def find_folder() -> Path:
     """The folder that holds the four files, downloading them if need be."""
-    if (DEBIAN_FOLDER / "train-images-idx3-ubyte.gz").exists():
-        return DEBIAN_FOLDER
-    root = Path.home() / ".cache" / "samplerbench"
+    if there := folder_there():
+        return there
+    root = download_root()
     try:
         from torchvision.datasets import FashionMNIST
 

@@ -22,13 +22,22 @@ from ....samplers.predictor import Network
 from ....samplers.registry import ModelFactory, hookimpl
 from ....samplers.schedule import vp_linear
 from ....samplers.training import Progress, Report
-from ....samplers.weights import channels_last, file_hash, load_weights, read_weights, save_weights
-from .data import CLASSES, SIDE, load_split
+from ....samplers.weights import (
+    SUMS,
+    channels_last,
+    file_hash,
+    load_weights,
+    read_weights,
+    save_weights,
+    write_sums,
+)
+from .data import CLASSES, SIDE, folder_there, load_split
 from .networks import CONDITION_DIM, FEATURE_DIM, FOLDER, FeatureNet, new_clip, new_unet
 from .recipe import PREDICTS, condition_of, train_clip, train_ddpm, train_features
 
 EXTRACT_BATCH = 64
 LOG_EVERY_SECONDS = 20.0
+WEIGHTS = ("unet", "clip", "features", "reference")
 
 Rows = npt.NDArray[np.float32]
 
@@ -43,7 +52,7 @@ class FashionMNIST:
             raise ModelError(
                 f"model 'fashion-mnist:{argument}': no such folder; expected what `samplerbench train` wrote"
             )
-        files = {name: folder / f"{name}.safetensors" for name in ("unet", "clip", "features", "reference")}
+        files = {name: folder / f"{name}.safetensors" for name in WEIGHTS}
         unet = channels_last(load_weights(new_unet(), files["unet"]))
         clip = load_clip(folder)
         return Model(
@@ -63,11 +72,16 @@ class FashionMNIST:
             fingerprint=file_hash(files["unet"], files["clip"]),
         )
 
+    def data_folder(self) -> Path | None:
+        """Where Fashion-MNIST is on this machine; needed for training alone."""
+        return folder_there()
+
     def train(self, *, data: Path | None, output: Path, seed: int, report: Report) -> None:
         """Train features, CLIP and DDPM; each phase resumes from its checkpoint in `output`/checkpoints."""
         check_seed(seed)
         train_split, test_split = load_split(True, data), load_split(False, data)
         output.mkdir(parents=True, exist_ok=True)
+        (output / SUMS).unlink(missing_ok=True)  # what it says of is about to change
         checkpoints = output / "checkpoints"
         logged = _logged(output / "training.csv", report)
 
@@ -81,6 +95,7 @@ class FashionMNIST:
 
         unet = train_ddpm(train_split, clip, seed, checkpoints / "ddpm.pt", logged)
         save_weights(unet.state_dict(), output / "unet.safetensors")
+        write_sums(output, [f"{name}.safetensors" for name in WEIGHTS])
 
 
 def load_clip(folder: Path = FOLDER) -> CLIP:

@@ -1,0 +1,527 @@
+"""Where chunks are made: a sampler of someone else's that misbehaves fails its own cell and nothing else."""
+
+import dataclasses
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.numpy import save
+
+import samplerbench as sb
+from samplerbench.bench import engines, run
+from samplerbench.bench.config import Config, as_json, from_json
+from samplerbench.bench.engines import ChildFault, ChildProcess, Limits
+from samplerbench.bench.plan import plan_for
+from samplerbench.bench.run import InProcess, NoWatch, begin, make_chunk
+from samplerbench.bench.store import chunk_from_arrays, chunk_to_arrays
+from samplerbench.samplers.registry import load_registry
+
+TOY = str(Path(__file__).with_name("toy.py"))
+STRANGER = """
+import ctypes, os, subprocess, sys
+from dataclasses import dataclass
+import torch
+from samplerbench import Sampler, hookimpl
+
+
+@dataclass(frozen=True)
+class Good(Sampler):
+    convergence = 1
+
+    def nfe(self, steps):
+        return steps
+
+    def harm(self):
+        pass
+
+    def step(self, run, x, a, b, past):
+        self.harm()
+        return run.predict(x, a).combine(b.alpha, b.sigma), None
+
+
+def stranger(harm):
+    return type(harm.__name__, (Good,), {"harm": lambda self: harm()})
+
+
+def talks():
+    print("hello")
+    os.write(1, b"hello\\n")
+
+
+def says_where():
+    raise RuntimeError(f"process {os.getpid()}, threads {torch.get_num_threads()}, {torch.get_default_dtype()}")
+
+
+def calls_exit():
+    sys.exit(0)
+
+
+def exits_at_once():
+    os._exit(0)
+
+
+def segfaults():
+    ctypes.string_at(0)
+
+
+def never_ends():
+    while True:
+        pass
+
+
+def eats():
+    held = []
+    while True:
+        held.append(b"1" * 20_000_000)
+
+
+def tells_and_never_ends():
+    below = subprocess.Popen(["sleep", "600"])
+    with open(os.environ["STRANGER_FIFO"], "w") as fifo:
+        fifo.write(f"{os.getpid()} {below.pid}")
+    never_ends()
+
+
+@hookimpl
+def samplerbench_samplers():
+    harms = [talks, says_where, calls_exit, exits_at_once, segfaults, never_ends, eats, tells_and_never_ends]
+    return {"good": Good, **{harm.__name__: stranger(harm) for harm in harms}}
+""".replace("harm.__name__: stranger", 'harm.__name__.replace("_", "-"): stranger')
+
+
+@pytest.fixture
+def stranger(tmp_path):
+    """The path of a plugin with one good sampler and many that are not."""
+    path = tmp_path / "stranger.py"
+    path.write_text(STRANGER)
+    return str(path)
+
+
+@pytest.fixture
+def children(monkeypatch):
+    """Samplers of others are drawn in a child process, as they are for a user."""
+    monkeypatch.delenv("SAMPLERBENCH_IN_PROCESS")
+
+
+def statuses(table):
+    """The status of each sampler, from rows of JSON or a data frame."""
+    rows = table if isinstance(table, list) else table.to_dict("records")
+    return {row["sampler"]: row["status"] for row in rows}
+
+
+# What an engine is asked
+
+
+class Recorder:
+    """An engine that makes its chunks here, but fails some cells, and remembers what it was asked."""
+
+    def __init__(self, plan, ready, failing=()):
+        self.here = InProcess(lambda cell, block: make_chunk(plan, cell, block, ready, None))
+        self.failing, self.asked, self.closed = failing, [], 0
+
+    def make(self, cell, block):
+        self.asked.append((cell.sampler, block.number))
+        if cell.sampler in self.failing:
+            raise ChildFault("its process ended with signal 11 (SIGSEGV)")
+        return self.here.make(cell, block)
+
+    def close(self):
+        self.closed += 1
+
+
+def session_of(tmp_path, stranger, samplers, failing=(), n=100):
+    """A session on the toy model whose strangers go to a Recorder."""
+    registry = load_registry([TOY, stranger])
+    plan = plan_for(Config(model="toy", sampler=tuple(samplers), steps=(2,), samples=n), registry)
+    session = begin(plan, registry, tmp_path / "run")
+    session.foreign = Recorder(plan, session.ready, failing)
+    return session
+
+
+def test_the_origin_of_a_sampler_decides_where_it_is_drawn(tmp_path, stranger):
+    session = session_of(tmp_path, stranger, ["good", "ddim", "DPM++ 2M", "talks:grid=karras"])
+    session.work(NoWatch())
+    assert session.foreign.asked == [("good", 0), ("talks:grid=karras", 0), ("talks:grid=karras", 1), ("good", 1)]
+    assert session.foreign.closed == 1
+    result = session.conclude()
+    assert set(statuses(result.table).values()) == {"ok"}
+    assert result.table["same_as"].tolist()[1] == "good"
+
+
+def test_a_fault_of_the_engine_fails_that_cell_and_no_other(tmp_path, stranger):
+    session = session_of(tmp_path, stranger, ["segfaults", "good", "ddim"], failing=["segfaults"])
+    session.work(NoWatch())
+    result = session.conclude()
+    assert statuses(result.table) == {
+        "segfaults": "failed: its process ended with signal 11 (SIGSEGV)", "good": "ok", "ddim": "ok",
+    }  # fmt: skip
+    assert session.foreign.asked.count(("segfaults", 0)) == 1
+    assert ("segfaults", 1) not in session.foreign.asked
+    assert result.failed == 1
+
+
+def test_an_engine_is_closed_when_the_run_is_stopped(tmp_path, stranger):
+    class Stopped(NoWatch):
+        def advanced(self, evaluations):
+            raise KeyboardInterrupt
+
+    session = session_of(tmp_path, stranger, ["good"])
+    with pytest.raises(KeyboardInterrupt):
+        session.work(Stopped())
+    assert session.foreign.closed == 1
+
+
+@pytest.mark.parametrize("how", ["object", "environment"])
+def test_a_model_given_as_an_object_and_the_environment_keep_all_in_this_process(tmp_path, monkeypatch, how):
+    registry = load_registry([TOY])
+    monkeypatch.setenv("SAMPLERBENCH_IN_PROCESS", "1" if how == "environment" else "0")
+    model = registry.model("toy") if how == "object" else None
+    config = Config(model="toy", sampler=("prints",), steps=(2,), samples=4)
+    assert begin(plan_for(config, registry, model), registry, tmp_path / "run").foreign is None
+    monkeypatch.setenv("SAMPLERBENCH_IN_PROCESS", "0")
+    assert isinstance(begin(plan_for(config, registry), registry, tmp_path / "other").foreign, ChildProcess)
+
+
+def test_nothing_of_a_stranger_s_runs_here_for_a_trial(stranger, monkeypatch):
+    registry = load_registry([stranger])
+    plan = plan_for(Config(model="mixture", sampler=("never-ends", "good"), steps=(5,), samples=4), registry)
+    drawn = []
+    monkeypatch.setattr(run, "draw", lambda request, *_: drawn.append(type(request.sampler).__module__) or 1 / 0)
+    run.warm_up(plan)
+    assert run.seconds_per_evaluation(plan) is None
+    assert set(drawn) == {"samplerbench.plugins.ddim"}
+
+
+# Limits
+
+
+@pytest.mark.parametrize("value", [0.0, -1.0, float("nan"), float("inf"), True])
+@pytest.mark.parametrize("name", ["time_limit", "memory_limit"])
+def test_what_is_no_limit_is_refused(name, value):
+    with pytest.raises(sb.InputError, match=f"{name} .*above 0"):
+        Limits(**{{"time_limit": "seconds", "memory_limit": "gigabytes"}[name]: value})
+
+
+def test_limits_are_options_and_change_no_plan(sb, tmp_path):
+    command = ("run", "--model", "mixture", "-s", "ddim", "--steps", "2", "-n", "8")
+    assert sb(*command, "-o", "here", "--time-limit", "5").code == 0
+    assert sb(*command, "-o", "here", "--memory-limit", "2.5").code == 0
+    sb(*command, "--time-limit", "0").refused(2, "time_limit 0.0", "above 0")
+    sb(*command, "--memory-limit", "some").refused(2, "memory-limit", "'some'")
+
+
+def planned(sampler="ddim", n=100, **settings):
+    """A plan on the mixture."""
+    config = Config(model="mixture", sampler=(sampler,), steps=(3,), samples=n, **settings)
+    return plan_for(config, load_registry())
+
+
+def test_the_time_limit_grows_with_the_declared_calls_and_with_the_speed():
+    plan = planned()
+    cell, block = plan.cells[0], plan.blocks[0]
+    assert Limits(2.0).seconds_for(cell, block, 0.5) == 2.0
+    assert Limits().seconds_for(cell, block, None) == 60.0
+    assert Limits().seconds_for(cell, block, 0.01) == pytest.approx(60 + 50 * 0.01 * 3 * 64)
+    adaptive = planned("dpm-solver-adaptive").cells[0]
+    assert Limits().seconds_for(adaptive, block, 0.01) == pytest.approx(60 + 50 * 0.01 * 1000 * 64)
+
+
+def test_the_memory_limit_is_the_option_or_a_share_of_the_machine(monkeypatch):
+    assert Limits(gigabytes=2.5).bytes == 2.5e9
+    monkeypatch.setattr(engines, "machine_memory", lambda: 10e9)
+    assert Limits().bytes == 8e9
+    monkeypatch.undo()
+    assert 1e8 < engines.machine_memory() < 1e15
+
+
+# What passes through the pipe
+
+
+def test_a_configuration_survives_json():
+    for config in (
+        Config(),
+        Config(steps=(), nfe=(4, 9), prompts=("bag",), negative="coat", guidance=2.0, dtype="float64", threads=2),
+    ):
+        assert from_json(json.loads(json.dumps(as_json(config)))) == config
+
+
+def test_a_chunk_survives_the_pipe():
+    plan = planned(n=70)
+    chunk = make_chunk(plan, plan.cells[0], plan.blocks[1], {}, torch.zeros(70, 2))
+    reading, writing = os.pipe()
+    engines.write_chunk(writing, chunk)
+    os.close(writing)
+    with os.fdopen(reading, "rb") as file:
+        head, body = engines.FRAME.unpack(file.read(engines.FRAME.size))
+        timing, rest = json.loads(file.read(head))["timing"], file.read()
+    assert len(rest) == body
+    again = chunk_from_arrays(64, 6, engines.load(rest), timing)
+    assert again.timing == chunk.timing
+    assert again.hashes.tobytes() == chunk.hashes.tobytes()
+    assert again.ode_distance.tobytes() == chunk.ode_distance.tobytes()
+    assert (again.rows, again.images) == (chunk.rows, chunk.images) == ({}, None)
+
+
+# What a child may do. It is one that needs no torch: it speaks the frames, then does what the test says.
+
+
+SPEAKS = """
+import ctypes, json, os, signal, struct, sys
+answers = int(sys.argv[2])
+def read():
+    return json.loads(sys.stdin.buffer.read(sum(struct.unpack(">QQ", sys.stdin.buffer.read(16)))))
+def say(about, body=b""):
+    text = json.dumps(about).encode()
+    os.write(answers, struct.pack(">QQ", len(text), len(body)) + text + body)
+started = {"answer": None, "seconds_per_evaluation": 1e-6}
+"""
+
+
+@pytest.fixture
+def child(monkeypatch):
+    """A ChildProcess on the mixture whose child runs these lines; closed at the end."""
+    made = []
+
+    def having(lines, limits=Limits(seconds=60), answer=lambda: None):  # noqa: B008  (a constant)
+        monkeypatch.setattr(engines, "ENTRY", SPEAKS + lines)
+        made.append(ChildProcess(planned(), (), Path("nowhere"), answer, limits))
+        return made[-1]
+
+    yield having
+    for engine in made:
+        engine.close()
+
+
+def make(engine, block=0):
+    """The first cell's chunk."""
+    return engine.make(engine.plan.cells[0], engine.plan.blocks[block])
+
+
+SERVES = "read(); say(started); read(); "
+FAULTS = {
+    "ctypes.string_at(0)": "its process ended with signal 11 (SIGSEGV)",
+    "os.kill(os.getpid(), signal.SIGKILL)": "its process ended with signal 9 (SIGKILL)",
+    "os._exit(0)": "its process ended with exit code 0",
+    "os._exit(7)": "its process ended with exit code 7",
+    "os.write(answers, b'hello ' * 99)": "its process sent what is no answer",
+    "say(['no', 'object'])": "its process sent what is no answer",
+    "say({}); say({})": "its process sent what is no answer",
+    "say({})": "its process sent what is no chunk (",
+    "say({'timing': '{}'}, b'no safetensors')": "its process sent what is no chunk (",
+    "say({'failed': 'ValueError: in its words'})": "ValueError: in its words",
+}
+
+
+@pytest.mark.parametrize("lines", FAULTS)
+def test_a_child_that_goes_wrong_is_a_fault_with_the_reason(child, lines):
+    engine = child(SERVES + lines + "\nread()")
+    with pytest.raises(ChildFault) as caught:
+        make(engine)
+    assert str(caught.value).startswith(FAULTS[lines])
+    assert caught.value.exit_code == 1
+
+
+def test_a_child_that_closes_its_pipe_is_a_fault(child, monkeypatch):
+    engine = child(SERVES + "os.close(answers)\nread()")
+    make_start = engine._start()
+    inner = make_start._process.wait
+    monkeypatch.setattr(make_start._process, "wait", lambda timeout=None: inner(0.01 if timeout else None))
+    with pytest.raises(ChildFault, match="closed the pipe that it answers by"):
+        make(engine)
+
+
+@pytest.mark.parametrize("lines", ["while True: pass", "os.write(answers, b'half a frame')\nread()"])
+def test_a_child_that_never_answers_is_stopped(child, lines):
+    engine = child(SERVES + "\n" + lines, Limits(seconds=0.2))
+    with pytest.raises(ChildFault, match=r"took longer than 0.2 s for 64 samples and was stopped"):
+        make(engine)
+    assert engine._child is None
+
+
+def test_a_child_that_eats_memory_is_stopped(child):
+    engine = child(SERVES + "\nheld = []\nwhile True: held.append(b'1' * 10_000_000)", Limits(60, 0.1))
+    with pytest.raises(ChildFault, match=r"held more than 0.1 GB of memory and was stopped"):
+        make(engine)
+    assert engine._child is None
+
+
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [
+        ("raise SystemExit(3)", "ended with exit code 3"),
+        ("read(); say({'failed': 'PluginError: no such'})", "did not start: PluginError: no such"),
+        ("read(); say({'answer': 'another'})", "the model answers otherwise in another process"),
+    ],
+)
+def test_a_child_that_does_not_start_is_a_fault(child, lines, words):
+    engine = child(lines)
+    with pytest.raises(ChildFault, match=words):
+        make(engine)
+    assert engine._child is None
+
+
+def test_a_child_is_kept_for_more_chunks_and_replaced_after_a_crash(child, tmp_path):
+    plan = planned()
+    chunk = make_chunk(plan, plan.cells[0], plan.blocks[0], {}, None)
+    arrays, timing = chunk_to_arrays(chunk)
+    starts = tmp_path / "starts"
+    engine = child(
+        f"open({str(starts)!r}, 'a').write('.')\nread(); say(started)\n"
+        "while True:\n    if read()['block']: os._exit(0)\n"
+        f"    say({{'timing': {timing!r}}}, {save(arrays)!r})\n"
+    )
+    for _ in range(3):
+        assert make(engine).hashes.tobytes() == chunk.hashes.tobytes()
+    assert starts.read_text() == "."
+    with pytest.raises(ChildFault):
+        make(engine, block=1)
+    make(engine)
+    assert starts.read_text() == ".."
+
+
+def test_what_a_child_has_started_ends_with_it(child):
+    engine = child(
+        SERVES + "import subprocess\nbelow = subprocess.Popen(['sleep', '600'])\n"
+        "say({'failed': str(below.pid)})\nread()"
+    )
+    with pytest.raises(ChildFault) as caught:
+        make(engine)
+    below = os.pidfd_open(int(str(caught.value)))
+    engine.close()
+    assert ends(below)
+
+
+def ends(process):
+    """Whether the process behind a descriptor is gone, or goes soon."""
+    readable, _, _ = select.select([process], [], [], 20)
+    os.close(process)
+    return bool(readable)
+
+
+# A child as it is for a user
+
+
+@pytest.mark.usefixtures("children")
+def test_a_stranger_is_drawn_elsewhere_with_the_same_bytes(tmp_path, stranger, capfd):
+    samplers = ["good", "ddim", "talks", "says-where", "calls-exit"]
+    result = sb.run("toy", samplers, steps=[2], n=70, metrics=["fid"], plugins=[TOY, stranger], output=tmp_path / "run")
+    found = statuses(result.table)
+    where = found.pop("says-where")
+    assert found == {"good": "ok", "ddim": "ok", "talks": "ok", "calls-exit": "failed: SystemExit: 0"}
+    assert where.startswith("failed: RuntimeError: process ")
+    assert f"process {os.getpid()}," not in where
+    assert where.endswith(f"threads {torch.get_num_threads()}, torch.float32")
+    rows = result.table.set_index("sampler")
+    assert rows.loc[["ddim", "talks"], "same_as"].tolist() == ["good", "good"]
+    assert rows.loc["good", ["fid", "ode_error"]].tolist() == rows.loc["ddim", ["fid", "ode_error"]].tolist()
+    assert (rows.loc[["good", "talks"], "seconds_per_image"] > 0).all()
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert err.count("hello") == 2 * 2 * 2
+
+
+def program(*arguments, cwd, **settings):
+    """Start the program as a user does."""
+    environment = {k: v for k, v in os.environ.items() if k != "SAMPLERBENCH_IN_PROCESS"} | {"OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", "from samplerbench.bench.cli import main; main()", *map(str, arguments)]
+    return subprocess.Popen(
+        command, cwd=cwd, env=environment | settings.pop("env", {}), text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, **settings,
+    )  # fmt: skip
+
+
+@pytest.mark.slow
+def test_whatever_a_stranger_does_the_others_have_their_rows(tmp_path, stranger):
+    samplers = ["segfaults", "good", "never-ends", "ddim", "exits-at-once", "eats", "talks", "calls-exit"]
+    with program(
+        "run", "--model", "mixture", "--steps", "3", "-n", "70", *(a for s in samplers for a in ("-s", s)),
+        "--plugin", stranger, "--time-limit", "5", "--memory-limit", "1.5", "--json", "-o", "here", cwd=tmp_path,
+    ) as started:  # fmt: skip
+        out, err = started.communicate(timeout=150)
+    assert started.returncode == 1, err
+    assert "Traceback" not in err
+    assert statuses(json.loads(out)["table"]) == {
+        "segfaults": "failed: its process ended with signal 11 (SIGSEGV)",
+        "good": "ok",
+        "never-ends": "failed: took longer than 5 s for 64 samples and was stopped",
+        "ddim": "ok",
+        "exits-at-once": "failed: its process ended with exit code 0",
+        "eats": "failed: its process held more than 1.5 GB of memory and was stopped",
+        "talks": "ok",
+        "calls-exit": "failed: SystemExit: 0",
+    }
+    assert {row["same_as"] for row in json.loads(out)["table"] if row["status"] == "ok"} == {None, "good"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])
+def test_no_child_outlives_the_program(tmp_path, stranger, number, code):
+    os.mkfifo(tmp_path / "fifo")
+    with program(
+        "run", "--model", "mixture", "-s", "ddim", "-s", "tells-and-never-ends", "--steps", "2", "-n", "8",
+        "--plugin", stranger, cwd=tmp_path, env={"STRANGER_FIFO": str(tmp_path / "fifo")},
+    ) as started:  # fmt: skip
+        processes = [os.pidfd_open(int(pid)) for pid in (tmp_path / "fifo").read_text().split()]
+        started.send_signal(number)
+        out, err = started.communicate(timeout=60)
+    assert len(processes) == 2
+    assert all(ends(process) for process in processes)
+    assert started.returncode == code
+    if code > 0:
+        assert "| ddim | 2 |" in out
+        assert "stopped; go on with" in err
+    assert "Traceback" not in err
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("children")
+def test_a_model_of_one_s_own_is_known_again_by_its_answers(tmp_path, stranger):
+    path = tmp_path / "mine.py"
+    for seed, status in (("torch.manual_seed(3); ", "ok"), ("", "failed: the model answers otherwise in another")):
+        path.write_text(
+            "import torch, samplerbench as sb\n"
+            "def make():\n"
+            f"    {seed}network = torch.nn.Conv2d(1, 1, 3, padding=1)\n"
+            "    return sb.wrap_network(lambda x, t: network(x), sb.vp_linear(), (1, 4, 4), clip=(-1, 1))\n"
+        )
+        result = sb.run(f"{path}:make", ["good", "ddim"], steps=[2], n=4, metrics=[], plugins=[stranger],
+                        output=tmp_path / f"run{bool(seed)}")  # fmt: skip
+        assert result.table["status"][0].startswith(status)
+        assert result.table["status"][1] == "ok"
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("children")
+def test_the_embedded_model_s_images_are_the_same_bytes_elsewhere(tmp_path, stranger):
+    table = sb.run("fashion-mnist", ["ddim", "good"], steps=[3], n=20, metrics=["fid"], plugins=[stranger],
+                   batch_size=4, guidance=2.0, output=tmp_path / "run").table  # fmt: skip
+    assert table["same_as"].tolist()[1] == "ddim"
+    assert table["fid"].nunique() == 1
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("children")
+def test_a_plugin_edited_between_plan_and_child_fails_its_cells_by_name(tmp_path, stranger):
+    registry = load_registry([stranger])
+    plan = plan_for(Config(model="mixture", sampler=("good", "ddim"), steps=(2,), samples=4), registry)
+    session = begin(plan, registry, tmp_path / "run")
+    Path(stranger).write_text(STRANGER + "# a word\n")
+    session.work(NoWatch())
+    found = statuses(session.conclude().table)
+    assert found["good"].startswith("failed: a plugin or the model was edited after the run began")
+    assert found["ddim"] == "ok"
+
+
+def test_a_session_without_limits_has_the_usual_ones(tmp_path, children, stranger):
+    registry = load_registry([stranger])
+    plan = plan_for(Config(model="mixture", sampler=("good",), steps=(2,), samples=4), registry)
+    engine = begin(plan, registry, tmp_path / "run").foreign
+    assert dataclasses.asdict(engine.limits) == {"seconds": None, "gigabytes": None}
+    assert engine.plugins == (stranger,)
+    assert engine._child is None  # nothing has been started
