@@ -12,6 +12,7 @@ import shlex
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
@@ -157,12 +158,14 @@ def load_config_file(ctx: click.Context, _: click.Parameter, path: Path | None) 
 @click.option("--dry-run", is_flag=True, help="Show the plan, its cost and an estimate of its time; write nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--fresh", is_flag=True, help="Start the run folder anew instead of resuming.")
-def run(
+@click.option("--retry-failed", is_flag=True, help="Run cells again that failed; else they stay as they are.")
+def run(  # noqa: PLR0913  (one for each option that is no setting of the run)
     output: Path | None,
     plugin: tuple[str, ...],
     dry_run: bool,
     as_json: bool,
     fresh: bool,
+    retry_failed: bool,
     **settings: Any,
 ) -> int:
     """Compare samplers on a model.
@@ -193,7 +196,9 @@ def run(
         return 0
     command = shlex.join(["samplerbench", *sys.argv[1:]])
     with stdout_for_data():
-        result, code = watched(begin(plan, registry, folder, fresh=fresh, command=command))
+        result, code = watched(
+            begin(plan, registry, folder, fresh=fresh, retry_failed=retry_failed, command=command, plugins=plugin)
+        )
     if as_json:
         click.echo(table_to_json(result.table, {"folder": str(result.folder)}))
     else:
@@ -235,16 +240,17 @@ def watched(session: Session) -> tuple[Result, int]:
 
     before = signal.signal(signal.SIGTERM, stop)
     code = 0
-    try:
-        with View(Console(stderr=True), session.labels) as view:
-            session.work(view)
-    except KeyboardInterrupt:
-        code = SIGINT_EXIT
-    except Stopped:
-        code = SIGTERM_EXIT
-    finally:
-        signal.signal(signal.SIGTERM, before)
-    return session.conclude(), code
+    with closing(session.folder):
+        try:
+            with View(Console(stderr=True), session.labels) as view:
+                session.work(view)
+        except KeyboardInterrupt:
+            code = SIGINT_EXIT
+        except Stopped:
+            code = SIGTERM_EXIT
+        finally:
+            signal.signal(signal.SIGTERM, before)
+        return session.conclude(), code
 
 
 def show_plan(plan: Any, folder: Path, as_json: bool) -> None:

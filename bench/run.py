@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -29,13 +29,15 @@ from .picture import write_picture
 from .plan import Block, Cell, Plan, plan_for
 from .statistics import Yardstick, yardsticks
 from .store import REFERENCE, Chunk, RunFolder, Timing, default_output
-from .table import check_metric_names, table_for, write_table
+from .table import GrowingTable, check_metric_names, write_table
 
 KEPT_IMAGES = 16
 """Images of each cell that are always kept."""
 TRIAL_STEPS = 4
 TABLE_EVERY_SECONDS = 10.0
-"""How often the table is renewed while a run goes on."""
+"""How often the table is renewed while a run goes on, unless that takes long."""
+TABLE_SHARE = 0.05
+"""The most of the time that may go into renewing it."""
 
 
 class Watch(Protocol):
@@ -89,6 +91,11 @@ class Session:
     ready: dict[str, Yardstick]
     failures: dict[str, str] = field(default_factory=dict)
     """Reason of failure by cell key."""
+    growing: GrowingTable = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """The table begins empty."""
+        self.growing = GrowingTable(self.plan, self.folder, self.ready)
 
     @property
     def labels(self) -> dict[str, dict[str, str]]:
@@ -100,7 +107,7 @@ class Session:
         watch.started(self.plan, sum(_cost(cell, block) for cell, block in self._missing()) + self._reference_cost())
         reference = self._ode_solution(watch)
         warm_up(self.plan)
-        renewed = time.monotonic()
+        due = time.monotonic() + TABLE_EVERY_SECONDS
         for block in self.plan.blocks:
             order = self.plan.cells if block.number % 2 == 0 else self.plan.cells[::-1]
             for cell in order:
@@ -110,27 +117,30 @@ class Session:
                     chunk = make_chunk(self.plan, cell, block, self.ready, reference)
                 except (Exception, SystemExit) as error:  # a sampler may raise anything; it fails its own cell
                     self.failures[cell.key] = _reason(error)
+                    self.folder.write_failure(cell, self.failures[cell.key])
                 else:
                     self.folder.write(cell, block, chunk)
                 watch.advanced(_cost(cell, block))
-            if time.monotonic() - renewed > TABLE_EVERY_SECONDS:
+            if (started := time.monotonic()) >= due:
                 watch.table(self.tabulate())
-                renewed = time.monotonic()
+                due = next_renewal(started, time.monotonic())
 
     def tabulate(self) -> pd.DataFrame:
         """The table of what is there, written to the folder too."""
-        table = table_for(self.plan, self.folder, self.ready, self.failures)
+        table = self.growing.table(self.failures)
         write_table(table, self.folder, self.labels)
         return table
 
     def conclude(self) -> Result:
-        """Table and picture of what is there."""
-        table = self.tabulate()
-        write_picture(self.plan, self.folder, self.failures)
+        """Table and picture of what is there; then the folder is open to others."""
+        with closing(self.folder):
+            table = self.tabulate()
+            write_picture(self.plan, self.folder, self.failures)
         return Result(self.folder.path, table, self.labels)
 
     def _missing(self) -> Iterator[tuple[Cell, Block]]:
-        return ((c, b) for b in self.plan.blocks for c in self.plan.cells if not self.folder.has(c, b))
+        cells = [cell for cell in self.plan.cells if cell.key not in self.failures]
+        return ((c, b) for b in self.plan.blocks for c in cells if not self.folder.has(c, b))
 
     def _reference_cost(self) -> int:
         return 0 if (self.folder.path / REFERENCE).exists() else self.plan.reference_evaluations
@@ -170,13 +180,15 @@ def run(  # noqa: PLR0913  (the settings of a run, each by name)
     keep_images: bool | None = None,
     output: str | Path | None = None,
     fresh: bool = False,
+    retry_failed: bool = False,
     plugins: Sequence[str] = (),
 ) -> Result:
     """Compare samplers, as `samplerbench run` does; `.table` is a DataFrame with the columns of table.csv.
 
     `model` is a name or a Model; `samplers` are specs such as "ddim:eta=0.5". The run is stored in `output`, by
     default results/<model>-<8 hex of the plan> in the current folder, and resumed if it is there already; a Model
-    without a fingerprint is run anew each time. `plugins` are files or modules.
+    without a fingerprint is run anew each time. Cells that failed stay so, unless `retry_failed`. `plugins` are files
+    or modules.
     Raises InputError, PluginError, ModelError or StoreError.
     """
     config = Config(
@@ -188,29 +200,52 @@ def run(  # noqa: PLR0913  (the settings of a run, each by name)
     )  # fmt: skip
     registry = load_registry(plugins)
     plan = plan_for(config, registry, model if isinstance(model, Model) else None)
-    session = begin(plan, registry, Path(output) if output else default_output(plan), fresh=fresh)
-    session.work(NoWatch())
-    return session.conclude()
+    session = begin(
+        plan, registry, Path(output) if output else default_output(plan),
+        fresh=fresh, retry_failed=retry_failed, plugins=plugins,
+    )  # fmt: skip
+    with closing(session.folder):
+        session.work(NoWatch())
+        return session.conclude()
 
 
-def begin(plan: Plan, registry: Registry, output: Path, *, fresh: bool = False, command: str = "") -> Session:
-    """Open the run folder; nothing is written if it cannot be this run's. `command` is kept in run.json."""
+def begin(  # noqa: PLR0913  (what a run is of, and what is to be done with what is there of it)
+    plan: Plan,
+    registry: Registry,
+    output: Path,
+    *,
+    fresh: bool = False,
+    retry_failed: bool = False,
+    command: str = "",
+    plugins: Sequence[str] = (),
+) -> Session:
+    """Open the run folder; nothing is written if it cannot be this run's. `command` and `plugins` are kept in
+    run.json."""
     check_metric_names(plan.config.metric)
     ready = yardsticks(plan.config.metric, registry.metrics.things, plan.model)
     folder = RunFolder(output)
     about = {
         "command": command,
+        "plugins": list(plugins),
+        "model": {"name": plan.model.name, "fingerprint": plan.model.fingerprint},
         "extractors": labels_of(plan, ready),
         "environment": environment(plan.config.device),
     }
     folder.open(plan, about, fresh=fresh)
-    return Session(plan, folder, ready)
+    if retry_failed:
+        folder.forget_failures(plan)
+    return Session(plan, folder, ready, folder.failures(plan))
+
+
+def next_renewal(started: float, ended: float) -> float:
+    """When a table that took from `started` to `ended` is made again, so that its share of the time is small."""
+    return ended + max(TABLE_EVERY_SECONDS, (ended - started) * (1 / TABLE_SHARE - 1))
 
 
 def labels_of(plan: Plan, ready: Mapping[str, Yardstick]) -> dict[str, dict[str, str]]:
-    """For each metric its extractor's label and note."""
+    """For each metric its extractor's label, note and fingerprint."""
     extractors = {name: plan.model.extractors[yardstick.metric.extractor] for name, yardstick in ready.items()}
-    return {name: {"label": e.label, "note": e.note} for name, e in extractors.items()}
+    return {name: {"label": e.label, "note": e.note, "fingerprint": e.fingerprint} for name, e in extractors.items()}
 
 
 def warm_up(plan: Plan) -> None:
