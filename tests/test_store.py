@@ -567,3 +567,11 @@ def test_a_table_that_takes_long_is_renewed_less_often():
     assert next_renewal(100.0, 100.1) == 110.1
     due = next_renewal(100.0, 104.0)
     assert 4.0 / (due - 100.0) == pytest.approx(0.05)
+
+
+@pytest.mark.slow
+def test_a_run_that_is_killed_and_resumed_loses_nothing():
+    command = [sys.executable, str(Path(__file__).with_name("kill.py")), "--points", "3"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith(" 0 lost, 0 tables differ\n")
