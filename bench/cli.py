@@ -360,22 +360,37 @@ def check_(specs: tuple[str, ...], everything: bool, quick: bool, plugin: tuple[
 
 
 @cli.command()
-@click.argument("run_folder", metavar="[RUN]", required=False, type=FilePath())
+@click.argument("run_folders", metavar="[RUN]...", nargs=-1, type=FilePath())
 @click.option(
     "--compare", "pair", nargs=2, metavar="A B", help="Two samplers of the run: difference, interval, verdict."
 )
+@click.option("--merge", "as_one", is_flag=True, help="One table of several runs, where they can be compared.")
 @plugin_options
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def table(run_folder: Path | None, pair: tuple[str, str] | None, plugin: tuple[str, ...], as_json: bool) -> None:
+def table(
+    run_folders: tuple[Path, ...],
+    pair: tuple[str, str] | None,
+    as_one: bool,
+    plugin: tuple[str, ...],
+    as_json: bool,
+) -> None:
     """Print the table of a run, by default the newest in results/.
 
     With --compare, each metric of sampler A less that of B, at every step count, on the seeds that both have. "better"
     and "worse" are said of A, and only where all verdicts together are wrong less than once in twenty times.
+
+    With --merge, the rows of several runs of one model with the same samples, seed, prompts, precision, extractors and
+    versions; runs that differ in one of these are refused. Seconds are left out where the machines differ.
     """
     from .store import newest_run
     from .table import read_table
 
-    folder = run_folder or newest_run(Path("results"))
+    if as_one:
+        merge_tables(run_folders, pair, as_json)
+        return
+    if len(run_folders) > 1:
+        raise InputError(f"table: {len(run_folders)} runs; add --merge for one table of them, or give one run")
+    folder = run_folders[0] if run_folders else newest_run(Path("results"))
     if pair:
         compare_samplers(folder, pair, plugin, as_json)
         return
@@ -384,6 +399,24 @@ def table(run_folder: Path | None, pair: tuple[str, str] | None, plugin: tuple[s
         click.echo(table_to_json(content, {"folder": str(folder)}))
     else:
         print_table(content, labels)
+
+
+def merge_tables(folders: tuple[Path, ...], pair: tuple[str, str] | None, as_json: bool) -> None:
+    """One table of several runs, with what must be known of it below."""
+    from .merge import merge
+
+    if pair:
+        raise InputError("--compare and --merge: expected one of them; --compare is for two samplers of one run")
+    if len(folders) < 2:  # noqa: PLR2004  (a merger)
+        raise InputError(f"--merge: {len(folders)} runs; expected two or more, as in table RUN RUN --merge")
+    merged = merge(folders)
+    if as_json:
+        about = {"folders": [str(folder) for folder in folders], "notes": list(merged.notes)}
+        click.echo(table_to_json(merged.table, about))
+        return
+    print_table(merged.table, merged.labels)
+    for note in merged.notes:
+        say(f"Note: {note}.")
 
 
 def compare_samplers(folder: Path, pair: tuple[str, str], plugin: tuple[str, ...], as_json: bool) -> None:
@@ -399,6 +432,44 @@ def compare_samplers(folder: Path, pair: tuple[str, str], plugin: tuple[str, ...
         click.echo(table_to_json(found, {"folder": str(folder)}))
     else:
         print_rows(comparison_to_rows(found))
+
+
+@cli.command("verify")
+@click.argument("run_folder", metavar="RUN", type=FilePath())
+@click.option(
+    "--chunks", type=click.IntRange(min=1), default=3, show_default=True, help="How many; all if it has fewer."
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Which: they are chosen at random.")
+@plugin_options
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def verify_(run_folder: Path, chunks: int, seed: int, plugin: tuple[str, ...], as_json: bool) -> int:
+    """Draw some chunks of a run again and compare them with what is stored, byte by byte.
+
+    Images, extractors' rows and counts of model calls must be the same; seconds are never compared. The exit code is 1
+    where something differs. A run of other versions, another model or an edited sampler is refused.
+    """
+    from ..samplers.registry import load_registry
+    from .store import read_run
+    from .verify import DAMAGED, EQUAL, checks_to_rows, verify
+
+    with stdout_for_data():
+        registry = load_registry(plugin or read_run(run_folder).get("plugins", ()))
+        warn_of_plugins(registry)
+        done = verify(run_folder, registry, chunks, seed)
+    if as_json:
+        about = {"folder": str(run_folder), "seed": seed, "threads": done.threads, "notes": done.notes}
+        checks = [asdict(check) for check in done.checks]
+        click.echo(json.dumps({**about, "chunks": done.chunks, "checks": checks}))
+        return done.exit_code
+    print_rows(checks_to_rows(done.checks))
+    damaged = f", {count} damaged" if (count := done.count(DAMAGED)) else ""
+    say(
+        f"{done.count(EQUAL)} of {len(done.checks)} chunks equal{damaged}; the run has {done.chunks}; "
+        f"seed {seed}, with {done.threads} threads as the run"
+    )
+    for note in done.notes:
+        complain(note, kind="Note")
+    return done.exit_code
 
 
 @cli.command()

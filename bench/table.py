@@ -148,6 +148,8 @@ def row_name(row: Mapping[str, Any], other: Mapping[str, Any]) -> str:
     name = str(row["sampler"])
     if row["grid"] != other["grid"]:
         name += f" on {row['grid']}"
+    if row["guidance"] != other["guidance"]:
+        name += f" at guidance {row['guidance']:g}"
     return name if row["steps"] == other["steps"] else f"{name}, {row['steps']} steps"
 
 
@@ -198,13 +200,13 @@ def table_to_cells(table: pd.DataFrame, labels: Labels) -> tuple[list[str], list
     """Headings and texts as people read them; a column that says the same in every row of the default is left out."""
     metrics = [c for c in table.columns if metric_columns(c)[1] in table.columns and c != "seconds"]
     shown = [name for name in metrics if table[name].notna().any()]
-    with_grid = table["grid"].nunique() > 1
-    headings = ["sampler", *(["grid"] if with_grid else []), "steps", "NFE"]
+    several = [name for name in ("grid", "guidance") if table[name].nunique() > 1]
+    headings = ["sampler", *several, "steps", "NFE"]
     headings += [heading_of(name, labels) for name in shown]
     headings += ["ms/image", "ODE error", "note"]
     rows = []
     for row in table.to_dict("records"):
-        texts = [row["sampler"], *([row["grid"]] if with_grid else []), f"{row['steps']}", _number(row["nfe"], "g")]
+        texts = [row["sampler"], *(row[name] for name in several), f"{row['steps']}", _number(row["nfe"], "g")]
         texts += [with_interval(*(_float(row[c]) for c in metric_columns(name))) for name in shown]
         texts += [_number(_float(row["seconds_per_image"]) * 1000, ".3g"), _number(row["ode_error"], ".3g"), _note(row)]
         rows.append([str(text) for text in texts])
@@ -231,7 +233,8 @@ def caption(table: pd.DataFrame, labels: Labels) -> str:
     """What the table shows, in one sentence or two."""
     first = table.iloc[0]
     text = f"{first['model']}, {int(table['samples'].max())} images a row"
-    text += f", guidance {first['guidance']:g}" if first["guidance"] != 1 else ""
+    if first["guidance"] != 1 and table["guidance"].nunique() == 1:
+        text += f", guidance {first['guidance']:g}"
     text += "; ± is the 95 % interval given the reference images; ms/image is the median over chunks."
     notes = [f" {heading_of(name, {})}: {label['note']}." for name, label in labels.items() if label.get("note")]
     return text + "".join(notes)
