@@ -12,6 +12,7 @@ import shlex
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
@@ -167,6 +168,7 @@ def load_config_file(ctx: click.Context, _: click.Parameter, path: Path | None) 
 @click.option("--fresh", is_flag=True, help="Start the run folder anew instead of resuming.")
 @click.option("--repeats", type=int, default=0, metavar="N",
               help="Clock each cell at least so often. [default: once a whole chunk]")  # fmt: skip
+@click.option("--retry-failed", is_flag=True, help="Run cells again that failed; else they stay as they are.")
 def run(  # noqa: PLR0913  (an option each)
     output: Path | None,
     plugin: tuple[str, ...],
@@ -174,6 +176,7 @@ def run(  # noqa: PLR0913  (an option each)
     as_json: bool,
     fresh: bool,
     repeats: int,
+    retry_failed: bool,
     **settings: Any,
 ) -> int:
     """Compare samplers on a model.
@@ -189,7 +192,7 @@ def run(  # noqa: PLR0913  (an option each)
     from .run import Manner, begin
     from .store import check_output, default_output, edited_since
 
-    manner = Manner(fresh, repeats, Limits(settings.pop("time_limit"), settings.pop("memory_limit")))
+    manner = Manner(fresh, repeats, retry_failed, Limits(settings.pop("time_limit"), settings.pop("memory_limit")))
     config = config_from(settings)
     if config.threads:
         torch.set_num_threads(config.threads)
@@ -248,16 +251,17 @@ def watched(session: Session) -> tuple[Result, int]:
 
     before = signal.signal(signal.SIGTERM, stop)
     code = 0
-    try:
-        with View(Console(stderr=True), session.labels) as view:
-            session.work(view)
-    except KeyboardInterrupt:
-        code = SIGINT_EXIT
-    except Stopped:
-        code = SIGTERM_EXIT
-    finally:
-        signal.signal(signal.SIGTERM, before)
-    return session.conclude(), code
+    with closing(session.folder):
+        try:
+            with View(Console(stderr=True), session.labels) as view:
+                session.work(view)
+        except KeyboardInterrupt:
+            code = SIGINT_EXIT
+        except Stopped:
+            code = SIGTERM_EXIT
+        finally:
+            signal.signal(signal.SIGTERM, before)
+        return session.conclude(), code
 
 
 def show_plan(plan: Any, folder: Path, as_json: bool) -> None:
@@ -367,7 +371,7 @@ def check_(specs: tuple[str, ...], everything: bool, quick: bool, plugin: tuple[
 
 
 @cli.command()
-@click.argument("run_folder", metavar="[RUN]", required=False, type=FilePath())
+@click.argument("run_folders", metavar="[RUN]...", nargs=-1, type=FilePath())
 @click.option(
     "--compare", "pair", nargs=2, metavar="A B", help="Two samplers of the run: difference, interval, verdict."
 )
@@ -376,16 +380,18 @@ def check_(specs: tuple[str, ...], everything: bool, quick: bool, plugin: tuple[
 @click.option("--pareto", "front", is_flag=True, help="Which rows are worth their cost, and which are shown not to be.")
 @click.option("--against", type=click.Choice(["seconds", "nfe"]), help="Cost for --pareto. [default: seconds]")
 @click.option("--metric", metavar="NAME", help="What budgets and --pareto go by. [default: the run's first metric]")
+@click.option("--merge", "as_one", is_flag=True, help="One table of several runs, where they can be compared.")
 @plugin_options
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def table(  # noqa: PLR0913  (an option each)
-    run_folder: Path | None,
+    run_folders: tuple[Path, ...],
     pair: tuple[str, str] | None,
     nfe: str | None,
     seconds: str | None,
     front: bool,
     against: Literal["seconds", "nfe"] | None,
     metric: str | None,
+    as_one: bool,
     plugin: tuple[str, ...],
     as_json: bool,
 ) -> None:
@@ -397,19 +403,27 @@ def table(  # noqa: PLR0913  (an option each)
 
     With --nfe or --seconds, each sampler's row that makes the most of the budget, best first, and whether it is shown
     to be worse than the best. With --pareto, the rows that are the best for their cost.
+
+    With --merge, the rows of several runs of one model with the same samples, seed, prompts, precision, extractors and
+    versions; runs that differ in one of these are refused. Seconds are left out where the machines differ.
     """
     from .config import parse_counts
     from .store import newest_run
 
-    asked = {"--compare": pair, "--nfe": nfe, "--seconds": seconds, "--pareto": front}
+    asked = {"--compare": pair, "--nfe": nfe, "--seconds": seconds, "--pareto": front, "--merge": as_one}
     given = [option for option, value in asked.items() if value]
     if len(given) > 1:
         raise InputError(f"{' and '.join(given)}: expected one of them")
-    if metric and given in ([], ["--compare"]):
+    if metric and given in ([], ["--compare"], ["--merge"]):
         raise InputError(f"metric {metric!r}: ranks budgets; expected with --nfe, --seconds or --pareto")
     if against and not front:
         raise InputError(f"against {against!r}: is the cost for --pareto; expected with it")
-    folder = run_folder or newest_run(Path("results"))
+    if as_one:
+        merge_tables(run_folders, as_json)
+        return
+    if len(run_folders) > 1:
+        raise InputError(f"table: {len(run_folders)} runs; add --merge for one table of them, or give one run")
+    folder = run_folders[0] if run_folders else newest_run(Path("results"))
     if not given:
         show_table(folder, as_json)
     elif pair:
@@ -440,6 +454,22 @@ def show_table(folder: Path, as_json: bool) -> None:
         print_table(content, labels)
 
 
+def merge_tables(folders: tuple[Path, ...], as_json: bool) -> None:
+    """One table of several runs, with what must be known of it below."""
+    from .merge import merge
+
+    if len(folders) < 2:  # noqa: PLR2004  (a merger)
+        raise InputError(f"--merge: {len(folders)} runs; expected two or more, as in table RUN RUN --merge")
+    merged = merge(folders)
+    if as_json:
+        about = {"folders": [str(folder) for folder in folders], "notes": list(merged.notes)}
+        click.echo(table_to_json(merged.table, about))
+        return
+    print_table(merged.table, merged.labels)
+    for note in merged.notes:
+        say(f"Note: {note}.")
+
+
 def show_found(
     folder: Path,
     plugin: tuple[str, ...],
@@ -459,6 +489,44 @@ def show_found(
         click.echo(table_to_json(found, {"folder": str(folder)}))
     else:
         print_rows(to_rows(found, read_run(folder).get("extractors", {})))
+
+
+@cli.command("verify")
+@click.argument("run_folder", metavar="RUN", type=FilePath())
+@click.option(
+    "--chunks", type=click.IntRange(min=1), default=3, show_default=True, help="How many; all if it has fewer."
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Which: they are chosen at random.")
+@plugin_options
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def verify_(run_folder: Path, chunks: int, seed: int, plugin: tuple[str, ...], as_json: bool) -> int:
+    """Draw some chunks of a run again and compare them with what is stored, byte by byte.
+
+    Images, extractors' rows and counts of model calls must be the same; seconds are never compared. The exit code is 1
+    where something differs. A run of other versions, another model or an edited sampler is refused.
+    """
+    from ..samplers.registry import load_registry
+    from .store import read_run
+    from .verify import DAMAGED, EQUAL, checks_to_rows, verify
+
+    with stdout_for_data():
+        registry = load_registry(plugin or read_run(run_folder).get("plugins", ()))
+        warn_of_plugins(registry)
+        done = verify(run_folder, registry, chunks, seed)
+    if as_json:
+        about = {"folder": str(run_folder), "seed": seed, "threads": done.threads, "notes": done.notes}
+        checks = [asdict(check) for check in done.checks]
+        click.echo(json.dumps({**about, "chunks": done.chunks, "checks": checks}))
+        return done.exit_code
+    print_rows(checks_to_rows(done.checks))
+    damaged = f", {count} damaged" if (count := done.count(DAMAGED)) else ""
+    say(
+        f"{done.count(EQUAL)} of {len(done.checks)} chunks equal{damaged}; the run has {done.chunks}; "
+        f"seed {seed}, with {done.threads} threads as the run"
+    )
+    for note in done.notes:
+        complain(note, kind="Note")
+    return done.exit_code
 
 
 @cli.command()

@@ -11,6 +11,8 @@ from typing import Any
 import torch
 
 PACKAGES = ("samplerbench", "torch", "numpy", "pandas", "pluggy", "safetensors")
+VERSIONS_THAT_MATTER = ("samplerbench", "torch", "numpy")
+"""Those that decide the numbers of a run."""
 
 
 def environment(device: str) -> dict[str, Any]:

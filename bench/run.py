@@ -7,7 +7,7 @@ import hashlib
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -32,7 +32,7 @@ from .picture import write_picture
 from .plan import Block, Cell, Plan, plan_for
 from .statistics import Yardstick, yardsticks
 from .store import REFERENCE, Chunk, RunFolder, default_output
-from .table import check_metric_names, table_for, write_table
+from .table import GrowingTable, check_metric_names, write_table
 from .timing import Timing, clocked, in_turn
 
 KEPT_IMAGES = 16
@@ -40,7 +40,9 @@ KEPT_IMAGES = 16
 TRIAL_STEPS = 4
 MOST_REPEATS = 10_000
 TABLE_EVERY_SECONDS = 10.0
-"""How often the table is renewed while a run goes on."""
+"""How often the table is renewed while a run goes on, unless that takes long."""
+TABLE_SHARE = 0.05
+"""The most of the time that may go into renewing it."""
 
 
 class Watch(Protocol):
@@ -93,6 +95,8 @@ class Manner:
     """Start the run folder anew instead of resuming."""
     repeats: int = 0
     """How often a cell is clocked at least; more often than it has whole chunks, it is drawn again for the clock."""
+    retry_failed: bool = False
+    """Run the cells again that failed; else they stay as they are."""
     limits: Limits = field(default_factory=Limits)
 
     def __post_init__(self) -> None:
@@ -113,6 +117,11 @@ class Session:
     """Reason of failure by cell key."""
     foreign: Engine | None = None
     """Makes the chunks of samplers that did not come with samplerbench; None = this process does."""
+    growing: GrowingTable = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """The table begins empty."""
+        self.growing = GrowingTable(self.plan, self.folder, self.ready)
 
     @property
     def labels(self) -> dict[str, dict[str, str]]:
@@ -134,7 +143,7 @@ class Session:
         warm_up(self.plan)
         here = InProcess(lambda cell, block: make_chunk(self.plan, cell, block, self.ready, reference))
         engines = {cell.key: self.foreign if cell.is_foreign and self.foreign else here for cell in self.plan.cells}
-        renewed = time.monotonic()
+        due = time.monotonic() + TABLE_EVERY_SECONDS
         for block in self.plan.blocks:
             for cell in in_turn(self.plan.cells, block.number):
                 if cell.key in self.failures or self.folder.has(cell, block):
@@ -142,29 +151,31 @@ class Session:
                 try:
                     chunk = engines[cell.key].make(cell, block)
                 except (Exception, SystemExit) as error:  # a sampler may raise anything; it fails its own cell
-                    self.failures[cell.key] = reason_of(error)
+                    self._fail(cell, error)
                 else:
                     self.folder.write(cell, block, chunk)
                 watch.advanced(_cost(cell, block))
-            if time.monotonic() - renewed > TABLE_EVERY_SECONDS:
+            if (started := time.monotonic()) >= due:
                 watch.table(self.tabulate())
-                renewed = time.monotonic()
+                due = next_renewal(started, time.monotonic())
         self._clock_again(engines, watch)
 
     def tabulate(self) -> pd.DataFrame:
         """The table of what is there, written to the folder too."""
-        table = table_for(self.plan, self.folder, self.ready, self.failures)
+        table = self.growing.table(self.failures)
         write_table(table, self.folder, self.labels)
         return table
 
     def conclude(self) -> Result:
-        """Table and picture of what is there."""
-        table = self.tabulate()
-        write_picture(self.plan, self.folder, self.failures)
+        """Table and picture of what is there; then the folder is open to others."""
+        with closing(self.folder):
+            table = self.tabulate()
+            write_picture(self.plan, self.folder, self.failures)
         return Result(self.folder.path, table, self.labels)
 
     def _missing(self) -> Iterator[tuple[Cell, Block]]:
-        return ((c, b) for b in self.plan.blocks for c in self.plan.cells if not self.folder.has(c, b))
+        cells = [cell for cell in self.plan.cells if cell.key not in self.failures]
+        return ((c, b) for b in self.plan.blocks for c in cells if not self.folder.has(c, b))
 
     def _clock_again(self, engines: Mapping[str, Engine], watch: Watch) -> None:
         """Draw the first block of cells that have too few repeats, round by round, for the clock alone."""
@@ -174,10 +185,14 @@ class Session:
             try:
                 chunk = engines[cell.key].make(cell, self.plan.blocks[0])
             except (Exception, SystemExit) as error:  # as in `work`
-                self.failures[cell.key] = reason_of(error)
+                self._fail(cell, error)
             else:
                 self.folder.write_repeat(cell, chunk.repeat)
             watch.advanced(_cost(cell, self.plan.blocks[0]))
+
+    def _fail(self, cell: Cell, error: BaseException) -> None:
+        self.failures[cell.key] = reason_of(error)
+        self.folder.write_failure(cell, self.failures[cell.key])
 
     def _repeats_missing(self) -> Iterator[tuple[int, Cell]]:
         """(round, cell) of every repeat to be made, the chunks of the plan taken as made."""
@@ -227,6 +242,7 @@ def run(  # noqa: PLR0913  (the settings of a run, each by name)
     output: str | Path | None = None,
     fresh: bool = False,
     repeats: int = 0,
+    retry_failed: bool = False,
     plugins: Sequence[str] = (),
     time_limit: float | None = None,
     memory_limit: float | None = None,
@@ -236,7 +252,7 @@ def run(  # noqa: PLR0913  (the settings of a run, each by name)
     `model` is a name or a Model; `samplers` are specs such as "ddim:eta=0.5". The run is stored in `output`, by
     default results/<model>-<8 hex of the plan> in the current folder, and resumed if it is there already; a Model
     without a fingerprint is run anew each time. Cells with fewer than `repeats` whole chunks are drawn again for the
-    clock alone. `plugins` are files or modules.
+    clock alone; cells that failed stay so, unless `retry_failed`. `plugins` are files or modules.
 
     Samplers that did not come with samplerbench are drawn in a child process, so that one that crashes or never ends
     fails its own cells alone: `time_limit` is in seconds for a chunk (None = 60 and 50 times what its model calls
@@ -251,12 +267,13 @@ def run(  # noqa: PLR0913  (the settings of a run, each by name)
         prompts=None if prompts is None else tuple(prompts), negative=negative,
         metric=tuple(metrics), device=device, dtype=dtype, keep_images=keep_images,
     )  # fmt: skip
-    manner = Manner(fresh, repeats, Limits(time_limit, memory_limit))
+    manner = Manner(fresh, repeats, retry_failed, Limits(time_limit, memory_limit))
     registry = load_registry(plugins)
     plan = plan_for(config, registry, model if isinstance(model, Model) else None)
     session = begin(plan, registry, Path(output) if output else default_output(plan), manner)
-    session.work(NoWatch())
-    return session.conclude()
+    with closing(session.folder):
+        session.work(NoWatch())
+        return session.conclude()
 
 
 def begin(plan: Plan, registry: Registry, output: Path, manner: Manner = Manner(), command: str = "") -> Session:
@@ -266,12 +283,16 @@ def begin(plan: Plan, registry: Registry, output: Path, manner: Manner = Manner(
     folder = RunFolder(output)
     about = {
         "command": command,
+        "plugins": list(registry.named),
+        "model": {"name": plan.model.name, "fingerprint": plan.model.fingerprint},
         "extractors": labels_of(plan, ready),
         "environment": environment(plan.config.device),
     }
     folder.open(plan, about, fresh=manner.fresh)
+    if manner.retry_failed:
+        folder.forget_failures(plan)
     foreign = engine_for_foreign(plan, registry, folder, manner.limits)
-    return Session(plan, folder, ready, manner, foreign=foreign)
+    return Session(plan, folder, ready, manner, folder.failures(plan), foreign)
 
 
 def engine_for_foreign(plan: Plan, registry: Registry, folder: RunFolder, limits: Limits) -> Engine | None:
@@ -281,10 +302,15 @@ def engine_for_foreign(plan: Plan, registry: Registry, folder: RunFolder, limits
     return ChildProcess(plan, registry.named, folder.path / REFERENCE, lambda: answer_of(plan), limits)
 
 
+def next_renewal(started: float, ended: float) -> float:
+    """When a table that took from `started` to `ended` is made again, so that its share of the time is small."""
+    return ended + max(TABLE_EVERY_SECONDS, (ended - started) * (1 / TABLE_SHARE - 1))
+
+
 def labels_of(plan: Plan, ready: Mapping[str, Yardstick]) -> dict[str, dict[str, str]]:
-    """For each metric its extractor's label and note."""
+    """For each metric its extractor's label, note and fingerprint."""
     extractors = {name: plan.model.extractors[yardstick.metric.extractor] for name, yardstick in ready.items()}
-    return {name: {"label": e.label, "note": e.note} for name, e in extractors.items()}
+    return {name: {"label": e.label, "note": e.note, "fingerprint": e.fingerprint} for name, e in extractors.items()}
 
 
 def warm_up(plan: Plan) -> None:

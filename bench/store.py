@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,11 +20,13 @@ from safetensors.numpy import save
 
 from ..samplers.errors import InputError, StoreError
 from .config import as_json, differences
+from .lock import LOCK_FILE, WriterLock
 from .plan import FORMAT, Block, Cell, Plan
 from .timing import Repeat, Timing
 
 RUN_FILE = "run.json"
 CHUNKS = "chunks"
+FAILURE = ".failed.json"
 OWN_FILES = (RUN_FILE, "table.csv", "table.md", "grid.png")
 REFERENCE = f"{CHUNKS}/ode-reference.safetensors"
 REPEAT_SUFFIX = ".timing"
@@ -55,59 +57,142 @@ class Chunk:
 
 
 class RunFolder:
-    """One run on disk."""
+    """One run on disk; many may read it, and the one that opened it writes until `close`."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._chunks = str(path / CHUNKS)
+        self._lock: WriterLock | None = None
+        self._cells: set[str] | None = None
+        """The names in the folder of chunks, listed once: it has one writer."""
+        self._seen: set[tuple[str, str]] = set()
+        """(cell key, file) of each chunk that is known to be there."""
 
     def open(self, plan: Plan, about: Mapping[str, Any], *, fresh: bool = False) -> None:
         """Make the folder, or resume the run that is in it; refuse anything else that is there.
 
         A model without a fingerprint may have changed since, so none of its chunks is taken for its own.
         """
-        check_output(self.path, plan, fresh=fresh)
+        check_output(self.path, plan, fresh=fresh)  # before anything is made there
         with disk_errors(self.path):
-            if fresh or not plan.model.fingerprint:
-                self._clear()
-            (self.path / CHUNKS).mkdir(parents=True, exist_ok=True)
-            cells = [
-                {"sampler": c.sampler, "grid": c.grid, "steps": c.steps, "nfe": c.nfe, "key": c.key} for c in plan.cells
-            ]
-            content = {"format": FORMAT, "plan": plan.key, "config": as_json(plan.config), **about, "cells": cells}
-            write_atomically(self.path / RUN_FILE, json.dumps(content, indent=1).encode())
+            make_folder(self.path)
+            self._lock = WriterLock(self.path)
+            try:
+                check_output(self.path, plan, fresh=fresh)  # now that nobody else writes
+                if fresh or not plan.model.fingerprint:
+                    self._clear()
+                make_folder(self.path / CHUNKS)
+                write_atomically(self.path / RUN_FILE, run_to_json(plan, about))
+            except BaseException:
+                self.close()
+                raise
+
+    def close(self) -> None:
+        """Let the next writer in."""
+        if self._lock:
+            self._lock.release()
 
     def _clear(self) -> None:
         """Remove what a run wrote, and nothing else."""
-        shutil.rmtree(self.path / CHUNKS, ignore_errors=True)
+        if (self.path / CHUNKS).exists():
+            shutil.rmtree(self.path / CHUNKS)
+        self._cells = None
+        self._seen.clear()
         for name in OWN_FILES:
             (self.path / name).unlink(missing_ok=True)
 
+    def cell_path(self, key: str) -> Path:
+        """Where all is that belongs to a cell."""
+        return self.path / CHUNKS / key[:16]
+
     def chunk_path(self, cell: Cell, block: Block) -> Path:
-        """Where a chunk is; the number of samples is part of the name, so a cut block is never taken for a whole."""
-        return self.path / CHUNKS / cell.key[:16] / f"{block.first:08d}-{block.n:04d}.safetensors"
+        """Where a chunk is."""
+        return self.cell_path(cell.key) / chunk_name(block)
 
     def has(self, cell: Cell, block: Block) -> bool:
         """Whether the chunk is there."""
-        return self.chunk_path(cell, block).exists()
+        name = chunk_name(block)
+        if (cell.key, name) in self._seen:
+            return True
+        folder = cell.key[:16]
+        if folder in self._listed() and os.path.exists(f"{self._chunks}/{folder}/{name}"):  # noqa: PTH110  (fast)
+            self._seen.add((cell.key, name))
+            return True
+        return False
+
+    def _listed(self) -> set[str]:
+        if self._cells is None:
+            try:
+                self._cells = {path.name for path in os.scandir(self.path / CHUNKS)}
+            except FileNotFoundError:
+                self._cells = set()
+            except OSError as error:
+                raise StoreError(f"{self.path / CHUNKS}: cannot be read ({error.strerror or error})") from error
+        return self._cells
+
+    def write_failure(self, cell: Cell, reason: str) -> None:
+        """Store why a cell failed; it is not run again until that is forgotten."""
+        path = self.failure_path(cell.key)
+        with disk_errors(path):
+            write_atomically(path, sealed(json.dumps({"cell": cell.key, "reason": reason}, indent=1)))
+        self._listed().add(path.name)
+
+    def failure_path(self, key: str) -> Path:
+        """Where it is stored that a cell failed."""
+        return self.path / CHUNKS / f"{key[:16]}{FAILURE}"
+
+    def failures(self, plan: Plan) -> dict[str, str]:
+        """The stored reason of failure by cell key."""
+        return {cell.key: self._reason(cell.key) for cell in self._failed(plan)}
+
+    def forget_failures(self, plan: Plan) -> None:
+        """Let the cells that failed be run again."""
+        for cell in self._failed(plan):
+            path = self.failure_path(cell.key)
+            with disk_errors(path):
+                path.unlink(missing_ok=True)
+            self._listed().discard(path.name)
+
+    def _failed(self, plan: Plan) -> list[Cell]:
+        names = self._listed()
+        return [cell for cell in plan.cells if f"{cell.key[:16]}{FAILURE}" in names]
+
+    def _reason(self, key: str) -> str:
+        path = self.failure_path(key)
+        try:
+            content = unsealed(path.read_bytes())
+            if content["cell"] != key or not isinstance(content["reason"], str):
+                raise ValueError("it is of another cell")
+        except (OSError, ValueError, KeyError, RecursionError) as error:
+            raise StoreError(f"{path}: damaged ({error}); delete the file and give the same command again") from error
+        return str(content["reason"])
 
     def write(self, cell: Cell, block: Block, chunk: Chunk) -> None:
         """Store a chunk; when this returns it survives a crash."""
         arrays, timing = chunk_to_arrays(chunk)
         about = {"format": str(FORMAT), "cell": cell.key, "timing": timing}
-        self.write_arrays(self.chunk_path(cell, block), arrays, about)
+        path = self.chunk_path(cell, block)
+        with disk_errors(path):
+            if path.parent.name not in self._listed():
+                make_folder(path.parent, parents=False)
+                self._listed().add(path.parent.name)
+        self.write_arrays(path, arrays, about)
+        self._seen.add((cell.key, path.name))
 
     def read(self, cell: Cell, block: Block) -> Chunk:
         """A stored chunk."""
-        return self.read_chunk(self.chunk_path(cell, block))
+        return self.read_chunk(self.chunk_path(cell, block), cell.key)
 
     def chunks_of(self, key: str) -> dict[tuple[int, int], Chunk]:
         """All stored chunks of a cell by their place: (first sample index, number of samples)."""
-        chunks = (self.read_chunk(path) for path in sorted((self.path / CHUNKS / key[:16]).glob("*.safetensors")))
+        chunks = (self.read_chunk(path, key) for path in sorted(self.cell_path(key).glob("*.safetensors")))
         return {(chunk.first, chunk.n): chunk for chunk in chunks}
 
-    def read_chunk(self, path: Path) -> Chunk:
-        """A stored chunk; its place is in its file's name."""
+    def read_chunk(self, path: Path, key: str) -> Chunk:
+        """A stored chunk of a cell; its place is in its file's name."""
         arrays, about = self.read_arrays(path)
+        if about.get("cell") != key:
+            raise StoreError(f"{path}: a chunk of another cell; delete the file and give the same command again")
         first, n = map(int, path.stem.split("-"))
         return chunk_from_arrays(first, n, arrays, about["timing"])
 
@@ -130,9 +215,7 @@ class RunFolder:
     def write_arrays(self, path: Path, arrays: Arrays, about: Mapping[str, str]) -> None:
         """Arrays and texts as one safetensors file."""
         with disk_errors(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            contiguous = {name: np.ascontiguousarray(a) for name, a in arrays.items()}
-            write_atomically(path, save(contiguous, metadata={**about, "sha256": content_hash(contiguous, about)}))
+            write_atomically(path, arrays_to_bytes(arrays, about))
 
     def read_arrays(self, path: Path) -> tuple[Arrays, dict[str, str]]:
         """What `write_arrays` wrote."""
@@ -171,6 +254,47 @@ def chunk_from_arrays(first: int, n: int, arrays: Arrays, timing: str) -> Chunk:
     )
 
 
+def chunk_name(block: Block) -> str:
+    """A chunk's file; the number of samples is part of it, so a cut block is never taken for a whole."""
+    return f"{block.first:08d}-{block.n:04d}.safetensors"
+
+
+def arrays_to_bytes(arrays: Arrays, about: Mapping[str, str]) -> bytes:
+    """Arrays and texts as a safetensors file that knows the hash of its content."""
+    contiguous = {name: np.ascontiguousarray(a) for name, a in arrays.items()}
+    return save(contiguous, metadata={**about, "sha256": content_hash(contiguous, about)})
+
+
+def run_to_json(plan: Plan, about: Mapping[str, Any]) -> bytes:
+    """run.json: what a run is of, where it was made, and its cells."""
+    head = {"format": FORMAT, "plan": plan.key, "config": as_json(plan.config), **about}
+    cells = [{"sampler": c.sampler, "grid": c.grid, "steps": c.steps, "nfe": c.nfe, "key": c.key} for c in plan.cells]
+    # An indent would make the encoder slow, and there may be many cells.
+    lines = json.dumps(cells, separators=(",\n  ", ": "))
+    return sealed(f'{json.dumps(head, indent=1)[:-2]},\n "cells": {lines}\n}}')
+
+
+SEAL = ',\n "sha256": "'
+
+
+def sealed(text: str) -> bytes:
+    """A JSON object with one more entry at its end: the SHA-256 of all before it."""
+    body = text.removesuffix("}").rstrip()
+    return f'{body}{SEAL}{hashlib.sha256(body.encode()).hexdigest()}"\n}}\n'.encode()
+
+
+def unsealed(content: bytes) -> dict[str, Any]:
+    """The JSON object; ValueError where it is none, or not what was sealed. One without a seal is taken as it is."""
+    text = content.decode("utf-8")
+    value = json.loads(text)
+    body, seal, end = text.rpartition(SEAL)
+    if not isinstance(value, dict):
+        raise ValueError("no JSON object")
+    if seal and not end.startswith(hashlib.sha256(body.encode()).hexdigest()):
+        raise ValueError("its content is not what was written")
+    return value
+
+
 def content_hash(arrays: Arrays, about: Mapping[str, str]) -> str:
     """SHA-256 of arrays and texts, whatever their order."""
     whole = hashlib.sha256(json.dumps(sorted(about.items())).encode())
@@ -188,14 +312,16 @@ def check_output(path: Path, plan: Plan, *, fresh: bool) -> None:
         there = {p.name for p in path.iterdir()} if path.is_dir() else set()
     except (OSError, ValueError) as error:
         raise InputError(f"output {path}: cannot be a folder ({getattr(error, 'strerror', error)})") from error
-    if not {name for name in there if name != CHUNKS and not name.endswith(".tmp")}:
+    if not {name for name in there if name not in (CHUNKS, LOCK_FILE) and not name.endswith(".tmp")}:
         return  # nothing, or what a run leaves that was stopped while it made its folder
     if RUN_FILE not in there:
         raise InputError(
             f"output {path}: holds other files and no {RUN_FILE}; expected a folder, new or of the same run"
         )
+    if fresh:
+        return
     stored = read_run(path)
-    if stored.get("plan") == plan.key or fresh:
+    if stored.get("plan") == plan.key:
         return
     changed = differences(stored.get("config", {}), plan.config) or ["the model or a version"]
     raise InputError(
@@ -216,14 +342,28 @@ def read_run(path: Path) -> dict[str, Any]:
     if not path.is_dir():
         raise InputError(f"{path}: no such folder; expected the folder of a run")
     try:
-        content = json.loads((path / RUN_FILE).read_text(encoding="utf-8"))
+        content = unsealed((path / RUN_FILE).read_bytes())
     except FileNotFoundError as error:
         raise InputError(f"{path}: no {RUN_FILE} in it; expected the folder of a run") from error
-    except (OSError, ValueError) as error:
-        raise StoreError(f"{path / RUN_FILE}: damaged ({error})") from error
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise StoreError(f"{path / RUN_FILE}: not of format {FORMAT}; it was written by another version")
+    except (OSError, ValueError, RecursionError) as error:
+        raise StoreError(
+            f"{path / RUN_FILE}: damaged ({error}); its chunks are intact: put back a copy of {RUN_FILE}, "
+            "or give --fresh to start the run anew"
+        ) from error
+    if content.get("format") != FORMAT:
+        raise StoreError(
+            f"{path / RUN_FILE}: format {content.get('format')!r}, and this version reads {FORMAT}; "
+            f"use samplerbench {written_by(content)}, or give another -o"
+        )
     return content
+
+
+def written_by(content: Mapping[str, Any]) -> str:
+    """The version that a run file says it is of."""
+    try:
+        return str(content["environment"]["versions"]["samplerbench"])
+    except (KeyError, TypeError):
+        return "of the version that wrote it"
 
 
 def newest_run(root: Path) -> Path:
@@ -240,15 +380,44 @@ def default_output(plan: Plan) -> Path:
     return Path("results") / f"{name or 'model'}-{plan.key[:8]}"
 
 
+def make_folder(path: Path, *, parents: bool = True) -> None:
+    """Make a folder where there is none, and have it on disk before returning."""
+    if path.is_dir():
+        return
+    if parents:
+        make_folder(path.parent)
+    path.mkdir(exist_ok=True)
+    sync_folder(path.parent)
+
+
 def write_atomically(path: Path, content: bytes) -> None:
     """Write a file whole or not at all, and have it on disk before returning."""
     temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        write_synced(temporary, content)
+        os.replace(temporary, path)  # noqa: PTH105  (beside the other steps on the disk)
+    except OSError:
+        with suppress(OSError):
+            temporary.unlink()  # a part of a file would only fill the disk further
+        raise
+    sync_folder(path.parent)
+
+
+def write_synced(path: Path, content: bytes) -> None:
+    """Write a file and wait until the disk has it."""
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+    try:
+        left = memoryview(content)
+        while left:
+            left = left[os.write(file, left) :]
+        os.fsync(file)
+    finally:
+        os.close(file)
+
+
+def sync_folder(path: Path) -> None:
+    """Wait until the disk has the names in a folder."""
+    folder = os.open(path, os.O_RDONLY)
     try:
         os.fsync(folder)
     finally:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +13,10 @@ import pandas as pd
 
 from ..samplers.errors import InputError, StoreError
 from . import timing
-from .plan import Cell, Plan
+from .plan import Block, Cell, Plan
 from .statistics import Yardstick, estimates, measured, metric_columns
 from .store import Chunk, RunFolder, disk_errors, read_run, write_atomically
+from .timing import Repeat
 
 COLUMNS = (
     "model", "sampler", "grid", "steps", "nfe", "network_evaluations", "guidance", "samples",
@@ -28,10 +31,15 @@ MARKDOWN_FILE = "table.md"
 OWN_COLUMNS = ("fid", "clip_score")
 """The metrics that stand among the fixed columns."""
 HEADINGS = {"fid": "FID", "clip_score": "CLIP score", "ode_error": "ODE error", "seconds_per_image": "s/image"}
+TEXTS = ("model", "sampler", "grid", "same_as", "status", "timing")
 OK = "ok"
 MARK = "*"
 Labels = Mapping[str, Mapping[str, str]]
 """For each metric its extractor's label and note, as run.json has them."""
+
+
+REMEMBERED_BYTES = 1 << 28
+"""How much of the chunks that were read is kept for the next table; further ones are read again."""
 
 
 def table_for(
@@ -41,28 +49,87 @@ def table_for(
 
     Before the first block is done, the rows are those of the cells that have it.
     """
-    sound = [cell for cell in plan.cells if cell.key not in failures]
-    blocks = [block for block in plan.blocks if all(folder.has(cell, block) for cell in sound)] or plan.blocks[:1]
-    rows = []
-    seen: dict[bytes, Mapping[str, Any]] = {}
-    for cell in plan.cells:
-        row = {**dict.fromkeys(COLUMNS), **_identity(plan, cell)}
-        if cell.key in failures:
-            row["status"] = f"failed: {failures[cell.key]}"
-        elif folder.has(cell, blocks[0]):
-            chunks = [folder.read(cell, block) for block in blocks]
-            row |= _numbers(chunks, ready)
-            row |= timing.timed([*(chunk.repeat for chunk in chunks), *folder.repeats_of(cell.key)])
-            row["status"] = OK if row["samples"] == plan.config.samples else "partial"
-            samples = b"".join(chunk.hashes.tobytes() for chunk in chunks)
-            row["same_as"] = _row_name(seen[samples], row) if samples in seen else None
-            seen.setdefault(samples, row)
-        else:
-            row["status"] = "pending"
-        rows.append(row)
+    return GrowingTable(plan, folder, ready).table(failures)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What is known of a cell from some of its chunks."""
+
+    blocks: tuple[Block, ...]
+    numbers: Mapping[str, Any]
+    """The columns that were measured."""
+    repeats: tuple[Repeat, ...]
+    """What was clocked of them."""
+    samples: bytes
+    """The same for two cells with the same samples."""
+
+
+class GrowingTable:
+    """The table of a run as chunks come: what was read is not read again, and only cells with new chunks are measured
+    again."""
+
+    def __init__(self, plan: Plan, folder: RunFolder, ready: Mapping[str, Yardstick]) -> None:
+        self._plan, self._folder, self._ready = plan, folder, ready
+        self._chunks: dict[tuple[str, int], Chunk] = {}
+        self._remembered = 0
+        self._measured: dict[str, Measured] = {}
+
+    def table(self, failures: Mapping[str, str]) -> pd.DataFrame:
+        """`table_for` of what is there now."""
+        plan, folder = self._plan, self._folder
+        sound = [cell for cell in plan.cells if cell.key not in failures]
+        blocks = tuple(b for b in plan.blocks if all(folder.has(cell, b) for cell in sound)) or plan.blocks[:1]
+        rows = []
+        seen: dict[bytes, Mapping[str, Any]] = {}
+        for cell in plan.cells:
+            row = {**dict.fromkeys(COLUMNS), **_identity(plan, cell)}
+            if cell.key in failures:
+                row["status"] = f"failed: {failures[cell.key]}"
+            elif folder.has(cell, blocks[0]):
+                known = self._measure(cell, blocks)
+                row |= known.numbers
+                row |= timing.timed([*known.repeats, *folder.repeats_of(cell.key)])
+                row["status"] = OK if row["samples"] == plan.config.samples else "partial"
+                first = seen.setdefault(known.samples, row)
+                row["same_as"] = None if first is row else row_name(first, row)
+            else:
+                row["status"] = "pending"
+            rows.append(row)
+        return rows_to_table(rows)
+
+    def _measure(self, cell: Cell, blocks: tuple[Block, ...]) -> Measured:
+        """What these blocks of a cell say."""
+        known = self._measured.get(cell.key)
+        if known is None or known.blocks != blocks:
+            chunks = [self._chunk(cell, block) for block in blocks]
+            numbers, repeats = _numbers(chunks, self._ready), tuple(chunk.repeat for chunk in chunks)
+            known = self._measured[cell.key] = Measured(blocks, numbers, repeats, samples_hash(chunks))
+        return known
+
+    def _chunk(self, cell: Cell, block: Block) -> Chunk:
+        """A chunk without its images, which no column is made of."""
+        place = cell.key, block.number
+        if place in self._chunks:
+            return self._chunks[place]
+        chunk = replace(self._folder.read(cell, block), images=None)
+        size = chunk.hashes.nbytes + sum(rows.nbytes for rows in chunk.rows.values())
+        if self._remembered + size <= REMEMBERED_BYTES:
+            self._chunks[place] = chunk
+            self._remembered += size
+        return chunk
+
+
+def rows_to_table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """The rows with the fixed columns first, then further metrics, then those of the clock."""
     own = (*COLUMNS, *CLOCK_COLUMNS)
     further = dict.fromkeys(name for row in rows for name in row if name not in own)
     return pd.DataFrame(rows, columns=[*COLUMNS, *further, *CLOCK_COLUMNS])
+
+
+def samples_hash(chunks: Sequence[Chunk]) -> bytes:
+    """Hash of all samples of some chunks, in order."""
+    return hashlib.sha256(b"".join(chunk.hashes.tobytes() for chunk in chunks)).digest()
 
 
 def check_metric_names(names: Sequence[str]) -> None:
@@ -92,11 +159,13 @@ def _numbers(chunks: Sequence[Chunk], ready: Mapping[str, Yardstick]) -> dict[st
     return {**whole, "samples": samples, **measured(estimates(chunks, ready), ready)}
 
 
-def _row_name(row: Mapping[str, Any], other: Mapping[str, Any]) -> str:
+def row_name(row: Mapping[str, Any], other: Mapping[str, Any]) -> str:
     """What to call a row, with as much as tells it from the other."""
     name = str(row["sampler"])
     if row["grid"] != other["grid"]:
         name += f" on {row['grid']}"
+    if row["guidance"] != other["guidance"]:
+        name += f" at guidance {row['guidance']:g}"
     return name if row["steps"] == other["steps"] else f"{name}, {row['steps']} steps"
 
 
@@ -112,13 +181,24 @@ def read_table(path: Path) -> tuple[pd.DataFrame, Labels]:
     about = read_run(path)
     try:
         table = pd.read_csv(path / TABLE_FILE)
-        if table.empty or not set(COLUMNS) <= set(table.columns):
-            raise ValueError("columns or rows are missing")
+        check_table(table)
     except FileNotFoundError as error:
         raise InputError(f"{path}: the run has no table yet; give its command again to go on") from error
     except (OSError, ValueError) as error:
         raise StoreError(f"{path / TABLE_FILE}: damaged ({error}); give the run's command again") from error
     return table, about.get("extractors", {})
+
+
+def check_table(table: pd.DataFrame) -> None:
+    """A ValueError unless the columns are there and each holds what it is for."""
+    if table.empty or not set(COLUMNS) <= set(table.columns):
+        raise ValueError("columns or rows are missing")
+    for name in table.columns:
+        if name not in TEXTS and not pd.api.types.is_numeric_dtype(table[name]):
+            raise ValueError(f"not every {name} is a number")
+    for name in ("model", "sampler", "grid", "steps", "guidance", "samples", "status"):
+        if table[name].isna().any():
+            raise ValueError(f"a {name} is missing")
 
 
 def with_interval(value: float, low: float, high: float) -> str:
@@ -136,13 +216,13 @@ def table_to_cells(table: pd.DataFrame, labels: Labels) -> tuple[list[str], list
     """Headings and texts as people read them; a column that says the same in every row of the default is left out."""
     metrics = [c for c in table.columns if metric_columns(c)[1] in table.columns and c not in timing.COLUMNS]
     shown = [name for name in metrics if table[name].notna().any()]
-    with_grid = table["grid"].nunique() > 1
-    headings = ["sampler", *(["grid"] if with_grid else []), "steps", "NFE"]
+    several = [name for name in ("grid", "guidance") if table[name].nunique() > 1]
+    headings = ["sampler", *several, "steps", "NFE"]
     headings += [heading_of(name, labels) for name in shown]
     headings += ["ms/image", "ODE error", "note"]
     rows = []
     for row in table.to_dict("records"):
-        texts = [row["sampler"], *([row["grid"]] if with_grid else []), f"{row['steps']}", _number(row["nfe"], "g")]
+        texts = [row["sampler"], *(row[name] for name in several), f"{row['steps']}", _number(row["nfe"], "g")]
         texts += [with_interval(*(_float(row[c]) for c in metric_columns(name))) for name in shown]
         texts += [_milliseconds(row), _number(row["ode_error"], ".3g"), _note(row)]
         rows.append([str(text) for text in texts])
@@ -169,7 +249,8 @@ def caption(table: pd.DataFrame, labels: Labels) -> str:
     """What the table shows, in one sentence or two."""
     first = table.iloc[0]
     text = f"{first['model']}, {int(table['samples'].max())} images a row"
-    text += f", guidance {first['guidance']:g}" if first["guidance"] != 1 else ""
+    if first["guidance"] != 1 and table["guidance"].nunique() == 1:
+        text += f", guidance {first['guidance']:g}"
     text += "; ± is the 95 % interval given the reference images; ms/image is the median over chunks"
     text += ", in brackets the quartiles" if table["seconds_low"].notna().any() else ""
     flags = _reasons(table)

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 import samplerbench as sb
+from samplerbench.bench import timing
 from samplerbench.bench.config import Config
 from samplerbench.bench.plan import plan_for
 from samplerbench.bench.run import NoWatch, begin, make_chunk
@@ -20,7 +21,7 @@ from samplerbench.samplers.noise import Noise
 from samplerbench.samplers.registry import load_registry
 
 TOY = str(Path(__file__).with_name("toy.py"))
-CLOCKED = ["seconds_per_image", "seconds_low", "seconds_high", "model_seconds_per_image", "overhead"]
+CLOCKED = list(timing.COLUMNS)
 
 
 @pytest.fixture(scope="module")

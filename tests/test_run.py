@@ -15,6 +15,7 @@ from safetensors.numpy import load_file
 
 import samplerbench as sb
 from samplerbench.bench import run as harness
+from samplerbench.bench import timing
 from samplerbench.bench.config import Config
 from samplerbench.bench.plan import plan_for
 from samplerbench.bench.run import NoWatch, begin
@@ -31,9 +32,7 @@ COLUMNS = [
     "ode_error", "same_as", "status",
 ]  # fmt: skip
 CLOCK_COLUMNS = ["timing", "repeats", "seconds_per_call", "peak_memory_mb", "load_per_core"]
-CLOCKED = [
-    "seconds_per_image", "seconds_low", "seconds_high", "model_seconds_per_image", "overhead", *CLOCK_COLUMNS,
-]  # fmt: skip
+CLOCKED = list(timing.COLUMNS)  # fmt: skip
 MEASURED = ["fid", "fid_low", "fid_high", "clip_score", "clip_low", "clip_high", "ode_error"]
 
 

@@ -1,0 +1,252 @@
+"""Draw some of a run's chunks again and compare them with those that are stored, byte by byte."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from ..samplers.errors import InputError, ModelError, SamplerbenchError, StoreError
+from ..samplers.model import Model
+from ..samplers.registry import Registry
+from .config import Config
+from .environment import VERSIONS_THAT_MATTER, environment
+from .plan import Block, Cell, Plan, plan_for
+from .run import labels_of, make_chunk
+from .statistics import Yardstick, yardsticks
+from .store import REFERENCE, Chunk, RunFolder, read_run
+
+EQUAL, DIFFERS, DAMAGED = "equal", "differs", "damaged"
+
+
+@dataclass(frozen=True)
+class Check:
+    """What came of drawing one chunk again."""
+
+    sampler: str
+    grid: str
+    steps: int
+    first: int
+    """The chunk's first sample index."""
+    n: int
+    verdict: str
+    """equal, differs or damaged."""
+    found: tuple[str, ...]
+    """Each difference, or the damage."""
+
+
+@dataclass(frozen=True)
+class Verification:
+    """Some of a run's chunks, checked."""
+
+    checks: tuple[Check, ...]
+    chunks: int
+    """How many the run has."""
+    threads: int
+    """What torch was set to, as the run was."""
+    notes: tuple[str, ...]
+    """What differs from the run's environment and may decide the last bits."""
+
+    def count(self, verdict: str) -> int:
+        """How many checks ended so."""
+        return sum(check.verdict == verdict for check in self.checks)
+
+    @property
+    def exit_code(self) -> int:
+        """0 if all are equal, 1 if one differs, 5 if one is damaged."""
+        return StoreError.exit_code if self.count(DAMAGED) else int(self.count(DIFFERS) > 0)
+
+
+def verify(path: Path, registry: Registry, chunks: int = 3, seed: int = 0) -> Verification:
+    """Draw `chunks` of a run's chunks again, chosen at random by `seed`, as the run did, and compare.
+
+    Hashes, kept images, extractors' rows, ODE distances and counts of calls must be the same; seconds are not compared.
+    Raises InputError, ModelError or StoreError where the run cannot be made again here: other versions, another model,
+    an edited sampler, a damaged run.
+    """
+    about = read_run(path)
+    config = config_of(about, path)
+    check_versions(about, path)
+    folder = RunFolder(path)
+    with threads_as(about) as threads:
+        model = registry.model(config.model)
+        check_model(about, model, path)
+        plan = plan_for(config, registry, model)
+        ready = yardsticks(config.metric, registry.metrics.things, model)
+        check_extractors(about, labels_of(plan, ready), path)
+        check_cells(about, plan, path)
+        there = [(cell, block) for cell in plan.cells for block in plan.blocks if folder.has(cell, block)]
+        if not there:
+            raise InputError(f"{path}: has no chunk yet; give its run's command again to go on")
+        chosen = sorted(random.Random(seed).sample(range(len(there)), min(chunks, len(there))))
+        reference = reference_of(folder)
+        checks = tuple(checked(folder, plan, *there[i], ready, reference) for i in chosen)
+    return Verification(checks, len(there), threads, notes_on(about, config))
+
+
+def config_of(about: Mapping[str, Any], path: Path) -> Config:
+    """The settings of a run."""
+    stored = about.get("config")
+    known = {f.name for f in fields(Config)}
+    if not isinstance(stored, dict) or stored.keys() - known:
+        unknown = ", ".join(sorted(set(stored or ()) - known)) or "no settings"
+        raise StoreError(f"{path}/run.json: {unknown} is not known to this version; use the one that made the run")
+    settings: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in stored.items()}
+    return Config(**settings)
+
+
+def check_versions(about: Mapping[str, Any], path: Path) -> None:
+    """Refuse a run of other versions."""
+    here = environment("cpu")["versions"]
+    there = environment_of(about).get("versions", {})
+    for name in VERSIONS_THAT_MATTER:
+        if there.get(name) != here[name]:
+            raise InputError(f"{path}: made with {name} {there.get(name)}, and this is {here[name]}; install that one")
+
+
+def check_model(about: Mapping[str, Any], model: Model, path: Path) -> None:
+    """Refuse a run of another model, if the run says of which it is."""
+    stored = about.get("model", {}).get("fingerprint", model.fingerprint)
+    if stored != model.fingerprint:
+        raise ModelError(
+            f"{path}: model {model.name!r} has the fingerprint {stored!r} there and {model.fingerprint!r} here; "
+            "use the weights that the run was made with"
+        )
+
+
+def check_extractors(about: Mapping[str, Any], labels: Mapping[str, Mapping[str, str]], path: Path) -> None:
+    """Refuse a run with other extractors, as far as the run says which they were."""
+    for metric, label in labels.items():
+        stored = about.get("extractors", {}).get(metric, {}).get("fingerprint", label["fingerprint"])
+        if stored != label["fingerprint"]:
+            raise ModelError(
+                f"{path}: the extractor of {metric} has the fingerprint {stored!r} there and {label['fingerprint']!r} "
+                "here; use the one that the run was made with"
+            )
+
+
+def check_cells(about: Mapping[str, Any], plan: Plan, path: Path) -> None:
+    """Refuse a run whose cells would be drawn in another way now."""
+    if about.get("plan") != plan.key:
+        raise InputError(
+            f"{path}: its plan is {str(about.get('plan'))[:12]} there and {plan.key[:12]} here; a grid, a sampler's "
+            "options, the model's prompts or the build of torch are others"
+        )
+    for stored, cell in zip(about["cells"], plan.cells, strict=True):
+        if stored["key"] != cell.key:
+            raise InputError(
+                f"{path}: sampler {cell.sampler!r} was edited since: {stored['key'][:12]} there and {cell.key[:12]} "
+                "here; give the run's command again to run it anew"
+            )
+
+
+def environment_of(about: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Where a run was made, as far as it says."""
+    found = about.get("environment")
+    return found if isinstance(found, dict) else {}
+
+
+@contextmanager
+def threads_as(about: Mapping[str, Any]) -> Iterator[int]:
+    """torch's threads as the run had them, for as long as this lasts."""
+    before = torch.get_num_threads()
+    threads = environment_of(about).get("threads", before)
+    torch.set_num_threads(threads)
+    try:
+        yield threads
+    finally:
+        torch.set_num_threads(before)
+
+
+def notes_on(about: Mapping[str, Any], config: Config) -> tuple[str, ...]:
+    """What is another here than where the run was made, and may decide the last bits."""
+    here, there = environment(config.device), environment_of(about)
+    return tuple(
+        f"{name} {there.get(name)!r} there, {here[name]!r} here"
+        for name in ("cpu", "device", "system")
+        if there.get(name) != here[name]
+    )
+
+
+def reference_of(folder: RunFolder) -> Tensor | None:
+    """The stored ODE solution, (k, *shape), if there is one."""
+    path = folder.path / REFERENCE
+    return torch.from_numpy(folder.read_arrays(path)[0]["x"]) if path.exists() else None
+
+
+def checked(  # noqa: PLR0913  (a chunk's place and what it is made from)
+    folder: RunFolder, plan: Plan, cell: Cell, block: Block, ready: Mapping[str, Yardstick], reference: Tensor | None
+) -> Check:
+    """One chunk as it is stored against itself drawn again."""
+    place = cell.sampler, cell.grid, cell.steps, block.first, block.n
+    try:
+        stored = folder.read(cell, block)
+    except StoreError as error:
+        return Check(*place, DAMAGED, (str(error),))
+    try:
+        drawn = make_chunk(plan, cell, block, ready, reference)
+    except (Exception, SystemExit) as error:  # a sampler may raise anything
+        kind = "" if isinstance(error, SamplerbenchError) else f"{type(error).__name__}: "
+        return Check(*place, DIFFERS, (f"cannot be drawn: {kind}{error}",))
+    found = tuple(chunk_differences(stored, drawn))
+    return Check(*place, DIFFERS if found else EQUAL, found)
+
+
+def chunk_differences(stored: Chunk, drawn: Chunk) -> Iterator[str]:
+    """What is not the same in two chunks of one place, but for seconds."""
+    for name in ("nfe", "network_evaluations"):
+        a, b = (getattr(chunk.timing, name) for chunk in (stored, drawn))
+        if a != b:
+            yield f"{name} {a:g} -> {b:g}"
+    others = int((stored.hashes != drawn.hashes).any(1).sum())
+    if others:
+        yield f"{others} of {stored.n} images"
+    yield from image_differences(stored.images, drawn.images)
+    for name in sorted(stored.rows.keys() | drawn.rows.keys()):
+        yield from array_differences(f"rows of {name}", stored.rows.get(name), drawn.rows.get(name))
+    yield from array_differences("ODE distances", stored.ode_distance, drawn.ode_distance)
+
+
+def image_differences(stored: npt.NDArray[np.uint8] | None, drawn: npt.NDArray[np.uint8] | None) -> Iterator[str]:
+    """By how many grey levels kept images differ."""
+    if stored is None or drawn is None or stored.shape != drawn.shape:
+        yield from array_differences("kept images", stored, drawn)
+    elif largest := int(np.abs(stored.astype(np.int16) - drawn.astype(np.int16)).max(initial=0)):
+        yield f"kept images by up to {largest} grey level{'s' if largest > 1 else ''}"
+
+
+def array_differences(name: str, stored: npt.NDArray[Any] | None, drawn: npt.NDArray[Any] | None) -> Iterator[str]:
+    """How many rows of two arrays are not the same bytes, and by how much they differ."""
+    if stored is None or drawn is None:
+        if stored is not drawn:
+            yield f"{name}: {shape_of(stored)} -> {shape_of(drawn)}"
+    elif stored.shape != drawn.shape or stored.dtype != drawn.dtype:
+        yield f"{name}: {shape_of(stored)} -> {shape_of(drawn)}"
+    elif stored.tobytes() != drawn.tobytes():
+        others = sum(a.tobytes() != b.tobytes() for a, b in zip(stored, drawn, strict=True))
+        yield f"{name}: {others} of {len(stored)} by up to {np.abs(stored - drawn).max():.3g}"
+
+
+def shape_of(array: npt.NDArray[Any] | None) -> str:
+    """ "float32 (64, 4)"."""
+    return "none" if array is None else f"{array.dtype} {array.shape}"
+
+
+def checks_to_rows(checks: Sequence[Check]) -> list[dict[str, str]]:
+    """The checks as people read them."""
+    return [
+        {
+            "sampler": check.sampler, "grid": check.grid, "steps": str(check.steps),
+            "samples": f"{check.first}-{check.first + check.n - 1}",
+            "verdict": "; ".join([check.verdict, *check.found]) if check.found else check.verdict,
+        }
+        for check in checks
+    ]  # fmt: skip

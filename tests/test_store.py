@@ -1,0 +1,578 @@
+"""The run folder against crashes, full disks, damage, a second writer, and cells that fail."""
+
+import dataclasses
+import errno
+import fcntl
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+import samplerbench as sb_
+from samplerbench.bench import run as harness
+from samplerbench.bench import timing
+from samplerbench.bench.config import Config
+from samplerbench.bench.lock import LOCK_FILE, WriterLock
+from samplerbench.bench.plan import plan_for
+from samplerbench.bench.run import Manner, NoWatch, begin, next_renewal
+from samplerbench.bench.store import RunFolder, read_run, sealed, unsealed
+from samplerbench.bench.table import GrowingTable, read_table, table_for, table_to_markdown
+from samplerbench.samplers.registry import load_registry
+
+TOY = str(Path(__file__).with_name("toy.py"))
+REGISTRY = load_registry([TOY])
+CLOCKED = list(timing.COLUMNS)
+
+
+def plan_of(*samplers, model="mixture", **settings):
+    """The plan of a small run: two blocks, of 64 and of 2 samples."""
+    return plan_for(Config(model=model, sampler=samplers, **{"steps": (2,), "samples": 66, **settings}), REGISTRY)
+
+
+PLAN = plan_of("ddpm", "late", "ddim")
+
+
+def finished(plan, folder, watch=None, **settings):
+    """A run of a plan to its end; its result."""
+    session = begin(plan, REGISTRY, folder, Manner(**settings))
+    session.work(watch or NoWatch())
+    return session.conclude()
+
+
+def same_table(a, b):
+    """Assert that two tables differ in seconds at most."""
+    pd.testing.assert_frame_equal(a.drop(columns=CLOCKED), b.drop(columns=CLOCKED), check_exact=True)
+
+
+def chunks_in(folder):
+    """The bytes of every chunk and stored failure, by name."""
+    paths = sorted((folder / "chunks").rglob("*"))
+    return {str(p.relative_to(folder)): p.read_bytes() for p in paths if p.is_file() and p.name[0] != "."}
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory):
+    """The finished run of PLAN."""
+    return finished(PLAN, tmp_path_factory.mktemp("stored") / "run")
+
+
+@pytest.fixture
+def copy(stored, tmp_path):
+    """A copy of it."""
+    return Path(shutil.copytree(stored.folder, tmp_path / "copy"))
+
+
+class Crash(BaseException):
+    """The end of the process: nothing that comes after is done."""
+
+
+class Disk:
+    """The writes, fsyncs, renames and new folders that reach the disk, counted; at one of them it fails.
+
+    A power cut takes back all that was not synced: the content of files, and names in folders.
+    """
+
+    def __init__(self, monkeypatch, root):
+        self.calls = []
+        self.fail_at, self.error = None, None
+        self.root = root
+        self._unsynced = {}
+        """Path -> what it was before: bytes of a file, None where there was none."""
+        self._renamed = []
+        """(path, what it was before) of names that a crash would take back, the newest last."""
+        for name in ("write", "fsync", "replace", "mkdir"):
+            monkeypatch.setattr(os, name, self._watched(name, getattr(os, name)))
+
+    def _watched(self, name, inner):
+        def call(*arguments, **settings):
+            path = self._path(arguments[1] if name == "replace" else arguments[0])
+            if not path.is_relative_to(self.root):
+                return inner(*arguments, **settings)
+            if len(self.calls) == self.fail_at:
+                if name == "write":
+                    inner(arguments[0], arguments[1][: len(arguments[1]) // 2])
+                raise self.error()  # a new one: an old one would hold the frames of what it ended
+            self.calls.append((name, path.name))
+            getattr(self, f"_before_{name}")(path)
+            return None if name == "fsync" else inner(*arguments, **settings)  # a real one would only take time
+
+        return call
+
+    @staticmethod
+    def _path(thing):
+        return Path(f"/proc/self/fd/{thing}").readlink() if isinstance(thing, int) else Path(thing)
+
+    def _before_write(self, path):
+        self._unsynced[path] = b""
+
+    def _before_fsync(self, path):
+        if path.is_dir():
+            self._renamed = [one for one in self._renamed if one[0].parent != path]
+        else:
+            self._unsynced.pop(path, None)
+
+    def _before_replace(self, path):
+        temporary = path.with_name(f".{path.name}.tmp")
+        self._renamed.append((path, path.read_bytes() if path.exists() else None))
+        if temporary in self._unsynced:
+            self._unsynced[path] = self._unsynced.pop(temporary)
+
+    def _before_mkdir(self, path):
+        if not path.exists():
+            self._renamed.append((path, None))
+
+    def power_cut(self):
+        """Take back what was not synced."""
+        for path, content in self._unsynced.items():
+            path.write_bytes(content)
+        for path, before in reversed(self._renamed):
+            if path.is_dir():
+                shutil.rmtree(path)
+            elif before is None:
+                path.unlink(missing_ok=True)
+            else:
+                path.write_bytes(before)
+        self._unsynced, self._renamed = {}, []
+
+
+# One writer
+
+
+def test_a_second_writer_is_refused_and_readers_are_not(sb, stored, copy):
+    session = begin(PLAN, REGISTRY, copy)
+    before = chunks_in(copy)
+    with pytest.raises(sb_.StoreError, match=rf"process {os.getpid()} is writing to it; .* give another -o"):
+        begin(PLAN, REGISTRY, copy, Manner(fresh=True))
+    assert chunks_in(copy) == before
+    assert sb("table", copy).code == 0
+    session.conclude()
+    same_table(finished(PLAN, copy).table, stored.table)
+    assert not (copy / LOCK_FILE).exists()
+
+
+HOLD = """
+import sys
+from pathlib import Path
+from samplerbench.bench.lock import WriterLock
+lock = WriterLock(Path(sys.argv[1]))
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_the_lock_of_another_process_is_free_when_that_is_killed(sb, tmp_path):
+    (tmp_path / "here").mkdir()
+    command = [sys.executable, "-c", HOLD, str(tmp_path / "here")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "held\n"
+        run = ("run", "--model", "mixture", "-s", "ddpm", "--steps", "2", "-n", "2", "-o", "here")
+        done = sb(*run)
+        done.refused(5, f"here: process {other.pid} is writing to it")
+        other.send_signal(signal.SIGKILL)
+        other.wait()
+    assert (tmp_path / "here" / LOCK_FILE).read_text() == str(other.pid)
+    assert sb(*run).code == 0
+
+
+def test_a_lock_file_alone_locks_nothing(stored, copy):
+    (copy / LOCK_FILE).write_text(str(os.getppid()))
+    same_table(finished(PLAN, copy).table, stored.table)
+
+
+def test_a_lock_on_a_file_that_its_last_owner_removed_is_none(tmp_path, monkeypatch):
+    inner, taken = fcntl.flock, []
+
+    def late(file, how):
+        if not taken:
+            (tmp_path / LOCK_FILE).unlink()
+        inner(file, how)
+        taken.append(file)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    lock = WriterLock(tmp_path)
+    assert len(taken) == 2
+    with pytest.raises(sb_.StoreError):
+        WriterLock(tmp_path)
+    lock.release()
+    lock.release()
+    WriterLock(tmp_path).release()
+
+
+class Stop(NoWatch):
+    """Raises once so many chunks are stored, the ODE reference among them."""
+
+    def __init__(self, after, error):
+        self.left, self.error = after, error
+
+    def advanced(self, evaluations):
+        """Count down."""
+        self.left -= 1
+        if self.left < 0:
+            raise self.error
+
+
+def test_a_run_that_stops_with_an_error_leaves_no_lock(tmp_path, monkeypatch):
+    def failing(*arguments):
+        raise sb_.StoreError("full")
+
+    monkeypatch.setattr(RunFolder, "write", failing)
+    with pytest.raises(sb_.StoreError, match="full"):
+        sb_.run("mixture", ["ddpm"], steps=[2], n=2, output=tmp_path / "run")
+    monkeypatch.undo()
+    sb_.run("mixture", ["ddpm"], steps=[2], n=2, output=tmp_path / "run")
+
+
+def test_a_folder_that_cannot_be_opened_is_not_locked_by_the_attempt(copy):
+    with pytest.raises(sb_.InputError, match="belongs to another run"):
+        begin(plan_of("ddpm"), REGISTRY, copy)
+    assert not (copy / LOCK_FILE).exists()
+
+
+# Cells that fail
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """The samplers of all chunks that are drawn."""
+    made = []
+    inner = harness.make_chunk
+
+    def counted(plan, cell, *arguments):
+        made.append(cell.sampler)
+        return inner(plan, cell, *arguments)
+
+    monkeypatch.setattr(harness, "make_chunk", counted)
+    return made
+
+
+def test_a_failed_cell_stays_failed_until_it_is_retried(stored, copy, drawn):
+    again = finished(PLAN, copy)
+    assert drawn == []
+    assert again.failed == 1
+    same_table(again.table, stored.table)
+    (failure,) = (copy / "chunks").glob("*.failed.json")
+    assert unsealed(failure.read_bytes())["reason"] == "RuntimeError: the second block"
+    retried = finished(PLAN, copy, retry_failed=True)
+    assert drawn == ["late"]
+    same_table(retried.table, stored.table)
+
+
+MOODY = """
+from dataclasses import dataclass
+from pathlib import Path
+from samplerbench import hookimpl
+from samplerbench.plugins.ddim import DDIM
+
+@dataclass(frozen=True)
+class Moody(DDIM):
+    def step(self, run, x, a, b, past):
+        if Path("broken").exists():
+            raise RuntimeError("broken")
+        return super().step(run, x, a, b, past)
+
+@hookimpl
+def samplerbench_samplers():
+    return {"moody": Moody}
+"""
+
+
+def test_a_cell_that_fails_no_more_is_whole_when_retried(sb, tmp_path):
+    (tmp_path / "mine.py").write_text(MOODY)
+    run = ("run", "--plugin", "mine.py", "--model", "mixture", "-s", "moody", "--steps", 2, "-n", 2, "-o", "here")
+    (tmp_path / "broken").touch()
+    assert sb(*run).code == 1
+    (tmp_path / "broken").unlink()
+    failed = sb(*run, "--json")
+    assert (failed.code, json.loads(failed.out)["table"][0]["status"]) == (1, "failed: RuntimeError: broken")
+    done = sb(*run, "--retry-failed", "--json")
+    assert (done.code, json.loads(done.out)["table"][0]["status"]) == (0, "ok")
+    assert sb(*run).code == 0
+    assert not list((tmp_path / "here" / "chunks").glob("*.failed.json"))
+
+
+def test_the_failure_of_a_sampler_is_not_that_of_its_edited_self(stored, copy, drawn):
+    edited = dataclasses.replace(PLAN, cells=(PLAN.cells[0], dataclasses.replace(PLAN.cells[1], key="f" * 64)))
+    assert begin(edited, REGISTRY, copy.parent / "other").failures == {}
+    folder = RunFolder(copy)
+    assert list(folder.failures(PLAN)) == [PLAN.cells[1].key]
+    assert folder.failures(edited) == {}
+
+
+def test_work_that_failed_is_not_announced_again(copy):
+    class Count(NoWatch):
+        todo = None
+
+        def started(self, plan, todo):
+            self.todo = todo
+
+    count = Count()
+    finished(PLAN, copy, count)
+    assert count.todo == 0
+
+
+# Crashes
+
+
+CRASHED = plan_of("ddpm", "late")
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory):
+    """The table of a run of CRASHED that nothing stops, and its steps on the disk."""
+    root = tmp_path_factory.mktemp("unbroken")
+    with pytest.MonkeyPatch.context() as patch:
+        disk = Disk(patch, root)
+        return finished(CRASHED, root / "run").table, disk.calls
+
+
+@pytest.mark.parametrize("powered", [True, False], ids=["killed", "power cut"])
+def test_a_crash_at_any_step_loses_no_chunk_that_was_stored(unbroken, tmp_path, monkeypatch, powered):
+    table, calls = unbroken
+    disk = Disk(monkeypatch, tmp_path / "nowhere")
+    acknowledged = []
+    inner = RunFolder.write
+
+    def write(folder, cell, block, chunk):
+        inner(folder, cell, block, chunk)
+        acknowledged.append(folder.chunk_path(cell, block))
+
+    monkeypatch.setattr(RunFolder, "write", write)
+    crashed = 0
+    for point in range(0, len(calls), 2 if powered else 1):
+        folder = tmp_path / str(point) / "run"
+        folder.parent.mkdir()
+        disk.root = folder.parent
+        acknowledged.clear()
+        disk.calls, disk.fail_at, disk.error = [], point, Crash
+        try:
+            finished(CRASHED, folder)
+        except Crash:
+            crashed += 1
+        if not powered:
+            disk.power_cut()
+        before = {path: path.read_bytes() for path in acknowledged}
+        disk.fail_at = None
+        same_table(finished(CRASHED, folder).table, table)
+        assert all(path.read_bytes() == content for path, content in before.items())
+    assert crashed > 15
+
+
+def test_a_chunk_counts_once_file_and_folder_are_on_the_disk(unbroken):
+    key = CRASHED.cells[0].key[:16]
+    name = "00000000-0064.safetensors"
+    _, calls = unbroken
+    first = calls.index(("mkdir", key))
+    assert calls[first : first + 6] == [
+        ("mkdir", key), ("fsync", "chunks"),
+        ("write", f".{name}.tmp"), ("fsync", f".{name}.tmp"), ("replace", name), ("fsync", key),
+    ]  # fmt: skip
+
+
+# The disk
+
+
+def full():
+    """What the system says."""
+    return OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_full_disk_is_exit_code_5_and_what_was_stored_is_there(sb, unbroken, tmp_path, monkeypatch):
+    table, calls = unbroken
+    run = ("run", "--plugin", TOY, "--model", "mixture", "-s", "ddpm", "-s", "late", "--steps", 2, "-n", 66, "-o")
+    disk = Disk(monkeypatch, tmp_path / "nowhere")
+    for point in range(0, len(calls), 3):
+        folder = tmp_path / str(point) / "run"
+        folder.parent.mkdir()
+        disk.root = folder.parent
+        disk.calls, disk.fail_at, disk.error = [], point, full
+        done = sb(*run, folder)
+        assert done.code == 5
+        assert "cannot be written (No space left on device); earlier chunks are intact" in done.err
+        assert done.err.splitlines()[-1].startswith("Error: ")
+        assert "Traceback" not in done.err
+        before = chunks_in(folder) if (folder / "chunks").exists() else {}
+        assert not list(folder.rglob("*.tmp"))
+        disk.fail_at = None
+        same_table(finished(CRASHED, folder).table, table)
+        assert before.items() <= chunks_in(folder).items()
+
+
+def test_a_folder_that_may_not_be_written_is_exit_code_5(sb, copy, monkeypatch):
+    before = chunks_in(copy)
+
+    def read_only(path, flags, *mode, inner=os.open):
+        if flags & (os.O_WRONLY | os.O_RDWR) and Path(path).is_relative_to(copy):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return inner(path, flags, *mode)
+
+    monkeypatch.setattr(os, "open", read_only)
+    with pytest.raises(sb_.StoreError, match="cannot be written") as caught:
+        finished(PLAN, copy)
+    assert caught.value.exit_code == 5
+    assert chunks_in(copy) == before
+    assert sb("table", copy).code == 0
+
+
+@pytest.mark.parametrize("after", [0, 1, 5])
+def test_a_folder_deleted_in_the_middle_is_a_store_error_and_stays_deleted(tmp_path, after):
+    class Delete(NoWatch):
+        left = after
+
+        def advanced(self, evaluations):
+            self.left -= 1
+            if self.left < 0:
+                shutil.rmtree(tmp_path / "run", ignore_errors=True)
+
+    with pytest.raises(sb_.StoreError, match=r"cannot be (read|written)|damaged"):
+        finished(PLAN, tmp_path / "run", Delete())
+    assert not (tmp_path / "run").exists()
+
+
+# Damage
+
+
+def damages(content):
+    """The content cut, and with a bit of a byte flipped, at many places."""
+    step = max(1, len(content) // 60)
+    for i in range(0, len(content), step):
+        yield content[:i]
+        for bit in (0, 4):
+            flipped = bytearray(content)
+            flipped[i] ^= 1 << bit
+            yield bytes(flipped)
+
+
+def refusals(path, read):
+    """How many damaged forms of a file are refused; any error but a StoreError that names the file comes through."""
+    content = path.read_bytes()
+    refused = 0
+    for damaged in damages(content):
+        path.write_bytes(damaged)
+        try:
+            read()
+        except sb_.StoreError as error:
+            assert path.name in str(error)  # noqa: PT017  (in a loop)
+            refused += 1
+    path.write_bytes(content)
+    return refused / sum(1 for _ in damages(content))
+
+
+def test_a_damaged_run_file_opens_or_is_refused(copy):
+    assert refusals(copy / "run.json", lambda: read_run(copy)) > 0.95
+
+
+def test_a_damaged_failure_opens_or_is_refused(copy):
+    (path,) = (copy / "chunks").glob("*.failed.json")
+    assert refusals(path, lambda: RunFolder(copy).failures(PLAN)) > 0.9
+
+
+def test_a_damaged_table_opens_or_is_refused(copy):
+    assert refusals(copy / "table.csv", lambda: table_to_markdown(*read_table(copy))) > 0.05
+
+
+def test_a_chunk_that_was_moved_to_another_cell_is_refused(copy):
+    folder = RunFolder(copy)
+    ddpm, _, ddim = PLAN.cells
+    block = PLAN.blocks[0]
+    shutil.copy(folder.chunk_path(ddpm, block), folder.chunk_path(ddim, block))
+    with pytest.raises(sb_.StoreError, match="of another cell"):
+        folder.read(ddim, block)
+
+
+def test_a_run_file_of_another_format_is_refused_with_what_to_do(sb, copy):
+    content = {**read_run(copy), "format": 2, "environment": {"versions": {"samplerbench": "7.0"}}}
+    del content["sha256"]
+    (copy / "run.json").write_text(json.dumps(content))
+    before = chunks_in(copy)
+    for command in (("table",), ("run", "--model", "mixture", "-o")):
+        if command[0] == "run":
+            sb(*command, copy).refused(5, "format 2", "reads 1", "use samplerbench 7.0", "another -o")
+    with pytest.raises(sb_.StoreError, match=r"use samplerbench 7\.0"):
+        read_table(copy)
+    assert chunks_in(copy) == before
+
+
+def test_a_damaged_run_file_can_be_started_anew(stored, copy):
+    (copy / "run.json").write_bytes(b"{")
+    same_table(finished(PLAN, copy, fresh=True).table, stored.table)
+
+
+def test_an_older_run_file_without_the_newer_entries_opens(stored, copy):
+    content = read_run(copy)
+    for name in ("sha256", "model", "plugins"):
+        del content[name]
+    (copy / "run.json").write_text(json.dumps(content, indent=1))
+    assert len(read_table(copy)[0]) == 3
+    same_table(finished(PLAN, copy).table, stored.table)
+    assert read_run(copy)["model"] == {"name": "mixture", "fingerprint": PLAN.model.fingerprint}
+
+
+def test_a_seal_tells_another_content():
+    content = sealed(json.dumps({"a": [1, {"b": "}"}]}, indent=1))
+    assert unsealed(content)["a"] == [1, {"b": "}"}]
+    with pytest.raises(ValueError, match="not what was written"):
+        unsealed(content.replace(b"1", b"2", 1))
+    assert unsealed(b'{"a": 1}') == {"a": 1}
+
+
+# The table as it grows
+
+
+def test_a_growing_table_is_that_of_the_folder_and_reads_each_chunk_once(tmp_path, monkeypatch):
+    plan = plan_of("ddim", "ddpm", "late", model="toy", samples=150)
+    read = []
+    inner = RunFolder.read
+
+    def counted(folder, cell, block):
+        read.append((cell.sampler, block.number))
+        return inner(folder, cell, block)
+
+    class Look(NoWatch):
+        def advanced(self, evaluations):
+            if session.folder.has(plan.cells[0], plan.blocks[0]):
+                read.clear()
+                tables.append((growing.table(session.failures), list(read)))
+                expected.append(table_for(plan, session.folder, session.ready, session.failures))
+
+    session = begin(plan, REGISTRY, tmp_path / "run")
+    growing = GrowingTable(plan, session.folder, session.ready)
+    tables, expected = [], []
+    monkeypatch.setattr(RunFolder, "read", counted)
+    session.work(Look())
+    for (table, _), right in zip(tables, expected, strict=True):
+        pd.testing.assert_frame_equal(table, right, check_exact=True)
+    grown = [place for _, places in tables for place in places]
+    assert len(set(grown)) == len(grown)
+    assert len(grown) == 2 * 3 + 2  # the third of late failed
+    session.conclude()
+
+
+def test_what_is_too_much_to_remember_is_read_again(stored, copy, monkeypatch):
+    monkeypatch.setattr("samplerbench.bench.table.REMEMBERED_BYTES", 0)
+    session = begin(PLAN, REGISTRY, copy)
+    growing = GrowingTable(PLAN, session.folder, session.ready)
+    for _ in range(2):
+        pd.testing.assert_frame_equal(
+            growing.table(session.failures), table_for(PLAN, session.folder, session.ready, session.failures)
+        )
+    session.conclude()
+
+
+def test_a_table_that_takes_long_is_renewed_less_often():
+    assert next_renewal(100.0, 100.1) == 110.1
+    due = next_renewal(100.0, 104.0)
+    assert 4.0 / (due - 100.0) == pytest.approx(0.05)
+
+
+@pytest.mark.slow
+def test_a_run_that_is_killed_and_resumed_loses_nothing():
+    command = [sys.executable, str(Path(__file__).with_name("kill.py")), "--points", "3"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith(" 0 lost, 0 tables differ\n")

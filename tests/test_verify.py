@@ -1,0 +1,209 @@
+"""samplerbench verify: a run that can be had again, one that cannot, and one that was changed."""
+
+import dataclasses
+import importlib.metadata
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import samplerbench as sb_
+from samplerbench.bench.store import RunFolder, read_run
+from samplerbench.bench.verify import DAMAGED, DIFFERS, EQUAL, verify
+from samplerbench.samplers.registry import load_registry
+
+TOY = str(Path(__file__).with_name("toy.py"))
+REGISTRY = load_registry([TOY])
+COMMAND = ("run", "--plugin", TOY, "--model", "toy", "-s", "ddim", "-s", "ddpm", "-s", "late", "--steps", "2,3",
+           "-n", 70, "--guidance", 2, "--negative", "left", "-o")  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory):
+    """A run whose last sampler failed in its second block."""
+    folder = tmp_path_factory.mktemp("stored") / "run"
+    sb_.run(
+        "toy", ["ddim", "ddpm", "late"], steps=[2, 3], n=70, guidance=2.0, negative="left", plugins=[TOY], output=folder
+    )
+    return folder
+
+
+@pytest.fixture
+def copy(stored, tmp_path):
+    """A copy of it."""
+    return Path(shutil.copytree(stored, tmp_path / "copy"))
+
+
+def edited(folder, **changes):
+    """Change entries of run.json, as if they had been written so; a name with __ is that of an entry of an entry."""
+    about = read_run(folder)
+    del about["sha256"]
+    for path, value in changes.items():
+        *outer, last = path.split("__")
+        entry = about
+        for name in outer:
+            entry = entry[name]
+        entry[last] = value
+    (folder / "run.json").write_text(json.dumps(about))
+
+
+def rewritten(folder, cell, **changes):
+    """Change a cell's first chunk, with all hashes right."""
+    store = RunFolder(folder)
+    key = read_run(folder)["cells"][cell]["key"]
+    path = sorted(store.cell_path(key).iterdir())[0]
+    arrays, about = store.read_arrays(path)
+    for name, change in changes.items():
+        if name == "nfe":
+            about["timing"] = json.dumps({**json.loads(about["timing"]), "nfe": change})
+        else:
+            change(arrays[name.replace("__", ".")])
+    store.write_arrays(path, arrays, about)
+    return path
+
+
+def test_a_run_is_drawn_again_byte_by_byte(sb, stored):
+    done = sb("verify", stored, "--chunks", 99)
+    assert done.code == 0, done.err
+    rows = [line.split() for line in done.out.splitlines()]
+    assert rows[0] == ["sampler", "grid", "steps", "samples", "verdict"]
+    assert rows[1] == ["ddim", "uniform", "2", "0-63", "equal"]
+    assert rows[2] == ["ddim", "uniform", "2", "64-69", "equal"]
+    assert len(rows) == 1 + 2 * 2 * 2 + 2 + 1
+    assert done.out.splitlines()[-1] == "10 of 10 chunks equal; the run has 10; seed 0, with 1 threads as the run"
+
+
+def test_what_is_chosen_depends_on_the_seed_alone(sb, stored):
+    def chosen(seed):
+        about = json.loads(sb("verify", stored, "--seed", seed, "--json").out)
+        assert about["chunks"] == 10
+        return [(check["sampler"], check["steps"], check["first"]) for check in about["checks"]]
+
+    assert chosen(1) == chosen(1)
+    assert len(chosen(1)) == 3
+    assert len({tuple(chosen(seed)) for seed in range(4)}) > 1
+
+
+def test_seconds_are_not_compared_and_all_else_is(copy):
+    def brighter(images):
+        images[3, 0, 2, 5] ^= 3
+
+    def shifted(rows):
+        rows[:2] += 0.25
+
+    rewritten(copy, 0, images=brighter)
+    rewritten(copy, 1, rows__features=shifted, nfe=7)
+    rewritten(copy, 2, hashes=lambda hashes: hashes[:5].__ixor__(np.uint8(1)))
+    rewritten(copy, 3)
+    checks = {(c.sampler, c.steps, c.first): c for c in verify(copy, REGISTRY, chunks=99).checks}
+    (levels,) = checks["ddim", 2, 0].found
+    assert levels.startswith("kept images by up to ")
+    assert int(levels.split()[5]) in (1, 2, 3)
+    assert checks["ddim", 3, 0].found == ("nfe 7 -> 3", "rows of features: 2 of 64 by up to 0.25")
+    assert checks["ddpm", 2, 0].found == ("5 of 64 images",)
+    assert {place for place, check in checks.items() if check.verdict == EQUAL} == {
+        place for place in checks if place not in (("ddim", 2, 0), ("ddim", 3, 0), ("ddpm", 2, 0))
+    }
+
+
+def test_a_distance_to_the_ode_solution_is_compared(copy):
+    rewritten(copy, 0, ode_distance=lambda distances: distances.__imul__(2))
+    (found,) = (check.found for check in verify(copy, REGISTRY, chunks=99).checks if check.verdict == DIFFERS)
+    assert found[0].startswith("ODE distances: 64 of 64")
+
+
+def test_a_difference_is_exit_code_1_and_said(sb, copy):
+    rewritten(copy, 0, nfe=9)
+    done = sb("verify", copy, "--chunks", 99)
+    assert done.code == 1
+    assert done.out.splitlines()[1].endswith("differs; nfe 9 -> 2")
+    assert done.out.splitlines()[-1].startswith("9 of 10 chunks equal")
+    about = json.loads(sb("verify", copy, "--chunks", 99, "--json").out)
+    assert about["checks"][0]["verdict"] == DIFFERS
+    assert about["checks"][0]["found"] == ["nfe 9 -> 2"]
+
+
+def test_a_damaged_chunk_is_named_and_the_others_are_checked(sb, copy):
+    path = rewritten(copy, 0)
+    path.write_bytes(path.read_bytes()[:-5])
+    done = sb("verify", copy, "--chunks", 99)
+    assert done.code == 5
+    assert f"{path.parent.name}/{path.name}: damaged" in done.out
+    assert "9 of 10 chunks equal, 1 damaged" in done.out
+    assert verify(copy, REGISTRY, chunks=99).count(DAMAGED) == 1
+
+
+def test_threads_are_those_of_the_run_and_put_back(stored, copy):
+    before = torch.get_num_threads()
+    assert verify(stored, REGISTRY).threads == 1
+    torch.set_num_threads(before + 1)
+    try:
+        assert verify(stored, REGISTRY).exit_code == 0
+        assert torch.get_num_threads() == before + 1
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(
+    ("changes", "code", "words"),
+    [
+        ({"environment__versions__torch": "1.0"}, 2, ["torch 1.0", f"this is {importlib.metadata.version('torch')}"]),
+        ({"environment__versions__samplerbench": "9.9"}, 2, ["samplerbench 9.9", "install"]),
+        ({"model__fingerprint": "toy 0"}, 4, ["'toy 0' there", "'toy 1' here"]),
+        ({"extractors__fid__fingerprint": "0"}, 4, ["extractor of fid", "'0' there", "'1' here"]),
+        ({"plan": "0" * 64}, 2, ["its plan is 000000000000 there"]),
+        ({"cells": [{"key": "f" * 64}] * 6}, 2, ["sampler 'ddim' was edited since", "ffffffffffff there"]),
+        ({"config__colour": "red"}, 5, ["colour is not known"]),
+        ({"config": None}, 5, ["no settings"]),
+        ({"config__model": "toyy"}, 2, ["unknown model 'toyy'"]),
+        ({"plugins": []}, 2, ["unknown model 'toy'"]),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, dict) else None,
+)
+def test_a_run_that_cannot_be_had_again_is_refused_with_both_values(sb, copy, changes, code, words):
+    edited(copy, **changes)
+    sb("verify", copy).refused(code, *words)
+
+
+def test_what_is_no_run_is_refused(sb, stored, tmp_path):
+    sb("verify", tmp_path / "nothing").refused(2, "no such folder")
+    sb("verify", stored, "--chunks", 0).refused(2, "chunks", "0")
+    sb("verify").refused(2, "RUN")
+
+
+def test_a_run_without_chunks_is_refused(sb, copy):
+    shutil.rmtree(copy / "chunks")
+    sb("verify", copy).refused(2, "no chunk yet")
+
+
+def test_an_older_run_that_names_no_model_can_be_verified(copy):
+    about = read_run(copy)
+    for name in ("sha256", "model", "plugins"):
+        del about[name]
+    (copy / "run.json").write_text(json.dumps(about))
+    assert verify(copy, REGISTRY, chunks=2).exit_code == 0
+
+
+def test_another_model_under_the_same_name_is_told_by_its_images(copy):
+    def doubled(model):
+        def network(device, dtype):
+            inner = model.network(device, dtype)
+            return lambda x, t, condition: inner(x, t, condition) * 1.001
+
+        return dataclasses.replace(model, network=network)
+
+    class Other:
+        """The registry, but for the model."""
+
+        def __getattr__(self, name):
+            return getattr(REGISTRY, name)
+
+        def model(self, spec):
+            return doubled(REGISTRY.model(spec))
+
+    found = verify(copy, Other(), chunks=1)
+    assert found.exit_code == 1
+    assert "of 64 images; kept images by up to 2 grey levels; rows of clip: " in "; ".join(found.checks[0].found)
