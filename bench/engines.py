@@ -242,9 +242,8 @@ class _Child:
         return int(pages) * os.sysconf("SC_PAGE_SIZE")
 
     def has_ended(self) -> bool:
-        """Whether the process is gone or no longer answers; its number is kept until `stop`."""
-        flags = os.WEXITED | os.WNOHANG | os.WNOWAIT
-        return self._closed or os.waitid(os.P_PID, self._process.pid, flags) is not None
+        """Whether the process is gone, or has closed its pipe."""
+        return self._closed or self._process.poll() is not None
 
     def manner_of_end(self) -> str:
         """How the process ended."""

@@ -311,7 +311,7 @@ FAULTS = {
     "os._exit(7)": "its process ended with exit code 7",
     "os.write(answers, b'hello ' * 99)": "its process sent what is no answer",
     "say(['no', 'object'])": "its process sent what is no answer",
-    "say({}); say({})": "its process sent what is no answer",
+    "os.write(answers, 2 * (struct.pack('>QQ', 2, 0) + b'{}'))": "its process sent what is no answer",
     "say({})": "its process sent what is no chunk (",
     "say({'timing': '{}'}, b'no safetensors')": "its process sent what is no chunk (",
     "say({'failed': 'ValueError: in its words'})": "ValueError: in its words",

@@ -65,9 +65,8 @@ class Spoils(sb.Sampler):
         return x, None
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
-@pytest.mark.parametrize("at", range(4))
-def test_a_state_that_is_not_finite_fails_its_cell_names_the_step_and_is_never_scored(tmp_path, monkeypatch, at, value):
+@pytest.mark.parametrize(("at", "value"), [(0, float("nan")), (1, float("inf")), (3, float("nan"))])
+def test_a_state_that_is_not_finite_fails_its_cell_names_the_step_and_is_never_scored(tmp_path, at, value):
     session = session_of(tmp_path / "run", n=70)
     spoilt = replace(session.plan.cells[0], request=replace(session.plan.cells[0].request, sampler=Spoils(at, value)))
     levels = plan_for(Config(model="toy", steps=(4,)), load_registry([TOY])).cells[0].request.levels
@@ -118,7 +117,7 @@ def unbroken(tmp_path_factory):
     return session.conclude().table.drop(columns=CLOCKED)
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_chunks_made_in_any_order_and_over_many_sessions_give_the_same_table(tmp_path, unbroken, seed):
     rng = random.Random(seed)
     first = session_of(tmp_path / "run")
