@@ -196,9 +196,10 @@ def run(  # noqa: PLR0913  (one for each option that is no setting of the run)
         return 0
     command = shlex.join(["samplerbench", *sys.argv[1:]])
     with stdout_for_data():
-        result, code = watched(
-            begin(plan, registry, folder, fresh=fresh, retry_failed=retry_failed, command=command, plugins=plugin)
-        )
+        session = begin(plan, registry, folder, fresh=fresh, retry_failed=retry_failed, command=command, plugins=plugin)
+        if session.failures:
+            say(f"{folder}: {len(session.failures)} cells failed before; --retry-failed runs them again", err=True)
+        result, code = watched(session)
     if as_json:
         click.echo(table_to_json(result.table, {"folder": str(result.folder)}))
     else:

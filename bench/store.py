@@ -76,7 +76,7 @@ class RunFolder:
 
         A model without a fingerprint may have changed since, so none of its chunks is taken for its own.
         """
-        if not (self.path / RUN_FILE).is_file():
+        if not os.path.isfile(self.path / RUN_FILE):  # noqa: PTH113  (False for what can be no path)
             check_output(self.path, plan, fresh=fresh)  # before anything is made there
         with disk_errors(self.path):
             make_folder(self.path)
