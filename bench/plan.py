@@ -8,6 +8,7 @@ import json
 import math
 import sys
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from types import ModuleType
 from typing import Any
 
@@ -78,7 +79,7 @@ class Plan:
     reference: Request | None
     """The converged ODE solution that deterministic cells are compared with; None if there is no such cell."""
 
-    @property
+    @cached_property
     def key(self) -> str:
         """Hash of the configuration and of every cell, but for the samplers' source: an edited sampler is run again
         in the same folder, beside what is there of the others."""
