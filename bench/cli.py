@@ -209,7 +209,10 @@ def run(  # noqa: PLR0913  (an option each)
         return 0
     command = shlex.join(["samplerbench", *sys.argv[1:]])
     with stdout_for_data():
-        result, code = watched(begin(plan, registry, folder, manner, command))
+        session = begin(plan, registry, folder, manner, command)
+        if session.failures:
+            say(f"{folder}: {len(session.failures)} cells failed before; --retry-failed runs them again", err=True)
+        result, code = watched(session)
     if as_json:
         click.echo(table_to_json(result.table, {"folder": str(result.folder)}))
     else:

@@ -8,6 +8,7 @@ import json
 import math
 import sys
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from types import ModuleType
 from typing import Any
 
@@ -85,7 +86,7 @@ class Plan:
     is_rebuildable: bool
     """Whether another process can make this plan from the configuration; not if the model was given as an object."""
 
-    @property
+    @cached_property
     def key(self) -> str:
         """Hash of the configuration and of every cell, but for the samplers' source: an edited sampler is run again
         in the same folder, beside what is there of the others."""

@@ -289,6 +289,7 @@ def test_a_cell_that_fails_no_more_is_whole_when_retried(sb, tmp_path):
     assert sb(*run).code == 1
     (tmp_path / "broken").unlink()
     failed = sb(*run, "--json")
+    assert failed.err.startswith("here: 1 cells failed before; --retry-failed runs them again\n")
     assert (failed.code, json.loads(failed.out)["table"][0]["status"]) == (1, "failed: RuntimeError: broken")
     done = sb(*run, "--retry-failed", "--json")
     assert (done.code, json.loads(done.out)["table"][0]["status"]) == (0, "ok")
