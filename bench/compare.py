@@ -18,7 +18,7 @@ import pandas as pd
 from ..samplers.errors import InputError, closest
 from ..samplers.metric import Estimate
 from ..samplers.registry import Registry
-from .statistics import Yardstick, estimates, yardsticks
+from .statistics import Yardstick, estimates, gather, yardsticks
 from .store import RunFolder, read_run
 from .table import with_interval
 
@@ -86,7 +86,10 @@ def compared(
     common = sorted(set(chunks_a) & set(chunks_b))
     if not common:
         raise InputError(f"compare {cell_name(a)!r}, {cell_name(b)!r}: the run has no samples of both yet")
-    of_a, of_b = (estimates([chunks[place] for place in common], ready) for chunks in (chunks_a, chunks_b))
+    n = sum(samples for _, samples in common)
+    of_a, of_b = (
+        estimates(gather((chunks.pop(place) for place in common), n, ready), ready) for chunks in (chunks_a, chunks_b)
+    )
     return [
         Comparison(name, a, b, of_a[name] - of_b[name], name not in ready or ready[name].metric.better == "lower")
         for name in of_a

@@ -10,9 +10,9 @@ from typing import Any
 import pandas as pd
 
 from ..samplers.errors import InputError, StoreError
-from .plan import Cell, Plan
-from .statistics import Yardstick, estimates, measured, metric_columns, timed
-from .store import Chunk, RunFolder, disk_errors, read_run, write_atomically
+from .plan import Block, Cell, Plan
+from .statistics import Yardstick, estimates, gather, measured, metric_columns, timed
+from .store import RunFolder, disk_errors, read_run, write_atomically
 
 COLUMNS = (
     "model", "sampler", "grid", "steps", "nfe", "network_evaluations", "guidance", "samples",
@@ -45,10 +45,9 @@ def table_for(
         if cell.key in failures:
             row["status"] = f"failed: {failures[cell.key]}"
         elif folder.has(cell, blocks[0]):
-            chunks = [folder.read(cell, block) for block in blocks]
-            row |= _numbers(chunks, ready)
+            numbers, samples = _numbers(folder, cell, blocks, ready)
+            row |= numbers
             row["status"] = OK if row["samples"] == plan.config.samples else "partial"
-            samples = b"".join(chunk.hashes.tobytes() for chunk in chunks)
             row["same_as"] = _row_name(seen[samples], row) if samples in seen else None
             seen.setdefault(samples, row)
         else:
@@ -74,15 +73,20 @@ def _identity(plan: Plan, cell: Cell) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _numbers(chunks: Sequence[Chunk], ready: Mapping[str, Yardstick]) -> dict[str, Any]:
-    """The columns that were measured."""
-    samples = sum(chunk.n for chunk in chunks)
+def _numbers(
+    folder: RunFolder, cell: Cell, blocks: Sequence[Block], ready: Mapping[str, Yardstick]
+) -> tuple[dict[str, Any], bytes]:
+    """The columns that were measured, and the hashes of all samples."""
+    samples = sum(block.n for block in blocks)
+    gathered = gather((folder.read(cell, block) for block in blocks), samples, ready)
+    chunks = gathered.chunks
     counted = {
         name: sum(getattr(chunk.timing, name) * chunk.n for chunk in chunks) / samples
         for name in ("nfe", "network_evaluations")
     }
     whole = {name: int(value) if float(value).is_integer() else value for name, value in counted.items()}
-    return {**whole, "samples": samples, **measured(estimates(chunks, ready), ready), **timed(chunks)}
+    numbers = {**whole, "samples": samples, **measured(estimates(gathered, ready), ready), **timed(chunks)}
+    return numbers, b"".join(chunk.hashes.tobytes() for chunk in chunks)
 
 
 def _row_name(row: Mapping[str, Any], other: Mapping[str, Any]) -> str:

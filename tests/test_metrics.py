@@ -6,7 +6,7 @@ import torch
 
 import samplerbench as sb
 from samplerbench.plugins.metrics.clip_score import CLIPScore
-from samplerbench.plugins.metrics.fid import FID, features_to_gaussian
+from samplerbench.plugins.metrics.fid import FID, _transported_by_columns, _transported_by_rows, rows_to_gaussian
 from samplerbench.samplers.metric import mean_estimate
 
 
@@ -79,7 +79,7 @@ def test_fid_of_identical_sets_of_real_features_is_zero():
     assert abs(fid(rows, rows).value) < 1e-9
 
 
-@pytest.mark.parametrize(("n", "d"), [(300, 8), (300, 64), (2000, 32)])
+@pytest.mark.parametrize(("n", "d"), [(300, 8), (300, 64), (2000, 32), (20, 64), (63, 64), (65, 64), (100, 300)])
 def test_fid_equals_that_of_torch_fidelity(n, d):
     from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
 
@@ -119,9 +119,39 @@ def test_fid_does_not_lose_digits_to_a_large_common_offset():
 
 def test_fid_is_computed_in_float64():
     rows = np.random.default_rng(4).standard_normal((100, 3)).astype(np.float32)
-    gaussian = features_to_gaussian(rows)
-    assert {a.dtype for a in (gaussian.mean, gaussian.covariance, gaussian.root)} == {np.dtype(np.float64)}
-    np.testing.assert_allclose(gaussian.root @ gaussian.root, gaussian.covariance, atol=1e-14)
+    gaussian = rows_to_gaussian(rows)
+    assert {a.dtype for a in (gaussian.mean, gaussian.covariance, gaussian.factor)} == {np.dtype(np.float64)}
+    np.testing.assert_allclose(gaussian.factor @ gaussian.factor.T, gaussian.covariance, atol=1e-14)
+    assert not np.triu(gaussian.factor, 1).any()
+
+
+@pytest.mark.parametrize(("n", "d"), [(30, 50), (50, 30), (400, 300)])
+def test_both_sides_of_the_cross_term_are_one(n, d):
+    """By the Gram matrix of the samples and by the covariance of the features, value and every influence."""
+    rng = np.random.default_rng(n)
+    rows = (rng.standard_normal((n, d)) @ positive(rng, d) + 0.3).astype(np.float32)
+    factor = rows_to_gaussian(rng.standard_normal((2 * d, d)).astype(np.float32)).factor
+    mean = rows.mean(0, dtype=np.float64)
+    (value, products), (other_value, other_products) = (
+        of(rows, mean, factor) for of in (_transported_by_rows, _transported_by_columns)
+    )
+    assert value == pytest.approx(other_value, rel=1e-9)
+    np.testing.assert_allclose(products, other_products, rtol=1e-6)
+    assert products.sum() / (n - 1) == pytest.approx(value, rel=1e-9)
+    assert products.std() > 0.05 * products.mean()
+
+
+def test_blocks_and_tiles_have_no_seam(monkeypatch):
+    rng = np.random.default_rng(9)
+    rows, few = ((rng.standard_normal((n, 20)) + 0.3).astype(np.float32) for n in (90, 15))
+    reference = rng.standard_normal((50, 20)).astype(np.float32)
+    whole = [fid(rows, reference), fid(few, reference)]
+    monkeypatch.setattr("samplerbench.samplers.metric.BLOCK", 7)
+    monkeypatch.setattr("samplerbench.plugins.metrics.fid.TILE", 3)
+    for found, expected in zip([fid(rows, reference), fid(few, reference)], whole, strict=True):
+        assert found.value == pytest.approx(expected.value, rel=1e-10)
+        np.testing.assert_allclose(found.influence, expected.influence, atol=1e-8)
+        assert np.abs(expected.influence).max() > 1
 
 
 def weighted_fid(rows, weights, reference):
@@ -131,7 +161,7 @@ def weighted_fid(rows, weights, reference):
     centred = rows - mean
     covariance = (centred * weights[:, None]).T @ centred * n / (n - 1)
     shift = mean - reference.mean
-    cross = np.trace(root(reference.root @ covariance @ reference.root))
+    cross = np.trace(root(reference.factor.T @ covariance @ reference.factor))
     return shift @ shift + np.trace(covariance) + np.trace(reference.covariance) - 2 * cross
 
 
@@ -140,7 +170,7 @@ def test_influence_is_the_derivative_of_fid_in_a_sample_weight(i):
     rng = np.random.default_rng(5)
     n, d, epsilon = 400, 4, 1e-6
     rows = rng.standard_normal((n, d)) @ positive(rng, d) + 0.5
-    reference = features_to_gaussian(rng.standard_normal((600, d)))
+    reference = rows_to_gaussian(rng.standard_normal((600, d)))
     estimate = FID().estimate(rows, reference)
 
     def at(step):
@@ -162,7 +192,7 @@ def coverage(runs, n):
     metric = FID()
     reference = metric.prepare(rng.standard_normal((500, 3)))
     true_mean, true_root = np.array([1.0, -0.5, 0.0]), np.diag([1.2, 0.8, 1.0])
-    cross = np.trace(root(reference.root @ true_root @ true_root @ reference.root))
+    cross = np.trace(root(reference.factor.T @ true_root @ true_root @ reference.factor))
     shift = true_mean - reference.mean
     truth = shift @ shift + np.trace(true_root**2) + np.trace(reference.covariance) - 2 * cross
     hits = 0
