@@ -6,7 +6,13 @@ import torch
 
 import samplerbench as sb
 from samplerbench.plugins.metrics.clip_score import CLIPScore
-from samplerbench.plugins.metrics.fid import FID, _transported_by_columns, _transported_by_rows, rows_to_gaussian
+from samplerbench.plugins.metrics.fid import (
+    FID,
+    UnbiasedFID,
+    _transported_by_columns,
+    _transported_by_rows,
+    rows_to_gaussian,
+)
 from samplerbench.samplers.metric import mean_estimate
 
 
@@ -211,6 +217,61 @@ def test_the_95_percent_interval_covers_in_93_to_97_of_100_runs():
     found = coverage(runs=2000, n=500)
     print(f"coverage of the 95 % interval of FID: {found:.3f}")
     assert 0.93 <= found <= 0.97
+
+
+def unbiased_coverage(runs, n, d):
+    """How often the interval of the unbiased FID has the true value in it."""
+    rng = np.random.default_rng(6)
+    metric, deviations, mean = UnbiasedFID(), np.linspace(1.5, 0.5, d), np.full(d, 0.3)
+    reference = metric.prepare(rng.standard_normal((20 * d, d)))
+    cross = np.trace(root(reference.factor.T * deviations**2 @ reference.factor))
+    truth = ((mean - reference.mean) ** 2).sum() + (deviations**2).sum() + np.trace(reference.covariance) - 2 * cross
+    estimates = [metric.estimate(rng.standard_normal((n, d)) * deviations + mean, reference) for _ in range(runs)]
+    return np.mean([estimate.low <= truth <= estimate.high for estimate in estimates])
+
+
+def test_the_interval_of_the_unbiased_fid_covers_the_true_value_at_its_least_n():
+    assert 0.89 <= unbiased_coverage(runs=200, n=32, d=8) <= 0.99
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("n", "d"), [(32, 8), (160, 8), (128, 32), (256, 32)])
+def test_the_95_percent_interval_of_the_unbiased_fid_covers_the_true_value(n, d):
+    found = unbiased_coverage(2000, n, d)
+    print(f"coverage of the unbiased FID, {n} samples of {d} features: {found:.3f}")
+    assert 0.93 <= found <= 0.97
+
+
+@pytest.mark.parametrize("n", [60, 61])
+def test_the_influence_on_the_unbiased_fid_is_what_leaving_a_sample_out_does(n):
+    """The jackknife, pair by pair so that the halves stay what they are: -(n - 1) times the change, but for 1 / n."""
+    rng = np.random.default_rng(11)
+    rows, metric = rng.standard_normal((n, 3)) * [2, 1, 0.5] + 0.4, UnbiasedFID()
+    reference = metric.prepare(rng.standard_normal((900, 3)))
+    whole = metric.estimate(rows, reference)
+    changes, influences = [], []
+    for i in range(n // 2):
+        pair = [i, n - 1 - i]
+        without = metric.estimate(np.delete(rows, pair, axis=0), reference)
+        changes.append((n - 2) * (whole.value - without.value))
+        influences.append(whole.influence[pair].sum())
+    assert np.corrcoef(changes, influences)[0, 1] > 0.99
+    assert np.std(influences) / np.std(changes) == pytest.approx(1, abs=0.1)
+    assert whole.influence.mean() == pytest.approx(0, abs=1e-12)
+
+
+def test_the_unbiased_fid_by_its_definition():
+    rng = np.random.default_rng(12)
+    rows, reference = rng.standard_normal((101, 5)) + 0.2, rng.standard_normal((300, 5))
+    found = UnbiasedFID().estimate(rows, UnbiasedFID().prepare(reference))
+    halves = [fid(part, reference).value for part in (rows[:50], rows[50:])]
+    assert found.value == pytest.approx(2 * fid(rows, reference).value - np.mean(halves), rel=1e-12)
+    assert abs(found.value - fid(rows, reference).value) > 1e-2
+
+
+def test_the_unbiased_fid_needs_four_samples_a_feature():
+    assert [UnbiasedFID().fewest(d) for d in (1, 64)] == [4, 256]
+    assert FID().fewest(64) == 2
 
 
 def test_the_interval_shrinks_with_the_root_of_the_number_of_samples():
