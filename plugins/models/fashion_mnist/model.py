@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ....samplers.clip import CLIP
-from ....samplers.errors import ModelError
+from ....samplers.errors import InputError, ModelError
 from ....samplers.model import Extractor, Model
 from ....samplers.noise import check_seed
 from ....samplers.predictor import Network
@@ -143,7 +143,13 @@ def _clip_extractor(clip: CLIP, weights: Path) -> Extractor:
 
 @torch.no_grad()
 def _in_batches(function: Callable[[Tensor], Tensor], images: Tensor) -> Rows:
-    """function(images) in batches of one size, the last one padded: a row does not depend on its company."""
+    """function(images) in batches of one size, the last one padded: a row does not depend on its company.
+
+    InputError unless the images are uint8 (n, 1, 28, 28).
+    """
+    if images.dtype != torch.uint8 or images.shape[1:] != (1, SIDE, SIDE):
+        seen = f"{images.dtype} {tuple(images.shape)} from {float(images.min()):g} to {float(images.max()):g}"
+        raise InputError(f"images {seen}: expected torch.uint8 (n, 1, {SIDE}, {SIDE}) from 0 to 255; see to_images")
     rows = []
     for batch in torch.split(images.cpu(), EXTRACT_BATCH):
         padding = batch[-1:].expand(EXTRACT_BATCH - len(batch), *batch.shape[1:])
