@@ -112,8 +112,8 @@ def root_mean_estimate(squares: npt.NDArray[np.floating[Any]]) -> Estimate:
     return Estimate(root, (exact - exact.mean()) / (2 * root) if root else np.zeros_like(exact))
 
 
-def mean_estimate(values: npt.NDArray[np.floating[Any]]) -> Estimate:
-    """The mean of one number a sample, (n,)."""
+def mean_estimate(values: npt.NDArray[np.floating[Any] | np.bool_]) -> Estimate:
+    """The mean of one number, or of one yes or no, a sample, (n,)."""
     exact = values.astype(np.float64)
     mean = float(exact.mean())
     return Estimate(mean, exact - mean)
