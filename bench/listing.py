@@ -124,11 +124,11 @@ def _metrics_page(registry: Registry) -> Iterator[str]:
     things = dict(sorted(registry.metrics.things.items()))
     yield "# Metrics"
     yield (
-        "Made by `samplerbench list metrics --markdown`. Each is asked for by `samplerbench run --metric NAME`, and has "
-        "a\n95 % interval given the reference. *reads* is the extractor of the model that says what a sample is like; a "
-        "metric\nwhose extractor the model does not have stays empty, as does one with fewer samples than *least n*, "
-        "where d is the\nnumber of features. Numbers of two extractors, or of unequal numbers of samples, are not "
-        "comparable."
+        "Made by `samplerbench list metrics --markdown`. Each is asked for by `samplerbench run --metric NAME`, and "
+        "has a\n95 % interval given the reference. *reads* is the extractor of the model that says what a sample is "
+        "like; a metric\nwhose extractor the model does not have stays empty, as does one with fewer samples than "
+        "*least n*, where d is the\nnumber of features. Numbers of two extractors, or of unequal numbers of samples, "
+        "are not comparable."
     )
     facts = {name: metric_facts(cls) for name, cls in things.items()}
     anchors = _anchors(things)

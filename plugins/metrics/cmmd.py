@@ -1,4 +1,4 @@
-"""CMMD, the distance of CLIP image embeddings: a squared MMD with an RBF kernel (Jayasumana et al. 2024, section 4)."""
+"""CMMD, the distance of CLIP image embeddings: a squared MMD with an RBF kernel (Jayasumana et al. 2024)."""
 
 from __future__ import annotations
 
@@ -15,8 +15,7 @@ SCALE = 1000.0
 class CMMD(Metric):
     """1000 times the unbiased squared MMD of unit embeddings, with the kernel exp(-|x - y|^2 / (2 10^2)).
 
-    The paper's equation 4 is unbiased, as this is, and may be negative; code that keeps each image's pair with itself
-    gives slightly more.
+    Without bias, so it may be negative; code that keeps each image's pair with itself gives slightly more.
     """
 
     extractor = "clip_image"

@@ -1,4 +1,4 @@
-"""Density and coverage (Naeem et al. 2020, equations 3 and 4), with k = 5 neighbours."""
+"""Density and coverage (Naeem et al. 2020, section 3), with k = 5 neighbours."""
 
 from __future__ import annotations
 

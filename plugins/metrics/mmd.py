@@ -1,4 +1,4 @@
-"""The squared maximum mean discrepancy of two sets of rows (Gretton et al. 2012, equation 3), for any kernel."""
+"""The squared maximum mean discrepancy of two sets of rows (Gretton et al. 2012, its unbiased form), for any kernel."""
 
 from __future__ import annotations
 

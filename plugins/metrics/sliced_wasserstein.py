@@ -1,4 +1,4 @@
-"""The sliced 2-Wasserstein distance (Bonneel et al. 2015, section 3) of states to exact samples of the data."""
+"""The sliced 2-Wasserstein distance (Bonneel et al. 2015) of states to exact samples of the data."""
 
 from __future__ import annotations
 
