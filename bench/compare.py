@@ -19,7 +19,7 @@ import pandas as pd
 from ..samplers.errors import InputError, closest
 from ..samplers.metric import Estimate, mean_estimate
 from ..samplers.registry import Registry
-from .statistics import LEVEL, Yardstick, estimates, student_p, student_t, yardsticks
+from .statistics import LEVEL, Yardstick, estimates, gather, student_p, student_t, yardsticks
 from .store import RunFolder, read_run
 from .table import Labels, heading_of, with_interval
 from .timing import LEAST_REPEATS, Repeat, machines, neighbours
@@ -111,16 +111,19 @@ def compared(
         raise InputError(
             f"compare {cell_name(a)!r}, {cell_name(b)!r}: the run has no samples of both; give its command to make them"
         )
-    of_a, of_b = (estimates([chunks[place] for place in common], ready) for chunks in (chunks_a, chunks_b))
+    clocked = [
+        [*(chunk.repeat for chunk in chunks.values()), *folder.repeats_of(cell["key"])]
+        for cell, chunks in ((a, chunks_a), (b, chunks_b))
+    ]
+    n = sum(samples for _, samples in common)
+    of_a, of_b = (
+        estimates(gather((chunks.pop(place) for place in common), n, ready), ready) for chunks in (chunks_a, chunks_b)
+    )
     of_metrics = [
         Comparison(name, a, b, of_a[name] - of_b[name], name not in ready or ready[name].metric.better == "lower")
         for name in of_a
         if name in of_b
     ]
-    clocked = (
-        [*(chunk.repeat for chunk in chunks.values()), *folder.repeats_of(cell["key"])]
-        for cell, chunks in ((a, chunks_a), (b, chunks_b))
-    )
     return [*of_metrics, seconds_compared(a, b, *clocked)]
 
 

@@ -31,9 +31,17 @@ def listing(registry: Registry, kind: str) -> list[dict[str, str]]:
         elif kind == "grids" and isinstance(thing, type):
             row["options"] = describe_options(thing)
         elif kind == "metrics":
-            row |= {"reads": getattr(thing, "extractor", ""), "better": getattr(thing, "better", "")}
+            row |= metric_facts(thing)
         rows.append(row | {"origin": str(catalogue.origins[name])})
     return rows
+
+
+def metric_facts(metric: object) -> dict[str, str]:
+    """What a metric's class says of itself: extractor, direction, unit, fewest samples."""
+    facts = {"reads": "extractor", "better": "better", "unit": "unit", "least n": "least"}
+    said = {heading: str(getattr(metric, name, "")) for heading, name in facts.items()}
+    per_column = getattr(metric, "least_per_column", 0)
+    return said | ({"least n": f"{per_column} d"} if per_column else {})
 
 
 def claim(ask: Callable[[Sampler], str], cls: type[Sampler]) -> str:
@@ -65,7 +73,9 @@ def page(registry: Registry, kind: str) -> str:
         return _joined(_samplers_page(registry))
     if kind == "grids":
         return _joined(_grids_page(registry))
-    raise InputError(f"--markdown: there is no page on {kind}; expected samplers or grids")
+    if kind == "metrics":
+        return _joined(_metrics_page(registry))
+    raise InputError(f"--markdown: there is no page on {kind}; expected samplers, grids or metrics")
 
 
 def _joined(blocks: Iterator[str]) -> str:
@@ -109,6 +119,27 @@ def _grids_page(registry: Registry) -> Iterator[str]:
         if cls.__doc__ and not _is_made_by_dataclass(cls):
             yield inspect.cleandoc(cls.__doc__)
         yield from _options_table(cls)
+
+
+def _metrics_page(registry: Registry) -> Iterator[str]:
+    things = dict(sorted(registry.metrics.things.items()))
+    yield "# Metrics"
+    yield (
+        "Made by `samplerbench list metrics --markdown`. Each is asked for by `samplerbench run --metric NAME`, and "
+        "has a\n95 % interval given the reference. *reads* is the extractor of the model that says what a sample is "
+        "like; a metric\nwhose extractor the model does not have stays empty, as does one with fewer samples than "
+        "*least n*, where d is the\nnumber of features. Numbers of two extractors, or of unequal numbers of samples, "
+        "are not comparable."
+    )
+    facts = {name: metric_facts(cls) for name, cls in things.items()}
+    anchors = _anchors(things)
+    headings = list(next(iter(facts.values()), {}))
+    yield _table(["metric", *headings], [[f"[{name}](#{anchors[name]})", *facts[name].values()] for name in things])
+    for name, cls in things.items():
+        yield f"## {name}"
+        yield from paragraphs_of(cls)
+        if cls.__doc__:
+            yield inspect.cleandoc(cls.__doc__)
 
 
 SAME_AS, USE_IT = "Same as:", "Use it "

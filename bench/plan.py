@@ -7,6 +7,7 @@ import inspect
 import json
 import math
 import sys
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from types import ModuleType
@@ -150,7 +151,7 @@ def cell_for(config: Config, registry: Registry, model: Model, spec: str, budget
             sampler, steps = sampler.plan(budget)
     request = request_in(config, registry, model, sampler, grid, steps)
     declared_order(sampler, spec)
-    setting = cell_setting(request)
+    setting = cell_setting(request, {registry.metrics[name].extractor for name in config.metric})
     key = digest([setting, source_hash(type(sampler))])
     return Cell(spec, grid, steps, declared_nfe(request, spec), request, key, setting, registry.is_foreign(spec))
 
@@ -196,11 +197,13 @@ def request_in(  # noqa: PLR0913  (a cell's coordinates)
     )  # fmt: skip
 
 
-def cell_setting(request: Request) -> str:
-    """Hash of model, sampler and options, levels, seed, prompts, guidance, precision, threads and versions."""
+def cell_setting(request: Request, extractors: Collection[str]) -> str:
+    """Hash of model, extractors that are read, sampler and options, levels, seed, prompts, guidance, precision, threads
+    and versions."""
     model, sampler = request.model, request.sampler
+    read = {name: extractor.fingerprint for name, extractor in model.extractors.items() if name in extractors}
     return digest({
-        "model": [model.name, model.fingerprint, {k: e.fingerprint for k, e in model.extractors.items()}],
+        "model": [model.name, model.fingerprint, read],
         "sampler": [type(sampler).__qualname__, asdict(sampler)],
         "levels": [[level.alpha, level.sigma, repr(level.t)] for level in request.levels],
         "seed": request.seed,

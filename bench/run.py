@@ -18,7 +18,8 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from ..samplers.errors import SamplerbenchError, told
+from ..samplers.errors import PluginError, SamplerbenchError, told
+from ..samplers.metric import Rows
 from ..samplers.model import Model
 from ..samplers.process import state_kept
 from ..samplers.registry import Registry, load_registry
@@ -361,20 +362,29 @@ def make_chunk(plan: Plan, cell: Cell, block: Block, ready: Mapping[str, Yardsti
     """Draw a block of a cell's samples and extract what the metrics need."""
     samples, timing = draw_clocked(cell, block)
     images = samples.images.cpu() if samples.images is not None else None
-    needed = {yardstick.metric.extractor for yardstick in ready.values()} if images is not None else set()
-    extractors = plan.model.extractors
+    shown = samples.x.cpu() if images is None else images
+    needed = {yardstick.metric.extractor for yardstick in ready.values()}
     kept = block.n if plan.keep_images else max(0, min(block.n, KEPT_IMAGES - block.first))
     return Chunk(
         first=block.first,
         n=block.n,
         timing=timing,
-        rows={name: extractors[name].extract(images, samples.prompts) for name in sorted(needed)}
-        if images is not None
-        else {},
-        hashes=sample_hashes(samples.x.cpu() if images is None else images),
+        rows={name: extracted(plan.model, name, shown, samples.prompts, block.first) for name in sorted(needed)},
+        hashes=sample_hashes(shown),
         images=images[:kept].numpy() if images is not None and kept else None,
         ode_distance=ode_distances(cell, block, samples.x, reference),
     )
+
+
+def extracted(model: Model, name: str, shown: Tensor, prompts: Sequence[str], first: int) -> Rows:
+    """What an extractor says of images, or of states that are none, (n, d); only finite numbers are taken."""
+    rows = np.asarray(model.extractors[name].extract(shown, prompts))
+    if rows.ndim != 2 or len(rows) != len(shown):  # noqa: PLR2004  (rows and columns)
+        raise PluginError(f"extractor {name!r}: returned shape {rows.shape}; expected ({len(shown)}, d)")
+    finite = np.isfinite(rows).all(1)
+    if not finite.all():
+        raise PluginError(f"extractor {name!r}: returned NaN or infinity for sample {first + int(finite.argmin())}")
+    return rows
 
 
 def ode_distances(cell: Cell, block: Block, x: Tensor, reference: Tensor | None) -> npt.NDArray[np.float64] | None:

@@ -12,7 +12,7 @@ from ..samplers.errors import InputError, StoreError, closest
 from ..samplers.metric import Estimate
 from ..samplers.registry import Registry
 from .compare import SECONDS, Comparison, cell_name, corrected_p, ready_for
-from .statistics import Yardstick, estimates, metric_columns
+from .statistics import Yardstick, estimates, gather, metric_columns
 from .store import RUN_FILE, Chunk, RunFolder, read_run
 from .table import read_table
 from .timing import Repeat, machines
@@ -125,7 +125,8 @@ def _score(
     chunks = [c for (first, n), c in folder.chunks_of(cell["key"]).items() if first + n <= row["samples"]]
     if sum(chunk.n for chunk in chunks) != row["samples"]:
         raise InputError(f"{cell_name(cell)!r}: the run has not all of its samples; give its command to make them")
-    return Score(cell, row, estimates(chunks, ready).get(metric), _clocked(chunks, folder, cell))
+    gathered = gather(iter(chunks), int(row["samples"]), ready)
+    return Score(cell, row, estimates(gathered, ready).get(metric), _clocked(chunks, folder, cell))
 
 
 def _clocked(chunks: Sequence[Chunk], folder: RunFolder, cell: Mapping[str, Any]) -> tuple[Repeat, ...]:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
 import numpy as np
 
 from ..samplers.errors import PluginError
-from ..samplers.metric import Estimate, Metric, root_mean_estimate
+from ..samplers.metric import Estimate, Metric, Rows, root_mean_estimate
 from ..samplers.model import Model
 from ..samplers.options import at_fault
 from .store import Chunk
@@ -47,18 +47,45 @@ def metric_columns(name: str) -> tuple[str, str, str]:
     return name, f"{prefix}_low", f"{prefix}_high"
 
 
-def estimates(chunks: Sequence[Chunk], ready: Mapping[str, Yardstick]) -> dict[str, Estimate]:
-    """Each metric, and the ODE error where there is one, from all chunks of a cell; none under its least n."""
-    n = sum(chunk.n for chunk in chunks)
+@dataclass(frozen=True)
+class Gathered:
+    """The chunks of a cell put together, none of their rows held twice."""
+
+    chunks: Sequence[Chunk]
+    """Without rows and images."""
+    rows: Mapping[str, Rows]
+    """What each extractor said of all samples, (n, d)."""
+
+
+def gather(chunks: Iterable[Chunk], n: int, ready: Mapping[str, Yardstick]) -> Gathered:
+    """Chunks of n samples together -> the rows that the metrics read; each chunk is let go once it is copied."""
+    rows: dict[str, Rows] = {}
+    needed = {yardstick.metric.extractor for yardstick in ready.values()}
+    bare: list[Chunk] = []
+    first = 0
+    for chunk in chunks:
+        for name in needed:
+            of_chunk = chunk.rows[name]
+            if name not in rows:
+                rows[name] = np.empty((n, *of_chunk.shape[1:]), dtype=np.float32)
+            rows[name][first : first + chunk.n] = of_chunk
+        first += chunk.n
+        bare.append(replace(chunk, rows={}, images=None))
+    return Gathered(bare, rows)
+
+
+def estimates(gathered: Gathered, ready: Mapping[str, Yardstick]) -> dict[str, Estimate]:
+    """Each metric, and the ODE error where there is one, of a cell; none under its least n."""
     found: dict[str, Estimate] = {}
     for name, yardstick in ready.items():
-        if n >= yardstick.metric.least:
-            rows = np.concatenate([chunk.rows[yardstick.metric.extractor] for chunk in chunks])
-            with at_fault(f"metric {name!r}"):
-                found[name] = yardstick.metric.estimate(rows, yardstick.prepared)
-            if not isinstance(found[name], Estimate):
-                raise PluginError(f"metric {name!r}: returned a {type(found[name]).__name__}; expected an Estimate")
-    squares = [chunk.ode_distance for chunk in chunks if chunk.ode_distance is not None]
+        rows = gathered.rows[yardstick.metric.extractor]
+        with at_fault(f"metric {name!r}"):
+            if len(rows) < yardstick.metric.fewest(rows.shape[1]):
+                continue
+            found[name] = yardstick.metric.estimate(rows, yardstick.prepared)
+        if not isinstance(found[name], Estimate):
+            raise PluginError(f"metric {name!r}: returned a {type(found[name]).__name__}; expected an Estimate")
+    squares = [chunk.ode_distance for chunk in gathered.chunks if chunk.ode_distance is not None]
     if squares:
         found["ode_error"] = root_mean_estimate(np.concatenate(squares))
     return found

@@ -14,7 +14,7 @@ import pandas as pd
 from ..samplers.errors import InputError, StoreError
 from . import timing
 from .plan import Block, Cell, Plan
-from .statistics import Yardstick, estimates, measured, metric_columns
+from .statistics import Gathered, Yardstick, estimates, gather, measured, metric_columns
 from .store import Chunk, RunFolder, disk_errors, read_run, write_atomically
 from .timing import Repeat
 
@@ -102,9 +102,11 @@ class GrowingTable:
         """What these blocks of a cell say."""
         known = self._measured.get(cell.key)
         if known is None or known.blocks != blocks:
-            chunks = [self._chunk(cell, block) for block in blocks]
-            numbers, repeats = _numbers(chunks, self._ready), tuple(chunk.repeat for chunk in chunks)
-            known = self._measured[cell.key] = Measured(blocks, numbers, repeats, samples_hash(chunks))
+            samples = sum(block.n for block in blocks)
+            gathered = gather((self._chunk(cell, block) for block in blocks), samples, self._ready)
+            repeats = tuple(chunk.repeat for chunk in gathered.chunks)
+            numbers = _numbers(gathered, samples, self._ready)
+            known = self._measured[cell.key] = Measured(blocks, numbers, repeats, samples_hash(gathered.chunks))
         return known
 
     def _chunk(self, cell: Cell, block: Block) -> Chunk:
@@ -148,15 +150,14 @@ def _identity(plan: Plan, cell: Cell) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _numbers(chunks: Sequence[Chunk], ready: Mapping[str, Yardstick]) -> dict[str, Any]:
+def _numbers(gathered: Gathered, samples: int, ready: Mapping[str, Yardstick]) -> dict[str, Any]:
     """The columns that were measured."""
-    samples = sum(chunk.n for chunk in chunks)
     counted = {
-        name: sum(getattr(chunk.timing, name) * chunk.n for chunk in chunks) / samples
+        name: sum(getattr(chunk.timing, name) * chunk.n for chunk in gathered.chunks) / samples
         for name in ("nfe", "network_evaluations")
     }
     whole = {name: int(value) if float(value).is_integer() else value for name, value in counted.items()}
-    return {**whole, "samples": samples, **measured(estimates(chunks, ready), ready)}
+    return {**whole, "samples": samples, **measured(estimates(gathered, ready), ready)}
 
 
 def row_name(row: Mapping[str, Any], other: Mapping[str, Any]) -> str:

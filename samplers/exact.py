@@ -17,9 +17,12 @@ import torch
 from torch import Tensor
 
 from .level import Level
-from .model import Model, wrap_network
+from .model import Extractor, Model, wrap_network
 from .predictor import Predicts
 from .schedule import Float64s, Schedule
+
+EXACT_SAMPLES = 10_000
+"""How many samples of the data stand for it."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,14 @@ class GaussianMixture:
         posterior = means + (alpha * variances / s2)[:, :, None] * residual
         return (responsibility[:, :, None] * posterior).sum(1)
 
+    def draw(self, n: int, seed: int) -> Float64s:
+        """n samples of the data, (n, D)."""
+        rng = np.random.default_rng(seed)
+        which = rng.choice(len(self.weights), size=n, p=self.weights)
+        spread = np.sqrt(self.variances)[which, None] * rng.standard_normal((n, self.dim))
+        drawn: Float64s = np.asarray(self.means)[which] + spread
+        return drawn
+
 
 def exact_model(data: GaussianMixture, schedule: Schedule, predicts: Predicts = "eps", name: str = "exact") -> Model:
     """The perfect network of this data: it answers with the conditional expectation of what it predicts."""
@@ -67,7 +78,18 @@ def exact_model(data: GaussianMixture, schedule: Schedule, predicts: Predicts = 
         return answer.to(x.dtype)
 
     model = wrap_network(network, schedule, (data.dim,), predicts, name=name)
-    return dataclasses.replace(model, fingerprint=f"{data} {schedule} {predicts}")
+    fingerprint = f"{data} {schedule} {predicts}"
+    return dataclasses.replace(model, extractors={"state": state_extractor(data)}, fingerprint=fingerprint)
+
+
+def state_extractor(data: GaussianMixture) -> Extractor:
+    """The states as they are; its reference rows are exact samples of the data."""
+    return Extractor(
+        f"{EXACT_SAMPLES:,} exact samples",
+        lambda x, prompts: x.float().numpy(),
+        lambda: data.draw(EXACT_SAMPLES, seed=0).astype(np.float32),
+        fingerprint=f"{EXACT_SAMPLES} of {data}",
+    )
 
 
 def point(location: Sequence[float]) -> GaussianMixture:

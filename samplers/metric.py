@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from .errors import InputError
+
 Floats = npt.NDArray[np.float64]
+Rows = npt.NDArray[np.float32]
+"""What an extractor says of n images, (n, d)."""
 Z95 = 1.959963984540054
 """The 97.5 % point of the normal distribution."""
+BLOCK = 2048
+"""Rows that are held in float64 at a time."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +31,12 @@ class Estimate:
     """(n,), mean 0: the value behaves as a constant plus the mean of these over the samples."""
 
     def __sub__(self, other: Estimate) -> Estimate:
-        """The difference of two values on the same samples."""
+        """The difference of two values on the same samples. InputError if there are not as many of each."""
+        if len(self.influence) != len(other.influence):
+            raise InputError(
+                f"values on {len(self.influence)} and on {len(other.influence)} samples: "
+                "a difference is of the same samples; take as many of each"
+            )
         return Estimate(self.value - other.value, self.influence - other.influence)
 
     @property
@@ -52,17 +64,45 @@ class Metric(ABC):
     better: Literal["lower", "higher"]
     unit: str
     least: int
-    """The fewest samples for which the value means anything."""
+    """The fewest samples for which the value means anything, whatever the rows are."""
+    least_per_column: int = 0
+    """As many again for each of the d numbers of a row."""
     needs_reference = False
     """Whether it compares with the reference rows, and cannot be without them."""
 
-    def prepare(self, reference: npt.NDArray[np.float32] | None) -> Any:
+    def prepare(self, reference: Rows | None) -> Any:
         """What is needed of the reference rows (N, d), computed once for all cells."""
         return None
 
+    def fewest(self, width: int) -> int:
+        """The fewest samples for which the value of rows of so many numbers means anything."""
+        return max(self.least, self.least_per_column * width)
+
     @abstractmethod
-    def estimate(self, rows: npt.NDArray[np.float32], prepared: Any) -> Estimate:
+    def estimate(self, rows: Rows, prepared: Any) -> Estimate:
         """Rows (n, d) of the generated images -> the value and each sample's influence on it."""
+
+
+def check_rows(rows: npt.NDArray[Any], width: int | None = None, least: int = 2) -> None:
+    """Refuse what is no table of at least so many finite rows, of the width of the reference rows if that is given."""
+    expected = "d" if width is None else width
+    if rows.ndim != 2 or width not in (None, rows.shape[1]):  # noqa: PLR2004  (rows and columns)
+        why = "" if width is None else ", as the reference rows; were both made by one extractor?"
+        raise InputError(f"rows of shape {rows.shape}: expected (n, {expected}){why}")
+    if len(rows) < least:
+        raise InputError(f"rows of shape {rows.shape}: expected at least {least} of them")
+    for i in range(0, len(rows), BLOCK):
+        finite = np.isfinite(rows[i : i + BLOCK]).all(1)
+        if not finite.all():
+            raise InputError(f"rows of shape {rows.shape}: that of sample {i + int(finite.argmin())} is not finite")
+
+
+def in_blocks(rows: npt.NDArray[np.floating[Any]], centre: Floats | float = 0.0) -> Iterator[tuple[slice, Floats]]:
+    """Where a block of rows is, and the block less `centre` in float64; it is overwritten by the next."""
+    space = np.empty((min(BLOCK, len(rows)), rows.shape[1]))
+    for i in range(0, len(rows), BLOCK):
+        block = rows[i : i + BLOCK]
+        yield slice(i, i + BLOCK), np.subtract(block, centre, out=space[: len(block)], dtype=np.float64)
 
 
 def root_mean_estimate(squares: npt.NDArray[np.floating[Any]]) -> Estimate:
@@ -72,8 +112,8 @@ def root_mean_estimate(squares: npt.NDArray[np.floating[Any]]) -> Estimate:
     return Estimate(root, (exact - exact.mean()) / (2 * root) if root else np.zeros_like(exact))
 
 
-def mean_estimate(values: npt.NDArray[np.floating[Any]]) -> Estimate:
-    """The mean of one number a sample, (n,)."""
+def mean_estimate(values: npt.NDArray[np.floating[Any] | np.bool_]) -> Estimate:
+    """The mean of one number, or of one yes or no, a sample, (n,)."""
     exact = values.astype(np.float64)
     mean = float(exact.mean())
     return Estimate(mean, exact - mean)

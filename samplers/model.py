@@ -32,16 +32,18 @@ NetworkLoader = Callable[[torch.device, torch.dtype], Network]
 Encode = Callable[[Sequence[str]], Tensor]
 IMAGE_DIMS = 3
 IMAGE_CHANNELS = (1, 3)
+GREY_LEVELS_FROM = 16
+"""States none of which is negative and some of which are above this are grey levels, not a sampler gone astray."""
 
 
 @dataclass(frozen=True)
 class Extractor:
-    """What metrics see of an image: images and their prompts -> one row of numbers each."""
+    """What metrics see of a sample: images (or states that are none) and their prompts -> a row of numbers each."""
 
     label: str
     """Shown wherever its numbers are shown, e.g. "fashion-mnist CNN"."""
     extract: Callable[[Tensor, Sequence[str]], npt.NDArray[np.float32]]
-    """uint8 (n, C, H, W) and n prompts -> (n, d)."""
+    """uint8 (n, C, H, W), or the clean states (n, *shape) where `Model.images` has none, and n prompts -> (n, d)."""
     reference: Callable[[], npt.NDArray[np.float32]] | None = None
     """Rows of the real images that the model was made to imitate, (N, d)."""
     note: str = ""
@@ -86,9 +88,17 @@ class Model:
 
 
 def to_images(x: Tensor) -> Tensor | None:
-    """[-1, 1] -> uint8, rounded to the nearest grey level; None unless the shape is (n, 1|3, H, W)."""
+    """[-1, 1] -> uint8, rounded to the nearest grey level; None unless the shape is (n, 1|3, H, W).
+
+    What is beyond -1 or 1 is cut off there. InputError for what was never meant to be in [-1, 1].
+    """
     if x.ndim != 1 + IMAGE_DIMS or x.shape[1] not in IMAGE_CHANNELS:
         return None
+    if not x.is_floating_point() or (x.numel() and bool(x.min() >= 0) and bool(x.max() > GREY_LEVELS_FROM)):
+        seen = f"{x.dtype} from {float(x.min()):g} to {float(x.max()):g}"
+        raise InputError(
+            f"states of {seen}: expected floating numbers from -1 to 1; give grey levels g as g / 127.5 - 1"
+        )
     return ((x.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
 
 

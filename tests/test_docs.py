@@ -24,7 +24,7 @@ DOCS = Path(__file__).parent.parent / "docs"
 def built_in():
     """The registry without what else is installed."""
     everything, own = load_registry(), Registry()
-    for kind in ("samplers", "grids"):
+    for kind in ("samplers", "grids", "metrics"):
         for name, thing in getattr(everything, kind).things.items():
             origin = getattr(everything, kind).origins[name]
             if origin.plugin.startswith("samplerbench.plugins"):
@@ -37,14 +37,14 @@ SAMPLERS = OWN.samplers.things
 PAGE = page(OWN, "samplers")
 
 
-@pytest.mark.parametrize("kind", ["samplers", "grids"])
+@pytest.mark.parametrize("kind", ["samplers", "grids", "metrics"])
 def test_the_pages_are_those_that_the_command_makes(kind):
     stored = (DOCS / f"{kind}.md").read_text(encoding="utf-8")
     assert stored == page(OWN, kind), f"make it anew: samplerbench list {kind} --markdown > docs/{kind}.md"
     assert len(stored) > 1000
 
 
-@pytest.mark.parametrize("kind", ["samplers", "grids"])
+@pytest.mark.parametrize("kind", ["samplers", "grids", "metrics"])
 def test_the_page_is_printed_by_the_command(kind):
     done = CliRunner().invoke(cli, ["list", kind, "--markdown"])
     assert done.exit_code == 0
@@ -54,7 +54,7 @@ def test_the_page_is_printed_by_the_command(kind):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["models", "--markdown"], "there is no page on models; expected samplers or grids"),
+        (["models", "--markdown"], "there is no page on models; expected samplers, grids or metrics"),
         (["samplers", "--markdown", "--json"], "--json and --markdown: expected one of them"),
     ],
 )
@@ -250,6 +250,28 @@ def test_many_are_said_to_be_the_same_and_a_wrong_statement_would_be_seen():
     assert {name for name, *_ in STATEMENTS} > set(SAMPLERS) - {"dpm-solver-adaptive", "seeds"}
     for spec, other, (schedule, grid) in itertools.product(["heun", "ddpm"], ["ddim", "dpm-solver"], GRIDS):
         assert float((drawn(spec, schedule, grid) - drawn(other, schedule, grid)).abs().max()) > 1e-6
+
+
+# ---- Metrics ----
+
+
+def test_every_metric_says_what_it_is_and_when_it_is_not_there():
+    text = page(OWN, "metrics")
+    for name, metric in OWN.metrics.things.items():
+        part = text.partition(f"\n## {name}\n")[2].partition("\n## ")[0]
+        assert len(part) > 150
+        assert f"| [{name}](#{name}) | {metric.extractor} | {metric.better} |" in text
+    assert "| [fid_unbiased](#fid_unbiased) | features | lower |  | 4 d |" in text
+    assert "| [clip_score](#clip_score) | clip | higher | % | 2 |" in text
+
+
+def test_the_list_of_metrics_has_direction_unit_extractor_and_least_n():
+    rows = json.loads(CliRunner().invoke(cli, ["list", "metrics", "--json"]).stdout)["metrics"]
+    by_name = {row["name"]: row for row in rows}
+    assert list(rows[0]) == ["name", "reads", "better", "unit", "least n", "origin"]
+    assert by_name["fid_unbiased"]["least n"] == "4 d"
+    assert by_name["recall"]["better"] == "higher"
+    assert by_name["recall"]["least n"] == "5"
 
 
 def test_the_json_list_is_as_it_was():

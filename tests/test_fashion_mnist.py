@@ -23,7 +23,7 @@ from samplerbench.samplers.clip import Tokenizer
 from samplerbench.samplers.training import Recipe, fit
 from samplerbench.samplers.weights import load_weights
 
-WEIGHTS = ("unet", "clip", "features", "reference")
+WEIGHTS = ("unet", "clip", "features", "reference", "clip_reference")
 needs_data = pytest.mark.skipif(not DEBIAN_FOLDER.is_dir(), reason="the data set is not installed")
 
 

@@ -54,6 +54,6 @@ def test_the_interval_covers_the_truth_about_as_often_as_it_says():
 def test_rows_are_taken_in_blocks_without_a_seam(monkeypatch):
     rows, reference = features(6, 50), features(7, 70)
     whole = kid(rows, reference)
-    monkeypatch.setattr("samplerbench.plugins.metrics.kid.BLOCK", 7)
+    monkeypatch.setattr("samplerbench.samplers.metric.BLOCK", 7)
     assert kid(rows, reference).value == pytest.approx(whole.value, rel=1e-12)
     assert abs(whole.value) > 1e-3

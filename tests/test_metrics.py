@@ -5,9 +5,18 @@ import pytest
 import torch
 
 import samplerbench as sb
+from samplerbench.bench.statistics import Gathered, Yardstick, estimates, measured
 from samplerbench.plugins.metrics.clip_score import CLIPScore
-from samplerbench.plugins.metrics.fid import FID, features_to_gaussian
+from samplerbench.plugins.metrics.fid import (
+    FID,
+    UnbiasedFID,
+    _transported_by_columns,
+    _transported_by_rows,
+    rows_to_gaussian,
+)
+from samplerbench.plugins.metrics.kid import KID
 from samplerbench.samplers.metric import mean_estimate
+from samplerbench.samplers.model import to_images
 
 
 def root(symmetric):
@@ -79,7 +88,7 @@ def test_fid_of_identical_sets_of_real_features_is_zero():
     assert abs(fid(rows, rows).value) < 1e-9
 
 
-@pytest.mark.parametrize(("n", "d"), [(300, 8), (300, 64), (2000, 32)])
+@pytest.mark.parametrize(("n", "d"), [(300, 8), (300, 64), (2000, 32), (20, 64), (63, 64), (65, 64), (100, 300)])
 def test_fid_equals_that_of_torch_fidelity(n, d):
     from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
 
@@ -119,9 +128,39 @@ def test_fid_does_not_lose_digits_to_a_large_common_offset():
 
 def test_fid_is_computed_in_float64():
     rows = np.random.default_rng(4).standard_normal((100, 3)).astype(np.float32)
-    gaussian = features_to_gaussian(rows)
-    assert {a.dtype for a in (gaussian.mean, gaussian.covariance, gaussian.root)} == {np.dtype(np.float64)}
-    np.testing.assert_allclose(gaussian.root @ gaussian.root, gaussian.covariance, atol=1e-14)
+    gaussian = rows_to_gaussian(rows)
+    assert {a.dtype for a in (gaussian.mean, gaussian.covariance, gaussian.factor)} == {np.dtype(np.float64)}
+    np.testing.assert_allclose(gaussian.factor @ gaussian.factor.T, gaussian.covariance, atol=1e-14)
+    assert not np.triu(gaussian.factor, 1).any()
+
+
+@pytest.mark.parametrize(("n", "d"), [(30, 50), (50, 30), (400, 300)])
+def test_both_sides_of_the_cross_term_are_one(n, d):
+    """By the Gram matrix of the samples and by the covariance of the features, value and every influence."""
+    rng = np.random.default_rng(n)
+    rows = (rng.standard_normal((n, d)) @ positive(rng, d) + 0.3).astype(np.float32)
+    factor = rows_to_gaussian(rng.standard_normal((2 * d, d)).astype(np.float32)).factor
+    mean = rows.mean(0, dtype=np.float64)
+    (value, products), (other_value, other_products) = (
+        of(rows, mean, factor) for of in (_transported_by_rows, _transported_by_columns)
+    )
+    assert value == pytest.approx(other_value, rel=1e-9)
+    np.testing.assert_allclose(products, other_products, rtol=1e-6)
+    assert products.sum() / (n - 1) == pytest.approx(value, rel=1e-9)
+    assert products.std() > 0.05 * products.mean()
+
+
+def test_blocks_and_tiles_have_no_seam(monkeypatch):
+    rng = np.random.default_rng(9)
+    rows, few = ((rng.standard_normal((n, 20)) + 0.3).astype(np.float32) for n in (90, 15))
+    reference = rng.standard_normal((50, 20)).astype(np.float32)
+    whole = [fid(rows, reference), fid(few, reference)]
+    monkeypatch.setattr("samplerbench.samplers.metric.BLOCK", 7)
+    monkeypatch.setattr("samplerbench.plugins.metrics.fid.TILE", 3)
+    for found, expected in zip([fid(rows, reference), fid(few, reference)], whole, strict=True):
+        assert found.value == pytest.approx(expected.value, rel=1e-10)
+        np.testing.assert_allclose(found.influence, expected.influence, atol=1e-8)
+        assert np.abs(expected.influence).max() > 1
 
 
 def weighted_fid(rows, weights, reference):
@@ -131,7 +170,7 @@ def weighted_fid(rows, weights, reference):
     centred = rows - mean
     covariance = (centred * weights[:, None]).T @ centred * n / (n - 1)
     shift = mean - reference.mean
-    cross = np.trace(root(reference.root @ covariance @ reference.root))
+    cross = np.trace(root(reference.factor.T @ covariance @ reference.factor))
     return shift @ shift + np.trace(covariance) + np.trace(reference.covariance) - 2 * cross
 
 
@@ -140,7 +179,7 @@ def test_influence_is_the_derivative_of_fid_in_a_sample_weight(i):
     rng = np.random.default_rng(5)
     n, d, epsilon = 400, 4, 1e-6
     rows = rng.standard_normal((n, d)) @ positive(rng, d) + 0.5
-    reference = features_to_gaussian(rng.standard_normal((600, d)))
+    reference = rows_to_gaussian(rng.standard_normal((600, d)))
     estimate = FID().estimate(rows, reference)
 
     def at(step):
@@ -162,7 +201,7 @@ def coverage(runs, n):
     metric = FID()
     reference = metric.prepare(rng.standard_normal((500, 3)))
     true_mean, true_root = np.array([1.0, -0.5, 0.0]), np.diag([1.2, 0.8, 1.0])
-    cross = np.trace(root(reference.root @ true_root @ true_root @ reference.root))
+    cross = np.trace(root(reference.factor.T @ true_root @ true_root @ reference.factor))
     shift = true_mean - reference.mean
     truth = shift @ shift + np.trace(true_root**2) + np.trace(reference.covariance) - 2 * cross
     hits = 0
@@ -181,6 +220,61 @@ def test_the_95_percent_interval_covers_in_93_to_97_of_100_runs(figure):
     found = coverage(runs=2000, n=500)
     figure("coverage of the 95 % interval of FID", f"{found:.1%} of 2,000")
     assert 0.93 <= found <= 0.97
+
+
+def unbiased_coverage(runs, n, d):
+    """How often the interval of the unbiased FID has the true value in it."""
+    rng = np.random.default_rng(6)
+    metric, deviations, mean = UnbiasedFID(), np.linspace(1.5, 0.5, d), np.full(d, 0.3)
+    reference = metric.prepare(rng.standard_normal((20 * d, d)))
+    cross = np.trace(root(reference.factor.T * deviations**2 @ reference.factor))
+    truth = ((mean - reference.mean) ** 2).sum() + (deviations**2).sum() + np.trace(reference.covariance) - 2 * cross
+    estimates = [metric.estimate(rng.standard_normal((n, d)) * deviations + mean, reference) for _ in range(runs)]
+    return np.mean([estimate.low <= truth <= estimate.high for estimate in estimates])
+
+
+def test_the_interval_of_the_unbiased_fid_covers_the_true_value_at_its_least_n():
+    assert 0.89 <= unbiased_coverage(runs=200, n=32, d=8) <= 0.99
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("n", "d"), [(32, 8), (160, 8), (128, 32), (256, 32)])
+def test_the_95_percent_interval_of_the_unbiased_fid_covers_the_true_value(n, d):
+    found = unbiased_coverage(2000, n, d)
+    print(f"coverage of the unbiased FID, {n} samples of {d} features: {found:.3f}")
+    assert 0.93 <= found <= 0.97
+
+
+@pytest.mark.parametrize("n", [60, 61])
+def test_the_influence_on_the_unbiased_fid_is_what_leaving_a_sample_out_does(n):
+    """The jackknife, pair by pair so that the halves stay what they are: -(n - 1) times the change, but for 1 / n."""
+    rng = np.random.default_rng(11)
+    rows, metric = rng.standard_normal((n, 3)) * [2, 1, 0.5] + 0.4, UnbiasedFID()
+    reference = metric.prepare(rng.standard_normal((900, 3)))
+    whole = metric.estimate(rows, reference)
+    changes, influences = [], []
+    for i in range(n // 2):
+        pair = [i, n - 1 - i]
+        without = metric.estimate(np.delete(rows, pair, axis=0), reference)
+        changes.append((n - 2) * (whole.value - without.value))
+        influences.append(whole.influence[pair].sum())
+    assert np.corrcoef(changes, influences)[0, 1] > 0.99
+    assert np.std(influences) == pytest.approx(np.std(changes), rel=0.1)
+    assert whole.influence.mean() == pytest.approx(0, abs=1e-12)
+
+
+def test_the_unbiased_fid_by_its_definition():
+    rng = np.random.default_rng(12)
+    rows, reference = rng.standard_normal((101, 5)) + 0.2, rng.standard_normal((300, 5))
+    found = UnbiasedFID().estimate(rows, UnbiasedFID().prepare(reference))
+    halves = [fid(part, reference).value for part in (rows[:50], rows[50:])]
+    assert found.value == pytest.approx(2 * fid(rows, reference).value - np.mean(halves), rel=1e-12)
+    assert abs(found.value - fid(rows, reference).value) > 1e-2
+
+
+def test_the_unbiased_fid_needs_four_samples_a_feature():
+    assert [UnbiasedFID().fewest(d) for d in (1, 64)] == [4, 256]
+    assert FID().fewest(64) == 2
 
 
 def test_the_interval_shrinks_with_the_root_of_the_number_of_samples():
@@ -210,6 +304,101 @@ def test_one_sample_has_no_interval():
 def test_metrics_say_what_they_are():
     assert (FID.better, FID.extractor, FID.least) == ("lower", "features", 2)
     assert (CLIPScore.better, CLIPScore.extractor, CLIPScore.unit) == ("higher", "clip", "%")
+
+
+# Refusals
+
+METRICS = {"fid": FID, "fid_unbiased": UnbiasedFID, "kid": KID}
+
+
+def normal_rows(n, d, seed=1):
+    return np.random.default_rng(seed).standard_normal((n, d)).astype(np.float32)
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_rows_of_another_width_than_the_reference_are_refused_with_both(name):
+    metric = METRICS[name]()
+    with pytest.raises(sb.InputError, match=r"\(40, 3\): expected \(n, 4\)"):
+        metric.estimate(normal_rows(40, 3), metric.prepare(normal_rows(50, 4)))
+    with pytest.raises(sb.InputError, match=r"\(40,\): expected \(n, 4\)"):
+        metric.estimate(normal_rows(40, 1)[:, 0], metric.prepare(normal_rows(50, 4)))
+
+
+@pytest.mark.parametrize("name", METRICS)
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_rows_that_are_not_finite_are_refused_by_the_sample_s_number(name, value, monkeypatch):
+    monkeypatch.setattr("samplerbench.samplers.metric.BLOCK", 10)
+    metric, rows = METRICS[name](), normal_rows(40, 4)
+    prepared = metric.prepare(rows)
+    rows[23, 2] = rows[31, 0] = value
+    with pytest.raises(sb.InputError, match="sample 23 is not finite"):
+        metric.estimate(rows, prepared)
+    with pytest.raises(sb.InputError, match="sample 23 is not finite"):
+        metric.prepare(rows)
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_too_few_rows_are_refused(name):
+    metric = METRICS[name]()
+    with pytest.raises(sb.InputError, match=r"\(1, 4\): expected at least"):
+        metric.estimate(normal_rows(1, 4), metric.prepare(normal_rows(50, 4)))
+    with pytest.raises(sb.InputError, match=r"\(1, 4\): expected at least"):
+        metric.prepare(normal_rows(1, 4))
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_images_that_are_all_the_same_have_a_finite_value(name):
+    metric = METRICS[name]()
+    same = np.full((40, 4), 0.25, dtype=np.float32)
+    for rows, reference in ((same, normal_rows(50, 4)), (normal_rows(40, 4), same), (same, same)):
+        found = metric.estimate(rows, metric.prepare(reference))
+        assert np.isfinite([found.value, found.low, found.high]).all()
+    assert found.value == pytest.approx(0, abs=1e-12)
+    assert found.standard_error == pytest.approx(0, abs=1e-12)
+
+
+def test_values_on_unequal_numbers_of_samples_have_no_difference():
+    with pytest.raises(sb.InputError, match="on 512 and on 256 samples"):
+        mean_estimate(np.ones(512)) - mean_estimate(np.ones(256))
+
+
+def test_under_the_least_n_there_is_no_value():
+    ready = {name: Yardstick(metric(), metric().prepare(normal_rows(50, 4))) for name, metric in METRICS.items()}
+    for n, expected in ((1, set()), (15, {"fid", "kid"}), (16, set(METRICS))):
+        found = estimates(Gathered((), {"features": normal_rows(n, 4)}), ready)
+        assert set(found) == expected
+        columns = measured(found, ready)
+        assert {name for name in METRICS if np.isfinite(columns[name])} == expected
+
+
+# What extractors are given
+
+
+def test_to_images_is_half_a_level_from_every_shade_at_most_and_unbiased():
+    ramp = torch.linspace(-1, 1, 255 * 64 + 1, dtype=torch.float64).expand(1, 1, 1, -1)
+    levels = to_images(ramp).double()
+    wanted = (ramp + 1) * 127.5
+    assert float((levels - wanted).abs().max()) <= 0.5 + 1e-9
+    assert abs(float((levels - wanted).mean())) < 0.01
+    assert sorted(set(levels.flatten().tolist())) == list(range(256))
+
+
+def test_to_images_refuses_what_is_not_in_its_range_and_clamps_what_is_nearly():
+    grey = torch.arange(256).reshape(1, 1, 16, 16)
+    for wrong in (grey.to(torch.uint8), grey, grey.float()):
+        with pytest.raises(sb.InputError, match=r"from 0 to 255: expected floating numbers from -1 to 1"):
+            to_images(wrong)
+    assert to_images(grey.float() / 127.5 - 1).flatten().tolist() == list(range(256))
+    assert to_images(torch.tensor([-30.0, 30.0]).reshape(1, 1, 1, 2)).flatten().tolist() == [0, 255]
+
+
+@pytest.mark.parametrize("name", ["features", "clip"])
+def test_the_embedded_extractors_refuse_what_are_no_bytes(name):
+    extract = sb.load_model("fashion-mnist").extractors[name].extract
+    with pytest.raises(sb.InputError, match=r"float32 \(2, 1, 28, 28\) from -1 to -1: expected torch.uint8 .* to 255"):
+        extract(-torch.ones(2, 1, 28, 28), ["bag"] * 2)
+    with pytest.raises(sb.InputError, match=r"\(2, 3, 28, 28\).*expected torch.uint8 \(n, 1, 28, 28\)"):
+        extract(torch.zeros(2, 3, 28, 28, dtype=torch.uint8), ["bag"] * 2)
 
 
 def test_torch_fidelity_finds_the_extractor_and_it_gives_the_same_features():

@@ -311,6 +311,33 @@ def test_a_model_of_one_s_own_without_reference_features_has_no_fid(tmp_path):
     assert table["clip_score"].notna().all()
 
 
+@pytest.mark.parametrize(
+    ("spoilt", "reason"),
+    [
+        (lambda rows: np.where(np.arange(len(rows))[:, None] == 3, np.nan, rows), "NaN or infinity for sample 3"),
+        (lambda rows: rows[1:], r"returned shape \(63, 4\); expected \(64, d\)"),
+        (lambda rows: rows[:, 0], r"returned shape \(64,\); expected \(64, d\)"),
+    ],
+)
+def test_what_an_extractor_may_not_return_fails_the_cell(tmp_path, spoilt, reason):
+    toy = load_registry([TOY]).model("toy")
+    whole = toy.extractors["features"]
+    faulty = dataclasses.replace(whole, extract=lambda images, prompts: spoilt(whole.extract(images, prompts)))
+    model = dataclasses.replace(toy, extractors={**toy.extractors, "features": faulty})
+    table = sb.run(model, ["ddpm"], steps=[2], n=64, output=tmp_path / "run").table
+    assert table["status"].str.contains(f"failed: extractor 'features': .*{reason}").all()
+
+
+def test_extractors_see_the_states_of_a_model_that_makes_no_images(tmp_path):
+    model = dataclasses.replace(
+        sb.load_model("mixture"), extractors={"features": sb.Extractor("states", lambda x, prompts: x.numpy())}
+    )
+    output = tmp_path / "run"
+    result = sb.run(model, ["ddim"], steps=[3], n=70, metrics=["brightness"], output=output, plugins=[TOY])
+    expected = sb.sample(model, "ddim", steps=3, n=70).x.mean()
+    assert result.table["brightness"][0] == pytest.approx(float(expected), rel=1e-5)
+
+
 def test_a_network_of_few_whole_timesteps_can_be_run(tmp_path):
     def network(x, t):
         assert t.dtype == torch.int64

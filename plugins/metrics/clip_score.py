@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
-from ...samplers.metric import Estimate, Metric, mean_estimate
+from ...samplers.metric import Estimate, Metric, Rows, check_rows, mean_estimate
 from ...samplers.registry import hookimpl
 
 
@@ -17,8 +16,9 @@ class CLIPScore(Metric):
     unit = "%"
     least = 2
 
-    def estimate(self, rows: npt.NDArray[np.float32], prepared: None) -> Estimate:
+    def estimate(self, rows: Rows, prepared: None) -> Estimate:
         """Cosines (n, 1) -> the mean, in per cent."""
+        check_rows(rows, least=1)
         return mean_estimate(100 * rows[:, 0].astype(np.float64))
 
 

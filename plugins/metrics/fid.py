@@ -2,37 +2,146 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-from ...samplers.metric import Estimate, Floats, Metric
+from ...samplers.metric import Estimate, Floats, Metric, Rows, check_rows, in_blocks
 from ...samplers.registry import hookimpl
+
+TILE = 512
+"""Columns of a triangular matrix that are multiplied at a time."""
 
 
 @dataclass(frozen=True)
 class Gaussian:
-    """Mean (d,), covariance (d, d) and its symmetric root."""
+    """Mean (d,), covariance (d, d) and the lower triangular L with L L^T = covariance."""
 
     mean: Floats
     covariance: Floats
-    root: Floats
+    factor: Floats
 
 
-def features_to_gaussian(features: npt.NDArray[np.floating]) -> Gaussian:
-    """Features (N, d) -> mean, covariance (divisor N - 1) and root, in float64."""
-    exact = features.astype(np.float64)
-    covariance = np.atleast_2d(np.cov(exact, rowvar=False))
-    return Gaussian(exact.mean(0), covariance, _power(covariance, 0.5))
+def rows_to_gaussian(rows: Rows) -> Gaussian:
+    """Rows (N, d) -> mean, covariance (divisor N - 1) and factor, in float64."""
+    check_rows(rows)
+    mean = rows.mean(0, dtype=np.float64)
+    covariance = covariance_of(rows, mean)
+    # L^T is the triangle of the root: unlike Cholesky's, it is there for a singular covariance too.
+    factor = np.linalg.qr(root_of(covariance)).R.T
+    return Gaussian(mean, covariance, np.ascontiguousarray(factor))
+
+
+def frechet(rows: Rows, reference: Gaussian) -> Estimate:
+    """||m - m_r||^2 + tr(S + S_r - 2 (L^T S L)^(1/2)) with S_r = L L^T, and each row's influence on it.
+
+    The influence of row x is 2 (x - m)(m - m_r) + (x - m)^T (I - T) (x - m) with T = L (L^T S L)^(-1/2) L^T, the map
+    that transports one Gaussian to the other; centred, and conditional on the reference.
+    """
+    check_rows(rows, len(reference.mean))
+    n = len(rows)
+    mean = rows.mean(0, dtype=np.float64)
+    shift = mean - reference.mean
+    transported = _transported_by_rows if n < len(mean) else _transported_by_columns
+    cross, products = transported(rows, mean, reference.factor)
+    squares, along = (np.empty(n) for _ in range(2))
+    for part, centred in in_blocks(rows, mean):
+        squares[part] = np.einsum("nd,nd->n", centred, centred)
+        along[part] = centred @ shift
+    value = float(shift @ shift + squares.sum() / (n - 1) + np.trace(reference.covariance) - 2 * cross)
+    influence = 2 * along + squares - products
+    return Estimate(value, influence - influence.mean())
+
+
+def _transported_by_rows(rows: Rows, mean: Floats, factor: Floats) -> tuple[float, Floats]:
+    """tr((L^T S L)^(1/2)) and x^T T x of each centred row, by the Gram matrix (n, n) of Y = X L / sqrt(n - 1).
+
+    With Y = U s V^T, L^T S L = V s^2 V^T, and x^T T x = (n - 1) sum_k U_xk^2 s_k.
+    """
+    n = len(rows)
+    y = times_lower(rows - mean, factor) / math.sqrt(n - 1)
+    s, u = roots_of(y @ y.T)
+    products: Floats = (n - 1) * (u**2 @ s)
+    return float(s.sum()), products
+
+
+def _transported_by_columns(rows: Rows, mean: Floats, factor: Floats) -> tuple[float, Floats]:
+    """As `_transported_by_rows`, by L^T S L (d, d) itself."""
+    covariance = covariance_of(rows, mean)
+    s, v = roots_of(sandwich(covariance, factor))
+    kept = s > 0
+    half = lower_times(factor, v[:, kept] / np.sqrt(s[kept]))
+    transport = half @ half.T
+    products = np.concatenate([quadratic_forms(centred, transport) for _, centred in in_blocks(rows, mean)])
+    return float(s.sum()), products
+
+
+def covariance_of(rows: Rows, mean: Floats) -> Floats:
+    """The covariance (d, d) of rows (n, d), divisor n - 1, block by block."""
+    total, product = np.zeros((2, len(mean), len(mean)))
+    for _, centred in in_blocks(rows, mean):
+        total += np.matmul(centred.T, centred, out=product)
+    total /= len(rows) - 1
+    return total
+
+
+def times_lower(x: Floats, lower: Floats) -> Floats:
+    """x (n, d) times a lower triangular matrix (d, d), without most of its zeros."""
+    product = np.empty(x.shape)
+    for j in range(0, len(lower), TILE):
+        np.matmul(x[:, j:], lower[j:, j : j + TILE], out=product[:, j : j + TILE])
+    return product
+
+
+def lower_times(lower: Floats, x: Floats) -> Floats:
+    """A lower triangular matrix (d, d) times x (d, n), without most of its zeros."""
+    product = np.empty(x.shape)
+    for i in range(0, len(lower), TILE):
+        end = i + TILE
+        np.matmul(lower[i:end, :end], x[:end], out=product[i:end])
+    return product
+
+
+def sandwich(symmetric: Floats, lower: Floats) -> Floats:
+    """L^T S L for a symmetric S and a lower triangular L, (d, d): its lower triangle alone, which is all of it."""
+    product = np.zeros(symmetric.shape)
+    for j in range(0, len(lower), TILE):
+        product[j:, j : j + TILE] = lower[j:, j:].T @ (symmetric[j:, j:] @ lower[j:, j : j + TILE])
+    return product
+
+
+def quadratic_forms(x: Floats, symmetric: Floats) -> Floats:
+    """x^T S x of each row of x (n, d): what is below the diagonal counts twice, what is above is not asked for."""
+    total = np.zeros(len(x))
+    for j in range(0, len(symmetric), TILE):
+        end = j + TILE
+        product = x[:, end:] @ symmetric[end:, j:end]
+        product *= 2
+        product += x[:, j:end] @ symmetric[j:end, j:end]
+        total += np.einsum("nd,nd->n", product, x[:, j:end])
+    return total
+
+
+def roots_of(symmetric: Floats) -> tuple[Floats, Floats]:
+    """Roots of the eigenvalues of a positive semidefinite matrix, and its eigenvectors; what is rounding is zero.
+
+    Its lower triangle is read and nothing else.
+    """
+    values, vectors = np.linalg.eigh(symmetric)
+    kept = values > values[-1] * len(values) * np.finfo(np.float64).eps
+    return np.sqrt(np.where(kept, values, 0.0)), vectors
+
+
+def root_of(symmetric: Floats) -> Floats:
+    """The symmetric root of a positive semidefinite matrix."""
+    roots, vectors = roots_of(symmetric)
+    result: Floats = (vectors * roots) @ vectors.T
+    return result
 
 
 class FID(Metric):
-    """||m - m_r||^2 + tr(S + S_r - 2 (R S R)^(1/2)) with R = S_r^(1/2), against reference features.
-
-    Its standard error comes from the influence of each sample, 2 (x - m)(m - m_r) + (x - m)^T (I - T) (x - m)
-    with T = R (R S R)^(-1/2) R, centred; it is conditional on the reference set.
-    """
+    """The Frechet distance of features to reference features; `frechet` has the formulas."""
 
     extractor = "features"
     better = "lower"
@@ -40,36 +149,49 @@ class FID(Metric):
     least = 2
     needs_reference = True
 
-    def prepare(self, reference: npt.NDArray[np.float32] | None) -> Gaussian | None:
+    def prepare(self, reference: Rows | None) -> Gaussian | None:
         """The Gaussian of the reference features."""
-        return None if reference is None else features_to_gaussian(reference)
+        return None if reference is None else rows_to_gaussian(reference)
 
-    def estimate(self, rows: npt.NDArray[np.float32], prepared: Gaussian) -> Estimate:
+    def estimate(self, rows: Rows, prepared: Gaussian) -> Estimate:
         """Features (n, d) -> FID and influences."""
-        exact = rows.astype(np.float64)
-        mean = exact.mean(0)
-        centred = exact - mean
-        covariance = centred.T @ centred / (len(exact) - 1)
-        sandwich = prepared.root @ covariance @ prepared.root
-        shift = mean - prepared.mean
-        cross = np.trace(_power(sandwich, 0.5))
-        value = float(shift @ shift + np.trace(covariance) + np.trace(prepared.covariance) - 2 * cross)
-
-        transport = prepared.root @ _power(sandwich, -0.5) @ prepared.root
-        influence = 2 * centred @ shift + np.einsum("nd,nd->n", centred @ (np.eye(len(mean)) - transport), centred)
-        return Estimate(value, influence - influence.mean())
+        return frechet(rows, prepared)
 
 
-def _power(symmetric: Floats, exponent: float) -> Floats:
-    """A power of a positive semidefinite matrix; directions without variance stay zero (pseudo-inverse)."""
-    values, vectors = np.linalg.eigh(symmetric)
-    kept = values > values[-1] * len(values) * np.finfo(np.float64).eps
-    powers = np.where(kept, np.where(kept, values, 1.0) ** exponent, 0.0)
-    result: Floats = (vectors * powers) @ vectors.T
-    return result
+class UnbiasedFID(Metric):
+    """2 FID(n) - the mean FID of the first and the second half of the samples (Chong & Forsyth 2020).
+
+    The bias of FID goes with 1 / n, so that of a half is twice that of the whole, and the difference has none of first
+    order. The halves follow the order of the samples: prompts take turns, so each half has all of them alike, where
+    the even and the odd samples of ten prompts would be of five prompts each. The influence is twice that on the
+    whole less that on the sample's own half. With fewer than 4 samples a feature the halves say nothing. The interval
+    covers the true value in 94 to 96 % of simulations; where that is almost zero in 88 % at 4 samples a feature, and
+    from 8 on in more than 97 %.
+    """
+
+    extractor = "features"
+    better = "lower"
+    unit = ""
+    least = 4
+    least_per_column = 4
+    needs_reference = True
+
+    def prepare(self, reference: Rows | None) -> Gaussian | None:
+        """The Gaussian of the reference features."""
+        return None if reference is None else rows_to_gaussian(reference)
+
+    def estimate(self, rows: Rows, prepared: Gaussian) -> Estimate:
+        """Features (n, d) -> FID without its bias of first order, and influences."""
+        check_rows(rows, len(prepared.mean), self.least)
+        middle = len(rows) // 2
+        whole, *halves = (frechet(part, prepared) for part in (rows, rows[:middle], rows[middle:]))
+        value = 2 * whole.value - (halves[0].value + halves[1].value) / 2
+        # A half's value is a mean over its own samples; as a mean over all, each counts n / (2 n_half) times.
+        of_halves = [half.influence * (len(rows) / (2 * len(half.influence))) for half in halves]
+        return Estimate(value, 2 * whole.influence - np.concatenate(of_halves))
 
 
 @hookimpl
 def samplerbench_metrics() -> dict[str, type[Metric]]:
-    """FID under the model's own feature extractor."""
-    return {"fid": FID}
+    """FID under the model's own feature extractor, as it is and without its bias."""
+    return {"fid": FID, "fid_unbiased": UnbiasedFID}

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ....samplers.clip import CLIP
-from ....samplers.errors import ModelError
+from ....samplers.errors import InputError, ModelError
 from ....samplers.model import Extractor, Model
 from ....samplers.noise import check_seed
 from ....samplers.predictor import Network
@@ -37,7 +37,10 @@ from .recipe import PREDICTS, condition_of, train_clip, train_ddpm, train_featur
 
 EXTRACT_BATCH = 64
 LOG_EVERY_SECONDS = 20.0
-WEIGHTS = ("unet", "clip", "features", "reference")
+WEIGHTS = ("unet", "clip", "features", "reference", "clip_reference")
+"""What `train` writes, each a safetensors file."""
+CNN = "fashion-mnist CNN"
+CLIP_LABEL, CLIP_NOTE = "fashion-mnist CLIP", "this CLIP also conditions the model"
 
 Rows = npt.NDArray[np.float32]
 
@@ -55,6 +58,7 @@ class FashionMNIST:
         files = {name: folder / f"{name}.safetensors" for name in WEIGHTS}
         unet = channels_last(load_weights(new_unet(), files["unet"]))
         clip = load_clip(folder)
+        classifier = load_weights(FeatureNet(), files["features"])
         return Model(
             name="fashion-mnist" if not argument else f"fashion-mnist:{argument}",
             network=_per_place(unet),
@@ -66,8 +70,12 @@ class FashionMNIST:
             unconditional=lambda texts: torch.zeros(len(texts), CONDITION_DIM),
             prompts=CLASSES,
             extractors={
-                "features": _feature_extractor(files["features"], files["reference"]),
+                "features": _rows_extractor(CNN, classifier.features, files["features"], files["reference"]),
+                "logits": _rows_extractor(CNN, classifier, files["features"]),
                 "clip": _clip_extractor(clip, files["clip"]),
+                "clip_image": _rows_extractor(
+                    CLIP_LABEL, clip.embed_images, files["clip"], files["clip_reference"], note=CLIP_NOTE
+                ),
             },
             fingerprint=file_hash(files["unet"], files["clip"]),
         )
@@ -87,11 +95,11 @@ class FashionMNIST:
 
         features = train_features(train_split, seed, checkpoints / "features.pt", logged)
         save_weights(features.state_dict(), output / "features.safetensors")
-        reference = torch.from_numpy(_in_batches(features.features, test_split.images))
-        save_weights({"features": reference}, output / "reference.safetensors")
+        save_reference(features.features, test_split.images, output / "reference.safetensors")
 
         clip = train_clip(train_split, seed, checkpoints / "clip.pt", logged)
         save_weights(clip.state_dict(), output / "clip.safetensors")
+        save_reference(clip.embed_images, test_split.images, output / "clip_reference.safetensors")
 
         unet = train_ddpm(train_split, clip, seed, checkpoints / "ddpm.pt", logged)
         save_weights(unet.state_dict(), output / "unet.safetensors")
@@ -126,13 +134,21 @@ def _encoder(clip: CLIP) -> Callable[[Sequence[str]], Tensor]:
     return lambda texts: torch.stack([one(text) for text in texts])
 
 
-def _feature_extractor(weights: Path, reference: Path) -> Extractor:
-    """The features for FID, and those of the 10,000 test images."""
-    network = load_weights(FeatureNet(), weights)
+def save_reference(function: Callable[[Tensor], Tensor], images: Tensor, path: Path) -> None:
+    """Write what a network says of the reference images, one row each."""
+    save_weights({"features": torch.from_numpy(_in_batches(function, images))}, path)
+
+
+def _rows_extractor(
+    label: str, function: Callable[[Tensor], Tensor], weights: Path, reference: Path | None = None, note: str = ""
+) -> Extractor:
+    """What a network says of images, and, if there is a file of it, of the 10,000 test images."""
 
     def extract(images: Tensor, prompts: Sequence[str]) -> Rows:
-        return _in_batches(network.features, images)
+        return _in_batches(function, images)
 
+    if reference is None:
+        return Extractor(label, extract, note=note, fingerprint=file_hash(weights))
     stored = read_weights(reference)
     if set(stored) != {"features"} or stored["features"].shape[1:] != (FEATURE_DIM,):
         raise ModelError(f"{reference}: expected one tensor, 'features', of {FEATURE_DIM} columns; install it again")
@@ -140,7 +156,7 @@ def _feature_extractor(weights: Path, reference: Path) -> Extractor:
     def of_test_images() -> Rows:
         return stored["features"].numpy()
 
-    return Extractor("fashion-mnist CNN", extract, of_test_images, fingerprint=file_hash(weights, reference))
+    return Extractor(label, extract, of_test_images, note, file_hash(weights, reference))
 
 
 def _clip_extractor(clip: CLIP, weights: Path) -> Extractor:
@@ -152,13 +168,18 @@ def _clip_extractor(clip: CLIP, weights: Path) -> Extractor:
         cosines: Rows = (_in_batches(clip.embed_images, images) * texts).sum(1, keepdims=True)
         return cosines
 
-    note = "this CLIP also conditions the model"
-    return Extractor("fashion-mnist CLIP", extract, note=note, fingerprint=file_hash(weights))
+    return Extractor(CLIP_LABEL, extract, note=CLIP_NOTE, fingerprint=file_hash(weights))
 
 
 @torch.no_grad()
 def _in_batches(function: Callable[[Tensor], Tensor], images: Tensor) -> Rows:
-    """function(images) in batches of one size, the last one padded: a row does not depend on its company."""
+    """function(images) in batches of one size, the last one padded: a row does not depend on its company.
+
+    InputError unless the images are uint8 (n, 1, 28, 28).
+    """
+    if images.dtype != torch.uint8 or images.shape[1:] != (1, SIDE, SIDE):
+        seen = f"{images.dtype} {tuple(images.shape)} from {float(images.min()):g} to {float(images.max()):g}"
+        raise InputError(f"images {seen}: expected torch.uint8 (n, 1, {SIDE}, {SIDE}) from 0 to 255; see to_images")
     rows = []
     for batch in torch.split(images.cpu(), EXTRACT_BATCH):
         padding = batch[-1:].expand(EXTRACT_BATCH - len(batch), *batch.shape[1:])

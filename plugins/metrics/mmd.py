@@ -1,0 +1,63 @@
+"""The squared maximum mean discrepancy of two sets of rows (Gretton et al. 2012, its unbiased form), for any kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from ...samplers.metric import Estimate, Floats, Rows, check_rows, in_blocks
+
+Kernel = Callable[[Floats, Floats], Floats]
+"""Rows (n, d) and (m, d) -> the kernel of each with each, (n, m)."""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Reference rows (N, d) and the mean of the kernel over their pairs."""
+
+    rows: Rows
+    pairs: float
+
+
+def rows_to_reference(rows: Rows, kernel: Kernel) -> Reference:
+    """Reference rows with what their pairs amount to."""
+    check_rows(rows)
+    return Reference(rows, float(mean_of_others(rows, kernel).mean()))
+
+
+def mmd(rows: Rows, reference: Reference, kernel: Kernel) -> Estimate:
+    """mean k(x, x') + mean k(r, r') - 2 mean k(x, r) over pairs of different rows, and each row's influence on it.
+
+    Unbiased, so it may be negative. The influence of x is 2 (mean_j k(x, x_j) - mean k(x, r)), centred, and
+    conditional on the reference.
+    """
+    check_rows(rows, reference.rows.shape[1])
+    among, across = mean_of_others(rows, kernel), mean_with(rows, reference.rows, kernel)
+    value = float(among.mean() + reference.pairs - 2 * across.mean())
+    influence = 2 * (among - across)
+    return Estimate(value, influence - influence.mean())
+
+
+def mean_with(x: Rows, y: Rows, kernel: Kernel) -> Floats:
+    """The kernel of each row of x with the rows of y, averaged, (n,)."""
+    sums = np.zeros(len(x))
+    for part, block in in_blocks(x):
+        for _, other in in_blocks(y):
+            sums[part] += kernel(block, other).sum(1)
+    return sums / len(y)
+
+
+def mean_of_others(x: Rows, kernel: Kernel) -> Floats:
+    """The kernel of each row with the other rows, averaged, (n,); each pair of blocks is asked for once."""
+    sums = np.zeros(len(x))
+    for part, block in in_blocks(x):
+        for before, other in in_blocks(x[: part.start]):
+            values = kernel(block, other)
+            sums[part] += values.sum(1)
+            sums[before] += values.sum(0)
+        values = kernel(block, block)
+        np.fill_diagonal(values, 0)
+        sums[part] += values.sum(1)
+    return sums / (len(x) - 1)

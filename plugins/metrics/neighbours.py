@@ -1,0 +1,64 @@
+"""Distances between rows, block by block, and the nearest rows: what precision, recall and the like are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from ...samplers.metric import Floats, Rows, check_rows, in_blocks
+
+Indices = npt.NDArray[np.int64]
+ROUNDING = 1e-13
+"""Of the squared lengths, what of a squared distance is no distance: rows that are the same must be at 0."""
+
+
+@dataclass(frozen=True)
+class Balls:
+    """Reference rows (N, d) and the squared distance of each to its k-th nearest other row, (N,)."""
+
+    rows: Rows
+    squared_radii: Floats
+
+
+def rows_to_balls(rows: Rows, k: int) -> Balls:
+    """Each row with the ball that reaches to its k-th nearest other row."""
+    check_rows(rows, least=k + 1)
+    return Balls(rows, nearest(rows, k)[0][:, -1])
+
+
+def distances(x: Rows, y: Rows) -> Iterator[tuple[slice, slice, Floats]]:
+    """The squared distances of the rows of x to those of y: where a block is in x, where in y, and the block."""
+    centre = y.mean(0, dtype=np.float64)  # a large common offset would take digits
+    for part, block in in_blocks(x, centre):
+        own = np.einsum("nd,nd->n", block, block)[:, None]
+        for there, other in in_blocks(y, centre):
+            lengths = own + np.einsum("nd,nd->n", other, other)
+            squares = lengths - 2 * (block @ other.T)
+            squares[squares < ROUNDING * lengths] = 0
+            yield part, there, squares
+
+
+def nearest(x: Rows, k: int) -> tuple[Floats, Indices]:
+    """The squared distances of each row's k nearest other rows, the nearest first, and which they are, (n, k) both."""
+    best, which = np.full((len(x), k), np.inf), np.zeros((len(x), k), dtype=np.int64)
+    for part, there, squares in distances(x, x):
+        if part.start == there.start:
+            np.fill_diagonal(squares, np.inf)
+        numbers = np.broadcast_to(np.arange(there.start, there.start + squares.shape[1]), squares.shape)
+        both = np.concatenate([best[part], squares], axis=1)
+        order = np.argpartition(both, k - 1, axis=1)[:, :k]
+        which[part] = np.take_along_axis(np.concatenate([which[part], numbers], axis=1), order, axis=1)
+        best[part] = np.take_along_axis(both, order, axis=1)
+    order = np.argsort(best, axis=1)
+    return np.take_along_axis(best, order, axis=1), np.take_along_axis(which, order, axis=1)
+
+
+def balls_around(x: Rows, balls: Balls) -> Floats:
+    """In how many balls each row is, (n,)."""
+    counts = np.zeros(len(x))
+    for part, there, squares in distances(x, balls.rows):
+        counts[part] += (squares <= balls.squared_radii[there]).sum(1)
+    return counts
