@@ -12,13 +12,12 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
-from torch import Tensor
 
 from ..samplers.registry import load_registry
+from .chunk import answer_of, make_chunk, reason_of, seconds_per_evaluation
 from .config import from_json
 from .engines import FRAME, write_chunk, write_frame
 from .plan import plan_for
-from .run import answer_of, make_chunk, reason_of, seconds_per_evaluation
 from .statistics import yardsticks
 from .store import RunFolder
 
@@ -67,7 +66,7 @@ def serve(requests: Requests, answers: int) -> None:
     registry = load_registry(job["plugins"])
     plan = plan_for(from_json(job["config"]), registry)
     ready = yardsticks(plan.config.metric, registry.metrics.things, plan.model)
-    reference = stored_reference(Path(job["reference"]))
+    reference = RunFolder(Path(job["folder"])).reference()
     cells, blocks = {cell.key: cell for cell in plan.cells}, {block.number: block for block in plan.blocks}
     seconds = seconds_per_evaluation(plan)
     write_frame(answers, {"seconds_per_evaluation": seconds, "answer": answer_of(plan)})
@@ -84,10 +83,3 @@ def serve(requests: Requests, answers: int) -> None:
             write_frame(answers, {"failed": reason_of(error)})
         else:
             write_chunk(answers, chunk)
-
-
-def stored_reference(path: Path) -> Tensor | None:
-    """The converged ODE solution, if the parent has one."""
-    if not path.exists():
-        return None
-    return torch.from_numpy(RunFolder(path.parent).read_arrays(path)[0]["x"])

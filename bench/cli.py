@@ -269,7 +269,8 @@ def watched(session: Session) -> tuple[Result, int]:
 
 def show_plan(plan: Any, folder: Path, as_json: bool) -> None:
     """The plan, how many evaluations it makes, and about how long they take here."""
-    from .run import seconds_per_evaluation, summary
+    from .chunk import seconds_per_evaluation
+    from .plan import summary
 
     about = summary(plan) | {"output": str(folder)}
     with stdout_for_data():
@@ -290,17 +291,30 @@ def show_plan(plan: Any, folder: Path, as_json: bool) -> None:
 
 
 @cli.command("list")
-@click.argument("kind", type=click.Choice(["samplers", "grids", "models", "metrics"]), default="samplers")
+@click.argument("kind", type=click.Choice(["samplers", "grids", "models", "metrics", "commands"]), default="samplers")
 @plugin_options
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@click.option("--markdown", is_flag=True, help="Print a page of documentation; for samplers and grids.")
+@click.option("--markdown", is_flag=True, help="Print a page of documentation; not for models.")
 def list_(kind: str, plugin: tuple[str, ...], as_json: bool, markdown: bool) -> None:
-    """List what is registered: samplers (the default), grids, models or metrics; and plugins that are broken."""
+    """List what is registered: samplers (the default), grids, models or metrics; and plugins that are broken.
+
+    "commands" lists the commands of this program.
+    """
     from ..samplers.registry import load_registry
+    from .commands import commands_listing, commands_page
     from .listing import listing, page
 
     if markdown and as_json:
         raise InputError("--json and --markdown: expected one of them")
+    if kind == "commands":
+        rows = commands_listing(cli)
+        if as_json:
+            click.echo(json.dumps({kind: rows}))
+        elif markdown:
+            click.echo(commands_page(cli), nl=False)
+        else:
+            print_rows(rows)
+        return
     with stdout_for_data():
         registry = load_registry(plugin)
         rows = listing(registry, kind)

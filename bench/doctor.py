@@ -183,9 +183,9 @@ def data_sets(registry: Registry) -> dict[str, str | None]:
 
 def default_run(registry: Registry) -> dict[str, Any]:
     """Plan the default run, make its metrics ready and draw a trial; what cannot be is raised."""
+    from .chunk import trial
     from .config import Config
     from .plan import plan_for
-    from .run import trial
     from .statistics import yardsticks
 
     plan = plan_for(Config(), registry)

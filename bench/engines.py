@@ -115,8 +115,8 @@ class ChildProcess:
 
     plan: Plan
     plugins: tuple[str, ...]
-    reference: Path
-    """File of the converged ODE solution, if there is one."""
+    folder: Path
+    """The run's: the converged ODE solution is read from it, if there is one."""
     answer: Callable[[], str | None]
     """What tells the model from another, where it has no fingerprint: a hash of what it answers in this process."""
     limits: Limits = field(default_factory=Limits)
@@ -144,7 +144,7 @@ class ChildProcess:
     def _start(self) -> _Child:
         self._child = child = _Child()
         child.send({
-            "config": as_json(self.plan.config), "plugins": self.plugins, "reference": str(self.reference),
+            "config": as_json(self.plan.config), "plugins": self.plugins, "folder": str(self.folder),
             "threads": torch.get_num_threads(), "dtype": str(torch.get_default_dtype()).removeprefix("torch."),
             "precision": torch.get_float32_matmul_precision(),
         })  # fmt: skip

@@ -156,6 +156,23 @@ def cell_for(config: Config, registry: Registry, model: Model, spec: str, budget
     return Cell(spec, grid, steps, declared_nfe(request, spec), request, key, setting, registry.is_foreign(spec))
 
 
+def summary(plan: Plan) -> dict[str, Any]:
+    """What `--dry-run` says of a plan."""
+    samples = plan.config.samples
+
+    def about(cell: Cell) -> dict[str, Any]:
+        one = cell.network_evaluations
+        names = {"sampler": cell.sampler, "grid": cell.grid, "steps": cell.steps, "nfe": cell.nfe}
+        return {**names, "network_evaluations": None if one is None else one * samples}
+
+    return {
+        "model": plan.model.name,
+        "cells": [about(cell) for cell in plan.cells],
+        "samples": samples,
+        "network_evaluations": plan.network_evaluations,
+    }
+
+
 def declared_nfe(request: Request, spec: str) -> int | None:
     """The calls for these levels, if what the sampler says is something that can be declared."""
     steps = len(request.levels) - 1

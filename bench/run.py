@@ -2,43 +2,32 @@
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
-import numpy as np
-import numpy.typing as npt
 import pandas as pd
-import torch
 from torch import Tensor
 
-from ..samplers.errors import PluginError, SamplerbenchError, told
-from ..samplers.metric import Rows
 from ..samplers.model import Model
-from ..samplers.process import state_kept
 from ..samplers.registry import Registry, load_registry
-from ..samplers.sample import Request, Samples, check_count, draw
-from ..samplers.sampler import SamplerFault
+from ..samplers.sample import check_count
 from ..samplers.variables import IN_PROCESS, is_on
+from .chunk import answer_of, make_chunk, ode_solution, reason_of, warm_up
 from .config import DEFAULT_SAMPLERS, Config
 from .engines import ChildProcess, Engine, InProcess, Limits
 from .environment import environment
 from .picture import write_picture
 from .plan import Block, Cell, Plan, plan_for
 from .statistics import Yardstick, yardsticks
-from .store import REFERENCE, Chunk, RunFolder, default_output
+from .store import REFERENCE, RunFolder, default_output
 from .table import GrowingTable, check_metric_names, write_table
-from .timing import Timing, clocked, in_turn
+from .timing import in_turn
 
-KEPT_IMAGES = 16
-"""Images of each cell that are always kept."""
-TRIAL_STEPS = 4
 MOST_REPEATS = 10_000
 TABLE_EVERY_SECONDS = 10.0
 """How often the table is renewed while a run goes on, unless that takes long."""
@@ -209,17 +198,12 @@ class Session:
 
     def _ode_solution(self, watch: Watch) -> Tensor | None:
         """The converged ODE solution of the first samples, (k, *shape), drawn once a run."""
-        if self.plan.reference is None:
-            return None
-        path = self.folder.path / REFERENCE
-        if not path.exists():
-            try:
-                x = draw(self.plan.reference, 0, self.plan.ode_samples).x
-            except SamplerFault:
-                return None  # a model that diverges has no solution to be far from; its cells say so themselves
-            self.folder.write_arrays(path, {"x": x.cpu().numpy()}, {})
+        if self.plan.reference and self.folder.reference() is None:
+            if (x := ode_solution(self.plan.reference, self.plan.ode_samples)) is None:
+                return None
+            self.folder.write_reference(x)
             watch.advanced(self.plan.reference_evaluations)
-        return torch.from_numpy(self.folder.read_arrays(path)[0]["x"])
+        return self.folder.reference() if self.plan.reference else None
 
 
 def run(  # noqa: PLR0913  (the settings of a run, each by name)
@@ -300,7 +284,7 @@ def engine_for_foreign(plan: Plan, registry: Registry, folder: RunFolder, limits
     """Where samplers that did not come with samplerbench are drawn; None = in this process, as all others."""
     if not plan.is_rebuildable or is_on(IN_PROCESS, os.environ):
         return None
-    return ChildProcess(plan, registry.named, folder.path / REFERENCE, lambda: answer_of(plan), limits)
+    return ChildProcess(plan, registry.named, folder.path, lambda: answer_of(plan), limits)
 
 
 def next_renewal(started: float, ended: float) -> float:
@@ -314,125 +298,5 @@ def labels_of(plan: Plan, ready: Mapping[str, Yardstick]) -> dict[str, dict[str,
     return {name: {"label": e.label, "note": e.note, "fingerprint": e.fingerprint} for name, e in extractors.items()}
 
 
-def warm_up(plan: Plan) -> None:
-    """A trial outside the clock: the first calls of a process are slower than all others."""
-    with suppress(Exception, SystemExit):  # it will fail again, as a chunk of a cell, and be reported there
-        trial(plan.trial)
-
-
-def answer_of(plan: Plan) -> str | None:
-    """Hash of one sample, by which a model without a fingerprint is known again in another process."""
-    if not plan.model.fingerprint:
-        with suppress(Exception, SystemExit):
-            return sample_hashes(trial(plan.trial).x.cpu()).tobytes().hex()
-    return None
-
-
-def trial(request: Request) -> Samples:
-    """One batch, of which one sample counts, over the first levels of a request and from there to the clean end."""
-    short = dataclasses.replace(request, levels=(*request.levels[:-1][:TRIAL_STEPS], request.levels[-1]))
-    return draw_apart(short, 0, 1)
-
-
-def draw_apart(request: Request, first: int, n: int) -> Samples:
-    """`draw`, with the state of the process put back as it was; to have changed it is a fault.
-
-    Samples that took numbers from a stream of the process, or threads that others are not timed with, depend on what
-    ran before, and what runs next would depend on them.
-    """
-    with state_kept() as changed:
-        samples = draw(request, first, n)
-    if changed:
-        raise SamplerFault(
-            f"sampler {type(request.sampler).__name__} or the network changed {', '.join(changed)}; that was put back; "
-            "take noise from run.noise, and leave the process as it is"
-        )
-    return samples
-
-
-def draw_clocked(cell: Cell, block: Block) -> tuple[Samples, Timing]:
-    """A block of a cell's samples, drawn with the calls that were declared, and what was clocked."""
-    samples, timing = clocked(lambda: draw_apart(cell.request, block.first, block.n), cell.request.device)
-    if cell.nfe is not None and samples.nfe != cell.nfe:
-        raise SamplerbenchError(f"made {samples.nfe:g} model calls; nfe({cell.steps}) declares {cell.nfe}")
-    return samples, timing
-
-
-def make_chunk(plan: Plan, cell: Cell, block: Block, ready: Mapping[str, Yardstick], reference: Tensor | None) -> Chunk:
-    """Draw a block of a cell's samples and extract what the metrics need."""
-    samples, timing = draw_clocked(cell, block)
-    images = samples.images.cpu() if samples.images is not None else None
-    shown = samples.x.cpu() if images is None else images
-    needed = {yardstick.metric.extractor for yardstick in ready.values()}
-    kept = block.n if plan.keep_images else max(0, min(block.n, KEPT_IMAGES - block.first))
-    return Chunk(
-        first=block.first,
-        n=block.n,
-        timing=timing,
-        rows={name: extracted(plan.model, name, shown, samples.prompts, block.first) for name in sorted(needed)},
-        hashes=sample_hashes(shown),
-        images=images[:kept].numpy() if images is not None and kept else None,
-        ode_distance=ode_distances(cell, block, samples.x, reference),
-    )
-
-
-def extracted(model: Model, name: str, shown: Tensor, prompts: Sequence[str], first: int) -> Rows:
-    """What an extractor says of images, or of states that are none, (n, d); only finite numbers are taken."""
-    rows = np.asarray(model.extractors[name].extract(shown, prompts))
-    if rows.ndim != 2 or len(rows) != len(shown):  # noqa: PLR2004  (rows and columns)
-        raise PluginError(f"extractor {name!r}: returned shape {rows.shape}; expected ({len(shown)}, d)")
-    finite = np.isfinite(rows).all(1)
-    if not finite.all():
-        raise PluginError(f"extractor {name!r}: returned NaN or infinity for sample {first + int(finite.argmin())}")
-    return rows
-
-
-def ode_distances(cell: Cell, block: Block, x: Tensor, reference: Tensor | None) -> npt.NDArray[np.float64] | None:
-    """Mean squared distance of each of the first samples to its converged solution, (k,)."""
-    if reference is None or not cell.is_deterministic or block.first >= len(reference):
-        return None
-    there = reference[block.first : block.first + block.n].double()
-    squares: npt.NDArray[np.float64] = (x[: len(there)].cpu().double() - there).square().flatten(1).mean(1).numpy()
-    return squares
-
-
-def sample_hashes(samples: Tensor) -> npt.NDArray[np.uint8]:
-    """16 bytes of SHA-256 of each sample, (n, 16)."""
-    digests = [hashlib.sha256(row.tobytes()).digest()[:16] for row in samples.contiguous().numpy()]
-    return np.frombuffer(b"".join(digests), dtype=np.uint8).reshape(len(digests), 16).copy()
-
-
-def seconds_per_evaluation(plan: Plan) -> float | None:
-    """Time of one sample evaluation of the network, for estimates alone; None if the model fails in a trial."""
-    with suppress(Exception, SystemExit):
-        trial(plan.trial)
-        second = trial(plan.trial)
-        return second.seconds / (second.network_evaluations * plan.trial.batch_size)
-    return None
-
-
 def _cost(cell: Cell, block: Block) -> int:
     return (cell.network_evaluations or cell.steps) * block.n
-
-
-def reason_of(error: BaseException) -> str:
-    """One line of an error."""
-    text = str(error) if isinstance(error, SamplerbenchError) else told(error)
-    return " ".join("".join(c if c.isprintable() else " " for c in text).split())[:300]
-
-
-def summary(plan: Plan) -> dict[str, Any]:
-    """What `--dry-run` says of a plan."""
-    samples = plan.config.samples
-
-    def about(cell: Cell) -> dict[str, Any]:
-        one = cell.network_evaluations
-        names = {"sampler": cell.sampler, "grid": cell.grid, "steps": cell.steps, "nfe": cell.nfe}
-        return {**names, "network_evaluations": None if one is None else one * samples}
-
-    return {
-        "model": plan.model.name,
-        "cells": [about(cell) for cell in plan.cells],
-        "samples": samples,
-        "network_evaluations": plan.network_evaluations,
-    }

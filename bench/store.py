@@ -15,8 +15,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
+from torch import Tensor
 
 from ..samplers.errors import InputError, StoreError
 from .config import as_json, differences
@@ -195,6 +197,15 @@ class RunFolder:
             raise StoreError(f"{path}: a chunk of another cell; delete the file and give the same command again")
         first, n = map(int, path.stem.split("-"))
         return chunk_from_arrays(first, n, arrays, about["timing"])
+
+    def reference(self) -> Tensor | None:
+        """The converged ODE solution of the first samples, (k, *shape), if it is stored."""
+        path = self.path / REFERENCE
+        return torch.from_numpy(self.read_arrays(path)[0]["x"]) if path.exists() else None
+
+    def write_reference(self, x: Tensor) -> None:
+        """Store the converged ODE solution."""
+        self.write_arrays(self.path / REFERENCE, {"x": x.cpu().numpy()}, {})
 
     def repeats_of(self, key: str) -> list[Repeat]:
         """What was clocked of a cell beyond its chunks."""

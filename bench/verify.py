@@ -17,12 +17,13 @@ from torch import Tensor
 from ..samplers.errors import InputError, ModelError, SamplerbenchError, StoreError
 from ..samplers.model import Model
 from ..samplers.registry import Registry
-from .config import Config
+from .chunk import make_chunk
+from .config import Config, from_json
 from .environment import VERSIONS_THAT_MATTER, environment
 from .plan import Block, Cell, Plan, plan_for
-from .run import labels_of, make_chunk
+from .run import labels_of
 from .statistics import Yardstick, yardsticks
-from .store import REFERENCE, Chunk, RunFolder, read_run
+from .store import Chunk, RunFolder, read_run
 
 EQUAL, DIFFERS, DAMAGED = "equal", "differs", "damaged"
 
@@ -87,7 +88,7 @@ def verify(path: Path, registry: Registry, chunks: int = 3, seed: int = 0) -> Ve
         if not there:
             raise InputError(f"{path}: has no chunk yet; give its run's command again to go on")
         chosen = sorted(random.Random(seed).sample(range(len(there)), min(chunks, len(there))))
-        reference = reference_of(folder)
+        reference = folder.reference()
         checks = tuple(checked(folder, plan, *there[i], ready, reference) for i in chosen)
     return Verification(checks, len(there), threads, notes_on(about, config))
 
@@ -99,8 +100,7 @@ def config_of(about: Mapping[str, Any], path: Path) -> Config:
     if not isinstance(stored, dict) or stored.keys() - known:
         unknown = ", ".join(sorted(set(stored or ()) - known)) or "no settings"
         raise StoreError(f"{path}/run.json: {unknown} is not known to this version; use the one that made the run")
-    settings: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in stored.items()}
-    return Config(**settings)
+    return from_json(stored)
 
 
 def check_versions(about: Mapping[str, Any], path: Path) -> None:
@@ -174,12 +174,6 @@ def notes_on(about: Mapping[str, Any], config: Config) -> tuple[str, ...]:
         for name in ("cpu", "device", "system")
         if there.get(name) != here[name]
     )
-
-
-def reference_of(folder: RunFolder) -> Tensor | None:
-    """The stored ODE solution, (k, *shape), if there is one."""
-    path = folder.path / REFERENCE
-    return torch.from_numpy(folder.read_arrays(path)[0]["x"]) if path.exists() else None
 
 
 def checked(  # noqa: PLR0913  (a chunk's place and what it is made from)

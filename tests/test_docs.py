@@ -84,7 +84,8 @@ def test_commands_are_listed_each_with_what_it_does():
 def anchors(text):
     """What the headings of a page are called in a link."""
     headings = re.findall(r"^#+ (.+)$", re.sub(r"```.*?```", "", text, flags=re.DOTALL), flags=re.MULTILINE)
-    return {re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
+    plain = [re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in headings]
+    return {name if not (before := plain[:i].count(name)) else f"{name}-{before}" for i, name in enumerate(plain)}
 
 
 @pytest.mark.parametrize(

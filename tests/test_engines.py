@@ -15,10 +15,11 @@ from safetensors.numpy import save
 
 import samplerbench as sb
 from samplerbench.bench import engines, run
+from samplerbench.bench.chunk import make_chunk, seconds_per_evaluation
 from samplerbench.bench.config import Config, as_json, from_json
-from samplerbench.bench.engines import ChildFault, ChildProcess, Limits
+from samplerbench.bench.engines import ChildFault, ChildProcess, InProcess, Limits
 from samplerbench.bench.plan import plan_for
-from samplerbench.bench.run import InProcess, NoWatch, begin, make_chunk
+from samplerbench.bench.run import NoWatch, begin
 from samplerbench.bench.store import chunk_from_arrays, chunk_to_arrays
 from samplerbench.samplers.registry import load_registry
 
@@ -194,7 +195,7 @@ def test_nothing_of_a_stranger_s_runs_here_for_a_trial(stranger, monkeypatch):
     drawn = []
     monkeypatch.setattr(run, "draw", lambda request, *_: drawn.append(type(request.sampler).__module__) or 1 / 0)
     run.warm_up(plan)
-    assert run.seconds_per_evaluation(plan) is None
+    assert seconds_per_evaluation(plan) is None
     assert set(drawn) == {"samplerbench.plugins.ddim"}
 
 

@@ -14,9 +14,10 @@ import torch
 
 import samplerbench as sb
 from samplerbench.bench import timing
+from samplerbench.bench.chunk import make_chunk
 from samplerbench.bench.config import Config
 from samplerbench.bench.plan import plan_for
-from samplerbench.bench.run import NoWatch, begin, make_chunk
+from samplerbench.bench.run import NoWatch, begin
 from samplerbench.samplers.noise import Noise
 from samplerbench.samplers.registry import load_registry
 
@@ -124,10 +125,12 @@ def test_chunks_made_in_any_order_and_over_many_sessions_give_the_same_table(tmp
     pairs = [(c, b) for c in range(len(first.plan.cells)) for b in range(len(first.plan.blocks))]
     rng.shuffle(pairs)
     reference = first._ode_solution(NoWatch())
+    first.folder.close()
     for c, b in pairs[: rng.randrange(len(pairs))]:  # the rest is for a run that resumes
         session = session_of(tmp_path / "run")
         cell, block = session.plan.cells[c], session.plan.blocks[b]
         session.folder.write(cell, block, make_chunk(session.plan, cell, block, session.ready, reference))
+        session.folder.close()
     last = session_of(tmp_path / "run")
     last.work(NoWatch())
     pd.testing.assert_frame_equal(last.conclude().table.drop(columns=CLOCKED), unbroken, check_exact=True)

@@ -14,7 +14,7 @@ from PIL import Image
 from safetensors.numpy import load_file
 
 import samplerbench as sb
-from samplerbench.bench import run as harness
+from samplerbench.bench import chunk as harness
 from samplerbench.bench import timing
 from samplerbench.bench.config import Config
 from samplerbench.bench.plan import plan_for

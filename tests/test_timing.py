@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import samplerbench as sb
-from samplerbench.bench import run as harness
+from samplerbench.bench import chunk as harness
 from samplerbench.bench import timing
 from samplerbench.bench.cli import cli
 from samplerbench.bench.config import Config
