@@ -380,6 +380,26 @@ def table(run_folder: Path | None, pair: tuple[str, str] | None, plugin: tuple[s
         print_table(content, labels)
 
 
+@cli.command()
+@click.argument("run_folder", metavar="[RUN]", required=False, type=FilePath())
+@plugin_options
+def report(run_folder: Path | None, plugin: tuple[str, ...]) -> None:
+    """Write report.html of a run anew, by default of the newest in results/, and print its path.
+
+    It is one page that needs no network: answers, charts, pictures, table, and the command that made the run.
+    """
+    from ..samplers.registry import load_registry
+    from .report import write_report
+    from .store import newest_run
+
+    folder = run_folder or newest_run(Path("results"))
+    with stdout_for_data():
+        registry = load_registry(plugin)
+        warn_of_plugins(registry)
+        path = write_report(folder, registry)
+    say(str(path))
+
+
 def compare_samplers(folder: Path, pair: tuple[str, str], plugin: tuple[str, ...], as_json: bool) -> None:
     """The paired differences of two samplers of a run."""
     from ..samplers.registry import load_registry

@@ -1,4 +1,4 @@
-"""Run a plan: chunk by chunk, block by block across all cells, then table and picture."""
+"""Run a plan: chunk by chunk, block by block across all cells, then table, picture and report."""
 
 from __future__ import annotations
 
@@ -23,12 +23,15 @@ from ..samplers.process import state_kept
 from ..samplers.registry import Registry, load_registry
 from ..samplers.sample import Request, Samples, draw
 from ..samplers.sampler import SamplerFault
+from .answers import answers_for, write_answers
 from .config import DEFAULT_SAMPLERS, Config
 from .environment import environment
+from .paths import write_paths
 from .picture import write_picture
 from .plan import Block, Cell, Plan, plan_for
+from .report import write_report
 from .statistics import Yardstick, yardsticks
-from .store import REFERENCE, Chunk, RunFolder, Timing, default_output
+from .store import REFERENCE, Chunk, RunFolder, Timing, default_output, read_run
 from .table import check_metric_names, table_for, write_table
 
 KEPT_IMAGES = 16
@@ -116,6 +119,7 @@ class Session:
             if time.monotonic() - renewed > TABLE_EVERY_SECONDS:
                 watch.table(self.tabulate())
                 renewed = time.monotonic()
+        write_paths(self.plan, self.folder, self.failures)
 
     def tabulate(self) -> pd.DataFrame:
         """The table of what is there, written to the folder too."""
@@ -124,9 +128,12 @@ class Session:
         return table
 
     def conclude(self) -> Result:
-        """Table and picture of what is there."""
+        """Table, picture and report of what is there."""
         table = self.tabulate()
         write_picture(self.plan, self.folder, self.failures)
+        about = read_run(self.folder.path)
+        write_answers(self.folder, about, table, answers_for(about, table, self.folder, self.ready))
+        write_report(self.folder.path)
         return Result(self.folder.path, table, self.labels)
 
     def _missing(self) -> Iterator[tuple[Cell, Block]]:

@@ -23,7 +23,7 @@ from .plan import FORMAT, Block, Cell, Plan
 
 RUN_FILE = "run.json"
 CHUNKS = "chunks"
-OWN_FILES = (RUN_FILE, "table.csv", "table.md", "grid.png")
+OWN_FILES = (RUN_FILE, "table.csv", "table.md", "grid.png", "report.html")
 REFERENCE = f"{CHUNKS}/ode-reference.safetensors"
 Arrays = dict[str, npt.NDArray[Any]]
 
@@ -112,6 +112,11 @@ class RunFolder:
         """All stored chunks of a cell by their place: (first sample index, number of samples)."""
         chunks = (self.read_chunk(path) for path in sorted((self.path / CHUNKS / key[:16]).glob("*.safetensors")))
         return {(chunk.first, chunk.n): chunk for chunk in chunks}
+
+    def first_chunk_of(self, key: str) -> Chunk | None:
+        """The stored chunk of a cell that begins with sample 0, the longest if there are several."""
+        paths = sorted((self.path / CHUNKS / key[:16]).glob("00000000-*.safetensors"))
+        return self.read_chunk(paths[-1]) if paths else None
 
     def read_chunk(self, path: Path) -> Chunk:
         """A stored chunk; its place is in its file's name."""

@@ -1,0 +1,93 @@
+"""The denoising path of one sample under each sampler: states on the way from noise to image, small and stored once."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from ..samplers.errors import StoreError
+from ..samplers.process import state_kept
+from ..samplers.sample import Request, draw
+from .plan import Cell, Plan
+from .store import CHUNKS, RunFolder
+
+PATHS = f"{CHUNKS}/paths.safetensors"
+STATES = 8
+"""States of each path that are kept, the first and the last among them."""
+SAMPLE = 0
+"""Index of the sample whose path is drawn."""
+STEPS = 10
+"""The budget whose paths are drawn is the run's nearest to this."""
+
+
+@dataclass(frozen=True)
+class Path:
+    """One sample on its way."""
+
+    images: npt.NDArray[np.uint8]
+    """(k, C, H, W): the state divided by sqrt(alpha^2 + sigma^2), as an image."""
+    noise: list[float]
+    """sigma / sqrt(alpha^2 + sigma^2) of each state: 1 is noise, 0 clean."""
+
+
+def write_paths(plan: Plan, folder: RunFolder, failures: Mapping[str, str]) -> None:
+    """Draw and store the paths that are not there, of a model whose samples are images.
+
+    A path is drawn apart from the cell's own samples, alone in its batch. What goes wrong leaves out the path alone.
+    """
+    there = read_paths(folder)
+    wanted = [c for c in path_cells(plan) if c.key not in failures and folder.read(c, plan.blocks[0]).images is not None]
+    if all(cell.key in there for cell in wanted):
+        return
+    paths = {cell.key: there.get(cell.key) or path_of(cell.request) for cell in wanted}
+    kept = {key: path for key, path in paths.items() if path}
+    if not kept:
+        return
+    about = {key: json.dumps(path.noise) for key, path in kept.items()}
+    folder.write_arrays(folder.path / PATHS, {key: path.images for key, path in kept.items()}, about)
+
+
+def read_paths(folder: RunFolder) -> dict[str, Path]:
+    """The stored paths by cell key; none if there is no such file, or a damaged one."""
+    if not (folder.path / PATHS).exists():
+        return {}
+    try:
+        images, about = folder.read_arrays(folder.path / PATHS)
+    except StoreError:
+        return {}
+    return {key: Path(images[key], json.loads(about[key])) for key in images}
+
+
+def path_cells(plan: Plan) -> Iterator[Cell]:
+    """Of each sampler the cell at the budget whose paths are drawn."""
+    budgets = plan.config.nfe or plan.config.steps
+    chosen = path_budget(budgets)
+    return (cell for i, cell in enumerate(plan.cells) if budgets[i % len(budgets)] == chosen)
+
+
+def path_budget(budgets: tuple[int, ...]) -> int:
+    """The budget whose paths are drawn."""
+    return min(budgets, key=lambda budget: abs(math.log(budget / STEPS)))
+
+
+def path_of(request: Request) -> Path | None:
+    """The path of one sample, None where it cannot be drawn."""
+    alone = dataclasses.replace(request, batch_size=1)
+    with suppress(Exception, SystemExit), state_kept():
+        states = draw(alone, SAMPLE, 1, trajectory=True).trajectory or ()
+        levels = request.levels
+        chosen = np.unique(np.linspace(0, len(states) - 1, STATES).round().astype(int))
+        scales = [math.hypot(level.alpha, level.sigma) for level in levels]
+        images = [request.model.images(states[i] / scales[i]) for i in chosen]
+        return Path(
+            np.concatenate([image.cpu().numpy() for image in images if image is not None]),
+            [levels[i].sigma / scales[i] for i in chosen],
+        )
+    return None

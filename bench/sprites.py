@@ -1,0 +1,58 @@
+"""Images -> PNG sheets small enough to stand in a page."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+Images = npt.NDArray[np.uint8]
+BUDGET = 1_500_000
+"""Characters that all sheets of a page may have together."""
+SIZES = ((16, 64), (8, 64), (8, 48), (4, 48), (4, 32), (2, 32), (1, 32), (1, 16))
+"""Images a sheet and their longest side, from the best to the smallest."""
+ACROSS = 8
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """Images side by side, eight in a row."""
+
+    uri: str
+    width: int
+    height: int
+    images: int
+
+
+def sheets(
+    cells: Mapping[str, Images], sizes: Sequence[tuple[int, int]] = SIZES, budget: int = BUDGET
+) -> dict[str, Sheet]:
+    """A sheet of the first images of each cell, (n, C, H, W): as many and as large as the budget allows."""
+    made: dict[str, Sheet] = {}
+    for most, side in sizes:
+        made = {key: sheet(images[:most], side) for key, images in cells.items()}
+        if sum(len(one.uri) for one in made.values()) <= budget:
+            break
+    return made
+
+
+def sheet(images: Images, side: int = 64) -> Sheet:
+    """One PNG as a data URI; images longer than `side` are made smaller."""
+    n, channels, height, width = images.shape
+    scale = min(1.0, side / max(height, width))
+    across, down = min(n, ACROSS), -(-n // ACROSS)
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    picture = Image.new("L" if channels == 1 else "RGB", (across * size[0], down * size[1]), "white")
+    for i, image in enumerate(images):
+        y, x = divmod(i, ACROSS)
+        tile = Image.fromarray(image[0] if channels == 1 else np.moveaxis(image, 0, -1))
+        picture.paste(tile if scale == 1 else tile.resize(size, Image.Resampling.BOX), (x * size[0], y * size[1]))
+    buffer = io.BytesIO()
+    picture.save(buffer, format="PNG", optimize=True)
+    uri = "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return Sheet(uri, picture.width, picture.height, n)
