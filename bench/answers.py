@@ -1,4 +1,4 @@
-"""The answer of a run: for each metric and budget of model calls, which sampler is best, and from which it is told apart.
+"""The answer of a run: at each budget of model calls, which sampler is best, and from which is it told apart?
 
 The best is chosen by the same samples that it is then compared on, so the comparisons that are corrected for are all
 pairs of samplers at every budget and in every metric (Holm 1979), not only those of the best.
@@ -22,7 +22,7 @@ from .store import CHUNKS, RunFolder, disk_errors, write_atomically
 ANSWERS = f"{CHUNKS}/answers.json"
 ODE_ERROR = "ode_error"
 Answer = dict[str, Any]
-"""metric, budget, ranked: places in the table, best first, and `others`: each of them against the best."""
+"""metric, better, budget, `best`: a row of the table, and `others`: each against the best, the next best first."""
 Row = Mapping[Any, Any]
 
 
@@ -32,24 +32,21 @@ def answers_for(
     """The answers of a run folder, whose run.json is `about`, from the chunks that its table is made from."""
     found = estimates_of(about, table, folder, ready)
     lower = {name: yardstick.metric.better == "lower" for name, yardstick in ready.items()} | {ODE_ERROR: True}
+
+    def compared(metric: str, a: int, b: int) -> Comparison:
+        return Comparison(metric, {}, {}, found[a][metric] - found[b][metric], lower[metric])
+
     races = [
         (metric, budget, places)
         for metric in lower
         for budget in budgets_of(about, table)
         if (places := contenders(table, metric, budget, found))
     ]
-    pairs = {
-        (metric, *pair): Comparison(metric, {}, {}, found[pair[0]][metric] - found[pair[1]][metric], lower[metric])
-        for metric, _, places in races
-        for pair in combinations(sorted(places), 2)
-    }
-    told = {key: pair for key, pair in pairs.items() if pair.verdict(0.0) != SAME}
-    p_values = dict(zip(told, holm([pair.p for pair in told.values()]), strict=True))
+    pairs = {(metric, a, b) for metric, _, places in races for a, b in combinations(sorted(places), 2)}
+    p_values = corrected({pair: compared(*pair) for pair in sorted(pairs)})
 
-    def against(best: int, other: int, metric: str) -> dict[str, Any]:
-        key = (metric, *sorted((best, other)))
-        comparison = Comparison(metric, {}, {}, found[best][metric] - found[other][metric], lower[metric])
-        p = p_values.get(key, 1.0)
+    def against(metric: str, best: int, other: int) -> dict[str, Any]:
+        comparison, p = compared(metric, best, other), p_values[metric, min(best, other), max(best, other)]
         difference = comparison.difference
         return {
             "row": other, "difference": difference.value, "low": difference.low, "high": difference.high, "p": p,
@@ -62,9 +59,16 @@ def answers_for(
         best, *rest = sorted(places, key=lambda row: sign * found[row][metric].value)
         answers.append({
             "metric": metric, "better": "lower" if lower[metric] else "higher", "budget": budget, "best": best,
-            "others": [against(best, other, metric) for other in rest],
+            "others": [against(metric, best, other) for other in rest],
         })  # fmt: skip
     return answers
+
+
+def corrected(pairs: Mapping[tuple[str, int, int], Comparison]) -> dict[tuple[str, int, int], float]:
+    """p of each pair after Holm's correction; those with the same samples are no question and do not count."""
+    asked = {key: pair for key, pair in pairs.items() if pair.verdict(1.0) != SAME}
+    p_values = holm([pair.p for pair in asked.values()])
+    return dict.fromkeys(pairs, 1.0) | dict(zip(asked, p_values, strict=True))
 
 
 def estimates_of(
@@ -86,9 +90,7 @@ def budgets_of(about: Mapping[str, Any], table: pd.DataFrame) -> list[int]:
     return [*counts, math.ceil(most)] if most > counts[-1] else counts
 
 
-def contenders(
-    table: pd.DataFrame, metric: str, budget: int, found: Mapping[int, Mapping[str, Estimate]]
-) -> list[int]:
+def contenders(table: pd.DataFrame, metric: str, budget: int, found: Mapping[int, Mapping[str, Estimate]]) -> list[int]:
     """Of each sampler the row with the most calls within the budget, if the metric was estimated there."""
     within = ((i, row) for i, row in _rows(table) if i in found and row["nfe"] <= budget)
     most: dict[tuple[str, str], tuple[int, Row]] = {}
@@ -102,9 +104,11 @@ def contenders(
 def write_answers(folder: RunFolder, about: Mapping[str, Any], table: pd.DataFrame, answers: Sequence[Answer]) -> None:
     """Keep the answers with what they belong to, so that a report needs neither model nor metric."""
     path = folder.path / ANSWERS
-    content = {"table": signature(about, table), "answers": [_without_nan(answer) for answer in answers]}
+    kept = {"table": signature(about, table), "answers": [_without_nan(answer) for answer in answers]}
+    content = json.dumps(kept).encode()
     with disk_errors(path):
-        write_atomically(path, json.dumps(content).encode())
+        if not path.exists() or path.read_bytes() != content:
+            write_atomically(path, content)
 
 
 def read_answers(folder: RunFolder, about: Mapping[str, Any], table: pd.DataFrame) -> list[Answer] | None:

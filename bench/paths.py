@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import pathlib
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -12,13 +13,13 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ..samplers.errors import StoreError
 from ..samplers.process import state_kept
 from ..samplers.sample import Request, draw
 from .plan import Cell, Plan
 from .store import CHUNKS, RunFolder
 
-PATHS = f"{CHUNKS}/paths.safetensors"
+PATHS = f"{CHUNKS}/paths"
+"""A file for each cell."""
 STATES = 8
 """States of each path that are kept, the first and the last among them."""
 SAMPLE = 0
@@ -38,31 +39,30 @@ class Path:
 
 
 def write_paths(plan: Plan, folder: RunFolder, failures: Mapping[str, str]) -> None:
-    """Draw and store the paths that are not there, of a model whose samples are images.
+    """Draw and store the paths that are not there, of cells whose samples are images.
 
     A path is drawn apart from the cell's own samples, alone in its batch. What goes wrong leaves out the path alone.
     """
-    there = read_paths(folder)
-    wanted = [c for c in path_cells(plan) if c.key not in failures and folder.read(c, plan.blocks[0]).images is not None]
-    if all(cell.key in there for cell in wanted):
-        return
-    paths = {cell.key: there.get(cell.key) or path_of(cell.request) for cell in wanted}
-    kept = {key: path for key, path in paths.items() if path}
-    if not kept:
-        return
-    about = {key: json.dumps(path.noise) for key, path in kept.items()}
-    folder.write_arrays(folder.path / PATHS, {key: path.images for key, path in kept.items()}, about)
+    for cell in path_cells(plan):
+        file = path_file(folder, cell.key)
+        if cell.key in failures or file.exists() or folder.read(cell, plan.blocks[0]).images is None:
+            continue
+        if path := path_of(cell.request):
+            folder.write_arrays(file, {"images": path.images}, {"noise": json.dumps(path.noise)})
 
 
-def read_paths(folder: RunFolder) -> dict[str, Path]:
-    """The stored paths by cell key; none if there is no such file, or a damaged one."""
-    if not (folder.path / PATHS).exists():
-        return {}
-    try:
-        images, about = folder.read_arrays(folder.path / PATHS)
-    except StoreError:
-        return {}
-    return {key: Path(images[key], json.loads(about[key])) for key in images}
+def read_path(folder: RunFolder, key: str) -> Path | None:
+    """The stored path of a cell, None if there is none."""
+    file = path_file(folder, key)
+    if not file.exists():
+        return None
+    arrays, about = folder.read_arrays(file)
+    return Path(arrays["images"], json.loads(about["noise"]))
+
+
+def path_file(folder: RunFolder, key: str) -> pathlib.Path:
+    """Where a cell's path is stored."""
+    return folder.path / PATHS / f"{key[:16]}.safetensors"
 
 
 def path_cells(plan: Plan) -> Iterator[Cell]:

@@ -24,7 +24,7 @@ from .answers import ODE_ERROR, Answer, answers_for, read_answers
 from .charts import AXES, COLOURS, DASHES, SHAPES, curves, drawn_interval, front, is_log
 from .compare import NOT_SHOWN, SAME, ready_for
 from .output import printable
-from .paths import path_budget, read_paths
+from .paths import path_budget, read_path
 from .sprites import sheets
 from .statistics import metric_columns
 from .store import RunFolder, disk_errors, read_run, write_atomically
@@ -35,6 +35,7 @@ TEMPLATES = resources.files(__package__.partition(".")[0]) / "templates"
 PICTURES = 16
 """Images of each cell that a page shows at most."""
 PATHS_CHARACTERS = 250_000
+PATH_SIZES = ((8, 64), (8, 48), (8, 32), (8, 16))
 CUT = 1.6
 """An interval on a logarithmic axis is cut at the least value over this."""
 Row = dict[str, Any]
@@ -191,7 +192,8 @@ def add_drawn_intervals(key: str, rows: Sequence[Row]) -> None:
     least = min(values) / CUT if is_log(key, rows) else math.nan
     for row in rows:
         if row[key] is not None:
-            row[f"{key}_from"], row[f"{key}_to"] = drawn_interval(row[key], row[f"{key}_low"], row[f"{key}_high"], least)
+            ends = drawn_interval(row[key], row[f"{key}_low"], row[f"{key}_high"], least)
+            row[f"{key}_from"], row[f"{key}_to"] = ends
 
 
 def counted(cell: Mapping[Any, Any]) -> str:
@@ -237,16 +239,15 @@ def headline(name: str, answers: Sequence[Row], better: str) -> str:
     leaders: dict[str, list[str]] = {}
     for answer in answers:
         leaders.setdefault(answer["best"]["name"], []).append(str(answer["budget"]))
-    text = ", ".join(f"{leader} at {listed(budgets)}" for leader, budgets in leaders.items())
+    text = "; ".join(f"{leader} at {listed(budgets)}" for leader, budgets in leaders.items())
     text = f"{'Lowest' if better == 'lower' else 'Highest'} {name}: {text} calls."
     raced = [answer for answer in answers if answer["second"]]
     shown = [str(answer["budget"]) for answer in raced if answer["second"]["verdict"] == "shown"]
     if not raced:
         return text
     if len(shown) in (0, len(raced)):
-        where = "every budget" if shown else "no budget"
-        return f"{text} The best is told apart from the second at {where}."
-    return f"{text} The best is told apart from the second at {listed(shown)} calls alone."
+        return f"{text} At {'every' if shown else 'no'} budget is the best told apart from the second."
+    return f"{text} Only at {listed(shown)} calls is the best told apart from the second."
 
 
 def listed(words: Sequence[str]) -> str:
@@ -313,28 +314,30 @@ def pictures_of(about: Mapping[str, Any], rows: Sequence[Row], folder: RunFolder
     for row in rows:
         first = folder.first_chunk_of(about["cells"][row["row"]]["key"])
         if first is not None and first.images is not None:
-            images[str(row["row"])] = first.images[:PICTURES]
+            images[row["row"]] = first.images[:PICTURES]
     made = sheets(images)
     return [
         {"row": row["row"], "series": row["series"], "budget": row["row"] % budgets, "name": row["short"],
          "cell": row["cell"], "counts": row["counts"], "status": row["status"],
-         "sheet": asdict(made[str(row["row"])]) if str(row["row"]) in made else None}
+         "sheet": asdict(made[row["row"]]) if row["row"] in made else None}
         for row in rows
     ] if made else []  # fmt: skip
 
 
 def paths_of(about: Mapping[str, Any], rows: Sequence[Row], folder: RunFolder) -> list[Row]:
     """A strip of states of each sampler whose path is stored."""
-    stored = read_paths(folder)
-    there = [row for row in rows if about["cells"][row["row"]]["key"] in stored]
-    keys = {str(row["row"]): about["cells"][row["row"]]["key"] for row in there}
-    made = sheets({row: stored[key].images for row, key in keys.items()}, sizes=((8, 64), (8, 48), (8, 32), (8, 16)),
-                  budget=PATHS_CHARACTERS)  # fmt: skip
+    stored = {i: path for i, cell in enumerate(about["cells"]) if (path := read_path(folder, cell["key"]))}
+    made = sheets({i: path.images for i, path in stored.items()}, PATH_SIZES, PATHS_CHARACTERS)
     return [
-        {"name": row["short"], "series": row["series"], "counts": row["counts"], "sheet": asdict(made[str(row["row"])]),
-         "noise": [f"{100 * share:.0f} %" for share in stored[keys[str(row["row"])]].noise]}
-        for row in there
-    ]  # fmt: skip
+        {
+            "name": rows[i]["short"],
+            "series": rows[i]["series"],
+            "counts": rows[i]["counts"],
+            "sheet": asdict(made[i]),
+            "noise": [f"{100 * share:.0f} %" for share in path.noise],
+        }
+        for i, path in stored.items()
+    ]
 
 
 def summary_of(table: pd.DataFrame, samplers: int) -> str:
@@ -388,7 +391,7 @@ def _nan(value: float | None) -> float:
 def cleaned(value: Any) -> Any:
     """The same with nothing in its texts that would reorder or hide others; the lines of a text stay lines."""
     if isinstance(value, str):
-        return "\n".join(map(printable, value.split("\n")))
+        return value if value.isprintable() else "\n".join(map(printable, value.split("\n")))
     if isinstance(value, dict):
         return {key: cleaned(item) for key, item in value.items()}
     return type(value)(map(cleaned, value)) if isinstance(value, (list, tuple)) else value
@@ -399,9 +402,7 @@ def cleaned(value: Any) -> Any:
 
 def view_to_html(view: View) -> str:
     """One page with its style, scripts and pictures in it; a policy that lets no other script run and nothing load."""
-    style, own = (
-        (TEMPLATES / f"report.{ending}").read_text(encoding="utf-8") for ending in ("css", "js")
-    )
+    style, own = ((TEMPLATES / f"report.{ending}").read_text(encoding="utf-8") for ending in ("css", "js"))
     scripts = [vega_bundle(), own]
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string((TEMPLATES / "report.html.jinja").read_text(encoding="utf-8"))

@@ -30,13 +30,18 @@ class Sheet:
 
 
 def sheets(
-    cells: Mapping[str, Images], sizes: Sequence[tuple[int, int]] = SIZES, budget: int = BUDGET
-) -> dict[str, Sheet]:
+    cells: Mapping[int, Images], sizes: Sequence[tuple[int, int]] = SIZES, budget: int = BUDGET
+) -> dict[int, Sheet]:
     """A sheet of the first images of each cell, (n, C, H, W): as many and as large as the budget allows."""
-    made: dict[str, Sheet] = {}
+    made: dict[int, Sheet] = {}
     for most, side in sizes:
-        made = {key: sheet(images[:most], side) for key, images in cells.items()}
-        if sum(len(one.uri) for one in made.values()) <= budget:
+        made, left = {}, budget
+        for key, images in cells.items():
+            made[key] = sheet(images[:most], side)
+            left -= len(made[key].uri)
+            if left < 0 and (most, side) != sizes[-1]:
+                break  # too large before the last one is made
+        else:
             break
     return made
 
