@@ -93,9 +93,9 @@ def budgets_of(about: Mapping[str, Any], table: pd.DataFrame) -> list[int]:
 def contenders(table: pd.DataFrame, metric: str, budget: int, found: Mapping[int, Mapping[str, Estimate]]) -> list[int]:
     """Of each sampler the row with the most calls within the budget, if the metric was estimated there."""
     within = ((i, row) for i, row in _rows(table) if i in found and row["nfe"] <= budget)
-    most: dict[tuple[str, str], tuple[int, Row]] = {}
+    most: dict[str, tuple[int, Row]] = {}
     for i, row in within:
-        name = (row["sampler"], row["grid"])
+        name = row["sampler"]
         if name not in most or row["nfe"] >= most[name][1]["nfe"]:
             most[name] = (i, row)
     return [i for i, _ in most.values() if metric in found[i] and math.isfinite(found[i][metric].value)]

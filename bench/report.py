@@ -153,22 +153,16 @@ def metrics_with_ode(table: pd.DataFrame) -> list[str]:
 
 
 def series_names(table: pd.DataFrame) -> list[str]:
-    """A name for each sampler and grid, in the order of the table."""
-    with_grid = table["grid"].nunique() > 1
-    return list(dict.fromkeys(_series(row, with_grid) for row in table.to_dict("records")))
-
-
-def _series(row: Mapping[Any, Any], with_grid: bool) -> str:
-    return f"{row['sampler']} on {row['grid']}" if with_grid else str(row["sampler"])
+    """The sampler specs, in the order of the table; a run has each once."""
+    return list(dict.fromkeys(table["sampler"].astype(str)))
 
 
 def chart_rows(table: pd.DataFrame, labels: Labels, names: Sequence[str]) -> list[Row]:
     """A dict a row of the table; metric number i is m<i>, with m<i>_low, _high, and m<i>_from, _to as drawn."""
     metrics = metrics_with_ode(table)
-    with_grid = table["grid"].nunique() > 1
     rows = []
     for i, cell in enumerate(table.to_dict("records")):
-        name = _series(cell, with_grid)
+        name = str(cell["sampler"])
         row: Row = {
             "row": i, "series": names.index(name), "short": name, "cell": f"{name}, {counted(cell)}",
             "counts": counted(cell), "steps": cell["steps"], "nfe": number(cell["nfe"]),
