@@ -234,9 +234,10 @@ def test_how_far_behind_is_positive_whatever_is_better(view):
 @pytest.mark.parametrize("better", ["lower", "higher"])
 def test_the_front_is_what_nothing_beats_in_both(better):
     rng = np.random.default_rng(3)
-    rows = [{"m0": float(v), "milliseconds": float(t)} for v, t in rng.integers(1, 9, (40, 2))]
+    rows = [{"m0": float(v), "milliseconds": float(t)} for v, t in rng.integers(1, 30, (40, 2))]
     rows.append({"m0": None, "milliseconds": 0.1})
     reports.mark_front({"key": "m0", "better": better}, rows)
+    assert sum(row["m0_front"] for row in rows[:-1]) >= 4
     sign = 1 if better == "lower" else -1
     for row in rows[:-1]:
         beaten = any(
