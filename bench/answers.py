@@ -86,7 +86,7 @@ def estimates_of(
 def budgets_of(about: Mapping[str, Any], table: pd.DataFrame) -> list[int]:
     """The budgets of model calls to answer for: the run's own counts, and the most calls that a row made."""
     counts = sorted(about["config"]["nfe"] or about["config"]["steps"])
-    most = table["nfe"].max()
+    most = pd.to_numeric(table["nfe"]).max()
     return [*counts, math.ceil(most)] if most > counts[-1] else counts
 
 

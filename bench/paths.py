@@ -16,6 +16,7 @@ import numpy.typing as npt
 from ..samplers.process import state_kept
 from ..samplers.sample import Request, draw
 from .plan import Cell, Plan
+from .sprites import shrunk
 from .store import CHUNKS, RunFolder
 
 PATHS = f"{CHUNKS}/paths"
@@ -33,7 +34,7 @@ class Path:
     """One sample on its way."""
 
     images: npt.NDArray[np.uint8]
-    """(k, C, H, W): the state divided by sqrt(alpha^2 + sigma^2), as an image."""
+    """(k, C, H, W): the state divided by sqrt(alpha^2 + sigma^2), as a small image."""
     noise: list[float]
     """sigma / sqrt(alpha^2 + sigma^2) of each state: 1 is noise, 0 clean."""
 
@@ -87,7 +88,7 @@ def path_of(request: Request) -> Path | None:
         scales = [math.hypot(level.alpha, level.sigma) for level in levels]
         images = [request.model.images(states[i] / scales[i]) for i in chosen]
         return Path(
-            np.concatenate([image.cpu().numpy() for image in images if image is not None]),
+            shrunk(np.concatenate([image.cpu().numpy() for image in images if image is not None])),
             [levels[i].sigma / scales[i] for i in chosen],
         )
     return None

@@ -25,7 +25,7 @@ from .charts import AXES, COLOURS, DASHES, SHAPES, curves, drawn_interval, front
 from .compare import NOT_SHOWN, SAME, ready_for
 from .output import printable
 from .paths import path_budget, read_path
-from .sprites import sheets
+from .sprites import sheets, shrunk
 from .statistics import metric_columns
 from .store import RunFolder, disk_errors, read_run, write_atomically
 from .table import OK, Labels, caption, heading_of, metrics_of, read_table, table_to_cells, with_interval
@@ -234,7 +234,9 @@ def headline(name: str, answers: Sequence[Row], better: str) -> str:
     for answer in answers:
         leaders.setdefault(answer["best"]["name"], []).append(str(answer["budget"]))
     text = "; ".join(f"{leader} at {listed(budgets)}" for leader, budgets in leaders.items())
-    text = f"{'Lowest' if better == 'lower' else 'Highest'} {name}: {text} calls."
+    text = (
+        f"{'Lowest' if better == 'lower' else 'Highest'} {name}: {text} {'call' if text.endswith(' 1') else 'calls'}."
+    )
     raced = [answer for answer in answers if answer["second"]]
     shown = [str(answer["budget"]) for answer in raced if answer["second"]["verdict"] == "shown"]
     if not raced:
@@ -308,7 +310,7 @@ def pictures_of(about: Mapping[str, Any], rows: Sequence[Row], folder: RunFolder
     for row in rows:
         first = folder.first_chunk_of(about["cells"][row["row"]]["key"])
         if first is not None and first.images is not None:
-            images[row["row"]] = first.images[:PICTURES]
+            images[row["row"]] = shrunk(first.images[:PICTURES])
     made = sheets(images)
     return [
         {"row": row["row"], "series": row["series"], "budget": row["row"] % budgets, "name": row["short"],

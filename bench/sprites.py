@@ -14,9 +14,13 @@ from PIL import Image
 Images = npt.NDArray[np.uint8]
 BUDGET = 1_500_000
 """Characters that all sheets of a page may have together."""
-SIZES = ((16, 64), (8, 64), (8, 48), (4, 48), (4, 32), (2, 32), (1, 32), (1, 16))
+LONGEST = 64
+"""Pixels of the longest side that an image may have in a page."""
+SIZES = ((16, LONGEST), (8, LONGEST), (8, 48), (4, 48), (4, 32), (2, 32), (1, 32), (1, 16))
 """Images a sheet and their longest side, from the best to the smallest."""
 ACROSS = 8
+GREY = 2
+"""Dimensions of a picture without colour."""
 
 
 @dataclass(frozen=True)
@@ -46,18 +50,32 @@ def sheets(
     return made
 
 
-def sheet(images: Images, side: int = 64) -> Sheet:
+def sheet(images: Images, side: int = LONGEST) -> Sheet:
     """One PNG as a data URI; images longer than `side` are made smaller."""
-    n, channels, height, width = images.shape
-    scale = min(1.0, side / max(height, width))
+    tiles = shrunk(images, side)
+    n, channels, height, width = tiles.shape
     across, down = min(n, ACROSS), -(-n // ACROSS)
-    size = max(1, round(width * scale)), max(1, round(height * scale))
-    picture = Image.new("L" if channels == 1 else "RGB", (across * size[0], down * size[1]), "white")
-    for i, image in enumerate(images):
+    picture = Image.new("L" if channels == 1 else "RGB", (across * width, down * height), "white")
+    for i, tile in enumerate(tiles):
         y, x = divmod(i, ACROSS)
-        tile = Image.fromarray(image[0] if channels == 1 else np.moveaxis(image, 0, -1))
-        picture.paste(tile if scale == 1 else tile.resize(size, Image.Resampling.BOX), (x * size[0], y * size[1]))
+        picture.paste(as_picture(tile), (x * width, y * height))
     buffer = io.BytesIO()
     picture.save(buffer, format="PNG", optimize=True)
     uri = "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
     return Sheet(uri, picture.width, picture.height, n)
+
+
+def shrunk(images: Images, side: int = LONGEST) -> Images:
+    """Images (n, C, H, W), the longer side of each at most `side` pixels."""
+    height, width = images.shape[2:]
+    scale = side / max(height, width)
+    if scale >= 1:
+        return images
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    small = [np.asarray(as_picture(image).resize(size, Image.Resampling.BOX)) for image in images]
+    return np.stack([image[None] if image.ndim == GREY else np.moveaxis(image, -1, 0) for image in small])
+
+
+def as_picture(image: Images) -> Image.Image:
+    """(1|3, H, W) as a picture."""
+    return Image.fromarray(image[0] if len(image) == 1 else np.ascontiguousarray(np.moveaxis(image, 0, -1)))

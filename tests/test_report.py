@@ -25,7 +25,7 @@ from samplerbench.bench.output import printable
 from samplerbench.bench.paths import PATHS, read_path, write_paths
 from samplerbench.bench.report import json_for_script, source_hash, view_of, view_to_html, write_report
 from samplerbench.bench.run import NoWatch, begin, plan_for
-from samplerbench.bench.sprites import BUDGET, sheet, sheets
+from samplerbench.bench.sprites import BUDGET, sheet, sheets, shrunk
 from samplerbench.bench.store import RunFolder, read_run
 from samplerbench.bench.table import read_table, table_to_cells
 from samplerbench.samplers.registry import load_registry
@@ -333,6 +333,18 @@ def test_a_run_that_failed_or_did_not_begin_has_a_page(tmp_path):
     assert view_of(tmp_path / "begun").unfinished == [{"name": "ddim, 2 steps, 2 calls", "status": "pending"}]
 
 
+def test_an_adaptive_sampler_has_its_measured_calls(tmp_path):
+    result = sb.run("toy", ["dpm-solver-adaptive", "ddim"], [3], n=8, plugins=[TOY], output=tmp_path / "run")
+    calls = result.table["nfe"][0]
+    (metric,) = (m for m in view_of(result.folder).metrics if m["name"] == "ODE error")
+    assert [answer["budget"] for answer in metric["answers"]] == [3, np.ceil(calls)]
+    assert metric["answers"][0]["second"] is None
+    begun = Config(model="toy", sampler=("dpm-solver-adaptive",), steps=(2,), samples=8)
+    registry = load_registry([TOY])
+    begin(plan_for(begun, registry), registry, tmp_path / "begun").conclude()
+    assert "2 steps, adaptive" in (tmp_path / "begun" / "report.html").read_text()
+
+
 def test_a_run_by_budgets_of_calls_says_so(tmp_path):
     result = sb.run("toy", ["ddim", "heun"], nfe=[3, 5], n=8, plugins=[TOY], output=tmp_path / "run")
     view = view_of(result.folder)
@@ -379,6 +391,15 @@ def test_a_sheet_holds_the_images(finished):
     made = sheet(images)
     assert (made.width, made.height, made.images) == (64, 16, 11)
     assert made.uri.startswith("data:image/png;base64,iVBOR")
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_large_image_is_made_smaller_by_the_mean_of_its_pixels(channels):
+    images = np.zeros((2, channels, 128, 256), dtype=np.uint8)
+    images[..., ::2, :] = 100
+    assert shrunk(images).shape == (2, channels, 32, 64)
+    assert set(shrunk(images).ravel()) == {50}
+    assert shrunk(images, 256) is images
 
 
 @pytest.mark.parametrize("shape", [(1, 28, 28), (3, 64, 64)])
