@@ -76,7 +76,9 @@ def curve_layers(series: int) -> Chart:
     colour = colour_of(series)
     base = alt.Chart().transform_filter("isValid(datum.x) && isValid(datum.y)")
     base = base.transform_filter("indexof(hidden, datum.series) < 0")
-    band = base.mark_area(opacity=0.1, clip=True, aria=False).encode(x=x, y=alt.Y("from:Q"), y2="to:Q", color=colour)
+    band = base.mark_area(clip=True, aria=False).encode(
+        x=x, y=alt.Y("from:Q"), y2="to:Q", color=colour, opacity=dimmed("lifted < 0 ? 0.1 : 0.25", 0.02)
+    )
     dash = alt.StrokeDash("series:N", legend=None, scale=alt.Scale(domain=list(range(series)), range=dashes(series)))
     line = base.mark_line(strokeWidth=1.75, aria=False).encode(
         x=x, y=y, color=colour, strokeDash=dash, opacity=dimmed("1")
@@ -136,10 +138,10 @@ def dashes(series: int) -> list[list[int]]:
     return [DASHES[(i // COLOURS) % len(DASHES)] for i in range(series)]
 
 
-def dimmed(full: str) -> Any:
+def dimmed(full: str, low: float = 0.12) -> Any:
     """Opacity: an expression, or less while another series is lifted."""
     lifted = "lifted < 0 || lifted == datum.series"
-    return alt.condition(lifted, alt.value({"expr": full}), alt.value(0.12))
+    return alt.condition(lifted, alt.value({"expr": full}), alt.value(low))
 
 
 def log_x(padding: int) -> alt.X:

@@ -30,11 +30,12 @@ const CONFIG = {
   axis: {
     labelColor: "var(--soft)", titleColor: "var(--soft)", gridColor: "var(--rule)", domainColor: "var(--rule)",
     tickColor: "var(--rule)", labelFontSize: 12, titleFontSize: 12.5, titleFontWeight: "normal", titlePadding: 10,
-    labelPadding: 6, labelOverlap: "greedy",
+    labelPadding: 6, labelOverlap: "greedy", labelSeparation: 8,
   },
   axisX: { grid: false },
   axisY: { domain: false, ticks: false, tickCount: 6 },
 };
+const ROOM_FOR_NAMES = 480;
 const state = { hidden: new Set(), lifted: -1, views: {} };
 
 function tooltip() {
@@ -68,7 +69,8 @@ function setUpCharts() {
     inner.style.width = "100%";
     place.replaceChildren(inner);
     place.setAttribute("aria-label", `Chart: ${spec.description}`);
-    const whole = { ...structuredClone(spec), datasets: { rows }, config: CONFIG };
+    const layers = spec.layer.filter((layer) => place.clientWidth >= ROOM_FOR_NAMES || layer.mark.type !== "text");
+    const whole = { ...spec, layer: layers, datasets: { rows: structuredClone(rows) }, config: CONFIG };
     const made = await vegaEmbed(inner, whole, {
       ast: true, actions: false, renderer: "svg", defaultStyle: false, tooltip: tip, mode: "vega-lite",
     });

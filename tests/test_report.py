@@ -160,8 +160,10 @@ def test_the_page_says_the_numbers_too(view, page):
     for text in itertools.chain.from_iterable(view.texts):
         assert " ".join(text.split()) in page.text
     for metric in view.metrics:
+        column = view.headings.index(metric["heading"])
         for answer in metric["answers"]:
-            assert answer["best"]["value"] in page.text
+            assert answer["best"]["value"] == view.texts[answer["best"]["row"]][column]
+            assert f"{answer['best']['name']} {answer['best']['value']}" in page.text
 
 
 def test_failed_cells_are_named_with_their_reason(view, page):
