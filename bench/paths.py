@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -30,7 +30,7 @@ STEPS = 10
 
 
 @dataclass(frozen=True)
-class Path:
+class SamplePath:
     """One sample on its way."""
 
     images: npt.NDArray[np.uint8]
@@ -52,16 +52,16 @@ def write_paths(plan: Plan, folder: RunFolder, failures: Mapping[str, str]) -> N
             folder.write_arrays(file, {"images": path.images}, {"noise": json.dumps(path.noise)})
 
 
-def read_path(folder: RunFolder, key: str) -> Path | None:
+def read_path(folder: RunFolder, key: str) -> SamplePath | None:
     """The stored path of a cell, None if there is none."""
     file = path_file(folder, key)
     if not file.exists():
         return None
     arrays, about = folder.read_arrays(file)
-    return Path(arrays["images"], json.loads(about["noise"]))
+    return SamplePath(arrays["images"], json.loads(about["noise"]))
 
 
-def path_file(folder: RunFolder, key: str) -> pathlib.Path:
+def path_file(folder: RunFolder, key: str) -> Path:
     """Where a cell's path is stored."""
     return folder.path / PATHS / f"{key[:16]}.safetensors"
 
@@ -73,12 +73,12 @@ def path_cells(plan: Plan) -> Iterator[Cell]:
     return (cell for i, cell in enumerate(plan.cells) if budgets[i % len(budgets)] == chosen)
 
 
-def path_budget(budgets: tuple[int, ...]) -> int:
+def path_budget(budgets: Sequence[int]) -> int:
     """The budget whose paths are drawn."""
     return min(budgets, key=lambda budget: abs(math.log(budget / STEPS)))
 
 
-def path_of(request: Request) -> Path | None:
+def path_of(request: Request) -> SamplePath | None:
     """The path of one sample, None where it cannot be drawn."""
     alone = dataclasses.replace(request, batch_size=1)
     with suppress(Exception, SystemExit), state_kept():
@@ -87,7 +87,7 @@ def path_of(request: Request) -> Path | None:
         chosen = np.unique(np.linspace(0, len(states) - 1, STATES).round().astype(int))
         scales = [math.hypot(level.alpha, level.sigma) for level in levels]
         images = [request.model.images(states[i] / scales[i]) for i in chosen]
-        return Path(
+        return SamplePath(
             shrunk(np.concatenate([image.cpu().numpy() for image in images if image is not None])),
             [levels[i].sigma / scales[i] for i in chosen],
         )

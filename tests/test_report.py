@@ -16,14 +16,15 @@ import pandas as pd
 import pytest
 
 import samplerbench as sb
-from samplerbench.bench import report as reports
+from samplerbench.bench import report_view as reports
 from samplerbench.bench.answers import ANSWERS, answers_for, read_answers, signature
 from samplerbench.bench.charts import drawn_interval
 from samplerbench.bench.compare import compared, holm, ready_for
 from samplerbench.bench.config import Config
 from samplerbench.bench.output import printable
 from samplerbench.bench.paths import PATHS, read_path, write_paths
-from samplerbench.bench.report import json_for_script, source_hash, view_of, view_to_html, write_report
+from samplerbench.bench.report import json_for_script, source_hash, view_to_html, write_report
+from samplerbench.bench.report_view import view_of
 from samplerbench.bench.run import NoWatch, begin, plan_for
 from samplerbench.bench.sprites import BUDGET, sheet, sheets, shrunk
 from samplerbench.bench.store import RunFolder, read_run
@@ -297,7 +298,7 @@ def test_without_chunks_there_is_still_a_page(folder):
     view = view_of(folder)
     assert not view.pictures
     assert not view.paths
-    assert not view.has_answers
+    assert not any(metric["answers"] for metric in view.metrics)
     assert view.charts["m2"]["front"]  # of the ODE error the direction is known
     page = Page(view_to_html(view))
     assert "paired differences are not stored" in page.text
