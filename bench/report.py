@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import importlib.metadata
 import json
 from collections.abc import Sequence
 from functools import lru_cache
@@ -20,6 +21,8 @@ from .report_view import View, view_of
 from .store import disk_errors, write_atomically
 
 REPORT_FILE = "report.html"
+CHARTS = "vl-convert-python"
+"""The package that the charts' library comes with."""
 TEMPLATES = resources.files(__package__.partition(".")[0]) / "templates"
 
 
@@ -46,6 +49,7 @@ def view_to_html(view: View) -> str:
         style=Markup(style),
         scripts=[Markup(script) for script in scripts],
         policy=content_policy(scripts, style),
+        licence=licence_of(CHARTS),
         data=json_for_script({"rows": view.rows, "charts": view.charts}),
     )
 
@@ -70,6 +74,13 @@ def json_for_script(value: Any) -> Markup:
     for character in "<>&":
         text = text.replace(character, f"\\u{ord(character):04x}")
     return Markup(text)
+
+
+def licence_of(package: str) -> str:
+    """The licence that an installed package has beside its metadata; '' if there is none."""
+    files = importlib.metadata.files(package) or []
+    found = next((file for file in files if file.name.startswith("LICENSE")), None)
+    return found.read_text(encoding="utf-8") if found else ""
 
 
 @lru_cache(maxsize=1)

@@ -454,6 +454,10 @@ def test_nothing_is_loaded_and_no_other_script_may_run(page):
     assert not any(name.startswith("on") or name == "style" for _, name, _ in page.attributes)
 
 
+def test_the_licence_of_what_is_in_the_page_is_in_the_page(page):
+    assert "Redistributions in binary form must reproduce" in page.text
+
+
 def test_what_is_no_number_is_null(page):
     (data,) = (text for kind, text in page.scripts if kind == "application/json")
     rows = json.loads(data, parse_constant=pytest.fail)["rows"]
