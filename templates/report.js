@@ -171,10 +171,8 @@ function paintDifference(left, right, canvas) {
 
 function setUpComparison() {
   const [left, right] = ["left", "right"].map(byId);
-  if (!left || left.options.length < 2) {
-    if (left) byId("compare").hidden = true;
-    return undefined;
-  }
+  if (!left || left.options.length < 2) return undefined;
+  byId("compare").hidden = false;
   const sheets = Object.fromEntries(all("img[data-row]").map((image) => [image.dataset.row, image]));
 
   async function show() {
