@@ -508,6 +508,26 @@ def show_found(
         print_rows(to_rows(found, read_run(folder).get("extractors", {})))
 
 
+@cli.command()
+@click.argument("run_folder", metavar="[RUN]", required=False, type=FilePath())
+@plugin_options
+def report(run_folder: Path | None, plugin: tuple[str, ...]) -> None:
+    """Write report.html of a run anew, by default of the newest in results/, and print its path.
+
+    It is one page that needs no network: answers, charts, pictures, table, and the command that made the run.
+    """
+    from ..samplers.registry import load_registry
+    from .report import write_report
+    from .store import newest_run
+
+    folder = run_folder or newest_run(Path("results"))
+    with stdout_for_data():
+        registry = load_registry(plugin)
+        warn_of_plugins(registry)
+        path = write_report(folder, registry)
+    say(str(path))
+
+
 @cli.command("verify")
 @click.argument("run_folder", metavar="RUN", type=FilePath())
 @click.option(

@@ -1,4 +1,4 @@
-"""Run a plan: chunk by chunk, block by block across all cells, then table and picture."""
+"""Run a plan: chunk by chunk, block by block across all cells, then table, picture and report."""
 
 from __future__ import annotations
 
@@ -17,14 +17,17 @@ from ..samplers.model import Model
 from ..samplers.registry import Registry, load_registry
 from ..samplers.sample import check_count
 from ..samplers.variables import IN_PROCESS, is_on
+from .answers import answers_for, write_answers
 from .chunk import answer_of, make_chunk, ode_solution, reason_of, warm_up
 from .config import DEFAULT_SAMPLERS, Config
 from .engines import ChildProcess, Engine, InProcess, Limits
 from .environment import environment
+from .paths import write_paths
 from .picture import write_picture
 from .plan import Block, Cell, Plan, plan_for
+from .report import write_report
 from .statistics import Yardstick, yardsticks
-from .store import REFERENCE, RunFolder, default_output
+from .store import REFERENCE, RunFolder, default_output, read_run
 from .table import GrowingTable, check_metric_names, write_table
 from .timing import in_turn
 
@@ -149,6 +152,7 @@ class Session:
                 watch.table(self.tabulate())
                 due = next_renewal(started, time.monotonic())
         self._clock_again(engines, watch)
+        write_paths(self.plan, self.folder, self.failures)
 
     def tabulate(self) -> pd.DataFrame:
         """The table of what is there, written to the folder too."""
@@ -157,10 +161,13 @@ class Session:
         return table
 
     def conclude(self) -> Result:
-        """Table and picture of what is there; then the folder is open to others."""
+        """Table, picture and report of what is there; then the folder is open to others."""
         with closing(self.folder):
             table = self.tabulate()
             write_picture(self.plan, self.folder, self.failures)
+            about = read_run(self.folder.path)
+            write_answers(self.folder, about, table, answers_for(about, table, self.folder, self.ready))
+            write_report(self.folder.path)
         return Result(self.folder.path, table, self.labels)
 
     def _missing(self) -> Iterator[tuple[Cell, Block]]:

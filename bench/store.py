@@ -29,11 +29,13 @@ from .timing import Repeat, Timing
 RUN_FILE = "run.json"
 CHUNKS = "chunks"
 FAILURE = ".failed.json"
-OWN_FILES = (RUN_FILE, "table.csv", "table.md", "grid.png")
+OWN_FILES = (RUN_FILE, "table.csv", "table.md", "grid.png", "report.html")
 REFERENCE = f"{CHUNKS}/ode-reference.safetensors"
 REPEAT_SUFFIX = ".timing"
 """A chunk that was drawn again for the clock alone."""
 Arrays = dict[str, npt.NDArray[Any]]
+Place = tuple[int, int]
+"""Of a chunk: first sample index, number of samples."""
 
 
 @dataclass(frozen=True)
@@ -109,11 +111,11 @@ class RunFolder:
 
     def chunk_path(self, cell: Cell, block: Block) -> Path:
         """Where a chunk is."""
-        return self.cell_path(cell.key) / chunk_name(block)
+        return self.cell_path(cell.key) / chunk_name(block.first, block.n)
 
     def has(self, cell: Cell, block: Block) -> bool:
         """Whether the chunk is there."""
-        name = chunk_name(block)
+        name = chunk_name(block.first, block.n)
         if (cell.key, name) in self._seen:
             return True
         folder = cell.key[:16]
@@ -185,18 +187,29 @@ class RunFolder:
         """A stored chunk."""
         return self.read_chunk(self.chunk_path(cell, block), cell.key)
 
-    def chunks_of(self, key: str) -> dict[tuple[int, int], Chunk]:
-        """All stored chunks of a cell by their place: (first sample index, number of samples)."""
-        chunks = (self.read_chunk(path, key) for path in sorted(self.cell_path(key).glob("*.safetensors")))
-        return {(chunk.first, chunk.n): chunk for chunk in chunks}
+    def chunks_of(self, key: str) -> dict[Place, Chunk]:
+        """All stored chunks of a cell by their place."""
+        return {place: self.read_at(key, place) for place in self.places_of(key)}
+
+    def places_of(self, key: str) -> list[Place]:
+        """The places of all stored chunks of a cell, in order."""
+        return [place_of(path) for path in sorted(self.cell_path(key).glob("*.safetensors"))]
+
+    def read_at(self, key: str, place: Place) -> Chunk:
+        """The stored chunk of a cell at a place."""
+        return self.read_chunk(self.cell_path(key) / chunk_name(*place), key)
+
+    def first_chunk_of(self, key: str) -> Chunk | None:
+        """The stored chunk of a cell that begins with sample 0, the longest if there are several."""
+        paths = sorted(self.cell_path(key).glob("00000000-*.safetensors"))
+        return self.read_chunk(paths[-1], key) if paths else None
 
     def read_chunk(self, path: Path, key: str) -> Chunk:
         """A stored chunk of a cell; its place is in its file's name."""
         arrays, about = self.read_arrays(path)
         if about.get("cell") != key:
             raise StoreError(f"{path}: a chunk of another cell; delete the file and give the same command again")
-        first, n = map(int, path.stem.split("-"))
-        return chunk_from_arrays(first, n, arrays, about["timing"])
+        return chunk_from_arrays(*place_of(path), arrays, about["timing"])
 
     def reference(self) -> Tensor | None:
         """The converged ODE solution of the first samples, (k, *shape), if it is stored."""
@@ -265,9 +278,15 @@ def chunk_from_arrays(first: int, n: int, arrays: Arrays, timing: str) -> Chunk:
     )
 
 
-def chunk_name(block: Block) -> str:
+def chunk_name(first: int, n: int) -> str:
     """A chunk's file; the number of samples is part of it, so a cut block is never taken for a whole."""
-    return f"{block.first:08d}-{block.n:04d}.safetensors"
+    return f"{first:08d}-{n:04d}.safetensors"
+
+
+def place_of(path: Path) -> Place:
+    """The place that a chunk's file is named for."""
+    first, n = map(int, path.stem.split("-"))
+    return first, n
 
 
 def arrays_to_bytes(arrays: Arrays, about: Mapping[str, str]) -> bytes:

@@ -215,8 +215,7 @@ def with_interval(value: float, low: float, high: float) -> str:
 
 def table_to_cells(table: pd.DataFrame, labels: Labels) -> tuple[list[str], list[list[str]]]:
     """Headings and texts as people read them; a column that says the same in every row of the default is left out."""
-    metrics = [c for c in table.columns if metric_columns(c)[1] in table.columns and c not in timing.COLUMNS]
-    shown = [name for name in metrics if table[name].notna().any()]
+    shown = metrics_of(table)
     several = [name for name in ("grid", "guidance") if table[name].nunique() > 1]
     headings = ["sampler", *several, "steps", "NFE"]
     headings += [heading_of(name, labels) for name in shown]
@@ -228,6 +227,12 @@ def table_to_cells(table: pd.DataFrame, labels: Labels) -> tuple[list[str], list
         texts += [_milliseconds(row), _number(row["ode_error"], ".3g"), _note(row)]
         rows.append([str(text) for text in texts])
     return headings, rows
+
+
+def metrics_of(table: pd.DataFrame) -> list[str]:
+    """The metrics that have a number in some row."""
+    metrics = [c for c in table.columns if metric_columns(c)[1] in table.columns and c not in timing.COLUMNS]
+    return [name for name in metrics if table[name].notna().any()]
 
 
 def heading_of(metric: str, labels: Labels) -> str:

@@ -49,7 +49,7 @@ def test_a_run_prints_the_table_and_says_where_it_is(sb, tmp_path):
     assert folder.name.startswith("toy-")
     assert len(folder.name) == len("toy-") + 8
     assert done.out == (folder / "table.md").read_text()
-    assert "grid.png, run.json, table.csv, table.md" in done.err
+    assert "grid.png, report.html, run.json, table.csv, table.md" in done.err
 
 
 def test_json_is_the_table(sb, tmp_path):
@@ -172,11 +172,11 @@ def test_a_dry_run_counts_guidance_and_leaves_out_a_reference_that_no_cell_needs
 
 
 def test_a_dry_run_makes_a_short_trial_whatever_the_number_of_steps(sb, monkeypatch):
-    from samplerbench.bench import run
+    from samplerbench.bench import chunk
 
     made = []
-    inner = run.draw
-    monkeypatch.setattr(run, "draw", lambda request, first, n: made.append(inner(request, first, n)) or made[-1])
+    inner = chunk.draw
+    monkeypatch.setattr(chunk, "draw", lambda request, first, n: made.append(inner(request, first, n)) or made[-1])
     assert sb("run", "--model", "gaussian", "-s", "ddim", "--steps", "1000", "--dry-run").code == 0
     assert sum(samples.nfe for samples in made) <= 50
 

@@ -14,8 +14,8 @@ import torch
 from safetensors.numpy import save
 
 import samplerbench as sb
-from samplerbench.bench import engines, run
-from samplerbench.bench.chunk import make_chunk, seconds_per_evaluation
+from samplerbench.bench import chunk, engines
+from samplerbench.bench.chunk import make_chunk
 from samplerbench.bench.config import Config, as_json, from_json
 from samplerbench.bench.engines import ChildFault, ChildProcess, InProcess, Limits
 from samplerbench.bench.plan import plan_for
@@ -193,9 +193,9 @@ def test_nothing_of_a_stranger_s_runs_here_for_a_trial(stranger, monkeypatch):
     registry = load_registry([stranger])
     plan = plan_for(Config(model="mixture", sampler=("never-ends", "good"), steps=(5,), samples=4), registry)
     drawn = []
-    monkeypatch.setattr(run, "draw", lambda request, *_: drawn.append(type(request.sampler).__module__) or 1 / 0)
-    run.warm_up(plan)
-    assert seconds_per_evaluation(plan) is None
+    monkeypatch.setattr(chunk, "draw", lambda request, *_: drawn.append(type(request.sampler).__module__) or 1 / 0)
+    chunk.warm_up(plan)
+    assert chunk.seconds_per_evaluation(plan) is None
     assert set(drawn) == {"samplerbench.plugins.ddim"}
 
 

@@ -1,0 +1,92 @@
+"""report.html: what a run found, in one page that needs nothing else."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import importlib.metadata
+import json
+from collections.abc import Sequence
+from functools import lru_cache
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import vl_convert
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
+from ..samplers.registry import Registry
+from .report_view import View, view_of
+from .store import disk_errors, write_atomically
+
+REPORT_FILE = "report.html"
+CHARTS = "vl-convert-python"
+"""The package that the charts' library comes with."""
+TEMPLATES = resources.files(__package__.partition(".")[0]) / "templates"
+
+
+def write_report(path: Path, registry: Registry | None = None) -> Path:
+    """Write report.html into a run folder, from what is in it; returns its path.
+
+    With a registry, paired differences that the folder does not have are worked out from its chunks.
+    Raises InputError or StoreError.
+    """
+    page = view_to_html(view_of(path, registry)).encode()
+    with disk_errors(path):
+        write_atomically(path / REPORT_FILE, page)
+    return path / REPORT_FILE
+
+
+def view_to_html(view: View) -> str:
+    """One page with its style, scripts and pictures in it; a policy that lets no other script run and nothing load."""
+    style, own = ((TEMPLATES / f"report.{ending}").read_text(encoding="utf-8") for ending in ("css", "js"))
+    scripts = [vega_bundle(), own]
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    template = environment.from_string((TEMPLATES / "report.html.jinja").read_text(encoding="utf-8"))
+    return template.render(
+        view=view,
+        style=Markup(style),
+        scripts=[Markup(script) for script in scripts],
+        policy=content_policy(scripts, style),
+        licence=licence_of(CHARTS),
+        data=json_for_script({"rows": view.rows, "charts": view.charts}),
+    )
+
+
+def content_policy(scripts: Sequence[str], style: str) -> str:
+    """A Content-Security-Policy that allows these scripts, this style and embedded pictures."""
+    hashes = " ".join(source_hash(script) for script in scripts)
+    return (
+        f"default-src 'none'; script-src {hashes}; style-src {source_hash(style)}; img-src data:; "
+        "base-uri 'none'; form-action 'none'"
+    )
+
+
+def source_hash(source: str) -> str:
+    """How a policy names an inline source."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(source.encode()).digest()).decode()}'"
+
+
+def json_for_script(value: Any) -> Markup:
+    """JSON that cannot end the script element that it stands in."""
+    text = json.dumps(value, allow_nan=False, separators=(",", ":"))
+    for character in "<>&":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return Markup(text)
+
+
+def licence_of(package: str) -> str:
+    """The licence that an installed package has beside its metadata; '' if there is none."""
+    files = importlib.metadata.files(package) or []
+    found = next((file for file in files if file.name.startswith("LICENSE")), None)
+    return found.read_text(encoding="utf-8") if found else ""
+
+
+@lru_cache(maxsize=1)
+def vega_bundle() -> str:
+    """Vega, Vega-Lite and Vega-Embed as one script that leaves `vegaEmbed` in the window."""
+    bundle = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
+    if "</script" in bundle.lower() or "<!--" in bundle:
+        raise RuntimeError("the charts' library cannot stand in a script element")
+    return bundle
