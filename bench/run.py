@@ -29,7 +29,7 @@ from .picture import write_picture
 from .plan import Block, Cell, Plan, plan_for
 from .statistics import Yardstick, yardsticks
 from .store import REFERENCE, Chunk, RunFolder, Timing, default_output
-from .table import check_metric_names, table_for, write_table
+from .table import check_metric_names, table_for, table_to_html, write_table
 
 KEPT_IMAGES = 16
 """Images of each cell that are always kept."""
@@ -78,6 +78,15 @@ class Result:
     def failed(self) -> int:
         """How many cells failed."""
         return int(self.table["status"].str.startswith("failed").sum())
+
+    def __repr__(self) -> str:
+        """One line; a notebook shows the table."""
+        failed = f", {self.failed} failed" if self.failed else ""
+        return f"Result({str(self.folder)!r}: {len(self.table)} rows{failed})"
+
+    def _repr_html_(self) -> str:
+        """The table, for a notebook."""
+        return table_to_html(self.table, self.labels)
 
 
 @dataclass
