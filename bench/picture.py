@@ -32,7 +32,11 @@ MOST_HEADING_LINES, MOST_CAPTION_LINES = 4, 6
 MOST_CHARACTERS = 600
 """Of a label; no label shows more."""
 PAPER, PINK = (255, 255, 255), (250, 240, 240)
-MOST_PIXELS = 100_000_000
+MOST_PIXELS = 200_000_000
+
+
+PLAIN = {"\N{EN DASH}": "-", "\N{EM DASH}": "-", "\N{MINUS SIGN}": "-", "\N{MULTIPLICATION SIGN}": "x"}
+"""What to write for characters that the font lacks."""
 
 
 class Style(NamedTuple):
@@ -142,7 +146,7 @@ def labelled_grid(
     right, bottom = left + len(heads) * (width + GAP) - GAP, top + len(sides) * (height + GAP) - GAP
     foot = wrapped(caption, SMALL_SIZE, right - MARGIN, MOST_CAPTION_LINES)
     below = GAP + len(foot) * small_line if foot else 0
-    sheet = blank(right + MARGIN, bottom + below + MARGIN)
+    sheet = Image.new("RGB", (right + MARGIN, bottom + below + MARGIN), PAPER)
     pen = ImageDraw.Draw(sheet)
 
     for j, head in enumerate(heads):
@@ -158,14 +162,13 @@ def labelled_grid(
     return sheet
 
 
-def blank(width: int, height: int) -> Image.Image:
-    """A sheet of paper, unless it would be larger than a machine can be expected to hold."""
-    if width * height > MOST_PIXELS:
+def check_pixels(width: int, height: int, frames: int = 1) -> None:
+    """Refuse a picture that is larger than a machine can be expected to hold."""
+    if width * height * frames > MOST_PIXELS:
+        size = f"{width} x {height} pixels" + (f" in {frames} frames" if frames > 1 else "")
         raise InputError(
-            f"a picture of {width} x {height} pixels; expected at most {MOST_PIXELS:,} in all: take fewer values "
-            "or images"
+            f"a picture of {size}; expected at most {MOST_PIXELS:,} pixels in all: take fewer values or images"
         )
-    return Image.new("RGB", (width, height), PAPER)
 
 
 def notice(text: str, width: int, height: int) -> Image.Image:
@@ -218,7 +221,8 @@ def drawable(text: str) -> str:
 
 def bare(character: str) -> str:
     """A character without its accents if the font has that, else as it is, which shows as a box."""
-    base = "".join(c for c in unicodedata.normalize("NFKD", character) if not unicodedata.combining(c))
+    plain = PLAIN.get(character, character)
+    base = "".join(c for c in unicodedata.normalize("NFKD", plain) if not unicodedata.combining(c))
     return (
         base
         if base and all(map(has_glyph, base))
