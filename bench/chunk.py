@@ -47,14 +47,14 @@ def trial(request: Request) -> Samples:
     return draw_apart(short, 0, 1)
 
 
-def draw_apart(request: Request, first: int, n: int) -> Samples:
+def draw_apart(request: Request, first: int, n: int, *, trajectory: bool = False) -> Samples:
     """`draw`, with the state of the process put back as it was; to have changed it is a fault.
 
     Samples that took numbers from a stream of the process, or threads that others are not timed with, depend on what
     ran before, and what runs next would depend on them.
     """
     with state_kept() as changed:
-        samples = draw(request, first, n)
+        samples = draw(request, first, n, trajectory=trajectory)
     if changed:
         raise SamplerFault(
             f"sampler {type(request.sampler).__name__} or the network changed {', '.join(changed)}; that was put back; "

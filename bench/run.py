@@ -28,7 +28,7 @@ from .plan import Block, Cell, Plan, plan_for
 from .report import write_report
 from .statistics import Yardstick, yardsticks
 from .store import REFERENCE, RunFolder, default_output, read_run
-from .table import GrowingTable, check_metric_names, write_table
+from .table import GrowingTable, check_metric_names, table_to_html, write_table
 from .timing import in_turn
 
 MOST_REPEATS = 10_000
@@ -78,6 +78,15 @@ class Result:
     def failed(self) -> int:
         """How many cells failed."""
         return int(self.table["status"].str.startswith("failed").sum())
+
+    def __repr__(self) -> str:
+        """One line; a notebook shows the table."""
+        failed = f", {self.failed} failed" if self.failed else ""
+        return f"Result({str(self.folder)!r}: {len(self.table)} rows{failed})"
+
+    def _repr_html_(self) -> str:
+        """The table, for a notebook."""
+        return table_to_html(self.table, self.labels)
 
 
 @dataclass(frozen=True)

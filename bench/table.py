@@ -6,6 +6,7 @@ import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -249,6 +250,15 @@ def table_to_markdown(table: pd.DataFrame, labels: Labels) -> str:
     lines = [f"| {' | '.join(row)} |" for row in escaped]
     lines.insert(1, f"|{'|'.join([' --- '] + [' ---: '] * (len(headings) - 2) + [' --- '])}|")
     return "\n".join([*lines, "", caption(table, labels), ""])
+
+
+def table_to_html(table: pd.DataFrame, labels: Labels) -> str:
+    """The same cells as an HTML table, for a notebook."""
+    headings, rows = table_to_cells(table, labels)
+    head = "".join(f"<th>{escape(text)}</th>" for text in headings)
+    body = "".join(f"<tr>{''.join(f'<td>{escape(text)}</td>' for text in row)}</tr>\n" for row in rows)
+    about = f"<p>{escape(caption(table, labels))}</p>"
+    return f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}</tbody>\n</table>\n{about}\n"
 
 
 def caption(table: pd.DataFrame, labels: Labels) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import time
+from collections.abc import Callable
 from types import TracebackType
 
 import pandas as pd
@@ -84,3 +86,34 @@ class View:
 
     def _say(self, line: str) -> None:
         self._console.print(Text(line))
+
+
+class CellBar:
+    """How many cells of a grid of images are drawn, on a terminal; use it as a context."""
+
+    def __init__(self, console: Console) -> None:
+        columns = (TextColumn("cells"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        self._progress = Progress(*columns, console=console, transient=True, disable=not draws_live(console))
+
+    def __enter__(self) -> CellBar:
+        """Start to draw."""
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Leave the terminal clean."""
+        self._progress.stop()
+
+    def __call__(self, cells: int) -> Callable[[], None]:
+        """What is to be called after each of so many cells."""
+        task = self._progress.add_task("cells", total=cells)
+        return lambda: self._progress.advance(task)
+
+
+def draws_live(console: Console) -> bool:
+    """Whether lines can be drawn over: on a terminal that knows how, or in a notebook that has the widgets for it."""
+    if console.is_jupyter:
+        return importlib.util.find_spec("ipywidgets") is not None
+    return console.is_terminal and not console.is_dumb_terminal

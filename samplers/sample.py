@@ -14,10 +14,14 @@ from .errors import InputError
 from .grid import Levels
 from .level import Level
 from .model import Model, predictor_for
+from .mosaic import mosaic, png
 from .noise import BLOCK, Noise, NoiseFunction, check_seed
 from .predictor import Counted, clock
 from .registry import Registry, default_registry
 from .sampler import MAX_STEPS, Run, Sampler, finite_or_fault, integrate
+
+MOST_SHOWN = 64
+"""Images of a sample that a notebook shows."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,17 @@ class Samples:
     """The prompt of each sample; () for an unconditional model."""
     trajectory: tuple[Tensor, ...] | None
     """The state before the first and after each step, if asked for."""
+
+    def __repr__(self) -> str:
+        """One line: how many of what shape, their mean and deviation, what they cost."""
+        x = self.x.double()
+        shape = " x ".join(map(str, self.x.shape[1:]))
+        numbers = f"mean {x.mean():.3g}, deviation {x.std(correction=0):.3g}"
+        return f"Samples({len(self.x)} of {shape}, {numbers}, NFE {self.nfe:g}, {self.seconds:.3g} s)"
+
+    def _repr_png_(self) -> bytes | None:
+        """The first images, for a notebook; None, and so the line above, where the states are no images."""
+        return None if self.images is None else png(mosaic(self.images[:MOST_SHOWN].cpu().numpy()))
 
 
 @dataclass(frozen=True)

@@ -216,10 +216,10 @@ def test_the_picture_has_a_tile_for_each_cell(whole):
         picture.load()
         width, height = picture.size
         pixels = np.asarray(picture.convert("L"))
-    # 7 rows and 2 columns of tiles of 5 x 2 images of 8 x 8, twice as large.
-    assert height == 16 + 20 + 7 * (2 * 16 + 10)
-    assert width > 2 * (5 * 16 + 10)
-    tile = pixels[36 : 36 + 32, width - 90 : width - 10]
+    # 7 rows and 2 columns of tiles of 5 x 2 images of 8 x 8, seven times as large; a caption below.
+    assert height == 16 + 20 + 8 + 7 * (112 + 8) + 16 + 16
+    assert width > 16 + 2 * (280 + 8) + 8
+    tile = pixels[44 : 44 + 112, width - 16 - 280 : width - 16]
     assert tile.std() > 20
 
 
@@ -368,7 +368,7 @@ def test_the_embedded_model_runs(tmp_path):
     assert "FID [fashion-mnist CNN]" in markdown
     assert "this CLIP also conditions the model" in markdown
     with Image.open(result.folder / "grid.png") as picture:
-        assert picture.size[1] == 36 + 2 * (2 * 56 + 10)
+        assert picture.size[1] == 44 + 2 * (2 * 56 + 8) + 16 + 16
 
 
 # Resuming

@@ -1,0 +1,68 @@
+"""What a notebook shows of a result and of samples."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import samplerbench as sb
+from samplerbench.bench.run import Result
+from samplerbench.bench.table import table_to_cells
+
+HOSTILE = "<script>alert('&')</script>"
+
+
+@pytest.fixture(scope="module")
+def result(tmp_path_factory):
+    return sb.run("mixture", ["ddim", "ddpm"], steps=[2], n=8, output=tmp_path_factory.mktemp("run") / "here")
+
+
+def test_a_result_is_shown_as_the_cells_of_the_table(result):
+    html = result._repr_html_()
+    headings, rows = table_to_cells(result.table, result.labels)
+    assert [cell.split("</th>")[0] for cell in html.split("<th>")[1:]] == headings
+    assert [cell.split("</td>")[0] for cell in html.split("<td>")[1:]] == [text for row in rows for text in row]
+    assert html.count("<tr>") == 1 + len(rows)
+
+
+def test_names_are_text_and_never_markup(result):
+    table = result.table.assign(sampler=HOSTILE, model=HOSTILE, status=f"failed: {HOSTILE}")
+    html = Result(Path("x"), table, {"fid": {"label": HOSTILE, "note": HOSTILE}})._repr_html_()
+    assert "<script" not in html
+    # In two rows the sampler and the note, and the model and the metric's note below.
+    assert html.count("&lt;script&gt;alert(&#x27;&amp;&#x27;)&lt;/script&gt;") == 2 * 2 + 2
+
+
+def test_a_result_is_one_line_of_text(result):
+    assert repr(result) == f"Result('{result.folder}': 2 rows)"
+    failed = Result(Path("x"), result.table.assign(status=["ok", "failed: why"]), {})
+    assert repr(failed) == "Result('x': 2 rows, 1 failed)"
+
+
+def test_samples_are_shown_as_their_pictures():
+    samples = sb.sample(sb.wrap_network(lambda x, t: x, sb.vp_linear(), (3, 30, 40)), "ddim", steps=2, n=5)
+    with Image.open(io.BytesIO(samples._repr_png_())) as picture:
+        pixels = np.asarray(picture)
+    # Three across and two down, enlarged by two; the place of the sixth stays white.
+    assert pixels.shape == (2 * 2 * 30, 2 * 3 * 40, 3)
+    images = samples.images.numpy()
+    np.testing.assert_array_equal(pixels[60::2, 80:160:2], np.moveaxis(images[4], 0, -1))
+    assert (pixels[60:, 160:] == 255).all()
+    assert repr(samples).startswith("Samples(5 of 3 x 30 x 40, mean ")
+    assert "\n" not in repr(samples)
+
+
+def test_a_notebook_shows_64_images_at_the_most():
+    samples = sb.sample(sb.wrap_network(lambda x, t: x, sb.vp_linear(), (1, 28, 28)), "ddim", steps=1, n=100)
+    with Image.open(io.BytesIO(samples._repr_png_())) as picture:
+        assert picture.size == (8 * 28, 8 * 28)
+
+
+def test_samples_that_are_no_images_are_shown_as_numbers():
+    samples = sb.sample("mixture", "ddim", steps=2, n=8)
+    assert samples._repr_png_() is None
+    mean, deviation = samples.x.double().mean(), samples.x.double().std(correction=0)
+    shape = " x ".join(map(str, samples.x.shape[1:]))
+    assert repr(samples).startswith(f"Samples(8 of {shape}, mean {mean:.3g}, deviation {deviation:.3g}, NFE 2, ")
