@@ -44,8 +44,17 @@ class Watch(Protocol):
     def started(self, plan: Plan, todo: int) -> None:
         """`todo` sample evaluations of the network are still to be made."""
 
+    def remaining(self, images: Mapping[str, int]) -> None:
+        """So many images, by cell key, are still to be made; said at the start."""
+
+    def stored(self, cell: Cell, images: int) -> None:
+        """A chunk of a cell is stored, with so many images."""
+
+    def failed(self, cell: Cell, reason: str, evaluations: int) -> None:
+        """A cell failed; so many evaluations that were still to be made are not going to be."""
+
     def advanced(self, evaluations: int) -> None:
-        """A chunk is stored, or the ODE reference."""
+        """Evaluations were made: a chunk is stored, or the ODE reference."""
 
     def table(self, table: pd.DataFrame) -> None:
         """The table as it stands."""
@@ -55,6 +64,15 @@ class NoWatch:
     """Nobody looks on."""
 
     def started(self, plan: Plan, todo: int) -> None:
+        """Nothing."""
+
+    def remaining(self, images: Mapping[str, int]) -> None:
+        """Nothing."""
+
+    def stored(self, cell: Cell, images: int) -> None:
+        """Nothing."""
+
+    def failed(self, cell: Cell, reason: str, evaluations: int) -> None:
         """Nothing."""
 
     def advanced(self, evaluations: int) -> None:
@@ -106,7 +124,9 @@ class Session:
 
     def work(self, watch: Watch) -> None:
         """Make every chunk that is not there. Cells take turns in alternating order, so that drift falls on all."""
-        watch.started(self.plan, sum(_cost(cell, block) for cell, block in self._missing()) + self._reference_cost())
+        todo = sum(_cost(cell, block) for cell, block in self._missing()) + self._reference_cost()
+        watch.started(self.plan, todo)
+        watch.remaining(self._images_missing())
         reference = self._ode_solution(watch)
         warm_up(self.plan)
         renewed = time.monotonic()
@@ -119,9 +139,12 @@ class Session:
                     chunk = make_chunk(self.plan, cell, block, self.ready, reference)
                 except (Exception, SystemExit) as error:  # a sampler may raise anything; it fails its own cell
                     self.failures[cell.key] = _reason(error)
+                    spared = sum(_cost(cell, b) for b in self.plan.blocks if not self.folder.has(cell, b))
+                    watch.failed(cell, self.failures[cell.key], spared)
                 else:
                     self.folder.write(cell, block, chunk)
-                watch.advanced(_cost(cell, block))
+                    watch.stored(cell, block.n)
+                    watch.advanced(_cost(cell, block))
             if time.monotonic() - renewed > TABLE_EVERY_SECONDS:
                 watch.table(self.tabulate())
                 renewed = time.monotonic()
@@ -139,7 +162,14 @@ class Session:
         return Result(self.folder.path, table, self.labels)
 
     def _missing(self) -> Iterator[tuple[Cell, Block]]:
-        return ((c, b) for b in self.plan.blocks for c in self.plan.cells if not self.folder.has(c, b))
+        cells = {cell.key: cell for cell in self.plan.cells}.values()  # two specs of one sampler are one cell
+        return ((c, b) for b in self.plan.blocks for c in cells if not self.folder.has(c, b))
+
+    def _images_missing(self) -> dict[str, int]:
+        missing = {cell.key: 0 for cell in self.plan.cells}
+        for cell, block in self._missing():
+            missing[cell.key] += block.n
+        return missing
 
     def _reference_cost(self) -> int:
         return 0 if (self.folder.path / REFERENCE).exists() else self.plan.reference_evaluations
