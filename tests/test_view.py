@@ -161,6 +161,15 @@ def test_rates_are_of_what_is_made_now(session):
     assert view.state() == "6 of 6 cells, 11 images/s"
 
 
+def test_no_time_is_no_rate(session):
+    view = View(console_of(), {}, Clock())
+    view.started(session.plan, 100)
+    view.remaining({cell.key: 130 for cell in session.plan.cells})
+    view.stored(session.plan.cells[0], 64)
+    view.advanced(10)
+    assert view.state() == "0 of 6 cells, 0 s left"
+
+
 def test_nothing_left_to_make_has_no_rate(session):
     view = View(console_of(), {}, Clock())
     view.started(session.plan, 0)
