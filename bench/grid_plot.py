@@ -398,7 +398,7 @@ def parameters(plot: Plot, request: Request, registry: Registry) -> str:
     for side, axis in (("X", plot.x), ("Y", plot.y)):
         if axis:
             fields |= {"Script": "X/Y/Z plot", f"{side} Type": axis.name.capitalize()}
-            fields[f"{side} Values"] = ", ".join(axis.texts)
+            fields[f"{side} Values"] = axis.spec.partition("=")[2]
     line = ", ".join(f"{name}: {quoted(value)}" for name, value in fields.items())
     prompt = first.prompts[0] if first.prompts else ""
     negative = f"Negative prompt: {first.negative}" if first.negative else ""

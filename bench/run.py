@@ -44,8 +44,17 @@ class Watch(Protocol):
     def started(self, plan: Plan, todo: int) -> None:
         """`todo` sample evaluations of the network are still to be made."""
 
+    def remaining(self, images: Mapping[str, int]) -> None:
+        """So many images, by cell key, are still to be made; said at the start."""
+
+    def stored(self, cell: Cell, images: int) -> None:
+        """A chunk of a cell is stored, with so many images."""
+
+    def failed(self, cell: Cell, reason: str, evaluations: int) -> None:
+        """A cell failed; so many evaluations that were still to be made are not going to be."""
+
     def advanced(self, evaluations: int) -> None:
-        """A chunk is stored, or the ODE reference."""
+        """Evaluations were made: a chunk is stored, or the ODE reference."""
 
     def table(self, table: pd.DataFrame) -> None:
         """The table as it stands."""
@@ -55,6 +64,15 @@ class NoWatch:
     """Nobody looks on."""
 
     def started(self, plan: Plan, todo: int) -> None:
+        """Nothing."""
+
+    def remaining(self, images: Mapping[str, int]) -> None:
+        """Nothing."""
+
+    def stored(self, cell: Cell, images: int) -> None:
+        """Nothing."""
+
+    def failed(self, cell: Cell, reason: str, evaluations: int) -> None:
         """Nothing."""
 
     def advanced(self, evaluations: int) -> None:
@@ -141,6 +159,7 @@ class Session:
     def _work(self, watch: Watch) -> None:
         todo = sum(_cost(cell, block) for cell, block in self._missing()) + self._reference_cost()
         watch.started(self.plan, todo + sum(_cost(cell, self.plan.blocks[0]) for _, cell in self._repeats_missing()))
+        watch.remaining(self._images_missing())
         reference = self._ode_solution(watch)
         warm_up(self.plan)
         here = InProcess(lambda cell, block: make_chunk(self.plan, cell, block, self.ready, reference))
@@ -153,10 +172,11 @@ class Session:
                 try:
                     chunk = engines[cell.key].make(cell, block)
                 except (Exception, SystemExit) as error:  # a sampler may raise anything; it fails its own cell
-                    self._fail(cell, error)
+                    watch.failed(cell, self._fail(cell, error), self._spared(cell))
                 else:
                     self.folder.write(cell, block, chunk)
-                watch.advanced(_cost(cell, block))
+                    watch.stored(cell, block.n)
+                    watch.advanced(_cost(cell, block))
             if (started := time.monotonic()) >= due:
                 watch.table(self.tabulate())
                 due = next_renewal(started, time.monotonic())
@@ -180,7 +200,7 @@ class Session:
         return Result(self.folder.path, table, self.labels)
 
     def _missing(self) -> Iterator[tuple[Cell, Block]]:
-        cells = [cell for cell in self.plan.cells if cell.key not in self.failures]
+        cells = {c.key: c for c in self.plan.cells if c.key not in self.failures}.values()  # two specs may be one cell
         return ((c, b) for b in self.plan.blocks for c in cells if not self.folder.has(c, b))
 
     def _clock_again(self, engines: Mapping[str, Engine], watch: Watch) -> None:
@@ -196,9 +216,15 @@ class Session:
                 self.folder.write_repeat(cell, chunk.repeat)
             watch.advanced(_cost(cell, self.plan.blocks[0]))
 
-    def _fail(self, cell: Cell, error: BaseException) -> None:
-        self.failures[cell.key] = reason_of(error)
-        self.folder.write_failure(cell, self.failures[cell.key])
+    def _fail(self, cell: Cell, error: BaseException) -> str:
+        """Store why a cell failed; the reason."""
+        reason = self.failures[cell.key] = reason_of(error)
+        self.folder.write_failure(cell, reason)
+        return reason
+
+    def _spared(self, cell: Cell) -> int:
+        """Sample evaluations of a cell that need not be made."""
+        return sum(_cost(cell, block) for block in self.plan.blocks if not self.folder.has(cell, block))
 
     def _repeats_missing(self) -> Iterator[tuple[int, Cell]]:
         """(round, cell) of every repeat to be made, the chunks of the plan taken as made."""
@@ -208,6 +234,12 @@ class Session:
         there = {cell.key: chunks + len(self.folder.repeats_of(cell.key)) for cell in cells}
         for number in range(chunks, self.manner.repeats):
             yield from ((number, cell) for cell in in_turn(cells, number) if there[cell.key] <= number)
+
+    def _images_missing(self) -> dict[str, int]:
+        missing = {cell.key: 0 for cell in self.plan.cells}
+        for cell, block in self._missing():
+            missing[cell.key] += block.n
+        return missing
 
     def _reference_cost(self) -> int:
         return 0 if (self.folder.path / REFERENCE).exists() else self.plan.reference_evaluations

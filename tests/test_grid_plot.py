@@ -1,5 +1,6 @@
 """`samplerbench grid`: axes, cells that are what `sample` draws, labels, metadata, animation, refusals."""
 
+import dataclasses
 import json
 import shlex
 from pathlib import Path
@@ -13,6 +14,7 @@ from samplerbench.bench import picture
 from samplerbench.bench.grid_plot import (
     AXES,
     MOST_FRAMES,
+    batch_size_for,
     check_target,
     drawn,
     parse_axis,
@@ -196,6 +198,21 @@ def test_a_grid_axis_and_a_grid_of_levels(registry):
     assert len(request.levels) - 1 == 2
 
 
+def test_a_samplers_own_grid_goes_before_the_fixed_one(registry):
+    cells = states_of(plot_of(x="sampler=ddim;ddim:grid=logsnr", steps="3", grid="karras"), registry)
+    for images, grid in zip(cells[0], ("karras", "logsnr"), strict=True):
+        expected = sb.sample(registry.model("toy"), "ddim", steps=3, n=1, grid=grid, batch_size=1)
+        np.testing.assert_array_equal(images, expected.images.numpy())
+
+
+def test_a_batch_is_no_larger_than_it_need_be(registry):
+    model = registry.model("toy")
+    assert [batch_size_for(n, model) for n in (1, 2, 3, 5, 32, 33, 64, 100)] == [1, 2, 4, 8, 32, 64, 64, 64]
+    assert batch_size_for(5, dataclasses.replace(model, batch_size=1)) == 1
+    (request,) = requests_for(plot_of(sampler="ddim", steps="2", samples=3, batch_size=16), registry)[0]
+    assert request.batch_size == 16
+
+
 # The picture
 
 
@@ -235,7 +252,8 @@ def test_the_picture_knows_its_settings_and_its_command(sb, tmp_path):
     assert line.startswith(
         "Steps: 2, Sampler: Euler a, CFG scale: 2, Seed: 9, Size: 8x8, Model: toy, Script: X/Y/Z plot"
     )
-    assert 'X Values: "2, 5"' in line
+    assert 'X Values: "2,5"' in line
+    assert 'Y Values: "Euler a;dpm-solver:order=3,grid=logsnr"' in line
     about = json.loads(texts["samplerbench"])
     assert about["settings"]["negative"] == "right"
     assert about["steps"] == [[2, 5], [2, 5]]
