@@ -6,7 +6,7 @@ import ast
 import inspect
 import sys
 import textwrap
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from typing import Literal, get_args, get_origin
 
@@ -90,11 +90,10 @@ def _samplers_page(registry: Registry) -> Iterator[str]:
         "options.\nA spec is `name:option=value,option=value`; `grid=NAME` may be one of them. Another name stands "
         "for the spec beside it."
     )
-    anchors = _anchors(things)
-    rows = [[f"[{name}](#{anchors[name]})", claim(order, cls), claim(nfe_rule, cls)] for name, cls in things.items()]
+    rows = [[f"[{name}](#{_anchor(name)})", claim(order, cls), claim(nfe_rule, cls)] for name, cls in things.items()]
     yield _table(["sampler", "order", "NFE"], rows)
     for name, cls in things.items():
-        yield f"## {name}"
+        yield _heading(name)
         yield from paragraphs_of(cls)
         if cls.__doc__ and not _is_made_by_dataclass(cls):
             yield f"One step: {inspect.cleandoc(cls.__doc__)}"
@@ -132,11 +131,10 @@ def _metrics_page(registry: Registry) -> Iterator[str]:
         "are not comparable."
     )
     facts = {name: metric_facts(cls) for name, cls in things.items()}
-    anchors = _anchors(things)
     headings = list(next(iter(facts.values()), {}))
-    yield _table(["metric", *headings], [[f"[{name}](#{anchors[name]})", *facts[name].values()] for name in things])
+    yield _table(["metric", *headings], [[f"[{name}](#{_anchor(name)})", *facts[name].values()] for name in things])
     for name, cls in things.items():
-        yield f"## {name}"
+        yield _heading(name)
         yield from paragraphs_of(cls)
         if cls.__doc__:
             yield inspect.cleandoc(cls.__doc__)
@@ -198,14 +196,14 @@ def _is_made_by_dataclass(cls: type) -> bool:
     return (cls.__doc__ or "").startswith(f"{cls.__name__}(")
 
 
-def _anchors(names: Iterable[str]) -> dict[str, str]:
-    """What each heading is linked by: + and . are left out, and what is then there already is numbered."""
-    found: dict[str, str] = {}
-    for name in names:
-        bare = name.replace("+", "").replace(".", "")
-        again = sum(other.replace("+", "").replace(".", "") == bare for other in found)
-        found[name] = f"{bare}-{again}" if again else bare
-    return found
+def _anchor(name: str) -> str:
+    """What a heading is linked by: a + and a . are spelt out, where tools make different links of them."""
+    return name.replace("+", "-plus").replace(".", "-dot")
+
+
+def _heading(name: str) -> str:
+    """A heading, and where tools would make another link of it, its link."""
+    return f"## {name}" if _anchor(name) == name else f'<a id="{_anchor(name)}"></a>\n\n## {name}'
 
 
 def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -23,7 +23,7 @@ from rich.text import Text
 from .output import printable
 from .plan import Cell, Plan
 from .statistics import metric_columns
-from .table import Labels, caption, heading_of, table_to_cells, with_interval
+from .table import Labels, caption, heading_of, metrics_of, table_to_cells, with_interval
 
 LINE_EVERY_SECONDS = 10.0
 BAR_WIDTH = 12
@@ -120,8 +120,7 @@ def shortened(text: str, width: int) -> str:
 
 def first_metric(table: pd.DataFrame) -> str:
     """The first metric that is there, the time where none is."""
-    names = [c for c in table.columns if metric_columns(c)[1] in table.columns and c != "seconds"]
-    return next((name for name in names if table[name].notna().any()), MILLISECONDS)
+    return next(iter(metrics_of(table)), MILLISECONDS)
 
 
 def _value(row: Mapping[Any, Any], metric: str, *, interval: bool) -> str:

@@ -1,6 +1,7 @@
 """What holds for every test, and the command line as a test sees it."""
 
 import os
+import os
 import sys
 
 import pytest
@@ -8,8 +9,9 @@ import torch
 
 from samplerbench.bench import cli
 
-# The models of the tests are small: a second thread would only wait for the first.
+# The models of the tests are small: a second thread would only wait for the first, here and in child processes.
 torch.set_num_threads(1)
+os.environ["OMP_NUM_THREADS"] = "1"
 
 # A child process takes seconds to start: what is not about children draws the samplers of others in this process.
 os.environ["SAMPLERBENCH_IN_PROCESS"] = "1"

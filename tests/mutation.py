@@ -640,7 +640,7 @@ def run_tests(tree: Path, tests: Sequence[str], watcher: Watcher) -> int:
     os.chdir(tree)
     sys.path.insert(0, str(tree.parent))
     os.environ["PYTHONPATH"] = str(tree.parent)
-    return pytest.main(["-x", "-q", "-p", "no:cacheprovider", "--tb=no", *tests], plugins=[watcher])
+    return pytest.main(["-x", "-q", "-n0", "-p", "no:cacheprovider", "--tb=no", *tests], plugins=[watcher])
 
 
 def result_of(tree: Path, bug: Bug) -> Result:

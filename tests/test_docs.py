@@ -85,7 +85,8 @@ def anchors(text):
     """What the headings of a page are called in a link."""
     headings = re.findall(r"^#+ (.+)$", re.sub(r"```.*?```", "", text, flags=re.DOTALL), flags=re.MULTILINE)
     plain = [re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in headings]
-    return {name if not (before := plain[:i].count(name)) else f"{name}-{before}" for i, name in enumerate(plain)}
+    own = set(re.findall(r'<a id="([^"]+)"></a>', text))
+    return own | {name if not (before := plain[:i].count(name)) else f"{name}-{before}" for i, name in enumerate(plain)}
 
 
 @pytest.mark.parametrize(
@@ -134,16 +135,12 @@ def test_every_sampler_says_when_to_use_it_and_what_its_options_mean(name):
         assert f"{alias} (`{name}" in text
 
 
-def test_every_link_leads_to_a_heading():
-    """As GitHub makes anchors: + is dropped, and a heading whose anchor is taken gets a number."""
-    text = PAGE
-    seen, anchors = {}, {}
-    for heading in re.findall(r"^## (.*)$", text, flags=re.MULTILINE):
-        bare = re.sub(r"[^\w -]", "", heading)
-        anchors[heading] = f"{bare}-{seen[bare]}" if bare in seen else bare
-        seen[bare] = seen.get(bare, 0) + 1
-    assert dict(re.findall(r"^\| \[(.*?)\]\(#(.*?)\)", text, flags=re.MULTILINE)) == anchors
-    assert anchors["dpm-solver++"] == "dpm-solver-1"
+def test_every_sampler_is_linked_by_its_own_anchor():
+    links = dict(re.findall(r"^\| \[(.*?)\]\(#(.*?)\)", PAGE, flags=re.MULTILINE))
+    assert sorted(links) == sorted(SAMPLERS)
+    assert len(set(links.values())) == len(links)
+    for name, anchor in links.items():
+        assert f'<a id="{anchor}"></a>\n\n## {name}\n' in PAGE or (anchor == name and f"\n## {name}\n" in PAGE)
 
 
 BARE = """
