@@ -1,7 +1,6 @@
 """What holds for every test, and the command line as a test sees it."""
 
 import os
-import os
 import sys
 
 import pytest

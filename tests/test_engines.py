@@ -193,7 +193,9 @@ def test_nothing_of_a_stranger_s_runs_here_for_a_trial(stranger, monkeypatch):
     registry = load_registry([stranger])
     plan = plan_for(Config(model="mixture", sampler=("never-ends", "good"), steps=(5,), samples=4), registry)
     drawn = []
-    monkeypatch.setattr(chunk, "draw", lambda request, *_, **__: drawn.append(type(request.sampler).__module__) or 1 / 0)
+    monkeypatch.setattr(
+        chunk, "draw", lambda request, *_, **__: drawn.append(type(request.sampler).__module__) or 1 / 0
+    )
     chunk.warm_up(plan)
     assert chunk.seconds_per_evaluation(plan) is None
     assert set(drawn) == {"samplerbench.plugins.ddim"}

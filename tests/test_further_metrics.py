@@ -162,9 +162,9 @@ def test_the_interval_covers_what_the_value_is_on_average(metric, low, high):
 @pytest.mark.slow
 @pytest.mark.parametrize("n", [100, 400, 1600])
 @pytest.mark.parametrize(("metric", "low", "high"), INTERVALS)
-def test_how_often_the_interval_covers(metric, low, high, n):
+def test_how_often_the_interval_covers(metric, low, high, n, figure):
     found = coverage_of(metric(), rows_of(16, 1000, d=8), lambda i: rows_of(100 + i, n, d=8, shift=0.3), runs=300)
-    print(f"coverage of the interval of {metric.__name__}, {n} samples: {found:.3f}")
+    figure(f"coverage of the 95 % interval of {metric.__name__}, {n} samples", f"{found:.1%} of 300")
     assert low <= found <= high
 
 
