@@ -212,7 +212,10 @@ def run(  # noqa: PLR0913  (an option each)
         session = begin(plan, registry, folder, manner, command)
         if session.failures:
             say(f"{folder}: {len(session.failures)} cells failed before; --retry-failed runs them again", err=True)
-        result, code = watched(session)
+        try:
+            result, code = watched(session)
+        except KeyboardInterrupt:  # again, while the table was made: chunks are all there
+            raise KeyboardInterrupt(f"stopped; go on with: {command}") from None
     if as_json:
         click.echo(table_to_json(result.table, {"folder": str(result.folder)}))
     else:

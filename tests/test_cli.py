@@ -4,6 +4,7 @@ import importlib.metadata
 import json
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -652,6 +653,42 @@ def test_a_signal_leaves_a_usable_table_and_says_how_to_go_on(tmp_path, name, co
     assert shlex.split(last.partition(": ")[2])[1:] == command
     for file in ("run.json", "table.csv", "table.md", "grid.png"):
         assert (tmp_path / "here" / file).is_file()
+
+
+def test_ctrl_c_again_while_the_table_is_made_says_how_to_go_on_and_loses_nothing(sb, tmp_path, monkeypatch):
+    from samplerbench.bench.run import Session
+
+    def interrupted(session):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Session, "conclude", interrupted)
+        done = sb(*MIXTURE, "-o", "here")
+    assert done.code == 130
+    assert done.err.splitlines()[-1] == f"Error: stopped; go on with: samplerbench {' '.join(MIXTURE)} -o here"
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*.safetensors")}
+    assert len(before) == 2  # a chunk and the ODE reference
+    assert sb(*MIXTURE, "-o", "here").code == 0
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_a_terminal_of_plain_ascii_is_no_traceback(tmp_path):
+    done = program(*MIXTURE, "-o", "h\u00e9r", cwd=tmp_path, env={"LANG": "C", "LC_ALL": "C", "PYTHONUTF8": "0"})
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    assert "95 %" in done.stdout
+
+
+def test_fresh_touches_nothing_outside_the_run_folder(sb, tmp_path):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "precious").write_text("precious")
+    assert sb(*MIXTURE, "-o", "here").code == 0
+    shutil.rmtree(tmp_path / "here" / "chunks")
+    (tmp_path / "here" / "chunks").symlink_to(elsewhere)
+    done = sb(*MIXTURE, "-o", "here", "--fresh")
+    assert "Traceback" not in done.err
+    assert (elsewhere / "precious").read_text() == "precious"
 
 
 def test_the_program_alone_shows_its_help(sb):
