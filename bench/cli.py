@@ -22,7 +22,7 @@ import click
 
 from ..samplers.errors import InputError, ModelError, PluginError, SamplerbenchError
 from ..samplers.variables import NO_PLUGINS
-from .output import complain, print_card, print_rows, print_table, say, stdout_for_data, table_to_json, warn_of_plugins
+from .output import complain, print_card, print_rows, print_sheet, say, stdout_for_data, table_to_json, warn_of_plugins
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -190,6 +190,7 @@ def run(  # noqa: PLR0913  (an option each)
     from .engines import Limits
     from .plan import plan_for
     from .run import Manner, begin
+    from .sheet import sheet_of
     from .store import check_output, default_output, edited_since
 
     manner = Manner(fresh, repeats, retry_failed, Limits(settings.pop("time_limit"), settings.pop("memory_limit")))
@@ -216,7 +217,7 @@ def run(  # noqa: PLR0913  (an option each)
     if as_json:
         click.echo(table_to_json(result.table, {"folder": str(result.folder)}))
     else:
-        print_table(result.table, result.labels)
+        print_sheet(sheet_of(result.table, result.labels))
         files = ", ".join(p.name for p in sorted(result.folder.iterdir()) if p.is_file())
         say(f"{result.folder}: {files}", err=True)
     if code:
@@ -462,18 +463,20 @@ def table(  # noqa: PLR0913  (an option each)
 
 def show_table(folder: Path, as_json: bool) -> None:
     """The table of a run as it is stored."""
+    from .sheet import sheet_of
     from .table import read_table
 
     content, labels = read_table(folder)
     if as_json:
         click.echo(table_to_json(content, {"folder": str(folder)}))
     else:
-        print_table(content, labels)
+        print_sheet(sheet_of(content, labels))
 
 
 def merge_tables(folders: tuple[Path, ...], as_json: bool) -> None:
     """One table of several runs, with what must be known of it below."""
     from .merge import merge
+    from .sheet import sheet_of
 
     if len(folders) < 2:  # noqa: PLR2004  (a merger)
         raise InputError(f"--merge: {len(folders)} runs; expected two or more, as in table RUN RUN --merge")
@@ -482,7 +485,7 @@ def merge_tables(folders: tuple[Path, ...], as_json: bool) -> None:
         about = {"folders": [str(folder) for folder in folders], "notes": list(merged.notes)}
         click.echo(table_to_json(merged.table, about))
         return
-    print_table(merged.table, merged.labels)
+    print_sheet(sheet_of(merged.table, merged.labels))
     for note in merged.notes:
         say(f"Note: {note}.")
 

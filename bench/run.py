@@ -26,9 +26,10 @@ from .paths import write_paths
 from .picture import write_picture
 from .plan import Block, Cell, Plan, plan_for
 from .report import write_report
+from .sheet import write_table
 from .statistics import Yardstick, yardsticks
 from .store import REFERENCE, RunFolder, default_output, read_run
-from .table import GrowingTable, check_metric_names, write_table
+from .table import GrowingTable, check_metric_names
 from .timing import in_turn
 
 MOST_REPEATS = 10_000

@@ -13,24 +13,24 @@ from rich.table import Table
 from rich.text import Text
 
 from .plan import Plan
-from .table import Labels, caption, table_to_cells
+from .sheet import Sheet, sheet_of
+from .table import Labels
 
 LINE_EVERY_SECONDS = 10.0
 
 
-def rich_table(table: pd.DataFrame, labels: Labels) -> Table:
+def rich_table(sheet: Sheet) -> Table:
     """The table for a terminal; texts are shown as they are, never read as markup."""
-    headings, rows = table_to_cells(table, labels)
-    shown = Table(caption=Text(caption(table, labels)), caption_justify="left", header_style="bold")
-    for heading in headings:
-        left = heading in ("sampler", "grid", "note")
+    shown = Table(caption=Text(sheet.caption), caption_justify="left", header_style="bold")
+    for column in sheet.columns:
+        left, heading = column.is_text, column.heading
         shown.add_column(Text(heading), justify="left" if left else "right", no_wrap=heading == "sampler")
     previous = None
-    for row in rows:
-        if previous is not None and row[0] != previous:
+    for row in sheet.rows:
+        if previous is not None and row[0].text != previous:
             shown.add_section()
-        previous = row[0]
-        shown.add_row(*(Text(text) for text in row))
+        previous = row[0].text
+        shown.add_row(*(Text(entry.whole, style="bold" if entry.bold else "") for entry in row))
     return shown
 
 
@@ -80,7 +80,7 @@ class View:
 
     def table(self, table: pd.DataFrame) -> None:
         """Show the table so far above the bar."""
-        self._live.update(Group(rich_table(table, self._labels), self._progress))
+        self._live.update(Group(rich_table(sheet_of(table, self._labels)), self._progress))
 
     def _say(self, line: str) -> None:
         self._console.print(Text(line))
