@@ -23,10 +23,11 @@ SHEET_HEADINGS = {"nfe": "NFE", "seconds_per_image": "ms/image"}
 NOTE = "note"
 """A column of what is read alone: the same samples as which row, and why a cell is not whole."""
 MARK = "*"
+INTERVALS = "± is the 95 % interval given the reference images"
 OBEYED = str.maketrans({character: f"\\{character}" for character in "\\|`"})
 """What Markdown obeys inside a cell."""
 Place = tuple[int, str]
-"""A number of the table: the place of its row, its column."""
+"""A number of the table: the label of its row, its column."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ def sheet_of(
     metrics = metrics_of(table)
     rows = [
         [entry_of(row, name, metrics, is_bold=(place, name) in bold) for name in names]
-        for place, row in enumerate(table.to_dict("records"))
+        for place, row in zip(table.index, table.to_dict("records"), strict=True)
     ]
     heads = [column_of(name, labels) for name in names]
     return Sheet(heads, rows, printable(caption(table, labels) + below))
@@ -151,17 +152,26 @@ def with_interval(value: float, low: float, high: float) -> str:
 
 def caption(table: pd.DataFrame, labels: Labels) -> str:
     """What the table shows, in one sentence or two."""
+    return f"{what_was_drawn(table)} a row; {INTERVALS}; {of_seconds(table)}{notes_of(labels)}"
+
+
+def what_was_drawn(table: pd.DataFrame) -> str:
+    """ "toy, guidance 3, 512 images"."""
     first = table.iloc[0]
-    text = f"{first['model']}, {int(table['samples'].max())} images a row"
-    if first["guidance"] != 1 and table["guidance"].nunique() == 1:
-        text += f", guidance {first['guidance']:g}"
-    text += "; ± is the 95 % interval given the reference images; ms/image is the median over chunks"
+    guidance = (
+        f", guidance {first['guidance']:g}" if first["guidance"] != 1 and table["guidance"].nunique() == 1 else ""
+    )
+    return f"{first['model']}{guidance}, {int(table['samples'].max())} images"
+
+
+def of_seconds(table: pd.DataFrame) -> str:
+    """What must be known of the seconds."""
+    text = "ms/image is the median over chunks"
     text += ", in brackets the quartiles" if table["seconds_low"].notna().any() else ""
     flags = _reasons(table)
     text += f"; {MARK} marks a time that is not to be relied on: {', '.join(flags)}." if flags else "."
     load = table["load_per_core"].median() if "load_per_core" in table else math.nan
-    text += f" The machine was busy: a load of {load:.1f} per core." if load > timing.BUSY else ""
-    return text + notes_of(labels)
+    return text + (f" The machine was busy: a load of {load:.1f} per core." if load > timing.BUSY else "")
 
 
 def notes_of(labels: Labels) -> str:
