@@ -569,13 +569,19 @@ def show_found(
 
 @cli.command()
 @click.argument("run_folder", metavar="[RUN]", required=False, type=FilePath())
+@click.option("--figures", type=FilePath(), metavar="DIR",
+              help="Write its charts and pictures there instead, as SVG, PDF and PNG.")  # fmt: skip
 @plugin_options
-def report(run_folder: Path | None, plugin: tuple[str, ...]) -> None:
+def report(run_folder: Path | None, figures: Path | None, plugin: tuple[str, ...]) -> None:
     """Write report.html of a run anew, by default of the newest in results/, and print its path.
 
     It is one page that needs no network: answers, charts, pictures, table, and the command that made the run.
+
+    With --figures, its charts for a paper: each metric against model calls and against time, and the samples, 3.25
+    inches wide.
     """
     from ..samplers.registry import load_registry
+    from .figures import write_figures
     from .report import write_report
     from .store import newest_run
 
@@ -583,8 +589,9 @@ def report(run_folder: Path | None, plugin: tuple[str, ...]) -> None:
     with stdout_for_data():
         registry = load_registry(plugin)
         warn_of_plugins(registry)
-        path = write_report(folder, registry)
-    say(str(path))
+        paths = write_figures(folder, figures, registry) if figures else [write_report(folder, registry)]
+    for path in paths:
+        say(str(path))
 
 
 @cli.command("verify")

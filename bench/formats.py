@@ -48,9 +48,9 @@ LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
     "|": r"\textbar{}", "'": r"\textquotesingle{}", "`": r"\textasciigrave{}",
-    "[": "{[}", "]": "{]}", "*": "{*}", "-": "-{}", "±": r"$\pm$", "µ": r"$\mu$", "ß": r"\ss{}",
+    "[": "{[}", "]": "{]}", "*": "{*}", "±": r"$\pm$", "µ": r"$\mu$", "ß": r"\ss{}",
 }  # fmt: skip
-"""[, ] and * may not follow a line's end bare; hyphens and quotes may not join."""
+"""[, ] and * may not follow a line's end bare; quotes may not join."""
 LATEX_ACCENTS = {
     "\u0300": "`", "\u0301": "'", "\u0302": "^", "\u0303": "~", "\u0304": "=", "\u0306": "u", "\u0307": ".",
     "\u0308": '"', "\u030a": "r", "\u030b": "H", "\u030c": "v", "\u0327": "c",
@@ -250,12 +250,26 @@ def pivot_caption(content: Content, pivot: Pivot) -> str:
     across = "budget of model calls (NFE)" if pivot.across == "nfe" else "number of steps"
     heading = column_of(pivot.metric, content.labels).heading
     text = f"{heading} for each {across}; {what_was_drawn(content.table)} a field"
+    rows = cost_of_steps(content.table) if pivot.across == "steps" else ""
+    rows += same_samples(content.table)
     if pivot.metric == SECONDS:
-        return f"{text}; {of_seconds(content.table)}"
+        return f"{text}; {of_seconds(content.table)}{rows}"
     if pivot.metric == ODE_ERROR:
-        return f"{text}; the root mean square distance to the converged solution of the ODE."
+        return f"{text}; the root mean square distance to the converged solution of the ODE.{rows}"
     note = {name: label for name, label in content.labels.items() if name == pivot.metric}
-    return f"{text}; {INTERVALS}.{notes_of(note)}"
+    return f"{text}; {INTERVALS}.{rows}{notes_of(note)}"
+
+
+def cost_of_steps(table: pd.DataFrame) -> str:
+    """Which samplers make another number of model calls than of steps, a sentence; '' if none does."""
+    others = table.loc[table["nfe"].notna() & (table["nfe"] != table["steps"]), "sampler"].unique()
+    return f" Steps are not model calls for {', '.join(others)}." if len(others) else ""
+
+
+def same_samples(table: pd.DataFrame) -> str:
+    """Which samplers have the samples of which, a sentence each; '' if none has."""
+    pairs = dict.fromkeys((row["sampler"], row["same_as"]) for row in table.to_dict("records"))
+    return "".join(f" {a} has the samples of {b}." for a, b in pairs if isinstance(b, str))
 
 
 def sorted_by(table: pd.DataFrame, order: Sequence[str]) -> pd.DataFrame:
@@ -330,7 +344,7 @@ def latex(text: str) -> str:
     """The text with nothing in it that LaTeX would obey, or that its standard fonts do not have."""
     if NUMBER.fullmatch(text):
         return f"$-${text[1:]}" if text.startswith("-") else text
-    return "".join(map(latex_letter, text))
+    return "".join(map(latex_letter, text)).replace("--", "-{}-").replace("--", "-{}-")  # no dash of two hyphens
 
 
 def latex_letter(letter: str) -> str:

@@ -53,37 +53,46 @@ def write_picture(plan: Plan, folder: RunFolder, failures: Mapping[str, str]) ->
 def mosaic(images: Images) -> Image.Image:
     """The first images (n, C, H, W), five across and two down, small ones twice as large."""
     chosen = images[: ACROSS * DOWN]
-    n, channels, height, width = chosen.shape
+    n, _, height, width = chosen.shape
     sheet = np.full((DOWN * height, min(n, ACROSS) * width, 3), 255, dtype=np.uint8)
     for i, image in enumerate(chosen):
         y, x = divmod(i, ACROSS)
-        pixels = np.moveaxis(image if channels == 3 else np.repeat(image, 3, axis=0), 0, -1)  # noqa: PLR2004  (RGB)
-        sheet[y * height : (y + 1) * height, x * width : (x + 1) * width] = pixels
+        sheet[y * height : (y + 1) * height, x * width : (x + 1) * width] = rgb(image)
     used = sheet[: -(-n // ACROSS) * height]
     picture = Image.fromarray(used)
     scale = 2 if max(height, width) < SCALE_UP_BELOW else 1
     return picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.NEAREST)
 
 
+def rgb(image: Images) -> Images:
+    """(1 or 3, H, W) -> (H, W, 3)."""
+    three = image if len(image) == 3 else np.repeat(image, 3, axis=0)  # noqa: PLR2004  (RGB)
+    return np.ascontiguousarray(np.moveaxis(three, 0, -1))
+
+
 def labelled_grid(
-    tiles: Sequence[Sequence[Image.Image | None]], labels: Sequence[str], headings: Sequence[str]
+    tiles: Sequence[Sequence[Image.Image | None]],
+    labels: Sequence[str],
+    headings: Sequence[str],
+    font_size: int = FONT_SIZE,
+    gap: int = GAP,
 ) -> Image.Image:
     """Tiles in rows and columns, with a label left of each row and a heading above each column."""
-    font = ImageFont.load_default(FONT_SIZE)
+    font = ImageFont.load_default(font_size)
     probe = ImageDraw.Draw(Image.new("RGB", (1, 1)))
-    left = max(int(probe.multiline_textbbox((0, 0), label, font=font)[2]) for label in labels) + 2 * GAP
+    left = max(int(probe.multiline_textbbox((0, 0), label, font=font)[2]) for label in labels) + 2 * gap
     there = [tile for row in tiles for tile in row if tile]
     width, height = max(t.width for t in there), max(t.height for t in there)
-    top = FONT_SIZE + 2 * GAP
-    sheet = Image.new("RGB", (left + len(headings) * (width + GAP), top + len(labels) * (height + GAP)), PAPER)
+    top = font_size + 2 * gap
+    sheet = Image.new("RGB", (left + len(headings) * (width + gap), top + len(labels) * (height + gap)), PAPER)
     pen = ImageDraw.Draw(sheet)
     for j, heading in enumerate(headings):
-        pen.text((left + j * (width + GAP) + width // 2, GAP), heading, INK, font=font, anchor="ma")
+        pen.text((left + j * (width + gap) + width // 2, gap), heading, INK, font=font, anchor="ma")
     for i, (label, row) in enumerate(zip(labels, tiles, strict=True)):
-        y = top + i * (height + GAP)
-        pen.multiline_text((GAP, y + height // 2), label, INK, font=font, anchor="lm")
+        y = top + i * (height + gap)
+        pen.multiline_text((gap, y + height // 2), label, INK, font=font, anchor="lm")
         for j, tile in enumerate(row):
-            x = left + j * (width + GAP)
+            x = left + j * (width + gap)
             if tile:
                 sheet.paste(tile, (x, y))
             else:
