@@ -500,7 +500,7 @@ def show_table(  # noqa: PLR0913  (the options of a table, each by name)
 ) -> None:
     """The table of a run, or of several, laid out as asked for."""
     from ..samplers.registry import load_registry
-    from .formats import SHEETS, Layout, emphasis_of, parse_columns, rendered, sheet_for, write_output
+    from .formats import SHEETS, Layout, parse_columns, rendered, sheet_with_best, write_output
 
     if output and form is None:
         raise InputError(f"output {output}: in which format? expected with --format, as in --format latex -o {output}")
@@ -514,12 +514,9 @@ def show_table(  # noqa: PLR0913  (the options of a table, each by name)
             registry = load_registry(plugin)
             warn_of_plugins(registry)
     if form is None:
-        if registry:
-            with stdout_for_data():
-                emphasis = emphasis_of(content, layout.pivot, registry)
-            print_sheet(sheet_for(content, layout, emphasis))
-        else:
-            print_sheet(sheet_for(content, layout))
+        with stdout_for_data():
+            sheet = sheet_with_best(content, layout, registry)
+        print_sheet(sheet)
         for note in content.notes:
             say(f"Note: {note}.")
         return

@@ -178,6 +178,12 @@ def sheet_for(content: Content, layout: Layout, emphasis: Emphasis = Emphasis(),
     return sheet_of(sorted_by(content.table, layout.sort), content.labels, layout.columns, emphasis.bold, below)
 
 
+def sheet_with_best(content: Content, layout: Layout, registry: Registry | None, below: str = "") -> Sheet:
+    """The same with what is shown to be best in bold; without a registry nothing is."""
+    sheet = sheet_for(content, layout, below=below)  # refuses what is not in the table, before any sample is read
+    return sheet_for(content, layout, emphasis_of(content, layout.pivot, registry), below) if registry else sheet
+
+
 def frame_for(content: Content, layout: Layout) -> pd.DataFrame:
     """The table as programs read it."""
     frame = pivot_of(content, layout.pivot).frame if layout.pivot else content.table
@@ -307,9 +313,8 @@ def rendered(content: Content, layout: Layout, form: str, registry: Registry | N
     if form in DATA:
         pivot = {"pivot": layout.pivot, "across": content.origins[0].across} if layout.pivot else {}
         return frame_to_bytes(frame_for(content, layout), form, {**content.about, **pivot})
-    emphasis = emphasis_of(content, layout.pivot, registry) if registry else Emphasis()
     below = "".join(f" {note[0].upper()}{note[1:]}." for note in content.notes)
-    return sheet_to_text(sheet_for(content, layout, emphasis, below), form).encode()
+    return sheet_to_text(sheet_with_best(content, layout, registry, below), form).encode()
 
 
 def sheet_to_text(sheet: Sheet, form: str) -> str:
