@@ -9,15 +9,16 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
 import pandas as pd
 
 from ..samplers.metric import Estimate
-from .compare import SAME, Comparison, holm
+from .compare import BETTER, SAME, Comparison, holm
 from .statistics import Yardstick, estimates, gather
-from .store import CHUNKS, RunFolder, disk_errors, write_atomically
+from .store import CHUNKS, Place, RunFolder, disk_errors, write_atomically
 
 ANSWERS = f"{CHUNKS}/answers.json"
 ODE_ERROR = "ode_error"
@@ -26,23 +27,55 @@ Answer = dict[str, Any]
 Row = Mapping[Any, Any]
 
 
+@dataclass(frozen=True)
+class Source:
+    """Where the samples of a row are, and what measures them."""
+
+    folder: RunFolder
+    key: str
+    ready: Mapping[str, Yardstick]
+
+
+@dataclass(frozen=True)
+class Race:
+    """Rows that are compared with each other in a metric."""
+
+    metric: str
+    budget: int
+    places: Sequence[int]
+    """Of the rows in the table."""
+
+
 def answers_for(
     about: Mapping[str, Any], table: pd.DataFrame, folder: RunFolder, ready: Mapping[str, Yardstick]
 ) -> list[Answer]:
     """The answers of a run folder, whose run.json is `about`, from the chunks that its table is made from."""
-    found = estimates_of(about, table, folder, ready)
-    lower = {name: yardstick.metric.better == "lower" for name, yardstick in ready.items()} | {ODE_ERROR: True}
-
-    def compared(metric: str, a: int, b: int) -> Comparison:
-        return Comparison(metric, {}, {}, found[a][metric] - found[b][metric], lower[metric])
-
+    keys = {i: about["cells"][i]["key"] for i, samples in enumerate(table["samples"]) if samples > 0}
+    found = estimates_of({i: Source(folder, key, ready) for i, key in keys.items()})
+    lower = directions(ready)
     races = [
-        (metric, budget, places)
+        Race(metric, budget, places)
         for metric in lower
         for budget in budgets_of(about, table)
         if (places := contenders(table, metric, budget, found))
     ]
-    pairs = {(metric, a, b) for metric, _, places in races for a, b in combinations(sorted(places), 2)}
+    return answers_to(races, found, lower)
+
+
+def directions(ready: Mapping[str, Yardstick]) -> dict[str, bool]:
+    """Of each metric, and the ODE error, whether lower is better."""
+    return {name: yardstick.metric.better == "lower" for name, yardstick in ready.items()} | {ODE_ERROR: True}
+
+
+def answers_to(
+    races: Sequence[Race], found: Mapping[int, Mapping[str, Estimate]], lower: Mapping[str, bool]
+) -> list[Answer]:
+    """Who leads each race, and what is shown of that; corrected for all pairs of all races."""
+
+    def compared(metric: str, a: int, b: int) -> Comparison:
+        return Comparison(metric, {}, {}, found[a][metric] - found[b][metric], lower[metric])
+
+    pairs = {(race.metric, a, b) for race in races for a, b in combinations(sorted(race.places), 2)}
     p_values = corrected({pair: compared(*pair) for pair in sorted(pairs)})
 
     def against(metric: str, best: int, other: int) -> dict[str, Any]:
@@ -54,14 +87,23 @@ def answers_for(
         }  # fmt: skip
 
     answers = []
-    for metric, budget, places in races:
-        sign = 1 if lower[metric] else -1
-        best, *rest = sorted(places, key=lambda row: sign * found[row][metric].value)
+    for race in races:
+        metric, sign = race.metric, 1 if lower[race.metric] else -1
+        best, *rest = sorted(race.places, key=lambda row: sign * found[row][metric].value)
         answers.append({
-            "metric": metric, "better": "lower" if lower[metric] else "higher", "budget": budget, "best": best,
+            "metric": metric, "better": "lower" if lower[metric] else "higher", "budget": race.budget, "best": best,
             "others": [against(metric, best, other) for other in rest],
         })  # fmt: skip
     return answers
+
+
+def shown_best(answers: Sequence[Answer]) -> set[tuple[int, str]]:
+    """(row, metric) of each that is shown to be better than every other of its race."""
+    return {
+        (answer["best"], answer["metric"])
+        for answer in answers
+        if answer["others"] and all(other["verdict"] == BETTER for other in answer["others"])
+    }
 
 
 def corrected(pairs: Mapping[tuple[str, int, int], Comparison]) -> dict[tuple[str, int, int], float]:
@@ -71,21 +113,22 @@ def corrected(pairs: Mapping[tuple[str, int, int], Comparison]) -> dict[tuple[st
     return dict.fromkeys(pairs, 1.0) | dict(zip(asked, p_values, strict=True))
 
 
-def estimates_of(
-    about: Mapping[str, Any], table: pd.DataFrame, folder: RunFolder, ready: Mapping[str, Yardstick]
-) -> dict[int, dict[str, Estimate]]:
-    """The estimates of each row that has numbers, on the samples that all of them have."""
-    keys = {i: about["cells"][i]["key"] for i, samples in enumerate(table["samples"]) if samples > 0}
-    if not keys:
-        return {}
-    common = sorted(set.intersection(*(set(folder.places_of(key)) for key in keys.values())))
+def estimates_of(sources: Mapping[int, Source]) -> dict[int, dict[str, Estimate]]:
+    """The estimates of each row, on the samples that all of them have; {} where there are none."""
+    common = common_places(list(sources.values()))
     n = sum(samples for _, samples in common)
     if not common:
         return {}
     return {
-        i: estimates(gather((folder.read_at(key, place) for place in common), n, ready), ready)
-        for i, key in keys.items()
+        i: estimates(gather((s.folder.read_at(s.key, place) for place in common), n, s.ready), s.ready)
+        for i, s in sources.items()
     }
+
+
+def common_places(sources: Sequence[Source]) -> list[Place]:
+    """Of the chunks that all rows have: first sample index, number of samples."""
+    there = [set(source.folder.places_of(source.key)) for source in sources]
+    return sorted(set.intersection(*there)) if there else []
 
 
 def budgets_of(about: Mapping[str, Any], table: pd.DataFrame) -> list[int]:

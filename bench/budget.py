@@ -14,7 +14,8 @@ from ..samplers.errors import InputError
 from ..samplers.registry import Registry
 from .compare import SAME, p_to_text
 from .scores import NOT_MEASURED, Cost, Score, Scores, flag_to_text, number_to_text, scores_of
-from .table import Labels, heading_of, with_interval
+from .sheet import heading_of, with_interval
+from .table import Labels
 
 COLUMNS = (
     "by", "budget", "rank", "sampler", "grid", "steps", "nfe", "seconds_per_image", "timing",

@@ -22,17 +22,19 @@ import click
 
 from ..samplers.errors import InputError, ModelError, PluginError, SamplerbenchError
 from ..samplers.variables import NO_PLUGINS
-from .output import complain, print_card, print_rows, print_table, say, stdout_for_data, table_to_json, warn_of_plugins
+from .output import complain, print_card, print_rows, print_sheet, say, stdout_for_data, table_to_json, warn_of_plugins
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from ..samplers.registry import Registry
     from .config import Config, Kind
+    from .formats import Content
     from .run import Result, Session
     from .table import Labels
 
 SIGINT_EXIT, SIGTERM_EXIT = 130, 143
+SEVERAL_RUNS = "table: {} runs; add --merge for one table of them, or give one run"
 CONTEXT = {"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "SAMPLERBENCH", "max_content_width": 100}
 
 
@@ -190,6 +192,7 @@ def run(  # noqa: PLR0913  (an option each)
     from .engines import Limits
     from .plan import plan_for
     from .run import Manner, begin
+    from .sheet import sheet_of
     from .store import check_output, default_output, edited_since
 
     manner = Manner(fresh, repeats, retry_failed, Limits(settings.pop("time_limit"), settings.pop("memory_limit")))
@@ -219,7 +222,7 @@ def run(  # noqa: PLR0913  (an option each)
     if as_json:
         click.echo(table_to_json(result.table, {"folder": str(result.folder)}))
     else:
-        print_table(result.table, result.labels)
+        print_sheet(sheet_of(result.table, result.labels))
         files = ", ".join(p.name for p in sorted(result.folder.iterdir()) if p.is_file())
         say(f"{result.folder}: {files}", err=True)
     if code:
@@ -401,8 +404,16 @@ def check_(specs: tuple[str, ...], everything: bool, quick: bool, plugin: tuple[
 @click.option("--against", type=click.Choice(["seconds", "nfe"]), help="Cost for --pareto. [default: seconds]")
 @click.option("--metric", metavar="NAME", help="What budgets and --pareto go by. [default: the run's first metric]")
 @click.option("--merge", "as_one", is_flag=True, help="One table of several runs, where they can be compared.")
+@click.option("--format", "form", type=click.Choice(["md", "csv", "latex", "html", "json", "parquet"]),
+              help="Print it so. [default: a table on a terminal, else Markdown]")  # fmt: skip
+@click.option("-o", "--output", type=FilePath(), metavar="FILE", help="Write it there, with --format.")
+@click.option("--sort", metavar="COL,-COL", help="Sort by columns; -COL from the largest down.")
+@click.option("--columns", metavar="A,B,C", help="The columns to show, by their names in table.csv.")
+@click.option(
+    "--pivot", metavar="METRIC", help="Samplers down, steps (or budgets of calls) across, this in the fields."
+)
 @plugin_options
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON; the same as --format json.")
 def table(  # noqa: PLR0913  (an option each)
     run_folders: tuple[Path, ...],
     pair: tuple[str, str] | None,
@@ -412,10 +423,19 @@ def table(  # noqa: PLR0913  (an option each)
     against: Literal["seconds", "nfe"] | None,
     metric: str | None,
     as_one: bool,
+    form: str | None,
+    output: Path | None,
+    sort: str | None,
+    columns: str | None,
+    pivot: str | None,
     plugin: tuple[str, ...],
     as_json: bool,
 ) -> None:
     """Print the table of a run, by default the newest in results/.
+
+    With --format, as papers, spreadsheets and programs read it; sorted, with the columns asked for, or with samplers
+    down and steps across (--pivot fid, ode_error, seconds_per_image, ...). In Markdown, LaTeX and HTML the best for its
+    steps or budget is bold where it is shown to differ from each of the others.
 
     With --compare, each metric of sampler A less that of B, at every step count, on the seeds that both have, and the
     seconds an image, on repeats clocked side by side. "better" and "worse" are said of A, and only where all verdicts
@@ -438,15 +458,22 @@ def table(  # noqa: PLR0913  (an option each)
         raise InputError(f"metric {metric!r}: ranks budgets; expected with --nfe, --seconds or --pareto")
     if against and not front:
         raise InputError(f"against {against!r}: is the cost for --pareto; expected with it")
-    if as_one:
-        merge_tables(run_folders, as_json)
+    if as_json and form not in (None, "json"):
+        raise InputError(f"--json and --format {form}: expected one of them")
+    form = "json" if as_json else form
+    if given in ([], ["--merge"]):
+        show_table(run_folders, as_one, form, output, plugin, sort=sort, columns=columns, pivot=pivot)
         return
+    if form not in (None, "json"):
+        raise InputError(f"{given[0]} with --format {form}: expected json, or none for people to read")
+    laid_out = {"--sort": sort, "--columns": columns, "--pivot": pivot, "--output": output}
+    if options := [option for option, value in laid_out.items() if value is not None]:
+        raise InputError(f"{given[0]} with {', '.join(options)}: lays out the whole table; expected without")
     if len(run_folders) > 1:
-        raise InputError(f"table: {len(run_folders)} runs; add --merge for one table of them, or give one run")
+        raise InputError(SEVERAL_RUNS.format(len(run_folders)))
     folder = run_folders[0] if run_folders else newest_run(Path("results"))
-    if not given:
-        show_table(folder, as_json)
-    elif pair:
+    as_json = form == "json"
+    if pair:
         from .compare import compare, comparison_to_rows
 
         show_found(folder, plugin, as_json, lambda registry: compare(folder, *pair, registry), comparison_to_rows)
@@ -463,31 +490,60 @@ def table(  # noqa: PLR0913  (an option each)
         show_found(folder, plugin, as_json, lambda r: budgets(folder, r, by, amounts, metric), budgets_to_rows)
 
 
-def show_table(folder: Path, as_json: bool) -> None:
-    """The table of a run as it is stored."""
-    from .table import read_table
+def show_table(  # noqa: PLR0913  (the options of a table, each by name)
+    folders: tuple[Path, ...],
+    as_one: bool,
+    form: str | None,
+    output: Path | None,
+    plugin: tuple[str, ...],
+    *,
+    sort: str | None,
+    columns: str | None,
+    pivot: str | None,
+) -> None:
+    """The table of a run, or of several, laid out as asked for."""
+    from ..samplers.registry import load_registry
+    from .formats import SHEETS, Layout, parse_columns, rendered, sheet_with_best, write_output
 
-    content, labels = read_table(folder)
-    if as_json:
-        click.echo(table_to_json(content, {"folder": str(folder)}))
-    else:
-        print_table(content, labels)
-
-
-def merge_tables(folders: tuple[Path, ...], as_json: bool) -> None:
-    """One table of several runs, with what must be known of it below."""
-    from .merge import merge
-
-    if len(folders) < 2:  # noqa: PLR2004  (a merger)
-        raise InputError(f"--merge: {len(folders)} runs; expected two or more, as in table RUN RUN --merge")
-    merged = merge(folders)
-    if as_json:
-        about = {"folders": [str(folder) for folder in folders], "notes": list(merged.notes)}
-        click.echo(table_to_json(merged.table, about))
+    if output and form is None:
+        raise InputError(f"output {output}: in which format? expected with --format, as in --format latex -o {output}")
+    if form == "parquet" and output is None:
+        raise InputError("format 'parquet': is binary; expected with -o FILE")
+    layout = Layout(pivot or "", parse_columns("sort", sort), parse_columns("columns", columns))
+    content = content_asked_for(folders, as_one)
+    registry = None
+    if form in SHEETS or (pivot and form is None):
+        with stdout_for_data():
+            registry = load_registry(plugin)
+            warn_of_plugins(registry)
+    if form is None:
+        with stdout_for_data():
+            sheet = sheet_with_best(content, layout, registry)
+        print_sheet(sheet)
+        for note in content.notes:
+            say(f"Note: {note}.")
         return
-    print_table(merged.table, merged.labels)
-    for note in merged.notes:
-        say(f"Note: {note}.")
+    with stdout_for_data():
+        made = rendered(content, layout, form, registry)
+    if output:
+        write_output(output, made)
+        say(str(output))
+    else:
+        click.echo(made.decode(), nl=False)
+
+
+def content_asked_for(folders: tuple[Path, ...], as_one: bool) -> Content:
+    """The table of one run, by default the newest, or of several together."""
+    from .formats import content_of, merged_content
+    from .store import newest_run
+
+    if as_one:
+        if len(folders) < 2:  # noqa: PLR2004  (a merger)
+            raise InputError(f"--merge: {len(folders)} runs; expected two or more, as in table RUN RUN --merge")
+        return merged_content(folders)
+    if len(folders) > 1:
+        raise InputError(SEVERAL_RUNS.format(len(folders)))
+    return content_of(folders[0] if folders else newest_run(Path("results")))
 
 
 def show_found(
@@ -513,13 +569,19 @@ def show_found(
 
 @cli.command()
 @click.argument("run_folder", metavar="[RUN]", required=False, type=FilePath())
+@click.option("--figures", type=FilePath(), metavar="DIR",
+              help="Write its charts and pictures there instead, as SVG, PDF and PNG.")  # fmt: skip
 @plugin_options
-def report(run_folder: Path | None, plugin: tuple[str, ...]) -> None:
+def report(run_folder: Path | None, figures: Path | None, plugin: tuple[str, ...]) -> None:
     """Write report.html of a run anew, by default of the newest in results/, and print its path.
 
     It is one page that needs no network: answers, charts, pictures, table, and the command that made the run.
+
+    With --figures, its charts for a paper: each metric against model calls and against time, and the samples, 3.25
+    inches wide.
     """
     from ..samplers.registry import load_registry
+    from .figures import write_figures
     from .report import write_report
     from .store import newest_run
 
@@ -527,8 +589,9 @@ def report(run_folder: Path | None, plugin: tuple[str, ...]) -> None:
     with stdout_for_data():
         registry = load_registry(plugin)
         warn_of_plugins(registry)
-        path = write_report(folder, registry)
-    say(str(path))
+        paths = write_figures(folder, figures, registry) if figures else [write_report(folder, registry)]
+    for path in paths:
+        say(str(path))
 
 
 @cli.command("verify")

@@ -19,9 +19,10 @@ import pandas as pd
 from ..samplers.errors import InputError, closest
 from ..samplers.metric import Estimate, mean_estimate
 from ..samplers.registry import Registry
+from .sheet import heading_of, with_interval
 from .statistics import LEVEL, Yardstick, estimates, gather, student_p, student_t, yardsticks
 from .store import RunFolder, read_run
-from .table import Labels, heading_of, with_interval
+from .table import Labels
 from .timing import LEAST_REPEATS, Repeat, machines, neighbours
 
 SECONDS = "seconds_per_image"

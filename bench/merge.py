@@ -39,11 +39,41 @@ class StoredRun:
 
 
 @dataclass(frozen=True)
+class Origin:
+    """Where a row of a table comes from."""
+
+    path: Path
+    """The run folder."""
+    about: Mapping[str, Any]
+    """Its run.json."""
+    place: int
+    """Of the row in the run's own table."""
+
+    @property
+    def key(self) -> str:
+        """The cell's key."""
+        return str(self.about["cells"][self.place]["key"])
+
+    @property
+    def across(self) -> str:
+        """What the run counts by: "nfe" or "steps"."""
+        return "nfe" if self.about["config"]["nfe"] else "steps"
+
+    @property
+    def count(self) -> int:
+        """The budget or step count that the row was made for."""
+        counts = self.about["config"][self.across]
+        return int(counts[self.place % len(counts)])
+
+
+@dataclass(frozen=True)
 class Merged:
     """One table of several runs."""
 
     table: pd.DataFrame
     labels: Labels
+    origins: tuple[Origin, ...]
+    """Of each row."""
     notes: tuple[str, ...]
     """What a reader of the table must know."""
 
@@ -57,20 +87,22 @@ def merge(paths: Sequence[Path]) -> Merged:
     check_comparable(runs)
     rows: dict[tuple[Any, ...], dict[str, Any]] = {}
     of_run: dict[tuple[Any, ...], StoredRun] = {}
+    origins: dict[tuple[Any, ...], Origin] = {}
     for run in runs:
-        for row in run.table.to_dict("records"):
+        for place, row in enumerate(run.table.to_dict("records")):
             cell = tuple(row[name] for name in IDENTITY)
             if cell in rows:
                 check_same_numbers(rows[cell], of_run[cell], row, run)
             else:
                 rows[cell], of_run[cell] = {str(name): value for name, value in row.items()}, run
+                origins[cell] = Origin(run.path, run.about, place)
     name_same_samples(rows, runs)
     table = rows_to_table(list(rows.values()))
     comparable = have_comparable_seconds(runs)
     if not comparable:
         table[list(timing.COLUMNS)] = math.nan
     labels = {name: label for run in reversed(runs) for name, label in run.labels.items()}
-    return Merged(table, labels, () if comparable else (SECONDS_NOTE,))
+    return Merged(table, labels, tuple(origins.values()), () if comparable else (SECONDS_NOTE,))
 
 
 def check_comparable(runs: Sequence[StoredRun]) -> None:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from ..samplers.registry import Registry
     from .conformance.card import Finding
-    from .table import Labels
+    from .sheet import Sheet
 
 STDOUT, STDERR = 1, 2
 
@@ -62,18 +62,18 @@ def warn_of_plugins(registry: Registry) -> None:
         complain(f"plugin {remark.origin} {remark.text}", kind="Note")
 
 
-def print_table(content: pd.DataFrame, labels: Labels) -> None:
+def print_sheet(sheet: Sheet) -> None:
     """To a terminal as a table, to anything else as Markdown."""
-    from .table import table_to_markdown
+    from .sheet import sheet_to_markdown
 
     if not sys.stdout.isatty():
-        click.echo(table_to_markdown(content, labels), nl=False)
+        click.echo(sheet_to_markdown(sheet), nl=False)
         return
     from rich.console import Console
 
     from .view import rich_table
 
-    Console().print(rich_table(content, labels))
+    Console().print(rich_table(sheet))
 
 
 def print_rows(rows: list[dict[str, str]]) -> None:

@@ -13,7 +13,8 @@ import pandas as pd
 from ..samplers.registry import Registry
 from .compare import BETTER, seconds_compared
 from .scores import NOT_MEASURED, Cost, Score, Scores, flag_to_text, number_to_text, scores_of
-from .table import Labels, heading_of, with_interval
+from .sheet import heading_of, with_interval
+from .table import Labels
 
 COLUMNS = (
     "sampler", "grid", "steps", "nfe", "seconds_per_image", "timing", "metric", "value", "low", "high",

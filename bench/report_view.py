@@ -17,10 +17,11 @@ from .charts import AXES, COLOURS, DASHES, SHAPES, curves, drawn_interval, front
 from .compare import NOT_SHOWN, SAME, p_to_text, ready_for
 from .output import printable
 from .paths import path_budget, read_path
+from .sheet import caption, heading_of, metrics_of, table_to_cells, with_interval
 from .sprites import sheets, shrunk
 from .statistics import metric_columns
 from .store import RunFolder, read_run
-from .table import OK, Labels, caption, heading_of, metrics_of, read_table, table_to_cells, with_interval
+from .table import OK, Labels, read_table
 
 PICTURES = 16
 """Images of each cell that a page shows at most."""

@@ -22,13 +22,15 @@ from .chunk import answer_of, make_chunk, ode_solution, reason_of, warm_up
 from .config import DEFAULT_SAMPLERS, Config
 from .engines import ChildProcess, Engine, InProcess, Limits
 from .environment import environment
+from .formats import sheet_to_html
 from .paths import write_paths
 from .picture import write_picture
 from .plan import Block, Cell, Plan, plan_for
 from .report import write_report
+from .sheet import sheet_of, write_table
 from .statistics import Yardstick, yardsticks
 from .store import REFERENCE, RunFolder, default_output, read_run
-from .table import GrowingTable, check_metric_names, table_to_html, write_table
+from .table import GrowingTable, check_metric_names
 from .timing import in_turn
 
 MOST_REPEATS = 10_000
@@ -104,7 +106,7 @@ class Result:
 
     def _repr_html_(self) -> str:
         """The table, for a notebook."""
-        return table_to_html(self.table, self.labels)
+        return sheet_to_html(sheet_of(self.table, self.labels))
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import textwrap
 import time
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 from rich.box import SIMPLE_HEAD
@@ -22,8 +22,9 @@ from rich.text import Text
 
 from .output import printable
 from .plan import Cell, Plan
+from .sheet import Sheet, heading_of, metrics_of, with_interval
 from .statistics import metric_columns
-from .table import Labels, caption, heading_of, metrics_of, table_to_cells, with_interval
+from .table import Labels
 
 LINE_EVERY_SECONDS = 10.0
 BAR_WIDTH = 12
@@ -36,31 +37,29 @@ FAILURES_SHOWN = 3
 MILLISECONDS = "ms/image"
 
 
-def rich_table(table: pd.DataFrame, labels: Labels) -> Table:
+def rich_table(sheet: Sheet) -> Table:
     """The table for a terminal; texts are shown as they are, never read as markup."""
-    headings, rows = table_to_cells(table, labels)
-    about = Text(caption(table, labels))
     shown = Table(
-        caption=about,
+        caption=Text(sheet.caption),
         caption_justify="left",
         header_style="bold",
         box=SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
         show_edge=False,
     )
-    for heading, texts in zip(headings, zip(*rows, strict=True), strict=True):
+    for column, entries in zip(sheet.columns, zip(*sheet.rows, strict=True), strict=True):
         # A number never breaks. Its heading does, sooner than to make the column wider; so do long names and notes.
-        widest = max(map(cell_len, texts))
+        heading, widest = column.heading, max(cell_len(entry.whole) for entry in entries)
         least = min(widest, LEAST.get(heading, widest))
         lines = "\n".join(textwrap.wrap(heading, max(widest, LEAST_HEADING))) if widest else heading
-        left = heading in ("sampler", "grid", "note")
-        shown.add_column(Text(lines), justify="left" if left else "right", min_width=least, overflow="fold")
+        justify: Literal["left", "right"] = "left" if column.is_text else "right"
+        shown.add_column(Text(lines), justify=justify, min_width=least, overflow="fold")
     previous = None
-    for row in rows:
-        if previous is not None and row[0] != previous:
+    for row in sheet.rows:
+        if previous is not None and row[0].text != previous:
             shown.add_section()
-        previous = row[0]
-        shown.add_row(*(Text(text) for text in row))
+        previous = row[0].text
+        shown.add_row(*(Text(entry.whole, style="bold" if entry.bold else "") for entry in row))
     return shown
 
 

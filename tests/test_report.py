@@ -26,9 +26,10 @@ from samplerbench.bench.paths import PATHS, read_path, write_paths
 from samplerbench.bench.report import json_for_script, source_hash, view_to_html, write_report
 from samplerbench.bench.report_view import view_of
 from samplerbench.bench.run import NoWatch, begin, plan_for
+from samplerbench.bench.sheet import table_to_cells
 from samplerbench.bench.sprites import BUDGET, sheet, sheets, shrunk
 from samplerbench.bench.store import RunFolder, read_run
-from samplerbench.bench.table import read_table, table_to_cells
+from samplerbench.bench.table import read_table
 from samplerbench.samplers.registry import load_registry
 
 TOY = str(Path(__file__).with_name("toy.py"))

@@ -21,8 +21,9 @@ from samplerbench.bench.config import Config
 from samplerbench.bench.lock import LOCK_FILE, WriterLock
 from samplerbench.bench.plan import plan_for
 from samplerbench.bench.run import Manner, NoWatch, begin, next_renewal
+from samplerbench.bench.sheet import table_to_markdown
 from samplerbench.bench.store import RunFolder, read_run, sealed, unsealed
-from samplerbench.bench.table import GrowingTable, read_table, table_for, table_to_markdown
+from samplerbench.bench.table import GrowingTable, read_table, table_for
 from samplerbench.samplers.registry import load_registry
 
 TOY = str(Path(__file__).with_name("toy.py"))

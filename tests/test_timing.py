@@ -18,8 +18,9 @@ from samplerbench.bench.cli import cli
 from samplerbench.bench.config import Config
 from samplerbench.bench.plan import plan_for
 from samplerbench.bench.run import Manner, NoWatch, begin
+from samplerbench.bench.sheet import caption, table_to_cells, table_to_markdown
 from samplerbench.bench.store import RunFolder
-from samplerbench.bench.table import CLOCK_COLUMNS, COLUMNS, caption, table_to_cells, table_to_markdown
+from samplerbench.bench.table import CLOCK_COLUMNS, COLUMNS
 from samplerbench.bench.timing import Repeat, Timing, clocked, in_turn, neighbours, timed
 from samplerbench.samplers import predictor, sample
 from samplerbench.samplers.predictor import Counted
