@@ -46,10 +46,8 @@ LEAST_SIDE = 8
 """Of a sample in the picture, in points, if that leaves two samples a cell."""
 MOST_ACROSS, DOWN = 5, 2
 MARKS: Mapping[str, Mapping[str, float]] = {
-    "line": {"strokeWidth": 1.1}, "point": {"size": 20}, "rule": {"strokeWidth": 0.8},
-    "text": {"fontSize": FONT_SIZE, "dx": 4, "dy": -3},
+    "line": {"strokeWidth": 1.1}, "point": {"size": 20}, "rule": {"strokeWidth": 0.8}
 }  # fmt: skip
-HALO = 2.5
 
 
 def write_figures(path: Path, folder: Path, registry: Registry | None = None) -> list[Path]:
@@ -114,14 +112,12 @@ def printed(chart: Chart, view: View, drawn: Collection[str]) -> Chart:
     """A chart of the page as a figure, whose legend has the series that are drawn."""
     names = [series["name"] for series in view.series]
     spec: Chart = with_colours(copy.deepcopy(chart), light_colours())
-    spec["layer"] = [layer for layer in spec["layer"] if layer["mark"].get("opacity") != 0]  # those are to point at
+    spec["layer"] = [layer for layer in spec["layer"] if is_for_print(layer["mark"])]
     legend: Chart = {"columns": legend_columns(list(drawn)), "values": [name for name in names if name in drawn]}
     for layer in spec["layer"]:
         if "values" in layer["encoding"]["y"]["axis"]:
             layer["encoding"]["y"]["axis"]["tickCount"] = MOST_TICKS  # else every other one falls out
         layer["mark"] |= MARKS.get(layer["mark"]["type"], {})
-        if layer["mark"].get("stroke"):
-            layer["mark"]["strokeWidth"] = HALO
         for channel in ("color", "shape", "strokeDash"):
             encoding = layer["encoding"].get(channel)
             if encoding:
@@ -133,6 +129,11 @@ def printed(chart: Chart, view: View, drawn: Collection[str]) -> Chart:
         "autosize": {"type": "fit", "contains": "padding"}, "padding": 1,
         "datasets": {ROWS: [dict(row) for row in view.rows]},
     }  # fmt: skip
+
+
+def is_for_print(mark: Mapping[str, Any]) -> bool:
+    """Whether a mark is one of print: not what is there to be pointed at, nor names that a column has no room for."""
+    return mark["type"] != "text" and mark.get("opacity") != 0
 
 
 def config() -> Chart:

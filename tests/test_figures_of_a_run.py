@@ -76,6 +76,11 @@ def test_the_numbers_are_those_of_the_table(run):
         for row, cell in zip(spec["datasets"][ROWS], table.to_dict("records"), strict=True):
             assert row["m0"] == cell["fid"] or (row["m0"] is None and pd.isna(cell["fid"]))
             assert row["short"] == cell["sampler"]
+        for layer in spec["layer"]:
+            scales = [
+                layer["encoding"][channel]["scale"] for channel in ("color", "shape") if channel in layer["encoding"]
+            ]
+            assert all(scale["domain"] == SAMPLERS for scale in scales)
     calculated = {t["as"]: t["calculate"] for t in specs["fid-nfe"]["transform"]}
     assert (calculated["x"], calculated["y"]) == ("datum.nfe", "datum.m0")
 

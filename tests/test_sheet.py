@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 
 import samplerbench as sb_
+from samplerbench.bench.answers import shown_best
 from samplerbench.bench.formats import (
     DATA,
     FORMATS,
@@ -209,7 +210,7 @@ def test_rows_are_sorted_and_columns_chosen(content, stored):
 
 def test_bold_stays_with_its_row_when_rows_are_sorted(content):
     place = int(content.table["fid"].idxmin())
-    for layout in (Layout(), Layout(sort=("-fid",)), Layout("fid", ("-2",)), Layout("fid")):
+    for layout in (Layout(), Layout(sort=("-fid",)), Layout(sort=("fid",)), Layout("fid", ("-2",)), Layout("fid")):
         sheet = sheet_for(content, layout, Emphasis({(place, "fid")}))
         bold = [entry for row in sheet.rows for entry in row if entry.bold]
         assert [entry.whole for entry in bold] == [with_interval(*interval_of(content.table.loc[place], "fid"))]
@@ -243,6 +244,12 @@ def test_equal_samplers_have_nothing_bold(tmp_path):
         emphasis = emphasis_of(content, metric, REGISTRY)
         assert not emphasis.bold
         assert emphasis.why.startswith(" Nothing is bold: that would be")
+
+
+def test_one_that_is_not_told_apart_is_enough_for_none():
+    answer = {"best": 3, "metric": "fid", "others": [{"verdict": "better"}, {"verdict": "no difference shown"}]}
+    assert shown_best([answer]) == set()
+    assert shown_best([answer | {"others": answer["others"][:1]}]) == {(3, "fid")}
 
 
 def test_a_sampler_alone_is_not_bold(content):
