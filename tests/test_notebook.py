@@ -1,6 +1,7 @@
 """What a notebook shows of a result and of samples."""
 
 import io
+import re
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ from PIL import Image
 
 import samplerbench as sb
 from samplerbench.bench.run import Result
-from samplerbench.bench.table import table_to_cells
+from samplerbench.bench.sheet import table_to_cells
 
 HOSTILE = "<script>alert('&')</script>"
 
@@ -22,8 +23,12 @@ def result(tmp_path_factory):
 def test_a_result_is_shown_as_the_cells_of_the_table(result):
     html = result._repr_html_()
     headings, rows = table_to_cells(result.table, result.labels)
-    assert [cell.split("</th>")[0] for cell in html.split("<th>")[1:]] == headings
-    assert [cell.split("</td>")[0] for cell in html.split("<td>")[1:]] == [text for row in rows for text in row]
+
+    def texts(kind):
+        return [re.sub("<.*?>", "", cell) for cell in re.findall(rf"<{kind}.*?>(.*?)</{kind}>", html)]
+
+    assert texts("th") == headings
+    assert texts("td") == [text for row in rows for text in row]
     assert html.count("<tr>") == 1 + len(rows)
 
 

@@ -12,7 +12,8 @@ import samplerbench as sb
 from samplerbench.bench.config import Config
 from samplerbench.bench.plan import plan_for
 from samplerbench.bench.run import Session, begin
-from samplerbench.bench.table import COLUMNS, caption
+from samplerbench.bench.sheet import caption, sheet_of
+from samplerbench.bench.table import COLUMNS
 from samplerbench.bench.view import View, draws_live, duration, pivot, rich_table
 from samplerbench.samplers.registry import load_registry
 
@@ -128,7 +129,7 @@ def test_names_are_text_and_no_more():
 
 def test_the_whole_table_breaks_no_number_in_eighty_columns():
     table = table_of(["ddim", "dpm-solver:order=3"], (5, 100), same_as=[None, "ddpm", None, None])
-    lines = lines_of(console_of(), rich_table(table, LABELS))
+    lines = lines_of(console_of(), rich_table(sheet_of(table, LABELS)))
     assert max(map(len, lines)) <= 80
     assert sum("71.69 ± 0.54" in line for line in lines) == 4
     assert sum("2.00 ± 0.20" in line for line in lines) == 2
