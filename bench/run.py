@@ -134,7 +134,7 @@ class Session:
     plan: Plan
     folder: RunFolder
     ready: dict[str, Yardstick]
-    manner: Manner
+    manner: Manner = field(default_factory=Manner)
     failures: dict[str, str] = field(default_factory=dict)
     """Reason of failure by cell key."""
     foreign: Engine | None = None

@@ -66,6 +66,8 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._chunks = str(path / CHUNKS)
+        self.repeats_written = 0
+        """By this object; who has numbers made of the repeats knows by it whether they are old."""
         self._lock: WriterLock | None = None
         self._cells: set[str] | None = None
         """The names in the folder of chunks, listed once: it has one writer."""
@@ -235,6 +237,7 @@ class RunFolder:
         path = next(path for path in paths if not path.exists())
         about = {"format": str(FORMAT), "cell": cell.key, "n": str(repeat.n)}
         self.write_arrays(path, {}, about | {"timing": json.dumps(asdict(repeat.timing))})
+        self.repeats_written += 1
 
     def write_arrays(self, path: Path, arrays: Arrays, about: Mapping[str, str]) -> None:
         """Arrays and texts as one safetensors file."""

@@ -15,7 +15,6 @@ from . import timing
 from .plan import Block, Cell, Plan
 from .statistics import Gathered, Yardstick, estimates, gather, measured, metric_columns
 from .store import Chunk, RunFolder, read_run
-from .timing import Repeat
 
 COLUMNS = (
     "model", "sampler", "grid", "steps", "nfe", "network_evaluations", "guidance", "samples",
@@ -50,13 +49,12 @@ def table_for(
 
 @dataclass(frozen=True)
 class Measured:
-    """What is known of a cell from some of its chunks."""
+    """What is known of a cell."""
 
-    blocks: tuple[Block, ...]
+    made_from: tuple[tuple[Block, ...], int]
+    """Which of its chunks, and how many repeats for the clock had been written to the folder."""
     numbers: Mapping[str, Any]
     """The columns that were measured."""
-    repeats: tuple[Repeat, ...]
-    """What was clocked of them."""
     samples: bytes
     """The same for two cells with the same samples."""
 
@@ -85,7 +83,6 @@ class GrowingTable:
             elif folder.has(cell, blocks[0]):
                 known = self._measure(cell, blocks)
                 row |= known.numbers
-                row |= timing.timed([*known.repeats, *folder.repeats_of(cell.key)])
                 row["status"] = OK if row["samples"] == plan.config.samples else "partial"
                 first = seen.setdefault(known.samples, row)
                 row["same_as"] = None if first is row else row_name(first, row)
@@ -96,13 +93,13 @@ class GrowingTable:
 
     def _measure(self, cell: Cell, blocks: tuple[Block, ...]) -> Measured:
         """What these blocks of a cell say."""
-        known = self._measured.get(cell.key)
-        if known is None or known.blocks != blocks:
+        known, made_from = self._measured.get(cell.key), (blocks, self._folder.repeats_written)
+        if known is None or known.made_from != made_from:
             samples = sum(block.n for block in blocks)
             gathered = gather((self._chunk(cell, block) for block in blocks), samples, self._ready)
-            repeats = tuple(chunk.repeat for chunk in gathered.chunks)
-            numbers = _numbers(gathered, samples, self._ready)
-            known = self._measured[cell.key] = Measured(blocks, numbers, repeats, samples_hash(gathered.chunks))
+            clocked = [*(chunk.repeat for chunk in gathered.chunks), *self._folder.repeats_of(cell.key)]
+            numbers = _numbers(gathered, samples, self._ready) | timing.timed(clocked)
+            known = self._measured[cell.key] = Measured(made_from, numbers, samples_hash(gathered.chunks))
         return known
 
     def _chunk(self, cell: Cell, block: Block) -> Chunk:
