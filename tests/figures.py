@@ -23,13 +23,13 @@ what it should be.
 
 
 def figures_of(report: Path) -> list[tuple[str, str, str]]:
-    """(figure, value, test) of a JUnit report, in the order of the tests."""
+    """(figure, value, test) of a JUnit report, by test and name."""
     found = []
     for case in ElementTree.parse(report).getroot().iter("testcase"):
         home = case.get("classname", "").rpartition(".")[2]
         for entry in case.iter("property"):
             found.append((entry.get("name", ""), entry.get("value", ""), f"{home}.py"))
-    return found
+    return sorted(found, key=lambda figure: (figure[2], figure[0]))
 
 
 def page(found: list[tuple[str, str, str]]) -> str:
