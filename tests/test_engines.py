@@ -430,9 +430,13 @@ def test_a_stranger_is_drawn_elsewhere_with_the_same_bytes(tmp_path, stranger, c
 
 
 def program(*arguments, cwd, **settings):
-    """Start the program as a user does."""
+    """Start the program as a user does; with Ctrl-C, which a shell turns off in what it starts in the background."""
     environment = {k: v for k, v in os.environ.items() if k != "SAMPLERBENCH_IN_PROCESS"} | {"OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", "from samplerbench.bench.cli import main; main()", *map(str, arguments)]
+    code = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        "from samplerbench.bench.cli import main; main()"
+    )
+    command = [sys.executable, "-c", code, *map(str, arguments)]
     return subprocess.Popen(
         command, cwd=cwd, env=environment | settings.pop("env", {}), text=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, **settings,
