@@ -12,6 +12,7 @@ from samplerbench.plugins.metrics.cmmd import CMMD
 from samplerbench.plugins.metrics.density_coverage import Coverage, Density
 from samplerbench.plugins.metrics.fd_clip import FrechetCLIP
 from samplerbench.plugins.metrics.inception_score import InceptionScore
+from samplerbench.plugins.metrics.kid import KID
 from samplerbench.plugins.metrics.precision_recall import Precision, Recall
 from samplerbench.plugins.metrics.sliced_wasserstein import SlicedWasserstein, directions, transport
 from samplerbench.samplers.registry import load_registry
@@ -149,7 +150,10 @@ def test_a_sample_far_away_has_neither_precision_nor_recall():
         assert measured(metric, reference, reference).value >= 1
 
 
-INTERVALS = [(Precision, 0.90, 0.98), (Density, 0.90, 0.98), (Coverage, 0.94, 1), (Recall, 0.96, 1)]
+INTERVALS = [
+    (KID, 0.90, 0.98), (CMMD, 0.90, 0.98), (Precision, 0.90, 0.98), (Density, 0.90, 0.98), (Coverage, 0.94, 1),
+    (Recall, 0.96, 1),
+]  # fmt: skip
 """How often an interval has in it what the value is on average; the jackknife's, of the last two, are rather wide."""
 
 
