@@ -20,11 +20,12 @@ if TYPE_CHECKING:
     from .samplers.errors import StoreError as StoreError
     from .samplers.exact import GaussianMixture as GaussianMixture
     from .samplers.exact import exact_model as exact_model
+    from .samplers.extractor import Extractor as Extractor
     from .samplers.grid import Grid as Grid
+    from .samplers.image_data import ImageData as ImageData
     from .samplers.level import Level as Level
     from .samplers.metric import Estimate as Estimate
     from .samplers.metric import Metric as Metric
-    from .samplers.model import Extractor as Extractor
     from .samplers.model import Model as Model
     from .samplers.model import wrap_network as wrap_network
     from .samplers.plugin import API_VERSION as API_VERSION
@@ -54,10 +55,12 @@ _HOMES = {
     "bench.run": ("Result", "run"),
     "samplers.errors": ("InputError", "ModelError", "PluginError", "SamplerbenchError", "StoreError"),
     "samplers.exact": ("GaussianMixture", "exact_model"),
+    "samplers.extractor": ("Extractor",),
     "samplers.grid": ("Grid",),
+    "samplers.image_data": ("ImageData",),
     "samplers.level": ("Level",),
     "samplers.metric": ("Estimate", "Metric"),
-    "samplers.model": ("Extractor", "Model", "wrap_network"),
+    "samplers.model": ("Model", "wrap_network"),
     "samplers.plugin": ("API_VERSION", "hookimpl"),
     "samplers.predictor": ("Prediction", "dynamic_threshold"),
     "samplers.sample": ("Samples", "list_samplers", "load_model", "make_sampler", "sample"),

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn
 import click
 
 from ..samplers.errors import InputError, ModelError, PluginError, SamplerbenchError
-from ..samplers.variables import NO_PLUGINS
+from ..samplers.variables import ALLOW_DOWNLOAD, NO_PLUGINS
 from .output import complain, print_card, print_rows, print_sheet, say, stdout_for_data, table_to_json, warn_of_plugins
 
 if TYPE_CHECKING:
@@ -99,6 +99,20 @@ def leave_out_plugins(ctx: click.Context, _: click.Parameter, chosen: bool) -> N
         ctx.call_on_close(lambda: os.environ.update({NO_PLUGINS: before}))
 
 
+def allow_downloads(ctx: click.Context, _: click.Parameter, chosen: bool) -> None:
+    """Say it to all that look for files in this process and below, for as long as the command lasts."""
+    if chosen:
+        before = os.environ.get(ALLOW_DOWNLOAD, "")
+        os.environ[ALLOW_DOWNLOAD] = "1"
+        ctx.call_on_close(lambda: os.environ.update({ALLOW_DOWNLOAD: before}))
+
+
+download_option = click.option(
+    "--allow-download", is_flag=True, envvar=ALLOW_DOWNLOAD, expose_value=False, is_eager=True,
+    callback=allow_downloads, help="Fetch models, weights and data that are not on this machine.",
+)  # fmt: skip
+
+
 def plugin_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options of every command that loads plugins."""
     named = click.option("--plugin", multiple=True, metavar="PATH", help="A plugin's .py file or module; repeatable.")
@@ -146,7 +160,14 @@ def load_config_file(ctx: click.Context, _: click.Parameter, path: Path | None) 
               help="How far the guided x0 goes back to the deviation of the conditional one, 0 to 1.")  # fmt: skip
 @click.option("--prompts", type=FilePath(), metavar="FILE", help="One prompt a line. [default: the model's own]")
 @click.option("--negative", metavar="TEXT", help="Negative prompt; needs guidance.")
+@click.option("--size", metavar="WxH", help="Size of the images, 512 or 512x768. [default: the model's own]")
+@click.option("--clip-skip", type=int, metavar="N", help="Layers left out at the end of the text encoder; 1 is none. "
+              "[default: the model's own]")  # fmt: skip
 @click.option("--metric", multiple=True, metavar="NAME", help="Metric; repeatable. [default: fid, clip_score]")
+@click.option("--extractor", multiple=True, metavar="NAME", help="What metrics read, as `samplerbench list extractors` "
+              "names them; repeatable. [default: the model's own, else inception and clip]")  # fmt: skip
+@click.option("--reference", metavar="DATA", help="What metrics compare with: a folder, a file or a data set. "
+              "[default: the model's own]")  # fmt: skip
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N.")
 @click.option("--dtype", default="float32", show_default=True, help="What the network computes in.")
 @click.option("--threads", type=int, help="CPU threads. [default: torch's own choice]")
@@ -157,6 +178,7 @@ def load_config_file(ctx: click.Context, _: click.Parameter, path: Path | None) 
     metavar="DIR",
     help="Run folder. [default: results/<model>-<plan>]",
 )
+@download_option
 @plugin_options
 @click.option("--config", type=FilePath(), metavar="FILE.toml", is_eager=True, expose_value=False,
               callback=load_config_file, help="Settings, by the names of these options.")  # fmt: skip
@@ -297,12 +319,14 @@ def show_plan(plan: Any, folder: Path, as_json: bool) -> None:
 
 
 @cli.command("list")
-@click.argument("kind", type=click.Choice(["samplers", "grids", "models", "metrics", "commands"]), default="samplers")
+@click.argument("kind", type=click.Choice(["samplers", "grids", "models", "metrics", "extractors", "data", "commands"]),
+                default="samplers")  # fmt: skip
 @plugin_options
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@click.option("--markdown", is_flag=True, help="Print a page of documentation; not for models.")
+@click.option("--markdown", is_flag=True, help="Print a page of documentation on samplers, grids, metrics or commands.")
 def list_(kind: str, plugin: tuple[str, ...], as_json: bool, markdown: bool) -> None:
-    """List what is registered: samplers (the default), grids, models or metrics; and plugins that are broken.
+    """List what is registered: samplers (the default), grids, models, metrics, extractors, data; and plugins that are
+    broken.
 
     "commands" lists the commands of this program.
     """

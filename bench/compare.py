@@ -19,6 +19,8 @@ import pandas as pd
 from ..samplers.errors import InputError, closest
 from ..samplers.metric import Estimate, mean_estimate
 from ..samplers.registry import Registry
+from .config import from_json
+from .equipment import model_for
 from .sheet import heading_of, with_interval
 from .statistics import LEVEL, Yardstick, estimates, gather, student_p, student_t, yardsticks
 from .store import RunFolder, read_run
@@ -90,8 +92,8 @@ def compare(path: Path, a: str, b: str, registry: Registry) -> pd.DataFrame:
 
 def ready_for(about: Mapping[str, Any], registry: Registry) -> dict[str, Yardstick]:
     """The metrics of a run, made ready again for its model."""
-    config = about["config"]
-    return yardsticks(config["metric"], registry.metrics.things, registry.model(config["model"]))
+    config = from_json(about["config"])
+    return yardsticks(config.metric, registry.metrics.things, model_for(config, registry))
 
 
 def cells_of(about: Mapping[str, Any], spec: str, path: Path) -> list[Mapping[str, Any]]:

@@ -9,9 +9,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..samplers.errors import InputError, closest
+from ..samplers.model import parse_size
 from ..samplers.sample import check_batch_size, check_count
 from ..samplers.sampler import MAX_STEPS
 
+LATER = ("size", "clip_skip", "extractor", "reference")
+"""Settings that runs of the first versions did not have."""
+MOST_LAYERS = 100
 DEFAULT_SAMPLERS = ("ddpm", "ddim", "dpm-solver", "euler-a")
 
 
@@ -45,6 +49,14 @@ class Config:
     """CPU threads of torch; None = as many as torch takes by itself."""
     keep_images: bool | None = None
     """Keep every image, not only the first 16 of each cell; None = if they are at most 64 x 64."""
+    size: str | None = None
+    """Of the images, "512" or "512x768" (width x height); None = the model's own."""
+    clip_skip: int | None = None
+    """Layers left out at the end of the text encoder; None = the model's own."""
+    extractor: tuple[str, ...] = ()
+    """What metrics read, in place of the model's own; a later one takes the place of an earlier one."""
+    reference: str | None = None
+    """What the metrics compare with, in place of the model's own."""
 
     def __post_init__(self) -> None:
         """Check what can be checked without a model."""
@@ -64,6 +76,16 @@ class Config:
             check_batch_size(self.batch_size)
         if self.threads is not None:
             check_count("threads", self.threads, 4096)
+        if self.size is not None:
+            parse_size(self.size)
+        if self.clip_skip is not None:
+            check_count("clip_skip", self.clip_skip, MOST_LAYERS)
+
+    @property
+    def model_settings(self) -> dict[str, object]:
+        """What is given of the settings that are the model's own."""
+        own = {"size": self.size, "clip_skip": self.clip_skip}
+        return {name: value for name, value in own.items() if value is not None}
 
 
 def parse_counts(name: str, text: str) -> tuple[int, ...]:
@@ -135,12 +157,13 @@ def _as_option(path: Path, key: str, value: object, kind: Kind) -> object:
 def differences(old: dict[str, Any], new: Config) -> list[str]:
     """ "field: old -> new" for each setting in which a stored configuration differs."""
     now = as_json(new)
-    return [f"{name}: {old.get(name)!r} -> {now[name]!r}" for name in now if old.get(name) != now[name]]
+    names = [f.name for f in fields(new) if f.name in old or f.name in now]
+    return [f"{name}: {old.get(name)!r} -> {now.get(name)!r}" for name in names if old.get(name) != now.get(name)]
 
 
 def as_json(config: Config) -> dict[str, Any]:
-    """The settings as JSON values."""
-    values = {f.name: getattr(config, f.name) for f in fields(config)}
+    """The settings as JSON values; those of LATER only where they are given, so that older runs stay the same runs."""
+    values = {f.name: getattr(config, f.name) for f in fields(config) if f.name not in LATER or getattr(config, f.name)}
     return {name: list(v) if isinstance(v, tuple) else v for name, v in values.items()}
 
 

@@ -24,6 +24,7 @@ from ..samplers.sample import Request, request_for
 from ..samplers.sampler import Sampler, declared_calls
 from ..samplers.schedule import VP
 from .config import Config, as_json
+from .equipment import equipped, model_for
 
 FORMAT = 1
 """Version of the run folder."""
@@ -128,7 +129,7 @@ class Plan:
 def plan_for(config: Config, registry: Registry, model: Model | None = None) -> Plan:
     """Resolve every name of a configuration; errors name the setting."""
     is_rebuildable = model is None
-    model = model or registry.model(config.model)
+    model = equipped(model, config, registry) if model else model_for(config, registry)
     for name in config.metric:
         registry.metrics[name]
     cells = [

@@ -270,7 +270,11 @@ def run(  # noqa: PLR0913  (the settings of a run, each by name)
     guidance_rescale: float = 0.0,
     prompts: Sequence[str] | None = None,
     negative: str | None = None,
+    size: str | None = None,
+    clip_skip: int | None = None,
     metrics: Sequence[str] = ("fid", "clip_score"),
+    extractors: Sequence[str] = (),
+    reference: str | Path | None = None,
     device: str = "cpu",
     dtype: str = "float32",
     keep_images: bool | None = None,
@@ -300,7 +304,9 @@ def run(  # noqa: PLR0913  (the settings of a run, each by name)
         steps=() if nfe else tuple(steps), nfe=tuple(nfe or ()), samples=n, seed=seed, batch_size=batch_size,
         grid=grid, guidance=guidance, guidance_rescale=guidance_rescale,
         prompts=None if prompts is None else tuple(prompts), negative=negative,
-        metric=tuple(metrics), device=device, dtype=dtype, keep_images=keep_images,
+        size=size, clip_skip=clip_skip, metric=tuple(metrics), extractor=tuple(extractors),
+        reference=None if reference is None else str(reference),
+        device=device, dtype=dtype, keep_images=keep_images,
     )  # fmt: skip
     manner = Manner(fresh, repeats, retry_failed, Limits(time_limit, memory_limit))
     registry = load_registry(plugins)

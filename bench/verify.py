@@ -20,6 +20,7 @@ from ..samplers.registry import Registry
 from .chunk import make_chunk
 from .config import Config, from_json
 from .environment import VERSIONS_THAT_MATTER, environment
+from .equipment import model_for
 from .plan import Block, Cell, Plan, plan_for
 from .run import labels_of
 from .statistics import Yardstick, yardsticks
@@ -78,7 +79,7 @@ def verify(path: Path, registry: Registry, chunks: int = 3, seed: int = 0) -> Ve
     check_versions(about, path)
     folder = RunFolder(path)
     with threads_as(about) as threads:
-        model = registry.model(config.model)
+        model = model_for(config, registry)
         check_model(about, model, path)
         plan = plan_for(config, registry, model)
         ready = yardsticks(config.metric, registry.metrics.things, model)

@@ -16,8 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .extractor import Extractor
 from .level import Level
-from .model import Extractor, Model, wrap_network
+from .model import Model, wrap_network
 from .predictor import Predicts
 from .schedule import Float64s, Schedule
 

@@ -6,14 +6,13 @@ import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeGuard, runtime_checkable
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
 from .errors import InputError
+from .extractor import Extractor
 from .predictor import (
     Clip,
     Guided,
@@ -34,22 +33,6 @@ IMAGE_DIMS = 3
 IMAGE_CHANNELS = (1, 3)
 GREY_LEVELS_FROM = 16
 """States none of which is negative and some of which are above this are grey levels, not a sampler gone astray."""
-
-
-@dataclass(frozen=True)
-class Extractor:
-    """What metrics see of a sample: images (or states that are none) and their prompts -> a row of numbers each."""
-
-    label: str
-    """Shown wherever its numbers are shown, e.g. "fashion-mnist CNN"."""
-    extract: Callable[[Tensor, Sequence[str]], npt.NDArray[np.float32]]
-    """uint8 (n, C, H, W), or the clean states (n, *shape) where `Model.images` has none, and n prompts -> (n, d)."""
-    reference: Callable[[], npt.NDArray[np.float32]] | None = None
-    """Rows of the real images that the model was made to imitate, (N, d)."""
-    note: str = ""
-    """What a reader of its numbers must know, shown under every table."""
-    fingerprint: str = ""
-    """Hash of its weights and reference: numbers of two fingerprints are never compared."""
 
 
 @dataclass(frozen=True)
@@ -77,14 +60,46 @@ class Model:
     """The model's own balanced captions: sample i takes prompts[i mod len]."""
     decode: Callable[[Tensor], Tensor] | None = None
     """Clean states -> uint8 images; None = `to_images`."""
+    image_shape: tuple[int, int, int] | None = None
+    """(C, H, W) of the images that `decode` makes."""
     extractors: Mapping[str, Extractor] = field(default_factory=dict)
     """What each metric may read, by name: "features" for FID, "clip" for the CLIP score."""
     fingerprint: str = ""
     """Hash of the weights: part of what identifies a result."""
 
+    @property
+    def shown_shape(self) -> tuple[int, int, int] | None:
+        """(C, H, W) of the images; None where the states are no images."""
+        if self.decode:
+            return self.image_shape
+        return self.shape if is_image_shape(self.shape) else None
+
     def images(self, x: Tensor) -> Tensor | None:
         """Clean states (n, *shape) -> uint8 (n, C, H, W), None where the states are no images."""
         return self.decode(x) if self.decode else to_images(x)
+
+
+MOST_PIXELS_ASIDE = 16_384
+
+
+def parse_size(size: object) -> tuple[int, int]:
+    """512, "512", "512x768" or (512, 768) -> (width, height)."""
+    sides = size.lower().split("x") if isinstance(size, str) else size if isinstance(size, tuple | list) else [size]
+    whole = [int(str(side)) for side in sides if str(side).isascii() and str(side).isdigit()]
+    if (
+        len(whole) != len(sides)
+        or len(whole) not in (1, 2)
+        or not all(1 <= side <= MOST_PIXELS_ASIDE for side in whole)
+    ):
+        raise InputError(
+            f"size {size!r}: expected width x height, each from 1 to {MOST_PIXELS_ASIDE} pixels, as in 512 or 512x768"
+        )
+    return whole[0], whole[-1]
+
+
+def is_image_shape(shape: tuple[int, ...]) -> TypeGuard[tuple[int, int, int]]:
+    """Whether states of this shape are images as they are: (1 or 3, H, W)."""
+    return len(shape) == IMAGE_DIMS and shape[0] in IMAGE_CHANNELS
 
 
 def to_images(x: Tensor) -> Tensor | None:
@@ -92,7 +107,7 @@ def to_images(x: Tensor) -> Tensor | None:
 
     What is beyond -1 or 1 is cut off there. InputError for what was never meant to be in [-1, 1].
     """
-    if x.ndim != 1 + IMAGE_DIMS or x.shape[1] not in IMAGE_CHANNELS:
+    if not is_image_shape(tuple(x.shape[1:])):
         return None
     if not x.is_floating_point() or (x.numel() and bool(x.min() >= 0) and bool(x.max() > GREY_LEVELS_FROM)):
         seen = f"{x.dtype} from {float(x.min()):g} to {float(x.max()):g}"

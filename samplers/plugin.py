@@ -16,7 +16,9 @@ from typing import Any
 import pluggy
 
 from .errors import PluginError, closest
+from .extractor import ExtractorFactory
 from .grid import Grid
+from .image_data import ImageDataFactory
 from .metric import Metric
 from .model import Model
 from .sampler import Sampler
@@ -27,8 +29,8 @@ API_VERSION = 1
 hookspec = pluggy.HookspecMarker(GROUP)
 hookimpl = pluggy.HookimplMarker(GROUP)
 
-ModelFactory = Callable[[str], Model]
-"""What follows the colon in "name:argument" ('' if nothing) -> the model."""
+ModelFactory = Callable[..., Model]
+"""What follows the colon in "name:argument" ('' if nothing), and settings of the model by name -> the model."""
 
 
 class Hooks:
@@ -50,8 +52,16 @@ class Hooks:
     def samplerbench_metrics(self) -> dict[str, type[Metric]]:  # type: ignore[empty-body]
         """Metric classes."""
 
+    @hookspec
+    def samplerbench_extractors(self) -> dict[str, ExtractorFactory]:  # type: ignore[empty-body]
+        """Factories of extractors."""
 
-KINDS = ("samplers", "grids", "models", "metrics")
+    @hookspec
+    def samplerbench_data(self) -> dict[str, ImageDataFactory]:  # type: ignore[empty-body]
+        """Factories of image data sets."""
+
+
+KINDS = ("samplers", "grids", "models", "metrics", "extractors", "data")
 HOOKS = tuple(f"{GROUP}_{kind}" for kind in KINDS)
 
 

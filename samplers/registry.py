@@ -1,4 +1,4 @@
-"""Where samplers, grids, models and metrics are found: loading plugins, names, spec strings.
+"""Where samplers, grids, models, metrics, extractors and image data are found: loading plugins, names, spec strings.
 
 Built-in plugins come in by the same door as anyone's: the entry point group "samplerbench". An entry point names
 a module, or a package, of which every module is registered.
@@ -17,15 +17,17 @@ import pkgutil
 import re
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 from .errors import InputError, ModelError, PluginError, SamplerbenchError, closest, told
+from .extractor import Extractor, ExtractorFactory
 from .grid import Grid, Levels, levels_at, levels_on
+from .image_data import ImageData, ImageDataFactory
 from .metric import Metric
 from .model import Model
 from .options import at_fault, construct, option_fault, parse_spec
@@ -102,6 +104,8 @@ class Registry:
     grids: Catalogue[type[Grid]] = field(default_factory=lambda: Catalogue("grid", Grid))
     models: Catalogue[ModelFactory] = field(default_factory=lambda: Catalogue("model"))
     metrics: Catalogue[type[Metric]] = field(default_factory=lambda: Catalogue("metric", Metric))
+    extractors: Catalogue[ExtractorFactory] = field(default_factory=lambda: Catalogue("extractor"))
+    data: Catalogue[ImageDataFactory] = field(default_factory=lambda: Catalogue("data"))
     broken: list[Broken] = field(default_factory=list)
     remarks: list[Remark] = field(default_factory=list)
     """On plugins that work: slow ones, and those that changed the state of the process while they were loaded."""
@@ -160,17 +164,32 @@ class Registry:
         with at_fault(f"grid {name!r}"):
             return levels_on(placed, schedule, steps, integer=integer)
 
-    def model(self, spec: str) -> Model:
-        """The model that "name", "name:argument", "file.py:function" or "module:function" describes."""
+    def model(self, spec: str, **settings: object) -> Model:
+        """The model that "name", "name:argument", "file.py:function", "module:function" or a folder describes.
+
+        `settings`, such as size, are those of the model's factory; one that it does not take is refused.
+        """
         name, _, argument = spec.partition(":")
         if name not in self.models.things and argument:
+            refuse_settings(f"model {spec!r}", settings, ())
             return model_from_code(spec) or self.models[name]("")
-        try:
-            return self.models[name](argument)
-        except SamplerbenchError:
-            raise
-        except (Exception, SystemExit) as error:
-            raise ModelError(f"model {spec!r}: {told(error)}") from error
+        factory, argument = found_for(self.models, spec)
+        refuse_settings(f"model {spec!r}", settings, accepted_settings(factory))
+        with loading(f"model {spec!r}"):
+            return factory(argument, **settings)
+
+    def extractors_of(self, spec: str) -> Mapping[str, Extractor]:
+        """The extractors that "name" or "name:argument" describes, by what metrics read."""
+        name, _, argument = spec.partition(":")
+        factory = self.extractors[name]
+        with loading(f"extractor {spec!r}"):
+            return factory(argument)
+
+    def image_data(self, spec: str) -> ImageData:
+        """The images that "name", "name:argument", a file or a folder describes."""
+        factory, argument = found_for(self.data, spec)
+        with loading(f"data {spec!r}"):
+            return factory(argument)
 
     def _catalogues(self) -> dict[str, Catalogue[Any]]:
         """A copy of each catalogue, by kind."""
@@ -218,6 +237,49 @@ class Registry:
             self.remarks.append(Remark(origin, f"took {seconds:.1f} s to load; --no-plugins leaves it out"))
         if changed:
             self.remarks.append(Remark(origin, f"changed {', '.join(changed)} while it was loaded; that was put back"))
+
+
+@runtime_checkable
+class ReadsPaths(Protocol):
+    """What a factory is that knows its own files: a path to one is enough to name it."""
+
+    def reads(self, path: Path) -> bool:
+        """Whether a file or folder that is there is one of its own."""
+        ...
+
+
+def found_for(catalogue: Catalogue[T], spec: str) -> tuple[T, str]:
+    """The thing that "name:argument" names, or that reads the path that a spec is, and its argument."""
+    name, _, argument = spec.partition(":")
+    path = Path(spec)
+    if name not in catalogue.things and path.exists():
+        for thing in catalogue.things.values():
+            if isinstance(thing, ReadsPaths) and thing.reads(path):
+                return thing, spec
+    return catalogue[name], argument
+
+
+def accepted_settings(factory: Callable[..., object]) -> tuple[str, ...]:
+    """The settings that a model's factory takes beside its argument."""
+    return tuple(p.name for p in inspect.signature(factory).parameters.values() if p.kind is p.KEYWORD_ONLY)
+
+
+def refuse_settings(what: str, given: Iterable[str], accepted: Sequence[str]) -> None:
+    """InputError for a setting that is not accepted."""
+    for name in given:
+        if name not in accepted:
+            raise InputError(f"{what}: has no {name}; settings of this model: {', '.join(accepted) or 'none'}")
+
+
+@contextmanager
+def loading(what: str) -> Iterator[None]:
+    """What is raised meanwhile is the fault of the file that is being read, but for what is said to the user."""
+    try:
+        yield
+    except SamplerbenchError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise ModelError(f"{what}: {told(error)}") from error
 
 
 def load_registry(plugins: Iterable[str] = ()) -> Registry:

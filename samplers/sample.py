@@ -313,6 +313,6 @@ def make_sampler(spec: str, **options: object) -> Sampler:
     return default_registry().sampler(spec, **options)
 
 
-def load_model(spec: str | os.PathLike[str]) -> Model:
-    """A registered model by name, or "name:argument"."""
-    return default_registry().model(os.fspath(spec))
+def load_model(spec: str | os.PathLike[str], **settings: object) -> Model:
+    """A registered model by name, or "name:argument"; `settings` are those of the model, such as size=512."""
+    return default_registry().model(os.fspath(spec), **settings)

@@ -9,6 +9,8 @@ from .errors import InputError
 NO_PLUGINS = "SAMPLERBENCH_NO_PLUGINS"
 """1 = of the installed plugins only the built-in ones are loaded."""
 
+ALLOW_DOWNLOAD = "SAMPLERBENCH_ALLOW_DOWNLOAD"
+"""1 = models, weights and data that are not on this machine may be fetched."""
 
 IN_PROCESS = "SAMPLERBENCH_IN_PROCESS"
 """1 = samplers of others are drawn in this process too, where a debugger reaches them and no limit does."""

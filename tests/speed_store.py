@@ -22,7 +22,7 @@ from samplerbench.bench.plan import plan_for
 from samplerbench.bench.run import Session, begin
 from samplerbench.bench.store import Chunk, RunFolder
 from samplerbench.bench.timing import Timing
-from samplerbench.samplers.model import Extractor
+from samplerbench.samplers.extractor import Extractor
 from samplerbench.samplers.registry import load_registry
 
 FEATURES = 64

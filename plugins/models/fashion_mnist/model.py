@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from ....samplers.clip import CLIP
 from ....samplers.errors import InputError, ModelError
-from ....samplers.model import Extractor, Model
+from ....samplers.extractor import Extractor
+from ....samplers.model import Model
 from ....samplers.noise import check_seed
 from ....samplers.predictor import Network
 from ....samplers.registry import ModelFactory, hookimpl
