@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import importlib.machinery
 import importlib.util
 import inspect
@@ -15,7 +16,7 @@ from typing import Any
 
 import pluggy
 
-from .errors import PluginError, closest
+from .errors import ModelError, PluginError, closest, told
 from .extractor import ExtractorFactory
 from .grid import Grid
 from .image_data import ImageDataFactory
@@ -159,3 +160,27 @@ def import_file(path: Path) -> ModuleType:
         del sys.modules[name]
         raise
     return module
+
+
+def function_from_code(spec: str, what: str) -> Callable[[], Any] | None:
+    """The function of "file.py:function" or "module:function"; None if there is no such module.
+
+    ModelError, which begins with `what`, for code that cannot be imported and for a function that is not in it.
+    """
+    home, _, function = spec.rpartition(":")
+    try:
+        if home.endswith(".py"):
+            module = import_file(Path(home))
+        elif importlib.util.find_spec(home) is None:
+            return None
+        else:
+            module = importlib.import_module(home)
+    except ModuleNotFoundError:
+        return None
+    except (Exception, SystemExit) as error:
+        raise ModelError(f"{what}: {told(error)}") from error
+    found: Callable[[], Any] | None = getattr(module, function, None)
+    if not callable(found):
+        functions = [name for name, thing in vars(module).items() if callable(thing) and not name.startswith("_")]
+        raise ModelError(f"{what}: no function {function!r} in {home}{closest(function, functions)}")
+    return found

@@ -39,6 +39,7 @@ from .plugin import (
     ModelFactory,
     Origin,
     Remark,
+    function_from_code,
     hook_results,
     hookimpl,
     import_file,
@@ -404,25 +405,11 @@ def check_aliases(samplers: Catalogue[type[Sampler]], new: Iterable[str]) -> Non
 
 def model_from_code(spec: str) -> Model | None:
     """What the function of "file.py:function" or "module:function" returns; None if there is no such module."""
-    home, _, function = spec.rpartition(":")
-    try:
-        if home.endswith(".py"):
-            module = import_file(Path(home))
-        elif importlib.util.find_spec(home) is None:
-            return None
-        else:
-            module = importlib.import_module(home)
-    except ModuleNotFoundError:
+    make = function_from_code(spec, f"model {spec!r}")
+    if make is None:
         return None
-    except (Exception, SystemExit) as error:
-        raise ModelError(f"model {spec!r}: {told(error)}") from error
-    if not callable(make := getattr(module, function, None)):
-        functions = [name for name, thing in vars(module).items() if callable(thing) and not name.startswith("_")]
-        raise ModelError(f"model {spec!r}: no function {function!r} in {home}{closest(function, functions)}")
-    try:
+    with loading(f"model {spec!r}"):
         model = make()
-    except (Exception, SystemExit) as error:
-        raise ModelError(f"model {spec!r}: {told(error)}") from error
     if not isinstance(model, Model):
         raise ModelError(
             f"model {spec!r}: returned a {type(model).__name__}; expected a Model, as samplerbench.wrap_network returns"

@@ -1,0 +1,234 @@
+"""Networks D(x; sigma) -> x0 on the schedule of Karras et al. 2022: "edm:FOLDER", "edm:file.py:function".
+
+A folder holds `model.safetensors` and a `config.json` with
+
+- `network`: `UNet` (samplerbench's own) or `UNet2DModel` (of diffusers), and its `arguments`;
+- `preconditioning`: `edm` (the default: the weights are of F in their equation 7) or `none` (they are of D itself);
+- `shape`: [channels, height, width]; optional `sigma_data` 0.5, `sigma_min` 0.002, `sigma_max` 80;
+- `classes`: names, where the network is conditioned on a class; prompts are then these names.
+
+A function returns the network itself: a callable D(x, sigma), or D(x, sigma, labels) where it has a `label_dim`, that
+says its `img_channels` and `img_resolution`, or its `shape`, as the networks of that paper's code do.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from ...samplers.errors import InputError, ModelError, closest, told
+from ...samplers.model import Encode, Model, wrap_network
+from ...samplers.plugin import function_from_code
+from ...samplers.predictor import Network
+from ...samplers.registry import ModelFactory, hookimpl
+from ...samplers.schedule import edm
+from ...samplers.unet import UNet
+from ...samplers.weights import check_regular, file_hash, load_weights
+
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+SIGMA_DATA, SIGMA_MIN, SIGMA_MAX = 0.5, 0.002, 80.0
+IMAGE_DIMS = 3
+SHOWN = 10
+"""Names of classes that a message lists."""
+FIELDS = ("network", "arguments", "preconditioning", "shape", "sigma_data", "sigma_min", "sigma_max", "classes")
+PRECONDITIONINGS = ("edm", "none")
+
+
+class Preconditioned(nn.Module):
+    """D(x; sigma) = c_skip x + c_out F(c_in x; c_noise) (Karras et al. 2022, equation 7 and table 1)."""
+
+    def __init__(self, network: nn.Module, sigma_data: float) -> None:
+        super().__init__()
+        self.network = network
+        self.sigma_data = sigma_data
+
+    def forward(self, x: Tensor, sigma: Tensor, labels: Tensor | None = None) -> Tensor:
+        """x (B, C, H, W), sigma (B,), labels (B, k) or None -> x0 (B, C, H, W)."""
+        s = sigma.reshape(-1, 1, 1, 1)
+        norm = s**2 + self.sigma_data**2
+        answer: Tensor = self.network(x / norm.sqrt(), sigma.log() / 4, labels)
+        return x * (self.sigma_data**2 / norm) + answer * (s * self.sigma_data / norm.sqrt())
+
+
+class Labelled(nn.Module):
+    """A UNet2DModel of diffusers as (x, t, labels) -> answer; the row of no class is all zeros."""
+
+    def __init__(self, unet: nn.Module, classes: int) -> None:
+        super().__init__()
+        self.unet = unet
+        self.classes = classes
+
+    def forward(self, x: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
+        """x (B, C, H, W), t (B,), labels (B, classes) or None -> (B, C, H, W)."""
+        numbers = None
+        if labels is not None and self.classes:
+            # The last embedding stands for "no class", where there is one more than there are classes.
+            numbers = torch.where(labels.sum(1) > 0, labels.argmax(1), self.classes)
+        answer: Tensor = self.unet(x, t, class_labels=numbers).sample
+        return answer
+
+
+def load(argument: str) -> Model:
+    """The model of "edm:FOLDER" or "edm:file.py:function"."""
+    name = f"edm:{argument}"
+    if ":" in argument and not Path(argument).is_dir():
+        make = function_from_code(argument, f"model {name!r}")
+        if make is None:
+            raise ModelError(f"model {name!r}: no module {argument.rpartition(':')[0]!r}; expected file.py:function")
+        return model_of(make(), name)
+    folder = Path(argument)
+    if not argument or not folder.is_dir():
+        raise ModelError(
+            f"model {name!r}: no such folder; expected one with {CONFIG} and {WEIGHTS}, or file.py:function"
+        )
+    return model_in(folder, name)
+
+
+def model_of(network: Any, name: str) -> Model:
+    """The model of a network that says itself what it is for."""
+    if not callable(network):
+        raise ModelError(f"model {name!r}: returned a {type(network).__name__}; expected a network D(x, sigma)")
+    shape = getattr(network, "shape", None) or [
+        getattr(network, attribute, None) for attribute in ("img_channels", "img_resolution", "img_resolution")
+    ]
+    if len(shape) != IMAGE_DIMS or None in shape:
+        raise ModelError(
+            f"model {name!r}: the network does not say its shape; expected img_channels and img_resolution, or shape"
+        )
+    # A network may say 0 and infinity: it takes any level, and the paper's own are the ends.
+    low, high = max(SIGMA_MIN, getattr(network, "sigma_min", 0.0)), min(SIGMA_MAX, getattr(network, "sigma_max", 1e9))
+    classes = [str(i) for i in range(getattr(network, "label_dim", 0) or 0)]
+    made = wrap_network(cast(Network, network), edm(low, high), shape, "x0", name=name)
+    return conditioned(made, classes, knows_none=True)
+
+
+def model_in(folder: Path, name: str) -> Model:
+    """The model of a folder."""
+    about = read_config(folder / CONFIG)
+    classes = list(about.get("classes", []))
+    network = new_network(about, folder / CONFIG)
+    load_weights(network, folder / WEIGHTS)
+    answer = Labelled(network, len(classes)) if about["network"] == "UNet2DModel" else network
+    if about.get("preconditioning", "edm") == "edm":
+        answer = Preconditioned(answer, about.get("sigma_data", SIGMA_DATA))
+    low, high = about.get("sigma_min", SIGMA_MIN), about.get("sigma_max", SIGMA_MAX)
+    made = wrap_network(answer.eval(), edm(low, high), about["shape"], "x0", name=name)
+    # A UNet2DModel knows "no class" by an embedding more than it has classes.
+    knows_none = about["network"] == "UNet" or about.get("arguments", {}).get("num_class_embeds", 0) > len(classes)
+    fingerprint = file_hash(folder / CONFIG, folder / WEIGHTS)
+    return replace(conditioned(made, classes, knows_none=knows_none), fingerprint=fingerprint)
+
+
+def conditioned(model: Model, classes: list[str], *, knows_none: bool) -> Model:
+    """The model with its classes as prompts; `knows_none`: a row of zeros stands for no class."""
+    if not classes:
+        return model
+
+    def no_class(texts: Sequence[str]) -> Tensor:
+        if not knows_none:
+            raise InputError(
+                f"guidance: {model.name} has {len(classes)} classes and no embedding of none; give a --negative class, "
+                "or guidance 1"
+            )
+        return torch.zeros(len(texts), len(classes))
+
+    return replace(model, encode=encoder(classes, model.name), unconditional=no_class, prompts=tuple(classes))
+
+
+def encoder(classes: Sequence[str], name: str) -> Encode:
+    """Names of classes -> one row each, (n, k), with a 1 at its class."""
+    places = {label: i for i, label in enumerate(classes)}
+
+    def encode(prompts: Sequence[str]) -> Tensor:
+        for prompt in prompts:
+            if prompt not in places:
+                shown = ", ".join(classes[:SHOWN]) + (", ..." if len(classes) > SHOWN else "")
+                raise InputError(
+                    f"prompt {prompt!r}: no class of {name}{closest(prompt, classes)}; expected one of: {shown}"
+                )
+        return nn.functional.one_hot(torch.tensor([places[p] for p in prompts]), len(classes)).float()
+
+    return encode
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """The checked content of a config.json."""
+    check_regular(path)
+    try:
+        about = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ModelError(f"{path}: cannot be read as JSON ({error})") from error
+    if not isinstance(about, dict):
+        raise ModelError(f"{path}: holds a {type(about).__name__}; expected an object with {', '.join(FIELDS)}")
+    for name in about:
+        if name not in FIELDS:
+            raise ModelError(f"{path}: unknown field {name!r}{closest(name, FIELDS)}; fields: {', '.join(FIELDS)}")
+    for name, (is_right, expected) in CHECKS.items():
+        if not is_right(about.get(name, DEFAULTS.get(name))):
+            raise ModelError(f"{path}: {name} is {str(about.get(name))[:80]!r}; expected {expected}")
+    return about
+
+
+def new_network(about: Mapping[str, Any], path: Path) -> nn.Module:
+    """The untrained network that a configuration describes; of known kinds alone, so that none of a stranger's code
+    runs."""
+    arguments = about.get("arguments", {})
+    kind: Callable[..., nn.Module] = UNet
+    if about["network"] == "UNet2DModel":
+        kind = unet_2d_model()
+    try:
+        return kind(**arguments)
+    except Exception as error:  # a stranger's numbers may fail anywhere in a network's making
+        raise ModelError(f"{path}: arguments do not make a {about['network']} ({told(error)})") from error
+
+
+def unet_2d_model() -> Callable[..., nn.Module]:
+    """UNet2DModel of diffusers, which is an extra."""
+    try:
+        from diffusers import UNet2DModel  # noqa: PLC0415  (an extra, and slow to import)
+    except ImportError as error:
+        raise ModelError(
+            "network UNet2DModel: diffusers is not installed; pip install 'samplerbench[diffusers]'"
+        ) from error
+    return cast(Callable[..., nn.Module], UNet2DModel)
+
+
+def _is_number_above_zero(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf
+
+
+def _is_shape(value: object) -> bool:
+    sides = value if isinstance(value, list) else []
+    return len(sides) == IMAGE_DIMS and all(type(side) is int and side > 0 for side in sides)
+
+
+def _are_names(value: object) -> bool:
+    names = value if isinstance(value, list) else [None]
+    return all(isinstance(name, str) and name for name in names) and len(set(names)) == len(names)
+
+
+DEFAULTS: dict[str, Any] = {
+    "arguments": {}, "preconditioning": "edm", "sigma_data": SIGMA_DATA, "sigma_min": SIGMA_MIN,
+    "sigma_max": SIGMA_MAX, "classes": [],
+}  # fmt: skip
+CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "network": (lambda value: value in ("UNet", "UNet2DModel"), "UNet or UNet2DModel"),
+    "arguments": (lambda value: isinstance(value, dict), "an object"),
+    "preconditioning": (lambda value: value in PRECONDITIONINGS, " or ".join(PRECONDITIONINGS)),
+    "shape": (_is_shape, "[channels, height, width]"),
+    **dict.fromkeys(("sigma_data", "sigma_min", "sigma_max"), (_is_number_above_zero, "a number above 0")),
+    "classes": (_are_names, "a list of different names"),
+}
+
+
+@hookimpl
+def samplerbench_models() -> dict[str, ModelFactory]:
+    """Networks D(x; sigma)."""
+    return {"edm": load}
