@@ -105,6 +105,20 @@ def test_fid_equals_that_of_torch_fidelity(n, d):
     assert fid(rows, reference).value == pytest.approx(theirs, rel=1e-6)
 
 
+@pytest.mark.parametrize("n", [200, 600])
+def test_fid_of_a_steep_spectrum_has_all_its_small_roots(n):
+    """The cross term is the sum of the singular values of X R^T, which are found without squares."""
+    rng = np.random.default_rng(n)
+    deviations, turn = (1 + np.arange(256)) ** -1.5, np.linalg.qr(rng.standard_normal((256, 256)))[0]
+    rows, reference = ((rng.standard_normal((m, 256)) * deviations @ turn).astype(np.float32) for m in (n, 1000))
+    (m, x), (r, y) = ((a.mean(0, dtype=np.float64), a - a.mean(0, dtype=np.float64)) for a in (rows, reference))
+    x, y = x / np.sqrt(n - 1), y / np.sqrt(999)
+    cross = np.linalg.svd(x @ y.T, compute_uv=False).sum()
+    exact = ((m - r) ** 2).sum() + (x**2).sum() + (y**2).sum() - 2 * cross
+    assert exact < 0.02
+    assert fid(rows, reference).value == pytest.approx(exact, rel=1e-4)
+
+
 @pytest.mark.parametrize(("n", "constant"), [(500, 3), (10, 0), (10, 12), (2, 0)])
 def test_fid_with_a_singular_covariance_is_finite(n, constant):
     rng = np.random.default_rng(n)

@@ -72,7 +72,7 @@ def _by_columns(rows: Rows, mean: Floats, shift: Floats, factor: Floats) -> tupl
     """As `_by_rows`, by L^T S L (d, d) itself; what is of the influences alone is float32, at twice the speed."""
     covariance = covariance_of(rows, mean)
     s, v = roots_of(sandwich(covariance, factor))
-    kept = s > 0
+    kept = s > s[-1] * math.sqrt(len(s) * np.finfo(np.float64).eps)  # of smaller ones the direction is rounding
     half = lower_times(factor.astype(np.float32), (v[:, kept] / np.sqrt(s[kept])).astype(np.float32))
     transport = half @ half.T
     rest = np.eye(len(mean), dtype=np.float32) - transport
@@ -131,10 +131,11 @@ def quadratics(x: Rows, symmetric: Rows, slope: Rows) -> Floats:
 def roots_of(symmetric: Floats) -> tuple[Floats, Floats]:
     """Roots of the eigenvalues of a positive semidefinite matrix, and its eigenvectors; what is rounding is zero.
 
-    Its lower triangle is read and nothing else.
+    Its lower triangle is read and nothing else. Rounding is less than one unit in the last place of the largest: with
+    a wider margin the cross term would lack the sum of many small roots, where the spectrum is steep.
     """
     values, vectors = np.linalg.eigh(symmetric)
-    kept = values > values[-1] * len(values) * np.finfo(np.float64).eps
+    kept = values > values[-1] * np.finfo(np.float64).eps
     return np.sqrt(np.where(kept, values, 0.0)), vectors
 
 
