@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -76,3 +77,15 @@ def balls_around(x: Rows, balls: Balls) -> Floats:
     for part, there, squares in distances(x, balls.rows):
         counts[part] += (squares <= balls.squared_radii[there]).sum(1)
     return counts
+
+
+def jackknife_excess(single: float, double: float) -> float:
+    """By how much the delete-one jackknife of a share within balls is too wide: a factor of the standard error, >= 1.
+
+    What c samples do only together, the jackknife's variance counts c times (Efron & Stein 1981). A place held by a
+    Poisson number of samples, x on average, has the variance e^-x (1 - e^-x) where the jackknife says x e^-x. As Chao
+    (1984) has it, x is twice the places held by 2 samples over those held by 1. Half of that is taken here: the
+    standard error rests on the few places held by 1, and is too often too small if it is right on average.
+    """
+    x = double / single if single else 0.0
+    return math.sqrt(x / -math.expm1(-x)) if x else 1.0
