@@ -7,16 +7,18 @@ import torch
 import samplerbench as sb
 from samplerbench.bench.statistics import Gathered, Yardstick, estimates, measured
 from samplerbench.plugins.metrics.clip_score import CLIPScore
+from samplerbench.plugins.metrics.fd_clip import FrechetCLIP
 from samplerbench.plugins.metrics.fid import (
     FID,
     UnbiasedFID,
-    _transported_by_columns,
-    _transported_by_rows,
-    rows_to_gaussian,
+    _by_columns,
+    _by_rows,
+    to_gaussian,
 )
 from samplerbench.plugins.metrics.kid import KID
-from samplerbench.samplers.metric import mean_estimate
+from samplerbench.samplers.metric import Moments, mean_estimate
 from samplerbench.samplers.model import to_images
+from samplerbench.samplers.registry import load_registry
 
 
 def root(symmetric):
@@ -103,6 +105,20 @@ def test_fid_equals_that_of_torch_fidelity(n, d):
     assert fid(rows, reference).value == pytest.approx(theirs, rel=1e-6)
 
 
+@pytest.mark.parametrize("n", [200, 600])
+def test_fid_of_a_steep_spectrum_has_all_its_small_roots(n):
+    """The cross term is the sum of the singular values of X R^T, which are found without squares."""
+    rng = np.random.default_rng(n)
+    deviations, turn = (1 + np.arange(256)) ** -1.5, np.linalg.qr(rng.standard_normal((256, 256)))[0]
+    rows, reference = ((rng.standard_normal((m, 256)) * deviations @ turn).astype(np.float32) for m in (n, 1000))
+    (m, x), (r, y) = ((a.mean(0, dtype=np.float64), a - a.mean(0, dtype=np.float64)) for a in (rows, reference))
+    x, y = x / np.sqrt(n - 1), y / np.sqrt(999)
+    cross = np.linalg.svd(x @ y.T, compute_uv=False).sum()
+    exact = ((m - r) ** 2).sum() + (x**2).sum() + (y**2).sum() - 2 * cross
+    assert exact < 0.02
+    assert fid(rows, reference).value == pytest.approx(exact, rel=1e-4)
+
+
 @pytest.mark.parametrize(("n", "constant"), [(500, 3), (10, 0), (10, 12), (2, 0)])
 def test_fid_with_a_singular_covariance_is_finite(n, constant):
     rng = np.random.default_rng(n)
@@ -128,26 +144,52 @@ def test_fid_does_not_lose_digits_to_a_large_common_offset():
 
 def test_fid_is_computed_in_float64():
     rows = np.random.default_rng(4).standard_normal((100, 3)).astype(np.float32)
-    gaussian = rows_to_gaussian(rows)
+    gaussian = to_gaussian(rows)
     assert {a.dtype for a in (gaussian.mean, gaussian.covariance, gaussian.factor)} == {np.dtype(np.float64)}
     np.testing.assert_allclose(gaussian.factor @ gaussian.factor.T, gaussian.covariance, atol=1e-14)
     assert not np.triu(gaussian.factor, 1).any()
 
 
-@pytest.mark.parametrize(("n", "d"), [(30, 50), (50, 30), (400, 300)])
+@pytest.mark.parametrize(("n", "d"), [(30, 50), (50, 30), (400, 300), (301, 300)])
 def test_both_sides_of_the_cross_term_are_one(n, d):
-    """By the Gram matrix of the samples and by the covariance of the features, value and every influence."""
+    """By the Gram matrix of the samples and by the covariance of the features, values and every influence."""
     rng = np.random.default_rng(n)
     rows = (rng.standard_normal((n, d)) @ positive(rng, d) + 0.3).astype(np.float32)
-    factor = rows_to_gaussian(rng.standard_normal((2 * d, d)).astype(np.float32)).factor
+    reference = to_gaussian(rng.standard_normal((2 * d, d)).astype(np.float32))
+    by_rows, by_columns = both_ways(rows, reference)
+    assert by_rows[:2] == pytest.approx(by_columns[:2], rel=1e-9)
+    np.testing.assert_allclose(by_rows[2], by_columns[2], atol=1e-4 * by_rows[2].std())
+    centred = rows - rows.mean(0, dtype=np.float64)
+    assert by_rows[2].sum() / (n - 1) == pytest.approx(by_rows[0] - by_rows[1], rel=1e-9)
+    assert by_rows[2].std() > 0.02 * (centred**2).sum(1).mean()
+
+
+def both_ways(rows, reference):
+    """Spread, cross term and influences in float64 by the samples, and by the features in part in float32."""
     mean = rows.mean(0, dtype=np.float64)
-    (value, products), (other_value, other_products) = (
-        of(rows, mean, factor) for of in (_transported_by_rows, _transported_by_columns)
-    )
-    assert value == pytest.approx(other_value, rel=1e-9)
-    np.testing.assert_allclose(products, other_products, rtol=1e-6)
-    assert products.sum() / (n - 1) == pytest.approx(value, rel=1e-9)
-    assert products.std() > 0.05 * products.mean()
+    return [of(rows, mean, mean - reference.mean, reference.factor) for of in (_by_rows, _by_columns)]
+
+
+SPECTRA = {
+    "flat": (np.ones(64), np.ones(64)),
+    "steep": (10 ** -np.linspace(0, 3, 64),) * 2,
+    "opposite": (10 ** -np.linspace(0, 1, 64), 10 ** -np.linspace(1, 0, 64)),
+    "singular": (np.ones(64), np.arange(64) < 40),
+}
+"""Standard deviations of samples and reference along the axes."""
+
+
+@pytest.mark.parametrize("spectrum", SPECTRA)
+@pytest.mark.parametrize(("n", "offset"), [(65, 0), (500, 0), (500, 1000)])
+def test_float32_changes_the_standard_error_by_less_than_1_in_10000(spectrum, n, offset):
+    """Of equal distributions too, where the influences are what two large numbers differ by, and far from zero."""
+    rng = np.random.default_rng(n)
+    turn, (own, other) = np.linalg.qr(rng.standard_normal((64, 64)))[0], SPECTRA[spectrum]
+    rows = (rng.standard_normal((n, 64)) * own @ turn + offset).astype(np.float32)
+    reference = to_gaussian((rng.standard_normal((2000, 64)) * other @ turn + offset).astype(np.float32))
+    exact, found = (influence.std() for _, _, influence in both_ways(rows, reference))
+    assert found == pytest.approx(exact, rel=1e-4)
+    assert found > 1e-3
 
 
 def test_blocks_and_tiles_have_no_seam(monkeypatch):
@@ -159,7 +201,7 @@ def test_blocks_and_tiles_have_no_seam(monkeypatch):
     monkeypatch.setattr("samplerbench.plugins.metrics.fid.TILE", 3)
     for found, expected in zip([fid(rows, reference), fid(few, reference)], whole, strict=True):
         assert found.value == pytest.approx(expected.value, rel=1e-10)
-        np.testing.assert_allclose(found.influence, expected.influence, atol=1e-8)
+        np.testing.assert_allclose(found.influence, expected.influence, atol=1e-5)  # float32
         assert np.abs(expected.influence).max() > 1
 
 
@@ -179,7 +221,7 @@ def test_influence_is_the_derivative_of_fid_in_a_sample_weight(i):
     rng = np.random.default_rng(5)
     n, d, epsilon = 400, 4, 1e-6
     rows = rng.standard_normal((n, d)) @ positive(rng, d) + 0.5
-    reference = rows_to_gaussian(rng.standard_normal((600, d)))
+    reference = to_gaussian(rng.standard_normal((600, d)))
     estimate = FID().estimate(rows, reference)
 
     def at(step):
@@ -369,6 +411,63 @@ def test_under_the_least_n_there_is_no_value():
         assert set(found) == expected
         columns = measured(found, ready)
         assert {name for name in METRICS if np.isfinite(columns[name])} == expected
+
+
+# A reference that is a mean and a covariance
+
+
+def moments(rows, kind=np.float64):
+    """What is published of rows."""
+    return Moments(rows.mean(0, dtype=np.float64).astype(kind), np.cov(rows, rowvar=False).astype(kind), len(rows))
+
+
+@pytest.mark.parametrize("metric", [FID, UnbiasedFID, FrechetCLIP])
+def test_of_the_reference_mean_and_covariance_are_enough(metric):
+    rows, reference = normal_rows(40, 4), 2 * normal_rows(50, 4, seed=2) + 0.3
+    found, expected = (metric().estimate(rows, metric().prepare(of)) for of in (moments(reference), reference))
+    assert found.value == pytest.approx(expected.value, rel=1e-9)
+    np.testing.assert_allclose(found.influence, expected.influence, atol=1e-5)  # float32
+    rounded = metric().estimate(rows, metric().prepare(moments(reference, np.float32)))
+    assert rounded.value == pytest.approx(expected.value, rel=1e-5)
+    assert expected.value > 0.5
+
+
+def test_fid_to_a_mean_and_a_covariance_is_the_formula():
+    mean, covariance = np.array([1.0, -2.0]), np.diag([4.0, 0.25])
+    rows = rows_with(np.random.default_rng(1), 30, np.zeros(2), np.eye(2))
+    found = FID().estimate(rows, FID().prepare(Moments(mean, covariance)))
+    assert found.value == pytest.approx(5 + (2 - 1) ** 2 + (0.5 - 1) ** 2, abs=1e-9)
+    with pytest.raises(sb.InputError, match=r"\(30, 2\): expected \(n, 3\)"):
+        FID().estimate(rows, FID().prepare(Moments(np.zeros(3), np.eye(3))))
+
+
+def test_metrics_that_need_the_features_themselves_say_so():
+    metrics = load_registry().metrics.things
+    needing = {name for name, metric in metrics.items() if metric.needs_reference} - {"fid", "fid_unbiased", "fd_clip"}
+    assert needing >= {"kid", "cmmd", "precision", "recall", "density", "coverage", "sliced_wasserstein"}
+    for name in needing:
+        with pytest.raises(sb.InputError, match=rf"^{name}: needs the features of the reference images themselves; .*"):
+            metrics[name]().prepare(moments(normal_rows(50, 4)))
+    assert CLIPScore().prepare(moments(normal_rows(50, 4))) is None
+
+
+@pytest.mark.parametrize(
+    ("mean", "covariance", "said"),
+    [
+        (np.zeros(3), np.eye(2), r"mean \(3,\) and covariance \(2, 2\): expected \(d,\) and \(d, d\)"),
+        (np.zeros((1, 2)), np.eye(2), r"mean \(1, 2\)"),
+        (np.zeros(2), np.ones(2), r"covariance \(2,\)"),
+        (np.zeros(0), np.zeros((0, 0)), r"mean \(0,\)"),
+        (np.array([np.nan, 0]), np.eye(2), "whose mean is not finite"),
+        (np.zeros(2), np.diag([np.inf, 1]), "whose covariance is not finite"),
+        (np.zeros(2), np.array([[1, 0.2], [0, 1]]), "differs from its transpose by up to 0.2"),
+        (np.zeros(2), np.diag([1, -0.5]), "least variance is -0.5"),
+    ],
+)
+def test_what_is_no_mean_and_covariance_is_refused(mean, covariance, said):
+    with pytest.raises(sb.InputError, match=said) as caught:
+        Moments(mean, covariance)
+    assert "\n" not in str(caught.value)
 
 
 # What extractors are given

@@ -6,63 +6,54 @@ import numpy as np
 
 from ...samplers.metric import Estimate, Metric, Rows, check_rows, mean_estimate
 from ...samplers.registry import hookimpl
-from .neighbours import Balls, balls_around, distances, rows_to_balls
-
-K = 5
+from .neighbours import Balls, OfBalls, balls_around, distances, jackknife_excess
 
 
-class Density(Metric):
+class Density(OfBalls):
     """In how many balls of reference images a generated image is, over k; it may be above 1.
 
     Given the reference a mean over the generated images, so the influence of each is its own number, centred.
     """
 
-    extractor = "features"
-    better = "higher"
-    unit = ""
-    least = 2
-    needs_reference = True
-
-    def prepare(self, reference: Rows | None) -> Balls | None:
-        """The balls of the reference images."""
-        return None if reference is None else rows_to_balls(reference, K)
+    name = "density"
+    k = 5
 
     def estimate(self, rows: Rows, prepared: Balls) -> Estimate:
         """Features (n, d) -> density and influences."""
         check_rows(rows, prepared.rows.shape[1])
-        return mean_estimate(balls_around(rows, prepared) / K)
+        return mean_estimate(balls_around(rows, prepared) / self.k)
 
 
-class Coverage(Metric):
+class Coverage(OfBalls):
     """The share of reference images in whose ball there is any generated image.
 
     It grows with the number of images. A mean over reference images, so the influence of a generated image is the
-    delete-one jackknife's: n - 1 times the share of balls in which it is the only one, centred. Its standard error is
-    on average never too small (Efron & Stein 1981): in simulations the interval covers what coverage is on average, at
-    this number of images, in 96 to 99 %.
+    delete-one jackknife's, n - 1 times the share of balls in which it is the only one, centred, over
+    `jackknife_excess`. In simulations the interval covers what coverage is on average, at this number of images, in 93
+    to 98 %.
     """
 
-    extractor = "features"
-    better = "higher"
-    unit = ""
-    least = 2
-    needs_reference = True
-
-    def prepare(self, reference: Rows | None) -> Balls | None:
-        """The balls of the reference images."""
-        return None if reference is None else rows_to_balls(reference, K)
+    name = "coverage"
+    k = 5
 
     def estimate(self, rows: Rows, prepared: Balls) -> Estimate:
         """Features (n, d) -> coverage and influences."""
         check_rows(rows, prepared.rows.shape[1])
         guests = np.zeros(len(prepared.rows))  # how many generated images each ball has
-        only = np.zeros(len(prepared.rows), dtype=np.int64)  # the one, where it is one
+        first, last = np.zeros((2, len(prepared.rows)), dtype=np.int64)  # of them, where there are any
         for part, there, squares in distances(rows, prepared.rows):
             inside = squares <= prepared.squared_radii[there]
+            any_ = inside.any(0)
+            first[there] = np.where(any_ & (guests[there] == 0), part.start + inside.argmax(0), first[there])
+            last[there] = np.where(any_, part.start + len(inside) - 1 - inside[::-1].argmax(0), last[there])
             guests[there] += inside.sum(0)
-            only[there] = np.where(inside.any(0), part.start + inside.argmax(0), only[there])
-        alone = np.bincount(only[guests == 1], minlength=len(rows))
-        influence = (len(rows) - 1) / len(guests) * alone
+        # A sample that is alone in a ball takes it along; so do two that are alone together. Balls with the same guests
+        # go together, so what counts is the square of their number.
+        alone = np.bincount(first[guests == 1], minlength=len(rows))
+        pairs = np.stack([first, last])[:, guests == 2]  # noqa: PLR2004  (a pair)
+        together = np.unique(pairs, axis=1, return_counts=True)[1]
+        excess = jackknife_excess(float((alone**2).sum()), float((together**2).sum()))
+        influence = (len(rows) - 1) / len(guests) / excess * alone
         return Estimate(float((guests > 0).mean()), influence - influence.mean())
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from ...samplers.metric import Floats, Rows, check_rows, in_blocks
+from ...samplers.metric import Floats, Metric, Moments, Rows, check_rows, in_blocks, rows_needed
 
 Indices = npt.NDArray[np.int64]
 ROUNDING = 1e-13
@@ -23,10 +24,24 @@ class Balls:
     squared_radii: Floats
 
 
-def rows_to_balls(rows: Rows, k: int) -> Balls:
-    """Each row with the ball that reaches to its k-th nearest other row."""
-    check_rows(rows, least=k + 1)
-    return Balls(rows, nearest(rows, k)[0][:, -1])
+class OfBalls(Metric):
+    """What lies in the balls around reference rows that reach to their k-th nearest other row."""
+
+    name: str
+    k: int
+    extractor = "features"
+    better = "higher"
+    unit = ""
+    least = 2
+    needs_reference = True
+
+    def prepare(self, reference: Rows | Moments | None) -> Balls | None:
+        """The balls of the reference images."""
+        if reference is None:
+            return None
+        rows = rows_needed(self.name, reference)
+        check_rows(rows, least=self.k + 1)
+        return Balls(rows, nearest(rows, self.k)[0][:, -1])
 
 
 def distances(x: Rows, y: Rows) -> Iterator[tuple[slice, slice, Floats]]:
@@ -62,3 +77,15 @@ def balls_around(x: Rows, balls: Balls) -> Floats:
     for part, there, squares in distances(x, balls.rows):
         counts[part] += (squares <= balls.squared_radii[there]).sum(1)
     return counts
+
+
+def jackknife_excess(single: float, double: float) -> float:
+    """By how much the delete-one jackknife of a share within balls is too wide: a factor of the standard error, >= 1.
+
+    What c samples do only together, the jackknife's variance counts c times (Efron & Stein 1981). A place held by a
+    Poisson number of samples, x on average, has the variance e^-x (1 - e^-x) where the jackknife says x e^-x. As Chao
+    (1984) has it, x is twice the places held by 2 samples over those held by 1. Half of that is taken here: the
+    standard error rests on the few places held by 1, and is too often too small if it is right on average.
+    """
+    x = double / single if single else 0.0
+    return math.sqrt(x / -math.expm1(-x)) if x else 1.0

@@ -4,28 +4,21 @@ from __future__ import annotations
 
 import numpy as np
 
-from ...samplers.metric import Estimate, Floats, Metric, Rows, check_rows, mean_estimate
+from ...samplers.metric import Estimate, Floats, Metric, Moments, Rows, check_rows, mean_estimate, rows_needed
 from ...samplers.registry import hookimpl
-from .neighbours import Balls, Indices, balls_around, distances, nearest, rows_to_balls
+from .neighbours import Balls, Indices, OfBalls, balls_around, distances, jackknife_excess, nearest
 
 K = 3
 
 
-class Precision(Metric):
+class Precision(OfBalls):
     """The share of generated images within the ball of any reference image, which reaches to its k-th neighbour.
 
     Given the reference a mean over the generated images, so the influence of each is whether it is in, centred.
     """
 
-    extractor = "features"
-    better = "higher"
-    unit = ""
-    least = 2
-    needs_reference = True
-
-    def prepare(self, reference: Rows | None) -> Balls | None:
-        """The balls of the reference images."""
-        return None if reference is None else rows_to_balls(reference, K)
+    name = "precision"
+    k = K
 
     def estimate(self, rows: Rows, prepared: Balls) -> Estimate:
         """Features (n, d) -> precision and influences."""
@@ -37,9 +30,9 @@ class Recall(Metric):
     """The share of reference images within the ball of any generated image, which reaches to its k-th neighbour.
 
     It grows with the number of images. A mean over reference images, so the influence of a generated image is the
-    delete-one jackknife's: n - 1 times what recall loses without it, the balls of its neighbours growing, centred. Its
-    standard error is on average never too small (Efron & Stein 1981) but here 1.2 to 2 times too large: in simulations
-    the interval covers what recall is on average, at this number of images, in 98 to 100 %.
+    delete-one jackknife's, n - 1 times what recall loses without it, the balls of its neighbours growing, centred,
+    over `jackknife_excess`. In simulations the interval covers what recall is on average, at this number of images, in
+    93 to 99 % from 8 features on; with 2 features and samples off to one side, where a few of them decide, in 87 %.
     """
 
     extractor = "features"
@@ -48,11 +41,13 @@ class Recall(Metric):
     least = K + 2
     needs_reference = True
 
-    def prepare(self, reference: Rows | None) -> Rows | None:
+    def prepare(self, reference: Rows | Moments | None) -> Rows | None:
         """The reference features as they are."""
-        if reference is not None:
-            check_rows(reference)
-        return reference
+        if reference is None:
+            return None
+        rows = rows_needed("recall", reference)
+        check_rows(rows)
+        return rows
 
     def estimate(self, rows: Rows, prepared: Rows) -> Estimate:
         """Features (n, d) -> recall and influences."""
@@ -60,9 +55,7 @@ class Recall(Metric):
         squares, neighbours = nearest(rows, K + 1)
         holders = np.zeros(len(prepared))  # in how many balls each reference image is
         only = np.zeros(len(prepared), dtype=np.int64)  # the one, where it is one
-        grown: list[
-            tuple[int, int]
-        ] = []  # the reference image and the ball that would have it if that grew by one place
+        grown: list[tuple[int, int]] = []  # an image and the ball that would have it if that grew by one place
         for part, there, found in distances(prepared, rows):
             inside = found <= squares[there, K - 1]
             holders[part] += inside.sum(1)
@@ -70,7 +63,8 @@ class Recall(Metric):
             image, ball = np.nonzero(~inside & (found <= squares[there, K]))
             grown += zip((image + part.start).tolist(), (ball + there.start).tolist(), strict=True)
         lost = _lost_without(holders, only, grown, neighbours[:, :K])
-        influence = (len(rows) - 1) / len(prepared) * lost
+        excess = jackknife_excess(float((holders == 1).sum()), float((holders == 2).sum()))  # noqa: PLR2004  (a pair)
+        influence = (len(rows) - 1) / len(prepared) / excess * lost
         return Estimate(float((holders > 0).mean()), influence - influence.mean())
 
 
