@@ -105,9 +105,9 @@ def test_the_influence_is_that_of_leaving_a_sample_out(name):
     found = metric.estimate(rows, prepared).influence
     expected = leave_one_out(metric, rows, prepared)
     assert expected.std() > 0.01
-    if name in {"precision", "density"}:
+    if name in {"precision", "density", "recall"}:
         np.testing.assert_allclose(found, expected, atol=1e-9)
-    elif name in {"recall", "coverage"}:  # less by one factor
+    elif name == "coverage":  # less by one factor
         excess = expected.std() / found.std()
         np.testing.assert_allclose(found, expected / excess, atol=1e-9)
         assert 1.02 < excess < 1.8
@@ -209,7 +209,7 @@ def test_the_excess_of_the_jackknife():
 
 INTERVALS = {
     KID: (0.90, 0.98), CMMD: (0.90, 0.98), Precision: (0.90, 0.98), Density: (0.90, 0.98), Coverage: (0.92, 0.99),
-    Recall: (0.92, 0.995),
+    Recall: (0.94, 1),
 }  # fmt: skip
 """How often an interval has in it what the value is on average."""
 
@@ -249,7 +249,7 @@ def test_how_often_the_interval_of_a_share_of_the_reference_covers(metric, n, d,
     made = DISTRIBUTIONS[name]
     found = coverage_of(metric(), rows_of(16, 1000, d=d), lambda i: made(rows_of(100 + i, n, d=d)), runs=runs)
     figure(f"coverage of the 95 % interval of {metric.__name__}, {n} of {d} features, {name}", f"{found:.1%} of {runs}")
-    assert 0.925 <= found <= (0.985 if metric is Coverage else 0.995)
+    assert 0.925 <= found <= (0.985 if metric is Coverage else 1)
 
 
 # Inception score

@@ -80,7 +80,7 @@ def balls_around(x: Rows, balls: Balls) -> Floats:
 
 
 def jackknife_excess(single: float, double: float) -> float:
-    """By how much the delete-one jackknife of a share within balls is too wide: a factor of the standard error, >= 1.
+    """By how much the delete-one jackknife of coverage is too wide: a factor of the standard error, at least 1.
 
     What c samples do only together, the jackknife's variance counts c times (Efron & Stein 1981). A place held by a
     Poisson number of samples, x on average, has the variance e^-x (1 - e^-x) where the jackknife says x e^-x. As Chao
