@@ -3,6 +3,7 @@
 import dataclasses
 import errno
 import fcntl
+import hashlib
 import json
 import os
 import shutil
@@ -11,8 +12,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
+from safetensors import safe_open
 
 import samplerbench as sb_
 from samplerbench.bench import run as harness
@@ -22,7 +25,7 @@ from samplerbench.bench.lock import LOCK_FILE, WriterLock
 from samplerbench.bench.plan import plan_for
 from samplerbench.bench.run import Manner, NoWatch, begin, next_renewal
 from samplerbench.bench.sheet import table_to_markdown
-from samplerbench.bench.store import RunFolder, read_run, sealed, unsealed
+from samplerbench.bench.store import RunFolder, content_hash, read_run, sealed, unsealed
 from samplerbench.bench.table import GrowingTable, read_table, table_for
 from samplerbench.samplers.registry import load_registry
 
@@ -521,6 +524,26 @@ def test_a_seal_tells_another_content():
     with pytest.raises(ValueError, match="not what was written"):
         unsealed(content.replace(b"1", b"2", 1))
     assert unsealed(b'{"a": 1}') == {"a": 1}
+
+
+def test_a_chunk_is_read_as_safetensors_reads_it(copy):
+    path = RunFolder(copy).chunk_path(PLAN.cells[0], PLAN.blocks[1])
+    arrays, about = RunFolder(copy).read_arrays(path)
+    with safe_open(path, framework="numpy") as file:
+        assert {**about, "sha256": content_hash(arrays, about)} == file.metadata()
+        assert arrays.keys() == set(file.keys())
+        for name, array in arrays.items():
+            np.testing.assert_array_equal(array, file.get_tensor(name), strict=True)
+
+
+@pytest.mark.parametrize(
+    "array", [np.arange(6.0).reshape(2, 3).T, np.zeros((0, 3)), np.float32(2.5) * np.ones(()), np.array([True, False])]
+)
+def test_the_hash_of_a_content_is_that_of_its_bytes_in_rows(array):
+    """Chunks of earlier versions are held to it."""
+    whole = hashlib.sha256(b'[["a", "b"]]')
+    whole.update(f"x {array.dtype} {array.shape}".encode() + array.tobytes())
+    assert content_hash({"x": array}, {"a": "b"}) == whole.hexdigest()
 
 
 # The table as it grows
