@@ -20,11 +20,13 @@ from safetensors import safe_open
 import samplerbench as sb_
 from samplerbench.bench import run as harness
 from samplerbench.bench import timing
+from samplerbench.bench.answers import answers_for, read_answers
 from samplerbench.bench.config import Config
 from samplerbench.bench.lock import LOCK_FILE, WriterLock
 from samplerbench.bench.plan import plan_for
 from samplerbench.bench.run import Manner, NoWatch, begin, next_renewal
 from samplerbench.bench.sheet import table_to_markdown
+from samplerbench.bench.statistics import yardsticks
 from samplerbench.bench.store import RunFolder, content_hash, read_run, sealed, unsealed
 from samplerbench.bench.table import GrowingTable, read_table, table_for
 from samplerbench.samplers.registry import load_registry
@@ -579,6 +581,18 @@ def test_a_growing_table_is_that_of_the_folder_and_reads_each_chunk_once(tmp_pat
     assert len(set(grown)) == len(grown)
     assert len(grown) == 2 * 3 + 2  # the third of late failed
     session.conclude()
+
+
+def test_the_answers_of_a_run_are_of_the_estimates_of_its_table(tmp_path, monkeypatch):
+    monkeypatch.setattr("samplerbench.bench.answers.estimates", None)  # nothing is measured a second time
+    plan = plan_of("ddim", "late", "ddpm", model="toy")
+    result = finished(plan, tmp_path / "run")
+    monkeypatch.undo()
+    about, folder = read_run(result.folder), RunFolder(result.folder)
+    ready = yardsticks(plan.config.metric, REGISTRY.metrics.things, plan.model)
+    stored = read_answers(folder, about, result.table)
+    assert [answer["metric"] for answer in stored] == ["fid", "clip_score", "ode_error"]
+    assert stored == answers_for(about, result.table, folder, ready)
 
 
 def test_what_is_too_much_to_remember_is_read_again(stored, copy, monkeypatch):
