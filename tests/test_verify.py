@@ -207,3 +207,42 @@ def test_another_model_under_the_same_name_is_told_by_its_images(copy):
     found = verify(copy, Other(), chunks=1)
     assert found.exit_code == 1
     assert "of 64 images; kept images by up to 2 grey levels; rows of clip: " in "; ".join(found.checks[0].found)
+
+
+FICKLE = """
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from samplerbench import hookimpl
+from samplerbench.plugins.ddim import DDIM
+
+@dataclass(frozen=True)
+class Fickle(DDIM):
+    number: int = 0
+
+    def step(self, run, x, a, b, past):
+        if Path("drawn").exists() and self.number == 1:
+            os._exit(7)
+        return super().step(run, x, a, b, past)
+
+@hookimpl
+def samplerbench_samplers():
+    return {"fickle": Fickle}
+"""
+
+
+def test_a_sampler_of_others_that_crashes_is_a_chunk_that_differs_and_the_rest_is_checked(sb, tmp_path, monkeypatch):
+    (tmp_path / "fickle.py").write_text(FICKLE)
+    specs = ("-s", "fickle:number=1", "-s", "fickle", "-s", "ddim")
+    done = sb("run", "--plugin", "fickle.py", "--model", "mixture", *specs, "--steps", 2, "-n", 2, "-o", "run")
+    assert done.code == 0, done.err
+    (tmp_path / "drawn").touch()
+    monkeypatch.delenv("SAMPLERBENCH_IN_PROCESS")
+    done = sb("verify", "run", "--json")
+    assert done.code == 1, done.err
+    found = [(check["sampler"], check["verdict"], check["found"]) for check in json.loads(done.out)["checks"]]
+    assert found == [
+        ("fickle:number=1", DIFFERS, ["cannot be drawn: its process ended with exit code 7"]),
+        ("fickle", EQUAL, []),
+        ("ddim", EQUAL, []),
+    ]
