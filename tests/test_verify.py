@@ -37,19 +37,6 @@ def copy(stored, tmp_path):
     return Path(shutil.copytree(stored, tmp_path / "copy"))
 
 
-def edited(folder, **changes):
-    """Change entries of run.json, as if they had been written so; a name with __ is that of an entry of an entry."""
-    about = read_run(folder)
-    del about["sha256"]
-    for path, value in changes.items():
-        *outer, last = path.split("__")
-        entry = about
-        for name in outer:
-            entry = entry[name]
-        entry[last] = value
-    (folder / "run.json").write_text(json.dumps(about))
-
-
 def rewritten(folder, cell, **changes):
     """Change a cell's first chunk, with all hashes right."""
     store = RunFolder(folder)
@@ -163,7 +150,7 @@ def test_threads_are_those_of_the_run_and_put_back(stored, copy):
     ],
     ids=lambda value: " ".join(value) if isinstance(value, dict) else None,
 )
-def test_a_run_that_cannot_be_had_again_is_refused_with_both_values(sb, copy, changes, code, words):
+def test_a_run_that_cannot_be_had_again_is_refused_with_both_values(sb, copy, changes, code, words, edited):
     edited(copy, **changes)
     sb("verify", copy).refused(code, *words)
 
