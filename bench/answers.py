@@ -11,10 +11,11 @@ from typing import Any
 import pandas as pd
 
 from ..samplers.metric import Estimate
+from .chunk_file import Place
 from .races import Answer as Answer  # noqa: PLC0414  (a report reads it from here)
 from .races import Field, Race, answers_to, contenders, races_in
 from .statistics import Yardstick, estimates, gather
-from .store import CHUNKS, Place, RunFolder, disk_errors, write_atomically
+from .store import CHUNKS, RunFolder, disk_errors, write_atomically
 
 ANSWERS = f"{CHUNKS}/answers.json"
 ODE_ERROR = "ode_error"

@@ -12,9 +12,10 @@ from ..samplers.errors import InputError, StoreError, closest
 from ..samplers.metric import Estimate
 from ..samplers.registry import Registry
 from .answers import ODE_ERROR, budgets_of, directions
+from .chunk_file import Chunk
 from .compare import SECONDS, Comparison, cell_name, corrected_p, ready_for
 from .statistics import Yardstick, estimates, gather, metric_columns
-from .store import RUN_FILE, Chunk, RunFolder, read_run
+from .store import RUN_FILE, RunFolder, read_run
 from .table import read_table
 from .timing import Repeat, machines
 

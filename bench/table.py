@@ -13,9 +13,10 @@ import pandas as pd
 from ..samplers.errors import InputError, StoreError
 from ..samplers.metric import Estimate
 from . import timing
+from .chunk_file import Chunk
 from .plan import Block, Cell, Plan
 from .statistics import Gathered, Yardstick, estimates, gather, measured, metric_columns
-from .store import Chunk, RunFolder, read_run
+from .store import RunFolder, read_run
 
 COLUMNS = (
     "model", "sampler", "grid", "steps", "nfe", "network_evaluations", "guidance", "samples",

@@ -17,13 +17,14 @@ from ..samplers.errors import InputError, ModelError, SamplerbenchError, StoreEr
 from ..samplers.model import Model
 from ..samplers.registry import Registry
 from .chunk import make_chunk
+from .chunk_file import Chunk
 from .config import Config, from_json
 from .engines import Engine, InProcess, Limits
 from .environment import VERSIONS_THAT_MATTER, environment
 from .plan import Block, Cell, Plan, plan_for
 from .run import engine_for_foreign, labels_of
 from .statistics import yardsticks
-from .store import Chunk, RunFolder, read_run
+from .store import RunFolder, read_run
 
 EQUAL, DIFFERS, DAMAGED = "equal", "differs", "damaged"
 

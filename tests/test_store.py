@@ -21,13 +21,14 @@ import samplerbench as sb_
 from samplerbench.bench import run as harness
 from samplerbench.bench import timing
 from samplerbench.bench.answers import answers_for, read_answers
+from samplerbench.bench.chunk_file import content_hash
 from samplerbench.bench.config import Config
 from samplerbench.bench.lock import LOCK_FILE, WriterLock
 from samplerbench.bench.plan import plan_for
 from samplerbench.bench.run import Manner, NoWatch, begin, next_renewal
 from samplerbench.bench.sheet import table_to_markdown
 from samplerbench.bench.statistics import yardsticks
-from samplerbench.bench.store import RunFolder, content_hash, read_run, sealed, unsealed
+from samplerbench.bench.store import RunFolder, read_run, sealed, unsealed
 from samplerbench.bench.table import GrowingTable, read_table, table_for
 from samplerbench.samplers.registry import load_registry
 
