@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,8 +11,10 @@ import pandas as pd
 
 from ..samplers.errors import InputError
 from ..samplers.registry import Registry
-from .compare import SAME, p_to_text
-from .scores import NOT_MEASURED, Cost, Score, Scores, flag_to_text, number_to_text, scores_of
+from .answers import own_races
+from .compare import BETTER, SAME, WORSE, p_to_text
+from .races import Answer, Field, answers_to, contenders, races_in
+from .scores import NOT_MEASURED, Cost, Score, Scores, all_scores_of, flag_to_text, number_to_text
 from .sheet import heading_of, with_interval
 from .table import Labels
 
@@ -30,43 +31,40 @@ def budgets(path: Path, registry: Registry, by: Cost, amounts: Sequence[float], 
     A row fits if its calls, or the upper quartile of its seconds an image (the median where there are no quartiles),
     are not above the budget. `difference` is the metric less that of the best, with its 95 % interval. The best is
     picked by looking, so p is corrected for all pairs that fit a budget, over all budgets, as any of them could have
-    become one with the best. Raises InputError as `scores_of`.
+    become one with the best; beside those asked for here count all that the run's report answers for, in every metric,
+    so that both say the same. Raises InputError as `scores_of`.
     """
-    scores = scores_of(path, registry, metric, by=by)
-    fitting = {amount: _fitting(scores, by, amount) for amount in amounts}
-    measured = [[score for score in fit.values() if score and score.estimate] for fit in fitting.values()]
-    corrected = scores.corrected(pair for rows in measured for pair in itertools.combinations(rows, 2))
+    scores = all_scores_of(path, registry, metric, by=by)
+    drawn = {i: score for i, score in enumerate(scores.rows) if score.row["samples"]}
+    field = Field(
+        {i: score.key for i, score in drawn.items()}, {i: score.found for i, score in drawn.items()}, scores.lower
+    )
+    samplers = {i: str(score.cell["sampler"]) for i, score in drawn.items()}
+    costs = {i: score.upper_cost(by) for i, score in drawn.items()}
+    fitting = {amount: contenders(samplers, costs, amount) for amount in amounts}
+    races = races_in(field, [scores.metric], fitting)
+    own = own_races({i: score.row for i, score in drawn.items()}, scores.budgets, field)
+    answers = dict(zip(races, answers_to(races.values(), field, own), strict=True))
     rows = [
         {"by": by, "budget": amount, "metric": scores.metric, **row}
         for amount, fit in fitting.items()
-        for row in _ranked(scores, fit, corrected)
+        for row in _ranked(scores, fit, answers.get((scores.metric, amount)))
     ]
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
-def _fitting(scores: Scores, by: Cost, amount: float) -> dict[str, Score | None]:
-    """For each sampler the row that costs the most within the budget; None if there is none."""
-    best: dict[str, Score | None] = {str(score.cell["sampler"]): None for score in scores.rows}
-    for score in scores.rows:
-        name, cost = str(score.cell["sampler"]), score.upper_cost(by)
-        before = best[name]
-        if score.row["samples"] and cost <= amount and (before is None or before.upper_cost(by) <= cost):
-            best[name] = score
-    return best
-
-
-def _ranked(
-    scores: Scores, fit: Mapping[str, Score | None], corrected: Mapping[frozenset[str], float]
-) -> list[dict[str, Any]]:
-    """The rows of one budget."""
-    ranked = scores.best_first(score for score in fit.values() if score and score.estimate)
-    rows = [_row(scores, score, rank, ranked[0], corrected) for rank, score in enumerate(ranked, 1)]
-    rows += [_identity(score) | {"verdict": NOT_MEASURED} for score in fit.values() if score and not score.estimate]
-    drawn = {score.cell["sampler"] for score in scores.rows if score.row["samples"]}
+def _ranked(scores: Scores, fit: Mapping[str, int], answer: Answer | None) -> list[dict[str, Any]]:
+    """The rows of one budget: those of the answer, those that fit it and were not measured, the other samplers."""
+    rows = [_value(scores.rows[answer["best"]], 1) | {"verdict": BEST}] if answer else []
+    rows += [_beside_best(scores, other, rank) for rank, other in enumerate(answer["others"], 2)] if answer else []
+    ranked = {row["sampler"] for row in rows}
+    rows += [_identity(scores.rows[i]) | {"verdict": NOT_MEASURED} for name, i in fit.items() if name not in ranked]
+    drawn = {str(score.cell["sampler"]): False for score in scores.rows}
+    drawn |= {str(score.cell["sampler"]): True for score in scores.rows if score.row["samples"]}
     return rows + [
-        {"sampler": name, "verdict": NO_ROW if name in drawn else NOT_MEASURED}
-        for name, score in fit.items()
-        if score is None
+        {"sampler": name, "verdict": NO_ROW if is_drawn else NOT_MEASURED}
+        for name, is_drawn in drawn.items()
+        if name not in fit
     ]
 
 
@@ -75,19 +73,18 @@ def _identity(score: Score) -> dict[str, Any]:
     return {name: score.row.get(name) for name in names}
 
 
-def _row(
-    scores: Scores, score: Score, rank: int, best: Score, corrected: Mapping[frozenset[str], float]
-) -> dict[str, Any]:
-    """What is known of a row that fits, and what is shown of it beside the best."""
+def _value(score: Score, rank: int) -> dict[str, Any]:
+    """What is known of a row that was ranked."""
     assert score.estimate is not None
     estimate = score.estimate
-    known = {"rank": rank, **_identity(score), "value": estimate.value, "low": estimate.low, "high": estimate.high}
-    if score is best:
-        return known | {"verdict": BEST}
-    comparison, p = scores.comparison(score, best), corrected.get(frozenset((score.key, best.key)), 1.0)
-    return known | {
-        "difference": comparison.difference.value, "difference_low": comparison.low,
-        "difference_high": comparison.high, "p": p, "verdict": comparison.verdict(p),
+    return {"rank": rank, **_identity(score), "value": estimate.value, "low": estimate.low, "high": estimate.high}
+
+
+def _beside_best(scores: Scores, other: Mapping[str, Any], rank: int) -> dict[str, Any]:
+    """A row that is not the best, with what is shown of it beside that; an answer says it of the best."""
+    return _value(scores.rows[other["row"]], rank) | {
+        "difference": -other["difference"], "difference_low": -other["high"], "difference_high": -other["low"],
+        "p": other["p"], "verdict": WORSE if other["verdict"] == BETTER else other["verdict"],
     }  # fmt: skip
 
 

@@ -17,9 +17,9 @@ from ..samplers.model import Model
 from ..samplers.process import state_kept
 from ..samplers.sample import Request, Samples, draw
 from ..samplers.sampler import SamplerFault
+from .chunk_file import Chunk
 from .plan import Block, Cell, Plan
 from .statistics import Yardstick
-from .store import Chunk
 from .timing import Timing, clocked
 
 KEPT_IMAGES = 16

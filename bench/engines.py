@@ -27,9 +27,9 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from ..samplers.errors import InputError, SamplerbenchError
+from .chunk_file import Chunk, chunk_from_arrays, chunk_to_arrays
 from .config import as_json
 from .plan import Block, Cell, Plan
-from .store import Chunk, chunk_from_arrays, chunk_to_arrays
 
 START_SECONDS = 600.0
 """For imports, plugins, the model and a trial; all of it has just been done in this process."""

@@ -15,10 +15,11 @@ import pandas as pd
 
 from ..samplers.errors import InputError, SamplerbenchError, StoreError, closest
 from ..samplers.registry import Registry
-from .answers import ODE_ERROR, Race, Source, answers_to, common_places, directions, estimates_of, shown_best
+from .answers import ODE_ERROR, Source, common_places, directions, estimates_of
 from .compare import SECONDS, ready_for
 from .merge import Origin, merge
 from .output import complain, printable, table_to_json
+from .races import Field, Race, answers_to, shown_best
 from .sheet import (
     INTERVALS,
     NOTE,
@@ -149,13 +150,14 @@ def emphasis_of(content: Content, metric: str, registry: Registry) -> Emphasis:
     lanes: dict[tuple[str, int], list[int]] = {}
     for i in found:
         lanes.setdefault((content.origins[i].across, content.origins[i].count), []).append(i)
+    field = Field({i: content.origins[i].key for i in found}, found, lower)
     races = [
         Race(name, count, places)
         for name in ([metric] if metric else lower)
         for (_, count), lane in lanes.items()
-        if (places := [i for i in lane if name in found[i] and pd.notna(found[i][name].value)])
+        if (places := field.measured(name, lane))
     ]
-    best = shown_best(answers_to(races, found, lower))
+    best = shown_best(answers_to(races, field))
     within = "budget" if {origin.across for origin in content.origins} == {"nfe"} else "number of steps"
     means = f"the best for its {within}, where it is shown to differ from each of the others (paired, Holm 1979)"
     return Emphasis(best, f" Bold: {means}." if best else f" Nothing is bold: that would be {means}.")

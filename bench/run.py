@@ -17,7 +17,7 @@ from ..samplers.model import Model
 from ..samplers.registry import Registry, load_registry
 from ..samplers.sample import check_count
 from ..samplers.variables import IN_PROCESS, is_on
-from .answers import answers_for, write_answers
+from .answers import answers_from, directions, write_answers
 from .chunk import answer_of, make_chunk, ode_solution, reason_of, warm_up
 from .config import DEFAULT_SAMPLERS, Config
 from .engines import ChildProcess, Engine, InProcess, Limits
@@ -197,7 +197,8 @@ class Session:
             table = self.tabulate()
             write_picture(self.plan, self.folder, self.failures)
             about = read_run(self.folder.path)
-            write_answers(self.folder, about, table, answers_for(about, table, self.folder, self.ready))
+            answers = answers_from(about, table, self.growing.estimates(), directions(self.ready))
+            write_answers(self.folder, about, table, answers)
             write_report(self.folder.path)
         return Result(self.folder.path, table, self.labels)
 

@@ -11,13 +11,14 @@ from typing import Any, Literal
 from ..samplers.errors import InputError, StoreError, closest
 from ..samplers.metric import Estimate
 from ..samplers.registry import Registry
+from .answers import ODE_ERROR, budgets_of, directions
+from .chunk_file import Chunk
 from .compare import SECONDS, Comparison, cell_name, corrected_p, ready_for
 from .statistics import Yardstick, estimates, gather, metric_columns
-from .store import RUN_FILE, Chunk, RunFolder, read_run
+from .store import RUN_FILE, RunFolder, read_run
 from .table import read_table
 from .timing import Repeat, machines
 
-ODE_ERROR = "ode_error"
 NOT_MEASURED = "not measured"
 Cost = Literal["nfe", "seconds"]
 """What a row costs: model calls, or seconds an image."""
@@ -33,6 +34,8 @@ class Score:
     """As table.csv has it."""
     estimate: Estimate | None
     """The metric; None for a cell without samples, or without this metric."""
+    found: Mapping[str, Estimate]
+    """All that was measured, by metric."""
     clocked: tuple[Repeat, ...]
 
     @property
@@ -60,8 +63,16 @@ class Scores:
     """All rows of a run by one metric."""
 
     metric: str
-    lower_is_better: bool
+    lower: Mapping[str, bool]
+    """Of each metric that was measured whether lower is better."""
     rows: tuple[Score, ...]
+    budgets: tuple[int, ...] = ()
+    """The budgets of model calls that the run's own answers are for."""
+
+    @property
+    def lower_is_better(self) -> bool:
+        """Whether that holds of the metric."""
+        return self.lower[self.metric]
 
     def best_first(self, rows: Iterable[Score]) -> list[Score]:
         """Measured rows by the metric's value."""
@@ -89,20 +100,31 @@ def scores_of(path: Path, registry: Registry, metric: str | None, *, by: Cost) -
 
     Raises InputError for another metric, where samples are missing, and for seconds that several machines took.
     """
-    about, (table, _) = read_run(path), read_table(path)
+    about = read_run(path)
     ready = ready_for(about, registry)
     name = _chosen(metric, ready)
-    of_metric = {name: ready[name]} if name in ready else {}
+    return _scores(path, about, name, {name: ready[name]} if name in ready else {}, by)
+
+
+def all_scores_of(path: Path, registry: Registry, metric: str | None, *, by: Cost) -> Scores:
+    """The same with every metric of the run measured beside it."""
+    about = read_run(path)
+    ready = ready_for(about, registry)
+    return _scores(path, about, _chosen(metric, ready), ready, by)
+
+
+def _scores(path: Path, about: Mapping[str, Any], metric: str, ready: Mapping[str, Yardstick], by: Cost) -> Scores:
+    table, _ = read_table(path)
     if len(table) != len(about["cells"]):
         raise StoreError(f"{path}: its table and {RUN_FILE} differ; give the run's command again")
     rows = zip(about["cells"], table.to_dict("records"), strict=True)
-    scores = [_score(RunFolder(path), cell, row, name, of_metric) for cell, row in rows]
+    scores = tuple(_score(RunFolder(path), cell, row, metric, ready) for cell, row in rows)
     if by == "seconds" and len(machines([repeat for score in scores for repeat in score.clocked])) > 1:
         raise InputError(
             f"{path}: was drawn on several machines, whose seconds are not compared; rank by calls of the model, with "
             "--nfe or --pareto --against nfe, or run it anew on one of them"
         )
-    return Scores(name, name == ODE_ERROR or ready[name].metric.better == "lower", tuple(scores))
+    return Scores(metric, directions(ready), scores, tuple(budgets_of(about, table)))
 
 
 def _chosen(metric: str | None, ready: Mapping[str, Yardstick]) -> str:
@@ -121,12 +143,13 @@ def _score(
 ) -> Score:
     """A row with its samples; one that failed or is pending has none."""
     if not row["samples"]:
-        return Score(cell, row, None, ())
+        return Score(cell, row, None, {}, ())
     chunks = [c for (first, n), c in folder.chunks_of(cell["key"]).items() if first + n <= row["samples"]]
     if sum(chunk.n for chunk in chunks) != row["samples"]:
         raise InputError(f"{cell_name(cell)!r}: the run has not all of its samples; give its command to make them")
     gathered = gather(iter(chunks), int(row["samples"]), ready)
-    return Score(cell, row, estimates(gathered, ready).get(metric), _clocked(chunks, folder, cell))
+    found = estimates(gathered, ready)
+    return Score(cell, row, found.get(metric), found, _clocked(chunks, folder, cell))
 
 
 def _clocked(chunks: Sequence[Chunk], folder: RunFolder, cell: Mapping[str, Any]) -> tuple[Repeat, ...]:

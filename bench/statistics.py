@@ -14,7 +14,7 @@ from ..samplers.errors import PluginError
 from ..samplers.metric import Estimate, Metric, Rows, root_mean_estimate
 from ..samplers.model import Model
 from ..samplers.options import at_fault
-from .store import Chunk
+from .chunk_file import Chunk
 
 LOW_HIGH_PREFIX = {"clip_score": "clip", "seconds_per_image": "seconds"}
 """Values whose interval columns have a shorter name."""

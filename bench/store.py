@@ -7,20 +7,30 @@ import itertools
 import json
 import os
 import shutil
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
+from safetensors import SafetensorError
 from torch import Tensor
 
 from ..samplers.errors import InputError, StoreError
+from .chunk_file import (
+    CHUNK_SUFFIX,
+    Arrays,
+    Chunk,
+    Place,
+    arrays_to_bytes,
+    bytes_to_arrays,
+    chunk_from_arrays,
+    chunk_name,
+    chunk_to_arrays,
+    place_of,
+)
 from .config import as_json, differences
 from .lock import LOCK_FILE, WriterLock
 from .plan import FORMAT, Block, Cell, Plan
@@ -32,32 +42,7 @@ FAILURE = ".failed.json"
 OWN_FILES = (RUN_FILE, "table.csv", "table.md", "grid.png", "report.html")
 REFERENCE = f"{CHUNKS}/ode-reference.safetensors"
 REPEAT_SUFFIX = ".timing"
-"""A chunk that was drawn again for the clock alone."""
-Arrays = dict[str, npt.NDArray[Any]]
-Place = tuple[int, int]
-"""Of a chunk: first sample index, number of samples."""
-
-
-@dataclass(frozen=True)
-class Chunk:
-    """One cell's samples of one block, as the metrics need them."""
-
-    first: int
-    n: int
-    timing: Timing
-    rows: Arrays
-    """What each extractor said, (n, d), by the extractor's name."""
-    hashes: npt.NDArray[np.uint8]
-    """(n, 16): a hash of each image."""
-    images: npt.NDArray[np.uint8] | None
-    """uint8 (k, C, H, W), the first k images that are kept."""
-    ode_distance: npt.NDArray[np.float64] | None
-    """Mean squared distance of each sample to its converged ODE solution, where there is one, (k,)."""
-
-    @property
-    def repeat(self) -> Repeat:
-        """What was clocked of it."""
-        return Repeat(self.n, self.timing)
+"""Of a chunk that was drawn again for the clock alone."""
 
 
 class RunFolder:
@@ -65,21 +50,22 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._chunks = str(path / CHUNKS)
+        self._chunks = path / CHUNKS
+        self._chunks_text = str(self._chunks)
         self.repeats_written = 0
         """By this object; who has numbers made of the repeats knows by it whether they are old."""
         self._lock: WriterLock | None = None
         self._cells: set[str] | None = None
         """The names in the folder of chunks, listed once: it has one writer."""
-        self._seen: set[tuple[str, str]] = set()
-        """(cell key, file) of each chunk that is known to be there."""
+        self._seen: defaultdict[Place, set[str]] = defaultdict(set)
+        """The keys of the cells whose chunk of a place is known to be there."""
 
     def open(self, plan: Plan, about: Mapping[str, Any], *, fresh: bool = False) -> None:
         """Make the folder, or resume the run that is in it; refuse anything else that is there.
 
         A model without a fingerprint may have changed since, so none of its chunks is taken for its own.
         """
-        check_output(self.path, plan, fresh=fresh)  # before anything is made there
+        check_contents(self.path)  # before anything is made there
         with disk_errors(self.path):
             make_folder(self.path)
             self._lock = WriterLock(self.path)
@@ -87,7 +73,7 @@ class RunFolder:
                 check_output(self.path, plan, fresh=fresh)  # now that nobody else writes
                 if fresh or not plan.model.fingerprint:
                     self._clear()
-                make_folder(self.path / CHUNKS)
+                make_folder(self._chunks)
                 write_atomically(self.path / RUN_FILE, run_to_json(plan, about))
             except BaseException:
                 self.close()
@@ -100,8 +86,8 @@ class RunFolder:
 
     def _clear(self) -> None:
         """Remove what a run wrote, and nothing else."""
-        if (self.path / CHUNKS).exists():
-            shutil.rmtree(self.path / CHUNKS)
+        if self._chunks.exists():
+            shutil.rmtree(self._chunks)
         self._cells = None
         self._seen.clear()
         for name in OWN_FILES:
@@ -109,32 +95,33 @@ class RunFolder:
 
     def cell_path(self, key: str) -> Path:
         """Where all is that belongs to a cell."""
-        return self.path / CHUNKS / key[:16]
+        return self._chunks / key[:16]
 
     def chunk_path(self, cell: Cell, block: Block) -> Path:
         """Where a chunk is."""
-        return self.cell_path(cell.key) / chunk_name(block.first, block.n)
+        return self._chunks.joinpath(cell.key[:16], chunk_name(block.first, block.n))
 
     def has(self, cell: Cell, block: Block) -> bool:
         """Whether the chunk is there."""
-        name = chunk_name(block.first, block.n)
-        if (cell.key, name) in self._seen:
+        there = self._seen[block.first, block.n]
+        if cell.key in there:
             return True
         folder = cell.key[:16]
-        if folder in self._listed() and os.path.exists(f"{self._chunks}/{folder}/{name}"):  # noqa: PTH110  (fast)
-            self._seen.add((cell.key, name))
+        # There may be very many: no Path of each, and no question about a file but whether it is there.
+        path = f"{self._chunks_text}/{folder}/{chunk_name(block.first, block.n)}"
+        if folder in self._listed() and os.access(path, os.F_OK):
+            there.add(cell.key)
             return True
         return False
 
     def _listed(self) -> set[str]:
         if self._cells is None:
-            try:
-                self._cells = {path.name for path in os.scandir(self.path / CHUNKS)}
-            except FileNotFoundError:
-                self._cells = set()
-            except OSError as error:
-                raise StoreError(f"{self.path / CHUNKS}: cannot be read ({error.strerror or error})") from error
+            self._cells = set(names_in(self._chunks))
         return self._cells
+
+    def _files(self, key: str, suffix: str) -> list[str]:
+        """The names of a cell's files that end so, in order."""
+        return sorted(name for name in names_in(f"{self._chunks}/{key[:16]}") if name.endswith(suffix))
 
     def write_failure(self, cell: Cell, reason: str) -> None:
         """Store why a cell failed; it is not run again until that is forgotten."""
@@ -145,7 +132,7 @@ class RunFolder:
 
     def failure_path(self, key: str) -> Path:
         """Where it is stored that a cell failed."""
-        return self.path / CHUNKS / f"{key[:16]}{FAILURE}"
+        return self._chunks / f"{key[:16]}{FAILURE}"
 
     def failures(self, plan: Plan) -> dict[str, str]:
         """The stored reason of failure by cell key."""
@@ -183,11 +170,11 @@ class RunFolder:
                 make_folder(path.parent, parents=False)
                 self._listed().add(path.parent.name)
         self.write_arrays(path, arrays, about)
-        self._seen.add((cell.key, path.name))
+        self._seen[block.first, block.n].add(cell.key)
 
     def read(self, cell: Cell, block: Block) -> Chunk:
         """A stored chunk."""
-        return self.read_chunk(self.chunk_path(cell, block), cell.key)
+        return self.read_at(cell.key, (block.first, block.n))
 
     def chunks_of(self, key: str) -> dict[Place, Chunk]:
         """All stored chunks of a cell by their place."""
@@ -195,23 +182,20 @@ class RunFolder:
 
     def places_of(self, key: str) -> list[Place]:
         """The places of all stored chunks of a cell, in order."""
-        return [place_of(path) for path in sorted(self.cell_path(key).glob("*.safetensors"))]
-
-    def read_at(self, key: str, place: Place) -> Chunk:
-        """The stored chunk of a cell at a place."""
-        return self.read_chunk(self.cell_path(key) / chunk_name(*place), key)
+        return [place_of(name) for name in self._files(key, CHUNK_SUFFIX)]
 
     def first_chunk_of(self, key: str) -> Chunk | None:
         """The stored chunk of a cell that begins with sample 0, the longest if there are several."""
-        paths = sorted(self.cell_path(key).glob("00000000-*.safetensors"))
-        return self.read_chunk(paths[-1], key) if paths else None
+        places = [place for place in self.places_of(key) if place[0] == 0]
+        return self.read_at(key, places[-1]) if places else None
 
-    def read_chunk(self, path: Path, key: str) -> Chunk:
-        """A stored chunk of a cell; its place is in its file's name."""
+    def read_at(self, key: str, place: Place) -> Chunk:
+        """The stored chunk of a cell at a place."""
+        path = self._chunks.joinpath(key[:16], chunk_name(*place))
         arrays, about = self.read_arrays(path)
         if about.get("cell") != key:
             raise StoreError(f"{path}: a chunk of another cell; delete the file and give the same command again")
-        return chunk_from_arrays(*place_of(path), arrays, about["timing"])
+        return chunk_from_arrays(*place, arrays, about["timing"])
 
     def reference(self) -> Tensor | None:
         """The converged ODE solution of the first samples, (k, *shape), if it is stored."""
@@ -225,15 +209,14 @@ class RunFolder:
     def repeats_of(self, key: str) -> list[Repeat]:
         """What was clocked of a cell beyond its chunks."""
         found = []
-        for path in sorted((self.path / CHUNKS / key[:16]).glob(f"*{REPEAT_SUFFIX}")):
-            _, about = self.read_arrays(path)
+        for name in self._files(key, REPEAT_SUFFIX):
+            _, about = self.read_arrays(self.cell_path(key) / name)
             found.append(Repeat(int(about["n"]), Timing(**json.loads(about["timing"]))))
         return found
 
     def write_repeat(self, cell: Cell, repeat: Repeat) -> None:
         """Store a timing without samples."""
-        cell_folder = self.path / CHUNKS / cell.key[:16]
-        paths = (cell_folder / f"{number:04d}{REPEAT_SUFFIX}" for number in itertools.count())
+        paths = (self.cell_path(cell.key) / f"{number:04d}{REPEAT_SUFFIX}" for number in itertools.count())
         path = next(path for path in paths if not path.exists())
         about = {"format": str(FORMAT), "cell": cell.key, "n": str(repeat.n)}
         self.write_arrays(path, {}, about | {"timing": json.dumps(asdict(repeat.timing))})
@@ -247,55 +230,9 @@ class RunFolder:
     def read_arrays(self, path: Path) -> tuple[Arrays, dict[str, str]]:
         """What `write_arrays` wrote."""
         try:
-            with safe_open(path, framework="numpy") as file:
-                arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (no mapping)
-                about = file.metadata() or {}
-            if about.pop("sha256", None) != content_hash(arrays, about):
-                raise ValueError("its content is not what was written")
+            return bytes_to_arrays(path.read_bytes())
         except (OSError, SafetensorError, ValueError, TypeError, KeyError) as error:
             raise StoreError(f"{path}: damaged ({error}); delete the file and give the same command again") from error
-        return arrays, about
-
-
-def chunk_to_arrays(chunk: Chunk) -> tuple[Arrays, str]:
-    """The arrays of a chunk by name, and its timing as JSON."""
-    arrays: Arrays = {f"rows.{name}": values for name, values in chunk.rows.items()}
-    arrays["hashes"] = chunk.hashes
-    if chunk.images is not None:
-        arrays["images"] = chunk.images
-    if chunk.ode_distance is not None:
-        arrays["ode_distance"] = chunk.ode_distance
-    return arrays, json.dumps(asdict(chunk.timing))
-
-
-def chunk_from_arrays(first: int, n: int, arrays: Arrays, timing: str) -> Chunk:
-    """The chunk of samples first ... first + n - 1 that `chunk_to_arrays` took apart."""
-    return Chunk(
-        first=first,
-        n=n,
-        timing=Timing(**json.loads(timing)),
-        rows={name.removeprefix("rows."): a for name, a in arrays.items() if name.startswith("rows.")},
-        hashes=arrays["hashes"],
-        images=arrays.get("images"),
-        ode_distance=arrays.get("ode_distance"),
-    )
-
-
-def chunk_name(first: int, n: int) -> str:
-    """A chunk's file; the number of samples is part of it, so a cut block is never taken for a whole."""
-    return f"{first:08d}-{n:04d}.safetensors"
-
-
-def place_of(path: Path) -> Place:
-    """The place that a chunk's file is named for."""
-    first, n = map(int, path.stem.split("-"))
-    return first, n
-
-
-def arrays_to_bytes(arrays: Arrays, about: Mapping[str, str]) -> bytes:
-    """Arrays and texts as a safetensors file that knows the hash of its content."""
-    contiguous = {name: np.ascontiguousarray(a) for name, a in arrays.items()}
-    return save(contiguous, metadata={**about, "sha256": content_hash(contiguous, about)})
 
 
 def run_to_json(plan: Plan, about: Mapping[str, Any]) -> bytes:
@@ -328,30 +265,10 @@ def unsealed(content: bytes) -> dict[str, Any]:
     return value
 
 
-def content_hash(arrays: Arrays, about: Mapping[str, str]) -> str:
-    """SHA-256 of arrays and texts, whatever their order."""
-    whole = hashlib.sha256(json.dumps(sorted(about.items())).encode())
-    for name, array in sorted(arrays.items()):
-        whole.update(f"{name} {array.dtype} {array.shape}".encode())
-        whole.update(array.tobytes())
-    return whole.hexdigest()
-
-
 def check_output(path: Path, plan: Plan, *, fresh: bool) -> None:
     """Refuse an output that is a file, holds something else, or belongs to another run."""
-    try:
-        if path.exists() and not path.is_dir():
-            raise InputError(f"output {path}: is a file; expected a folder, new or of the same run")
-        there = {p.name for p in path.iterdir()} if path.is_dir() else set()
-    except (OSError, ValueError) as error:
-        raise InputError(f"output {path}: cannot be a folder ({getattr(error, 'strerror', error)})") from error
-    if not {name for name in there if name not in (CHUNKS, LOCK_FILE) and not name.endswith(".tmp")}:
-        return  # nothing, or what a run leaves that was stopped while it made its folder
-    if RUN_FILE not in there:
-        raise InputError(
-            f"output {path}: holds other files and no {RUN_FILE}; expected a folder, new or of the same run"
-        )
-    if fresh:
+    holds_run = check_contents(path)
+    if fresh or not holds_run:
         return
     stored = read_run(path)
     if stored.get("plan") == plan.key:
@@ -360,6 +277,23 @@ def check_output(path: Path, plan: Plan, *, fresh: bool) -> None:
     raise InputError(
         f"output {path}: belongs to another run ({'; '.join(changed)}); give another -o, or --fresh to start it anew"
     )
+
+
+def check_contents(path: Path) -> bool:
+    """Refuse an output that is a file or holds something else; whether there is a run in it."""
+    try:
+        if path.exists() and not path.is_dir():
+            raise InputError(f"output {path}: is a file; expected a folder, new or of the same run")
+        there = {p.name for p in path.iterdir()} if path.is_dir() else set()
+    except (OSError, ValueError) as error:
+        raise InputError(f"output {path}: cannot be a folder ({getattr(error, 'strerror', error)})") from error
+    if not {name for name in there if name not in (CHUNKS, LOCK_FILE) and not name.endswith(".tmp")}:
+        return False  # nothing, or what a run leaves that was stopped while it made its folder
+    if RUN_FILE not in there:
+        raise InputError(
+            f"output {path}: holds other files and no {RUN_FILE}; expected a folder, new or of the same run"
+        )
+    return True
 
 
 def edited_since(path: Path, plan: Plan) -> list[str]:
@@ -411,6 +345,16 @@ def default_output(plan: Plan) -> Path:
     """results/<model>-<8 hex of the plan> in the current folder."""
     name = "".join(c if c.isalnum() or c in "-_." else "-" for c in plan.config.model).strip(".-")[:64]
     return Path("results") / f"{name or 'model'}-{plan.key[:8]}"
+
+
+def names_in(folder: Path | str) -> list[str]:
+    """What is in a folder; nothing where there is none."""
+    try:
+        return os.listdir(folder)  # noqa: PTH208  (no Path of each)
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise StoreError(f"{folder}: cannot be read ({error.strerror or error})") from error
 
 
 def make_folder(path: Path, *, parents: bool = True) -> None:

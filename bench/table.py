@@ -11,10 +11,12 @@ from typing import Any
 import pandas as pd
 
 from ..samplers.errors import InputError, StoreError
+from ..samplers.metric import Estimate
 from . import timing
+from .chunk_file import Chunk
 from .plan import Block, Cell, Plan
 from .statistics import Gathered, Yardstick, estimates, gather, measured, metric_columns
-from .store import Chunk, RunFolder, read_run
+from .store import RunFolder, read_run
 
 COLUMNS = (
     "model", "sampler", "grid", "steps", "nfe", "network_evaluations", "guidance", "samples",
@@ -55,6 +57,8 @@ class Measured:
     """Which of its chunks, and how many repeats for the clock had been written to the folder."""
     numbers: Mapping[str, Any]
     """The columns that were measured."""
+    found: Mapping[str, Estimate]
+    """What these were made of, by metric."""
     samples: bytes
     """The same for two cells with the same samples."""
 
@@ -91,6 +95,12 @@ class GrowingTable:
             rows.append(row)
         return rows_to_table(rows)
 
+    def estimates(self) -> dict[int, Mapping[str, Estimate]]:
+        """What the rows of the last table that have samples were made of, by row and metric."""
+        return {
+            i: self._measured[cell.key].found for i, cell in enumerate(self._plan.cells) if cell.key in self._measured
+        }
+
     def _measure(self, cell: Cell, blocks: tuple[Block, ...]) -> Measured:
         """What these blocks of a cell say."""
         known, made_from = self._measured.get(cell.key), (blocks, self._folder.repeats_written)
@@ -98,8 +108,9 @@ class GrowingTable:
             samples = sum(block.n for block in blocks)
             gathered = gather((self._chunk(cell, block) for block in blocks), samples, self._ready)
             clocked = [*(chunk.repeat for chunk in gathered.chunks), *self._folder.repeats_of(cell.key)]
-            numbers = _numbers(gathered, samples, self._ready) | timing.timed(clocked)
-            known = self._measured[cell.key] = Measured(made_from, numbers, samples_hash(gathered.chunks))
+            found = estimates(gathered, self._ready)
+            numbers = _numbers(gathered, samples) | measured(found, self._ready) | timing.timed(clocked)
+            known = self._measured[cell.key] = Measured(made_from, numbers, found, samples_hash(gathered.chunks))
         return known
 
     def _chunk(self, cell: Cell, block: Block) -> Chunk:
@@ -143,14 +154,14 @@ def _identity(plan: Plan, cell: Cell) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _numbers(gathered: Gathered, samples: int, ready: Mapping[str, Yardstick]) -> dict[str, Any]:
-    """The columns that were measured."""
+def _numbers(gathered: Gathered, samples: int) -> dict[str, Any]:
+    """The columns that were counted."""
     counted = {
         name: sum(getattr(chunk.timing, name) * chunk.n for chunk in gathered.chunks) / samples
         for name in ("nfe", "network_evaluations")
     }
     whole = {name: int(value) if float(value).is_integer() else value for name, value in counted.items()}
-    return {**whole, "samples": samples, **measured(estimates(gathered, ready), ready)}
+    return {**whole, "samples": samples}
 
 
 def row_name(row: Mapping[str, Any], other: Mapping[str, Any]) -> str:

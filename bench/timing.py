@@ -18,9 +18,9 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median, quantiles
 from typing import Any, TypeVar
 
-import numpy as np
 import torch
 
 from ..samplers.sample import Samples
@@ -159,25 +159,29 @@ def timed(clockings: Sequence[Repeat]) -> dict[str, Any]:
     loads = [r.timing.load for r in repeats if r.timing.load is not None]
     peaks = [r.timing.peak_memory for r in repeats if r.timing.peak_memory is not None]
     columns: dict[str, Any] = dict.fromkeys(COLUMNS, math.nan)
-    columns |= {"repeats": len(repeats), "load_per_core": float(np.median(loads)) if loads else math.nan}
+    columns |= {"repeats": len(repeats), "load_per_core": float(median(loads)) if loads else math.nan}
     if len(machines(repeats)) > 1:
         return columns | {"timing": flag(len(repeats), spread=0.0, one_machine=False)}
-    seconds = np.array([r.seconds_per_image for r in repeats])
-    model = np.array([r.timing.model_seconds / r.n for r in repeats])
-    calls = np.array([r.timing.nfe for r in repeats])
-    low, median, high = (float(q) for q in np.quantile(seconds, [0.25, 0.5, 0.75]))
-    if len(repeats) < LEAST_REPEATS:
-        low = high = math.nan
+    seconds = [r.seconds_per_image for r in repeats]
+    model = [r.timing.model_seconds / r.n for r in repeats]
+    calls = [r.timing.nfe for r in repeats]
+    low, middle, high = quartiles(seconds) if len(repeats) >= LEAST_REPEATS else (math.nan, median(seconds), math.nan)
     return columns | {
-        "seconds_per_image": median,
+        "seconds_per_image": middle,
         "seconds_low": low,
         "seconds_high": high,
-        "model_seconds_per_image": float(np.median(model)),
-        "overhead": float(1 - model.sum() / seconds.sum()),
-        "timing": flag(len(repeats), spread=(high - low) / median, one_machine=True),
-        "seconds_per_call": float(np.median(seconds / calls)) if calls.all() else math.nan,
+        "model_seconds_per_image": median(model),
+        "overhead": 1 - sum(model) / sum(seconds),
+        "timing": flag(len(repeats), spread=(high - low) / middle, one_machine=True),
+        "seconds_per_call": median(s / c for s, c in zip(seconds, calls, strict=True)) if all(calls) else math.nan,
         "peak_memory_mb": max(peaks) / 1e6 if peaks else math.nan,
     }
+
+
+def quartiles(values: Sequence[float]) -> tuple[float, float, float]:
+    """The first, the median and the third, between neighbours in proportion, as numpy has them."""
+    low, middle, high = quantiles(values, n=4, method="inclusive")
+    return low, middle, high
 
 
 def flag(repeats: int, *, spread: float, one_machine: bool) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -12,19 +12,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 
 from ..samplers.errors import InputError, ModelError, SamplerbenchError, StoreError
 from ..samplers.model import Model
 from ..samplers.registry import Registry
 from .chunk import make_chunk
+from .chunk_file import Chunk
 from .config import Config, from_json
+from .engines import Engine, InProcess, Limits
 from .environment import VERSIONS_THAT_MATTER, environment
-from .equipment import model_for
 from .plan import Block, Cell, Plan, plan_for
-from .run import labels_of
-from .statistics import Yardstick, yardsticks
-from .store import Chunk, RunFolder, read_run
+from .run import engine_for_foreign, labels_of
+from .statistics import yardsticks
+from .store import RunFolder, read_run
 
 EQUAL, DIFFERS, DAMAGED = "equal", "differs", "damaged"
 
@@ -71,6 +71,8 @@ def verify(path: Path, registry: Registry, chunks: int = 3, seed: int = 0) -> Ve
     """Draw `chunks` of a run's chunks again, chosen at random by `seed`, as the run did, and compare.
 
     Hashes, kept images, extractors' rows, ODE distances and counts of calls must be the same; seconds are not compared.
+    Samplers that did not come with samplerbench are drawn in a child process with limits, as `run` draws them: a chunk
+    that crashes or never ends differs, and the next is drawn.
     Raises InputError, ModelError or StoreError where the run cannot be made again here: other versions, another model,
     an edited sampler, a damaged run.
     """
@@ -79,10 +81,9 @@ def verify(path: Path, registry: Registry, chunks: int = 3, seed: int = 0) -> Ve
     check_versions(about, path)
     folder = RunFolder(path)
     with threads_as(about) as threads:
-        model = model_for(config, registry)
-        check_model(about, model, path)
-        plan = plan_for(config, registry, model)
-        ready = yardsticks(config.metric, registry.metrics.things, model)
+        plan = plan_for(config, registry)
+        check_model(about, plan.model, path)
+        ready = yardsticks(config.metric, registry.metrics.things, plan.model)
         check_extractors(about, labels_of(plan, ready), path)
         check_cells(about, plan, path)
         there = [(cell, block) for cell in plan.cells for block in plan.blocks if folder.has(cell, block)]
@@ -90,7 +91,12 @@ def verify(path: Path, registry: Registry, chunks: int = 3, seed: int = 0) -> Ve
             raise InputError(f"{path}: has no chunk yet; give its run's command again to go on")
         chosen = sorted(random.Random(seed).sample(range(len(there)), min(chunks, len(there))))
         reference = folder.reference()
-        checks = tuple(checked(folder, plan, *there[i], ready, reference) for i in chosen)
+        here = InProcess(lambda cell, block: make_chunk(plan, cell, block, ready, reference))
+        with closing(engine_for_foreign(plan, registry, folder, Limits()) or here) as foreign:
+            checks = tuple(
+                checked(folder, cell, block, foreign if cell.is_foreign else here)
+                for cell, block in (there[i] for i in chosen)
+            )
     return Verification(checks, len(there), threads, notes_on(about, config))
 
 
@@ -177,9 +183,7 @@ def notes_on(about: Mapping[str, Any], config: Config) -> tuple[str, ...]:
     )
 
 
-def checked(  # noqa: PLR0913  (a chunk's place and what it is made from)
-    folder: RunFolder, plan: Plan, cell: Cell, block: Block, ready: Mapping[str, Yardstick], reference: Tensor | None
-) -> Check:
+def checked(folder: RunFolder, cell: Cell, block: Block, engine: Engine) -> Check:
     """One chunk as it is stored against itself drawn again."""
     place = cell.sampler, cell.grid, cell.steps, block.first, block.n
     try:
@@ -187,7 +191,7 @@ def checked(  # noqa: PLR0913  (a chunk's place and what it is made from)
     except StoreError as error:
         return Check(*place, DAMAGED, (str(error),))
     try:
-        drawn = make_chunk(plan, cell, block, ready, reference)
+        drawn = engine.make(cell, block)
     except (Exception, SystemExit) as error:  # a sampler may raise anything
         kind = "" if isinstance(error, SamplerbenchError) else f"{type(error).__name__}: "
         return Check(*place, DIFFERS, (f"cannot be drawn: {kind}{error}",))

@@ -1,5 +1,7 @@
 """What holds for every test, and the command line as a test sees it."""
 
+import importlib.metadata
+import json
 import os
 import sys
 
@@ -7,6 +9,7 @@ import pytest
 import torch
 
 from samplerbench.bench import cli
+from samplerbench.bench.store import read_run
 
 # The models of the tests are small: a second thread would only wait for the first, here and in child processes.
 torch.set_num_threads(1)
@@ -63,3 +66,39 @@ def figure(record_property):
         print(f"{name}: {value}")
 
     return record
+
+
+@pytest.fixture
+def broken_plugin(tmp_path, monkeypatch):
+    """Install a plugin that raises a RuntimeError of these words when it is loaded; its name is broken_by_test."""
+
+    def install(words):
+        (tmp_path / "broken_by_test.py").write_text(f"raise RuntimeError({words!r})")
+        monkeypatch.syspath_prepend(str(tmp_path))
+        inner = importlib.metadata.entry_points
+        broken = importlib.metadata.EntryPoint("broken", "broken_by_test", "samplerbench")
+        monkeypatch.setattr(
+            importlib.metadata,
+            "entry_points",
+            lambda **kw: [*inner(**kw), broken] if kw.get("group") == "samplerbench" else inner(**kw),
+        )
+
+    return install
+
+
+@pytest.fixture
+def edited():
+    """Change entries of a folder's run.json, as if they had been written so; with __ in its name that of an entry."""
+
+    def change(folder, **changes):
+        about = read_run(folder)
+        about.pop("sha256", None)
+        for path, value in changes.items():
+            *outer, last = path.split("__")
+            entry = about
+            for name in outer:
+                entry = entry[name]
+            entry[last] = value
+        (folder / "run.json").write_text(json.dumps(about))
+
+    return change

@@ -81,8 +81,9 @@ def measure_memory(n, names):
     """Chunks of 64 as they come from the disk, put together and measured."""
     import numpy as np
 
+    from samplerbench.bench.chunk_file import Chunk
     from samplerbench.bench.statistics import Yardstick, estimates, gather
-    from samplerbench.bench.store import Chunk, Timing
+    from samplerbench.bench.timing import Timing
     from samplerbench.samplers.registry import load_registry
 
     registry = load_registry()

@@ -17,10 +17,11 @@ import click
 import numpy as np
 import torch
 
+from samplerbench.bench.chunk_file import Chunk
 from samplerbench.bench.config import Config
 from samplerbench.bench.plan import plan_for
 from samplerbench.bench.run import Session, begin
-from samplerbench.bench.store import Chunk, RunFolder
+from samplerbench.bench.store import RunFolder
 from samplerbench.bench.timing import Timing
 from samplerbench.samplers.extractor import Extractor
 from samplerbench.samplers.registry import load_registry

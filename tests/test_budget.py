@@ -12,10 +12,13 @@ import pandas as pd
 import pytest
 
 import samplerbench as sb
+from samplerbench.bench.answers import read_answers
 from samplerbench.bench.budget import BEST, NO_ROW, budgets, budgets_to_rows, parse_seconds
 from samplerbench.bench.compare import NOT_SHOWN, SAME, WORSE, comparisons_to_table
 from samplerbench.bench.pareto import CLOSE, DOMINATED, ON_FRONT, costs_no_more, pareto
 from samplerbench.bench.scores import NOT_MEASURED, Score, Scores
+from samplerbench.bench.store import RunFolder, read_run
+from samplerbench.bench.table import read_table
 from samplerbench.bench.timing import Repeat, Timing
 from samplerbench.samplers.metric import mean_estimate
 from samplerbench.samplers.registry import load_registry
@@ -36,7 +39,8 @@ def score(sampler, values, *, nfe=10, seconds=0.01, quartiles=(), clocked=(), st
         "samples": 0 if values is None else len(values), "seconds_per_image": seconds, "seconds_low": low,
         "seconds_high": high, "timing": "ok",
     }  # fmt: skip
-    return Score(cell, row, None if values is None else mean_estimate(np.asarray(values)), tuple(clocked))
+    estimate = None if values is None else mean_estimate(np.asarray(values))
+    return Score(cell, row, estimate, {} if estimate is None else {"m": estimate}, tuple(clocked))
 
 
 @pytest.fixture
@@ -44,9 +48,9 @@ def scored(monkeypatch):
     """Budgets and fronts of rows that are given, lower values better unless told."""
 
     def of(rows, find, *arguments, lower_is_better=True):
-        scores = Scores("m", lower_is_better, tuple(rows))
-        for module in ("budget", "pareto"):
-            monkeypatch.setattr(f"samplerbench.bench.{module}.scores_of", lambda *_, **__: scores)
+        scores = Scores("m", {"m": lower_is_better}, tuple(rows))
+        for name in ("budget.all_scores_of", "pareto.scores_of"):
+            monkeypatch.setattr(f"samplerbench.bench.{name}", lambda *_, **__: scores)
         return find(PLACE, REGISTRY, *arguments)
 
     return of
@@ -150,7 +154,7 @@ def false_claims_of_pairs_with_the_best(runs, samplers):
     """The same, were p corrected for the pairs with the best alone."""
     claimed = 0
     for rows in equal_samplers(runs, samplers):
-        scores = Scores("m", True, tuple(rows))
+        scores = Scores("m", {"m": True}, tuple(rows))
         best, *others = scores.best_first(rows)
         claimed += WORSE in set(comparisons_to_table([scores.comparison(row, best) for row in others])["verdict"])
     return claimed / runs
@@ -289,6 +293,28 @@ def test_a_run_has_budgets(stored):
     assert list(ranked["value"]) == sorted(ranked["value"])
     assert set(ranked.loc[["ddim", "euler"], "verdict"]) <= {BEST, SAME, WORSE, NOT_SHOWN}
     assert found.set_index("sampler").loc["raises", "verdict"] == NOT_MEASURED
+
+
+@pytest.mark.parametrize("amounts", [[3], [6], [3, 6, 4], [100, 3, 1]])
+def test_what_is_said_of_a_budget_is_what_the_report_answers(stored, amounts):
+    about, (table, _) = read_run(stored), read_table(stored)
+    answers = {(a["metric"], a["budget"]): a for a in read_answers(RunFolder(stored), about, table)}
+    assert {budget for _, budget in answers} == {3, 6}
+    for metric in ("fid", "clip_score", "ode_error"):
+        found = budgets(stored, REGISTRY, "nfe", amounts, metric)
+        assert list(dict.fromkeys(found["budget"])) == amounts
+        for budget, said in found.dropna(subset="rank").groupby("budget"):
+            answer = answers[metric, {4: 3, 100: 6}.get(budget, budget)]
+            rows = [table.iloc[row] for row in (answer["best"], *(other["row"] for other in answer["others"]))]
+            assert list(zip(said["sampler"], said["steps"], strict=True)) == [
+                (row["sampler"], row["steps"]) for row in rows
+            ]
+            others = pd.DataFrame(answer["others"], columns=["row", "difference", "low", "high", "p", "verdict"])
+            of_others = said.iloc[1:]
+            assert list(of_others["p"]) == list(others["p"])
+            assert list(of_others["difference"]) == list(-others["difference"])
+            assert list(of_others["difference_low"]) == list(-others["high"])
+            assert list(of_others["verdict"]) == list(others["verdict"].replace("better", WORSE))
 
 
 def test_a_run_has_budgets_of_seconds_and_a_front(stored):

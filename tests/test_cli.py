@@ -415,16 +415,13 @@ def test_a_plugin_that_is_asked_for_and_broken_is_exit_code_3(sb, tmp_path, comm
     assert [f for f in files(tmp_path) if "__pycache__" not in f] == before
 
 
-def test_a_broken_entry_point_is_named_and_the_others_work(sb, tmp_path, monkeypatch):
-    write(tmp_path / "broken_by_test.py", "raise RuntimeError('no good')")
-    monkeypatch.syspath_prepend(str(tmp_path))
-    inner = importlib.metadata.entry_points
-    broken = importlib.metadata.EntryPoint("broken", "broken_by_test", "samplerbench")
-    monkeypatch.setattr(
-        importlib.metadata,
-        "entry_points",
-        lambda **kw: [*inner(**kw), broken] if kw.get("group") == "samplerbench" else inner(**kw),
-    )
+def test_an_adaptive_sampler_cannot_be_planned_for_a_budget(sb):
+    run = ("run", "--model", "mixture", "-s", "ddim", "-s", "dpm-solver-adaptive", "--nfe", 10)
+    sb(*run).refused(2, "nfe 10: DPMSolverAdaptive is adaptive and has no step count to plan for; use --steps")
+
+
+def test_a_broken_entry_point_is_named_and_the_others_work(sb, broken_plugin):
+    broken_plugin("no good")
     listed = sb("list")
     assert listed.code == 0
     assert "broken_by_test" in listed.err

@@ -178,16 +178,8 @@ def test_damaged_weights_are_a_problem(sb, registry, tmp_path):
 
 
 @pytest.mark.usefixtures("no_trial")
-def test_a_broken_plugin_is_named_and_is_no_problem_of_a_default_run(sb, tmp_path, monkeypatch):
-    (tmp_path / "broken_by_test.py").write_text("raise RuntimeError('no\\x1b[31m good')")
-    monkeypatch.syspath_prepend(str(tmp_path))
-    inner = importlib.metadata.entry_points
-    broken = importlib.metadata.EntryPoint("broken", "broken_by_test", "samplerbench")
-    monkeypatch.setattr(
-        importlib.metadata,
-        "entry_points",
-        lambda **kw: [*inner(**kw), *([broken] if kw.get("group") == "samplerbench" else [])],
-    )
+def test_a_broken_plugin_is_named_and_is_no_problem_of_a_default_run(sb, broken_plugin):
+    broken_plugin("no\x1b[31m good")
     done = sb("doctor")
     assert done.code == 0
     assert "plugin broken_by_test: RuntimeError: no\\x1b[31m good" in done.out

@@ -16,11 +16,11 @@ from safetensors.numpy import save
 import samplerbench as sb
 from samplerbench.bench import chunk, engines
 from samplerbench.bench.chunk import make_chunk
+from samplerbench.bench.chunk_file import chunk_from_arrays, chunk_to_arrays
 from samplerbench.bench.config import Config, as_json, from_json
 from samplerbench.bench.engines import ChildFault, ChildProcess, InProcess, Limits
 from samplerbench.bench.plan import plan_for
 from samplerbench.bench.run import NoWatch, begin
-from samplerbench.bench.store import chunk_from_arrays, chunk_to_arrays
 from samplerbench.samplers.registry import load_registry
 
 TOY = str(Path(__file__).with_name("toy.py"))

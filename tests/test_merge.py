@@ -11,7 +11,6 @@ import pytest
 import samplerbench as sb_
 from samplerbench.bench import timing
 from samplerbench.bench.merge import SECONDS_NOTE, merge
-from samplerbench.bench.store import read_run
 
 TOY = str(Path(__file__).with_name("toy.py"))
 CLOCKED = list(timing.COLUMNS)
@@ -38,19 +37,6 @@ def runs(tmp_path_factory):
 def copies(runs, tmp_path):
     """Copies of them."""
     return [Path(shutil.copytree(run, tmp_path / run.name)) for run in runs]
-
-
-def edited(folder, **changes):
-    """Change entries of run.json, as if they had been written so; a name with __ is that of an entry of an entry."""
-    about = read_run(folder)
-    about.pop("sha256", None)
-    for path, value in changes.items():
-        *outer, last = path.split("__")
-        entry = about
-        for name in outer:
-            entry = entry[name]
-        entry[last] = value
-    (folder / "run.json").write_text(json.dumps(about))
 
 
 def rewritten(folder, change):
@@ -92,7 +78,7 @@ def test_the_same_samples_are_named_across_runs_by_their_chunks(runs, copies):
     assert names(merge(copies[:2]).table) == alone
 
 
-def test_the_seconds_of_different_machines_are_left_out_with_a_note(sb, copies):
+def test_the_seconds_of_different_machines_are_left_out_with_a_note(sb, copies, edited):
     edited(copies[1], environment__cpu="abacus")
     merged = merge(copies[:2])
     assert merged.table[CLOCKED].isna().all(axis=None)
@@ -104,12 +90,12 @@ def test_the_seconds_of_different_machines_are_left_out_with_a_note(sb, copies):
 
 
 @pytest.mark.parametrize("entry", ["cores", "threads", "device"])
-def test_what_makes_a_machine_another_empties_the_seconds(copies, entry):
+def test_what_makes_a_machine_another_empties_the_seconds(copies, entry, edited):
     edited(copies[1], **{f"environment__{entry}": "other"})
     assert merge(copies[:2]).table[CLOCKED].isna().all(axis=None)
 
 
-def test_another_batch_size_empties_the_seconds_alone(copies):
+def test_another_batch_size_empties_the_seconds_alone(copies, edited):
     edited(copies[1], config__batch_size=32)
     merged = merge(copies[:2])
     assert merged.table["seconds_per_image"].isna().all()
@@ -135,7 +121,7 @@ def test_another_batch_size_empties_the_seconds_alone(copies):
     ],
     ids=lambda value: " ".join(value) if isinstance(value, dict) else None,
 )
-def test_runs_that_cannot_be_compared_are_refused_with_field_and_values(sb, copies, changes, words):
+def test_runs_that_cannot_be_compared_are_refused_with_field_and_values(sb, copies, changes, words, edited):
     edited(copies[1], **changes)
     sb("table", *copies[:2], "--merge").refused(2, str(copies[1]), *words)
 

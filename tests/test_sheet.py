@@ -15,7 +15,6 @@ import pandas as pd
 import pytest
 
 import samplerbench as sb_
-from samplerbench.bench.answers import shown_best
 from samplerbench.bench.formats import (
     DATA,
     FORMATS,
@@ -34,6 +33,7 @@ from samplerbench.bench.formats import (
     sorted_by,
 )
 from samplerbench.bench.merge import Origin
+from samplerbench.bench.races import shown_best
 from samplerbench.bench.sheet import interval_of, metrics_of, with_interval
 from samplerbench.bench.statistics import metric_columns
 from samplerbench.samplers.registry import load_registry

@@ -3,6 +3,7 @@
 import dataclasses
 import errno
 import fcntl
+import hashlib
 import json
 import os
 import shutil
@@ -11,17 +12,22 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
+from safetensors import safe_open
 
 import samplerbench as sb_
 from samplerbench.bench import run as harness
 from samplerbench.bench import timing
+from samplerbench.bench.answers import answers_for, read_answers
+from samplerbench.bench.chunk_file import content_hash
 from samplerbench.bench.config import Config
 from samplerbench.bench.lock import LOCK_FILE, WriterLock
 from samplerbench.bench.plan import plan_for
 from samplerbench.bench.run import Manner, NoWatch, begin, next_renewal
 from samplerbench.bench.sheet import table_to_markdown
+from samplerbench.bench.statistics import yardsticks
 from samplerbench.bench.store import RunFolder, read_run, sealed, unsealed
 from samplerbench.bench.table import GrowingTable, read_table, table_for
 from samplerbench.samplers.registry import load_registry
@@ -523,6 +529,26 @@ def test_a_seal_tells_another_content():
     assert unsealed(b'{"a": 1}') == {"a": 1}
 
 
+def test_a_chunk_is_read_as_safetensors_reads_it(copy):
+    path = RunFolder(copy).chunk_path(PLAN.cells[0], PLAN.blocks[1])
+    arrays, about = RunFolder(copy).read_arrays(path)
+    with safe_open(path, framework="numpy") as file:
+        assert {**about, "sha256": content_hash(arrays, about)} == file.metadata()
+        assert arrays.keys() == set(file.keys())
+        for name, array in arrays.items():
+            np.testing.assert_array_equal(array, file.get_tensor(name), strict=True)
+
+
+@pytest.mark.parametrize(
+    "array", [np.arange(6.0).reshape(2, 3).T, np.zeros((0, 3)), np.float32(2.5) * np.ones(()), np.array([True, False])]
+)
+def test_the_hash_of_a_content_is_that_of_its_bytes_in_rows(array):
+    """Chunks of earlier versions are held to it."""
+    whole = hashlib.sha256(b'[["a", "b"]]')
+    whole.update(f"x {array.dtype} {array.shape}".encode() + array.tobytes())
+    assert content_hash({"x": array}, {"a": "b"}) == whole.hexdigest()
+
+
 # The table as it grows
 
 
@@ -556,6 +582,18 @@ def test_a_growing_table_is_that_of_the_folder_and_reads_each_chunk_once(tmp_pat
     assert len(set(grown)) == len(grown)
     assert len(grown) == 2 * 3 + 2  # the third of late failed
     session.conclude()
+
+
+def test_the_answers_of_a_run_are_of_the_estimates_of_its_table(tmp_path, monkeypatch):
+    monkeypatch.setattr("samplerbench.bench.answers.estimates", None)  # nothing is measured a second time
+    plan = plan_of("ddim", "late", "ddpm", model="toy")
+    result = finished(plan, tmp_path / "run")
+    monkeypatch.undo()
+    about, folder = read_run(result.folder), RunFolder(result.folder)
+    ready = yardsticks(plan.config.metric, REGISTRY.metrics.things, plan.model)
+    stored = read_answers(folder, about, result.table)
+    assert [answer["metric"] for answer in stored] == ["fid", "clip_score", "ode_error"]
+    assert stored == answers_for(about, result.table, folder, ready)
 
 
 def test_what_is_too_much_to_remember_is_read_again(stored, copy, monkeypatch):

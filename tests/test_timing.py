@@ -188,6 +188,12 @@ def test_a_system_without_a_load_average_has_none(monkeypatch):
 # What a table says
 
 
+@pytest.mark.parametrize("n", [5, 6, 7, 8, 40])
+def test_quartiles_are_those_of_numpy(n):
+    values = np.random.default_rng(n).lognormal(size=n)
+    assert timing.quartiles(list(values)) == pytest.approx(np.quantile(values, [0.25, 0.5, 0.75]), rel=1e-14)
+
+
 def test_median_and_quartiles_are_those_of_the_whole_chunks():
     seconds = [0.011, 0.010, 0.0104, 0.0102, 0.0108]
     found = timed([*map(repeat, seconds), repeat(0.5, n=3)])

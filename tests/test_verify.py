@@ -37,19 +37,6 @@ def copy(stored, tmp_path):
     return Path(shutil.copytree(stored, tmp_path / "copy"))
 
 
-def edited(folder, **changes):
-    """Change entries of run.json, as if they had been written so; a name with __ is that of an entry of an entry."""
-    about = read_run(folder)
-    del about["sha256"]
-    for path, value in changes.items():
-        *outer, last = path.split("__")
-        entry = about
-        for name in outer:
-            entry = entry[name]
-        entry[last] = value
-    (folder / "run.json").write_text(json.dumps(about))
-
-
 def rewritten(folder, cell, **changes):
     """Change a cell's first chunk, with all hashes right."""
     store = RunFolder(folder)
@@ -163,7 +150,7 @@ def test_threads_are_those_of_the_run_and_put_back(stored, copy):
     ],
     ids=lambda value: " ".join(value) if isinstance(value, dict) else None,
 )
-def test_a_run_that_cannot_be_had_again_is_refused_with_both_values(sb, copy, changes, code, words):
+def test_a_run_that_cannot_be_had_again_is_refused_with_both_values(sb, copy, changes, code, words, edited):
     edited(copy, **changes)
     sb("verify", copy).refused(code, *words)
 
@@ -207,3 +194,42 @@ def test_another_model_under_the_same_name_is_told_by_its_images(copy):
     found = verify(copy, Other(), chunks=1)
     assert found.exit_code == 1
     assert "of 64 images; kept images by up to 2 grey levels; rows of clip: " in "; ".join(found.checks[0].found)
+
+
+FICKLE = """
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from samplerbench import hookimpl
+from samplerbench.plugins.ddim import DDIM
+
+@dataclass(frozen=True)
+class Fickle(DDIM):
+    number: int = 0
+
+    def step(self, run, x, a, b, past):
+        if Path("drawn").exists() and self.number == 1:
+            os._exit(7)
+        return super().step(run, x, a, b, past)
+
+@hookimpl
+def samplerbench_samplers():
+    return {"fickle": Fickle}
+"""
+
+
+def test_a_sampler_of_others_that_crashes_is_a_chunk_that_differs_and_the_rest_is_checked(sb, tmp_path, monkeypatch):
+    (tmp_path / "fickle.py").write_text(FICKLE)
+    specs = ("-s", "fickle:number=1", "-s", "fickle", "-s", "ddim")
+    done = sb("run", "--plugin", "fickle.py", "--model", "mixture", *specs, "--steps", 2, "-n", 2, "-o", "run")
+    assert done.code == 0, done.err
+    (tmp_path / "drawn").touch()
+    monkeypatch.delenv("SAMPLERBENCH_IN_PROCESS")
+    done = sb("verify", "run", "--json")
+    assert done.code == 1, done.err
+    found = [(check["sampler"], check["verdict"], check["found"]) for check in json.loads(done.out)["checks"]]
+    assert found == [
+        ("fickle:number=1", DIFFERS, ["cannot be drawn: its process ended with exit code 7"]),
+        ("fickle", EQUAL, []),
+        ("ddim", EQUAL, []),
+    ]
