@@ -139,6 +139,8 @@ class Session:
     """Reason of failure by cell key."""
     foreign: Engine | None = None
     """Makes the chunks of samplers that did not come with samplerbench; None = this process does."""
+    registry: Registry | None = None
+    """Where model and metrics are known by name; None if the model was given as an object."""
     growing: GrowingTable = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -198,7 +200,7 @@ class Session:
             write_picture(self.plan, self.folder, self.failures)
             about = read_run(self.folder.path)
             write_answers(self.folder, about, table, answers_for(about, table, self.folder, self.ready))
-            write_report(self.folder.path)
+            write_report(self.folder.path, self.registry)
         return Result(self.folder.path, table, self.labels)
 
     def _missing(self) -> Iterator[tuple[Cell, Block]]:
@@ -327,7 +329,8 @@ def begin(plan: Plan, registry: Registry, output: Path, manner: Manner = Manner(
     if manner.retry_failed:
         folder.forget_failures(plan)
     foreign = engine_for_foreign(plan, registry, folder, manner.limits)
-    return Session(plan, folder, ready, manner, folder.failures(plan), foreign)
+    known = registry if plan.is_rebuildable else None
+    return Session(plan, folder, ready, manner, folder.failures(plan), foreign, known)
 
 
 def engine_for_foreign(plan: Plan, registry: Registry, folder: RunFolder, limits: Limits) -> Engine | None:
