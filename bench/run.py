@@ -32,6 +32,7 @@ from .statistics import Yardstick, yardsticks
 from .store import REFERENCE, RunFolder, default_output, read_run
 from .table import GrowingTable, check_metric_names
 from .timing import in_turn
+from .view import notebook_view
 
 MOST_REPEATS = 10_000
 TABLE_EVERY_SECONDS = 10.0
@@ -294,7 +295,7 @@ def run(  # noqa: PLR0913  (the settings of a run, each by name)
     Samplers that did not come with samplerbench are drawn in a child process, so that one that crashes or never ends
     fails its own cells alone: `time_limit` is in seconds for a chunk (None = 60 and 50 times what its model calls
     take), `memory_limit` in GB (None = 80 % of the machine's). A Model cannot be sent to another process: given as
-    an object, everything is drawn in this one, without limits.
+    an object, everything is drawn in this one, without limits. A notebook shows how far the run is.
     Raises InputError, PluginError, ModelError or StoreError.
     """
     config = Config(
@@ -309,7 +310,8 @@ def run(  # noqa: PLR0913  (the settings of a run, each by name)
     plan = plan_for(config, registry, model if isinstance(model, Model) else None)
     session = begin(plan, registry, Path(output) if output else default_output(plan), manner)
     with closing(session.folder):
-        session.work(NoWatch())
+        with notebook_view(session.labels) as view:
+            session.work(view or NoWatch())
         return session.conclude()
 
 
