@@ -37,11 +37,11 @@ def test_a_result_is_shown_as_the_cells_of_the_table(result):
 
 
 def test_names_are_text_and_never_markup(result):
-    table = result.table.assign(sampler=HOSTILE, model=HOSTILE, status=f"failed: {HOSTILE}")
+    table = result.table.assign(sampler=HOSTILE, model=HOSTILE, status=f"failed: {HOSTILE}", fid=1.0)
     html = Result(Path("x"), table, {"fid": {"label": HOSTILE, "note": HOSTILE}})._repr_html_()
     assert "<script" not in html
-    # In two rows the sampler and the note, and the model and the metric's note below.
-    assert html.count("&lt;script&gt;alert(&#x27;&amp;&#x27;)&lt;/script&gt;") == 2 * 2 + 2
+    # In two rows the sampler and the note; the metric's label above, and the model and the metric's note below.
+    assert html.count("&lt;script&gt;alert(&#x27;&amp;&#x27;)&lt;/script&gt;") == 2 * 2 + 3
 
 
 def test_a_result_is_one_line_of_text(result):
