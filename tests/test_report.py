@@ -19,7 +19,7 @@ import pytest
 import samplerbench as sb
 from samplerbench.bench import report_view as reports
 from samplerbench.bench.answers import ANSWERS, answers_for, read_answers, signature
-from samplerbench.bench.charts import drawn_interval
+from samplerbench.bench.charts import drawn_interval, round_ticks
 from samplerbench.bench.compare import compared, holm, ready_for
 from samplerbench.bench.config import Config
 from samplerbench.bench.fronts import FRONTS, fronts_of, read_fronts
@@ -289,6 +289,18 @@ def test_an_interval_is_drawn_where_a_logarithmic_axis_has_a_place():
     assert drawn_interval(1.0, -0.5, 2.5, 0.1) == (0.1, 2.5)
     assert drawn_interval(1.0, -0.5, 2.5, float("nan")) == (-0.5, 2.5)
     assert drawn_interval(1.0, None, None, 0.1) == (1.0, 1.0)
+
+
+@pytest.mark.parametrize(("values", "ticks"), [
+    ([14.3, 153], {20, 50, 100}), ([12.1, 44], {15, 20, 30, 40}), ([0.3, 0.5], {0.3, 0.4, 0.5}), ([7], {7}),
+])  # fmt: skip
+def test_ticks_are_round_numbers_within_the_values(values, ticks):
+    made = round_ticks(values)
+    assert made == sorted(made)
+    assert ticks <= set(made)
+    assert made[0] <= min(values)
+    assert made[-1] >= max(values)
+    assert all(float(f"{tick:.1e}") == tick for tick in made)
 
 
 def test_every_chart_is_valid(view):
