@@ -98,7 +98,7 @@ def front_layers(series: int) -> Chart:
     marks = points(shown, x, y, series, faint="!datum.best")
     names = [
         best.mark_text(align="left", baseline="bottom", dx=7, dy=-5, fontSize=12, aria=False, **style).encode(
-            x=x, y=y, text="short:N"
+            x=x, y=y, text="label:N"
         )
         for style in ({"stroke": "var(--paper)", "strokeWidth": 4}, {"color": "var(--ink)"})  # a halo, then the name
     ]

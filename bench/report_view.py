@@ -152,7 +152,8 @@ def chart_rows(table: pd.DataFrame, labels: Labels, names: Sequence[str]) -> lis
     for i, cell in enumerate(table.to_dict("records")):
         name = str(cell["sampler"])
         row: Row = {
-            "row": i, "series": names.index(name), "short": name, "cell": f"{name}, {counted(cell)}",
+            "row": i, "series": names.index(name), "short": name,
+            "label": f"{name}, {cell['steps']}", "cell": f"{name}, {counted(cell)}",
             "counts": counted(cell), "steps": cell["steps"], "nfe": number(cell["nfe"]),
             "milliseconds": scaled(cell["seconds_per_image"], 1000), "status": str(cell["status"]),
         }  # fmt: skip

@@ -2,6 +2,7 @@
 
 import base64
 import dataclasses
+import io
 import itertools
 import json
 import math
@@ -15,6 +16,7 @@ import altair
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 import samplerbench as sb
 from samplerbench.bench import report_view as reports
@@ -862,11 +864,29 @@ def test_nothing_is_wider_than_the_screen(browser, finished, name, size, scheme)
     browser.execute_script("for (const d of document.querySelectorAll('details')) d.open = true")
     wide, screen = browser.execute_script("return [document.documentElement.scrollWidth, innerWidth]")
     assert wide <= screen == size[0]
-    if folder := os.environ.get("SAMPLERBENCH_SCREENSHOTS"):
-        browser.execute_script("for (const d of document.querySelectorAll('details')) d.open = false")
-        shot = browser.execute_cdp_cmd("Page.captureScreenshot", {"captureBeyondViewport": True, "format": "png"})
-        (Path(folder) / f"report-{name}.png").write_bytes(base64.b64decode(shot["data"]))
     assert complaints(browser) == []
+
+
+PICTURED = {"desktop": ("#main", 1000), "telephone": ("#main", 1300), "dark": ("#curves", 1150)}
+"""Of each screenshot where it begins and how high it is."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PICTURED)
+def test_the_page_can_be_pictured(browser, finished, name, tmp_path):
+    """With SAMPLERBENCH_SCREENSHOTS=DIR the pictures are kept, with SAMPLERBENCH_REPORT=FILE they are of that page."""
+    page = Path(os.environ.get("SAMPLERBENCH_REPORT", finished / "report.html")).resolve()
+    size = TELEPHONE if name == "telephone" else DESKTOP
+    opened(browser, page, size, "dark" if name == "dark" else "light")
+    begin, height = PICTURED[name]
+    top = browser.execute_script("return document.querySelector(arguments[0]).offsetTop", begin)
+    clip = {"x": 0, "y": 0 if begin == "#main" else top, "width": size[0], "height": height, "scale": 1}
+    shot = browser.execute_cdp_cmd("Page.captureScreenshot", {"captureBeyondViewport": True, "clip": clip})
+    target = Path(os.environ.get("SAMPLERBENCH_SCREENSHOTS", tmp_path)) / f"report-{name}.png"
+    with Image.open(io.BytesIO(base64.b64decode(shot["data"]))) as picture:
+        assert picture.size == (size[0], height)
+        picture.convert("RGB").save(target, optimize=True)
+    assert target.stat().st_size < 200_000
 
 
 @pytest.mark.slow
