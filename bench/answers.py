@@ -12,8 +12,7 @@ import pandas as pd
 
 from ..samplers.metric import Estimate
 from .chunk_file import Place
-from .races import Answer as Answer  # noqa: PLC0414  (a report reads it from here)
-from .races import Field, Race, answers_to, contenders, races_in
+from .races import Answer, Field, Race, answers_to, contenders, races_in
 from .statistics import Yardstick, estimates, gather
 from .store import CHUNKS, RunFolder, disk_errors, write_atomically
 

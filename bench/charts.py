@@ -98,7 +98,7 @@ def front_layers(series: int) -> Chart:
     marks = points(shown, x, y, series, faint="!datum.best")
     names = [
         best.mark_text(align="left", baseline="bottom", dx=7, dy=-5, fontSize=12, aria=False, **style).encode(
-            x=x, y=y, text="short:N"
+            x=x, y=y, text="label:N"
         )
         for style in ({"stroke": "var(--paper)", "strokeWidth": 4}, {"color": "var(--ink)"})  # a halo, then the name
     ]
@@ -150,19 +150,25 @@ def log_x(padding: int) -> alt.X:
 
 
 def x_axis(axis: Axis, rows: Sequence[Row]) -> Chart:
-    """Ticks at the counts themselves; of times, where they fall."""
-    counts = sorted({row[axis.field] for row in rows if row.get(axis.field) is not None})
-    own = axis.field != "milliseconds" and len(counts) <= MOST_TICKS
-    return {"values": counts, "format": "~g"} if own else {"format": "~g"}
+    """Ticks at the counts themselves, if they are not too many; else at round numbers."""
+    values = sorted({row[axis.field] for row in rows if row.get(axis.field) is not None})
+    own = axis.field != "milliseconds" and len(values) <= MOST_TICKS
+    return {"values": values if own or not values else round_ticks(values), "format": "~g"}
 
 
 def y_axis(metric: str, rows: Sequence[Row]) -> Chart:
-    """On a logarithmic axis ticks at 1, 2 and 5 times the powers of ten that the values span."""
+    """On a logarithmic axis ticks at round numbers."""
     if not is_log(metric, rows):
         return {"format": "~g"}
-    values = [row[metric] for row in rows if row.get(metric) is not None]
-    decades = range(math.floor(math.log10(min(values))) - 1, math.ceil(math.log10(max(values))) + 1)
-    return {"values": [float(f"{factor}e{decade}") for decade in decades for factor in (1, 2, 5)], "format": "~g"}
+    return {"values": round_ticks([row[metric] for row in rows if row.get(metric) is not None]), "format": "~g"}
+
+
+def round_ticks(values: Sequence[float]) -> list[float]:
+    """1, 2 and 5 times the powers of ten that positive values span; between those too if they span less than one."""
+    low, high = min(values), max(values)
+    factors = (1, 2, 5) if high / low >= LOG_FROM else (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8)
+    decades = range(math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 1)
+    return [float(f"{factor}e{decade}") for decade in decades for factor in factors]
 
 
 def y_scale(metric: str, rows: Sequence[Row]) -> Chart:

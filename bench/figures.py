@@ -5,6 +5,7 @@ They are the charts of the page, with its numbers and its light colours; the leg
 
 from __future__ import annotations
 
+import base64
 import copy
 import io
 import re
@@ -54,7 +55,7 @@ def write_figures(path: Path, folder: Path, registry: Registry | None = None) ->
     """Write the figures of the run in `path` into a folder, which is made; returns their paths.
 
     For each metric: NAME-nfe (the metric against model calls) and, where the direction is known, NAME-front (against
-    time an image), as SVG, PDF and PNG; samples.png and samples.pdf, if the run has images.
+    time an image); and samples, if the run has images. Each as SVG, PDF and PNG.
     Raises InputError, or StoreError if the folder cannot be written.
     """
     if folder.exists() and not folder.is_dir():
@@ -79,11 +80,24 @@ def figures(path: Path, view: View) -> Iterator[tuple[str, bytes]]:
         yield f"{name}.png", vl_convert.vegalite_to_png(spec, ppi=DOTS_PER_INCH)
     picture = picture_of(path, view)
     if picture:
-        for kind, settings in (("png", {"optimize": True}), ("pdf", {"quality": 95})):
-            buffer = io.BytesIO()
-            dots = {"resolution": DOTS_PER_INCH} if kind == "pdf" else {"dpi": (DOTS_PER_INCH, DOTS_PER_INCH)}
-            picture.save(buffer, format=kind, **settings, **dots)
-            yield f"samples.{kind}", buffer.getvalue()
+        png = saved(picture, "png", optimize=True, dpi=(DOTS_PER_INCH, DOTS_PER_INCH))
+        yield "samples.svg", svg_around(png, picture.width, picture.height).encode()
+        yield "samples.pdf", saved(picture, "pdf", quality=95, resolution=DOTS_PER_INCH)
+        yield "samples.png", png
+
+
+def saved(picture: Image.Image, kind: str, **settings: Any) -> bytes:
+    """The content of a file of that kind."""
+    buffer = io.BytesIO()
+    picture.save(buffer, format=kind, **settings)
+    return buffer.getvalue()
+
+
+def svg_around(png: bytes, width: int, height: int) -> str:
+    """An SVG that holds a picture of so many dots, as large as in print."""
+    size = f'width="{width / DOTS_PER_INCH:.4f}in" height="{height / DOTS_PER_INCH:.4f}in"'
+    image = f'<image width="{width}" height="{height}" href="data:image/png;base64,{base64.b64encode(png).decode()}"/>'
+    return f'<svg xmlns="http://www.w3.org/2000/svg" {size} viewBox="0 0 {width} {height}">{image}</svg>\n'
 
 
 # ---- Charts ----

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import html
 import io
-import re
-import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +15,7 @@ from ..samplers.errors import InputError, SamplerbenchError, StoreError, closest
 from ..samplers.registry import Registry
 from .answers import ODE_ERROR, Source, common_places, directions, estimates_of
 from .compare import SECONDS, ready_for
+from .latex import sheet_to_latex
 from .merge import Origin, merge
 from .output import complain, printable, table_to_json
 from .races import Field, Race, answers_to, shown_best
@@ -45,18 +44,6 @@ SHEETS, DATA = ("md", "latex", "html"), ("csv", "json", "parquet")
 FORMATS = (*SHEETS, *DATA)
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 """How a text begins that a spreadsheet takes for a formula."""
-LATEX = {
-    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
-    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
-    "|": r"\textbar{}", "'": r"\textquotesingle{}", "`": r"\textasciigrave{}",
-    "[": "{[}", "]": "{]}", "*": "{*}", "±": r"$\pm$", "µ": r"$\mu$", "ß": r"\ss{}",
-}  # fmt: skip
-"""[, ] and * may not follow a line's end bare; quotes may not join."""
-LATEX_ACCENTS = {
-    "\u0300": "`", "\u0301": "'", "\u0302": "^", "\u0303": "~", "\u0304": "=", "\u0306": "u", "\u0307": ".",
-    "\u0308": '"', "\u030a": "r", "\u030b": "H", "\u030c": "v", "\u0327": "c",
-}  # fmt: skip
-NUMBER = re.compile(r"-?\d+(\.\d+)?(e[+-]?\d+)?\*?")
 
 
 @dataclass(frozen=True)
@@ -127,10 +114,11 @@ def merged_content(paths: Sequence[Path]) -> Content:
 # ---- What is bold ----
 
 
-def emphasis_of(content: Content, metric: str, registry: Registry) -> Emphasis:
+def emphasis_of(content: Content, metric: str, registry: Registry, columns: Sequence[str] = ()) -> Emphasis:
     """The best of each step count (or budget) that is shown to be better than all others there, '' = in any metric.
 
-    By paired differences on the same noise, corrected for all pairs of the table.
+    By paired differences on the same noise, corrected for all pairs of the table; of columns that are chosen, those
+    alone can be bold.
     """
     if metric == SECONDS:
         return Emphasis(why=" Nothing is bold: seconds are compared side by side, with --compare.")
@@ -157,7 +145,7 @@ def emphasis_of(content: Content, metric: str, registry: Registry) -> Emphasis:
         for (_, count), lane in lanes.items()
         if (places := field.measured(name, lane))
     ]
-    best = shown_best(answers_to(races, field))
+    best = {place for place in shown_best(answers_to(races, field)) if metric or not columns or place[1] in columns}
     within = "budget" if {origin.across for origin in content.origins} == {"nfe"} else "number of steps"
     means = f"the best for its {within}, where it is shown to differ from each of the others (paired, Holm 1979)"
     return Emphasis(best, f" Bold: {means}." if best else f" Nothing is bold: that would be {means}.")
@@ -183,7 +171,11 @@ def sheet_for(content: Content, layout: Layout, emphasis: Emphasis = Emphasis(),
 def sheet_with_best(content: Content, layout: Layout, registry: Registry | None, below: str = "") -> Sheet:
     """The same with what is shown to be best in bold; without a registry nothing is."""
     sheet = sheet_for(content, layout, below=below)  # refuses what is not in the table, before any sample is read
-    return sheet_for(content, layout, emphasis_of(content, layout.pivot, registry), below) if registry else sheet
+    return (
+        sheet_for(content, layout, emphasis_of(content, layout.pivot, registry, layout.columns), below)
+        if registry
+        else sheet
+    )
 
 
 def frame_for(content: Content, layout: Layout) -> pd.DataFrame:
@@ -329,42 +321,6 @@ def frame_to_bytes(frame: pd.DataFrame, form: str, about: Mapping[str, Any]) -> 
     if form == "csv":
         return frame_to_csv(frame).encode()
     return f"{table_to_json(frame, dict(about))}\n".encode() if form == "json" else frame_to_parquet(frame)
-
-
-def sheet_to_latex(sheet: Sheet) -> str:
-    """A table with booktabs' rules; the preamble needs \\usepackage{booktabs}."""
-
-    def cell(entry: Entry) -> str:
-        text = rf"\textbf{{{latex(entry.text)}}}" if entry.bold else latex(entry.text)
-        return rf"{text}\,{{\scriptsize {latex(entry.small)}}}" if entry.small else text
-
-    alignment = "".join("l" if column.is_text else "r" for column in sheet.columns)
-    return "\n".join([
-        "% needs \\usepackage{booktabs}", r"\begin{table}", r"\centering", rf"\begin{{tabular}}{{{alignment}}}",
-        r"\toprule", " & ".join(latex(column.heading) for column in sheet.columns) + r" \\", r"\midrule",
-        *(" & ".join(map(cell, row)) + r" \\" for row in sheet.rows), r"\bottomrule", r"\end{tabular}",
-        rf"\caption{{{latex(sheet.caption)}}}", r"\end{table}", "",
-    ])  # fmt: skip
-
-
-def latex(text: str) -> str:
-    """The text with nothing in it that LaTeX would obey, or that its standard fonts do not have."""
-    if NUMBER.fullmatch(text):
-        return f"$-${text[1:]}" if text.startswith("-") else text
-    return "".join(map(latex_letter, text)).replace("--", "-{}-").replace("--", "-{}-")  # no dash of two hyphens
-
-
-def latex_letter(letter: str) -> str:
-    """One character; what cannot be set is named by its number."""
-    if letter in LATEX:
-        return LATEX[letter]
-    if letter.isascii():
-        return letter
-    apart = unicodedata.normalize("NFD", letter)
-    base, mark = apart[0], apart[1:]
-    if base.isascii() and base.isalpha() and mark in LATEX_ACCENTS:
-        return rf"\{LATEX_ACCENTS[mark]}{{{base}}}"
-    return f"(U+{ord(letter):04X})"
 
 
 def sheet_to_html(sheet: Sheet) -> str:

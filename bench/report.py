@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import importlib.metadata
 import json
 from collections.abc import Sequence
 from functools import lru_cache
@@ -21,8 +20,6 @@ from .report_view import View, view_of
 from .store import disk_errors, write_atomically
 
 REPORT_FILE = "report.html"
-CHARTS = "vl-convert-python"
-"""The package that the charts' library comes with."""
 TEMPLATES = resources.files(__package__.partition(".")[0]) / "templates"
 
 
@@ -40,18 +37,22 @@ def write_report(path: Path, registry: Registry | None = None) -> Path:
 
 def view_to_html(view: View) -> str:
     """One page with its style, scripts and pictures in it; a policy that lets no other script run and nothing load."""
-    style, own = ((TEMPLATES / f"report.{ending}").read_text(encoding="utf-8") for ending in ("css", "js"))
+    style, own, source = (template_text(f"report.{ending}") for ending in ("css", "js", "html.jinja"))
     scripts = [vega_bundle(), own]
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    template = environment.from_string((TEMPLATES / "report.html.jinja").read_text(encoding="utf-8"))
-    return template.render(
+    return environment.from_string(source).render(
         view=view,
         style=Markup(style),
         scripts=[Markup(script) for script in scripts],
         policy=content_policy(scripts, style),
-        licence=licence_of(CHARTS),
+        licences=template_text("report-licences.txt"),
         data=json_for_script({"rows": view.rows, "charts": view.charts}),
     )
+
+
+def template_text(name: str) -> str:
+    """A file that pages are made from."""
+    return (TEMPLATES / name).read_text(encoding="utf-8")
 
 
 def content_policy(scripts: Sequence[str], style: str) -> str:
@@ -74,13 +75,6 @@ def json_for_script(value: Any) -> Markup:
     for character in "<>&":
         text = text.replace(character, f"\\u{ord(character):04x}")
     return Markup(text)
-
-
-def licence_of(package: str) -> str:
-    """The licence that an installed package has beside its metadata; '' if there is none."""
-    files = importlib.metadata.files(package) or []
-    found = next((file for file in files if file.name.startswith("LICENSE")), None)
-    return found.read_text(encoding="utf-8") if found else ""
 
 
 @lru_cache(maxsize=1)

@@ -12,11 +12,15 @@ import pandas as pd
 
 from ..samplers.errors import SamplerbenchError
 from ..samplers.registry import Registry
-from .answers import ODE_ERROR, Answer, answers_for, read_answers
+from .answers import ODE_ERROR, answers_for, read_answers
 from .charts import AXES, COLOURS, DASHES, SHAPES, curves, drawn_interval, front, is_log
 from .compare import NOT_SHOWN, SAME, p_to_text, ready_for
+from .fronts import fronts_of
 from .output import printable
+from .pareto import CLOSE, DOMINATED, ON_FRONT
 from .paths import path_budget, read_path
+from .provenance import call_of, provenance_of, summary_of
+from .races import Answer
 from .sheet import caption, heading_of, metrics_of, table_to_cells, with_interval
 from .sprites import sheets, shrunk
 from .statistics import metric_columns
@@ -40,7 +44,7 @@ class View:
     summary: str
     """One sentence on what was drawn."""
     metrics: list[Row]
-    """key, name, heading, better, note, headline, answers."""
+    """key, name, heading, better, note, headline, answers, behind."""
     series: list[Row]
     """Of each sampler: name, colour, shape, dash."""
     rows: list[Row]
@@ -63,6 +67,9 @@ class View:
     provenance: list[tuple[str, str]]
     prompts: list[str]
     command: str
+    """The command that made the run, "" if none did."""
+    call: str
+    """Then the call in Python that makes it again."""
 
 
 def view_of(path: Path, registry: Registry | None = None) -> View:
@@ -77,8 +84,9 @@ def view_of(path: Path, registry: Registry | None = None) -> View:
         metric_view(i, name, labels, [a for a in answers or [] if a["metric"] == name], rows)
         for i, name in enumerate(metrics_with_ode(table))
     ]
-    for metric in found:
-        mark_front(metric, rows)
+    fronts = fronts_of(path, about, table, metrics_with_ode(table), registry)
+    for metric, name in zip(found, metrics_with_ode(table), strict=True):
+        metric["behind"] = mark_front(metric, rows, fronts.get(name))
     headings, texts = table_to_cells(table, labels)
     kind, counts = ("calls", about["config"]["nfe"]) if about["config"]["nfe"] else ("steps", about["config"]["steps"])
     shown_first = path_budget(counts)
@@ -102,6 +110,7 @@ def view_of(path: Path, registry: Registry | None = None) -> View:
         provenance=provenance_of(about, table, labels),
         prompts=list(about["config"].get("prompts") or []),
         command=about.get("command") or "",
+        call="" if about.get("command") else call_of(about),
     )
     return View(**cleaned(vars(content)))
 
@@ -144,7 +153,8 @@ def chart_rows(table: pd.DataFrame, labels: Labels, names: Sequence[str]) -> lis
     for i, cell in enumerate(table.to_dict("records")):
         name = str(cell["sampler"])
         row: Row = {
-            "row": i, "series": names.index(name), "short": name, "cell": f"{name}, {counted(cell)}",
+            "row": i, "series": names.index(name), "short": name,
+            "label": f"{name}, {cell['steps']}", "cell": f"{name}, {counted(cell)}",
             "counts": counted(cell), "steps": cell["steps"], "nfe": number(cell["nfe"]),
             "milliseconds": scaled(cell["seconds_per_image"], 1000), "status": str(cell["status"]),
         }  # fmt: skip
@@ -267,14 +277,28 @@ def _named(row: Row, key: str) -> Row:
             "value": row[f"{key}_text"]}  # fmt: skip
 
 
-def mark_front(metric: Row, rows: Sequence[Row]) -> None:
-    """m<i>_front: whether no row is at least as fast and better, and none before it in the table is the same."""
+def mark_front(metric: Row, rows: Sequence[Row], verdicts: Sequence[str] | None) -> str:
+    """m<i>_front: whether a row is on the front; returns what is known of the others, "" if nothing is.
+
+    By the verdicts of `pareto`, which knows what is shown; where there are none, by the numbers alone.
+    """
+    key = metric["key"]
+    if verdicts is None:
+        mark_by_numbers(metric, rows)
+        return ""
+    for row, verdict in zip(rows, verdicts, strict=True):
+        row[f"{key}_front"] = verdict == ON_FRONT
+    close, dominated = (sum(verdict == kind for verdict in verdicts) for kind in (CLOSE, DOMINATED))
+    return f"Of the others {close} not told apart from the front, {dominated} shown to be dominated."
+
+
+def mark_by_numbers(metric: Row, rows: Sequence[Row]) -> None:
+    """m<i>_front: whether no row is as good in both the metric and time, and better in one."""
     key, sign = metric["key"], -1 if metric["better"] == "higher" else 1
-    best = math.inf
     timed = [row for row in rows if metric["better"] and row[key] is not None and row["milliseconds"] is not None]
-    for row in sorted(timed, key=lambda row: (row["milliseconds"], sign * row[key])):
-        row[f"{key}_front"] = sign * row[key] < best
-        best = min(best, sign * row[key])
+    places = [(sign * row[key], row["milliseconds"]) for row in timed]
+    for row, mine in zip(timed, places, strict=True):
+        row[f"{key}_front"] = not any(o != mine and o[0] <= mine[0] and o[1] <= mine[1] for o in places)
 
 
 def charts_of(metric: Row, rows: Sequence[Row], series: int) -> Row:
@@ -314,39 +338,6 @@ def paths_of(about: Mapping[str, Any], rows: Sequence[Row], folder: RunFolder) -
         }
         for i, path in stored.items()
     ]
-
-
-def summary_of(table: pd.DataFrame, samplers: int) -> str:
-    """One sentence on what was drawn."""
-    first = table.iloc[0]
-    text = f"{samplers} {'sampler' if samplers == 1 else 'samplers'}, {len(table)} "
-    text += f"{'cell' if len(table) == 1 else 'cells'}, {int(table['samples'].max()):,} images each from the same noise"
-    return text + (f", guidance {first['guidance']:g}" if first["guidance"] != 1 else "") + "."
-
-
-def provenance_of(about: Mapping[str, Any], table: pd.DataFrame, labels: Labels) -> list[tuple[str, str]]:
-    """What the numbers belong to."""
-    config, machine = about["config"], about.get("environment", {})
-    versions = machine.get("versions", {})
-    extractors = [
-        f"{heading_of(name, labels)}" + (f": {label['note']}" if label.get("note") else "")
-        for name, label in labels.items()
-    ]
-    threads = machine.get("threads")
-    facts = [
-        ("Model", config["model"]),
-        ("Images", f"{int(table['samples'].max()):,} of {config['samples']:,} a cell, seed {config['seed']}"),
-        ("Guidance", f"{config['guidance']:g}" + (f", negative prompt: {config['negative']}" if config.get("negative")
-                                                  else "")),
-        ("Prompts", f"{len(config['prompts'])} given" if config.get("prompts") else "the model's own"),
-        ("Measured with", "; ".join(extractors)),
-        ("Precision", f"{config['dtype']} on {machine.get('device', config['device'])}"),
-        ("Machine", ", ".join(filter(None, [machine.get("cpu"), f"{machine.get('cores')} cores", machine.get("system"),
-                                            f"{threads} {'thread' if threads == 1 else 'threads'}"]))),
-        ("Versions", ", ".join([f"Python {machine.get('python')}", *(f"{k} {v}" for k, v in versions.items())])),
-        ("Plan", about["plan"]),
-    ]  # fmt: skip
-    return [(name, value) for name, value in facts if value]
 
 
 def number(value: object) -> float | int | None:

@@ -32,6 +32,7 @@ from .statistics import Yardstick, yardsticks
 from .store import REFERENCE, RunFolder, default_output, read_run
 from .table import GrowingTable, check_metric_names
 from .timing import in_turn
+from .view import notebook_view
 
 MOST_REPEATS = 10_000
 TABLE_EVERY_SECONDS = 10.0
@@ -139,6 +140,8 @@ class Session:
     """Reason of failure by cell key."""
     foreign: Engine | None = None
     """Makes the chunks of samplers that did not come with samplerbench; None = this process does."""
+    registry: Registry | None = None
+    """Where model and metrics are known by name; None if the model was given as an object."""
     growing: GrowingTable = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -199,7 +202,7 @@ class Session:
             about = read_run(self.folder.path)
             answers = answers_from(about, table, self.growing.estimates(), directions(self.ready))
             write_answers(self.folder, about, table, answers)
-            write_report(self.folder.path)
+            write_report(self.folder.path, self.registry)
         return Result(self.folder.path, table, self.labels)
 
     def _missing(self) -> Iterator[tuple[Cell, Block]]:
@@ -297,7 +300,7 @@ def run(  # noqa: PLR0913  (the settings of a run, each by name)
     Samplers that did not come with samplerbench are drawn in a child process, so that one that crashes or never ends
     fails its own cells alone: `time_limit` is in seconds for a chunk (None = 60 and 50 times what its model calls
     take), `memory_limit` in GB (None = 80 % of the machine's). A Model cannot be sent to another process: given as
-    an object, everything is drawn in this one, without limits.
+    an object, everything is drawn in this one, without limits. A notebook shows how far the run is.
     Raises InputError, PluginError, ModelError or StoreError.
     """
     config = Config(
@@ -314,7 +317,8 @@ def run(  # noqa: PLR0913  (the settings of a run, each by name)
     plan = plan_for(config, registry, model if isinstance(model, Model) else None)
     session = begin(plan, registry, Path(output) if output else default_output(plan), manner)
     with closing(session.folder):
-        session.work(NoWatch())
+        with notebook_view(session.labels) as view:
+            session.work(view or NoWatch())
         return session.conclude()
 
 
@@ -334,7 +338,8 @@ def begin(plan: Plan, registry: Registry, output: Path, manner: Manner = Manner(
     if manner.retry_failed:
         folder.forget_failures(plan)
     foreign = engine_for_foreign(plan, registry, folder, manner.limits)
-    return Session(plan, folder, ready, manner, folder.failures(plan), foreign)
+    known = registry if plan.is_rebuildable else None
+    return Session(plan, folder, ready, manner, folder.failures(plan), foreign, known)
 
 
 def engine_for_foreign(plan: Plan, registry: Registry, folder: RunFolder, limits: Limits) -> Engine | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import math
+import re
 from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,8 +25,8 @@ NOTE = "note"
 """A column of what is read alone: the same samples as which row, and why a cell is not whole."""
 MARK = "*"
 INTERVALS = "± is the 95 % interval given the reference images"
-OBEYED = str.maketrans({character: f"\\{character}" for character in "\\|`"})
-"""What Markdown obeys inside a cell."""
+OBEYED = re.compile(r"[\\|`*~]|(?<![^\W_])_|_(?![^\W_])|(?<=\])(?=\()|(?<=!)(?=\[)")
+"""What Markdown obeys inside a cell; an underscore within a word is one."""
 Place = tuple[int, str]
 """A number of the table: the label of its row, its column."""
 
@@ -83,7 +84,7 @@ def sheet_of(
         for place, row in zip(table.index, table.to_dict("records"), strict=True)
     ]
     heads = [column_of(name, labels) for name in names]
-    return Sheet(heads, rows, printable(caption(table, labels) + below))
+    return Sheet(heads, rows, printable(caption(table, labels, names) + below))
 
 
 def column_of(name: str, labels: Labels) -> Column:
@@ -150,9 +151,13 @@ def with_interval(value: float, low: float, high: float) -> str:
     return f"{value:.{decimals}f} ± {half:.{decimals}f}"
 
 
-def caption(table: pd.DataFrame, labels: Labels) -> str:
-    """What the table shows, in one sentence or two."""
-    return f"{what_was_drawn(table)} a row; {INTERVALS}; {of_seconds(table)}{notes_of(labels)}"
+def caption(table: pd.DataFrame, labels: Labels, columns: Sequence[str] = ()) -> str:
+    """What the columns of a table show, by default those that are shown by default, in one sentence or two."""
+    names = columns or shown_columns(table)
+    measured = any(name in names for name in metrics_of(table))
+    first = f"{what_was_drawn(table)} a row" + (f"; {INTERVALS}" if measured else "")
+    seconds = f"; {of_seconds(table)}" if "seconds_per_image" in names else "."
+    return first + seconds + notes_of({name: label for name, label in labels.items() if name in names})
 
 
 def what_was_drawn(table: pd.DataFrame) -> str:
@@ -244,5 +249,5 @@ def sheet_to_markdown(sheet: Sheet) -> str:
 
 
 def markdown(text: str) -> str:
-    """The text with nothing in it that is an element, a link, code or the end of a cell."""
-    return html.escape(text, quote=False).translate(OBEYED).replace("](", "]\\(").replace("![", "!\\[")
+    """The text with nothing in it that is an element, a link, code, emphasis or the end of a cell."""
+    return OBEYED.sub(r"\\\g<0>", html.escape(text, quote=False))

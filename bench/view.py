@@ -7,6 +7,7 @@ import math
 import textwrap
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from types import TracebackType
 from typing import Any, Literal
 
@@ -171,8 +172,10 @@ class View:
             self._say(f"{len(plan.cells)} cells x {plan.config.samples} samples, {todo:,} network evaluations to make")
 
     def remaining(self, images: Mapping[str, int]) -> None:
-        """Know when a cell is done."""
+        """Know when a cell is done; from now on there is something to show."""
         self._left = dict(images)
+        if self._draws_live:
+            self._live.refresh()
 
     def stored(self, cell: Cell, images: int) -> None:
         """Count images."""
@@ -231,6 +234,12 @@ class View:
 
     def _say(self, line: str) -> None:
         self._console.print(Text(line), soft_wrap=True)
+
+
+def notebook_view(labels: Labels) -> AbstractContextManager[View | None]:
+    """A view in the notebook that this runs in, None elsewhere: a program has its own ways to say how far it is."""
+    console = Console()
+    return View(console, labels) if console.is_jupyter else nullcontext()
 
 
 def duration(seconds: float) -> str:

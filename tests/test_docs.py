@@ -3,9 +3,11 @@
 import itertools
 import json
 import re
+import shlex
 import tomllib
 from pathlib import Path
 
+import click
 import pytest
 import torch
 from click.testing import CliRunner
@@ -76,6 +78,35 @@ def test_commands_are_listed_each_with_what_it_does():
     assert all(len(row["what it does"]) > 10 for row in rows)
     done = CliRunner().invoke(cli, ["list", "commands"])
     assert [line.split()[0] for line in done.stdout.splitlines()[1:]] == sorted(cli.commands)
+
+
+def commands_of(text):
+    """The words of each command of this program in the shell blocks of a page."""
+    for block in re.findall(r"```sh\n(.*?)```", text, flags=re.DOTALL):
+        for line in block.replace("\\\n", " ").splitlines():
+            for part in line.split("  #")[0].split("&&"):
+                words = shlex.split(part, comments=True)
+                if words[:1] == ["samplerbench"]:
+                    yield words[1:]
+
+
+@pytest.mark.parametrize("path", sorted(DOCS.glob("*.md")), ids=lambda p: p.name)
+def test_every_command_on_a_page_is_one(path):
+    for name, *rest in commands_of(path.read_text(encoding="utf-8")):
+        command = cli.commands[name]
+        command.make_parser(click.Context(command)).parse_args(list(rest))  # raises for an option that is not there
+
+
+def test_the_commands_on_the_pages_are_found():
+    found = [words for path in DOCS.glob("*.md") for words in commands_of(path.read_text(encoding="utf-8"))]
+    assert {words[0] for words in found} >= {"run", "table", "report", "grid", "list", "check"}
+    assert len(found) > 25
+
+
+def test_no_picture_is_large():
+    pictures = [path for kind in ("png", "webp") for path in DOCS.rglob(f"*.{kind}")]
+    assert len(pictures) > 8
+    assert [path.name for path in pictures if path.stat().st_size > 200_000] == []
 
 
 # ---- Links ----

@@ -1,5 +1,6 @@
 """samplerbench report --figures: charts and pictures for print, with the numbers and the names of the page."""
 
+import base64
 import re
 import shutil
 import xml.etree.ElementTree as ET
@@ -40,12 +41,12 @@ def of_kind(written, kind):
 
 def test_every_metric_has_its_figures_in_each_format(written):
     expected = {f"{name}.{kind}" for name in CHARTS for kind in ("svg", "pdf", "png")}
-    assert {path.name for path in written} == expected | {"samples.png", "samples.pdf"}
+    assert {path.name for path in written} == expected | {"samples.svg", "samples.pdf", "samples.png"}
     assert {path.name for path in written[0].parent.iterdir()} == {path.name for path in written}
 
 
 def test_an_svg_is_xml_with_the_names_of_what_is_drawn(written):
-    for path in of_kind(written, "svg"):
+    for path in (path for path in of_kind(written, "svg") if path.stem != "samples"):
         root = ET.parse(path).getroot()
         texts = {element.text for element in root.iter("{http://www.w3.org/2000/svg}text")}
         drawn = {"ddim", "ddpm", "dpm-solver:order=2"} - ({"ddpm"} if "ode" in path.name else set())
@@ -54,6 +55,16 @@ def test_an_svg_is_xml_with_the_names_of_what_is_drawn(written):
         assert root.get("width") == f"{INCHES:.4f}in"
         assert root.get("viewBox").split()[2] == "234"
         assert "var(" not in path.read_text()
+
+
+def test_the_samples_as_svg_are_the_picture(written):
+    by_name = {path.name: path for path in written}
+    root = ET.parse(by_name["samples.svg"]).getroot()
+    (image,) = root.iter("{http://www.w3.org/2000/svg}image")
+    assert base64.b64decode(image.get("href").partition(",")[2]) == by_name["samples.png"].read_bytes()
+    with Image.open(by_name["samples.png"]) as picture:
+        assert root.get("viewBox") == f"0 0 {picture.width} {picture.height}"
+    assert root.get("width") == f"{INCHES:.4f}in"
 
 
 def test_a_pdf_and_a_png_are_as_wide_as_a_column(written):
@@ -107,7 +118,7 @@ def test_a_name_is_a_text_and_a_file_stays_in_its_folder(run, tmp_path):
     written = figures.write_figures(tmp_path / "run", tmp_path / "figures")
     assert {path.parent for path in written} == {tmp_path / "figures"}
     assert "---fid-nfe.svg" in {path.name for path in written}
-    for path in of_kind(written, "svg"):
+    for path in (path for path in of_kind(written, "svg") if path.stem != "samples"):
         texts = [element.text or "" for element in ET.parse(path).getroot().iter()]
         assert any("</text><script>x</script>&" in text for text in texts)
         assert "<script" not in path.read_text()

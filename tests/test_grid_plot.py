@@ -11,13 +11,12 @@ from PIL import Image
 
 import samplerbench as sb
 from samplerbench.bench import picture
+from samplerbench.bench.axes import AXES, parse_axis
 from samplerbench.bench.grid_plot import (
-    AXES,
     MOST_FRAMES,
     batch_size_for,
     check_target,
     drawn,
-    parse_axis,
     places,
     plot_for,
     requests_for,

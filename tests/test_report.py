@@ -2,8 +2,10 @@
 
 import base64
 import dataclasses
+import io
 import itertools
 import json
+import math
 import os
 import re
 import shutil
@@ -14,14 +16,17 @@ import altair
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 import samplerbench as sb
 from samplerbench.bench import report_view as reports
 from samplerbench.bench.answers import ANSWERS, answers_for, read_answers, signature
-from samplerbench.bench.charts import drawn_interval
+from samplerbench.bench.charts import drawn_interval, round_ticks
 from samplerbench.bench.compare import compared, holm, ready_for
 from samplerbench.bench.config import Config
+from samplerbench.bench.fronts import FRONTS, fronts_of, read_fronts
 from samplerbench.bench.output import printable
+from samplerbench.bench.pareto import pareto
 from samplerbench.bench.paths import PATHS, read_path, write_paths
 from samplerbench.bench.report import json_for_script, source_hash, view_to_html, write_report
 from samplerbench.bench.report_view import view_of
@@ -235,13 +240,42 @@ def test_how_far_behind_is_positive_whatever_is_better(view):
                     assert float(other["behind"].split(" ")[0]) >= 0
 
 
+def test_the_front_is_that_of_the_table_of_verdicts(finished, view):
+    registry, (table, _) = load_registry([TOY]), read_table(finished)
+    seen = set()
+    for metric, name in zip(view.metrics, reports.metrics_with_ode(table), strict=True):
+        found = pareto(finished, registry, name)
+        shown = {(row["short"], row["steps"]): row[f"{metric['key']}_front"] for row in view.rows}
+        for row in found.to_dict("records"):
+            assert shown[row["sampler"], row["steps"]] == (row["verdict"] == "on the front"), row
+        count = {verdict: list(found["verdict"]).count(verdict) for verdict in found["verdict"]}
+        close, dominated = count.get("not told apart from the front", 0), count.get("dominated", 0)
+        assert metric["behind"].startswith(f"Of the others {close} not told apart")
+        assert f" {dominated} shown to be dominated" in metric["behind"]
+        seen |= set(count)
+    assert seen == {"on the front", "not told apart from the front", "dominated", "not measured"}
+
+
+def test_the_front_of_other_seconds_is_not_taken(folder):
+    about, (table, _) = read_run(folder), read_table(folder)
+    fronts = read_fronts(folder, about, table)
+    assert set(fronts) == {"fid", "clip_score", "ode_error"}
+    slower = table.assign(seconds_per_image=2 * table["seconds_per_image"])
+    assert read_fronts(folder, about, slower) is None
+    assert read_fronts(folder, about, table.assign(samples=64)) is None
+    (folder / FRONTS).write_text("[]")
+    assert read_fronts(folder, about, table) is None
+    assert fronts_of(folder, about, table, ["fid"], None) == {}
+    assert fronts_of(folder, about, table, ["fid"], load_registry([TOY])) == {"fid": fronts["fid"]}
+
+
 @pytest.mark.parametrize("better", ["lower", "higher"])
-def test_the_front_is_what_nothing_beats_in_both(better):
+def test_without_verdicts_the_front_is_what_nothing_beats_in_both(better):
     sign = 1 if better == "lower" else -1
     pairs = np.random.default_rng(3).integers(1, 30, (40, 2)).tolist()
     rows = [{"m0": sign * (noise - time), "milliseconds": time} for noise, time in pairs]
     rows.append({"m0": None, "milliseconds": 0.1})
-    reports.mark_front({"key": "m0", "better": better}, rows)
+    assert reports.mark_front({"key": "m0", "better": better}, rows, None) == ""
     assert sum(row["m0_front"] for row in rows[:-1]) >= 4
     for row in rows[:-1]:
         beaten = any(
@@ -249,8 +283,7 @@ def test_the_front_is_what_nothing_beats_in_both(better):
             (o["m0"], o["milliseconds"]) != (row["m0"], row["milliseconds"])
             for o in rows[:-1]
         )  # fmt: skip
-        alike = [o for o in rows if (o["m0"], o["milliseconds"]) == (row["m0"], row["milliseconds"])]
-        assert sum(o["m0_front"] for o in alike) == (0 if beaten else 1)
+        assert row["m0_front"] != beaten
     assert "m0_front" not in rows[-1]
 
 
@@ -258,6 +291,18 @@ def test_an_interval_is_drawn_where_a_logarithmic_axis_has_a_place():
     assert drawn_interval(1.0, -0.5, 2.5, 0.1) == (0.1, 2.5)
     assert drawn_interval(1.0, -0.5, 2.5, float("nan")) == (-0.5, 2.5)
     assert drawn_interval(1.0, None, None, 0.1) == (1.0, 1.0)
+
+
+@pytest.mark.parametrize(("values", "ticks"), [
+    ([14.3, 153], {20, 50, 100}), ([12.1, 44], {15, 20, 30, 40}), ([0.3, 0.5], {0.3, 0.4, 0.5}), ([7], {7}),
+])  # fmt: skip
+def test_ticks_are_round_numbers_within_the_values(values, ticks):
+    made = round_ticks(values)
+    assert made == sorted(made)
+    assert ticks <= set(made)
+    assert made[0] <= min(values)
+    assert made[-1] >= max(values)
+    assert all(float(f"{tick:.1e}") == tick for tick in made)
 
 
 def test_every_chart_is_valid(view):
@@ -354,6 +399,37 @@ def test_a_run_by_budgets_of_calls_says_so(tmp_path):
     view = view_of(result.folder)
     assert view.budgets == ["3 calls", "5 calls"]
     assert [answer["budget"] for answer in view.metrics[-1]["answers"]] == [3, 5]
+
+
+# ---- Provenance ----
+
+
+def test_a_run_from_python_says_its_call(tmp_path):
+    settings = {"prompts": ["left"], "guidance": 0.0, "keep_images": False, "metrics": [], "seed": 3}
+    result = sb.run("toy", ["ddim"], nfe=[3], n=8, plugins=[TOY], output=tmp_path / "run", **settings)
+    view = view_of(result.folder)
+    assert view.command == ""
+    text = (result.folder / "report.html").read_text()
+    assert "The call in Python" in text
+    again = eval(view.call, {"samplerbench": Again(tmp_path / "again")})
+    assert read_run(again.folder)["plan"] == read_run(result.folder)["plan"]
+
+
+class Again:
+    """The package, whose runs go to another folder."""
+
+    def __init__(self, output):
+        self.output = output
+
+    def run(self, **settings):
+        return sb.run(**settings, output=self.output)
+
+
+def test_the_page_says_by_which_weights_and_data_it_was_measured(finished, view):
+    about, facts = read_run(finished), dict(view.provenance)
+    label = about["extractors"]["fid"]
+    assert facts["Model"] == f"toy, weights {about['model']['fingerprint'][:12]}"
+    assert f"FID [toy quadrants], weights and data {label['fingerprint'][:12]}" in facts["Measured with"]
 
 
 # ---- Paths ----
@@ -455,14 +531,42 @@ def test_nothing_is_loaded_and_no_other_script_may_run(page):
     assert not any(name.startswith("on") or name == "style" for _, name, _ in page.attributes)
 
 
-def test_the_licence_of_what_is_in_the_page_is_in_the_page(page):
-    assert "Redistributions in binary form must reproduce" in page.text
+def test_the_licences_of_what_is_in_the_page_are_in_the_page(page):
+    for holder in (
+        "Vega: Copyright (c) 2015-2023, University of Washington Interactive Data Lab",
+        "Vega-Lite: Copyright (c) 2015, University of Washington Interactive Data Lab",
+        "Vega-Embed: Copyright (c) 2015, University of Washington Interactive Data Lab",
+        "Mike Bostock", "Joachim Wester", "Cynthia Brewer", "Jon Mease",
+    ):  # fmt: skip
+        assert holder in page.text
+    for condition in (
+        "Redistributions in binary form must reproduce",
+        "hereby granted, provided that the above copyright notice",
+        "Permission is hereby granted, free of charge",
+        "Licensed under the Apache License, Version 2.0",
+    ):
+        assert condition in page.text
 
 
 def test_what_is_no_number_is_null(page):
     (data,) = (text for kind, text in page.scripts if kind == "application/json")
     rows = json.loads(data, parse_constant=pytest.fail)["rows"]
     assert rows[-1]["m0"] is None
+
+
+def test_no_chart_and_no_row_holds_what_json_does_not_know(view):
+    def numbers(value):
+        if isinstance(value, dict):
+            return [n for item in value.values() for n in numbers(item)]
+        if isinstance(value, (list, tuple)):
+            return [n for item in value for n in numbers(item)]
+        return [value] if isinstance(value, float) else []
+
+    missing = [row for row in view.rows if None in row.values()]
+    assert len(missing) >= 6  # the cells that failed, and those of ddpm, which has no ODE error
+    found = numbers([view.rows, view.charts])
+    assert len(found) > 100
+    assert all(map(math.isfinite, found))
 
 
 def test_json_cannot_leave_its_element():
@@ -760,11 +864,29 @@ def test_nothing_is_wider_than_the_screen(browser, finished, name, size, scheme)
     browser.execute_script("for (const d of document.querySelectorAll('details')) d.open = true")
     wide, screen = browser.execute_script("return [document.documentElement.scrollWidth, innerWidth]")
     assert wide <= screen == size[0]
-    if folder := os.environ.get("SAMPLERBENCH_SCREENSHOTS"):
-        browser.execute_script("for (const d of document.querySelectorAll('details')) d.open = false")
-        shot = browser.execute_cdp_cmd("Page.captureScreenshot", {"captureBeyondViewport": True, "format": "png"})
-        (Path(folder) / f"report-{name}.png").write_bytes(base64.b64decode(shot["data"]))
     assert complaints(browser) == []
+
+
+PICTURED = {"desktop": ("#main", 1000), "telephone": ("#main", 1300), "dark": ("#curves", 1150)}
+"""Of each screenshot where it begins and how high it is."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PICTURED)
+def test_the_page_can_be_pictured(browser, finished, name, tmp_path):
+    """With SAMPLERBENCH_SCREENSHOTS=DIR the pictures are kept, with SAMPLERBENCH_REPORT=FILE they are of that page."""
+    page = Path(os.environ.get("SAMPLERBENCH_REPORT", finished / "report.html")).resolve()
+    size = TELEPHONE if name == "telephone" else DESKTOP
+    opened(browser, page, size, "dark" if name == "dark" else "light")
+    begin, height = PICTURED[name]
+    top = browser.execute_script("return document.querySelector(arguments[0]).offsetTop", begin)
+    clip = {"x": 0, "y": 0 if begin == "#main" else top, "width": size[0], "height": height, "scale": 1}
+    shot = browser.execute_cdp_cmd("Page.captureScreenshot", {"captureBeyondViewport": True, "clip": clip})
+    target = Path(os.environ.get("SAMPLERBENCH_SCREENSHOTS", tmp_path)) / f"report-{name}.png"
+    with Image.open(io.BytesIO(base64.b64decode(shot["data"]))) as picture:
+        assert picture.size == (size[0], height)
+        picture.convert("RGB").save(target, optimize=True)
+    assert target.stat().st_size < 200_000
 
 
 @pytest.mark.slow

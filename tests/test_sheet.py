@@ -25,16 +25,25 @@ from samplerbench.bench.formats import (
     content_of,
     emphasis_of,
     frame_for,
-    latex,
     merged_content,
     parse_columns,
     rendered,
     sheet_for,
     sorted_by,
 )
+from samplerbench.bench.latex import head, latex
 from samplerbench.bench.merge import Origin
+from samplerbench.bench.output import printable
 from samplerbench.bench.races import shown_best
-from samplerbench.bench.sheet import interval_of, metrics_of, with_interval
+from samplerbench.bench.sheet import (
+    Column,
+    Entry,
+    Sheet,
+    interval_of,
+    metrics_of,
+    sheet_to_markdown,
+    with_interval,
+)
 from samplerbench.bench.statistics import metric_columns
 from samplerbench.samplers.registry import load_registry
 
@@ -425,3 +434,54 @@ def test_formats_are_those_of_the_command():
     assert parse_columns("sort", "fid, -nfe") == ("fid", "-nfe")
     assert metrics_of(pd.DataFrame({"fid": [1.0], "fid_low": [1.0]})) == ["fid"]
     assert sorted_by(pd.DataFrame({"a": [1, 2]}), ()).equals(pd.DataFrame({"a": [1, 2]}))
+
+
+# Markdown
+
+
+def shown_by_markdown(text):
+    """What stands in the fields of a Markdown table, and every element that is in one."""
+    parser = pytest.importorskip("markdown_it").MarkdownIt("gfm-like", {"linkify": False})
+    fields = [token for token in parser.parse(text) if token.type == "inline"]
+    return ["".join(child.content for child in field.children) for field in fields], {
+        child.type for field in fields for child in field.children
+    }
+
+
+@pytest.mark.parametrize("text", [*HOSTILE, "7.77 (6.89-8.33)*", "*x*", "**", "a*b*c", "_x_", "snake_case", "~~x~~"])
+def test_a_text_in_markdown_is_what_is_read(text):
+    bold = Entry(printable(text), "± 1*", bold=True)
+    shown = sheet_to_markdown(Sheet([Column("name", is_text=True)], [[Entry(printable(text))], [bold]], "* x *"))
+    fields, elements = shown_by_markdown(shown)
+    plain = " ".join(printable(text).split())
+    assert [" ".join(field.split()) for field in fields[1:3]] == [plain, f"{plain} ± 1*"]
+    assert fields[3] == "* x *"
+    assert elements <= {"text", "text_special", "strong_open", "strong_close"}
+    assert text != "snake_case" or "snake_case" in shown
+
+
+# The caption
+
+
+def test_the_caption_speaks_of_the_columns_that_are_there(content):
+    whole = made(content, "md")
+    assert "95 % interval" in whole
+    assert "ms/image is the median" in whole
+    assert "CLIP score: two templates" in whole
+    few = made(content, "md", columns=("sampler", "steps", "fid"))
+    assert "95 % interval" in few
+    assert "ms/image" not in few
+    assert "two templates" not in few
+    assert "95 % interval" not in made(content, "md", columns=("sampler", "ode_error"))
+
+
+def test_bold_is_explained_only_where_something_is_bold(content):
+    for columns in (("sampler", "steps", "fid"), ("sampler", "steps", "clip_score"), ("sampler", "nfe"), ()):
+        text = rendered(content, Layout(columns=columns), "md", REGISTRY).decode()
+        assert ("**" in text) == (" Bold: " in text)
+        assert ("**" not in text) == ("Nothing is bold" in text)
+
+
+def test_the_extractor_stands_below_the_metric_in_latex():
+    assert head(Column("FID [toy & CNN]")) == r"\shortstack[r]{FID\\{\scriptsize {[}toy \& CNN{]}}}"
+    assert head(Column("steps")) == "steps"

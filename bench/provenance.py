@@ -1,0 +1,79 @@
+"""What the numbers of a run belong to: model, data, settings, machine, versions, and how to make them again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+import pandas as pd
+
+from .config import Config
+from .sheet import heading_of
+from .table import Labels
+
+CALLED = {"sampler": "samplers", "samples": "n", "metric": "metrics"}
+"""What `samplerbench.run` calls settings whose options have other names."""
+MOST_PROMPTS = 8
+"""That a call spells out."""
+HASH_DIGITS = 12
+
+
+def summary_of(table: pd.DataFrame, samplers: int) -> str:
+    """One sentence on what was drawn."""
+    first = table.iloc[0]
+    text = f"{samplers} {'sampler' if samplers == 1 else 'samplers'}, {len(table)} "
+    text += f"{'cell' if len(table) == 1 else 'cells'}, {int(table['samples'].max()):,} images each from the same noise"
+    return text + (f", guidance {first['guidance']:g}" if first["guidance"] != 1 else "") + "."
+
+
+def provenance_of(about: Mapping[str, Any], table: pd.DataFrame, labels: Labels) -> list[tuple[str, str]]:
+    """What the numbers belong to: (name, value) of each fact that is known."""
+    config, machine = about["config"], about.get("environment", {})
+    versions = machine.get("versions", {})
+    threads = machine.get("threads")
+    facts = [
+        ("Model", config["model"] + hashed(", weights", about.get("model", {}))),
+        ("Images", f"{int(table['samples'].max()):,} of {config['samples']:,} a cell, seed {config['seed']}"),
+        ("Guidance", f"{config['guidance']:g}" + (f", negative prompt: {config['negative']}" if config.get("negative")
+                                                  else "")),
+        ("Prompts", f"{len(config['prompts'])} given" if config.get("prompts") else "the model's own"),
+        ("Measured with", "; ".join(extractor_to_text(name, labels) for name in labels)),
+        ("Precision", f"{config['dtype']} on {machine.get('device', config['device'])}"),
+        ("Machine", ", ".join(filter(None, [machine.get("cpu"), f"{machine.get('cores')} cores", machine.get("system"),
+                                            f"{threads} {'thread' if threads == 1 else 'threads'}"]))),
+        ("Versions", ", ".join([f"Python {machine.get('python')}", *(f"{k} {v}" for k, v in versions.items())])),
+        ("Plan", about["plan"]),
+    ]  # fmt: skip
+    return [(name, value) for name, value in facts if value]
+
+
+def extractor_to_text(name: str, labels: Labels) -> str:
+    """A metric with what it is measured with; the hash tells weights and reference data from others."""
+    label = labels[name]
+    note = f" ({label['note']})" if label.get("note") else ""
+    return heading_of(name, labels) + note + hashed(", weights and data", label)
+
+
+def hashed(what: str, thing: Mapping[str, Any]) -> str:
+    """The beginning of a thing's fingerprint after its name, "" if it has none."""
+    return f"{what} {thing['fingerprint'][:HASH_DIGITS]}" if thing.get("fingerprint") else ""
+
+
+def call_of(about: Mapping[str, Any]) -> str:
+    """The call in Python that makes a run again, but for settings that are as they are by default."""
+    defaults = {name: plain(value) for name, value in asdict(Config()).items()}
+    given = {name: value for name, value in about["config"].items() if value != defaults.get(name)}
+    unsaid = {"threads", "steps" if given.get("nfe") else "nfe"}
+    settings = {CALLED.get(name, name): value for name, value in given.items() if name not in unsaid}
+    words = [f"{name}={value!r}" for name, value in settings.items() if name != "prompts"]
+    if "prompts" in settings:
+        prompts = settings["prompts"]
+        words.append(f"prompts={prompts!r}" if len(prompts) <= MOST_PROMPTS else "prompts=prompts")
+    words += [f"plugins={about['plugins']!r}"] if about.get("plugins") else []
+    return f"samplerbench.run({', '.join(words)})"
+
+
+def plain(value: Any) -> Any:
+    """As JSON gives it back."""
+    return list(value) if isinstance(value, tuple) else value
