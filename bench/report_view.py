@@ -162,7 +162,7 @@ def chart_rows(table: pd.DataFrame, labels: Labels, names: Sequence[str]) -> lis
             low, high = metric_columns(metric)[1:]
             row |= {f"m{j}": number(cell[metric]), f"m{j}_low": number(cell.get(low)),
                     f"m{j}_high": number(cell.get(high))}  # fmt: skip
-            row[f"m{j}_text"] = value_text(metric, *(_nan(row[f"m{j}{end}"]) for end in ("", "_low", "_high")))
+            row[f"m{j}_text"] = with_interval(*(_nan(row[f"m{j}{end}"]) for end in ("", "_low", "_high")))
         row["tip"] = tip_of(row, [heading_of_metric(metric, labels) for metric in metrics])
         rows.append(row)
     for j in range(len(metrics)):
@@ -178,11 +178,6 @@ def add_drawn_intervals(key: str, rows: Sequence[Row]) -> None:
         if row[key] is not None:
             ends = drawn_interval(row[key], row[f"{key}_low"], row[f"{key}_high"], least)
             row[f"{key}_from"], row[f"{key}_to"] = ends
-
-
-def value_text(metric: str, value: float, low: float, high: float) -> str:
-    """With the digits of the table."""
-    return f"{value:.3g}" if metric == ODE_ERROR and math.isfinite(value) else with_interval(value, low, high)
 
 
 def counted(cell: Mapping[Any, Any]) -> str:

@@ -101,7 +101,7 @@ def shown_columns(table: pd.DataFrame) -> list[str]:
 
 def entry_of(row: Mapping[Hashable, Any], name: str, metrics: Sequence[str], *, is_bold: bool = False) -> Entry:
     """A field of a row as people read it."""
-    if name == "seconds_per_image" or name in metrics:
+    if name in ("seconds_per_image", "ode_error") or name in metrics:
         text = _milliseconds(row) if name == "seconds_per_image" else with_interval(*interval_of(row, name))
         value, _, small = text.partition(" ")
         return Entry(value, small, is_bold)
@@ -110,8 +110,6 @@ def entry_of(row: Mapping[Hashable, Any], name: str, metrics: Sequence[str], *, 
     value = row[name]
     if isinstance(value, str):
         return Entry(printable(value))
-    if name == "ode_error":
-        return Entry(_number(value, ".3g"), bold=is_bold)
     return Entry(str(value) if isinstance(value, int) else _number(value, ".6g"))
 
 
@@ -122,8 +120,9 @@ def table_to_cells(table: pd.DataFrame, labels: Labels) -> tuple[list[str], list
 
 
 def metrics_of(table: pd.DataFrame) -> list[str]:
-    """The metrics that have a number in some row."""
-    metrics = [c for c in table.columns if metric_columns(c)[1] in table.columns and c not in timing.COLUMNS]
+    """The metrics that have a number in some row; the ODE error is no metric of the samples alone."""
+    own = (*timing.COLUMNS, "ode_error")
+    metrics = [c for c in table.columns if metric_columns(c)[1] in table.columns and c not in own]
     return [name for name in metrics if table[name].notna().any()]
 
 
@@ -154,7 +153,7 @@ def with_interval(value: float, low: float, high: float) -> str:
 def caption(table: pd.DataFrame, labels: Labels, columns: Sequence[str] = ()) -> str:
     """What the columns of a table show, by default those that are shown by default, in one sentence or two."""
     names = columns or shown_columns(table)
-    measured = any(name in names for name in metrics_of(table))
+    measured = any(name in names for name in (*metrics_of(table), "ode_error"))
     first = f"{what_was_drawn(table)} a row" + (f"; {INTERVALS}" if measured else "")
     seconds = f"; {of_seconds(table)}" if "seconds_per_image" in names else "."
     return first + seconds + notes_of({name: label for name, label in labels.items() if name in names})

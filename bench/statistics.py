@@ -92,9 +92,9 @@ def estimates(gathered: Gathered, ready: Mapping[str, Yardstick]) -> dict[str, E
 
 
 def measured(found: Mapping[str, Estimate], ready: Mapping[str, Yardstick]) -> dict[str, float]:
-    """Each metric's three columns and the ODE error; nan for what was not estimated."""
-    columns = {"ode_error": found["ode_error"].value if "ode_error" in found else math.nan}
-    for name in ready:
+    """The three columns of the ODE error and of each metric; nan for what was not estimated."""
+    columns: dict[str, float] = {}
+    for name in ("ode_error", *ready):
         estimate = found.get(name)
         values = (estimate.value, estimate.low, estimate.high) if estimate else (math.nan,) * 3
         columns.update(zip(metric_columns(name), values, strict=True))

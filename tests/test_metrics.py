@@ -16,7 +16,7 @@ from samplerbench.plugins.metrics.fid import (
     to_gaussian,
 )
 from samplerbench.plugins.metrics.kid import KID
-from samplerbench.samplers.metric import Moments, mean_estimate
+from samplerbench.samplers.metric import Moments, mean_estimate, root_mean_estimate
 from samplerbench.samplers.model import to_images
 from samplerbench.samplers.registry import load_registry
 
@@ -516,3 +516,32 @@ def test_torch_fidelity_finds_the_extractor_and_it_gives_the_same_features():
     assert np.abs(own).max() > 0.1
     np.testing.assert_allclose(grey.numpy(), own, rtol=1e-4, atol=1e-5)
     np.testing.assert_array_equal(colour.numpy(), grey.numpy())
+
+
+DISTANCES = {
+    "even": lambda rng, n: rng.gamma(11, 1 / 11, n), "as ddim's": lambda rng, n: rng.gamma(2.2, 1 / 2.2, n),
+}  # fmt: skip
+"""Squared distances of mean 1, whose deviations are 0.3 and 0.67: the range of those of the embedded model."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", DISTANCES)
+def test_the_interval_of_the_ode_error_covers(name, figure):
+    rng = np.random.default_rng(3)
+    runs = [root_mean_estimate(DISTANCES[name](rng, 64)) for _ in range(2000)]
+    found = np.mean([run.low <= 1 <= run.high for run in runs])
+    figure(f"coverage of the 95 % interval of the ODE error, 64 samples, {name}", f"{found:.1%} of 2000")
+    assert 0.93 <= found <= 0.97
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n", [64, 512])
+def test_the_interval_of_the_clip_score_covers(n, figure):
+    """Cosines of ten captions, each with a mean of its own; which captions there are is chance too."""
+    rng, means = np.random.default_rng(4), np.linspace(0.2, 0.4, 10)
+    runs = [means[rng.integers(10, size=n)] + rng.gumbel(0, 0.03, n) for _ in range(2000)]
+    truth = 100 * (means.mean() + 0.03 * np.euler_gamma)
+    estimates = [CLIPScore().estimate(run[:, None].astype(np.float32), None) for run in runs]
+    found = np.mean([one.low <= truth <= one.high for one in estimates])
+    figure(f"coverage of the 95 % interval of the CLIP score, {n} samples", f"{found:.1%} of 2000")
+    assert 0.93 <= found <= 0.97

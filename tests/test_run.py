@@ -31,9 +31,10 @@ COLUMNS = [
     "seconds_per_image", "seconds_low", "seconds_high", "model_seconds_per_image", "overhead",
     "ode_error", "same_as", "status",
 ]  # fmt: skip
+ODE_COLUMNS = ["ode_error_low", "ode_error_high"]
 CLOCK_COLUMNS = ["timing", "repeats", "seconds_per_call", "peak_memory_mb", "load_per_core"]
 CLOCKED = list(timing.COLUMNS)  # fmt: skip
-MEASURED = ["fid", "fid_low", "fid_high", "clip_score", "clip_low", "clip_high", "ode_error"]
+MEASURED = ["fid", "fid_low", "fid_high", "clip_score", "clip_low", "clip_high", "ode_error", *ODE_COLUMNS]
 
 
 def toy_run(samplers, output, **settings):
@@ -112,8 +113,12 @@ def row(result, sampler, steps):
 
 
 def test_the_columns_are_the_fixed_ones_in_order(whole):
-    assert list(whole.table.columns) == [*COLUMNS, *CLOCK_COLUMNS]
-    assert (whole.folder / "table.csv").read_text().splitlines()[0].split(",") == [*COLUMNS, *CLOCK_COLUMNS]
+    assert list(whole.table.columns) == [*COLUMNS, *ODE_COLUMNS, *CLOCK_COLUMNS]
+    assert (whole.folder / "table.csv").read_text().splitlines()[0].split(",") == [
+        *COLUMNS,
+        *ODE_COLUMNS,
+        *CLOCK_COLUMNS,
+    ]
 
 
 def test_there_is_a_row_for_each_sampler_and_step_count_with_equal_n(whole):
@@ -155,7 +160,7 @@ def test_samplers_that_give_the_same_samples_are_named(whole):
     assert same.pop("ddim:eta=1") == "ddpm"
     assert same.pop("ddim:eta=0") == "ddim"
     assert pd.isna(list(same.values())).all()
-    numbers = [c for c in MEASURED if c != "ode_error"]
+    numbers = [c for c in MEASURED if not c.startswith("ode_error")]
     for steps in (2, 5):
         assert row(whole, "ddim", steps)[numbers].equals(row(whole, "ddim:eta=0", steps)[numbers])
 
@@ -163,6 +168,7 @@ def test_samplers_that_give_the_same_samples_are_named(whole):
 def test_ode_error_falls_with_steps_and_is_empty_for_stochastic_samplers(whole):
     for name in ("ddim", "dpm-solver", "ddim:grid=karras"):
         coarse, fine = (row(whole, name, steps)["ode_error"] for steps in (2, 5))
+        assert row(whole, name, 5)["ode_error_low"] < fine < row(whole, name, 5)["ode_error_high"]
         assert coarse > 1.2 * fine > 0
     for name in ("ddpm", "euler-a", "ddim:eta=1"):
         assert np.isnan(row(whole, name, 2)["ode_error"])
@@ -269,7 +275,7 @@ def test_any_number_of_samples_can_be_asked_for(tmp_path, n):
 
 def test_a_model_without_images_has_no_scores_and_no_picture(tmp_path):
     result = sb.run("mixture", ["ddim", "ddpm"], steps=[2, 8], n=100, output=tmp_path / "run")
-    assert list(result.table.columns) == [*COLUMNS, *CLOCK_COLUMNS]
+    assert list(result.table.columns) == [*COLUMNS, *ODE_COLUMNS, *CLOCK_COLUMNS]
     assert result.table[["fid", "clip_score"]].isna().all(axis=None)
     assert (result.table["seconds_per_image"] > 0).all()
     assert result.table["ode_error"].notna().tolist() == [True, True, False, False]
@@ -294,7 +300,7 @@ def test_images_are_kept_as_asked(tmp_path, keep, kept):
 def test_a_further_metric_has_columns_of_its_own_at_the_end(tmp_path):
     result = toy_run(["raises", "ddpm"], tmp_path / "run", metrics=["brightness", "fid"])
     assert list(result.table.columns) == [
-        *COLUMNS, "brightness", "brightness_low", "brightness_high", *CLOCK_COLUMNS,
+        *COLUMNS, *ODE_COLUMNS, "brightness", "brightness_low", "brightness_high", *CLOCK_COLUMNS,
     ]  # fmt: skip
     found = row(result, "ddpm", 2)
     assert found["brightness_low"] < found["brightness"] < found["brightness_high"]
