@@ -16,6 +16,7 @@ from pathlib import Path, PurePosixPath
 
 from ...samplers.errors import ModelError
 from ...samplers.weights import check_regular
+from .names import path_of
 
 TABLES = ("metadata.csv", "captions.csv")
 UNREAD_TABLE = "metadata.jsonl"
@@ -86,7 +87,7 @@ def from_table(path: Path, images: Sequence[str]) -> list[str]:
                 raise ModelError(f"{where}: {name!r} for the second time; expected every image once")
             found[name] = one_line(text, where)
     except csv.Error as error:
-        raise ModelError(f"{path}: line {reader.line_num}: {error}; expected comma-separated values") from error
+        raise ModelError(f"{path}: line {reader.reader.line_num}: {error}; expected comma-separated values") from error
     if missing := [name for name in images if name not in found]:
         raise ModelError(f"{path}: has no row for {shown(missing, len(images))}; expected every image once")
     return [found[name] for name in images]
@@ -101,7 +102,7 @@ def from_text_files(folder: Path, images: Sequence[str], others: Sequence[str]) 
         return []
     if missing:
         raise ModelError(f"{folder}: no .txt beside {shown(missing, len(images))}; expected one for each image or none")
-    return [one_line(read_text(folder / text), str(folder / text)) for text in beside]
+    return [one_line(read_text(path), str(path)) for path in (path_of(folder, text) for text in beside)]
 
 
 def from_class_folders(images: Sequence[str]) -> list[str]:

@@ -19,6 +19,7 @@ from ...samplers.images import READ, SUFFIXES, file_bytes
 from ...samplers.plugin import hookimpl
 from .captions import captions_of
 from .encoded import EncodedImages
+from .names import byte_order, path_of, portable
 
 UNREAD = (
     ".apng", ".avif", ".dng", ".exr", ".gif", ".hdr", ".heic", ".heif", ".ico", ".jfif", ".jp2", ".jxl", ".psd", ".raw",
@@ -44,11 +45,11 @@ class FolderImages(EncodedImages):
         if not images:
             raise ModelError(f"{folder}: no image among its {len(files):,} files; expected {', '.join(SUFFIXES)}")
         others = [name for name in files if suffix_of(name) not in SUFFIXES]
-        super().__init__(folder.resolve().name or "folder", images, captions_of(folder, images, others))
+        super().__init__(portable(folder.resolve().name) or "folder", images, captions_of(folder, images, others))
 
     def encoded(self, i: int) -> bytes:
         """The bytes of file i."""
-        return file_bytes(self.folder / self.keys[i], self.what(i))
+        return file_bytes(path_of(self.folder, self.keys[i]), self.what(i))
 
     def suffix(self, i: int) -> str:
         """The suffix of file i."""
@@ -64,7 +65,7 @@ def files_below(folder: Path) -> list[str]:
     """Relative names of the files below a folder, with /, in byte order, whatever the language of the machine."""
     if not folder.is_dir():
         raise ModelError(f"{folder}: no such folder")
-    return sorted(_files_below(folder, folder.resolve(), ""), key=os.fsencode)
+    return sorted(map(portable, _files_below(folder, folder.resolve(), "")), key=byte_order)
 
 
 def _files_below(folder: Path, root: Path, prefix: str) -> Iterator[str]:
@@ -77,7 +78,7 @@ def _files_below(folder: Path, root: Path, prefix: str) -> Iterator[str]:
         name, path = f"{prefix}{entry.name}", Path(entry.path)
         if entry.is_dir(follow_symlinks=False):
             yield from _files_below(path, root, f"{name}/")
-        elif entry.is_symlink() and (entry.is_dir() or suffix_of(name) in {*SUFFIXES, *UNREAD}):
+        elif entry.is_symlink() and (path.is_dir() or suffix_of(name) in {*SUFFIXES, *UNREAD}):
             yield _checked_link(path, name, root)
         elif entry.is_file(follow_symlinks=False) or suffix_of(name) in SUFFIXES:  # a pipe is refused when it is read
             yield name
