@@ -340,7 +340,7 @@ def header_with(size, name=b"a.png", kind=b"0"):
     return bytes(info)
 
 
-NEGATIVE = b"\xff" * 10 + struct.pack(">h", -1024)
+NEGATIVE = b"\xff" * 10 + struct.pack(">h", -512)
 
 
 @pytest.mark.parametrize("kind", [b"0", b"L", b"x", b"g", b"S"])
@@ -349,9 +349,24 @@ NEGATIVE = b"\xff" * 10 + struct.pack(">h", -1024)
 )
 def test_sizes_that_lie_neither_hang_nor_fill_the_memory(tmp_path, kind, size):
     path = tmp_path / "a.tar"
-    path.write_bytes(header_with(b"%011o\0" % 0, b"b.png") + header_with(size, kind=kind) + bytes(4096))
+    name = b"README"  # left out, so that nothing else ends a circle of headers
+    path.write_bytes(header_with(b"%011o\0" % 0, name) + header_with(size, name, kind) + bytes(4096))
     with pytest.raises(sb.ModelError, match=r"a\.tar"):
         opened(path)
+
+
+def test_a_header_as_large_as_a_file_is_refused(tmp_path):
+    for length, refused in ((2**10, False), (2**17, True)):
+        path = tmp_path / f"{length}.tar"
+        with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as archive:
+            info = tarfile.TarInfo("a.png")
+            info.size, info.pax_headers = len(picture(1)), {"comment": "x" * length}
+            archive.addfile(info, io.BytesIO(picture(1)))
+        if refused:
+            with pytest.raises(sb.ModelError, match=r"expected a whole tar archive \(a header of \d+ bytes\)"):
+                opened(path)
+        else:
+            assert values(opened(path)) == [1]
 
 
 def test_an_archive_that_changes_meanwhile_is_refused(tmp_path):
