@@ -32,6 +32,8 @@ def listing(registry: Registry, kind: str) -> list[dict[str, str]]:
             row["options"] = describe_options(thing)
         elif kind == "metrics":
             row |= metric_facts(thing)
+        elif kind in {"extractors", "data"}:
+            row["what it is"] = first_line(thing)
         rows.append(row | {"origin": str(catalogue.origins[name])})
     return rows
 
@@ -42,6 +44,12 @@ def metric_facts(metric: object) -> dict[str, str]:
     said = {heading: str(getattr(metric, name, "")) for heading, name in facts.items()}
     per_column = getattr(metric, "least_per_column", 0)
     return said | ({"least n": f"{per_column} d"} if per_column else {})
+
+
+def first_line(thing: object) -> str:
+    """The first line of what a factory's docstring says, '' if it has none of its own."""
+    doc = getattr(thing, "__doc__", None)
+    return inspect.cleandoc(doc).partition("\n")[0] if isinstance(doc, str) else ""
 
 
 def claim(ask: Callable[[Sampler], str], cls: type[Sampler]) -> str:

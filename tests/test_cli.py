@@ -440,6 +440,7 @@ LISTED = {
     "grids": ["uniform", "karras", "rho=7.0"],
     "models": ["fashion-mnist", "gaussian", "mixture"],
     "metrics": ["fid", "clip_score", "features", "lower"],
+    "data": ["folder:PATH", "npz:FILE", "parquet:FILE", "webdataset:FILE", "cifar10:SPLIT", "170 MB"],
 }
 
 
@@ -460,6 +461,20 @@ def test_list_shows_a_plugin_s_too(sb):
         done = sb("list", kind, "--plugin", TOY)
         assert name in done.out
         assert "toy.py" in done.out
+
+
+def test_list_says_of_factories_what_their_docstrings_say(sb):
+    code = (
+        "from samplerbench import hookimpl\n\n"
+        'def mine(argument):\n    """My images.\n\n    More of them.\n    """\n\n'
+        "def bare(argument):\n    pass\n\n"
+        "@hookimpl\ndef samplerbench_{kind}():\n    return {{'mine': mine, 'bare': bare}}\n"
+    )
+    for kind in ("data", "extractors"):
+        Path("mine.py").write_text(code.format(kind=kind))
+        rows = {row["name"]: row for row in json.loads(sb("list", kind, "--plugin", "mine.py", "--json").out)[kind]}
+        assert rows["mine"] == {"name": "mine", "what it is": "My images.", "origin": "mine.py"}
+        assert rows["bare"]["what it is"] == ""
 
 
 def test_list_refuses_an_unknown_kind(sb):

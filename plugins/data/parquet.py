@@ -1,0 +1,184 @@
+"""Parquet files with images, as the hub serves data sets: one file, a folder of them, or data/train-*.
+
+The images are the one column that holds image files: structs with a field bytes, or bytes. The captions are the one
+column of texts that is called text or caption; without one, the one column whose numbers have class names in the
+file's own description of its features, or else the one that is called label. Where that leaves a choice, it is an
+error. The columns are held in memory; other columns are not read.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ...samplers.errors import ModelError
+from ...samplers.image_data import ImageData, ImageDataFactory
+from ...samplers.images import MOST_BYTES
+from ...samplers.plugin import hookimpl
+from ...samplers.weights import kind_of
+from .captions import one_line
+from .encoded import EncodedImages
+from .names import portable
+from .shards import are_shards, name_of, shards
+
+SUFFIX = ".parquet"
+TEXTS = ("text", "caption")
+LABEL = "label"
+MOST_HELD = 2**33
+"""Bytes of the columns that are read, unpacked, over all files."""
+
+
+class ParquetImages(EncodedImages):
+    """The images in some files with the same columns."""
+
+    def __init__(self, name: str, files: Sequence[Path]) -> None:
+        self.columns: list[Any] = []
+        self.places: list[tuple[int, int]] = []
+        keys: list[str] = []
+        captions: list[str | None] = []
+        held = 0
+        for number, path in enumerate(files):
+            images, texts, size = _columns_of(path, MOST_HELD - held)
+            held += size
+            self.columns.append(images)
+            self.places += [(number, row) for row in range(len(images))]
+            keys += [f"{portable(path.name)} row {row}" for row in range(len(images))]
+            captions += texts
+        if not keys:
+            raise ModelError(f"{files[0]}: no rows; expected images")
+        super().__init__(name, keys, captions)
+
+    def encoded(self, i: int) -> bytes:
+        """The bytes in row i."""
+        number, row = self.places[i]
+        data: bytes | None = self.columns[number][row].as_py()
+        if data is None or len(data) > MOST_BYTES:
+            size = "no bytes" if data is None else f"{len(data):,} bytes"
+            raise ModelError(f"{self.what(i)}: {size}; expected an image file of at most {MOST_BYTES:,} in each row")
+        return data
+
+
+def _columns_of(path: Path, left: int) -> tuple[Any, list[str | None], int]:
+    """The bytes and captions in a file, and the memory that they need, of which so much is left."""
+    try:
+        from pyarrow.parquet import ParquetFile
+    except ImportError as error:
+        raise ModelError("data 'parquet': pyarrow is missing; pip install 'samplerbench[parquet]'") from error
+    try:
+        with ParquetFile(path, page_checksum_verification=True) as file:
+            image, field = image_column(file.schema_arrow, path)
+            label, classes = caption_column(file.schema_arrow, path)
+            leaves = [f"{image}.{field}" if field else image, *([label] if label else [])]
+            size = _unpacked(file.metadata, leaves)
+            if size > left:
+                raise ModelError(
+                    f"{path}: {', '.join(leaves)} are {size:,} bytes; expected at most {MOST_HELD:,} over all files, "
+                    "so take fewer of them, or a webdataset"
+                )
+            table = file.read(columns=leaves)
+    except ModelError:
+        raise
+    except Exception as error:  # a stranger's bytes may end in any exception of the reader
+        text = " ".join(str(error).split())[:200]
+        raise ModelError(f"{path}: looks like {kind_of(path)}; expected a Parquet file ({text})") from error
+    images = table[image]
+    if field:
+        import pyarrow.compute
+
+        images = pyarrow.compute.struct_field(images, field)
+    values = table[label].to_pylist() if label else [None] * len(images)
+    return images, [caption_of(v, classes, f"{path}: row {row}, {label}") for row, v in enumerate(values)], size
+
+
+def image_column(schema: Any, path: Path) -> tuple[str, str]:
+    """Name of the column of image files, and of the field of its structs that holds the bytes ('' = no structs)."""
+    import pyarrow.types as kinds
+
+    def holds_bytes(kind: Any) -> bool:
+        return bool(kinds.is_binary(kind) or kinds.is_large_binary(kind))
+
+    structs = [c.name for c in schema if kinds.is_struct(c.type) and any(
+        f.name == "bytes" and holds_bytes(f.type) for f in c.type)]  # fmt: skip
+    found = structs or [c.name for c in schema if holds_bytes(c.type)]
+    if len(found) != 1:
+        raise ModelError(
+            f"{path}: {len(found)} columns hold image files; expected one, of structs with bytes or of bytes; there "
+            f"are: {described(schema)}"
+        )
+    return found[0], "bytes" if structs else ""
+
+
+def caption_column(schema: Any, path: Path) -> tuple[str, Sequence[str]]:
+    """Name of the column of captions ('' = none), and the names of its classes ([] = it holds what it says)."""
+    import pyarrow.types as kinds
+
+    texts = [c.name for c in schema if c.name in TEXTS]
+    classes = class_names(schema)
+    found = texts or [name for name in classes if name in schema.names]
+    found = found or [c.name for c in schema if c.name == LABEL]
+    if LABEL in found:
+        found = [LABEL]
+    if len(found) > 1:
+        raise ModelError(
+            f"{path}: {', '.join(found)} may be the captions; expected one of them; write a file without the others"
+        )
+    if not found:
+        return "", []
+    kind = schema.field(found[0]).type
+    if not (kinds.is_string(kind) or kinds.is_large_string(kind) or (found != texts and kinds.is_integer(kind))):
+        raise ModelError(f"{path}: column {found[0]} holds {kind}; expected texts, or numbers of classes")
+    return found[0], classes.get(found[0], [])
+
+
+def class_names(schema: Any) -> Mapping[str, Sequence[str]]:
+    """The columns of classes and their names, as the hub's library describes its features in the file."""
+    try:
+        features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
+        return {
+            name: [str(text) for text in feature["names"]]
+            for name, feature in features.items()
+            if isinstance(feature, dict) and feature.get("_type") == "ClassLabel"
+        }
+    except (KeyError, TypeError, AttributeError, ValueError, RecursionError):
+        return {}
+
+
+def caption_of(value: Any, classes: Sequence[str], what: str) -> str | None:
+    """The caption that a text or a number of a class stands for; None for none, which is -1 among classes."""
+    if value is None or (classes and value == -1):
+        return None
+    if classes and not 0 <= value < len(classes):
+        raise ModelError(f"{what}: class {value}; expected 0 to {len(classes) - 1}")
+    return one_line(classes[value] if classes else str(value), what)
+
+
+def described(schema: Any) -> str:
+    """The columns with their types, on one line."""
+    return ", ".join(f"{column.name} ({column.type})" for column in schema)[:300] or "none"
+
+
+def _unpacked(metadata: Any, leaves: Sequence[str]) -> int:
+    """Bytes that some columns have when they are unpacked, as the file's directory says."""
+    groups = (metadata.row_group(g) for g in range(metadata.num_row_groups))
+    chunks = (group.column(c) for group in groups for c in range(group.num_columns))
+    return sum(chunk.total_uncompressed_size for chunk in chunks if chunk.path_in_schema in leaves)
+
+
+class Parquet:
+    """Images in Parquet files, as the hub serves data sets: parquet:FILE, a folder, or 'parquet:FOLDER/train-*'."""
+
+    def __call__(self, argument: str) -> ImageData:
+        """The images in the files that `argument` means."""
+        return ParquetImages(name_of(argument), shards(argument, SUFFIX, "parquet"))
+
+    def reads(self, path: Path) -> bool:
+        """Whether this is a Parquet file, or a folder with one in it."""
+        return are_shards(path, SUFFIX)
+
+
+@hookimpl
+def samplerbench_data() -> dict[str, ImageDataFactory]:
+    """Images in tables."""
+    return {"parquet": Parquet()}
