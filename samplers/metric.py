@@ -18,6 +18,8 @@ Rows = npt.NDArray[np.float32]
 """What an extractor says of n images, (n, d)."""
 Z95 = 1.959963984540054
 """The 97.5 % point of the normal distribution."""
+ASYMMETRY = 1e-5
+"""Of a covariance's largest entry, what may lie between it and its transpose: float32 files are rounded."""
 BLOCK = 2048
 """Rows that are held in float64 at a time."""
 
@@ -56,6 +58,38 @@ class Estimate:
         return self.value + Z95 * self.standard_error
 
 
+@dataclass(frozen=True)
+class Moments:
+    """A reference as the field publishes it: mean and covariance of the features of images, without the features.
+
+    InputError if they are not of one width, not finite or no covariance.
+    """
+
+    mean: Floats
+    """(d,)."""
+    covariance: Floats
+    """(d, d), divisor samples - 1."""
+    samples: int | None = None
+    """Of how many images they are, where that is known."""
+
+    def __post_init__(self) -> None:
+        """Refuse what no images have."""
+        if self.mean.ndim != 1 or not self.mean.size or self.covariance.shape != 2 * self.mean.shape:
+            raise InputError(
+                f"a reference of mean {self.mean.shape} and covariance {self.covariance.shape}: "
+                "expected (d,) and (d, d), both of the same features"
+            )
+        for name, numbers in (("mean", self.mean), ("covariance", self.covariance)):
+            if not np.isfinite(numbers).all():
+                raise InputError(f"a reference whose {name} is not finite: expected numbers; compute it anew")
+        apart = float(np.abs(self.covariance - self.covariance.T).max())
+        if apart > ASYMMETRY * float(np.abs(self.covariance).max()) or self.covariance.diagonal().min() < 0:
+            raise InputError(
+                f"a reference whose covariance is none: it differs from its transpose by up to {apart:.2g}, its least "
+                f"variance is {self.covariance.diagonal().min():.2g}; expected symmetric, none negative"
+            )
+
+
 class Metric(ABC):
     """A function of what an extractor says of the generated images and of the reference images."""
 
@@ -70,8 +104,11 @@ class Metric(ABC):
     needs_reference = False
     """Whether it compares with the reference rows, and cannot be without them."""
 
-    def prepare(self, reference: Rows | None) -> Any:
-        """What is needed of the reference rows (N, d), computed once for all cells."""
+    def prepare(self, reference: Rows | Moments | None) -> Any:
+        """What is needed of the reference, computed once for all cells: rows (N, d), or their moments alone.
+
+        A metric that needs the rows refuses moments by `rows_needed`.
+        """
         return None
 
     def fewest(self, width: int) -> int:
@@ -81,6 +118,16 @@ class Metric(ABC):
     @abstractmethod
     def estimate(self, rows: Rows, prepared: Any) -> Estimate:
         """Rows (n, d) of the generated images -> the value and each sample's influence on it."""
+
+
+def rows_needed(name: str, reference: Rows | Moments) -> Rows:
+    """The reference rows, for the metric of that name; InputError if there are their moments alone."""
+    if isinstance(reference, Moments):
+        raise InputError(
+            f"{name}: needs the features of the reference images themselves; the reference has their mean and "
+            "covariance alone; compute it from the images"
+        )
+    return reference
 
 
 def check_rows(rows: npt.NDArray[Any], width: int | None = None, least: int = 2) -> None:

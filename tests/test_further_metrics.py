@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import samplerbench as sb
-from samplerbench.plugins.metrics import cmmd, fd_clip, fid, neighbours, precision_recall, sliced_wasserstein
+from samplerbench.plugins.metrics import fd_clip, fid, neighbours, precision_recall, sliced_wasserstein
 from samplerbench.plugins.metrics.cmmd import CMMD
 from samplerbench.plugins.metrics.density_coverage import Coverage, Density
 from samplerbench.plugins.metrics.fd_clip import FrechetCLIP
@@ -227,7 +227,7 @@ def test_cmmd_by_its_definition():
     assert measured(CMMD, rows, reference).value == pytest.approx(1000 * expected, rel=1e-9)
     assert abs(1000 * expected) > 0.1
     assert measured(CMMD, 7 * rows, reference / 3).value == pytest.approx(1000 * expected, rel=1e-9)
-    assert cmmd.kernel(rows[:1], np.vstack([rows[0], -rows[0]]))[0] == pytest.approx(
+    assert CMMD.kernel(rows[:1], np.vstack([rows[0], -rows[0]]))[0] == pytest.approx(
         [1000, 1000 * math.exp(-4 / 200)], rel=1e-12
     )
 

@@ -7,16 +7,18 @@ import torch
 import samplerbench as sb
 from samplerbench.bench.statistics import Gathered, Yardstick, estimates, measured
 from samplerbench.plugins.metrics.clip_score import CLIPScore
+from samplerbench.plugins.metrics.fd_clip import FrechetCLIP
 from samplerbench.plugins.metrics.fid import (
     FID,
     UnbiasedFID,
     _by_columns,
     _by_rows,
-    rows_to_gaussian,
+    to_gaussian,
 )
 from samplerbench.plugins.metrics.kid import KID
-from samplerbench.samplers.metric import mean_estimate
+from samplerbench.samplers.metric import Moments, mean_estimate
 from samplerbench.samplers.model import to_images
+from samplerbench.samplers.registry import load_registry
 
 
 def root(symmetric):
@@ -128,7 +130,7 @@ def test_fid_does_not_lose_digits_to_a_large_common_offset():
 
 def test_fid_is_computed_in_float64():
     rows = np.random.default_rng(4).standard_normal((100, 3)).astype(np.float32)
-    gaussian = rows_to_gaussian(rows)
+    gaussian = to_gaussian(rows)
     assert {a.dtype for a in (gaussian.mean, gaussian.covariance, gaussian.factor)} == {np.dtype(np.float64)}
     np.testing.assert_allclose(gaussian.factor @ gaussian.factor.T, gaussian.covariance, atol=1e-14)
     assert not np.triu(gaussian.factor, 1).any()
@@ -139,7 +141,7 @@ def test_both_sides_of_the_cross_term_are_one(n, d):
     """By the Gram matrix of the samples and by the covariance of the features, values and every influence."""
     rng = np.random.default_rng(n)
     rows = (rng.standard_normal((n, d)) @ positive(rng, d) + 0.3).astype(np.float32)
-    reference = rows_to_gaussian(rng.standard_normal((2 * d, d)).astype(np.float32))
+    reference = to_gaussian(rng.standard_normal((2 * d, d)).astype(np.float32))
     by_rows, by_columns = both_ways(rows, reference)
     assert by_rows[:2] == pytest.approx(by_columns[:2], rel=1e-9)
     np.testing.assert_allclose(by_rows[2], by_columns[2], atol=1e-4 * by_rows[2].std())
@@ -170,7 +172,7 @@ def test_float32_changes_the_standard_error_by_less_than_1_in_10000(spectrum, n,
     rng = np.random.default_rng(n)
     turn, (own, other) = np.linalg.qr(rng.standard_normal((64, 64)))[0], SPECTRA[spectrum]
     rows = (rng.standard_normal((n, 64)) * own @ turn + offset).astype(np.float32)
-    reference = rows_to_gaussian((rng.standard_normal((2000, 64)) * other @ turn + offset).astype(np.float32))
+    reference = to_gaussian((rng.standard_normal((2000, 64)) * other @ turn + offset).astype(np.float32))
     exact, found = (influence.std() for _, _, influence in both_ways(rows, reference))
     assert found == pytest.approx(exact, rel=1e-4)
     assert found > 1e-3
@@ -205,7 +207,7 @@ def test_influence_is_the_derivative_of_fid_in_a_sample_weight(i):
     rng = np.random.default_rng(5)
     n, d, epsilon = 400, 4, 1e-6
     rows = rng.standard_normal((n, d)) @ positive(rng, d) + 0.5
-    reference = rows_to_gaussian(rng.standard_normal((600, d)))
+    reference = to_gaussian(rng.standard_normal((600, d)))
     estimate = FID().estimate(rows, reference)
 
     def at(step):
@@ -395,6 +397,63 @@ def test_under_the_least_n_there_is_no_value():
         assert set(found) == expected
         columns = measured(found, ready)
         assert {name for name in METRICS if np.isfinite(columns[name])} == expected
+
+
+# A reference that is a mean and a covariance
+
+
+def moments(rows, kind=np.float64):
+    """What is published of rows."""
+    return Moments(rows.mean(0, dtype=np.float64).astype(kind), np.cov(rows, rowvar=False).astype(kind), len(rows))
+
+
+@pytest.mark.parametrize("metric", [FID, UnbiasedFID, FrechetCLIP])
+def test_of_the_reference_mean_and_covariance_are_enough(metric):
+    rows, reference = normal_rows(40, 4), 2 * normal_rows(50, 4, seed=2) + 0.3
+    found, expected = (metric().estimate(rows, metric().prepare(of)) for of in (moments(reference), reference))
+    assert found.value == pytest.approx(expected.value, rel=1e-9)
+    np.testing.assert_allclose(found.influence, expected.influence, atol=1e-5)  # float32
+    rounded = metric().estimate(rows, metric().prepare(moments(reference, np.float32)))
+    assert rounded.value == pytest.approx(expected.value, rel=1e-5)
+    assert expected.value > 0.5
+
+
+def test_fid_to_a_mean_and_a_covariance_is_the_formula():
+    mean, covariance = np.array([1.0, -2.0]), np.diag([4.0, 0.25])
+    rows = rows_with(np.random.default_rng(1), 30, np.zeros(2), np.eye(2))
+    found = FID().estimate(rows, FID().prepare(Moments(mean, covariance)))
+    assert found.value == pytest.approx(5 + (2 - 1) ** 2 + (0.5 - 1) ** 2, abs=1e-9)
+    with pytest.raises(sb.InputError, match=r"\(30, 2\): expected \(n, 3\)"):
+        FID().estimate(rows, FID().prepare(Moments(np.zeros(3), np.eye(3))))
+
+
+def test_metrics_that_need_the_features_themselves_say_so():
+    metrics = load_registry().metrics.things
+    needing = {name for name, metric in metrics.items() if metric.needs_reference} - {"fid", "fid_unbiased", "fd_clip"}
+    assert needing >= {"kid", "cmmd", "precision", "recall", "density", "coverage", "sliced_wasserstein"}
+    for name in needing:
+        with pytest.raises(sb.InputError, match=rf"^{name}: needs the features of the reference images themselves; .*"):
+            metrics[name]().prepare(moments(normal_rows(50, 4)))
+    assert CLIPScore().prepare(moments(normal_rows(50, 4))) is None
+
+
+@pytest.mark.parametrize(
+    ("mean", "covariance", "said"),
+    [
+        (np.zeros(3), np.eye(2), r"mean \(3,\) and covariance \(2, 2\): expected \(d,\) and \(d, d\)"),
+        (np.zeros((1, 2)), np.eye(2), r"mean \(1, 2\)"),
+        (np.zeros(2), np.ones(2), r"covariance \(2,\)"),
+        (np.zeros(0), np.zeros((0, 0)), r"mean \(0,\)"),
+        (np.array([np.nan, 0]), np.eye(2), "whose mean is not finite"),
+        (np.zeros(2), np.diag([np.inf, 1]), "whose covariance is not finite"),
+        (np.zeros(2), np.array([[1, 0.2], [0, 1]]), "differs from its transpose by up to 0.2"),
+        (np.zeros(2), np.diag([1, -0.5]), "least variance is -0.5"),
+    ],
+)
+def test_what_is_no_mean_and_covariance_is_refused(mean, covariance, said):
+    with pytest.raises(sb.InputError, match=said) as caught:
+        Moments(mean, covariance)
+    assert "\n" not in str(caught.value)
 
 
 # What extractors are given

@@ -4,40 +4,29 @@ from __future__ import annotations
 
 import numpy as np
 
-from ...samplers.metric import Estimate, Floats, Metric, Rows
+from ...samplers.metric import Floats, Metric
 from ...samplers.registry import hookimpl
-from .mmd import Reference, mmd, rows_to_reference
+from .mmd import MMD
 
 SIGMA = 10.0
 SCALE = 1000.0
 
 
-class CMMD(Metric):
+class CMMD(MMD):
     """1000 times the unbiased squared MMD of unit embeddings, with the kernel exp(-|x - y|^2 / (2 10^2)).
 
     Without bias, so it may be negative; code that keeps each image's pair with itself gives slightly more.
     """
 
+    name = "cmmd"
     extractor = "clip_image"
-    better = "lower"
-    unit = ""
-    least = 2
-    needs_reference = True
 
-    def prepare(self, reference: Rows | None) -> Reference | None:
-        """The reference embeddings with what their pairs amount to."""
-        return None if reference is None else rows_to_reference(reference, kernel)
-
-    def estimate(self, rows: Rows, prepared: Reference) -> Estimate:
-        """Embeddings (n, d) -> CMMD and influences."""
-        return mmd(rows, prepared, kernel)
-
-
-def kernel(x: Floats, y: Floats) -> Floats:
-    """1000 exp(-|x - y|^2 / (2 sigma^2)) of every unit row of x (n, d) with every one of y (m, d)."""
-    cosines = unit(x) @ unit(y).T
-    values: Floats = SCALE * np.exp((cosines - 1) / SIGMA**2)
-    return values
+    @staticmethod
+    def kernel(x: Floats, y: Floats) -> Floats:
+        """1000 exp(-|x - y|^2 / (2 sigma^2)) of unit rows."""
+        cosines = unit(x) @ unit(y).T
+        values: Floats = SCALE * np.exp((cosines - 1) / SIGMA**2)
+        return values
 
 
 def unit(x: Floats) -> Floats:

@@ -6,34 +6,25 @@ import numpy as np
 
 from ...samplers.metric import Estimate, Metric, Rows, check_rows, mean_estimate
 from ...samplers.registry import hookimpl
-from .neighbours import Balls, balls_around, distances, rows_to_balls
-
-K = 5
+from .neighbours import Balls, OfBalls, balls_around, distances
 
 
-class Density(Metric):
+class Density(OfBalls):
     """In how many balls of reference images a generated image is, over k; it may be above 1.
 
     Given the reference a mean over the generated images, so the influence of each is its own number, centred.
     """
 
-    extractor = "features"
-    better = "higher"
-    unit = ""
-    least = 2
-    needs_reference = True
-
-    def prepare(self, reference: Rows | None) -> Balls | None:
-        """The balls of the reference images."""
-        return None if reference is None else rows_to_balls(reference, K)
+    name = "density"
+    k = 5
 
     def estimate(self, rows: Rows, prepared: Balls) -> Estimate:
         """Features (n, d) -> density and influences."""
         check_rows(rows, prepared.rows.shape[1])
-        return mean_estimate(balls_around(rows, prepared) / K)
+        return mean_estimate(balls_around(rows, prepared) / self.k)
 
 
-class Coverage(Metric):
+class Coverage(OfBalls):
     """The share of reference images in whose ball there is any generated image.
 
     It grows with the number of images. A mean over reference images, so the influence of a generated image is the
@@ -42,15 +33,8 @@ class Coverage(Metric):
     this number of images, in 96 to 99 %.
     """
 
-    extractor = "features"
-    better = "higher"
-    unit = ""
-    least = 2
-    needs_reference = True
-
-    def prepare(self, reference: Rows | None) -> Balls | None:
-        """The balls of the reference images."""
-        return None if reference is None else rows_to_balls(reference, K)
+    name = "coverage"
+    k = 5
 
     def estimate(self, rows: Rows, prepared: Balls) -> Estimate:
         """Features (n, d) -> coverage and influences."""

@@ -2,27 +2,15 @@
 
 from __future__ import annotations
 
-from ...samplers.metric import Estimate, Metric, Rows
+from ...samplers.metric import Metric
 from ...samplers.registry import hookimpl
-from .fid import Gaussian, frechet, rows_to_gaussian
+from .fid import FID
 
 
-class FrechetCLIP(Metric):
+class FrechetCLIP(FID):
     """The distance that FID is, of image embeddings in place of a classifier's features."""
 
     extractor = "clip_image"
-    better = "lower"
-    unit = ""
-    least = 2
-    needs_reference = True
-
-    def prepare(self, reference: Rows | None) -> Gaussian | None:
-        """The Gaussian of the reference embeddings."""
-        return None if reference is None else rows_to_gaussian(reference)
-
-    def estimate(self, rows: Rows, prepared: Gaussian) -> Estimate:
-        """Embeddings (n, d) -> the distance and influences."""
-        return frechet(rows, prepared)
 
 
 @hookimpl

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ...samplers.metric import Estimate, Floats, Metric, Rows, check_rows, in_blocks
+from ...samplers.metric import Estimate, Floats, Metric, Moments, Rows, check_rows, in_blocks
 from ...samplers.registry import hookimpl
 
 TILE = 512
@@ -23,14 +23,20 @@ class Gaussian:
     factor: Floats
 
 
-def rows_to_gaussian(rows: Rows) -> Gaussian:
-    """Rows (N, d) -> mean, covariance (divisor N - 1) and factor, in float64."""
+def moments_of(rows: Rows) -> Moments:
+    """Mean and covariance (divisor N - 1) of rows (N, d), in float64."""
     check_rows(rows)
     mean = rows.mean(0, dtype=np.float64)
-    covariance = covariance_of(rows, mean)
+    return Moments(mean, covariance_of(rows, mean), len(rows))
+
+
+def to_gaussian(reference: Rows | Moments) -> Gaussian:
+    """Reference rows (N, d), or their moments -> mean, covariance and factor, in float64."""
+    moments = reference if isinstance(reference, Moments) else moments_of(reference)
+    covariance = moments.covariance.astype(np.float64)
     # L^T is the triangle of the root: unlike Cholesky's, it is there for a singular covariance too.
     factor = np.linalg.qr(root_of(covariance)).R.T
-    return Gaussian(mean, covariance, np.ascontiguousarray(factor))
+    return Gaussian(moments.mean.astype(np.float64), covariance, np.ascontiguousarray(factor))
 
 
 def frechet(rows: Rows, reference: Gaussian) -> Estimate:
@@ -140,7 +146,10 @@ def root_of(symmetric: Floats) -> Floats:
 
 
 class FID(Metric):
-    """The Frechet distance of features to reference features; `frechet` has the formulas."""
+    """The Frechet distance of features to reference features; `frechet` has the formulas.
+
+    Of the reference, mean and covariance are enough.
+    """
 
     extractor = "features"
     better = "lower"
@@ -148,16 +157,16 @@ class FID(Metric):
     least = 2
     needs_reference = True
 
-    def prepare(self, reference: Rows | None) -> Gaussian | None:
+    def prepare(self, reference: Rows | Moments | None) -> Gaussian | None:
         """The Gaussian of the reference features."""
-        return None if reference is None else rows_to_gaussian(reference)
+        return None if reference is None else to_gaussian(reference)
 
     def estimate(self, rows: Rows, prepared: Gaussian) -> Estimate:
         """Features (n, d) -> FID and influences."""
         return frechet(rows, prepared)
 
 
-class UnbiasedFID(Metric):
+class UnbiasedFID(FID):
     """2 FID(n) - the mean FID of the first and the second half of the samples (Chong & Forsyth 2020).
 
     The bias of FID goes with 1 / n, so that of a half is twice that of the whole, and the difference has none of first
@@ -168,16 +177,8 @@ class UnbiasedFID(Metric):
     from 8 on in more than 97 %.
     """
 
-    extractor = "features"
-    better = "lower"
-    unit = ""
     least = 4
     least_per_column = 4
-    needs_reference = True
-
-    def prepare(self, reference: Rows | None) -> Gaussian | None:
-        """The Gaussian of the reference features."""
-        return None if reference is None else rows_to_gaussian(reference)
 
     def estimate(self, rows: Rows, prepared: Gaussian) -> Estimate:
         """Features (n, d) -> FID without its bias of first order, and influences."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
-from ...samplers.metric import Estimate, Floats, Rows, check_rows, in_blocks
+from ...samplers.metric import Estimate, Floats, Metric, Moments, Rows, check_rows, in_blocks, rows_needed
 
 Kernel = Callable[[Floats, Floats], Floats]
 """Rows (n, d) and (m, d) -> the kernel of each with each, (n, m)."""
@@ -21,23 +22,39 @@ class Reference:
     pairs: float
 
 
-def rows_to_reference(rows: Rows, kernel: Kernel) -> Reference:
-    """Reference rows with what their pairs amount to."""
-    check_rows(rows)
-    return Reference(rows, float(mean_of_others(rows, kernel).mean()))
-
-
-def mmd(rows: Rows, reference: Reference, kernel: Kernel) -> Estimate:
-    """mean k(x, x') + mean k(r, r') - 2 mean k(x, r) over pairs of different rows, and each row's influence on it.
+class MMD(Metric):
+    """mean k(x, x') + mean k(r, r') - 2 mean k(x, r) over pairs of different rows of samples x and reference r.
 
     Unbiased, so it may be negative. The influence of x is 2 (mean_j k(x, x_j) - mean k(x, r)), centred, and
     conditional on the reference.
     """
-    check_rows(rows, reference.rows.shape[1])
-    among, across = mean_of_others(rows, kernel), mean_with(rows, reference.rows, kernel)
-    value = float(among.mean() + reference.pairs - 2 * across.mean())
-    influence = 2 * (among - across)
-    return Estimate(value, influence - influence.mean())
+
+    name: str
+    better = "lower"
+    unit = ""
+    least = 2
+    needs_reference = True
+
+    @staticmethod
+    @abstractmethod
+    def kernel(x: Floats, y: Floats) -> Floats:
+        """The kernel of every row of x (n, d) with every row of y (m, d), (n, m)."""
+
+    def prepare(self, reference: Rows | Moments | None) -> Reference | None:
+        """Reference rows with what their pairs amount to."""
+        if reference is None:
+            return None
+        rows = rows_needed(self.name, reference)
+        check_rows(rows)
+        return Reference(rows, float(mean_of_others(rows, self.kernel).mean()))
+
+    def estimate(self, rows: Rows, prepared: Reference) -> Estimate:
+        """Rows (n, d) -> the squared discrepancy and influences."""
+        check_rows(rows, prepared.rows.shape[1])
+        among, across = mean_of_others(rows, self.kernel), mean_with(rows, prepared.rows, self.kernel)
+        value = float(among.mean() + prepared.pairs - 2 * across.mean())
+        influence = 2 * (among - across)
+        return Estimate(value, influence - influence.mean())
 
 
 def mean_with(x: Rows, y: Rows, kernel: Kernel) -> Floats:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ...samplers.metric import Floats, Rows, check_rows, in_blocks
+from ...samplers.metric import Floats, Metric, Moments, Rows, check_rows, in_blocks, rows_needed
 
 Indices = npt.NDArray[np.int64]
 ROUNDING = 1e-13
@@ -23,10 +23,24 @@ class Balls:
     squared_radii: Floats
 
 
-def rows_to_balls(rows: Rows, k: int) -> Balls:
-    """Each row with the ball that reaches to its k-th nearest other row."""
-    check_rows(rows, least=k + 1)
-    return Balls(rows, nearest(rows, k)[0][:, -1])
+class OfBalls(Metric):
+    """What lies in the balls around reference rows that reach to their k-th nearest other row."""
+
+    name: str
+    k: int
+    extractor = "features"
+    better = "higher"
+    unit = ""
+    least = 2
+    needs_reference = True
+
+    def prepare(self, reference: Rows | Moments | None) -> Balls | None:
+        """The balls of the reference images."""
+        if reference is None:
+            return None
+        rows = rows_needed(self.name, reference)
+        check_rows(rows, least=self.k + 1)
+        return Balls(rows, nearest(rows, self.k)[0][:, -1])
 
 
 def distances(x: Rows, y: Rows) -> Iterator[tuple[slice, slice, Floats]]:

@@ -4,28 +4,21 @@ from __future__ import annotations
 
 import numpy as np
 
-from ...samplers.metric import Estimate, Floats, Metric, Rows, check_rows, mean_estimate
+from ...samplers.metric import Estimate, Floats, Metric, Moments, Rows, check_rows, mean_estimate, rows_needed
 from ...samplers.registry import hookimpl
-from .neighbours import Balls, Indices, balls_around, distances, nearest, rows_to_balls
+from .neighbours import Balls, Indices, OfBalls, balls_around, distances, nearest
 
 K = 3
 
 
-class Precision(Metric):
+class Precision(OfBalls):
     """The share of generated images within the ball of any reference image, which reaches to its k-th neighbour.
 
     Given the reference a mean over the generated images, so the influence of each is whether it is in, centred.
     """
 
-    extractor = "features"
-    better = "higher"
-    unit = ""
-    least = 2
-    needs_reference = True
-
-    def prepare(self, reference: Rows | None) -> Balls | None:
-        """The balls of the reference images."""
-        return None if reference is None else rows_to_balls(reference, K)
+    name = "precision"
+    k = K
 
     def estimate(self, rows: Rows, prepared: Balls) -> Estimate:
         """Features (n, d) -> precision and influences."""
@@ -48,11 +41,13 @@ class Recall(Metric):
     least = K + 2
     needs_reference = True
 
-    def prepare(self, reference: Rows | None) -> Rows | None:
+    def prepare(self, reference: Rows | Moments | None) -> Rows | None:
         """The reference features as they are."""
-        if reference is not None:
-            check_rows(reference)
-        return reference
+        if reference is None:
+            return None
+        rows = rows_needed("recall", reference)
+        check_rows(rows)
+        return rows
 
     def estimate(self, rows: Rows, prepared: Rows) -> Estimate:
         """Features (n, d) -> recall and influences."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ...samplers.metric import Estimate, Floats, Metric, Rows, check_rows
+from ...samplers.metric import Estimate, Floats, Metric, Moments, Rows, check_rows, rows_needed
 from ...samplers.registry import hookimpl
 
 DIRECTIONS = 64
@@ -36,13 +36,14 @@ class SlicedWasserstein(Metric):
     least = 2
     needs_reference = True
 
-    def prepare(self, reference: Rows | None) -> Projections | None:
+    def prepare(self, reference: Rows | Moments | None) -> Projections | None:
         """The reference rows (N, d) seen from each direction."""
         if reference is None:
             return None
-        check_rows(reference)
-        u = directions(reference.shape[1])
-        return Projections(u, np.stack([np.sort(reference @ one) for one in u]))
+        rows = rows_needed("sliced_wasserstein", reference)
+        check_rows(rows)
+        u = directions(rows.shape[1])
+        return Projections(u, np.stack([np.sort(rows @ one) for one in u]))
 
     def estimate(self, rows: Rows, prepared: Projections) -> Estimate:
         """States (n, d) -> the distance and influences."""
