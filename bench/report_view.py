@@ -17,7 +17,7 @@ from .charts import AXES, COLOURS, DASHES, SHAPES, curves, drawn_interval, front
 from .compare import NOT_SHOWN, SAME, p_to_text, ready_for
 from .output import printable
 from .paths import path_budget, read_path
-from .sheet import caption, heading_of, metrics_of, table_to_cells, with_interval
+from .sheet import caption, heading_of, metrics_of, short_heading_of, table_to_cells, with_interval
 from .sprites import sheets, shrunk
 from .statistics import metric_columns
 from .store import RunFolder, read_run
@@ -204,7 +204,7 @@ def metric_view(number_: int, name: str, labels: Labels, answers: Sequence[Answe
     """A metric with its answers as people read them."""
     key = f"m{number_}"
     views = [answer_view(answer, key, rows) for answer in answers]
-    short = heading_of_metric(name, {})
+    short = short_heading_of(name, labels)
     return {
         "key": key, "name": short, "heading": heading_of_metric(name, labels),
         "note": labels.get(name, {}).get("note", ""),

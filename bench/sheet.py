@@ -130,11 +130,19 @@ def metrics_of(table: pd.DataFrame) -> list[str]:
 
 def heading_of(name: str, labels: Labels) -> str:
     """A column's name, of a metric with the extractor that it was measured with; bare "FID" is Inception's alone."""
-    about = labels.get(name, {})
-    if name == FRECHET and about.get("frechet"):
-        return about["frechet"]
-    heading = HEADINGS.get(name, name)
-    return f"{heading} [{about['label']}]" if about.get("label") else heading
+    label = labels.get(name, {}).get("label", "")
+    heading = short_heading_of(name, labels)
+    return f"{heading} [{label}]" if label and not has_own_name(name, labels) else heading
+
+
+def short_heading_of(name: str, labels: Labels) -> str:
+    """As `heading_of`, for where the extractor is named beside it."""
+    return labels[name]["frechet"] if has_own_name(name, labels) else HEADINGS.get(name, name)
+
+
+def has_own_name(name: str, labels: Labels) -> bool:
+    """Whether a metric is the Frechet distance of an extractor that has a name of its own for it."""
+    return name == FRECHET and bool(labels.get(name, {}).get("frechet"))
 
 
 def interval_of(row: Mapping[Hashable, Any], metric: str) -> tuple[float, float, float]:
