@@ -21,7 +21,7 @@ from .pareto import CLOSE, DOMINATED, ON_FRONT
 from .paths import path_budget, read_path
 from .provenance import call_of, provenance_of, summary_of
 from .races import Answer
-from .sheet import caption, heading_of, metrics_of, table_to_cells, with_interval
+from .sheet import caption, heading_of, metrics_of, short_heading_of, table_to_cells, with_interval
 from .sprites import sheets, shrunk
 from .statistics import metric_columns
 from .store import RunFolder, read_run
@@ -209,7 +209,7 @@ def metric_view(number_: int, name: str, labels: Labels, answers: Sequence[Answe
     """A metric with its answers as people read them."""
     key = f"m{number_}"
     views = [answer_view(answer, key, rows) for answer in answers]
-    short = heading_of_metric(name, {})
+    short = short_heading_of(name, labels)
     return {
         "key": key, "name": short, "heading": heading_of_metric(name, labels),
         "note": labels.get(name, {}).get("note", ""),

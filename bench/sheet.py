@@ -23,6 +23,8 @@ SHEET_HEADINGS = {"nfe": "NFE", "seconds_per_image": "ms/image"}
 """Of columns that a sheet shows in other words, or another unit."""
 NOTE = "note"
 """A column of what is read alone: the same samples as which row, and why a cell is not whole."""
+FRECHET = "fid"
+"""The metric that some extractors have another name for."""
 MARK = "*"
 INTERVALS = "± is the 95 % interval given the reference images"
 OBEYED = re.compile(r"[\\|`*~]|(?<![^\W_])_|_(?![^\W_])|(?<=\])(?=\()|(?<=!)(?=\[)")
@@ -129,8 +131,18 @@ def metrics_of(table: pd.DataFrame) -> list[str]:
 def heading_of(name: str, labels: Labels) -> str:
     """A column's name, of a metric with the extractor that it was measured with; bare "FID" is Inception's alone."""
     label = labels.get(name, {}).get("label", "")
-    heading = HEADINGS.get(name, name)
-    return f"{heading} [{label}]" if label else heading
+    heading = short_heading_of(name, labels)
+    return f"{heading} [{label}]" if label and not has_own_name(name, labels) else heading
+
+
+def short_heading_of(name: str, labels: Labels) -> str:
+    """As `heading_of`, for where the extractor is named beside it."""
+    return labels[name]["frechet"] if has_own_name(name, labels) else HEADINGS.get(name, name)
+
+
+def has_own_name(name: str, labels: Labels) -> bool:
+    """Whether a metric is the Frechet distance of an extractor that has a name of its own for it."""
+    return name == FRECHET and bool(labels.get(name, {}).get("frechet"))
 
 
 def interval_of(row: Mapping[Hashable, Any], metric: str) -> tuple[float, float, float]:
@@ -179,8 +191,12 @@ def of_seconds(table: pd.DataFrame) -> str:
 
 
 def notes_of(labels: Labels) -> str:
-    """What must be known of the extractors, a sentence each."""
-    return "".join(f" {heading_of(name, {})}: {label['note']}." for name, label in labels.items() if label.get("note"))
+    """What must be known of the extractors, a sentence for each note."""
+    headings: dict[str, list[str]] = {}
+    for name, label in labels.items():
+        if note := label.get("note"):
+            headings.setdefault(note, []).append(heading_of(name, labels if name == FRECHET else {}))
+    return "".join(f" {', '.join(names)}: {note}." for note, names in headings.items())
 
 
 def _milliseconds(row: Mapping[Hashable, Any]) -> str:

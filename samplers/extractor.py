@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from .metric import Rows
+from .metric import Moments, Rows
 
 
 @dataclass(frozen=True)
@@ -18,14 +18,16 @@ class Extractor:
     """Shown wherever its numbers are shown, e.g. "fashion-mnist CNN"."""
     extract: Callable[[Tensor, Sequence[str]], Rows]
     """uint8 (n, C, H, W), or the clean states (n, *shape) where `Model.images` has none, and n prompts -> (n, d)."""
-    reference: Callable[[], Rows] | None = None
-    """Rows of the real images that the model was made to imitate, (N, d)."""
+    reference: Callable[[], Rows | Moments] | None = None
+    """Rows of the real images that the model was made to imitate, (N, d), or their moments alone."""
     note: str = ""
     """What a reader of its numbers must know, shown under every table."""
     fingerprint: str = ""
     """Hash of its weights and reference: numbers of two fingerprints are never compared."""
     frechet: str = ""
     """What the Frechet distance of its rows is called, e.g. "FD-DINOv2"; '' = FID with the label beside it."""
+    check: Callable[[Sequence[str]], None] | None = None
+    """Asked before a run: raises InputError for prompts that it cannot read; None = it reads any."""
 
 
 ExtractorFactory = Callable[[str], Mapping[str, Extractor]]

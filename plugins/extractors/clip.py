@@ -1,0 +1,287 @@
+"""A CLIP of transformers' form (Radford et al. 2021): the cosine of image and prompt, and embeddings of images.
+
+Read are a folder's config, tokenizer, preprocessor and safetensors weights, and nothing that is code. Images are
+resized, cropped and normalised as the preprocessor's file says, each by itself, with PIL; a text is embedded by itself.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812  (the name that every torch program uses)
+
+from ...samplers.errors import InputError, ModelError, told
+from ...samplers.extractor import Extractor, ExtractorFactory
+from ...samplers.metric import Rows
+from ...samplers.registry import hookimpl
+from ...samplers.variables import ALLOW_DOWNLOAD, is_on
+from ...samplers.weights import read_weights
+from .files import checked_hash, fill, in_line
+from .images import GREY_NOTE, Once, as_colour, from_pil, in_batches, to_pil
+
+if TYPE_CHECKING:
+    from transformers import CLIPModel
+
+DEFAULT = "openai/clip-vit-large-patch14"
+CONFIG, WEIGHTS, PREPROCESSOR = "config.json", "model.safetensors", "preprocessor_config.json"
+TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.json", "merges.txt")
+FILES = (CONFIG, PREPROCESSOR, WEIGHTS, *TOKENIZER)
+"""All that is fetched and read."""
+BUFFERS = ("text_model.embeddings.position_ids", "vision_model.embeddings.position_ids")
+"""Of old files; positions are counted, not learnt."""
+TEXTS = 4096
+"""Embeddings of prompts that are kept."""
+SHOWN = 40
+"""Letters of a prompt that is named in an error."""
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """What a preprocessor_config.json says is done to an image, each step left out where it is None."""
+
+    size: int | tuple[int, int] | None
+    """Of the shorter side, or (height, width)."""
+    resample: Image.Resampling
+    crop: tuple[int, int] | None
+    """(height, width) of the centre."""
+    scale: float
+    mean: Tensor
+    deviation: Tensor
+
+    def __call__(self, image: Tensor) -> Tensor:
+        """uint8 (3, H, W) -> float32 (3, h, w)."""
+        picture = to_pil(image)
+        if self.size is not None:
+            picture = picture.resize(size_of(picture, self.size), self.resample)
+        if self.crop is not None:
+            height, width = self.crop
+            left, top = (picture.width - width) // 2, (picture.height - height) // 2
+            picture = picture.crop((left, top, left + width, top + height))  # beyond the picture is black
+        return (from_pil(picture).float() * self.scale - self.mean) / self.deviation
+
+
+def size_of(picture: Image.Image, size: int | tuple[int, int]) -> tuple[int, int]:
+    """The (width, height) to resize to."""
+    if isinstance(size, tuple):
+        return size[1], size[0]
+    short, long = sorted(picture.size)
+    other = int(size * long / short)
+    return (size, other) if picture.width <= picture.height else (other, size)
+
+
+def preprocessing_of(path: Path) -> Preprocessing:
+    """What the file says; ModelError where it is not understood."""
+    said = json_of(path)
+
+    def sides(name: str) -> int | tuple[int, int]:
+        value = said[name]
+        if isinstance(value, Mapping):
+            return (
+                int(value["shortest_edge"]) if "shortest_edge" in value else (int(value["height"]), int(value["width"]))
+            )
+        return int(value)
+
+    def channels(name: str, default: float) -> Tensor:
+        values = said[name] if said.get("do_normalize", True) else [default] * 3
+        return torch.tensor([float(value) for value in values])[:, None, None]
+
+    try:
+        crop = sides("crop_size") if said.get("do_center_crop", True) else None
+        return Preprocessing(
+            sides("size") if said.get("do_resize", True) else None,
+            Image.Resampling(int(said.get("resample", Image.Resampling.BICUBIC))),
+            (crop, crop) if isinstance(crop, int) else crop,
+            float(said.get("rescale_factor", 1 / 255)) if said.get("do_rescale", True) else 1.0,
+            channels("image_mean", 0.0),
+            channels("image_std", 1.0),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise ModelError(f"{path}: is not how a CLIP's images are prepared ({in_line(told(error))})") from error
+
+
+def json_of(path: Path) -> dict[str, Any]:
+    """The object in a JSON file."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ModelError(f"{path}: cannot be read as JSON ({in_line(told(error))})") from error
+    if not isinstance(content, dict):
+        raise ModelError(f"{path}: holds a {type(content).__name__}; expected a JSON object")
+    return content
+
+
+class Clip:
+    """The two towers of a folder, read when they are first needed."""
+
+    def __init__(self, folder: Path, label: str) -> None:
+        self._folder, self._label = folder, label
+        self._prepare = preprocessing_of(folder / PREPROCESSOR)
+        self._tokenizer, self._longest = tokenizer_of(folder), longest_text(folder)
+        self._model = functools.cache(lambda: model_of(folder))
+        self.images = Once(self._images)
+        self._text = functools.lru_cache(TEXTS)(self._embedded)
+
+    def check(self, prompts: Sequence[str]) -> None:
+        """Refuse prompts that it would cut off."""
+        for prompt in prompts:
+            self._tokens(prompt)
+
+    def cosines(self, images: Tensor, prompts: Sequence[str]) -> Rows:
+        """uint8 (n, 1 or 3, H, W) and n prompts -> their cosines, (n, 1)."""
+        if len(prompts) != len(images):
+            raise InputError(
+                f"{self._label}: {len(images)} images with {len(prompts)} prompts; the CLIP score needs one for each, "
+                "as a model that takes prompts has them"
+            )
+        texts = torch.stack([self._text(prompt) for prompt in prompts])
+        cosines: Rows = F.cosine_similarity(torch.from_numpy(self.images(images)), texts).numpy()[:, None]
+        return cosines
+
+    def _images(self, images: Tensor) -> Rows:
+        """The embeddings of images, (n, d)."""
+        model = self._model()
+
+        def embed(batch: Tensor) -> Tensor:
+            pixels = torch.stack([self._prepare(image) for image in batch])
+            out: Tensor = model.visual_projection(model.vision_model(pixel_values=pixels).pooler_output)
+            return out
+
+        return in_batches(embed, as_colour(images))
+
+    @torch.no_grad()
+    def _embedded(self, prompt: str) -> Tensor:
+        """The embedding of a text, (d,)."""
+        model = self._model()
+        tokens = torch.tensor([self._tokens(prompt)])
+        out: Tensor = model.text_projection(model.text_model(input_ids=tokens).pooler_output)[0]
+        return out
+
+    def _tokens(self, prompt: str) -> list[int]:
+        """The numbers of a text's tokens, its beginning and its end included."""
+        tokens: list[int] = self._tokenizer(prompt, truncation=False)["input_ids"]
+        if len(tokens) > self._longest:
+            start = prompt if len(prompt) <= SHOWN else f"{prompt[:SHOWN]}..."
+            raise InputError(
+                f"prompt {start!r}: {len(tokens)} tokens, {self._label} reads {self._longest}; shorten it, or leave "
+                "out the CLIP score"
+            )
+        return tokens
+
+
+def longest_text(folder: Path) -> int:
+    """How many tokens the text tower reads."""
+    config = json_of(folder / CONFIG).get("text_config") or {}
+    return int(config.get("max_position_embeddings", 77)) if isinstance(config, Mapping) else 77
+
+
+def tokenizer_of(folder: Path) -> Any:
+    """The tokenizer of a folder."""
+    from transformers import CLIPTokenizer
+
+    with quiet(), reading(folder):
+        tokenizer = CLIPTokenizer.from_pretrained(str(folder), local_files_only=True)
+        tokenizer.model_max_length = 10**9  # the length is checked here, and by an error
+        return tokenizer
+
+
+def model_of(folder: Path) -> CLIPModel:
+    """The towers with the weights of a folder."""
+    from transformers import CLIPConfig, CLIPModel
+
+    with quiet(), reading(folder):
+        model = CLIPModel(CLIPConfig.from_dict(json_of(folder / CONFIG)))
+    tensors = read_weights(folder / WEIGHTS)
+    fill(model, {name: tensor for name, tensor in tensors.items() if name not in BUFFERS}, folder / WEIGHTS)
+    return model
+
+
+@contextmanager
+def reading(folder: Path) -> Iterator[None]:
+    """What transformers raises meanwhile is the fault of the folder."""
+    try:
+        yield
+    except ModelError:
+        raise
+    except Exception as error:
+        raise ModelError(f"{folder}: no CLIP that can be read ({in_line(told(error))})") from error
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Nothing but errors of transformers is logged meanwhile."""
+    logger = logging.getLogger("transformers")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
+def folder_of(name: str) -> Path:
+    """The folder of a CLIP: a path, or the files of a model's name on the hub, fetched where that is allowed."""
+    what = f"extractor 'clip:{name}'"
+    try:
+        import transformers  # noqa: F401
+        from huggingface_hub import snapshot_download
+    except ImportError as error:
+        raise ModelError(f"{what}: needs transformers; expected pip install 'samplerbench[metrics]'") from error
+    folder = Path(name)
+    if not folder.is_dir():
+        may_fetch = is_on(ALLOW_DOWNLOAD, os.environ)
+        try:
+            folder = Path(snapshot_download(name, allow_patterns=list(FILES), local_files_only=not may_fetch))
+        except Exception as error:  # whatever the transport raises
+            usual = "try again" if may_fetch else "--allow-download fetches it (1.7 GB for ViT-L/14)"
+            why = f"cannot be fetched ({in_line(told(error))})" if may_fetch else "is not on this machine"
+            raise ModelError(f"{what}: {why}; {usual}, or give a folder with its files") from error
+    missing = [file for file in (CONFIG, PREPROCESSOR, WEIGHTS) if not (folder / file).exists()]
+    if not any((folder / file).exists() for file in ("tokenizer.json", "vocab.json")):
+        missing.append("tokenizer.json")
+    if missing:
+        raise ModelError(f"{what}: {folder} has no {', '.join(missing)}; expected what save_pretrained wrote of a CLIP")
+    if (kind := json_of(folder / CONFIG).get("model_type")) != "clip":
+        raise ModelError(f"{what}: {folder / CONFIG} says model_type {kind!r}; expected 'clip'")
+    return folder
+
+
+def hash_of(folder: Path) -> str:
+    """SHA-256 over all files that are read."""
+    parts = [f"{name} {checked_hash(folder / name)}" for name in FILES if (folder / name).exists()]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def clip(argument: str = "") -> Mapping[str, Extractor]:
+    """The extractors of "clip", and of "clip:NAME" or "clip:FOLDER"."""
+    name = argument or DEFAULT
+    folder = folder_of(name)
+    label = f"CLIP {name.rstrip('/').rpartition('/')[2]}"
+    towers = Clip(folder, label)
+
+    def embeddings(images: Tensor, prompts: Sequence[str]) -> Rows:
+        return towers.images(images)
+
+    fingerprint = hash_of(folder)
+    note = f"the CLIP is {name}; {GREY_NOTE}"
+    return {
+        "clip": Extractor(label, towers.cosines, note=note, fingerprint=fingerprint, check=towers.check),
+        "clip_image": Extractor(label, embeddings, note=note, fingerprint=fingerprint),
+    }
+
+
+@hookimpl
+def samplerbench_extractors() -> dict[str, ExtractorFactory]:
+    """Any CLIP, by default that of most papers on text-to-image models."""
+    return {"clip": clip}

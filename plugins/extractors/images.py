@@ -1,0 +1,75 @@
+"""What every extractor of images does: uint8 images -> a network's rows, in which no image depends on its company."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ...samplers.errors import InputError
+from ...samplers.metric import Rows
+from ...samplers.model import is_image_shape
+
+T = TypeVar("T")
+BATCH = 16
+GREY, COLOUR = 1, 3
+GREY_NOTE = "grey images count as three equal channels"
+
+
+def as_colour(images: Tensor) -> Tensor:
+    """uint8 (n, 1 or 3, H, W) -> (n, 3, H, W) on the CPU; a grey one has three equal channels.
+
+    InputError for anything else, with what was seen.
+    """
+    if images.dtype != torch.uint8 or not is_image_shape(tuple(images.shape[1:])):
+        span = f" from {float(images.min()):g} to {float(images.max()):g}" if images.numel() else ""
+        raise InputError(
+            f"images {images.dtype} {tuple(images.shape)}{span}: "
+            "expected torch.uint8 (n, 1 or 3, H, W) from 0 to 255; see to_images"
+        )
+    return images.cpu().expand(-1, COLOUR, -1, -1)
+
+
+@torch.no_grad()
+def in_batches(function: Callable[[Tensor], Tensor], images: Tensor) -> Rows:
+    """function(images) as float32 rows, in batches of one size, the last one padded."""
+    rows = []
+    for batch in torch.split(images, BATCH):
+        padding = batch[-1:].expand(BATCH - len(batch), *batch.shape[1:])
+        rows.append(function(torch.cat([batch, padding]))[: len(batch)].float())
+    return torch.cat(rows).numpy()
+
+
+class Once(Generic[T]):
+    """A function of images, asked by several extractors in turn: what it said of the last images is kept."""
+
+    def __init__(self, function: Callable[[Tensor], T]) -> None:
+        self._function = function
+        self._last: tuple[Tensor, int, T] | None = None
+
+    def __call__(self, images: Tensor) -> T:
+        """function(images)."""
+        if self._last is None or self._last[0] is not images or self._last[1] != images._version:
+            self._last = images, images._version, self._function(images)
+        return self._last[2]
+
+
+def to_pil(image: Tensor) -> Image.Image:
+    """uint8 (1 or 3, H, W) -> the picture."""
+    array = image.cpu().permute(1, 2, 0).numpy()
+    return Image.fromarray(array[..., 0] if array.shape[-1] == GREY else array)
+
+
+def from_pil(picture: Image.Image) -> Tensor:
+    """A grey or a colour picture -> uint8 (1 or 3, H, W)."""
+    pixels = torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8)
+    return pixels.view(picture.height, picture.width, -1).permute(2, 0, 1)
+
+
+def resized(images: Tensor, width: int, height: int) -> Tensor:
+    """uint8 (n, 3, H, W) -> uint8 (n, 3, height, width), each by PIL's bicubic filter."""
+    size = (width, height)
+    return torch.stack([from_pil(to_pil(image).resize(size, Image.Resampling.BICUBIC)) for image in images])
