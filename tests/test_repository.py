@@ -20,7 +20,7 @@ STREAM = [
     {"options", "variables", "mosaic"},
     {"schedule"},
     {"grid", "noise", "predictor", "ddpm", "unet", "clip", "weights"},
-    {"training", "process"},
+    {"ranks", "training", "process"},
     {"sampler", "metric", "image_data"},
     {"extractor"},
     {"model"},
