@@ -7,6 +7,8 @@ from collections.abc import Callable
 
 from torch import Tensor
 
+from .errors import ModelError
+
 
 class ImageData(ABC):
     """Images by number, in an order that is the same on every machine."""
@@ -32,6 +34,12 @@ class ImageData(ABC):
     def caption(self, i: int) -> str | None:
         """The caption of image i; None where there is none."""
         return None
+
+
+def check_count(data: ImageData, asked: int) -> None:
+    """ModelError if there are fewer images than are asked for."""
+    if len(data) < asked:
+        raise ModelError(f"data {data.name!r}: {len(data):,} images, {asked:,} asked for; add images or ask for fewer")
 
 
 ImageDataFactory = Callable[[str], ImageData]

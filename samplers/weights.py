@@ -86,6 +86,11 @@ def kind_of(path: Path) -> str:
             start = file.read(512)
     except OSError as error:
         return f"a file that cannot be read, {error.strerror}"
+    return beginning_of(start)
+
+
+def beginning_of(start: bytes) -> str:
+    """What begins with these bytes."""
     if not start:
         return "an empty file"
     text = start.lstrip().lower()

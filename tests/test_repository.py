@@ -20,7 +20,7 @@ STREAM = [
     {"options", "variables", "mosaic"},
     {"schedule"},
     {"grid", "noise", "predictor", "ddpm", "unet", "clip", "weights"},
-    {"ranks", "training", "process"},
+    {"ranks", "training", "process", "images"},
     {"sampler", "metric", "image_data"},
     {"extractor"},
     {"model"},

@@ -1,0 +1,115 @@
+"""A folder of images: every PNG, JPEG, WebP, BMP and PPM below it, in the byte order of the relative names.
+
+Hidden files and folders (a dot in front) are left out, and so are files that are no images by their suffix. Files of
+kinds of image that are not read (GIF, TIFF, AVIF ...) are an error, since a set without them is another set. A link
+counts as a file where it leads to a file in the same folder; any other link to an image or a folder is an error.
+Captions: see `captions`. Modes, transparency, orientation: see `samplers/images.py`.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+from ...samplers.errors import ModelError
+from ...samplers.image_data import ImageData, ImageDataFactory
+from ...samplers.images import READ, SUFFIXES, file_bytes
+from ...samplers.plugin import hookimpl
+from .captions import captions_of
+from .encoded import EncodedImages
+
+UNREAD = (
+    ".apng", ".avif", ".dng", ".exr", ".gif", ".hdr", ".heic", ".heif", ".ico", ".jfif", ".jp2", ".jxl", ".psd", ".raw",
+    ".svg", ".tga", ".tif", ".tiff",
+)  # fmt: skip
+"""Suffixes of images that are not read."""
+PACKED = (".parquet", ".tar")
+"""Suffixes of files that hold images; a folder of those is for another to read."""
+
+
+class FolderImages(EncodedImages):
+    """The images below a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        files = files_below(folder)
+        images = [name for name in files if suffix_of(name) in SUFFIXES]
+        unread = [name for name in files if suffix_of(name) in UNREAD]
+        if unread:
+            raise ModelError(
+                f"{folder}: {len(unread):,} images of kinds that are not read, such as {unread[0]}; expected {READ}"
+            )
+        if not images:
+            raise ModelError(f"{folder}: no image among its {len(files):,} files; expected {', '.join(SUFFIXES)}")
+        others = [name for name in files if suffix_of(name) not in SUFFIXES]
+        super().__init__(folder.resolve().name or "folder", images, captions_of(folder, images, others))
+
+    def encoded(self, i: int) -> bytes:
+        """The bytes of file i."""
+        return file_bytes(self.folder / self.keys[i], self.what(i))
+
+    def suffix(self, i: int) -> str:
+        """The suffix of file i."""
+        return suffix_of(self.keys[i])
+
+
+def suffix_of(name: str) -> str:
+    """The suffix of a file's name, in lower case."""
+    return PurePosixPath(name).suffix.lower()
+
+
+def files_below(folder: Path) -> list[str]:
+    """Relative names of the files below a folder, with /, in byte order, whatever the language of the machine."""
+    if not folder.is_dir():
+        raise ModelError(f"{folder}: no such folder")
+    return sorted(_files_below(folder, folder.resolve(), ""), key=os.fsencode)
+
+
+def _files_below(folder: Path, root: Path, prefix: str) -> Iterator[str]:
+    try:
+        with os.scandir(folder) as found:
+            entries = [entry for entry in found if not entry.name.startswith(".")]
+    except OSError as error:
+        raise ModelError(f"{folder}: cannot be read ({error.strerror})") from error
+    for entry in entries:
+        name, path = f"{prefix}{entry.name}", Path(entry.path)
+        if entry.is_dir(follow_symlinks=False):
+            yield from _files_below(path, root, f"{name}/")
+        elif entry.is_symlink() and (entry.is_dir() or suffix_of(name) in {*SUFFIXES, *UNREAD}):
+            yield _checked_link(path, name, root)
+        elif entry.is_file(follow_symlinks=False) or suffix_of(name) in SUFFIXES:  # a pipe is refused when it is read
+            yield name
+
+
+def _checked_link(path: Path, name: str, root: Path) -> str:
+    """The name of a link; ModelError unless it leads to a file below the root."""
+    try:
+        target = path.resolve(strict=True)
+        leads_in = target.is_relative_to(root) and stat.S_ISREG(target.stat().st_mode)
+    except (OSError, RuntimeError):
+        leads_in = False
+    if not leads_in:
+        raise ModelError(f"{path}: a link that does not lead to a file in this folder; put the files themselves there")
+    return name
+
+
+class Folder:
+    """Images below a folder, with captions from a table, text files or class folders: folder:PATH."""
+
+    def __call__(self, argument: str) -> ImageData:
+        """The images below the folder `argument`."""
+        if not argument:
+            raise ModelError("data 'folder': which folder? expected folder:PATH")
+        return FolderImages(Path(argument))
+
+    def reads(self, path: Path) -> bool:
+        """Whether this is a folder, and not one of files that hold images."""
+        return path.is_dir() and not any(file.suffix.lower() in PACKED for file in path.iterdir())
+
+
+@hookimpl
+def samplerbench_data() -> dict[str, ImageDataFactory]:
+    """Images in files of their own."""
+    return {"folder": Folder()}
