@@ -763,9 +763,7 @@ def draw_grid(options: dict[str, Any], output: Path | None, plugin: tuple[str, .
 @click.option("--seed", type=int, default=0, show_default=True)
 @download_option
 @plugin_options
-def train(
-    model: str | None, data: str | None, output: Path, plugin: tuple[str, ...], **options: Any
-) -> None:
+def train(model: str | None, data: str | None, output: Path, plugin: tuple[str, ...], **options: Any) -> None:
     """Train a model from nothing; the same command again resumes.
 
     \b

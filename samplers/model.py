@@ -216,7 +216,7 @@ class TrainableOnImages(Protocol):
         """Load the model; `argument` is what follows the colon in "name:argument", or ''."""
         ...
 
-    def train_on(self, images: ImageData, *, output: Path, report: Report, **settings: Any) -> Sequence[str]:
+    def train_on(self, images: ImageData, *, output: Path, seed: int, report: Report, **settings: Any) -> Sequence[str]:
         """Train it on `images` and write its files to `output`, resuming there; returns what the user should know.
 
         Its other keyword-only parameters are the settings of its training, which the command line gives by name.

@@ -55,7 +55,7 @@ class Ranks:
         if self.size == 1:
             return module
         own = [self.device.index] if self.device.type == "cuda" else None
-        return DistributedDataParallel(module, device_ids=own, broadcast_buffers=False)
+        return DistributedDataParallel(module, device_ids=own)
 
     def wait(self) -> None:
         """Until all processes are here."""

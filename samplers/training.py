@@ -121,6 +121,7 @@ def fit(  # noqa: PLR0913  (a loop and what it is made of)
     Of several processes the first alone writes, reports and watches. ModelError at the first loss or gradient that is
     not finite, with the state before it saved.
     """
+    loss_module = ranks.shared(LossModule(network, loss_of))
     optimizer = torch.optim.AdamW(network.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay)
     ema = EMA(network, recipe.ema) if recipe.ema else None
     step, mean_loss = 0, math.nan
@@ -148,7 +149,6 @@ def fit(  # noqa: PLR0913  (a loop and what it is made of)
             )  # fmt: skip
 
     network.train()
-    loss_module = ranks.shared(LossModule(network, loss_of))
     while step < recipe.steps:
         for group in optimizer.param_groups:
             group["lr"] = recipe.rate(step)

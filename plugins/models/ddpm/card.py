@@ -116,10 +116,10 @@ def _check_together(card: Card) -> None:
     widths, heads = card.unet["widths"], card.unet["heads"]
     if set(card.unet) != set(UNET_FIELDS):
         raise ValueError(f"unet has {', '.join(sorted(card.unet))}; expected {', '.join(sorted(UNET_FIELDS))}")
-    if len(heads) != len(widths) or any(h and w % h for w, h in zip(widths, heads, strict=True)):
-        raise ValueError(f"unet heads {heads}: expected one number for each of widths {widths}, 0 or a divisor")
     if any(w % 8 for w in widths):
         raise ValueError(f"unet widths {widths}: expected multiples of 8")
+    if len(heads) != len(widths) or any(h and w % h for w, h in zip(widths, heads, strict=True)):
+        raise ValueError(f"unet heads {heads}: expected one number for each of widths {widths}, 0 or a divisor")
     multiple = card.unet["patch"] * 2 ** (len(widths) - 1)
     if card.shape[1] != card.shape[2] or card.shape[1] % multiple or card.unet["channels"] != card.shape[0]:
         raise ValueError(f"shape {card.shape}: expected a square of side divisible by {multiple}, and unet's channels")

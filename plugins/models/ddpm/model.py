@@ -46,6 +46,7 @@ class DDPM:
         *,
         output: Path,
         report: Report,
+        seed: int = 0,
         size: int = 32,
         preset: str = "tiny",
         steps: int | None = None,
@@ -54,7 +55,6 @@ class DDPM:
         lr: float | None = None,
         precision: str = "bf16",
         device: str = "cpu",
-        seed: int = 0,
     ) -> list[str]:
         """Train on images and their captions and write the model to `output`; what is there of it is resumed.
 

@@ -17,7 +17,7 @@ from .networks import PRESETS, Preset, check_side
 
 PRECISIONS = ("bf16", "float32")
 BATCH = 128
-MOST_STEPS = 100_000_000
+LEAST_STEPS, MOST_STEPS = 2, 100_000_000
 MOST_BATCH = 65_536
 
 
@@ -51,8 +51,8 @@ class Settings:
         check_side(self.size, self.preset)
         if self.steps is not None and self.minutes is not None:
             raise InputError(f"steps {self.steps} and minutes {self.minutes:g}: expected one of them")
-        if self.steps is not None:
-            check_count("steps", self.steps, MOST_STEPS)
+        if self.steps is not None and check_count("steps", self.steps, MOST_STEPS) < LEAST_STEPS:
+            raise InputError(f"steps {self.steps}: expected at least {LEAST_STEPS}; a first step leaves layers at zero")
         check_positive("minutes", self.minutes)
         check_count("batch_size", self.batch_size, MOST_BATCH)
         check_positive("lr", self.lr)

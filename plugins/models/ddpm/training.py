@@ -32,7 +32,7 @@ from .losses import classifying, contrasting, denoising
 from .networks import CONDITION_DIM
 from .parts import condition_of, save_reference
 from .pixels import mapped, prepare
-from .settings import MOST_STEPS, Settings, differences
+from .settings import LEAST_STEPS, MOST_STEPS, Settings, differences
 
 CHECKPOINTS, IMAGES, LOG, SAMPLES = "checkpoints", "images.bin", "training.csv", "samples.png"
 FEATURES, CLIP_PHASE, UNET = "features", "clip", "ddpm"
@@ -204,8 +204,8 @@ def cost(lengths: Mapping[str, int], seconds: Mapping[str, float]) -> float:
 
 
 def most_steps(budget: float, cost_of: Callable[[int], float]) -> int:
-    """The most steps that cost no more than a budget, at least 1; `cost_of` grows with the steps."""
-    low, high = 1, MOST_STEPS
+    """The most steps that cost no more than a budget, at least 2; `cost_of` grows with the steps."""
+    low, high = LEAST_STEPS, MOST_STEPS
     while low < high:
         middle = (low + high + 1) // 2
         low, high = (middle, high) if cost_of(middle) <= budget else (low, middle - 1)
