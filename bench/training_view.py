@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from types import TracebackType
 
@@ -21,7 +22,7 @@ class TrainingView:
         self._console = console
         self._bars = Progress(
             TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
-            TextColumn("loss {task.fields[loss]:.4f}, {task.fields[eta]} left"), console=console,
+            TextColumn("{task.fields[loss]}{task.fields[eta]} left"), console=console,
         )  # fmt: skip
         self._tasks: dict[str, TaskID] = {}
         self._spoken = 0.0
@@ -43,13 +44,14 @@ class TrainingView:
         """Move the phase's bar on, or print a line now and then."""
         minutes, seconds = divmod(round(progress.eta), 60)
         eta = f"{minutes}:{seconds:02d}"
+        loss = "" if math.isnan(progress.loss) else f"loss {progress.loss:.4f}, "  # what trains nothing has none
         if progress.phase not in self._tasks:
-            self._tasks[progress.phase] = self._bars.add_task(progress.phase, total=progress.steps, loss=0.0, eta=eta)
-        self._bars.update(self._tasks[progress.phase], completed=progress.step, loss=progress.loss, eta=eta)
+            self._tasks[progress.phase] = self._bars.add_task(progress.phase, total=progress.steps, loss=loss, eta=eta)
+        self._bars.update(self._tasks[progress.phase], completed=progress.step, loss=loss, eta=eta)
         now = time.monotonic()
         if not self._console.is_terminal and (
             now - self._spoken > LINE_EVERY_SECONDS or progress.step == progress.steps
         ):
             self._spoken = now
-            line = f"{progress.phase} {progress.step}/{progress.steps}, loss {progress.loss:.4f}, {eta} left"
+            line = f"{progress.phase} {progress.step}/{progress.steps}, {loss}{eta} left"
             self._console.print(Text(line))

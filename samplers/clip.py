@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,23 @@ from .errors import InputError, closest
 
 PAD = 0
 MAX_LOGIT_SCALE = math.log(100.0)  # the bound of the CLIP paper, section 2.5
+MOST_LISTED = 100
+"""Words of a vocabulary that an error lists."""
+UNSPACED = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
+"""Kana and Han characters, which are written without spaces: each is a word."""
+WORD = re.compile(rf"[{UNSPACED}]|[^\s,.;:!?\"(){UNSPACED}]+")
+
+
+def words_of(text: str) -> list[str]:
+    """The words of a text, in lower case, without punctuation."""
+    return WORD.findall(text.lower())
+
+
+def vocabulary_of(texts: Iterable[str], most: int) -> list[str]:
+    """The most frequent words of some texts, at most `most`, sorted."""
+    counts = Counter(word for text in texts for word in words_of(text))
+    frequent = sorted(counts, key=lambda word: (-counts[word], word))[:most]
+    return sorted(frequent)
 
 
 class Tokenizer:
@@ -32,17 +50,28 @@ class Tokenizer:
         """Texts -> (B, length) int64, padded with 0. Errors name the text and the word, or the length."""
         rows = torch.full((len(texts), self.length), PAD, dtype=torch.int64)
         for row, text in zip(rows, texts, strict=True):
-            words = re.findall(r"[^\s,.;:!?\"()]+", text.lower())
+            words = words_of(text)
             unknown = next((w for w in words if w not in self._number), None)
             if unknown is not None:
                 raise InputError(
                     f"prompt {text!r}: unknown word {unknown!r}{closest(unknown, self.vocabulary)}; "
-                    f"this model knows: {', '.join(self.vocabulary)}"
+                    f"this model knows: {self._listed()}"
                 )
             if not 0 < len(words) <= self.length:
                 raise InputError(f"prompt {text!r}: {len(words)} words; expected 1 to {self.length}")
             row[: len(words)] = torch.tensor([self._number[w] for w in words])
         return rows
+
+    def _listed(self) -> str:
+        """The vocabulary, or where it is long its beginning and its size."""
+        rest = len(self.vocabulary) - MOST_LISTED
+        return ", ".join(self.vocabulary[:MOST_LISTED]) + (f" and {rest:,} more words" if rest > 0 else "")
+
+    def known_part(self, text: str) -> str:
+        """The text, if it can be encoded; else its known words, at most `length` of them; '' if there is none."""
+        words = words_of(text)
+        known = [word for word in words if word in self._number][: self.length]
+        return text if known and known == words else " ".join(known)
 
 
 class TextEncoder(nn.Module):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import torch
@@ -54,6 +55,19 @@ def beta_between(a: Level, b: Level) -> float:
     return 1 - abar_a / abar_b
 
 
+class Draw(NamedTuple):
+    """What is random in the training examples of a step: timesteps (B,) and noise (B, *shape)."""
+
+    t: Tensor
+    eps: Tensor
+
+
+def draw_examples(schedule: VP, shape: Sequence[int], generator: torch.Generator) -> Draw:
+    """A random timestep and noise for each sample of a batch of this shape, float32 on the CPU."""
+    t = torch.randint(schedule.timesteps, (shape[0],), generator=generator)
+    return Draw(t, torch.randn(tuple(shape), generator=generator))
+
+
 def ddpm_loss(  # noqa: PLR0913  (what one training example consists of)
     network: nn.Module,
     schedule: VP,
@@ -68,10 +82,17 @@ def ddpm_loss(  # noqa: PLR0913  (what one training example consists of)
     x0 is (B, C, H, W), condition (B, D) or None. The target is the noise eps; with predicts="v" it is
     alpha eps - sigma x0 (Salimans and Ho 2022, appendix D), the same knowledge in other units.
     """
+    draw = draw_examples(schedule, x0.shape, generator)
+    return loss_of_draw(network, schedule, x0, condition, draw, predicts=predicts)
+
+
+def loss_of_draw(  # noqa: PLR0913  (as ddpm_loss)
+    network: nn.Module, schedule: VP, x0: Tensor, condition: Tensor | None, draw: Draw, *, predicts: str
+) -> Tensor:
+    """`ddpm_loss` at timesteps and noise that are given."""
     if predicts not in ("eps", "v"):
         raise ValueError(f"predicts {predicts!r}: expected eps or v")
-    t = torch.randint(schedule.timesteps, (len(x0),), generator=generator).to(x0.device)
-    eps = torch.randn(x0.shape, generator=generator).to(x0)
+    t, eps = draw.t.to(x0.device), draw.eps.to(x0)
     abar = torch.tensor(schedule.alphas_cumprod, device=x0.device)[t].view(-1, *[1] * (x0.ndim - 1))
     alpha, sigma = abar.sqrt().to(x0), (1 - abar).sqrt().to(x0)
     target = eps if predicts == "eps" else alpha * eps - sigma * x0

@@ -6,13 +6,14 @@ import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol, TypeGuard, runtime_checkable
+from typing import Any, Protocol, TypeGuard, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
 from .errors import InputError
 from .extractor import Extractor
+from .image_data import ImageData
 from .predictor import (
     Clip,
     Guided,
@@ -204,6 +205,22 @@ class TrainableModel(Protocol):
 
     def train(self, *, data: Path | None, output: Path, seed: int, report: Report) -> None:
         """Train it on `data` (None = wherever it finds its data) and write its files to `output`, resuming there."""
+        ...
+
+
+@runtime_checkable
+class TrainableOnImages(Protocol):
+    """What `samplerbench train NAME --data DATA` asks of a registered model that learns any images."""
+
+    def __call__(self, argument: str) -> Model:
+        """Load the model; `argument` is what follows the colon in "name:argument", or ''."""
+        ...
+
+    def train_on(self, images: ImageData, *, output: Path, seed: int, report: Report, **settings: Any) -> Sequence[str]:
+        """Train it on `images` and write its files to `output`, resuming there; returns what the user should know.
+
+        Its other keyword-only parameters are the settings of its training, which the command line gives by name.
+        """
         ...
 
 

@@ -6,11 +6,12 @@ sees what an unbroken one would have seen.
 
 from __future__ import annotations
 
+import csv
+import io
 import math
-import os
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,10 @@ from torch import Tensor, nn
 
 from .ddpm import EMA
 from .errors import ModelError
+from .ranks import ALONE, Ranks
+from .weights import write_atomically
+
+LOG_EVERY_SECONDS = 20.0
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,10 @@ class Progress:
 
 
 Report = Callable[[Progress], None]
+LossOf = Callable[[nn.Module, int], Tensor]
+"""(network, step) -> the loss of this process's part of the step's batch."""
+Watch = Callable[[int, Mapping[str, Tensor]], None]
+"""Called with the number of steps done and the weights that would be kept now."""
 
 
 @dataclass(frozen=True)
@@ -83,26 +92,41 @@ def batch_of(seed: int, step: int, count: int, batch: int) -> Tensor:
     return order[k * batch : (k + 1) * batch]
 
 
+class LossModule(nn.Module):
+    """The loss as the answer of a module, which is what the averaging of gradients can be wrapped around."""
+
+    def __init__(self, network: nn.Module, loss_of: LossOf) -> None:
+        super().__init__()
+        self.network, self.loss_of = network, loss_of
+
+    def forward(self, step: int) -> Tensor:
+        """The loss of a step."""
+        return self.loss_of(self.network, step)
+
+
 def fit(  # noqa: PLR0913  (a loop and what it is made of)
     network: nn.Module,
-    loss_of: Callable[[nn.Module, int], Tensor],
+    loss_of: LossOf,
     recipe: Recipe,
     *,
     checkpoint: Path,
     report: Report = lambda progress: None,
-    device: torch.device | str = "cpu",
+    ranks: Ranks = ALONE,
+    watch: Watch = lambda step, weights: None,
     every_seconds: float = 120.0,
 ) -> dict[str, Tensor]:
-    """Train `network` in place and return the weights to keep (the moving average, if there is one).
+    """Train `network`, which is on the device of `ranks`, and return the weights to keep (the moving average, if any).
 
-    `loss_of(network, step)` gives the loss of one step. The state is saved to `checkpoint` every two minutes
-    and at the end; a checkpoint that is there already is resumed.
+    The state is saved to `checkpoint` every two minutes and at the end; a checkpoint that is there already is resumed.
+    Of several processes the first alone writes, reports and watches. ModelError at the first loss or gradient that is
+    not finite, with the state before it saved.
     """
+    loss_module = ranks.shared(LossModule(network, loss_of))
     optimizer = torch.optim.AdamW(network.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay)
     ema = EMA(network, recipe.ema) if recipe.ema else None
     step, mean_loss = 0, math.nan
     if checkpoint.exists():
-        state = read_checkpoint(checkpoint, device)
+        state = read_checkpoint(checkpoint, ranks.device)
         try:
             network.load_state_dict(state["network"])
             optimizer.load_state_dict(state["optimizer"])
@@ -114,25 +138,8 @@ def fit(  # noqa: PLR0913  (a loop and what it is made of)
     resumed_at, started = step, time.monotonic()
     saved = started
 
-    device_type = torch.device(device).type
-    network.train()
-    while step < recipe.steps:
-        for group in optimizer.param_groups:
-            group["lr"] = recipe.rate(step)
-        with torch.autocast(device_type, torch.bfloat16) if recipe.bf16 else nullcontext():
-            loss = loss_of(network, step)
-        loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        if ema:
-            ema.update(network, step)
-        value = float(loss.detach())
-        mean_loss = value if math.isnan(mean_loss) else 0.98 * mean_loss + 0.02 * value
-        step += 1
-        now = time.monotonic()
-        report(Progress(recipe.phase, step, recipe.steps, mean_loss, now - started, resumed_at))
-        if now - saved > every_seconds or step == recipe.steps:
+    def save() -> None:
+        if ranks.is_first:
             save_atomically(
                 {
                     "network": network.state_dict(), "optimizer": optimizer.state_dict(),
@@ -140,6 +147,35 @@ def fit(  # noqa: PLR0913  (a loop and what it is made of)
                 },
                 checkpoint,
             )  # fmt: skip
+
+    network.train()
+    while step < recipe.steps:
+        for group in optimizer.param_groups:
+            group["lr"] = recipe.rate(step)
+        with torch.autocast(ranks.device.type, torch.bfloat16) if recipe.bf16 else nullcontext():
+            loss = loss_module(step)
+        loss.backward()
+        gradient = nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        value = ranks.mean(loss)
+        if not (math.isfinite(value) and math.isfinite(float(gradient))):
+            save()
+            raise ModelError(
+                f"{recipe.phase}: in step {step + 1} the loss is {value:g} and its gradient {float(gradient):g} long; "
+                f"{checkpoint} holds the {step} steps before; expected finite numbers: start anew with a learning rate "
+                f"below {recipe.lr:g}"
+            )
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        if ema:
+            ema.update(network, step)
+        mean_loss = value if math.isnan(mean_loss) else 0.98 * mean_loss + 0.02 * value
+        step += 1
+        now = time.monotonic()
+        if ranks.is_first:
+            report(Progress(recipe.phase, step, recipe.steps, mean_loss, now - started, resumed_at))
+            watch(step, ema.average if ema else network.state_dict())
+        if now - saved > every_seconds or step == recipe.steps:
+            save()
             saved = now
     network.eval()
     return ema.average if ema else network.state_dict()
@@ -160,8 +196,30 @@ def read_checkpoint(path: Path, device: torch.device | str) -> dict[str, Any]:
 
 
 def save_atomically(state: dict[str, Any], path: Path) -> None:
-    """Write a checkpoint whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    torch.save(state, temporary)
-    os.replace(temporary, path)  # noqa: PTH105  (the atomic call itself)
+    """Write a checkpoint whole or not at all; OSError where the disk is full."""
+    buffer = io.BytesIO()  # torch's own writer does not say why it fails
+    torch.save(state, buffer)
+    write_atomically(path, buffer.getbuffer())
+
+
+def logged(path: Path, report: Report) -> Report:
+    """`report`, and a line of the training log every 20 seconds and at the end of a phase."""
+    last = -LOG_EVERY_SECONDS
+
+    def both(progress: Progress) -> None:
+        nonlocal last
+        report(progress)
+        finished = progress.step == progress.steps
+        if progress.seconds - last < LOG_EVERY_SECONDS and not finished:
+            return
+        last = -LOG_EVERY_SECONDS if finished else progress.seconds
+        is_new = not path.exists()
+        with path.open("a", newline="") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            if is_new:
+                writer.writerow(["phase", "step", "steps", "loss", "seconds"])
+            writer.writerow(
+                [progress.phase, progress.step, progress.steps, f"{progress.loss:.5f}", f"{progress.seconds:.0f}"]
+            )
+
+    return both

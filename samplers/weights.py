@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from .errors import ModelError
@@ -33,10 +34,20 @@ N = TypeVar("N", bound=nn.Module)
 
 
 def save_weights(tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Write tensors, floating ones as float16."""
+    """Write tensors, floating ones as float16, whole or not at all; OSError where the disk is full."""
     halves = {k: (t.half() if t.is_floating_point() else t).cpu().contiguous() for k, t in tensors.items()}
+    write_atomically(path, save(halves))
+
+
+def write_atomically(path: Path, content: bytes | memoryview) -> None:
+    """Put a file in place whole, or leave what was there."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_file(halves, path)
+    temporary = path.with_name(f"{path.name}.tmp")
+    try:
+        temporary.write_bytes(content)
+        os.replace(temporary, path)  # noqa: PTH105  (the atomic call itself)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -91,7 +102,7 @@ def beginning_of(start: bytes) -> str:
 def write_sums(folder: Path, names: Iterable[str]) -> None:
     """SHA256SUMS of these files of a folder, as `sha256sum -c` reads it."""
     lines = [f"{file_hash(folder / name)}  {name}\n" for name in names]
-    (folder / SUMS).write_text("".join(lines), encoding="utf-8")
+    write_atomically(folder / SUMS, "".join(lines).encode())
 
 
 def check_sum(path: Path) -> None:

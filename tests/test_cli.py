@@ -382,7 +382,8 @@ def test_train_refuses_what_it_cannot_do(sb, tmp_path):
     sb("train", "misture", "-o", "out").refused(2, "unknown model 'misture'", "did you mean 'mixture'")
     sb("train").refused(2, "output")
     sb("train", "-o", "out", "--data", "nowhere").refused(2, "data", "nowhere")
-    sb("train", "-o", "out", "--data", ".").refused(4, "train-images-idx3-ubyte.gz", "four files")
+    sb("train", "fashion-mnist", "-o", "out", "--data", ".").refused(4, "train-images-idx3-ubyte.gz", "four files")
+    sb("train", "-o", "out", "--data", ".").refused(4, "no image")
     (tmp_path / "file").touch()
     sb("train", "-o", "file").refused(2, "output file", "is a file")
     assert files(tmp_path) == ["file"]

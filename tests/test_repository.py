@@ -20,7 +20,7 @@ STREAM = [
     {"options", "variables", "mosaic"},
     {"schedule"},
     {"grid", "noise", "predictor", "ddpm", "unet", "clip", "weights"},
-    {"training", "process", "images"},
+    {"ranks", "training", "process", "images"},
     {"sampler", "metric", "image_data"},
     {"extractor"},
     {"model"},
@@ -118,7 +118,11 @@ def test_the_wheel_holds_the_tracked_files_and_no_others(tmp_path):
     subprocess.run(build, check=True, capture_output=True)
     (wheel,) = tmp_path.glob("*.whl")
     packed = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
-    wanted = [p for package in PACKAGES for p in tracked(package)] + [ROOT / "__init__.py", ROOT / "py.typed"]
+    wanted = [p for package in PACKAGES for p in tracked(package)] + [
+        ROOT / "__init__.py",
+        ROOT / "__main__.py",
+        ROOT / "py.typed",
+    ]
     shipped = {".py", ".safetensors", ".typed"}
     expected = {f"samplerbench/{p.relative_to(ROOT)}" for p in wanted if p.suffix in shipped or p.name == "SHA256SUMS"}
     assert packed == expected | {f"samplerbench/{p.relative_to(ROOT)}" for p in tracked("templates")}

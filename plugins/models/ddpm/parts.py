@@ -1,0 +1,114 @@
+"""What surrounds a trained U-Net in a Model: its copies, its text condition, its extractors and their references."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from ....samplers.clip import CLIP
+from ....samplers.errors import InputError, ModelError
+from ....samplers.extractor import Extractor
+from ....samplers.predictor import Network
+from ....samplers.weights import file_hash, read_weights, save_weights
+
+EXTRACT_BATCH = 64
+
+Rows = npt.NDArray[np.float32]
+
+
+def per_place(unet: nn.Module) -> Callable[[torch.device, torch.dtype], Network]:
+    """The network on each device and in each dtype that is asked for, copied once."""
+
+    @functools.cache
+    def on(device: torch.device, dtype: torch.dtype) -> Network:
+        if (device.type, dtype) == ("cpu", torch.float32):
+            return unet
+        return copy.deepcopy(unet).to(device=device, dtype=dtype)
+
+    return on
+
+
+def condition_of(clip: CLIP, texts: Sequence[str]) -> Tensor:
+    """Texts -> the U-Net's condition: the unit embedding, scaled to unit variance in each dimension, (B, D)."""
+    return clip.embed_texts(texts) * math.sqrt(clip.dim)
+
+
+def encoder(clip: CLIP) -> Callable[[Sequence[str]], Tensor]:
+    """Prompts -> condition; each text is embedded by itself, so that no text changes another's bytes."""
+
+    @functools.lru_cache(maxsize=4096)
+    @torch.no_grad()
+    def one(text: str) -> Tensor:
+        return condition_of(clip, [text])[0]
+
+    return lambda texts: torch.stack([one(text) for text in texts])
+
+
+def save_reference(
+    function: Callable[[Tensor], Tensor], images: Tensor, path: Path, shape: tuple[int, int, int]
+) -> None:
+    """Write what a network says of the reference images, one row each."""
+    save_weights({"features": torch.from_numpy(in_batches(function, images, shape))}, path)
+
+
+def rows_extractor(  # noqa: PLR0913  (a network, its images, its files and what is said of them)
+    label: str,
+    function: Callable[[Tensor], Tensor],
+    shape: tuple[int, int, int],
+    weights: Path,
+    reference: tuple[Path, int] | None = None,
+    note: str = "",
+) -> Extractor:
+    """What a network says of images of this shape, and, if there is (a file, its columns), of the reference images."""
+
+    def extract(images: Tensor, prompts: Sequence[str]) -> Rows:
+        return in_batches(function, images, shape)
+
+    if reference is None:
+        return Extractor(label, extract, note=note, fingerprint=file_hash(weights))
+    path, columns = reference
+    stored = read_weights(path)
+    if set(stored) != {"features"} or stored["features"].shape[1:] != (columns,):
+        raise ModelError(f"{path}: expected one tensor, 'features', of {columns} columns; install it again")
+
+    def of_reference() -> Rows:
+        return stored["features"].numpy()
+
+    return Extractor(label, extract, of_reference, note, file_hash(weights, path))
+
+
+def clip_extractor(label: str, clip: CLIP, shape: tuple[int, int, int], weights: Path, note: str) -> Extractor:
+    """The cosine of each image and its prompt, (n, 1)."""
+    encode = encoder(clip)
+
+    def extract(images: Tensor, prompts: Sequence[str]) -> Rows:
+        texts = encode(prompts).numpy() / math.sqrt(clip.dim)
+        cosines: Rows = (in_batches(clip.embed_images, images, shape) * texts).sum(1, keepdims=True)
+        return cosines
+
+    return Extractor(label, extract, note=note, fingerprint=file_hash(weights))
+
+
+@torch.no_grad()
+def in_batches(function: Callable[[Tensor], Tensor], images: Tensor, shape: tuple[int, int, int]) -> Rows:
+    """function(images) in batches of one size, the last one padded: a row does not depend on its company.
+
+    InputError unless the images are uint8 (n, *shape).
+    """
+    if images.dtype != torch.uint8 or images.shape[1:] != shape:
+        seen = f"{images.dtype} {tuple(images.shape)} from {float(images.min()):g} to {float(images.max()):g}"
+        expected = f"(n, {', '.join(map(str, shape))})"
+        raise InputError(f"images {seen}: expected torch.uint8 {expected} from 0 to 255; see to_images")
+    rows = []
+    for batch in torch.split(images.cpu(), EXTRACT_BATCH):
+        padding = batch[-1:].expand(EXTRACT_BATCH - len(batch), *batch.shape[1:])
+        rows.append(function(torch.cat([batch, padding]))[: len(batch)].float())
+    return torch.cat(rows).numpy()
