@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from ..samplers.errors import InputError
+from ..samplers.errors import InputError, ModelError
 from ..samplers.extractor import Extractor
 from ..samplers.metric import Metric
 from ..samplers.model import Model
@@ -34,7 +34,7 @@ def equipped(model: Model, config: Config, registry: Registry) -> Model:
     metrics = [registry.metrics[name] for name in config.metric]
     named = extractors_named(config, model, registry)
     lacking = lacking_roles(metrics, {*model.extractors, *named}, model, config)
-    extractors = {**model.extractors, **named, **default_extractors(lacking, registry)}
+    extractors = {**model.extractors, **named, **default_extractors(lacking, model, registry)}
     read = {metric.extractor for metric in metrics}
     if config.reference is not None:
         extractors |= compared(extractors, read, model, config, registry)
@@ -64,11 +64,23 @@ def lacking_roles(metrics: list[type[Metric]], filled: set[str], model: Model, c
     return {role for role in roles if model.encode or role not in OF_PROMPTS}
 
 
-def default_extractors(roles: set[str], registry: Registry) -> dict[str, Extractor]:
-    """The extractors of `DEFAULTS` for these roles, each made once."""
-    names = {DEFAULTS[role] for role in roles if role in DEFAULTS} & set(registry.extractors.things)
-    made = {name: registry.extractors_of(name) for name in sorted(names)}
-    return {role: made[DEFAULTS[role]][role] for role in roles if DEFAULTS.get(role) in made}
+def default_extractors(roles: set[str], model: Model, registry: Registry) -> dict[str, Extractor]:
+    """The extractors of `DEFAULTS` for these roles, each made once; ModelError says for which it is wanted."""
+    made: dict[str, Mapping[str, Extractor]] = {}
+    found = {}
+    for role in sorted(roles):
+        name = DEFAULTS.get(role)
+        if name is None or name not in registry.extractors.things:
+            continue
+        try:
+            made[name] = made.get(name) or registry.extractors_of(name)
+        except ModelError as error:
+            raise ModelError(
+                f"{error}; model {model.name!r} has no {role!r} of its own: name another by --extractor, or metrics "
+                "that do not read it by --metric"
+            ) from error
+        found[role] = made[name][role]
+    return found
 
 
 def compared(

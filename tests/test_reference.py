@@ -331,6 +331,8 @@ def test_roles_that_nobody_fills_get_the_extractors_of_papers_where_they_mean_so
     assert missing("clip_score", model="prompted") == "extractor 'clip"
     assert missing("cmmd", model="prompted") == {}
     assert missing("cmmd", reference="noise") == "extractor 'clip"
+    with pytest.raises(sb.ModelError, match="has no 'logits' of its own: name another by --extractor"):
+        model_for(config(plugin, ("inception_score",)), registry)
     assert list(missing("clip_score", model="prompted", extractor=("quadrants",))) == ["features", "clip_image", "clip"]
 
 
@@ -350,10 +352,10 @@ def test_prompts_that_an_extractor_cannot_read_are_refused_with_the_plan(plugin,
     ("settings", "kind", "message"),
     [
         ({"model": "gaussian", "extractor": ("quadrants",)}, sb.InputError, "'quadrants': reads images, and model"),
-        ({"model": "gaussian", "reference": "noise", "extractor": ()}, sb.InputError, "'noise': is of images, and model"),
+        ({"model": "gaussian", "reference": "noise", "extractor": ()}, sb.InputError, "'noise': is of images"),
         ({"metric": ("inception_score",), "reference": "noise", "extractor": ("quadrants", "logits-only")},
          sb.InputError, "none of the metrics inception_score compares with it; add one that does, as --metric fid"),
-        ({"reference": "nosie"}, sb.InputError, "'nosie': no such file or folder, and no data set of that name.* noise"),
+        ({"reference": "nosie"}, sb.InputError, "'nosie': no such file or folder, and no data set"),
         ({"reference": "x.npz"}, sb.ModelError, r"'x\.npz': no such file"),
         ({"extractor": ("quadrant",)}, sb.InputError, "did you mean 'quadrants'"),
     ],

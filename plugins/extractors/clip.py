@@ -267,14 +267,15 @@ def clip(argument: str = "") -> Mapping[str, Extractor]:
     """The extractors of "clip", and of "clip:NAME" or "clip:FOLDER"."""
     name = argument or DEFAULT
     folder = folder_of(name)
-    label = f"CLIP {name.rstrip('/').rpartition('/')[2]}"
+    short = name.rstrip("/").rpartition("/")[2]
+    label = f"CLIP {short}"
     towers = Clip(folder, label)
 
     def embeddings(images: Tensor, prompts: Sequence[str]) -> Rows:
         return towers.images(images)
 
     fingerprint = hash_of(folder)
-    note = f"the CLIP is {name}; {GREY_NOTE}"
+    note = f"the CLIP is {short if Path(name).is_dir() else name}; {GREY_NOTE}"
     return {
         "clip": Extractor(label, towers.cosines, note=note, fingerprint=fingerprint, check=towers.check),
         "clip_image": Extractor(label, embeddings, note=note, fingerprint=fingerprint),
