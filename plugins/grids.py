@@ -56,7 +56,7 @@ class Shift(Grid):
         """Descending times."""
         if not isinstance(schedule, Flow):
             raise InputError(
-                f"grid 'shift': shifts flow times, and this schedule has none; use {schedule.default_grid!r}, its default"
+                f"grid 'shift': for flow times, and this schedule has none; use {schedule.default_grid!r}, its default"
             )
         even = np.linspace(1, self.last or 1 / steps, steps)
         return [float(t) for t in self.factor * even / (1 + (self.factor - 1) * even)]

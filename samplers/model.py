@@ -57,7 +57,7 @@ class Model:
     unconditional: Encode | None = None
     """As `encode`, for "no prompt" (the texts are only counted)."""
     check_texts: Callable[[Sequence[str]], object] | None = None
-    """Raises what `encode` would raise at texts that the model cannot read, without its work; None = `encode` itself."""
+    """Raises what `encode` would raise at texts that the model cannot read, without the work; None = `encode` does."""
     guide: Callable[[Tensor, float], Tensor] | None = None
     """(condition, guidance) -> condition, for a network that is told the guidance and asked once (distilled guidance);
     None = the answers with and without the prompt are mixed."""
