@@ -4,7 +4,6 @@ import contextlib
 import io
 import json
 import string
-import warnings
 
 import torch
 
@@ -43,7 +42,7 @@ def index(folder, cls, **entries):
 
 
 def scheduler(folder, cls="DDIMScheduler", **config):
-    given = config if cls.startswith("Flow") else {**VP, **config}
+    given = config if cls.startswith("Flow") else {**VP, "clip_sample": False, "steps_offset": 0, **config}
     (folder / "scheduler").mkdir(parents=True, exist_ok=True)
     (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps({"_class_name": cls, **given}))
     return ["diffusers", cls]
@@ -52,8 +51,9 @@ def scheduler(folder, cls="DDIMScheduler", **config):
 def unet(folder, channels=3, seed=0, **options):
     """A U-Net without text, that halves once."""
     module = made(
-        diffusers().UNet2DModel, seed, sample_size=8, in_channels=channels, out_channels=options.pop("answers", channels),
-        layers_per_block=1, block_out_channels=(8, 16), down_block_types=("DownBlock2D", "AttnDownBlock2D"),
+        diffusers().UNet2DModel, seed, sample_size=8, in_channels=channels,
+        out_channels=options.pop("answers", channels), layers_per_block=1,
+        block_out_channels=(8, 16), down_block_types=("DownBlock2D", "AttnDownBlock2D"),
         up_block_types=("AttnUpBlock2D", "UpBlock2D"), norm_num_groups=4, attention_head_dim=4, **options,
     )  # fmt: skip
     save(module, folder)
@@ -128,7 +128,8 @@ def t5_words(folder):
 
 
 def pixels(folder, cls="DDIMPipeline", channels=3, scheduler_config=None, **options):
-    parts = {"unet": unet(folder / "unet", channels, **options), "scheduler": scheduler(folder, **scheduler_config or {})}
+    config = {"clip_sample": True, **(scheduler_config or {})}
+    parts = {"unet": unet(folder / "unet", channels, **options), "scheduler": scheduler(folder, **config)}
     index(folder, cls, **parts)
     return folder
 
@@ -158,9 +159,9 @@ def dit(folder):
     return folder
 
 
-def stable_diffusion(folder, scheduler_config=None, **options):
+def stable_diffusion(folder):
     parts = {
-        "unet": text_unet(folder / "unet", 16, **options), "vae": vae(folder / "vae"), "scheduler": scheduler(folder, **scheduler_config or {}),
+        "unet": text_unet(folder / "unet", 16), "vae": vae(folder / "vae"), "scheduler": scheduler(folder),
         "text_encoder": clip(folder / "text_encoder"), "tokenizer": words(folder / "tokenizer"),
         "safety_checker": ["stable_diffusion", "StableDiffusionSafetyChecker"], "feature_extractor": [None, None],
     }  # fmt: skip
@@ -232,11 +233,3 @@ KINDS = {
     "sd3": lambda folder: stable_diffusion_3(folder, shift=3.0),
     "flux": flux,
 }
-
-
-def warnings_off():
-    """diffusers' own pipelines warn; ours are held to silence."""
-    context = warnings.catch_warnings()
-    context.__enter__()
-    warnings.simplefilter("ignore")
-    return context

@@ -14,7 +14,7 @@ from ....samplers.errors import InputError, ModelError
 from ....samplers.variables import ALLOW_DOWNLOAD, is_on
 from .libraries import library
 
-INDEX, CONFIG, SCHEDULER = "model_index.json", "config.json", "scheduler_config.json"
+INDEX, CONFIG, SCHEDULER, WORDS = "model_index.json", "config.json", "scheduler_config.json", "tokenizer_config.json"
 IDENTIFIER = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 BARE = "UNet2DModel"
 """The class of a network that may stand in a folder by itself, with the config of its scheduler beside it."""
@@ -41,12 +41,16 @@ class Part:
     cls: str
     folder: Path
     config: Mapping[str, Any]
-    """{} for a tokenizer."""
 
     @property
     def file(self) -> Path:
         """The file of its config."""
-        return self.folder / (SCHEDULER if self.name == "scheduler" else CONFIG)
+        return self.folder / config_name(self.name)
+
+    @property
+    def is_tokenizer(self) -> bool:
+        """Whether it is made of lists of words alone."""
+        return config_name(self.name) == WORDS
 
     def get(self, field: str, default: Any, kind: type | tuple[type, ...]) -> Any:
         """A field of the config; ModelError if it is of another type."""
@@ -97,8 +101,16 @@ class Pipeline:
         if home != expected:
             raise ModelError(f"{where}: {name} is a {cls} of {home!r}; expected that of {expected!r}")
         folder = self.folder / name if (self.folder / name).is_dir() else self.folder
-        file = folder / (SCHEDULER if name == "scheduler" else CONFIG)
-        return Part(name, cls, folder, {} if "okenizer" in cls else read_json(file))
+        file = folder / config_name(name)
+        spared = file.name == WORDS and not file.exists()  # old tokenizers have none
+        return Part(name, cls, folder, {} if spared else read_json(file))
+
+
+def config_name(part: str) -> str:
+    """The name of the file that a part's config is in."""
+    if part == "scheduler":
+        return SCHEDULER
+    return WORDS if part.startswith("tokenizer") else CONFIG
 
 
 def read_pipeline(argument: str) -> Pipeline:

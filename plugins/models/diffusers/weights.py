@@ -30,7 +30,7 @@ OF_TOKENIZERS = (
 
 def home_of(part: Part) -> str | None:
     """The library of a part that has weights; None for schedulers and tokenizers."""
-    if "okenizer" in part.cls:
+    if part.is_tokenizer:
         return None
     return next((home for home, classes in HOMES.items() if part.cls in classes), None)
 
@@ -122,10 +122,10 @@ def fingerprint(parts: Iterable[Part], *settings: object) -> str:
     for part in parts:
         if home_of(part):
             files = [part.file, *weight_files(part)[0]]
-        elif part.config:
-            files = [part.file]
-        else:
+        elif part.is_tokenizer:
             files = [f for name in OF_TOKENIZERS if (f := part.folder / name).is_file()]
+        else:
+            files = [part.file]
         for file in files:
             stat = file.stat()
             digest.update(f"{part.name}/{file.name}\n{_sha256(file, stat.st_size, stat.st_mtime_ns)}\n".encode())
