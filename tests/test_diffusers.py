@@ -100,6 +100,16 @@ def run_peer(pipe, start, **options):
     return images if isinstance(images, torch.Tensor) else torch.from_numpy(np.asarray(images)).permute(0, 3, 1, 2)
 
 
+def assert_decoded(made, theirs, pipe):
+    """The images are those that the pipeline's own lines make of its latent states."""
+    config = pipe.vae.config
+    with torch.no_grad():
+        pixels = pipe.vae.decode(theirs / config.scaling_factor + config.shift_factor).sample
+    shown = torch.from_numpy(pipe.image_processor.postprocess(pixels, output_type="np")).permute(0, 3, 1, 2)
+    assert float((made.images - shown * 255).abs().max()) < 0.51  # rounding, and the decoder's own
+    assert len(made.images.unique()) > 50
+
+
 @pytest.mark.parametrize("predicts", ["epsilon", "sample", "v_prediction"])
 def test_pixels_as_the_pipeline_makes_them(tmp_path, predicts):
     folder = tiny.pixels(tmp_path, scheduler_config={"prediction_type": predicts})
@@ -181,6 +191,7 @@ def test_stable_diffusion_3_on_its_own_grid(tmp_path, with_t5, guided, config):
     told = {"guidance": 4.0, "negative": "bad"} if guided else {}
     made = sb.sample(ours, "euler", STEPS, x_init=start, prompts=PROMPTS, **told)
     assert distance(made.x, theirs) < PARITY
+    assert_decoded(made, theirs, pipe)
     request = request_for(default_registry(), ours, "euler", steps=STEPS, prompts=PROMPTS)
     assert [level.sigma for level in request.levels] == pytest.approx(pipe.scheduler.sigmas.tolist(), abs=1e-7)
 
@@ -202,6 +213,7 @@ def test_flux_on_its_own_grid(tmp_path, distilled, config):
     theirs = pipe._unpack_latents(theirs, 16, 32, pipe.vae_scale_factor)
     made = sb.sample(ours, "euler", STEPS, x_init=start, prompts=PROMPTS, **({"guidance": 2.5} if distilled else {}))
     assert distance(made.x, theirs) < PARITY
+    assert_decoded(made, theirs, pipe)
     assert made.network_evaluations == STEPS
     request = request_for(default_registry(), ours, "euler", steps=STEPS, prompts=PROMPTS)
     assert [level.sigma for level in request.levels] == pytest.approx(pipe.scheduler.sigmas.tolist(), abs=1e-7)

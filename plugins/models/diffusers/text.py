@@ -23,6 +23,7 @@ from .weights import loaded
 
 ROWS_KEPT = 128
 """More than the prompts of a block of samples; a row may take megabytes."""
+TEXTS_COUNTED = 65_536
 SHOWN_TEXT = 120
 PENULTIMATE = 2
 """The clip skip that Stable Diffusion XL and 3 were trained with."""
@@ -70,6 +71,7 @@ class TextEncoder:
         places = most_tokens or encoder.need("max_position_embeddings", int)
         self.length = places if most_tokens else min(places, int(self.tokenizer.model_max_length))
         """Tokens of a text, those of its beginning and end included, and the padding of a shorter one."""
+        self._count = functools.lru_cache(maxsize=TEXTS_COUNTED)(self._tokens)  # each cell of a run asks again
 
     @property
     def width(self) -> int:
@@ -84,14 +86,18 @@ class TextEncoder:
 
     def check(self, text: str) -> None:
         """InputError for a text that is too long; it is never cut."""
-        with quietly():
-            count = len(self.tokenizer(text).input_ids)
+        count = self._count(text)
         if count > self.length:
             shown = text if len(text) <= SHOWN_TEXT else f"{text[:SHOWN_TEXT]}..."
             raise InputError(
                 f"prompt {shown!r}: {count} tokens; expected at most {self.length}, those of its beginning and end "
                 "among them; shorten it"
             )
+
+    def _tokens(self, text: str) -> int:
+        """How many tokens a text is."""
+        with quietly():
+            return len(self.tokenizer(text).input_ids)
 
     def says(self, text: str, **options: object) -> Any:
         """What the encoder answers for a text, a batch of one."""
