@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from ..samplers.errors import PluginError, SamplerbenchError, told
+from ..samplers.errors import ModelError, PluginError, SamplerbenchError, told
 from ..samplers.metric import Rows
 from ..samplers.model import Model
 from ..samplers.process import state_kept
@@ -28,9 +28,16 @@ TRIAL_STEPS = 4
 
 
 def warm_up(plan: Plan) -> None:
-    """A trial outside the clock: the first calls of a process are slower than all others."""
-    with suppress(Exception, SystemExit):  # it will fail again, as a chunk of a cell, and be reported there
+    """A trial outside the clock: the first calls of a process are slower than all others.
+
+    Raises ModelError for a model whose files turn out, on their first use, not to be what they should be.
+    """
+    try:
         trial(plan.trial)
+    except ModelError:
+        raise
+    except (Exception, SystemExit):  # it will fail again, as a chunk of a cell, and be reported there
+        return
 
 
 def answer_of(plan: Plan) -> str | None:

@@ -37,6 +37,32 @@ class Uniform(Grid):
 
 
 @dataclass(frozen=True)
+class Shift(Grid):
+    """Flow alone: even in time, then t -> factor t / (1 + (factor - 1) t) (Esser et al. 2024, equation 23)."""
+
+    factor: float = 3.0
+    """How many times sigma / alpha grows; large images were made with large ones, 1 = even in time."""
+    last: float = 0.0
+    """The last noisy time, before the shift; 0 = 1/S, as far from the clean end as the others are from each other."""
+
+    def __post_init__(self) -> None:
+        """Check the options."""
+        if not 0 < self.factor < math.inf:
+            raise InputError(f"grid option factor {self.factor}: expected a positive number")
+        if not 0 <= self.last < 1:
+            raise InputError(f"grid option last {self.last}: expected a number from 0 up and below 1")
+
+    def times(self, schedule: Schedule, steps: int) -> Sequence[float]:
+        """Descending times."""
+        if not isinstance(schedule, Flow):
+            raise InputError(
+                f"grid 'shift': for flow times, and this schedule has none; use {schedule.default_grid!r}, its default"
+            )
+        even = np.linspace(1, self.last or 1 / steps, steps)
+        return [float(t) for t in self.factor * even / (1 + (self.factor - 1) * even)]
+
+
+@dataclass(frozen=True)
 class Leading(Grid):
     """floor((S-1-i) T/S): each interval's own start, so the noisiest timesteps are left out."""
 
@@ -213,6 +239,7 @@ def samplerbench_grids() -> dict[str, type[Grid]]:
     """The grids of this file; linspace is another name of uniform, exponential of logsnr."""
     return {
         "uniform": Uniform,
+        "shift": Shift,
         "linspace": Uniform,
         "leading": Leading,
         "trailing": Trailing,

@@ -57,6 +57,11 @@ class Model:
     """Prompts -> condition (n, ...); None = unconditional."""
     unconditional: Encode | None = None
     """As `encode`, for "no prompt" (the texts are only counted)."""
+    check_texts: Callable[[Sequence[str]], object] | None = None
+    """Raises what `encode` would raise at texts that the model cannot read, without the work; None = `encode` does."""
+    guide: Callable[[Tensor, float], Tensor] | None = None
+    """(condition, guidance) -> condition, for a network that is told the guidance and asked once (distilled guidance);
+    None = the answers with and without the prompt are mixed."""
     prompts: tuple[str, ...] = ()
     """The model's own balanced captions: sample i takes prompts[i mod len]."""
     decode: Callable[[Tensor], Tensor] | None = None
@@ -74,6 +79,10 @@ class Model:
         if self.decode:
             return self.image_shape
         return self.shape if is_image_shape(self.shape) else None
+
+    def mixes(self, guidance: float) -> bool:
+        """Whether guidance of this strength asks the network twice: with the prompt and without."""
+        return self.encode is not None and self.guide is None and guidance != 1
 
     def images(self, x: Tensor) -> Tensor | None:
         """Clean states (n, *shape) -> uint8 (n, C, H, W), None where the states are no images."""
@@ -133,15 +142,17 @@ def predictor_for(  # noqa: PLR0913  (what a prediction depends on)
     network = model.network(device, dtype)
 
     def ask(condition: Tensor | None) -> NetworkPredictor:
-        placed = condition if condition is None else condition.to(device, dtype)
-        return NetworkPredictor(network, model.predicts, model.timesteps, batch_size, placed, dtype)
+        if condition is not None:  # whole numbers, such as those of classes, stay what they are
+            condition = condition.to(device, dtype if condition.is_floating_point() else condition.dtype)
+        return NetworkPredictor(network, model.predicts, model.timesteps, batch_size, condition, dtype)
 
     predictor: Predictor
     if model.encode is None:
         predictor = ask(None)
     else:
-        predictor = ask(model.encode(prompts))
-        if guidance != 1:
+        condition = model.encode(prompts)
+        predictor = ask(model.guide(condition, guidance) if model.guide else condition)
+        if model.mixes(guidance):
             against = model.encode if negative is not None else model.unconditional or model.encode
             texts = [negative or ""] * len(prompts)
             predictor = Guided(predictor, ask(against(texts)), guidance, guidance_rescale)

@@ -77,7 +77,7 @@ class Request:
     @property
     def passes(self) -> int:
         """Network passes of one predictor call."""
-        return 2 if self.model.encode and self.guidance != 1 else 1
+        return 2 if self.model.mixes(self.guidance) else 1
 
     def prompts_of(self, first: int, n: int) -> tuple[str, ...]:
         """The prompts of samples first ... first + n - 1."""
@@ -160,7 +160,7 @@ def request_for(  # noqa: PLR0913  (as sample)
     check_count("steps", steps, MAX_STEPS)
     check_seed(seed)
     texts = check_prompts(model, prompts, negative, guidance)
-    check_rescale(guidance_rescale, guidance)
+    check_rescale(model, guidance_rescale, guidance)
     return Request(
         model=model,
         sampler=sampler,
@@ -260,19 +260,33 @@ def check_prompts(
             if given != default:
                 raise InputError(f"{name} {given!r}: model {model.name!r} is unconditional; leave {name} out")
         return ()
+    if negative is not None and model.guide:
+        raise InputError(
+            f"negative {negative!r}: model {model.name!r} is told its guidance and has no place for it; leave it out"
+        )
     if negative is not None and guidance == 1:
         raise InputError(f"negative {negative!r}: has no effect at guidance 1; give a guidance above 1")
     texts = tuple(model.prompts if prompts is None else prompts)
+    if not texts and prompts is None:
+        raise InputError(f"prompts: not given, and model {model.name!r} has none of its own; give at least one text")
     if not texts:
         raise InputError("prompts: the list is empty; expected at least one text")
-    model.encode([*texts, *([negative] if negative is not None else [])])  # refuses what the model cannot read
+    asked = list(texts)
+    if model.mixes(guidance) and (negative is not None or model.unconditional is None):
+        asked.append(negative or "")
+    (model.check_texts or model.encode)(asked)  # refuses what the model cannot read
     return texts
 
 
-def check_rescale(rescale: object, guidance: float) -> None:
+def check_rescale(model: Model, rescale: object, guidance: float) -> None:
     """An error unless it is a number from 0 to 1 that has an effect."""
     if isinstance(rescale, bool) or not isinstance(rescale, (int, float)) or not 0 <= rescale <= 1:
         raise InputError(f"guidance_rescale {rescale!r}: expected a number from 0 to 1; 0 is none")
+    if rescale and model.guide:
+        raise InputError(
+            f"guidance_rescale {rescale!r}: model {model.name!r} is told its guidance, and nothing is mixed that could "
+            "be rescaled; leave it out"
+        )
     if rescale and guidance == 1:
         raise InputError(f"guidance_rescale {rescale!r}: has no effect at guidance 1; give another guidance")
 

@@ -175,7 +175,8 @@ class Flow(Schedule):
 
     t_min: float = 1e-3
     """The cleanest time of the grids that stop short of the clean end."""
-    default_grid = "uniform"
+    default_grid: str = "uniform"
+    """Spec of the grid that the model was made for, such as "shift:factor=3"."""
 
     @property
     def first(self) -> Level:

@@ -11,6 +11,7 @@ import torch
 import samplerbench as sb
 from samplerbench.samplers.grid import levels_at, spread_duplicates
 from samplerbench.samplers.registry import default_registry
+from samplerbench.samplers.schedule import Flow
 
 VP, EDM, FLOW = sb.vp_linear(), sb.edm(), sb.flow()
 GRIDS = sorted(default_registry().grids.things)
@@ -20,6 +21,8 @@ IN_SIGMA_VE = ("logsnr", "exponential", "karras")
 """Grids in sigma / alpha: infinite where flow starts."""
 ALSO_IN_SIGMA_VE = ("polyexponential", "beta", "cosine", "ays")
 """The same; their formulas are in test_modern_samplers.py."""
+IN_FLOW_TIME = ("shift",)
+"""Flow alone."""
 
 
 def levels(grid, schedule=VP, steps=10, *, integer=False):
@@ -93,13 +96,37 @@ def test_uniform_is_even_in_sigma_for_edm_and_in_t_for_flow():
     assert times("uniform", FLOW, 5) == pytest.approx([1, 0.8, 0.6, 0.4, 0.2])
 
 
+def test_shift_multiplies_sigma_over_alpha_of_even_times():
+    shifted = levels("shift:factor=3", FLOW, 4)
+    assert [level.sigma_ve for level in shifted[1:-1]] == pytest.approx([3 * t / (1 - t) for t in (0.75, 0.5, 0.25)])
+    assert times("shift:factor=3", FLOW, 2) == pytest.approx([1, 0.75])
+    assert times("shift:factor=1", FLOW, 5) == pytest.approx(times("uniform", FLOW, 5))
+    assert times("shift:factor=2,last=0.1", FLOW, 3) == pytest.approx([1, 1.1 / 1.55, 0.2 / 1.1])
+
+
+@pytest.mark.parametrize(
+    ("grid", "message"),
+    [
+        ("shift:factor=0", "factor 0.0: expected a positive number"),
+        ("shift:last=1", "last 1.0: expected a number from 0 up and below 1"),
+    ],
+)
+def test_options_of_shift(grid, message):
+    with pytest.raises(sb.InputError, match=message):
+        levels(grid, FLOW)
+
+
+def test_a_schedule_may_have_a_grid_of_its_own():
+    assert levels(None, Flow(default_grid="shift:factor=2.5"), 6) == levels("shift:factor=2.5", FLOW, 6)
+
+
 @pytest.mark.parametrize(("schedule", "name"), [(VP, "uniform"), (EDM, "karras"), (FLOW, "uniform")])
 def test_default_grid(schedule, name):
     assert levels(None, schedule, 6) == levels(name, schedule, 6)
 
 
 @pytest.mark.parametrize("integer", [False, True], ids=["fractional", "integer"])
-@pytest.mark.parametrize("grid", GRIDS)
+@pytest.mark.parametrize("grid", [name for name in GRIDS if name not in IN_FLOW_TIME])
 def test_every_vp_grid_descends_to_the_clean_end(grid, integer):
     first_level = {"leading": lambda s: (s - 1) * 1000 // s, "quadratic": lambda s: 800}
     for steps in range(1, 101):
@@ -117,7 +144,8 @@ def test_every_vp_grid_descends_to_the_clean_end(grid, integer):
 @pytest.mark.parametrize("schedule", [EDM, FLOW], ids=["edm", "flow"])
 @pytest.mark.parametrize("grid", GRIDS)
 def test_every_other_grid_descends_or_is_refused(grid, schedule):
-    if grid in COUNTS_TIMESTEPS or (grid in (*IN_SIGMA_VE, *ALSO_IN_SIGMA_VE) and schedule is FLOW):
+    no_time = (*COUNTS_TIMESTEPS, *IN_FLOW_TIME) if schedule is EDM else COUNTS_TIMESTEPS
+    if grid in no_time or (grid in (*IN_SIGMA_VE, *ALSO_IN_SIGMA_VE) and schedule is FLOW):
         with pytest.raises(sb.InputError, match="use"):
             levels(grid, schedule, 5)
         return

@@ -1,11 +1,15 @@
 """One conversion of eps, x0, v and flow; clipping, guidance, counting and padding around it."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 
 import samplerbench as sb
 from samplerbench.samplers.predictor import Clipped, Counted, Guided, NetworkPredictor, Thresholded
+from samplerbench.samplers.registry import default_registry
+from samplerbench.samplers.sample import request_for
 
 PREDICTS = ("eps", "x0", "v", "flow")
 LEVELS = {
@@ -317,3 +321,74 @@ def test_wrong_names_are_refused():
         predictor(lambda x, t: x, predicts="noise")
     with pytest.raises(sb.InputError, match="timesteps 'int': expected one of fractional, integer"):
         NetworkPredictor(lambda x, t: x, "eps", "int", 4)
+
+
+# ---- What a model says of its condition ----
+
+
+def spoken(**settings):
+    """A model whose network answers with its condition, and the conditions that it was asked with."""
+    seen = []
+
+    def network(x, t, condition):
+        seen.append(condition)
+        return x * 0 + condition.to(x.dtype)[:, None]
+
+    model = sb.Model(
+        name="spoken", network=lambda device, dtype: network, schedule=sb.vp_linear(), shape=(3,), batch_size=2,
+        encode=lambda texts: torch.tensor([float(len(text)) for text in texts]), **settings,
+    )  # fmt: skip
+    return model, seen
+
+
+def test_a_network_that_is_told_its_guidance_is_asked_once():
+    model, seen = spoken(guide=lambda condition, guidance: condition * 10 + guidance)
+    made = sb.sample(model, "ddim", 3, n=2, prompts=["a", "bb"], guidance=3.5)
+    assert made.network_evaluations == made.nfe == len(seen) == 3
+    assert seen[0].tolist() == [13.5, 23.5]
+    sb.sample(model, "ddim", 1, n=2, prompts=["a", "bb"])
+    assert seen[-1].tolist() == [11, 21]
+    with pytest.raises(sb.InputError, match="negative 'c': model 'spoken' is told its guidance"):
+        sb.sample(model, "ddim", 1, prompts=["a"], guidance=3, negative="c")
+    with pytest.raises(sb.InputError, match=r"guidance_rescale 0\.5: model 'spoken' is told its guidance"):
+        sb.sample(model, "ddim", 1, prompts=["a"], guidance=3, guidance_rescale=0.5)
+
+
+def test_whole_conditions_stay_whole():
+    model, seen = spoken()
+    classes = dataclasses.replace(model, encode=lambda texts: torch.tensor([999 for _ in texts]))
+    sb.sample(classes, "ddim", 1, n=1, prompts=["a"], dtype="bfloat16")
+    assert seen[-1].dtype == torch.int64
+    assert seen[-1].tolist() == [999, 999]
+    sb.sample(model, "ddim", 1, n=1, prompts=["a"], dtype="bfloat16")
+    assert seen[-1].dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize(
+    ("settings", "asked"),
+    [
+        ({}, ["a", "bb"]),
+        ({"guidance": 2}, ["a", "bb", ""]),
+        ({"guidance": 2, "negative": "c"}, ["a", "bb", "c"]),
+    ],
+)
+def test_texts_are_checked_without_being_encoded(settings, asked):
+    checked = []
+
+    def encode(texts):
+        raise AssertionError("encoded")
+
+    model = dataclasses.replace(spoken()[0], encode=encode, check_texts=checked.extend)
+    request_for(default_registry(), model, "ddim", steps=2, prompts=["a", "bb"], **settings)
+    assert checked == asked
+    checked.clear()
+    own = dataclasses.replace(model, unconditional=encode)  # "no prompt" is no text that is encoded
+    request_for(default_registry(), own, "ddim", steps=2, prompts=["a", "bb"], **settings)
+    assert checked == [text for text in asked if text]
+
+
+def test_prompts_that_a_model_has_not():
+    with pytest.raises(sb.InputError, match="prompts: not given, and model 'spoken' has none of its own"):
+        sb.sample(spoken()[0], "ddim", 1)
+    with pytest.raises(sb.InputError, match="prompts: the list is empty"):
+        sb.sample(spoken()[0], "ddim", 1, prompts=[])

@@ -1,0 +1,241 @@
+"""Where a model is, and what its folder says of it: JSON alone is read here, and nothing of the folder is run."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ....samplers.errors import InputError, ModelError
+from ....samplers.variables import ALLOW_DOWNLOAD, is_on
+from .libraries import library
+
+INDEX, CONFIG, SCHEDULER, WORDS = "model_index.json", "config.json", "scheduler_config.json", "tokenizer_config.json"
+IDENTIFIER = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+BARE = "UNet2DModel"
+"""The class of a network that may stand in a folder by itself, with the config of its scheduler beside it."""
+HOMES = {
+    "diffusers": (
+        "AutoencoderKL", "DiTTransformer2DModel", "FluxTransformer2DModel", "SD3Transformer2DModel",
+        "Transformer2DModel", "UNet2DConditionModel", "UNet2DModel", "VQModel",
+    ),
+    "transformers": (
+        "CLIPTextModel", "CLIPTextModelWithProjection", "CLIPTokenizer", "CLIPTokenizerFast", "T5EncoderModel",
+        "T5Tokenizer", "T5TokenizerFast",
+    ),
+}  # fmt: skip
+"""Library -> its classes that are ever loaded; all other classes are schedulers, of which the config alone is read."""
+LIBRARIES = ("diffusers", "transformers", "stable_diffusion")
+"""What an index may name; the last is the home of a part that is never loaded."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """One part of a pipeline: its class, and what its config says."""
+
+    name: str
+    cls: str
+    folder: Path
+    config: Mapping[str, Any]
+
+    @property
+    def file(self) -> Path:
+        """The file of its config."""
+        return self.folder / config_name(self.name)
+
+    @property
+    def is_tokenizer(self) -> bool:
+        """Whether it is made of lists of words alone."""
+        return config_name(self.name) == WORDS
+
+    def get(self, field: str, default: Any, kind: type | tuple[type, ...]) -> Any:
+        """A field of the config; ModelError if it is of another type."""
+        value = self.config.get(field)
+        if value is None:
+            return default
+        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+            names = " or ".join(k.__name__ for k in (kind if isinstance(kind, tuple) else (kind,)))
+            raise ModelError(f"{self.file}: {field} {_short(value)}: expected a value of type {names}")
+        return value
+
+    def need(self, field: str, kind: type | tuple[type, ...]) -> Any:
+        """A field that has to be there."""
+        value = self.get(field, None, kind)
+        if value is None:
+            raise ModelError(f"{self.file}: no {field}, which a {self.cls} needs; fetch the file again")
+        return value
+
+    def expect(self, field: str, value: object, accepted: object, why: str) -> None:
+        """ModelError unless a value is what is accepted."""
+        if value != accepted:
+            raise ModelError(f"{self.file}: {field} {_short(value)}: expected {_short(accepted)}, {why}")
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """What a folder holds."""
+
+    spec: str
+    folder: Path
+    cls: str
+    index: Mapping[str, Any]
+    """The entries of its index: part -> (library, class), and options."""
+
+    def has(self, name: str) -> bool:
+        """Whether the index names a part."""
+        return bool(_class_of(self.index.get(name))[1])
+
+    def part(self, name: str, accepted: Sequence[str]) -> Part:
+        """A part of one of these classes, with its config read."""
+        where = self.folder / INDEX
+        home, cls = _class_of(self.index.get(name))
+        if not cls:
+            raise ModelError(f"{where}: no {name}, which a {self.cls} needs; fetch the folder again")
+        if cls not in accepted:
+            raise ModelError(f"{where}: {name} is a {cls}; expected {' or '.join(accepted)}")
+        expected = next((library for library, classes in HOMES.items() if cls in classes), "diffusers")
+        if home != expected:
+            raise ModelError(f"{where}: {name} is a {cls} of {home!r}; expected that of {expected!r}")
+        folder = self.folder / name if (self.folder / name).is_dir() else self.folder
+        file = folder / config_name(name)
+        spared = file.name == WORDS and not file.exists()  # old tokenizers have none
+        return Part(name, cls, folder, {} if spared else read_json(file))
+
+
+def config_name(part: str) -> str:
+    """The name of the file that a part's config is in."""
+    if part == "scheduler":
+        return SCHEDULER
+    return WORDS if part.startswith("tokenizer") else CONFIG
+
+
+def read_pipeline(argument: str) -> Pipeline:
+    """The pipeline in a folder or of an identifier on this machine; what names code of its own is refused."""
+    spec = f"diffusers:{argument}"
+    if not argument:
+        raise InputError(
+            f"model {spec!r}: expected a folder or an identifier, as in diffusers:DIR or diffusers:OWNER/NAME"
+        )
+    folder = folder_of(argument)
+    bare = bare_index(folder)
+    index = bare or read_json(folder / INDEX)
+    refuse_code(index, folder / (CONFIG if bare else INDEX))
+    return Pipeline(spec, folder, str(index.get("_class_name")), index)
+
+
+def bare_index(folder: Path) -> dict[str, Any]:
+    """What the index of a folder that has none would say, if it holds a lone U-Net; else {}."""
+    if (folder / INDEX).exists() or not (folder / CONFIG).is_file():
+        return {}
+    config = read_json(folder / CONFIG)
+    if config.get("_class_name") != BARE:
+        return {}
+    beside = folder / "scheduler" if (folder / "scheduler").is_dir() else folder
+    scheduler = read_json(beside / SCHEDULER)
+    return {
+        "_class_name": BARE,
+        "unet": ["diffusers", BARE],
+        "scheduler": ["diffusers", scheduler.get("_class_name")],
+        **({"id2label": config["id2label"]} if "id2label" in config else {}),
+    }
+
+
+def refuse_code(index: Mapping[str, Any], where: Path) -> None:
+    """ModelError for an index that names a module of its own, anywhere in it; none is ever imported."""
+    if not isinstance(index.get("_class_name"), str):
+        raise ModelError(
+            f"{where}: _class_name {_short(index.get('_class_name'))}: expected the name of a pipeline of diffusers; "
+            "code of a model's own is never run"
+        )
+    for name, entry in index.items():
+        home, cls = _class_of(entry)
+        if cls and home not in LIBRARIES:
+            raise ModelError(
+                f"{where}: {name} is a {cls} of {home!r}: expected a class of diffusers or transformers; code of a "
+                "model's own is never run"
+            )
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file; ModelError if it is not there, is no such file, or names code of its own."""
+    try:
+        content = json.loads(path.read_bytes().decode("utf-8"))
+    except FileNotFoundError as error:
+        raise ModelError(
+            f"{path}: no such file; expected a folder as save_pretrained of diffusers writes, with all its files"
+        ) from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise ModelError(f"{path}: cannot be read as JSON ({_one_line(error)}); fetch the file again") from error
+    if not isinstance(content, dict):
+        raise ModelError(f"{path}: holds a {type(content).__name__}; expected a JSON object; fetch the file again")
+    if "auto_map" in content:
+        raise ModelError(f"{path}: auto_map names code of the model's own, which is never run; use another model")
+    return content
+
+
+def folder_of(argument: str) -> Path:
+    """The folder that a path is, or that holds an identifier's files on this machine."""
+    path = Path(argument).expanduser()
+    if path.is_dir():
+        return path
+    if path.exists():
+        raise ModelError(
+            f"model 'diffusers:{argument}': a file; expected a folder, as save_pretrained of diffusers writes"
+        )
+    if not IDENTIFIER.fullmatch(argument):
+        raise ModelError(f"model 'diffusers:{argument}': no such folder")
+    return fetched(argument) if is_on(ALLOW_DOWNLOAD, os.environ) else kept(argument)
+
+
+def kept(identifier: str) -> Path:
+    """The folder of an identifier whose files were fetched earlier; nothing is asked of any network."""
+    hub = library("huggingface_hub")
+    try:
+        return Path(hub.snapshot_download(identifier, local_files_only=True))
+    except (OSError, ValueError) as error:
+        raise ModelError(
+            f"model 'diffusers:{identifier}': neither a folder nor a model on this machine; add --allow-download to "
+            "fetch it"
+        ) from error
+
+
+def fetched(identifier: str) -> Path:
+    """The folder of an identifier with its files fetched: first what describes it, then the weights of its parts."""
+    hub = library("huggingface_hub")
+    try:
+        folder = Path(hub.snapshot_download(identifier, allow_patterns=["*.json"]))
+        index = read_json(folder / INDEX) if (folder / INDEX).exists() else bare_index(folder)
+        refuse_code(index, folder / INDEX)
+        parts = [name for name, entry in index.items() if _class_of(entry)[1]]
+        wanted = [f"{name}/*.{kind}" for name in parts for kind in ("safetensors", "txt", "model")]
+        wanted.append("diffusion_pytorch_model.safetensors")
+        hub.snapshot_download(identifier, allow_patterns=wanted, ignore_patterns=["*non_ema*", "*.fp16.*"])
+    except ModelError:
+        raise
+    except Exception as error:  # whatever the transport raises
+        raise ModelError(
+            f"model 'diffusers:{identifier}': cannot be fetched ({type(error).__name__}); see that the identifier is "
+            "right and the network is there"
+        ) from error
+    return folder
+
+
+def _class_of(entry: object) -> tuple[str | None, str | None]:
+    """(library, class) of an entry of an index; (None, None) for a part that is left out, and for an option."""
+    pair = isinstance(entry, Sequence) and not isinstance(entry, str) and len(entry) == 2  # noqa: PLR2004  (as said)
+    if not pair or not all(isinstance(name, str) for name in entry):  # type: ignore[attr-defined]
+        return None, None
+    return entry[0], entry[1]  # type: ignore[index]
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."  # noqa: PLR2004
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())

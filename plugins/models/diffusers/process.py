@@ -1,0 +1,134 @@
+"""The config of a scheduler -> noise schedule, what the network predicts, bounds of x0.
+
+How a scheduler would place its timesteps (spacing, offset, Karras sigmas) is not read: grids are chosen by name here.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from ....samplers.errors import ModelError
+from ....samplers.predictor import Predicts
+from ....samplers.schedule import (
+    VP,
+    Flow,
+    rescale_zero_terminal_snr,
+    vp_cosine,
+    vp_from_alphas_cumprod,
+    vp_linear,
+    vp_scaled_linear,
+)
+from .folder import Part
+
+VP_SCHEDULERS = (
+    "DDIMScheduler", "DDPMScheduler", "DEISMultistepScheduler", "DPMSolverMultistepScheduler",
+    "DPMSolverSDEScheduler", "DPMSolverSinglestepScheduler", "EulerAncestralDiscreteScheduler",
+    "EulerDiscreteScheduler", "HeunDiscreteScheduler", "KDPM2AncestralDiscreteScheduler", "KDPM2DiscreteScheduler",
+    "LMSDiscreteScheduler", "PNDMScheduler", "SASolverScheduler", "UniPCMultistepScheduler",
+)  # fmt: skip
+FLOW_SCHEDULERS = ("FlowMatchEulerDiscreteScheduler",)
+PREDICTS: dict[str, Predicts] = {"epsilon": "eps", "sample": "x0", "v_prediction": "v"}
+BETAS = ("linear", "scaled_linear", "squaredcos_cap_v2")
+MOST_TIMESTEPS = 1_000_000
+CLIPS = ("DDIMScheduler", "DDPMScheduler")
+"""Schedulers that clip x0 unless their config says otherwise."""
+
+
+def predicts_of(scheduler: Part) -> Predicts:
+    """What the network answers with."""
+    named = scheduler.get("prediction_type", "epsilon", str)
+    if named not in PREDICTS:
+        raise ModelError(f"{scheduler.file}: prediction_type {named!r}: expected one of {', '.join(PREDICTS)}")
+    return PREDICTS[named]
+
+
+def schedule_of(scheduler: Part) -> VP:
+    """The variance preserving schedule of the betas in the config."""
+    for field, usual in (("use_flow_sigmas", False), ("timestep_type", "discrete")):
+        scheduler.expect(field, scheduler.get(field, usual, type(usual)), usual, "as of a process with betas")
+    try:
+        schedule = table_of(scheduler)
+        if scheduler.get("rescale_betas_zero_snr", False, bool):
+            schedule = rescale_zero_terminal_snr(schedule)
+    except ValueError as error:
+        raise ModelError(f"{scheduler.file}: no noise schedule can be made of its betas ({error})") from error
+    if schedule.first.alpha == 0 and predicts_of(scheduler) == "eps":
+        raise ModelError(
+            f"{scheduler.file}: prediction_type 'epsilon' where the last timestep is pure noise "
+            "(rescale_betas_zero_snr, or a beta of 1), of which the noise says nothing; expected v_prediction or sample"
+        )
+    return schedule
+
+
+def table_of(scheduler: Part) -> VP:
+    """The schedule before any rescaling."""
+    if trained := scheduler.get("trained_betas", None, list):
+        return vp_from_alphas_cumprod(np.cumprod(1 - np.asarray(trained, dtype=np.float64)).tolist())
+    named = scheduler.need("beta_schedule", str)
+    if named not in BETAS:
+        raise ModelError(f"{scheduler.file}: beta_schedule {named!r}: expected one of {', '.join(BETAS)}")
+    timesteps = scheduler.need("num_train_timesteps", int)
+    if not 1 <= timesteps <= MOST_TIMESTEPS:
+        raise ModelError(f"{scheduler.file}: num_train_timesteps {timesteps}: expected 1 to {MOST_TIMESTEPS}")
+    if named == "squaredcos_cap_v2":
+        return vp_cosine(timesteps)
+    start, end = (float(scheduler.need(field, (int, float))) for field in ("beta_start", "beta_end"))
+    if not 0 < start <= end <= 1:
+        raise ModelError(f"{scheduler.file}: beta_start {start:g}, beta_end {end:g}: expected 0 < start <= end <= 1")
+    return (vp_linear if named == "linear" else vp_scaled_linear)(timesteps, start, end)
+
+
+def clip_of(scheduler: Part) -> tuple[float, float] | None:
+    """Bounds of x0 where the scheduler clips it."""
+    if scheduler.get("thresholding", False, bool):
+        raise ModelError(
+            f"{scheduler.file}: thresholding true: expected false; set it so, or wrap the network with "
+            "clip=dynamic_threshold()"
+        )
+    if not scheduler.get("clip_sample", scheduler.cls in CLIPS, bool):
+        return None
+    bound = float(scheduler.get("clip_sample_range", 1.0, (int, float)))
+    if not 0 < bound < math.inf:
+        raise ModelError(f"{scheduler.file}: clip_sample_range {bound}: expected a positive number")
+    return -bound, bound
+
+
+def flow_of(scheduler: Part, patches: int, *, to_the_last: bool) -> Flow:
+    """Rectified flow with the grid of the model: even times, shifted by a factor that may depend on the image's size.
+
+    `patches`: of an image, the length of the sequence that the transformer sees. `to_the_last`: the times before the
+    shift go down to the last that was trained (Stable Diffusion 3), else to 1/S (Flux).
+    """
+    for field, usual in (("invert_sigmas", False), ("shift_terminal", None)):
+        scheduler.expect(field, scheduler.config.get(field, usual), usual, "as of the pipelines that are supported")
+    timesteps = scheduler.get("num_train_timesteps", 1000, int)
+    shift = _positive(scheduler, "shift", 1.0)
+    if scheduler.get("use_dynamic_shifting", False, bool):
+        factor, last = dynamic_shift(scheduler, patches), 1 / timesteps
+    else:  # the times are shifted twice where they go to the last, which was shifted itself
+        factor, last = shift, shift / timesteps / (1 + (shift - 1) / timesteps)
+    options = f"factor={factor:.9g}" + (f",last={last:.9g}" if to_the_last else "")
+    return Flow(default_grid="uniform" if options == "factor=1" else f"shift:{options}")
+
+
+def dynamic_shift(scheduler: Part, patches: int) -> float:
+    """The factor for an image of so many patches: mu linear in their number, and its exponential or mu itself."""
+    few, many = _positive(scheduler, "base_image_seq_len", 256), _positive(scheduler, "max_image_seq_len", 4096)
+    low, high = _positive(scheduler, "base_shift", 0.5), _positive(scheduler, "max_shift", 1.15)
+    if few == many:
+        raise ModelError(f"{scheduler.file}: base_image_seq_len {few:g}: expected less than max_image_seq_len")
+    mu = low + (high - low) * (patches - few) / (many - few)
+    kind = scheduler.get("time_shift_type", "exponential", str)
+    if kind not in ("exponential", "linear") or (kind == "linear" and mu <= 0):
+        raise ModelError(f"{scheduler.file}: time_shift_type {kind!r} with a shift of {mu:g}: expected exponential")
+    return math.exp(mu) if kind == "exponential" else mu
+
+
+def _positive(scheduler: Part, field: str, default: float) -> float:
+    value: Any = scheduler.get(field, default, (int, float))
+    if not 0 < value < math.inf:
+        raise ModelError(f"{scheduler.file}: {field} {value}: expected a positive number")
+    return float(value)

@@ -1,0 +1,191 @@
+"""Prompts -> conditions: tokenizers, text encoders, and rows that hold all that a network is told of a prompt.
+
+Text encoders compute in float32 on the CPU, a text at a time: neither the device, nor the precision of the network, nor
+another text changes what a prompt means. They stay in memory, and so do the rows of the last texts.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ....samplers.errors import InputError, ModelError, closest
+from ....samplers.model import Encode
+from .folder import Part
+from .libraries import library, quietly
+from .weights import loaded
+
+ROWS_KEPT = 128
+"""More than the prompts of a block of samples; a row may take megabytes."""
+TEXTS_COUNTED = 65_536
+SHOWN_TEXT = 120
+PENULTIMATE = 2
+"""The clip skip that Stable Diffusion XL and 3 were trained with."""
+
+
+@dataclass(frozen=True)
+class Packing:
+    """Several tensors of each prompt in one flat row, and out of it again."""
+
+    shapes: tuple[tuple[int, ...], ...]
+    """Of each tensor, without the batch."""
+
+    def packed(self, *tensors: Tensor) -> Tensor:
+        """Tensors of these shapes -> (L,)."""
+        assert tuple(tuple(t.shape) for t in tensors) == self.shapes
+        return torch.cat([t.flatten() for t in tensors])
+
+    def unpacked(self, rows: Tensor) -> list[Tensor]:
+        """(B, L) -> a tensor (B, *shape) for each shape."""
+        pieces = torch.split(rows, [math.prod(shape) for shape in self.shapes], dim=1)
+        return [piece.reshape(-1, *shape) for piece, shape in zip(pieces, self.shapes, strict=True)]
+
+
+def rows_of(one: Callable[[str], Tensor]) -> Encode:
+    """Texts -> rows (n, L), from what makes the row of one text; a text is encoded once."""
+    cached = functools.lru_cache(maxsize=ROWS_KEPT)(torch.no_grad()(one))
+    return lambda texts: torch.stack([cached(text) for text in texts])
+
+
+class TextEncoder:
+    """A tokenizer with its text encoder, which is loaded when the first text is encoded."""
+
+    def __init__(self, tokenizer: Part, encoder: Part, *, most_tokens: int | None = None) -> None:
+        self.encoder = encoder
+        with quietly():
+            cls = getattr(library("transformers"), tokenizer.cls)
+            try:
+                self.tokenizer: Any = cls.from_pretrained(str(tokenizer.folder), local_files_only=True)
+            except Exception as error:  # a stranger's files may end in any exception of the reader
+                reason = " ".join(str(error).split())[:200]
+                raise ModelError(
+                    f"{tokenizer.folder}: no {tokenizer.cls} can be made of it ({type(error).__name__}: {reason}); "
+                    "fetch it again"
+                ) from error
+        places = most_tokens or encoder.need("max_position_embeddings", int)
+        self.length = places if most_tokens else min(places, int(self.tokenizer.model_max_length))
+        """Tokens of a text, those of its beginning and end included, and the padding of a shorter one."""
+        self._count = functools.lru_cache(maxsize=TEXTS_COUNTED)(self._tokens)  # each cell of a run asks again
+
+    @property
+    def width(self) -> int:
+        """Numbers of a token's state."""
+        field = "d_model" if self.encoder.cls == "T5EncoderModel" else "hidden_size"
+        return int(self.encoder.need(field, int))
+
+    @property
+    def layers(self) -> int:
+        """Layers of the encoder."""
+        return int(self.encoder.need("num_hidden_layers", int))
+
+    def check(self, text: str) -> None:
+        """InputError for a text that is too long; it is never cut."""
+        count = self._count(text)
+        if count > self.length:
+            shown = text if len(text) <= SHOWN_TEXT else f"{text[:SHOWN_TEXT]}..."
+            raise InputError(
+                f"prompt {shown!r}: {count} tokens; expected at most {self.length}, those of its beginning and end "
+                "among them; shorten it"
+            )
+
+    def _tokens(self, text: str) -> int:
+        """How many tokens a text is."""
+        with quietly():
+            return len(self.tokenizer(text).input_ids)
+
+    def says(self, text: str, **options: object) -> Any:
+        """What the encoder answers for a text, a batch of one."""
+        self.check(text)
+        with quietly():
+            tokens = self.tokenizer(text, padding="max_length", max_length=self.length, return_tensors="pt")
+        masked = bool(self.encoder.config.get("use_attention_mask"))
+        mask = {"attention_mask": tokens.attention_mask} if masked else {}
+        return self._network(tokens.input_ids, **mask, **options)
+
+    def states(self, text: str, skip: int) -> tuple[Tensor, Any]:
+        """The states after the layer that is `skip` - 1 before the last (T, width), and all that the encoder said."""
+        said = self.says(text, output_hidden_states=True)
+        return said.hidden_states[-skip][0], said
+
+    def normed_states(self, text: str, skip: int) -> Tensor:
+        """As `states`, through the norm that follows the last layer."""
+        states, _ = self.states(text, skip)
+        network = self._network
+        norm = getattr(network, "text_model", network).final_layer_norm  # where it is depends on the version
+        normed: Tensor = norm(states)
+        return normed
+
+    @functools.cached_property
+    def _network(self) -> Any:
+        return loaded(self.encoder, torch.device("cpu"), torch.float32)
+
+
+def checks(encoders: Sequence[TextEncoder]) -> Callable[[Sequence[str]], None]:
+    """What refuses texts that one of the encoders cannot take."""
+
+    def check(texts: Sequence[str]) -> None:
+        for text in dict.fromkeys(texts):
+            for encoder in encoders:
+                encoder.check(text)
+
+    return check
+
+
+def skip_of(given: int | None, usual: int, encoders: Sequence[TextEncoder]) -> int:
+    """The clip skip to use: 1 = the last layer, 2 = the one before."""
+    layers = min(encoder.layers for encoder in encoders)
+    skip = usual if given is None else given
+    if isinstance(skip, bool) or not isinstance(skip, int) or not 1 <= skip <= layers:
+        raise InputError(
+            f"clip_skip {skip!r}: expected a whole number from 1 (the last layer of the text encoder) to {layers}"
+        )
+    return skip
+
+
+class Classes:
+    """The classes of a model: numbers, and their names where there are some."""
+
+    def __init__(self, count: int, names: Mapping[str, Any]) -> None:
+        self.count = count
+        whole = [str(names.get(str(k), "")).strip() for k in range(count)]
+        spoken = [(name, k) for k, text in enumerate(whole) for name in {text, *(n.strip() for n in text.split(","))}]
+        self._number: dict[str, int] = {}
+        shared = set()
+        for name, k in spoken:
+            if self._number.setdefault(name.lower(), k) != k:
+                shared.add(name.lower())
+        for name in (*shared, ""):  # of two classes, or of none
+            self._number.pop(name, None)
+        self.prompts = tuple(text if text.lower() in self._number else str(k) for k, text in enumerate(whole))
+        """A prompt for each class."""
+
+    def check(self, texts: Sequence[str]) -> None:
+        """InputError for a text that is no class."""
+        for text in texts:
+            self.number(text)
+
+    def encode(self, texts: Sequence[str]) -> Tensor:
+        """Class numbers or names -> (n,) int64."""
+        return torch.tensor([self.number(text) for text in texts])
+
+    def number(self, text: str) -> int:
+        """The number of a class."""
+        name = text.strip().lower()
+        if name in self._number:
+            return self._number[name]
+        if name.isascii() and name.isdigit() and len(name) < 10 and int(name) < self.count:  # noqa: PLR2004
+            return int(name)
+        named = " or a name" if self._number else ""
+        none = (
+            "" if name else "; this model has none for no class, so guidance takes a negative one, as in --negative 0"
+        )
+        raise InputError(
+            f"prompt {text!r}: expected a class, a number from 0 to {self.count - 1}{named}"
+            f"{closest(name, self._number)}{none}"
+        )
