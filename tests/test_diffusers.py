@@ -283,6 +283,19 @@ def test_an_image_does_not_depend_on_its_company(load, kind):
     assert not torch.equal(among.images[0], among.images[1])
 
 
+def test_images_are_decoded_one_at_a_time(load, monkeypatch):
+    seen = []
+
+    class Decoder:
+        def decode(self, x, return_dict):
+            seen.append(len(x))
+            return (x.repeat(1, 1, 2, 2)[:, :3],)
+
+    monkeypatch.setattr(canvas, "loaded", lambda *_: Decoder())
+    assert load("sd").images(torch.zeros(3, 4, 8, 8)).shape == (3, 3, 16, 16)
+    assert seen == [1, 1, 1]
+
+
 @pytest.mark.parametrize("kind", WITH_TEXT)
 def test_a_text_changes_its_own_image_alone(load, kind):
     ours = load(kind)
