@@ -123,7 +123,7 @@ class Plan:
         """Whether every image is kept."""
         if self.config.keep_images is not None:
             return self.config.keep_images
-        return max(self.model.shape[-2:]) <= KEPT_SIDE
+        return max((self.model.shown_shape or self.model.shape)[-2:]) <= KEPT_SIDE
 
 
 def plan_for(config: Config, registry: Registry, model: Model | None = None) -> Plan:

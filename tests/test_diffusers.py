@@ -15,6 +15,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import samplerbench as sb
+from samplerbench.bench.config import Config
+from samplerbench.bench.plan import plan_for
 from samplerbench.plugins.models.diffusers import canvas, model, text
 from samplerbench.plugins.models.diffusers.libraries import LOGGED, library, quietly
 from samplerbench.samplers.errors import InputError
@@ -281,6 +283,19 @@ def test_an_image_does_not_depend_on_its_company(load, kind):
     assert not torch.equal(among.images[0], among.images[1])
 
 
+def test_images_are_decoded_one_at_a_time(load, monkeypatch):
+    seen = []
+
+    class Decoder:
+        def decode(self, x, return_dict):
+            seen.append(len(x))
+            return (x.repeat(1, 1, 2, 2)[:, :3],)
+
+    monkeypatch.setattr(canvas, "loaded", lambda *_: Decoder())
+    assert load("sd").images(torch.zeros(3, 4, 8, 8)).shape == (3, 3, 16, 16)
+    assert seen == [1, 1, 1]
+
+
 @pytest.mark.parametrize("kind", WITH_TEXT)
 def test_a_text_changes_its_own_image_alone(load, kind):
     ours = load(kind)
@@ -371,6 +386,14 @@ def test_batches(load):
         kind: 64 if kind in ("pixels", "classes") else 1 for kind in tiny.KINDS
     }
     assert load("pixels", size=128).batch_size == 1
+
+
+@pytest.mark.parametrize(("size", "kept"), [("64", True), ("66x64", False)])
+def test_whether_images_are_kept_goes_by_the_images_and_not_by_the_states(folders, size, kept):
+    config = Config(
+        model=f"diffusers:{folders('sd')}", sampler=("ddim",), steps=(2,), samples=2, prompts=("cat",), size=size
+    )
+    assert plan_for(config, default_registry()).keep_images == kept
 
 
 def test_fingerprint_is_of_the_files_and_not_of_their_place(folders, tmp_path):

@@ -219,6 +219,14 @@ def test_weights_that_are_something_else(copy, content, word):
         samplerbench.load_model(f"diffusers:{folder}")
 
 
+@pytest.mark.parametrize("file", ["unet/config.json", UNET, "tokenizer/vocab.json"])
+def test_pipes_keep_no_reader_waiting(copy, file):
+    folder = copy("sd")
+    (folder / file).unlink()
+    os.mkfifo(folder / file)
+    refused(folder, file, "a folder, pipe or device; expected a file")
+
+
 def test_weights_that_are_cut_short(copy):
     folder = copy("pixels")
     (folder / UNET).write_bytes((folder / UNET).read_bytes()[:-100])
@@ -279,6 +287,8 @@ def test_a_tokenizer_that_cannot_be_read(copy):
         ("sd", CONFIG, {"cross_attention_dim": 32}, ["cross_attention_dim 32: expected 16, the hidden_size"]),
         ("sd", CONFIG, {"time_cond_proj_dim": 256}, ["time_cond_proj_dim 256: expected None"]),
         ("sd", CONFIG, {"sample_size": "8"}, ["sample_size '8': expected a number of places"]),
+        ("sd", CONFIG, {"sample_size": 10**9}, ["sample_size 1000000000: expected a number of places"]),
+        ("classes", CONFIG, {"num_class_embeds": 10**12}, ["num_class_embeds 1000000000000: expected 1 to"]),
         ("sd", "vae/config.json", {"out_channels": 4}, ["out_channels 4: expected 1 or 3"]),
         ("sd", "vae/config.json", {"block_out_channels": None}, ["no block_out_channels, which a AutoencoderKL needs"]),
         ("sdxl", CONFIG, {"projection_class_embeddings_input_dim": 8}, ["expected 72, the projection_dim"]),

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ....samplers.errors import InputError, ModelError
-from ....samplers.model import to_images
+from ....samplers.model import MOST_PIXELS_ASIDE, to_images
 from .folder import Part
 from .weights import loaded
 
@@ -63,7 +63,8 @@ def usual_size(network: Part, factor: int) -> Size | None:
     if places is None:
         return None
     sides = [places, places] if isinstance(places, int) else places
-    if not isinstance(sides, list) or len(sides) != 2 or not all(isinstance(s, int) and s > 0 for s in sides):  # noqa: PLR2004
+    fits = isinstance(sides, list) and len(sides) == 2 and all(isinstance(s, int) for s in sides)  # noqa: PLR2004
+    if not fits or not all(1 <= side * factor <= MOST_PIXELS_ASIDE for side in sides):
         raise ModelError(f"{network.file}: sample_size {places!r}: expected a number of places, or height and width")
     height, width = sides
     return width * factor, height * factor

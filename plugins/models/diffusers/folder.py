@@ -12,6 +12,7 @@ from typing import Any
 
 from ....samplers.errors import InputError, ModelError
 from ....samplers.variables import ALLOW_DOWNLOAD, is_on
+from ....samplers.weights import check_regular
 from .libraries import library
 
 INDEX, CONFIG, SCHEDULER, WORDS = "model_index.json", "config.json", "scheduler_config.json", "tokenizer_config.json"
@@ -162,6 +163,8 @@ def refuse_code(index: Mapping[str, Any], where: Path) -> None:
 
 def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file; ModelError if it is not there, is no such file, or names code of its own."""
+    if path.exists():
+        check_regular(path)
     try:
         content = json.loads(path.read_bytes().decode("utf-8"))
     except FileNotFoundError as error:

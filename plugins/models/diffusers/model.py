@@ -31,6 +31,7 @@ SMALL_SIDE = 64
 """Images of pixels up to this side go through the network together."""
 T5_TOKENS = {"StableDiffusion3Pipeline": 256, "FluxPipeline": 512}
 """Places of the T5 encoder, those of the pipelines of diffusers."""
+MOST_CLASSES = 1_000_000
 PACKED = 2
 """Places of Flux's latent state that go into one token, each way."""
 
@@ -153,17 +154,19 @@ def unet_answer(channels: int, unet: Any, x: Tensor, t: Tensor, *classes: Tensor
 
 def classes_of(pipeline: Pipeline, unet: Part) -> dict[str, Any]:
     """What a model of classes has beyond one without."""
-    count = unet.get("num_class_embeds", None, int)
-    if count is None:
+    if unet.config.get("num_class_embeds") is None:
         return {}
-    classes = Classes(count, labels_of(pipeline))
+    classes = classes_in(pipeline, unet, "num_class_embeds")
     return {"encode": classes.encode, "prompts": classes.prompts}
 
 
-def labels_of(pipeline: Pipeline) -> Mapping[str, Any]:
-    """Class number, as text -> its name, where the index has them."""
+def classes_in(pipeline: Pipeline, network: Part, count_field: str) -> Classes:
+    """The classes of a network, with their names where the index has them."""
+    count = int(network.need(count_field, int))
+    if not 1 <= count <= MOST_CLASSES:
+        raise ModelError(f"{network.file}: {count_field} {count}: expected 1 to {MOST_CLASSES}")
     labels = pipeline.index.get("id2label")
-    return labels if isinstance(labels, dict) else {}
+    return Classes(count, labels if isinstance(labels, dict) else {})
 
 
 # ---- Latent states without text ----
@@ -211,8 +214,7 @@ def dit(pipeline: Pipeline, parts: Parts, size: Size | None, clip_skip: int | No
     canvas = Canvas(
         vae.factor * patch, "its VAE and patches divide them", usual_size(transformer, vae.factor), square=True
     )
-    count = int(transformer.need("num_embeds_ada_norm", int))
-    classes = Classes(count, labels_of(pipeline))
+    classes = classes_in(pipeline, transformer, "num_embeds_ada_norm")
 
     def ask(network: Any, x: Tensor, t: Tensor, condition: Tensor) -> Tensor:
         answer: Tensor = network(x, timestep=t, class_labels=condition, return_dict=False)[0]
@@ -225,7 +227,7 @@ def dit(pipeline: Pipeline, parts: Parts, size: Size | None, clip_skip: int | No
         predicts=predicts_of(scheduler),
         timesteps="integer",
         encode=classes.encode,
-        unconditional=lambda texts: torch.full((len(texts),), count),  # the class that training dropped out to
+        unconditional=lambda texts: torch.full((len(texts),), classes.count),  # the class that training dropped out to
         prompts=classes.prompts,
         **latents(vae, canvas.checked(size)),
     )

@@ -17,9 +17,10 @@ from torch import Tensor
 
 from ....samplers.errors import InputError, ModelError, closest
 from ....samplers.model import Encode
+from ....samplers.weights import check_regular
 from .folder import Part
 from .libraries import library, quietly
-from .weights import loaded
+from .weights import OF_TOKENIZERS, loaded
 
 ROWS_KEPT = 128
 """More than the prompts of a block of samples; a row may take megabytes."""
@@ -58,6 +59,9 @@ class TextEncoder:
 
     def __init__(self, tokenizer: Part, encoder: Part, *, most_tokens: int | None = None) -> None:
         self.encoder = encoder
+        for name in OF_TOKENIZERS:
+            if (file := tokenizer.folder / name).exists():
+                check_regular(file)
         with quietly():
             cls = getattr(library("transformers"), tokenizer.cls)
             try:
