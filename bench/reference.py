@@ -7,6 +7,7 @@ is run, and its sizes are checked before anything is unpacked.
 from __future__ import annotations
 
 import hashlib
+import importlib.metadata
 import io
 import json
 import os
@@ -15,6 +16,7 @@ import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -50,6 +52,8 @@ MOST_HEADER = 1 << 20
 """Bytes by which a member of an .npz may be longer than its numbers."""
 MOST_TEXT = 4096
 """Letters of each fact that is read from a file."""
+DECIDING = ("samplerbench", "torch", "pillow", "torch-fidelity", "transformers")
+"""Packages whose version may change the last digits of a row."""
 COMPARED = ("features", "clip_image")
 """What metrics compare of an extractor's, the first that it has."""
 ELSEWHERE = "made elsewhere: with which extractor is not recorded"
@@ -213,7 +217,7 @@ class Images:
     def rows(self, extractor: Extractor, report: Report) -> Rows:
         """The rows (n, d): those that are kept, or made and kept; not kept where the extractor has no fingerprint."""
         about = self.about(extractor)
-        path = references_folder() / f"{about.key}{ROWS_SUFFIX}"
+        path = references_folder() / f"{about.key}-{made_with()}{ROWS_SUFFIX}"
         if extractor.fingerprint and (kept := kept_rows(path, about)) is not None:
             return kept
         rows = self._extracted(extractor, report)
@@ -264,6 +268,22 @@ def note_on(images: str, notes: tuple[str, ...]) -> str:
 def references_folder() -> Path:
     """Where rows of references are kept."""
     return Path.home() / ".cache" / "samplerbench" / "references"
+
+
+def made_with() -> str:
+    """Hash of the versions that rows were made with: with others, they are made anew."""
+    versions = [
+        version_of(package) for package in ("samplerbench", "torch", "pillow", "torch-fidelity", "transformers")
+    ]
+    return hashlib.sha256(json.dumps(versions).encode()).hexdigest()[:8]
+
+
+def version_of(package: str) -> str:
+    """The version of an installed package, '' if it is not."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
 
 
 def kept_rows(path: Path, about: About) -> Rows | None:
@@ -323,7 +343,7 @@ class ReferenceFile:
 
     def __post_init__(self) -> None:
         """Read it once before anything is written."""
-        content, about = self._content()
+        content, about = self._content()[0], self._about
         _, height, width = self.shape
         if about and about.size != f"{width}x{height}":
             raise ModelError(
@@ -336,14 +356,14 @@ class ReferenceFile:
     @property
     def note(self) -> str:
         """What it says of itself."""
-        _, about = self._content()
+        about = self._about
         if about is None:
             return f"compared with {self.path.name}, {ELSEWHERE}"
         return note_on(f"{about.samples:,} images of {about.data} at {about.size}", about.notes)
 
     def fingerprint(self, extractor: Extractor) -> str:
         """Hash of the file; ModelError if another extractor made it."""
-        _, about = self._content()
+        about = self._about
         if about and about.extractor_hash != extractor.fingerprint:
             raise ModelError(
                 f"reference {self.path}: made by {about.extractor} ({about.extractor_hash[:12]}), this run reads "
@@ -361,6 +381,10 @@ class ReferenceFile:
                 f"{extractor.label} has {own}; give the extractor that made it, or images"
             )
         return content
+
+    @cached_property
+    def _about(self) -> About | None:
+        return self._content()[1]
 
     def _content(self) -> tuple[Rows | Moments, About | None]:
         if self.path.suffix.lower() == ROWS_SUFFIX:

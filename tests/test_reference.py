@@ -178,7 +178,17 @@ def test_rows_are_of_the_first_images_in_order_and_are_kept(cache, registry):
     np.testing.assert_array_equal(images.rows(extractor, silent), rows)
     assert extract.seen == 130
     (file,) = cache.iterdir()
-    assert file.name == f"{images.about(extractor).key}.safetensors"
+    assert file.name.startswith(f"{images.about(extractor).key}-")
+
+
+def test_rows_of_other_versions_are_made_anew(cache, registry, monkeypatch):
+    extractor, extract = counting()
+    images = Images(registry.image_data("noise"), SHAPE)
+    images.rows(extractor, silent)
+    monkeypatch.setattr(reference, "version_of", lambda package: "2")
+    images.rows(extractor, silent)
+    assert extract.seen == 80
+    assert len(list(cache.iterdir())) == 2
 
 
 @pytest.mark.parametrize("change", ["extractor", "data", "size", "samples", "channels"])
@@ -575,7 +585,7 @@ def test_the_command_makes_and_keeps_a_reference(sb, plugin, tmp_path, cache):
     assert said["images"] == 30
     assert said["file"] == "x/ref.npz"
     assert (said["extractor"], said["features"], said["size"]) == ("quadrants", 12, "8x8")
-    assert [file.stem for file in cache.iterdir()] == [said["hash"]]
+    assert [file.stem.partition("-")[0] for file in cache.iterdir()] == [said["hash"]]
     assert read_moments(tmp_path / "x" / "ref.npz")[0].samples == 30
     done = sb(*arguments, "--size", "4x6", "-o", "ref.safetensors")
     assert done.out.splitlines()[0] == "40 images of noise 40 at 4x6, 3 features of quadrants"
