@@ -116,6 +116,14 @@ download_option = click.option(
 )  # fmt: skip
 
 
+def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The settings that some models have of their own."""
+    size = click.option("--size", metavar="WxH", help="Size of the images, 512 or 512x768. [default: the model's own]")
+    skip = click.option("--clip-skip", type=int, metavar="N", help="Which layer of the text encoder is read: 1 the "
+                        "last, 2 the one before. [default: the model's own]")  # fmt: skip
+    return download_option(size(skip(command)))
+
+
 def plugin_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options of every command that loads plugins."""
     named = click.option("--plugin", multiple=True, metavar="PATH", help="A plugin's .py file or module; repeatable.")
@@ -163,9 +171,7 @@ def load_config_file(ctx: click.Context, _: click.Parameter, path: Path | None) 
               help="How far the guided x0 goes back to the deviation of the conditional one, 0 to 1.")  # fmt: skip
 @click.option("--prompts", type=FilePath(), metavar="FILE", help="One prompt a line. [default: the model's own]")
 @click.option("--negative", metavar="TEXT", help="Negative prompt; needs guidance.")
-@click.option("--size", metavar="WxH", help="Size of the images, 512 or 512x768. [default: the model's own]")
-@click.option("--clip-skip", type=int, metavar="N", help="Layers left out at the end of the text encoder; 1 is none. "
-              "[default: the model's own]")  # fmt: skip
+@model_options
 @click.option("--metric", multiple=True, metavar="NAME", help="Metric; repeatable. [default: fid, clip_score]")
 @click.option("--extractor", multiple=True, metavar="NAME", help="What metrics read, as `samplerbench list extractors` "
               "names them; repeatable. [default: the model's own, else inception and clip]")  # fmt: skip
@@ -181,7 +187,6 @@ def load_config_file(ctx: click.Context, _: click.Parameter, path: Path | None) 
     metavar="DIR",
     help="Run folder. [default: results/<model>-<plan>]",
 )
-@download_option
 @plugin_options
 @click.option("--config", type=FilePath(), metavar="FILE.toml", is_eager=True, expose_value=False,
               callback=load_config_file, help="Settings, by the names of these options.")  # fmt: skip
@@ -679,6 +684,7 @@ def verify_(run_folder: Path, chunks: int, seed: int, plugin: tuple[str, ...], a
 @click.option("--prompts", type=FilePath(), metavar="FILE", help="One prompt a line. [default: the model's own]")
 @click.option("--prompt", multiple=True, metavar="TEXT", help="A prompt instead of a file; repeatable.")
 @click.option("--negative", metavar="TEXT", help="Negative prompt; needs guidance.")
+@model_options
 @click.option("--device", help="cpu, cuda or cuda:N. [default: cpu]")
 @click.option("--dtype", help="What the network computes in. [default: float32]")
 @click.option("--threads", type=int, help="CPU threads. [default: torch's own choice]")

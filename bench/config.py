@@ -76,16 +76,21 @@ class Config:
             check_batch_size(self.batch_size)
         if self.threads is not None:
             check_count("threads", self.threads, 4096)
-        if self.size is not None:
-            parse_size(self.size)
-        if self.clip_skip is not None:
-            check_count("clip_skip", self.clip_skip, MOST_LAYERS)
+        settings_of_model(self.size, self.clip_skip)
 
     @property
     def model_settings(self) -> dict[str, object]:
         """What is given of the settings that are the model's own."""
-        own = {"size": self.size, "clip_skip": self.clip_skip}
-        return {name: value for name, value in own.items() if value is not None}
+        return settings_of_model(self.size, self.clip_skip)
+
+
+def settings_of_model(size: str | None, clip_skip: int | None) -> dict[str, object]:
+    """What is given of the settings that are a model's own, checked."""
+    if size is not None:
+        parse_size(size)
+    if clip_skip is not None:
+        check_count("clip_skip", clip_skip, MOST_LAYERS)
+    return {name: value for name, value in (("size", size), ("clip_skip", clip_skip)) if value is not None}
 
 
 def parse_counts(name: str, text: str) -> tuple[int, ...]:

@@ -25,7 +25,7 @@ from ..samplers.sample import Request, check_count, request_for
 from ..samplers.sampler import MAX_STEPS
 from .axes import Axis, axes_for, lists_levels
 from .chunk import draw_apart
-from .config import parse_counts, read_prompts
+from .config import parse_counts, read_prompts, settings_of_model
 from .picture import Tile, check_pixels, labelled_grid
 from .store import write_atomically
 
@@ -54,6 +54,8 @@ class Settings:
     seed: int = 0
     prompts: tuple[str, ...] | None = None
     negative: str | None = None
+    size: str | None = None
+    clip_skip: int | None = None
     batch_size: int | None = None
     """Rows of a network call; None = `batch_size_for`."""
     device: str = "cpu"
@@ -139,7 +141,7 @@ def plain(value: object) -> str:
 
 def requests_for(plot: Plot, registry: Registry) -> list[list[Request]]:
     """Each cell's checked request; errors before anything is drawn."""
-    model = registry.model(plot.settings.model)
+    model = registry.model(plot.settings.model, **settings_of_model(plot.settings.size, plot.settings.clip_skip))
     refuse_without_images(model)
     rows = plot.settings.batch_size or batch_size_for(plot.images, model)
     settings = dataclasses.replace(plot.settings, batch_size=rows)

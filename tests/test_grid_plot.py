@@ -7,11 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from PIL import Image
 
 import samplerbench as sb
 from samplerbench.bench import picture
 from samplerbench.bench.axes import AXES, parse_axis
+from samplerbench.bench.cli import cli
 from samplerbench.bench.grid_plot import (
     MOST_FRAMES,
     batch_size_for,
@@ -411,3 +413,29 @@ def test_long_labels_stay_off_the_tiles():
     assert (pixels[frame] == 255).all()
     left, last = np.flatnonzero(blue.any(0))[0], np.flatnonzero(blue.any(1))[-1]
     assert (pixels[: last + 1, left - MARGIN + 2 : left] == 255).all()
+
+
+def test_settings_that_are_a_model_s_own_reach_it(tmp_path):
+    plugin = tmp_path / "sized.py"
+    plugin.write_text(
+        "import dataclasses, samplerbench as sb\n"
+        "def load(argument, *, size=None):\n"
+        "    side = int(size or 8)\n"
+        "    return sb.wrap_network(lambda x, t: x, sb.vp_linear(), (1, side, side))\n"
+        "@sb.hookimpl\n"
+        "def samplerbench_models():\n"
+        "    return {'sized': load}\n"
+    )
+    arguments = ["grid", "--plugin", str(plugin), "--model", "sized", "-x", "steps=1,2"]
+    for size, expected in (("8", 8), ("32", 32)):
+        path = tmp_path / f"{size}.png"
+        done = CliRunner().invoke(cli, [*arguments, "--size", size, "-o", str(path)])
+        assert done.exit_code == 0, done.output
+        with Image.open(path) as image:
+            assert f"--size {size}" in json.loads(image.text["samplerbench"])["command"]
+        (request,), *_ = requests_for(plot_for({"model": "sized", "size": size}, ()), load_registry([str(plugin)]))[:1]
+        assert request.model.shape == (1, expected, expected)
+    with pytest.raises(sb.InputError, match=r"model 'sized': has no clip_skip; settings of this model: size"):
+        cli.main([*arguments, "--clip-skip", "2"], standalone_mode=False)
+    with pytest.raises(sb.InputError, match="size 'big': expected width x height"):
+        cli.main([*arguments, "--size", "big"], standalone_mode=False)
