@@ -272,9 +272,7 @@ def references_folder() -> Path:
 
 def made_with() -> str:
     """Hash of the versions that rows were made with: with others, they are made anew."""
-    versions = [
-        version_of(package) for package in ("samplerbench", "torch", "pillow", "torch-fidelity", "transformers")
-    ]
+    versions = [version_of(package) for package in DECIDING]
     return hashlib.sha256(json.dumps(versions).encode()).hexdigest()[:8]
 
 
