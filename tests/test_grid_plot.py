@@ -433,7 +433,7 @@ def test_settings_that_are_a_model_s_own_reach_it(tmp_path):
         assert done.exit_code == 0, done.output
         with Image.open(path) as image:
             assert f"--size {size}" in json.loads(image.text["samplerbench"])["command"]
-        (request,), *_ = requests_for(plot_for({"model": "sized", "size": size}, ()), load_registry([str(plugin)]))[:1]
+        [[request, *_], *_] = requests_for(plot_for({"model": "sized", "size": size}, ()), load_registry([str(plugin)]))
         assert request.model.shape == (1, expected, expected)
     with pytest.raises(sb.InputError, match=r"model 'sized': has no clip_skip; settings of this model: size"):
         cli.main([*arguments, "--clip-skip", "2"], standalone_mode=False)
