@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from ..samplers.errors import PluginError
+from ..samplers.errors import InputError, PluginError
 from ..samplers.model import Model
 from ..samplers.noise import BLOCK
 from ..samplers.options import at_fault
@@ -149,6 +149,8 @@ def cell_for(config: Config, registry: Registry, model: Model, spec: str, budget
     steps = budget
     if config.nfe:
         with at_fault(f"sampler {spec!r}: plan({budget})"):
+            if type(sampler).plan is Sampler.plan and sampler.nfe(1) is None:
+                raise InputError(f"nfe {budget}: {spec} is adaptive and has no step count to plan for; use --steps")
             sampler, steps = sampler.plan(budget)
     request = request_in(config, registry, model, sampler, grid, steps)
     declared_order(sampler, spec)

@@ -118,11 +118,7 @@ class Sampler(ABC):
         while steps < MAX_STEPS and (needed := self.nfe(steps + 1)) is not None and needed <= nfe:
             steps += 1
         if not steps:
-            if (least := self.nfe(1)) is None:
-                raise InputError(
-                    f"nfe {nfe}: {type(self).__name__} is adaptive and has no step count to plan for; use --steps"
-                )
-            raise InputError(f"nfe {nfe}: {type(self).__name__} needs at least {least}")
+            raise InputError(f"nfe {nfe}: {type(self).__name__} needs at least {self.nfe(1)}")
         return self, steps
 
 

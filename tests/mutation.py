@@ -365,6 +365,12 @@ plant(
     "plugins/grids.py",
     ("uniform: flow divided into one more", "1 - i / steps for", "1 - i / (steps + 1) for"),
     ("uniform: EDM's sigmas rounded too", "times.round() if isinstance(schedule, VP) else times", "times.round()"),
+    (
+        "shift: the other way",
+        "self.factor * even / (1 + (self.factor - 1) * even)",
+        "even / (self.factor - (self.factor - 1) * even)",
+    ),
+    ("shift: last time without effect", "self.last or 1 / steps", "1 / steps"),
     ("leading: last timestep of each interval", "(steps - 1 - i) * total // steps", "(steps - i) * total // steps - 1"),
     ("leading: steps of a whole number", "(steps - 1 - i) * total // steps", "(steps - 1 - i) * (total // steps)"),
     ("trailing: off by one", "round(total - i * total / steps) - 1", "round(total - (i + 1) * total / steps)"),

@@ -418,7 +418,7 @@ def test_a_plugin_that_is_asked_for_and_broken_is_exit_code_3(sb, tmp_path, comm
 
 def test_an_adaptive_sampler_cannot_be_planned_for_a_budget(sb):
     run = ("run", "--model", "mixture", "-s", "ddim", "-s", "dpm-solver-adaptive", "--nfe", 10)
-    sb(*run).refused(2, "nfe 10: DPMSolverAdaptive is adaptive and has no step count to plan for; use --steps")
+    sb(*run).refused(2, "nfe 10: dpm-solver-adaptive is adaptive and has no step count to plan for; use --steps")
 
 
 def test_a_broken_entry_point_is_named_and_the_others_work(sb, broken_plugin):

@@ -391,7 +391,13 @@ def test_batches(load):
 @pytest.mark.parametrize(("size", "kept"), [("64", True), ("66x64", False)])
 def test_whether_images_are_kept_goes_by_the_images_and_not_by_the_states(folders, size, kept):
     config = Config(
-        model=f"diffusers:{folders('sd')}", sampler=("ddim",), steps=(2,), samples=2, prompts=("cat",), size=size
+        model=f"diffusers:{folders('sd')}",
+        sampler=("ddim",),
+        steps=(2,),
+        samples=2,
+        prompts=("cat",),
+        size=size,
+        metric=("fid",),
     )
     assert plan_for(config, default_registry()).keep_images == kept
 

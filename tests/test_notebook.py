@@ -40,8 +40,8 @@ def test_names_are_text_and_never_markup(result):
     table = result.table.assign(sampler=HOSTILE, model=HOSTILE, status=f"failed: {HOSTILE}", fid=1.0)
     html = Result(Path("x"), table, {"fid": {"label": HOSTILE, "note": HOSTILE}})._repr_html_()
     assert "<script" not in html
-    # In two rows the sampler and the note; the metric's label above, and the model and the metric's note below.
-    assert html.count("&lt;script&gt;alert(&#x27;&amp;&#x27;)&lt;/script&gt;") == 2 * 2 + 3
+    # In two rows the sampler and the note; the metric's label above; below, the model, and the metric's label and note.
+    assert html.count("&lt;script&gt;alert(&#x27;&amp;&#x27;)&lt;/script&gt;") == 2 * 2 + 4
 
 
 def test_a_result_is_one_line_of_text(result):
