@@ -133,9 +133,9 @@ def _metrics_page(registry: Registry) -> Iterator[str]:
     yield "# Metrics"
     yield (
         "Made by `samplerbench list metrics --markdown`. Each is asked for by `samplerbench run --metric NAME`, and "
-        "has a\n95 % interval given the reference. *reads* is what the extractor says that it reads: the model's own, or "
-        "[another](extractors.md).\nWithout one the metric stays empty, as it does with fewer samples than "
-        "*least n*, where d is the number of\nfeatures. Numbers of two extractors, or of unequal numbers of samples, "
+        "has a\n95 % interval given the reference. *reads* is what an extractor says of an image: the model's own, or "
+        "[another](extractors.md).\nWithout one the metric stays empty, as it does with fewer samples than *least n*, "
+        "where d is the number of features.\nNumbers of two extractors, or of unequal numbers of samples, "
         "are not comparable."
     )
     facts = {name: metric_facts(cls) for name, cls in things.items()}
