@@ -646,6 +646,7 @@ def test_help_does_not_import_torch(tmp_path):
     assert not {"torch", "pandas", "numpy", "rich", "pluggy"} & imported
 
 
+@pytest.mark.slow
 def test_a_run_leaves_nothing_on_stdout_but_the_table(tmp_path):
     done = program(*MIXTURE, "--json", cwd=tmp_path, env={"LC_ALL": "C"})
     assert done.returncode == 0
@@ -654,7 +655,9 @@ def test_a_run_leaves_nothing_on_stdout_but_the_table(tmp_path):
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143)])
+@pytest.mark.parametrize(("name", "code"), [
+    ("SIGINT", 130), pytest.param("SIGTERM", 143, marks=pytest.mark.slow),
+])  # fmt: skip
 def test_a_signal_leaves_a_usable_table_and_says_how_to_go_on(tmp_path, name, code):
     number = int(getattr(signal, name))
     command = [*TOY_RUN, "-s", "ddpm", "-s", f"signals:number={number}", "-n", "70", "-o", "here", "--json"]
@@ -689,6 +692,7 @@ def test_ctrl_c_again_while_the_table_is_made_says_how_to_go_on_and_loses_nothin
     assert {path: path.read_bytes() for path in before} == before
 
 
+@pytest.mark.slow
 def test_a_terminal_of_plain_ascii_is_no_traceback(tmp_path):
     done = program(*MIXTURE, "-o", "h\u00e9r", cwd=tmp_path, env={"LANG": "C", "LC_ALL": "C", "PYTHONUTF8": "0"})
     assert done.returncode == 0, done.stderr
@@ -714,6 +718,7 @@ def test_the_program_alone_shows_its_help(sb):
     assert "\n  run " in done.out + done.err
 
 
+@pytest.mark.slow
 def test_a_path_that_is_no_utf_8_is_no_traceback(tmp_path):
     done = program(*MIXTURE, "--dry-run", "-o", os.fsdecode(b"\xff"), cwd=tmp_path,
                    env={"PYTHONIOENCODING": "utf-8:strict"})  # fmt: skip

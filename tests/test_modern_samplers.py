@@ -509,7 +509,9 @@ STOCHASTIC = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("spec", STOCHASTIC)
+@pytest.mark.parametrize("spec", [
+    pytest.param(spec, marks=[pytest.mark.slow] if spec.startswith("seeds:") else []) for spec in STOCHASTIC
+])  # fmt: skip
 def test_gaussian_data_comes_out_with_its_variance_in_the_limit(spec):
     """However strong the noise, the SDE keeps the marginals: the mean exactly, the variance as the steps shrink."""
     errors = []

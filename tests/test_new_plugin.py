@@ -94,6 +94,7 @@ def test_the_sampler_passes_the_test_that_comes_with_it(tmp_path):
         run_tests(tmp_path)
 
 
+@pytest.mark.slow
 def test_the_project_passes_its_tests_and_is_found_once_it_is_installed(tmp_path, monkeypatch):
     new_plugin("my-own", tmp_path, default_registry(), package=True)
     assert " passed" in run_tests(tmp_path / "my-own")

@@ -339,7 +339,9 @@ def unbroken(tmp_path_factory):
         return finished(CRASHED, root / "run").table, disk.calls
 
 
-@pytest.mark.parametrize("powered", [True, False], ids=["killed", "power cut"])
+@pytest.mark.parametrize("powered", [
+    pytest.param(True, id="killed"), pytest.param(False, id="power cut", marks=pytest.mark.slow),
+])  # fmt: skip
 def test_a_crash_at_any_step_loses_no_chunk_that_was_stored(unbroken, tmp_path, monkeypatch, powered):
     table, calls = unbroken
     disk = Disk(monkeypatch, tmp_path / "nowhere")

@@ -449,6 +449,7 @@ def test_a_full_disk_is_one_line_and_leaves_what_was_there(sb, folder, tmp_path,
     assert done.err.splitlines()[-1] == "Error: model: cannot be written (No space left on device)"
 
 
+@pytest.mark.slow
 def test_a_picture_is_drawn_now_and_then_and_the_folder_is_a_model_meanwhile(data, tmp_path, monkeypatch, often):
     monkeypatch.setattr(training, "LEAST_BETWEEN_LOOKS", 2)
     train(data, tmp_path / "out", steps=5, stop_at=("ddpm", 3))
@@ -469,6 +470,7 @@ def test_minutes_are_the_most_steps_that_fit():
     assert training.most_steps(0.001, lambda n: n) == 2
 
 
+@pytest.mark.slow
 def test_minutes_are_turned_into_steps_by_a_trial(data, tmp_path, monkeypatch):
     tried = {"features": 0.5, "clip": 0.25, "ddpm": 1.25}
     real, clocked = training.trial_seconds, []
