@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from .errors import ModelError
+from .errors import ModelError, told
 
 SHOWN_KEYS = 5
 MATRIX = 2
@@ -69,6 +70,20 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         if tensor.ndim >= MATRIX and not bool(tensor.any()):
             raise ModelError(f"{path}: tensor {name!r} is all zeros; install the file again")
     return {name: t.float() if t.is_floating_point() else t for name, t in tensors.items()}
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file; ModelError if it is missing, damaged or holds anything else."""
+    check_regular(path)
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ModelError(
+            f"{path}: cannot be read as JSON ({' '.join(told(error).split())}); fetch the file again"
+        ) from error
+    if not isinstance(content, dict):
+        raise ModelError(f"{path}: holds a {type(content).__name__}; expected a JSON object; fetch the file again")
+    return content
 
 
 def check_regular(path: Path) -> None:

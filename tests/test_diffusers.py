@@ -40,14 +40,7 @@ guidance is a batch of two there and two calls here, and the schedulers' tables 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
     """The folder of each kind of model, made when it is first asked for."""
-    root, there = tmp_path_factory.mktemp("models"), {}
-
-    def folder(kind):
-        if kind not in there:
-            there[kind] = tiny.KINDS[kind](root / kind)
-        return there[kind]
-
-    return folder
+    return tiny.made_on_demand(tmp_path_factory.mktemp("models"))
 
 
 @pytest.fixture

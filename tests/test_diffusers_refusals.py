@@ -27,14 +27,7 @@ UNET = "unet/diffusion_pytorch_model.safetensors"
 @pytest.fixture(scope="module")
 def originals(tmp_path_factory):
     """The folder of each kind of model, made when it is first asked for."""
-    root, there = tmp_path_factory.mktemp("models"), {}
-
-    def folder(kind):
-        if kind not in there:
-            there[kind] = tiny.KINDS[kind](root / kind)
-        return there[kind]
-
-    return folder
+    return tiny.made_on_demand(tmp_path_factory.mktemp("models"))
 
 
 @pytest.fixture

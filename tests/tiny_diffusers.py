@@ -233,3 +233,15 @@ KINDS = {
     "sd3": lambda folder: stable_diffusion_3(folder, shift=3.0),
     "flux": flux,
 }
+
+
+def made_on_demand(root):
+    """Kind -> the folder of its model below `root`, made when it is first asked for."""
+    there = {}
+
+    def folder(kind):
+        if kind not in there:
+            there[kind] = KINDS[kind](root / kind)
+        return there[kind]
+
+    return folder

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import json
 import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,7 +26,7 @@ from ...samplers.extractor import Extractor, ExtractorFactory
 from ...samplers.metric import Rows
 from ...samplers.registry import hookimpl
 from ...samplers.variables import ALLOW_DOWNLOAD, is_on
-from ...samplers.weights import read_weights
+from ...samplers.weights import read_json, read_weights
 from .files import checked_hash, fill, in_line
 from .images import GREY_NOTE, Once, as_colour, from_pil, in_batches, to_pil
 
@@ -83,7 +82,7 @@ def size_of(picture: Image.Image, size: int | tuple[int, int]) -> tuple[int, int
 
 def preprocessing_of(path: Path) -> Preprocessing:
     """What the file says; ModelError where it is not understood."""
-    said = json_of(path)
+    said = read_json(path)
 
     def sides(name: str) -> int | tuple[int, int]:
         value = said[name]
@@ -109,17 +108,6 @@ def preprocessing_of(path: Path) -> Preprocessing:
         )
     except (KeyError, TypeError, ValueError) as error:
         raise ModelError(f"{path}: is not how a CLIP's images are prepared ({in_line(told(error))})") from error
-
-
-def json_of(path: Path) -> dict[str, Any]:
-    """The object in a JSON file."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise ModelError(f"{path}: cannot be read as JSON ({in_line(told(error))})") from error
-    if not isinstance(content, dict):
-        raise ModelError(f"{path}: holds a {type(content).__name__}; expected a JSON object")
-    return content
 
 
 class Clip:
@@ -182,7 +170,7 @@ class Clip:
 
 def longest_text(folder: Path) -> int:
     """How many tokens the text tower reads."""
-    config = json_of(folder / CONFIG).get("text_config") or {}
+    config = read_json(folder / CONFIG).get("text_config") or {}
     return int(config.get("max_position_embeddings", 77)) if isinstance(config, Mapping) else 77
 
 
@@ -201,7 +189,7 @@ def model_of(folder: Path) -> CLIPModel:
     from transformers import CLIPConfig, CLIPModel
 
     with quiet(), reading(folder):
-        model = CLIPModel(CLIPConfig.from_dict(json_of(folder / CONFIG)))
+        model = CLIPModel(CLIPConfig.from_dict(read_json(folder / CONFIG)))
     tensors = read_weights(folder / WEIGHTS)
     fill(model, {name: tensor for name, tensor in tensors.items() if name not in BUFFERS}, folder / WEIGHTS)
     return model
@@ -252,7 +240,7 @@ def folder_of(name: str) -> Path:
         missing.append("tokenizer.json")
     if missing:
         raise ModelError(f"{what}: {folder} has no {', '.join(missing)}; expected what save_pretrained wrote of a CLIP")
-    if (kind := json_of(folder / CONFIG).get("model_type")) != "clip":
+    if (kind := read_json(folder / CONFIG).get("model_type")) != "clip":
         raise ModelError(f"{what}: {folder / CONFIG} says model_type {kind!r}; expected 'clip'")
     return folder
 

@@ -13,7 +13,6 @@ says its `img_channels` and `img_resolution`, or its `shape`, as the networks of
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -30,7 +29,7 @@ from ...samplers.predictor import Network
 from ...samplers.registry import ModelFactory, hookimpl
 from ...samplers.schedule import edm
 from ...samplers.unet import UNet
-from ...samplers.weights import check_regular, file_hash, load_weights
+from ...samplers.weights import file_hash, load_weights, read_json
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 SIGMA_DATA, SIGMA_MIN, SIGMA_MAX = 0.5, 0.002, 80.0
@@ -160,13 +159,7 @@ def encoder(classes: Sequence[str], name: str) -> Encode:
 
 def read_config(path: Path) -> dict[str, Any]:
     """The checked content of a config.json."""
-    check_regular(path)
-    try:
-        about = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise ModelError(f"{path}: cannot be read as JSON ({error})") from error
-    if not isinstance(about, dict):
-        raise ModelError(f"{path}: holds a {type(about).__name__}; expected an object with {', '.join(FIELDS)}")
+    about = read_json(path)
     for name in about:
         if name not in FIELDS:
             raise ModelError(f"{path}: unknown field {name!r}{closest(name, FIELDS)}; fields: {', '.join(FIELDS)}")

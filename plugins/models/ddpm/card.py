@@ -12,7 +12,7 @@ from ....samplers.clip import CLIP
 from ....samplers.errors import ModelError
 from ....samplers.model import is_image_shape
 from ....samplers.unet import UNet
-from ....samplers.weights import check_regular, check_sum, write_atomically
+from ....samplers.weights import check_regular, check_sum, read_json, write_atomically
 from .captions import LONGEST, MOST_PROMPTS, MOST_WORDS
 from .networks import CONDITION_DIM, SIZES, FeatureNet, unet_of
 
@@ -81,7 +81,7 @@ def write_card(card: Card, folder: Path) -> None:
 def is_card(path: Path) -> bool:
     """Whether a folder's model.json is one of these."""
     try:
-        return (path / FILE).is_file() and _values(path / FILE).get("kind") == KIND
+        return (path / FILE).is_file() and read_json(path / FILE).get("kind") == KIND
     except ModelError:
         return False
 
@@ -91,7 +91,7 @@ def read_card(folder: Path) -> Card:
     path = folder / FILE
     check_regular(path)
     check_sum(path)
-    values = _values(path)
+    values = read_json(path)
     if values.get("kind") != KIND or values.get("format") != FORMAT:
         raise ModelError(
             f"{path}: kind {str(values.get('kind'))[:80]!r}, format {str(values.get('format'))[:20]}; expected "
@@ -127,17 +127,6 @@ def _check_together(card: Card) -> None:
         raise ValueError(f"unet condition_dim {card.unet['condition_dim']}: does not go with the vocabulary")
     if card.has_captions != bool(card.prompts) or card.has_captions != bool(card.length):
         raise ValueError("vocabulary, length and prompts: expected all of them or none")
-
-
-def _values(path: Path) -> dict[str, Any]:
-    """The JSON object in a file."""
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise ModelError(f"{path}: cannot be read as JSON ({error})") from error
-    if not isinstance(values, dict):
-        raise ModelError(f"{path}: a {type(values).__name__}; expected an object")
-    return values
 
 
 def _frozen(value: Any) -> Any:

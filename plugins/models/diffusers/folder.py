@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -12,7 +11,7 @@ from typing import Any
 
 from ....samplers.errors import InputError, ModelError
 from ....samplers.variables import ALLOW_DOWNLOAD, is_on
-from ....samplers.weights import check_regular
+from ....samplers.weights import read_json
 from .libraries import library
 
 INDEX, CONFIG, SCHEDULER, WORDS = "model_index.json", "config.json", "scheduler_config.json", "tokenizer_config.json"
@@ -104,7 +103,7 @@ class Pipeline:
         folder = self.folder / name if (self.folder / name).is_dir() else self.folder
         file = folder / config_name(name)
         spared = file.name == WORDS and not file.exists()  # old tokenizers have none
-        return Part(name, cls, folder, {} if spared else read_json(file))
+        return Part(name, cls, folder, {} if spared else read_config(file))
 
 
 def config_name(part: str) -> str:
@@ -123,7 +122,7 @@ def read_pipeline(argument: str) -> Pipeline:
         )
     folder = folder_of(argument)
     bare = bare_index(folder)
-    index = bare or read_json(folder / INDEX)
+    index = bare or read_config(folder / INDEX)
     refuse_code(index, folder / (CONFIG if bare else INDEX))
     return Pipeline(spec, folder, str(index.get("_class_name")), index)
 
@@ -132,11 +131,11 @@ def bare_index(folder: Path) -> dict[str, Any]:
     """What the index of a folder that has none would say, if it holds a lone U-Net; else {}."""
     if (folder / INDEX).exists() or not (folder / CONFIG).is_file():
         return {}
-    config = read_json(folder / CONFIG)
+    config = read_config(folder / CONFIG)
     if config.get("_class_name") != BARE:
         return {}
     beside = folder / "scheduler" if (folder / "scheduler").is_dir() else folder
-    scheduler = read_json(beside / SCHEDULER)
+    scheduler = read_config(beside / SCHEDULER)
     return {
         "_class_name": BARE,
         "unet": ["diffusers", BARE],
@@ -161,20 +160,13 @@ def refuse_code(index: Mapping[str, Any], where: Path) -> None:
             )
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_config(path: Path) -> dict[str, Any]:
     """The object in a JSON file; ModelError if it is not there, is no such file, or names code of its own."""
-    if path.exists():
-        check_regular(path)
-    try:
-        content = json.loads(path.read_bytes().decode("utf-8"))
-    except FileNotFoundError as error:
+    if not path.exists():
         raise ModelError(
             f"{path}: no such file; expected a folder as save_pretrained of diffusers writes, with all its files"
-        ) from error
-    except (OSError, ValueError, RecursionError) as error:
-        raise ModelError(f"{path}: cannot be read as JSON ({_one_line(error)}); fetch the file again") from error
-    if not isinstance(content, dict):
-        raise ModelError(f"{path}: holds a {type(content).__name__}; expected a JSON object; fetch the file again")
+        )
+    content = read_json(path)
     if "auto_map" in content:
         raise ModelError(f"{path}: auto_map names code of the model's own, which is never run; use another model")
     return content
@@ -211,7 +203,7 @@ def fetched(identifier: str) -> Path:
     hub = library("huggingface_hub")
     try:
         folder = Path(hub.snapshot_download(identifier, allow_patterns=["*.json"]))
-        index = read_json(folder / INDEX) if (folder / INDEX).exists() else bare_index(folder)
+        index = read_config(folder / INDEX) if (folder / INDEX).exists() else bare_index(folder)
         refuse_code(index, folder / INDEX)
         parts = [name for name, entry in index.items() if _class_of(entry)[1]]
         wanted = [f"{name}/*.{kind}" for name in parts for kind in ("safetensors", "txt", "model")]
@@ -238,7 +230,3 @@ def _class_of(entry: object) -> tuple[str | None, str | None]:
 def _short(value: object) -> str:
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:77]}..."  # noqa: PLR2004
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())

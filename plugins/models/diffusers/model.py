@@ -22,7 +22,7 @@ from ....samplers.model import Model, NetworkLoader, parse_size
 from ....samplers.predictor import Network
 from ....samplers.registry import ModelFactory, hookimpl
 from .canvas import CHANNELS, VAE, Canvas, Size, usual_size
-from .folder import BARE, CONFIG, INDEX, Part, Pipeline, read_json, read_pipeline
+from .folder import BARE, CONFIG, INDEX, Part, Pipeline, read_config, read_pipeline
 from .process import FLOW_SCHEDULERS, VP_SCHEDULERS, clip_of, flow_of, predicts_of, schedule_of
 from .text import PENULTIMATE, Classes, Packing, TextEncoder, checks, rows_of, skip_of
 from .weights import check_weights, fingerprint, home_of, loaded
@@ -86,7 +86,7 @@ class Diffusers:
         if (path / INDEX).is_file():
             return True
         try:
-            return (path / CONFIG).is_file() and read_json(path / CONFIG).get("_class_name") == BARE
+            return (path / CONFIG).is_file() and read_config(path / CONFIG).get("_class_name") == BARE
         except ModelError:
             return False
 

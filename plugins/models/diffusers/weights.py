@@ -15,7 +15,7 @@ from torch import nn
 
 from ....samplers.errors import ModelError
 from ....samplers.weights import SHOWN_KEYS, check_regular, kind_of
-from .folder import HOMES, Part, read_json
+from .folder import HOMES, Part, read_config
 from .libraries import library, quietly
 
 STEMS = {"diffusers": "diffusion_pytorch_model", "transformers": "model"}
@@ -57,7 +57,7 @@ def weight_files(part: Part) -> tuple[tuple[Path, ...], str | None]:
 
 def shards(index: Path) -> tuple[Path, ...]:
     """The files that an index of shards names."""
-    weight_map = read_json(index).get("weight_map")
+    weight_map = read_config(index).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise ModelError(f"{index}: no weight_map; fetch the file again")
     names = sorted({str(name) for name in weight_map.values()})
