@@ -52,7 +52,8 @@ def extractor_to_text(name: str, labels: Labels) -> str:
     """A metric with what it is measured with; the hash tells weights and reference data from others."""
     label = labels[name]
     note = f" ({label['note']})" if label.get("note") else ""
-    return heading_of(name, labels) + note + hashed(", weights and data", label)
+    data = f" against {label['data']}" if label.get("data") else ""
+    return heading_of(name, labels) + data + note + hashed(", weights and data", label)
 
 
 def hashed(what: str, thing: Mapping[str, Any]) -> str:

@@ -355,10 +355,10 @@ def next_renewal(started: float, ended: float) -> float:
 
 
 def labels_of(plan: Plan, ready: Mapping[str, Yardstick]) -> dict[str, dict[str, str]]:
-    """For each metric its extractor's label, note, fingerprint, and what its Frechet distance is called."""
+    """For each metric its extractor's label, note, fingerprint and data, and what its Frechet distance is called."""
     extractors = {name: plan.model.extractors[yardstick.metric.extractor] for name, yardstick in ready.items()}
     return {
-        name: {"label": e.label, "note": e.note, "fingerprint": e.fingerprint, "frechet": e.frechet}
+        name: {"label": e.label, "note": e.note, "fingerprint": e.fingerprint, "frechet": e.frechet, "data": e.data}
         for name, e in extractors.items()
     }
 

@@ -26,6 +26,8 @@ class Extractor:
     """Hash of its weights and reference: numbers of two fingerprints are never compared."""
     frechet: str = ""
     """What the Frechet distance of its rows is called, e.g. "FD-DINOv2"; '' = FID with the label beside it."""
+    data: str = ""
+    """What the reference is of, e.g. "10,000 test images of Fashion-MNIST"; '' where the note says it, or none is."""
     check: Callable[[Sequence[str]], None] | None = None
     """Asked before a run: raises InputError for prompts that it cannot read; None = it reads any."""
 

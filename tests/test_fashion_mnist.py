@@ -580,3 +580,10 @@ def test_a_seed_that_cannot_be_is_refused(tiny, tmp_path, seed):
     with pytest.raises(sb.InputError, match="seed"):
         train(tiny, tmp_path / "out", seed=seed)
     assert not (tmp_path / "out").exists()
+
+
+def test_the_extractors_say_what_they_compare_with():
+    extractors = sb.load_model("fashion-mnist").extractors
+    for name in ("features", "clip_image"):
+        assert extractors[name].data == f"the {len(extractors[name].reference()):,} test images of Fashion-MNIST"
+    assert not extractors["logits"].data

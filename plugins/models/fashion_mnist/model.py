@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -25,6 +26,7 @@ SHAPE = (1, SIDE, SIDE)
 WEIGHTS = ("unet", "clip", "features", "reference", "clip_reference")
 """What `train` writes, each a safetensors file."""
 CNN = "fashion-mnist CNN"
+DATA = "the 10,000 test images of Fashion-MNIST"
 CLIP_LABEL, CLIP_NOTE = "fashion-mnist CLIP", "this CLIP also conditions the model"
 
 
@@ -53,13 +55,24 @@ class FashionMNIST:
             unconditional=lambda texts: torch.zeros(len(texts), CONDITION_DIM),
             prompts=CLASSES,
             extractors={
-                "features": rows_extractor(
-                    CNN, classifier.features, SHAPE, files["features"], (files["reference"], FEATURE_DIM)
+                "features": replace(
+                    rows_extractor(
+                        CNN, classifier.features, SHAPE, files["features"], (files["reference"], FEATURE_DIM)
+                    ),
+                    data=DATA,
                 ),
                 "logits": rows_extractor(CNN, classifier, SHAPE, files["features"]),
                 "clip": clip_extractor(CLIP_LABEL, clip, SHAPE, files["clip"], CLIP_NOTE),
-                "clip_image": rows_extractor(
-                    CLIP_LABEL, clip.embed_images, SHAPE, files["clip"], (files["clip_reference"], clip.dim), CLIP_NOTE
+                "clip_image": replace(
+                    rows_extractor(
+                        CLIP_LABEL,
+                        clip.embed_images,
+                        SHAPE,
+                        files["clip"],
+                        (files["clip_reference"], clip.dim),
+                        CLIP_NOTE,
+                    ),
+                    data=DATA,
                 ),
             },
             fingerprint=file_hash(files["unet"], files["clip"]),
