@@ -727,6 +727,7 @@ def test_a_path_that_is_no_utf_8_is_no_traceback(tmp_path):
     assert files(tmp_path) == []
 
 
+@pytest.mark.slow
 def test_a_reader_that_goes_away_is_no_error(tmp_path):
     reading, writing = os.pipe()
     os.close(reading)

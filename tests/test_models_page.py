@@ -27,6 +27,7 @@ def test_the_function_of_the_page_makes_a_model(tmp_path):
     assert "--model my_model.py:make" in PAGE
 
 
+@pytest.mark.slow
 def test_the_configuration_of_the_page_makes_a_model(tmp_path):
     diffusers = pytest.importorskip("diffusers")
     about = json.loads(block("json"))

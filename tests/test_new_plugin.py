@@ -83,6 +83,7 @@ def test_the_sampler_works_as_it_is(tmp_path):
     assert mine.nfe == 7
 
 
+@pytest.mark.slow
 def test_the_sampler_passes_the_test_that_comes_with_it(tmp_path):
     new_plugin("my-own", tmp_path, default_registry(), package=False)
     assert " passed" in run_tests(tmp_path)

@@ -99,6 +99,7 @@ def follow(tmp_path, monkeypatch, capsys):
     torch.set_num_threads(threads)
 
 
+@pytest.mark.slow
 def test_the_page_can_be_followed(follow, tmp_path, monkeypatch):
     plugin = ""
     followed = 0
