@@ -404,6 +404,7 @@ def test_a_run_of_an_exact_model_has_its_distance_to_exact_samples(tmp_path):
     assert "sliced_wasserstein [10,000 exact samples]" in text
 
 
+@pytest.mark.slow
 def test_the_embedded_model_has_all_extractors_and_their_labels_are_shown(tmp_path):
     names = ["inception_score", "cmmd", "fd_clip"]
     output = tmp_path / "r"

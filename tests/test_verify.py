@@ -218,6 +218,7 @@ def samplerbench_samplers():
 """
 
 
+@pytest.mark.slow
 def test_a_sampler_of_others_that_crashes_is_a_chunk_that_differs_and_the_rest_is_checked(sb, tmp_path, monkeypatch):
     (tmp_path / "fickle.py").write_text(FICKLE)
     specs = ("-s", "fickle:number=1", "-s", "fickle", "-s", "ddim")
