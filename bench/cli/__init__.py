@@ -1,0 +1,68 @@
+"""The command line, a module a command. Data goes to stdout, progress and messages to stderr; exit codes are those of
+the errors.
+
+Each command imports what it needs when it runs, so that --help waits for nothing.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from typing import NoReturn
+
+import click
+
+from ...samplers.errors import PluginError, SamplerbenchError
+from ..output import complain
+from . import doctor, grid, plugins, reference, results, run, table, train
+from .run import SIGINT_EXIT
+
+CONTEXT = {"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "SAMPLERBENCH", "max_content_width": 100}
+
+
+@click.group(context_settings=CONTEXT)
+@click.version_option(package_name="samplerbench")
+def cli() -> None:
+    """Compare diffusion samplers: FID, CLIP score and wall time across step counts."""
+
+
+for command in (
+    run.run, plugins.list_, plugins.new_plugin_, plugins.check_, table.table, results.report, results.verify_,
+    grid.grid_, train.train, reference.reference_, doctor.doctor,
+):  # fmt: skip
+    cli.add_command(command)
+
+
+def main() -> NoReturn:
+    """The program; every error that a user can cause is one line and an exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a path or a name may hold what the terminal cannot show
+    try:
+        # What cli.main would do, but for a reader that went away: click calls that an error.
+        with cli.make_context("samplerbench", sys.argv[1:]) as context:
+            code = cli.invoke(context)
+        sys.stdout.flush()
+    except click.exceptions.Exit as stop:
+        code = stop.exit_code
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
+        code = error.exit_code
+    except click.ClickException as error:
+        complain(error.format_message())
+        code = error.exit_code
+    except SamplerbenchError as error:
+        complain(str(error))
+        code = error.exit_code
+    except (click.Abort, KeyboardInterrupt) as stop:
+        if str(stop):
+            complain(str(stop))
+        code = SIGINT_EXIT
+    except SystemExit as error:  # click and this program have other ways to end
+        complain(f"a plugin ended the program with sys.exit({error.code!r})")
+        code = PluginError.exit_code
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing is left to flush to
+        code = 0
+    sys.exit(code or 0)

@@ -1,0 +1,99 @@
+"""`samplerbench grid`: pictures over any two settings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ...samplers.errors import InputError
+from ..output import complain, say, stdout_for_data, warn_of_plugins
+from .options import FilePath, model_options, plugin_options
+
+
+@click.command("grid")
+@click.argument("run_folder", metavar="[RUN]", required=False, type=FilePath())
+@click.option("-x", metavar="NAME=A,B,...", help="What changes from column to column: sampler, steps, guidance, grid, "
+              "seed or prompt. Values are separated by ; where there is one.")  # fmt: skip
+@click.option("-y", metavar="NAME=A,B,...", help="What changes from row to row.")
+@click.option("--model", help="Model, as `samplerbench list models` names them. [default: fashion-mnist]")
+@click.option("-s", "--sampler", metavar="SPEC", help="Sampler, e.g. ddim:eta=0.5. [default: ddim]")
+@click.option("--steps", metavar="N", help="Step count. [default: 20]")
+@click.option("-n", "--samples", type=int, help="Images of each cell, as a small mosaic. [default: 1]")
+@click.option("--seed", type=int, help="The same in every cell, unless it is an axis. [default: 0]")
+@click.option("-b", "--batch-size", type=int, help="Rows of a network call. [default: the images of a cell, at most "
+              "as many as the model's own]")  # fmt: skip
+@click.option("--grid", metavar="SPEC", help="Where the noise levels lie: a name, or a list as in 999/500/20. "
+              "[default: the schedule's own]")  # fmt: skip
+@click.option("--guidance", type=float, help="Classifier-free guidance; 1 is none. [default: 1]")
+@click.option("--guidance-rescale", type=float, help="How far the guided x0 goes back to the deviation of the "
+              "conditional one, 0 to 1. [default: 0]")  # fmt: skip
+@click.option("--prompts", type=FilePath(), metavar="FILE", help="One prompt a line. [default: the model's own]")
+@click.option("--prompt", multiple=True, metavar="TEXT", help="A prompt instead of a file; repeatable.")
+@click.option("--negative", metavar="TEXT", help="Negative prompt; needs guidance.")
+@model_options
+@click.option("--device", help="cpu, cuda or cuda:N. [default: cpu]")
+@click.option("--dtype", help="What the network computes in. [default: float32]")
+@click.option("--threads", type=int, help="CPU threads. [default: torch's own choice]")
+@click.option("--trajectory", is_flag=True, help="An animated WebP of the states after each step instead.")
+@click.option("-o", "--output", type=FilePath(), metavar="FILE", help="PNG, or WebP with --trajectory. [default: "
+              "results/<model>-grid-<settings>.png; for a RUN, its grid.png]")  # fmt: skip
+@plugin_options
+def grid_(run_folder: Path | None, output: Path | None, plugin: tuple[str, ...], **options: Any) -> int:
+    """Draw a grid of images: any two settings across and down, from the same noise.
+
+    \b
+    samplerbench grid -x steps=5,10,20 -y sampler=ddim,euler-a,dpm-solver++
+    samplerbench grid -x guidance=1,2,4 -y "prompt=a dark coat;a bag" -s euler-a
+    samplerbench grid -x seed=0,1,2 -y "sampler=ddim;dpm-solver:order=3,grid=logsnr"
+
+    With no axis but some setting, steps 5, 10, 20 and 40 across and the four default samplers down. The PNG holds
+    its settings and its command as text. The exit code is 1 where a cell failed.
+
+    With neither axis nor setting, the picture of a RUN (the newest in results/ by default) is drawn again from the
+    images that it kept: its samplers down, its step counts across. Prints the path of the picture.
+    """
+    given = {name: value for name, value in options.items() if not (value is None or value is False or value == ())}
+    if not given:
+        redraw_run(run_folder, output)
+        return 0
+    if run_folder:
+        names = ", ".join(f"-{name}" if name in "xy" else f"--{name.replace('_', '-')}" for name in given)
+        raise InputError(f"{run_folder}: a run is drawn again from its own images; leave out {names}, or the run")
+    return draw_grid(given, output, plugin)
+
+
+def redraw_run(run_folder: Path | None, output: Path | None) -> None:
+    """The picture of a run again."""
+    from ...samplers.mosaic import png
+    from ..grid_plot import check_target, write_file
+    from ..picture import PICTURE_FILE, redrawn
+    from ..store import newest_run
+
+    folder = run_folder or newest_run(Path("results"))
+    target = check_target(output or folder / PICTURE_FILE, ".png")
+    write_file(target, png(redrawn(folder)))
+    say(str(target))
+
+
+def draw_grid(options: dict[str, Any], output: Path | None, plugin: tuple[str, ...]) -> int:
+    """A grid of new images; the exit code."""
+    from rich.console import Console
+
+    from ...samplers.registry import load_registry
+    from ..grid_plot import check_target, make_grid, plot_for, suffix_of
+    from ..view import CellBar
+
+    plot = plot_for(options, plugin)
+    target = check_target(output or plot.default_output, suffix_of(plot.trajectory))
+    with stdout_for_data():
+        registry = load_registry(plugin)
+        warn_of_plugins(registry)
+        with CellBar(Console(stderr=True)) as bar:
+            failed = make_grid(plot, registry, target, bar)
+    say(str(target))
+    for cell, reason in failed.items():
+        complain(f"{cell}: {reason}")
+    say(f"again: {plot.command}", err=True)
+    return 1 if failed else 0

@@ -1,0 +1,115 @@
+"""`samplerbench list`, `new-plugin` and `check`: what is registered, a start for one's own, and whether it is right."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from ...samplers.errors import InputError
+from ..output import print_card, print_rows, say, stdout_for_data, warn_of_plugins
+from .options import FilePath, plugin_options
+
+
+@click.command("list")
+@click.argument("kind", type=click.Choice(["samplers", "grids", "models", "metrics", "extractors", "data", "commands"]),
+                default="samplers")  # fmt: skip
+@plugin_options
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--markdown", is_flag=True, help="Print a page of documentation on samplers, grids, metrics or commands.")
+def list_(kind: str, plugin: tuple[str, ...], as_json: bool, markdown: bool) -> None:
+    """List what is registered: samplers (the default), grids, models, metrics, extractors, data; and plugins that are
+    broken.
+
+    "commands" lists the commands of this program.
+    """
+    from ...samplers.registry import load_registry
+    from ..commands import commands_listing, commands_page
+    from ..listing import listing, page
+
+    if markdown and as_json:
+        raise InputError("--json and --markdown: expected one of them")
+    if kind == "commands":
+        program = click.get_current_context().find_root().command
+        assert isinstance(program, click.Group)
+        rows = commands_listing(program)
+        if as_json:
+            click.echo(json.dumps({kind: rows}))
+        elif markdown:
+            click.echo(commands_page(program), nl=False)
+        else:
+            print_rows(rows)
+        return
+    with stdout_for_data():
+        registry = load_registry(plugin)
+        rows = listing(registry, kind)
+    if as_json:
+        broken = [{"origin": str(b.origin), "reason": b.reason} for b in registry.broken]
+        remarks = [{"origin": str(r.origin), "text": r.text} for r in registry.remarks]
+        click.echo(json.dumps({kind: rows, "broken": broken, "remarks": remarks}))
+        return
+    if markdown:
+        click.echo(page(registry, kind), nl=False)
+    else:
+        print_rows(rows)
+    warn_of_plugins(registry)
+
+
+@click.command("new-plugin")
+@click.argument("name")
+@click.option("--package", is_flag=True, help="A project folder that can be installed, with an entry point.")
+@click.option("-o", "--output", type=FilePath(), default=Path(), metavar="DIR", help="Where. [default: here]")
+def new_plugin_(name: str, package: bool, output: Path) -> None:
+    """Write a sampler to start from, which works, and a test that holds it to its claims."""
+    from ...samplers.registry import load_registry
+    from ..new_plugin import new_plugin
+
+    with stdout_for_data():
+        registry = load_registry()
+        paths = new_plugin(name, output, registry, package=package)
+    for path in paths:
+        say(str(path))
+    if package:
+        say(f"next: pip install -e {shlex.quote(str(output / name))} && samplerbench check {name}", err=True)
+    else:
+        say(f"next: samplerbench check {name} --plugin {shlex.quote(str(paths[0]))}", err=True)
+
+
+@click.command("check")
+@click.argument("specs", metavar="[SPEC]...", nargs=-1)
+@click.option("--all", "everything", is_flag=True, help="Every sampler, and each value of enumerated options.")
+@click.option("--quick", is_flag=True, help="Fewer and coarser measurements, of seconds.")
+@plugin_options
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def check_(specs: tuple[str, ...], everything: bool, quick: bool, plugin: tuple[str, ...], as_json: bool) -> int:
+    """Hold samplers to their claims: order, model calls, noise, limits, and what must make no difference.
+
+    Without SPEC, the samplers of the plugins that are named. Prints a report card; the exit code is 1 where a claim
+    fails.
+    """
+    import torch
+
+    from ...samplers.registry import load_registry
+    from ..conformance.check import check, variants
+
+    torch.set_num_threads(1)  # the models are tiny
+    with stdout_for_data():
+        registry = load_registry(plugin)
+        warn_of_plugins(registry)
+        theirs = [name for name, origin in registry.samplers.origins.items() if origin.plugin in plugin]
+        chosen = specs or (variants(registry) if everything else theirs)
+        if not chosen:
+            raise InputError("check: nothing to check; expected a SPEC such as ddim:eta=0.5, --plugin FILE or --all")
+        samplers = {spec: registry.sampler(spec) for spec in chosen}
+    cards = {}
+    for spec, sampler in samplers.items():
+        with stdout_for_data():
+            cards[spec] = check(sampler, quick=quick)
+        if not as_json:
+            print_card(spec, cards[spec], failures_only=len(samplers) > 1)
+    if as_json:
+        click.echo(json.dumps({"cards": {spec: [asdict(f) for f in card] for spec, card in cards.items()}}))
+    return 0 if all(finding.holds for card in cards.values() for finding in card) else 1

@@ -1,0 +1,66 @@
+"""`samplerbench reference`: what metrics compare with, extracted once."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from ..output import complain, say, stdout_for_data, warn_of_plugins
+from .options import FilePath, download_option, plugin_options
+
+
+@click.command("reference")
+@click.argument("data", metavar="DATA")
+@click.option("--extractor", required=True, metavar="NAME", help="What reads the images, as `samplerbench list "
+              "extractors` names them.")  # fmt: skip
+@click.option("--size", metavar="WxH", help="Crop each image at its centre and resize it, 512 or 512x768. [default: as "
+              "they are, if all have one size]")  # fmt: skip
+@click.option("-n", "--samples", type=click.IntRange(min=1), metavar="N", help="The first N images. [default: all]")
+@click.option("-o", "--output", type=FilePath(), metavar="FILE", help=".npz for mean and covariance (mu, sigma), "
+              ".safetensors for the rows. [default: kept for later runs alone]")  # fmt: skip
+@download_option
+@plugin_options
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def reference_(  # noqa: PLR0913  (an option each)
+    data: str,
+    extractor: str,
+    size: str | None,
+    samples: int | None,
+    output: Path | None,
+    plugin: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Extract the images of DATA, a folder, a file or a data set, for `run --reference` to compare with.
+
+    Its rows are kept in ~/.cache/samplerbench, where a run on the same images, extractor and size finds them.
+    """
+    from ...samplers.registry import load_registry
+    from ..reference import bar_on_terminal, check_suffix, data_of, export, images_at, one_extractor
+
+    if output:
+        check_suffix(output)
+    with stdout_for_data():
+        registry = load_registry(plugin)
+        warn_of_plugins(registry)
+        reader = one_extractor(registry, extractor)
+        images = images_at(data_of(data, registry), size, samples)
+        with bar_on_terminal(f"{reader.label} on {images.data.name}") as report:
+            rows = images.rows(reader, report)
+    about = images.about(reader)
+    if output:
+        export(rows, about, output)
+    made = {
+        "images": len(rows), "data": about.data, "size": about.size, "extractor": about.extractor,
+        "features": rows.shape[1], "hash": about.key, "notes": list(about.notes), "file": output and str(output),
+    }  # fmt: skip
+    if as_json:
+        click.echo(json.dumps(made))
+        return
+    say(f"{len(rows):,} images of {about.data} at {about.size}, {rows.shape[1]} features of {about.extractor}")
+    for note in about.notes:
+        complain(note, kind="Note")
+    say(f"hash: {about.key[:16]}")
+    if output:
+        say(str(output))

@@ -1,0 +1,77 @@
+"""`samplerbench report` and `verify`: what is made of a run that is there."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from ..output import complain, print_rows, say, stdout_for_data, warn_of_plugins
+from .options import FilePath, plugin_options
+
+
+@click.command()
+@click.argument("run_folder", metavar="[RUN]", required=False, type=FilePath())
+@click.option("--figures", type=FilePath(), metavar="DIR",
+              help="Write its charts and pictures there instead, as SVG, PDF and PNG.")  # fmt: skip
+@plugin_options
+def report(run_folder: Path | None, figures: Path | None, plugin: tuple[str, ...]) -> None:
+    """Write report.html of a run anew, by default of the newest in results/, and print its path.
+
+    It is one page that needs no network: answers, charts, pictures, table, and the command that made the run.
+
+    With --figures, its charts for a paper: each metric against model calls and against time, and the samples, 3.25
+    inches wide.
+    """
+    from ...samplers.registry import load_registry
+    from ..figures import write_figures
+    from ..report import write_report
+    from ..store import newest_run
+
+    folder = run_folder or newest_run(Path("results"))
+    with stdout_for_data():
+        registry = load_registry(plugin)
+        warn_of_plugins(registry)
+        paths = write_figures(folder, figures, registry) if figures else [write_report(folder, registry)]
+    for path in paths:
+        say(str(path))
+
+
+@click.command("verify")
+@click.argument("run_folder", metavar="RUN", type=FilePath())
+@click.option(
+    "--chunks", type=click.IntRange(min=1), default=3, show_default=True, help="How many; all if it has fewer."
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Which: they are chosen at random.")
+@plugin_options
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def verify_(run_folder: Path, chunks: int, seed: int, plugin: tuple[str, ...], as_json: bool) -> int:
+    """Draw some chunks of a run again and compare them with what is stored, byte by byte.
+
+    Images, extractors' rows and counts of model calls must be the same; seconds are never compared. The exit code is 1
+    where something differs. A run of other versions, another model or an edited sampler is refused.
+    """
+    from ...samplers.registry import load_registry
+    from ..store import read_run
+    from ..verify import DAMAGED, EQUAL, checks_to_rows, verify
+
+    with stdout_for_data():
+        registry = load_registry(plugin or read_run(run_folder).get("plugins", ()))
+        warn_of_plugins(registry)
+        done = verify(run_folder, registry, chunks, seed)
+    if as_json:
+        about = {"folder": str(run_folder), "seed": seed, "threads": done.threads, "notes": done.notes}
+        checks = [asdict(check) for check in done.checks]
+        click.echo(json.dumps({**about, "chunks": done.chunks, "checks": checks}))
+        return done.exit_code
+    print_rows(checks_to_rows(done.checks))
+    damaged = f", {count} damaged" if (count := done.count(DAMAGED)) else ""
+    say(
+        f"{done.count(EQUAL)} of {len(done.checks)} chunks equal{damaged}; the run has {done.chunks}; "
+        f"seed {seed}, with {done.threads} threads as the run"
+    )
+    for note in done.notes:
+        complain(note, kind="Note")
+    return done.exit_code

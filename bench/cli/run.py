@@ -1,0 +1,200 @@
+"""`samplerbench run`: a run under a live view, which signals stop at any moment."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import signal
+import sys
+from contextlib import closing
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ..output import print_sheet, say, stdout_for_data, table_to_json, warn_of_plugins
+from .options import FilePath, load_config_file, model_options, plugin_options
+
+if TYPE_CHECKING:
+    from ..config import Config
+    from ..run import Result, Session
+
+SIGINT_EXIT, SIGTERM_EXIT = 130, 143
+
+
+class Stopped(BaseException):
+    """SIGTERM came."""
+
+
+@click.command()
+@click.option(
+    "--model", default="fashion-mnist", show_default=True, help="Model, as `samplerbench list models` names them."
+)
+@click.option("-s", "--sampler", multiple=True, metavar="SPEC", help="Sampler, e.g. ddim:eta=0.5; repeatable. "
+              "[default: ddpm, ddim, dpm-solver, euler-a]")  # fmt: skip
+@click.option("--steps", metavar="N,N,...", help="Step counts. [default: 5,10,20]")
+@click.option("--nfe", metavar="N,N,...", help="Budgets of model calls instead of step counts.")
+@click.option("-n", "--samples", type=int, default=512, show_default=True, help="Images of each cell.")
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("-b", "--batch-size", type=int, help="Rows of a network call. [default: the model's own]")
+@click.option("--grid", metavar="SPEC", help="Where the noise levels lie: a name, or a list as in 999/500/20. "
+              "[default: the schedule's own]")  # fmt: skip
+@click.option("--guidance", type=float, default=1.0, show_default=True, help="Classifier-free guidance; 1 is none.")
+@click.option("--guidance-rescale", type=float, default=0.0, show_default=True,
+              help="How far the guided x0 goes back to the deviation of the conditional one, 0 to 1.")  # fmt: skip
+@click.option("--prompts", type=FilePath(), metavar="FILE", help="One prompt a line. [default: the model's own]")
+@click.option("--negative", metavar="TEXT", help="Negative prompt; needs guidance.")
+@model_options
+@click.option("--metric", multiple=True, metavar="NAME", help="Metric; repeatable. [default: fid, clip_score]")
+@click.option("--extractor", multiple=True, metavar="NAME", help="What metrics read, as `samplerbench list extractors` "
+              "names them; repeatable. [default: the model's own, else inception and clip]")  # fmt: skip
+@click.option("--reference", metavar="DATA", help="What metrics compare with: a folder, a file or a data set. "
+              "[default: the model's own]")  # fmt: skip
+@click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N.")
+@click.option("--dtype", default="float32", show_default=True, help="What the network computes in.")
+@click.option("--threads", type=int, help="CPU threads. [default: torch's own choice]")
+@click.option(
+    "-o",
+    "--output",
+    type=FilePath(),
+    metavar="DIR",
+    help="Run folder. [default: results/<model>-<plan>]",
+)
+@plugin_options
+@click.option("--config", type=FilePath(), metavar="FILE.toml", is_eager=True, expose_value=False,
+              callback=load_config_file, help="Settings, by the names of these options.")  # fmt: skip
+@click.option("--time-limit", type=float, metavar="SECONDS", help="For a chunk of 64 samples of a sampler that did not "
+              "come with samplerbench. [default: 60, and 50 times what its model calls take]")  # fmt: skip
+@click.option("--memory-limit", type=float, metavar="GB", help="Memory of the process that draws the samplers of "
+              "others. [default: 80 % of the machine's]")  # fmt: skip
+@click.option("--keep-images/--no-keep-images", default=None, help="Keep every image. [default: up to 64 x 64 pixels]")
+@click.option("--dry-run", is_flag=True, help="Show the plan, its cost and an estimate of its time; write nothing.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--fresh", is_flag=True, help="Start the run folder anew instead of resuming.")
+@click.option("--repeats", type=int, default=0, metavar="N",
+              help="Clock each cell at least so often. [default: once a whole chunk]")  # fmt: skip
+@click.option("--retry-failed", is_flag=True, help="Run cells again that failed; else they stay as they are.")
+def run(  # noqa: PLR0913  (an option each)
+    output: Path | None,
+    plugin: tuple[str, ...],
+    dry_run: bool,
+    as_json: bool,
+    fresh: bool,
+    repeats: int,
+    retry_failed: bool,
+    **settings: Any,
+) -> int:
+    """Compare samplers on a model.
+
+    Without options: ddpm, ddim, dpm-solver and euler-a at 5, 10 and 20 steps on the embedded model, 512 images each.
+    The same command again resumes.
+    """
+    import torch
+
+    from ...samplers.registry import load_registry
+    from ..engines import Limits
+    from ..plan import plan_for
+    from ..run import Manner, begin
+    from ..sheet import sheet_of
+    from ..store import check_output, default_output, edited_since
+
+    manner = Manner(fresh, repeats, retry_failed, Limits(settings.pop("time_limit"), settings.pop("memory_limit")))
+    config = config_from(settings)
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    with stdout_for_data():  # what a plugin prints is no data
+        registry = load_registry(plugin)
+        warn_of_plugins(registry)
+        plan = plan_for(config, registry)
+        folder = output or default_output(plan)
+        check_output(folder, plan, fresh=fresh)
+        if not fresh and (edited := edited_since(folder, plan)):
+            say(f"{folder}: edited since, and run again: {', '.join(edited)}", err=True)
+    if dry_run:
+        show_plan(plan, folder, as_json)
+        return 0
+    command = shlex.join(["samplerbench", *sys.argv[1:]])
+    with stdout_for_data():
+        session = begin(plan, registry, folder, manner, command)
+        if session.failures:
+            say(f"{folder}: {len(session.failures)} cells failed before; --retry-failed runs them again", err=True)
+        try:
+            result, code = watched(session)
+        except KeyboardInterrupt:  # again, while the table was made: chunks are all there
+            raise KeyboardInterrupt(f"stopped; go on with: {command}") from None
+    if as_json:
+        click.echo(table_to_json(result.table, {"folder": str(result.folder)}))
+    else:
+        print_sheet(sheet_of(result.table, result.labels))
+        files = ", ".join(p.name for p in sorted(result.folder.iterdir()) if p.is_file())
+        say(f"{result.folder}: {files}", err=True)
+    if code:
+        say(f"stopped; go on with: {command}", err=True)
+        return code
+    return 1 if result.failed else 0
+
+
+def config_from(settings: dict[str, Any]) -> Config:
+    """The command's options as a checked configuration."""
+    from ..config import DEFAULT_SAMPLERS, Config, parse_counts, read_prompts
+
+    steps, nfe = settings.pop("steps"), settings.pop("nfe")
+    if steps is None and nfe is None:
+        steps = ",".join(map(str, Config.steps))
+    prompts: Path | None = settings.pop("prompts")
+    return Config(
+        sampler=settings.pop("sampler") or DEFAULT_SAMPLERS,
+        metric=settings.pop("metric") or Config.metric,
+        steps=parse_counts("steps", steps) if steps is not None else (),
+        nfe=parse_counts("nfe", nfe) if nfe is not None else (),
+        prompts=read_prompts(prompts) if prompts else None,
+        **settings,
+    )
+
+
+def watched(session: Session) -> tuple[Result, int]:
+    """Do the work under a live view; on a signal, conclude with what is there and return its exit code."""
+    from rich.console import Console
+
+    from ..view import View
+
+    def stop(_: int, __: FrameType | None) -> None:
+        raise Stopped
+
+    before = signal.signal(signal.SIGTERM, stop)
+    code = 0
+    with closing(session.folder):
+        try:
+            with View(Console(stderr=True), session.labels) as view:
+                session.work(view)
+        except KeyboardInterrupt:
+            code = SIGINT_EXIT
+        except Stopped:
+            code = SIGTERM_EXIT
+        finally:
+            signal.signal(signal.SIGTERM, before)
+        return session.conclude(), code
+
+
+def show_plan(plan: Any, folder: Path, as_json: bool) -> None:
+    """The plan, how many evaluations it makes, and about how long they take here."""
+    from ..chunk import seconds_per_evaluation
+    from ..plan import summary
+
+    about = summary(plan) | {"output": str(folder)}
+    with stdout_for_data():
+        seconds = seconds_per_evaluation(plan)
+    about["estimated_seconds"] = None if seconds is None else round(seconds * plan.network_evaluations)
+    if as_json:
+        click.echo(json.dumps(about))
+        return
+    for cell in about["cells"]:
+        nfe = "adaptive" if cell["nfe"] is None else f"{cell['nfe']} model calls a sample"
+        say(f"{cell['sampler']}  {cell['grid']} grid, {cell['steps']} steps, {nfe}")
+    time = "the model failed in a trial" if seconds is None else f"about {about['estimated_seconds']} s here"
+    say(
+        f"{len(about['cells'])} cells x {about['samples']} samples on {about['model']}: "
+        f"{about['network_evaluations']:,} network evaluations, {time}"
+    )
+    say(f"output: {folder}")

@@ -1,0 +1,196 @@
+"""`samplerbench table`: a run's table in many forms, and the questions that are asked of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import click
+
+from ...samplers.errors import InputError
+from ..output import print_rows, print_sheet, say, stdout_for_data, table_to_json, warn_of_plugins
+from .options import FilePath, plugin_options
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from ...samplers.registry import Registry
+    from ..formats import Content
+    from ..table import Labels
+
+SEVERAL_RUNS = "table: {} runs; add --merge for one table of them, or give one run"
+
+
+@click.command()
+@click.argument("run_folders", metavar="[RUN]...", nargs=-1, type=FilePath())
+@click.option(
+    "--compare", "pair", nargs=2, metavar="A B", help="Two samplers of the run: difference, interval, verdict."
+)
+@click.option("--nfe", metavar="N,N,...", help="Budgets of model calls: the samplers ranked within each.")
+@click.option("--seconds", metavar="S,S,...", help="Budgets of seconds an image: the samplers ranked within each.")
+@click.option("--pareto", "front", is_flag=True, help="Which rows are worth their cost, and which are shown not to be.")
+@click.option("--against", type=click.Choice(["seconds", "nfe"]), help="Cost for --pareto. [default: seconds]")
+@click.option("--metric", metavar="NAME", help="What budgets and --pareto go by. [default: the run's first metric]")
+@click.option("--merge", "as_one", is_flag=True, help="One table of several runs, where they can be compared.")
+@click.option("--format", "form", type=click.Choice(["md", "csv", "latex", "html", "json", "parquet"]),
+              help="Print it so. [default: a table on a terminal, else Markdown]")  # fmt: skip
+@click.option("-o", "--output", type=FilePath(), metavar="FILE", help="Write it there, with --format.")
+@click.option("--sort", metavar="COL,-COL", help="Sort by columns; -COL from the largest down.")
+@click.option("--columns", metavar="A,B,C", help="The columns to show, by their names in table.csv.")
+@click.option(
+    "--pivot", metavar="METRIC", help="Samplers down, steps (or budgets of calls) across, this in the fields."
+)
+@plugin_options
+@click.option("--json", "as_json", is_flag=True, help="Print JSON; the same as --format json.")
+def table(  # noqa: PLR0913  (an option each)
+    run_folders: tuple[Path, ...],
+    pair: tuple[str, str] | None,
+    nfe: str | None,
+    seconds: str | None,
+    front: bool,
+    against: Literal["seconds", "nfe"] | None,
+    metric: str | None,
+    as_one: bool,
+    form: str | None,
+    output: Path | None,
+    sort: str | None,
+    columns: str | None,
+    pivot: str | None,
+    plugin: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Print the table of a run, by default the newest in results/.
+
+    With --format, as papers, spreadsheets and programs read it; sorted, with the columns asked for, or with samplers
+    down and steps across (--pivot fid, ode_error, seconds_per_image, ...). In Markdown, LaTeX and HTML the best for its
+    steps or budget is bold where it is shown to differ from each of the others.
+
+    With --compare, each metric of sampler A less that of B, at every step count, on the seeds that both have, and the
+    seconds an image, on repeats clocked side by side. "better" and "worse" are said of A, and only where all verdicts
+    together are wrong less than once in twenty times.
+
+    With --nfe or --seconds, each sampler's row that makes the most of the budget, best first, and whether it is shown
+    to be worse than the best. With --pareto, the rows that are the best for their cost.
+
+    With --merge, the rows of several runs of one model with the same samples, seed, prompts, precision, extractors and
+    versions; runs that differ in one of these are refused. Seconds are left out where the machines differ.
+    """
+    from ..config import parse_counts
+    from ..store import newest_run
+
+    asked = {"--compare": pair, "--nfe": nfe, "--seconds": seconds, "--pareto": front, "--merge": as_one}
+    given = [option for option, value in asked.items() if value]
+    if len(given) > 1:
+        raise InputError(f"{' and '.join(given)}: expected one of them")
+    if metric and given in ([], ["--compare"], ["--merge"]):
+        raise InputError(f"metric {metric!r}: ranks budgets; expected with --nfe, --seconds or --pareto")
+    if against and not front:
+        raise InputError(f"against {against!r}: is the cost for --pareto; expected with it")
+    if as_json and form not in (None, "json"):
+        raise InputError(f"--json and --format {form}: expected one of them")
+    form = "json" if as_json else form
+    if given in ([], ["--merge"]):
+        show_table(run_folders, as_one, form, output, plugin, sort=sort, columns=columns, pivot=pivot)
+        return
+    if form not in (None, "json"):
+        raise InputError(f"{given[0]} with --format {form}: expected json, or none for people to read")
+    laid_out = {"--sort": sort, "--columns": columns, "--pivot": pivot, "--output": output}
+    if options := [option for option, value in laid_out.items() if value is not None]:
+        raise InputError(f"{given[0]} with {', '.join(options)}: lays out the whole table; expected without")
+    if len(run_folders) > 1:
+        raise InputError(SEVERAL_RUNS.format(len(run_folders)))
+    folder = run_folders[0] if run_folders else newest_run(Path("results"))
+    as_json = form == "json"
+    if pair:
+        from ..compare import compare, comparison_to_rows
+
+        show_found(folder, plugin, as_json, lambda registry: compare(folder, *pair, registry), comparison_to_rows)
+    elif front:
+        from ..pareto import pareto, pareto_to_rows
+
+        cost = against or "seconds"
+        show_found(folder, plugin, as_json, lambda registry: pareto(folder, registry, metric, cost), pareto_to_rows)
+    else:
+        from ..budget import budgets, budgets_to_rows, parse_seconds
+
+        amounts = parse_counts("nfe", nfe) if nfe else parse_seconds(str(seconds))
+        by: Literal["seconds", "nfe"] = "nfe" if nfe else "seconds"
+        show_found(folder, plugin, as_json, lambda r: budgets(folder, r, by, amounts, metric), budgets_to_rows)
+
+
+def show_table(  # noqa: PLR0913  (the options of a table, each by name)
+    folders: tuple[Path, ...],
+    as_one: bool,
+    form: str | None,
+    output: Path | None,
+    plugin: tuple[str, ...],
+    *,
+    sort: str | None,
+    columns: str | None,
+    pivot: str | None,
+) -> None:
+    """The table of a run, or of several, laid out as asked for."""
+    from ...samplers.registry import load_registry
+    from ..formats import SHEETS, Layout, parse_columns, rendered, sheet_with_best, write_output
+
+    if output and form is None:
+        raise InputError(f"output {output}: in which format? expected with --format, as in --format latex -o {output}")
+    if form == "parquet" and output is None:
+        raise InputError("format 'parquet': is binary; expected with -o FILE")
+    layout = Layout(pivot or "", parse_columns("sort", sort), parse_columns("columns", columns))
+    content = content_asked_for(folders, as_one)
+    registry = None
+    if form in SHEETS or (pivot and form is None):
+        with stdout_for_data():
+            registry = load_registry(plugin)
+            warn_of_plugins(registry)
+    if form is None:
+        with stdout_for_data():
+            sheet = sheet_with_best(content, layout, registry)
+        print_sheet(sheet)
+        for note in content.notes:
+            say(f"Note: {note}.")
+        return
+    with stdout_for_data():
+        made = rendered(content, layout, form, registry)
+    if output:
+        write_output(output, made)
+        say(str(output))
+    else:
+        click.echo(made.decode(), nl=False)
+
+
+def content_asked_for(folders: tuple[Path, ...], as_one: bool) -> Content:
+    """The table of one run, by default the newest, or of several together."""
+    from ..formats import content_of, merged_content
+    from ..store import newest_run
+
+    if as_one:
+        if len(folders) < 2:  # noqa: PLR2004  (a merger)
+            raise InputError(f"--merge: {len(folders)} runs; expected two or more, as in table RUN RUN --merge")
+        return merged_content(folders)
+    if len(folders) > 1:
+        raise InputError(SEVERAL_RUNS.format(len(folders)))
+    return content_of(folders[0] if folders else newest_run(Path("results")))
+
+
+def show_found(
+    folder: Path,
+    plugin: tuple[str, ...],
+    as_json: bool,
+    find: Callable[[Registry], pd.DataFrame],
+    to_rows: Callable[[pd.DataFrame, Labels], list[dict[str, str]]],
+) -> None:
+    """What is made of a run's samples with its plugins, as JSON or as people read it."""
+    from ...samplers.registry import load_registry
+    from ..store import read_run
+
+    with stdout_for_data():
+        registry = load_registry(plugin)
+        warn_of_plugins(registry)
+        found = find(registry)
+    if as_json:
+        click.echo(table_to_json(found, {"folder": str(folder)}))
+    else:
+        print_rows(to_rows(found, read_run(folder).get("extractors", {})))

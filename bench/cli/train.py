@@ -1,0 +1,104 @@
+"""`samplerbench train`: a model from images."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ...samplers.errors import InputError, ModelError
+from ..output import complain, say, stdout_for_data, warn_of_plugins
+from .options import FilePath, download_option, plugin_options
+
+if TYPE_CHECKING:
+    from ...samplers.registry import Registry
+
+GIVEN_TO_TRAIN = ("data", "output", "report")
+"""Parameters of a training that are no settings."""
+
+
+@click.command()
+@click.argument("model", required=False)
+@click.option("--data", metavar="DATA", help="Images to learn: a folder, a file or a data set, as `samplerbench list "
+              "data` names them. For fashion-mnist the folder of its files. [default: the system's copy, else a "
+              "download]")  # fmt: skip
+@click.option("-o", "--output", type=FilePath(), required=True, metavar="DIR",
+              help="Where weights, log and checkpoints go; training resumes from what is there.")  # fmt: skip
+@click.option("--size", type=int, metavar="PIXELS", help="Side of the images. [default: 32]")
+@click.option("--preset", metavar="NAME", help="Network: tiny, small or base. [default: tiny]")
+@click.option("--steps", type=int, metavar="N", help="Training steps of the U-Net. [default: the preset's]")
+@click.option("--minutes", type=float, metavar="M", help="As many steps as fit, at the speed of a trial, instead.")
+@click.option("-b", "--batch-size", type=int, help="Images of a step, of all processes together. [default: 128]")
+@click.option("--lr", type=float, help="Highest learning rate of the U-Net. [default: the preset's]")
+@click.option("--precision", metavar="NAME", help="What the network computes in: bf16 or float32. [default: bf16]")
+@click.option("--device", help="cpu, cuda or cuda:N. [default: cpu]")
+@click.option("--seed", type=int, default=0, show_default=True)
+@download_option
+@plugin_options
+def train(model: str | None, data: str | None, output: Path, plugin: tuple[str, ...], **options: Any) -> None:
+    """Train a model from nothing; the same command again resumes.
+
+    \b
+    samplerbench train --data FOLDER -o DIR       a DDPM on your own images; `run --model DIR` runs it
+    samplerbench train fashion-mnist -o DIR       the embedded model; `run --model fashion-mnist:DIR`
+    torchrun --nproc-per-node 4 -m samplerbench train --device cuda ...       on several GPUs
+
+    MODEL is ddpm where --data is given, else fashion-mnist.
+    """
+    from rich.console import Console
+
+    from ...samplers.ranks import rank_of
+    from ...samplers.registry import load_registry
+    from ..training_view import TrainingView
+
+    if output.exists() and not output.is_dir():
+        raise InputError(f"output {output}: is a file; expected a folder")
+    with stdout_for_data():
+        registry = load_registry(plugin)
+    rank, processes = rank_of(os.environ)
+    if rank == 0:
+        warn_of_plugins(registry)
+    settings = {name: value for name, value in options.items() if value is not None}
+    learn = lesson(registry, model or ("ddpm" if data else "fashion-mnist"), data, settings, processes)
+    command = shlex.join(["samplerbench", *sys.argv[1:]])
+    with TrainingView(Console(stderr=True)) as view:
+        try:
+            remarks = learn(output=output, report=view, **settings)
+        except OSError as error:
+            raise ModelError(f"{output}: cannot be written ({error.strerror or error})") from error
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(f"stopped; go on with: {command}") from None
+    if rank == 0:
+        for remark in remarks or ():
+            complain(remark, kind="Note")
+        say(str(output))
+
+
+def lesson(
+    registry: Registry, name: str, data: str | None, settings: dict[str, Any], processes: int
+) -> Callable[..., Sequence[str] | None]:
+    """What trains the model of that name on the data, but for output, report and settings, which it accepts."""
+    from ...samplers.model import TrainableModel, TrainableOnImages
+    from ...samplers.registry import accepted_settings, refuse_settings
+
+    factory = registry.models[name]
+    what = f"training of model {name!r}"
+    if isinstance(factory, TrainableOnImages):
+        refuse_settings(what, settings, [s for s in accepted_settings(factory.train_on) if s not in GIVEN_TO_TRAIN])
+        if data is None:
+            raise InputError(f"data: not given; expected the images for model {name!r} to learn, as in --data FOLDER")
+        return partial(factory.train_on, registry.image_data(data))
+    if not isinstance(factory, TrainableModel):
+        raise InputError(f"model {name!r}: cannot be trained here")
+    refuse_settings(what, settings, [s for s in accepted_settings(factory.train) if s not in GIVEN_TO_TRAIN])
+    if processes > 1:
+        raise InputError(f"model {name!r}: is trained by one process; start it without torchrun")
+    if data is not None and not Path(data).is_dir():
+        raise InputError(f"data {data!r}: no such folder; expected the folder with the files of model {name!r}")
+    return partial(factory.train, data=None if data is None else Path(data))
