@@ -10,11 +10,12 @@ from typing import Any
 
 import pandas as pd
 
+from ..samplers.files import write_atomically
 from ..samplers.metric import Estimate
 from .chunk_file import Place
 from .races import Answer, Field, Race, answers_to, contenders, races_in
 from .statistics import Yardstick, estimates, gather
-from .store import CHUNKS, RunFolder, disk_errors, write_atomically
+from .store import CHUNKS, RunFolder, disk_errors
 
 ANSWERS = f"{CHUNKS}/answers.json"
 ODE_ERROR = "ode_error"

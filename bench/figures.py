@@ -20,12 +20,13 @@ import vl_convert
 from PIL import Image, ImageDraw, ImageFont
 
 from ..samplers.errors import StoreError
+from ..samplers.files import make_folder, write_atomically
 from ..samplers.mosaic import Images
 from ..samplers.registry import Registry
 from .charts import ROWS, Chart
 from .report import TEMPLATES
 from .report_view import View, metrics_with_ode, view_of
-from .store import RunFolder, make_folder, read_run, write_atomically
+from .store import RunFolder, read_run
 from .table import read_table
 
 POINTS_PER_INCH = 72

@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 
 from ..samplers.errors import InputError, SamplerbenchError, StoreError, closest
+from ..samplers.files import write_atomically
 from ..samplers.registry import Registry
 from .answers import ODE_ERROR, Source, common_places, directions, estimates_of
 from .compare import SECONDS, ready_for
@@ -36,7 +37,7 @@ from .sheet import (
     what_was_drawn,
 )
 from .statistics import Yardstick, metric_columns
-from .store import RUN_FILE, RunFolder, read_run, write_atomically
+from .store import RUN_FILE, RunFolder, read_run
 from .table import TABLE_FILE, Labels, read_table
 
 SHEETS, DATA = ("md", "latex", "html"), ("csv", "json", "parquet")

@@ -14,12 +14,13 @@ from typing import Any
 import pandas as pd
 
 from ..samplers.errors import SamplerbenchError
+from ..samplers.files import write_atomically
 from ..samplers.registry import Registry
 from .answers import signature
 from .compare import SECONDS
 from .pareto import pareto
 from .statistics import metric_columns
-from .store import CHUNKS, disk_errors, write_atomically
+from .store import CHUNKS, disk_errors
 
 FRONTS = f"{CHUNKS}/fronts.json"
 Fronts = dict[str, list[str]]

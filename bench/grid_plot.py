@@ -18,6 +18,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from ..samplers.errors import InputError, SamplerbenchError, StoreError
+from ..samplers.files import write_atomically
 from ..samplers.model import Model, to_images
 from ..samplers.mosaic import Images, mosaic
 from ..samplers.registry import Registry, loosely
@@ -27,7 +28,6 @@ from .axes import Axis, axes_for, lists_levels
 from .chunk import draw_apart
 from .config import parse_counts, read_prompts, settings_of_model
 from .picture import Tile, check_pixels, labelled_grid
-from .store import write_atomically
 
 DEFAULT_STEPS = 20
 MOST_IMAGES = 1024

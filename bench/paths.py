@@ -13,11 +13,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from ..samplers.files import make_folder
 from ..samplers.process import state_kept
 from ..samplers.sample import Request, draw
 from .plan import Cell, Plan
 from .sprites import shrunk
-from .store import CHUNKS, RunFolder, disk_errors, make_folder
+from .store import CHUNKS, RunFolder, disk_errors
 
 PATHS = f"{CHUNKS}/paths"
 """A file for each cell."""

@@ -13,10 +13,11 @@ from typing import Any, NamedTuple
 from PIL import Image, ImageDraw, ImageFont
 
 from ..samplers.errors import InputError
+from ..samplers.files import write_atomically
 from ..samplers.mosaic import Images, mosaic, png
 from .config import as_json
 from .plan import Plan
-from .store import RunFolder, disk_errors, read_run, write_atomically
+from .store import RunFolder, disk_errors, read_run
 from .table import read_table
 
 PICTURE_FILE = "grid.png"

@@ -10,8 +10,6 @@ import hashlib
 import importlib.metadata
 import io
 import json
-import os
-import tempfile
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -31,6 +29,7 @@ from torch import Tensor
 
 from ..samplers.errors import InputError, ModelError, StoreError, told
 from ..samplers.extractor import Extractor
+from ..samplers.files import make_folder, write_beside_others
 from ..samplers.image_data import ImageData, check_count
 from ..samplers.images import cropped, to_channels
 from ..samplers.metric import Moments, Rows
@@ -223,7 +222,8 @@ class Images:
         rows = self._extracted(extractor, report)
         if extractor.fingerprint:
             with suppress(OSError):  # a cache that cannot be written makes a run slower, not wrong
-                write_whole(path, save({ROWS: rows}, about.as_texts()))
+                make_folder(path.parent)
+                write_beside_others(path, save({ROWS: rows}, about.as_texts()))
         return rows
 
     def _extracted(self, extractor: Extractor, report: Report) -> Rows:
@@ -493,7 +493,8 @@ def exported(rows: Rows, about: About, suffix: str) -> bytes:
 def export(rows: Rows, about: About, path: Path) -> None:
     """Write rows, or their moments, as the file's suffix says."""
     try:
-        write_whole(path, exported(rows, about, check_suffix(path)))
+        make_folder(path.parent)
+        write_beside_others(path, exported(rows, about, check_suffix(path)))
     except OSError as error:
         raise StoreError(f"{path}: cannot be written ({error.strerror or error})") from error
 
@@ -506,23 +507,6 @@ def check_suffix(path: Path) -> str:
             f"output {path}: expected FILE{MOMENTS_SUFFIX} for mean and covariance, or FILE{ROWS_SUFFIX} for the rows"
         )
     return suffix
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all, beside others that may write it too."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name[:32]}.", dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(descriptor)
-        Path(temporary).chmod(0o644)
-        os.replace(temporary, path)  # noqa: PTH105  (beside the other steps on the disk)
-    except BaseException:
-        with suppress(OSError):
-            Path(temporary).unlink()
-        raise
 
 
 def one_line(error: BaseException) -> str:

@@ -15,9 +15,10 @@ import vl_convert
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
+from ..samplers.files import write_atomically
 from ..samplers.registry import Registry
 from .report_view import View, view_of
-from .store import disk_errors, write_atomically
+from .store import disk_errors
 
 REPORT_FILE = "report.html"
 TEMPLATES = resources.files(__package__.partition(".")[0]) / "templates"

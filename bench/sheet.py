@@ -11,10 +11,11 @@ from typing import Any
 
 import pandas as pd
 
+from ..samplers.files import write_atomically
 from . import timing
 from .output import printable
 from .statistics import metric_columns
-from .store import RunFolder, disk_errors, write_atomically
+from .store import RunFolder, disk_errors
 from .table import OK, TABLE_FILE, TEXTS, Labels
 
 MARKDOWN_FILE = "table.md"

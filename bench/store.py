@@ -9,7 +9,7 @@ import os
 import shutil
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from ..samplers.errors import InputError, StoreError
+from ..samplers.files import make_folder, write_atomically
 from .chunk_file import (
     CHUNK_SUFFIX,
     Arrays,
@@ -355,50 +356,6 @@ def names_in(folder: Path | str) -> list[str]:
         return []
     except OSError as error:
         raise StoreError(f"{folder}: cannot be read ({error.strerror or error})") from error
-
-
-def make_folder(path: Path, *, parents: bool = True) -> None:
-    """Make a folder where there is none, and have it on disk before returning."""
-    if path.is_dir():
-        return
-    if parents:
-        make_folder(path.parent)
-    path.mkdir(exist_ok=True)
-    sync_folder(path.parent)
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all, and have it on disk before returning."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        write_synced(temporary, content)
-        os.replace(temporary, path)  # noqa: PTH105  (beside the other steps on the disk)
-    except OSError:
-        with suppress(OSError):
-            temporary.unlink()  # a part of a file would only fill the disk further
-        raise
-    sync_folder(path.parent)
-
-
-def write_synced(path: Path, content: bytes) -> None:
-    """Write a file and wait until the disk has it."""
-    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
-    try:
-        left = memoryview(content)
-        while left:
-            left = left[os.write(file, left) :]
-        os.fsync(file)
-    finally:
-        os.close(file)
-
-
-def sync_folder(path: Path) -> None:
-    """Wait until the disk has the names in a folder."""
-    folder = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 @contextmanager

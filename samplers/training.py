@@ -23,8 +23,8 @@ from torch import Tensor, nn
 
 from .ddpm import EMA
 from .errors import ModelError
+from .files import make_folder, write_atomically
 from .ranks import ALONE, Ranks
-from .weights import write_atomically
 
 LOG_EVERY_SECONDS = 20.0
 
@@ -199,6 +199,7 @@ def save_atomically(state: dict[str, Any], path: Path) -> None:
     """Write a checkpoint whole or not at all; OSError where the disk is full."""
     buffer = io.BytesIO()  # torch's own writer does not say why it fails
     torch.save(state, buffer)
+    make_folder(path.parent)
     write_atomically(path, buffer.getbuffer())
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,6 +13,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from .errors import ModelError, told
+from .files import make_folder, write_atomically
 
 SHOWN_KEYS = 5
 MATRIX = 2
@@ -37,18 +37,8 @@ N = TypeVar("N", bound=nn.Module)
 def save_weights(tensors: Mapping[str, Tensor], path: Path) -> None:
     """Write tensors, floating ones as float16, whole or not at all; OSError where the disk is full."""
     halves = {k: (t.half() if t.is_floating_point() else t).cpu().contiguous() for k, t in tensors.items()}
+    make_folder(path.parent)
     write_atomically(path, save(halves))
-
-
-def write_atomically(path: Path, content: bytes | memoryview) -> None:
-    """Put a file in place whole, or leave what was there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.tmp")
-    try:
-        temporary.write_bytes(content)
-        os.replace(temporary, path)  # noqa: PTH105  (the atomic call itself)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:

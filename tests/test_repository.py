@@ -16,7 +16,7 @@ PACKAGES = ("samplers", "plugins", "bench")
 
 # Each module of the core may import those before it; the registry comes last.
 STREAM = [
-    {"errors", "level"},
+    {"errors", "files", "level"},
     {"options", "variables", "mosaic"},
     {"schedule"},
     {"grid", "noise", "predictor", "ddpm", "unet", "clip", "weights"},

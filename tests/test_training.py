@@ -29,7 +29,7 @@ from samplerbench.plugins.models.ddpm.model import DDPM
 from samplerbench.plugins.models.ddpm.networks import PRESETS, unet_of
 from samplerbench.plugins.models.ddpm.pixels import mapped, prepare
 from samplerbench.plugins.models.ddpm.settings import Settings
-from samplerbench.samplers import weights
+from samplerbench.samplers import files, weights
 from samplerbench.samplers.image_data import ImageData
 from samplerbench.samplers.images import cropped
 from samplerbench.samplers.ranks import Ranks, joined, rank_of
@@ -438,11 +438,11 @@ def test_a_full_disk_is_one_line_and_leaves_what_was_there(sb, folder, tmp_path,
     def full(source, target):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(weights.os, "replace", full)
+    monkeypatch.setattr(files.os, "replace", full)
     target = tmp_path / "file"
     target.write_bytes(b"before")
     with pytest.raises(OSError, match="No space"):
-        weights.write_atomically(target, b"after")
+        files.write_atomically(target, b"after")
     assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("file", b"before")]
     done = sb("train", "--data", folder, "--size", SIDE, "--steps", 2, "-b", 8, "-o", "model")
     assert done.code == 4

@@ -10,9 +10,10 @@ from typing import Any
 
 from ....samplers.clip import CLIP
 from ....samplers.errors import ModelError
+from ....samplers.files import make_folder, write_atomically
 from ....samplers.model import is_image_shape
 from ....samplers.unet import UNet
-from ....samplers.weights import check_regular, check_sum, read_json, write_atomically
+from ....samplers.weights import check_regular, check_sum, read_json
 from .captions import LONGEST, MOST_PROMPTS, MOST_WORDS
 from .networks import CONDITION_DIM, SIZES, FeatureNet, unet_of
 
@@ -75,6 +76,7 @@ class Card:
 def write_card(card: Card, folder: Path) -> None:
     """Write model.json."""
     text = json.dumps({"kind": KIND, "format": FORMAT, **asdict(card)}, indent=1, ensure_ascii=False)
+    make_folder(folder)
     write_atomically(folder / FILE, f"{text}\n".encode())
 
 

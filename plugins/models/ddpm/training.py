@@ -19,12 +19,13 @@ from torch import Tensor, nn
 
 from ....samplers.clip import CLIP
 from ....samplers.errors import InputError, ModelError
+from ....samplers.files import write_atomically
 from ....samplers.image_data import ImageData
 from ....samplers.mosaic import mosaic, png
 from ....samplers.ranks import Ranks, joined
 from ....samplers.sample import sample
 from ....samplers.training import LossOf, Recipe, Report, fit, logged
-from ....samplers.weights import SUMS, channels_last, load_weights, save_weights, write_atomically, write_sums
+from ....samplers.weights import SUMS, channels_last, load_weights, save_weights, write_sums
 from .assembly import assembled
 from .captions import Captions, learnable
 from .card import FILE, Card, read_card, write_card
