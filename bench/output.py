@@ -33,6 +33,8 @@ def complain(message: str, kind: str = "Error") -> None:
 
 def printable(text: str) -> str:
     """The text in one line, with all escaped that a terminal would obey or that reorders it."""
+    if text.isprintable():
+        return text
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in " ".join(text.splitlines()))
 
 

@@ -6,6 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -41,7 +42,7 @@ class Estimate:
             )
         return Estimate(self.value - other.value, self.influence - other.influence)
 
-    @property
+    @cached_property
     def standard_error(self) -> float:
         """Standard deviation of the influence over sqrt(n)."""
         n = len(self.influence)
@@ -139,9 +140,10 @@ def check_rows(rows: npt.NDArray[Any], width: int | None = None, least: int = 2)
     if len(rows) < least:
         raise InputError(f"rows of shape {rows.shape}: expected at least {least} of them")
     for i in range(0, len(rows), BLOCK):
-        finite = np.isfinite(rows[i : i + BLOCK]).all(1)
+        finite = np.isfinite(rows[i : i + BLOCK])
         if not finite.all():
-            raise InputError(f"rows of shape {rows.shape}: that of sample {i + int(finite.argmin())} is not finite")
+            sample = i + int(finite.all(1).argmin())
+            raise InputError(f"rows of shape {rows.shape}: that of sample {sample} is not finite")
 
 
 def in_blocks(rows: npt.NDArray[np.floating[Any]], centre: Floats | float = 0.0) -> Iterator[tuple[slice, Floats]]:

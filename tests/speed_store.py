@@ -6,6 +6,7 @@ open: the folder of a run of 100,000 cells with a chunk each
 """
 
 import dataclasses
+import gc
 import hashlib
 import os
 import sys
@@ -85,6 +86,7 @@ def table(folder, cells):
     """The table of a run, and its renewal."""
     plan, registry = plan_of(cells, samples=128)
     session = begin(plan, registry, folder)
+    gc.freeze()  # as the command `run` does
     for block in plan.blocks:
         for i, cell in enumerate(plan.cells):
             session.folder.write(cell, block, chunk_of(block, i))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import shlex
 import signal
@@ -162,6 +163,7 @@ def watched(session: Session) -> tuple[Result, int]:
     def stop(_: int, __: FrameType | None) -> None:
         raise Stopped
 
+    gc.freeze()  # what is loaded stays until the end: no collection of garbage need walk through it
     before = signal.signal(signal.SIGTERM, stop)
     code = 0
     with closing(session.folder):
