@@ -1,20 +1,13 @@
-"""What generated images are compared with: rows of real images, extracted once and kept, or a file of them.
-
-A file is what `samplerbench reference` exported, or an .npz of mu and sigma as the field publishes it. Nothing in it
-is run, and its sizes are checked before anything is unpacked.
-"""
+"""What generated images are compared with: rows of real images, extracted once and kept, or a file of them."""
 
 from __future__ import annotations
 
 import hashlib
 import importlib.metadata
-import io
 import json
-import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -27,7 +20,7 @@ from safetensors import safe_open
 from safetensors.numpy import save
 from torch import Tensor
 
-from ..samplers.errors import InputError, ModelError, StoreError, told
+from ..samplers.errors import InputError, ModelError
 from ..samplers.extractor import Extractor
 from ..samplers.files import make_folder, write_beside_others
 from ..samplers.image_data import ImageData, check_count
@@ -35,75 +28,16 @@ from ..samplers.images import cropped, to_channels
 from ..samplers.metric import Moments, Rows
 from ..samplers.model import parse_size
 from ..samplers.registry import Registry
-from ..samplers.weights import check_regular, file_hash
+from .reference_file import MOMENTS_SUFFIX, ROWS, ROWS_SUFFIX, About, Shape, is_moments, note_on, reference_file
 
-FORMAT = 1
-"""Version of the files that are written here."""
 BLOCK = 64
 """Images that are extracted at a time."""
-ROWS = "rows"
-MEAN, COVARIANCE = "mu", "sigma"
-"""Names in an .npz, the field's own."""
-MOMENTS_SUFFIX, ROWS_SUFFIX = ".npz", ".safetensors"
-MOST_COLUMNS = 8192
-"""Of moments that are read: a covariance of so many takes 512 MB."""
-MOST_HEADER = 1 << 20
-"""Bytes by which a member of an .npz may be longer than its numbers."""
-MOST_TEXT = 4096
-"""Letters of each fact that is read from a file."""
 DECIDING = ("samplerbench", "torch", "pillow", "torch-fidelity", "transformers")
 """Packages whose version may change the last digits of a row."""
 COMPARED = ("features", "clip_image")
 """What metrics compare of an extractor's, the first that it has."""
-ELSEWHERE = "made elsewhere: with which extractor is not recorded"
 Report = Callable[[int, int], None]
 """(images that are done, all images)."""
-Shape = tuple[int, int, int]
-"""(channels, height, width)."""
-
-
-@dataclass(frozen=True)
-class About:
-    """What identifies a reference."""
-
-    extractor: str
-    """Its label."""
-    extractor_hash: str
-    data: str
-    data_hash: str
-    size: str
-    """ "32x32", width x height."""
-    channels: int
-    samples: int
-    notes: tuple[str, ...] = ()
-    """On the data, a sentence each."""
-
-    @property
-    def key(self) -> str:
-        """Hash of all that the rows depend on."""
-        parts = [FORMAT, self.extractor_hash, self.data_hash, self.size, self.channels, self.samples]
-        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
-
-    def as_texts(self) -> dict[str, str]:
-        """As a file says it."""
-        return {
-            "format": str(FORMAT), "extractor": self.extractor, "extractor_hash": self.extractor_hash,
-            "data": self.data, "data_hash": self.data_hash, "size": self.size, "channels": str(self.channels),
-            "samples": str(self.samples), "notes": json.dumps(self.notes),
-        }  # fmt: skip
-
-
-def about_of(texts: Mapping[str, str], path: Path) -> About | None:
-    """What a file says of itself; None where it does not come from here."""
-    if "extractor_hash" not in texts:
-        return None
-    try:
-        return About(
-            texts["extractor"], texts["extractor_hash"], texts["data"], texts["data_hash"], texts["size"],
-            int(texts["channels"]), int(texts["samples"]), tuple(map(str, json.loads(texts["notes"]))),
-        )  # fmt: skip
-    except (KeyError, ValueError, TypeError, RecursionError) as error:
-        raise ModelError(f"reference {path}: what it says of itself is damaged; make it anew") from error
 
 
 class Source(Protocol):
@@ -155,7 +89,7 @@ def source_of(spec: str, shape: Shape, registry: Registry) -> Source:
     if path.suffix.lower() in (MOMENTS_SUFFIX, ROWS_SUFFIX) and not path.exists():
         raise ModelError(f"reference {spec!r}: no such file")
     if path.suffix.lower() == ROWS_SUFFIX or is_moments(path):
-        return ReferenceFile(path, shape)
+        return reference_file(path, shape)
     return Images(data_of(spec, registry), shape)
 
 
@@ -260,11 +194,6 @@ def check_extracted(rows: npt.NDArray[Any], numbers: range, what: str) -> None:
         raise ModelError(f"{what}: returned NaN or infinity for image {numbers[int(finite.argmin())]}")
 
 
-def note_on(images: str, notes: tuple[str, ...]) -> str:
-    """What a reader must know of a reference."""
-    return "; ".join([f"compared with {images}", *(note.rstrip(".") for note in notes)])
-
-
 def references_folder() -> Path:
     """Where rows of references are kept."""
     return Path.home() / ".cache" / "samplerbench" / "references"
@@ -327,188 +256,3 @@ def images_at(data: ImageData, size: str | None, samples: int | None) -> Images:
     if size is not None:
         width, height = parse_size(size)
     return Images(data, (channels, height, width), samples, as_they_are=size is None)
-
-
-# ---- Files ----
-
-
-@dataclass(frozen=True)
-class ReferenceFile:
-    """A file of rows or of moments, whole and fit for images of this shape, or it is refused here."""
-
-    path: Path
-    shape: Shape
-
-    def __post_init__(self) -> None:
-        """Read it once before anything is written."""
-        content, about = self._content()[0], self._about
-        _, height, width = self.shape
-        if about and about.size != f"{width}x{height}":
-            raise ModelError(
-                f"reference {self.path}: made at {about.size}, this run makes images of {width}x{height}; make it anew "
-                f"with --size {width}x{height}"
-            )
-        if isinstance(content, np.ndarray) and (about is None or len(content) != about.samples):
-            raise ModelError(f"reference {self.path}: {len(content)} rows, not what it says; make it anew")
-
-    @property
-    def note(self) -> str:
-        """What it says of itself."""
-        about = self._about
-        if about is None:
-            return f"compared with {self.path.name}, {ELSEWHERE}"
-        return note_on(f"{about.samples:,} images of {about.data} at {about.size}", about.notes)
-
-    def fingerprint(self, extractor: Extractor) -> str:
-        """Hash of the file; ModelError if another extractor made it."""
-        about = self._about
-        if about and about.extractor_hash != extractor.fingerprint:
-            raise ModelError(
-                f"reference {self.path}: made by {about.extractor} ({about.extractor_hash[:12]}), this run reads "
-                f"{extractor.label} ({extractor.fingerprint[:12]}); make it anew, or give --extractor"
-            )
-        return file_hash(self.path)
-
-    def read(self, extractor: Extractor) -> Rows | Moments:
-        """What is in it, of the width of the extractor's rows."""
-        content, about = self._content()
-        width = content.mean.size if isinstance(content, Moments) else content.shape[1]
-        if about is None and (own := width_of(extractor, self.shape)) != width:
-            raise ModelError(
-                f"reference {self.path}: of {width} features, and which extractor made it is not recorded; "
-                f"{extractor.label} has {own}; give the extractor that made it, or images"
-            )
-        return content
-
-    @cached_property
-    def _about(self) -> About | None:
-        return self._content()[1]
-
-    def _content(self) -> tuple[Rows | Moments, About | None]:
-        if self.path.suffix.lower() == ROWS_SUFFIX:
-            return read_rows(self.path)
-        return read_moments(self.path)
-
-
-def width_of(extractor: Extractor, shape: Shape) -> int:
-    """How many numbers an extractor says of an image."""
-    blank = torch.zeros(1, *shape, dtype=torch.uint8)
-    return int(np.asarray(extractor.extract(blank, [""])).shape[1])
-
-
-def read_rows(path: Path) -> tuple[Rows, About]:
-    """What `samplerbench reference -o FILE.safetensors` wrote."""
-    check_regular(path)
-    try:
-        with safe_open(path, "np") as file:
-            texts, names = file.metadata() or {}, set(file.keys())
-            rows: Rows = file.get_tensor(ROWS) if names == {ROWS} else np.empty(0, dtype=np.float32)
-    except Exception as error:  # a stranger's bytes may end in any exception of the reader
-        raise ModelError(f"reference {path}: is damaged or no safetensors file ({one_line(error)})") from error
-    about = about_of(texts, path)
-    if about is None or rows.ndim != 2:  # noqa: PLR2004  (rows and columns)
-        raise ModelError(f"reference {path}: not what `samplerbench reference -o FILE{ROWS_SUFFIX}` writes")
-    if rows.dtype != np.float32 or not bool(np.isfinite(rows).all()):
-        raise ModelError(f"reference {path}: rows that are no finite numbers of float32; make it anew")
-    return rows, about
-
-
-def is_moments(path: Path) -> bool:
-    """Whether a file is an .npz of mu and sigma, and not of images."""
-    if path.suffix.lower() != MOMENTS_SUFFIX or not path.is_file():
-        return False
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return {f"{MEAN}.npy", f"{COVARIANCE}.npy"} <= set(archive.namelist())
-    except (OSError, zipfile.BadZipFile, ValueError):
-        return False
-
-
-def read_moments(path: Path) -> tuple[Moments, About | None]:
-    """Mean and covariance of an .npz, with what it says of itself, if it does."""
-    check_regular(path)
-    try:
-        with zipfile.ZipFile(path) as archive:
-            mean = numbers_in(archive, MEAN, 1)
-            covariance = numbers_in(archive, COVARIANCE, 2)
-            names = [name.removesuffix(".npy") for name in archive.namelist()]
-            facts = [name for name in names if name in About.__dataclass_fields__]
-            about = about_of({name: text_in(archive, name) for name in facts}, path)
-        return Moments(mean, covariance, about.samples if about else None), about
-    except (ModelError, InputError) as error:
-        text = str(error)
-        raise ModelError(text if text.startswith("reference ") else f"reference {path}: {text}") from error
-    except Exception as error:  # as in `read_rows`
-        raise ModelError(f"reference {path}: is damaged or no .npz file ({one_line(error)})") from error
-
-
-def numbers_in(archive: zipfile.ZipFile, name: str, dims: int) -> npt.NDArray[np.float64]:
-    """An array of floats of an .npz; what it announces is checked before it is unpacked."""
-    shape, dtype, body = member(archive, name, 8 * MOST_COLUMNS**dims)
-    if dtype.kind != "f" or len(shape) != dims or not 0 < max(shape, default=0) <= MOST_COLUMNS:
-        raise ModelError(f"{name} is {dtype} {shape}; expected floats of {dims} dimensions, up to {MOST_COLUMNS} each")
-    if len(body) != dtype.itemsize * int(np.prod(shape)):
-        raise ModelError(f"{name} announces {shape} and holds {len(body):,} bytes")
-    return np.frombuffer(body, dtype).reshape(shape).astype(np.float64)  # symmetric: either order of memory will do
-
-
-def text_in(archive: zipfile.ZipFile, name: str) -> str:
-    """A text of an .npz, an array of no dimensions."""
-    shape, dtype, body = member(archive, name, 4 * MOST_TEXT)
-    if dtype.kind != "U" or shape != () or len(body) != dtype.itemsize:
-        raise ModelError(f"{name} is {dtype} {shape}; expected a text")
-    return str(np.frombuffer(body, dtype)[0]) if body else ""
-
-
-def member(archive: zipfile.ZipFile, name: str, most: int) -> tuple[tuple[int, ...], np.dtype[Any], bytes]:
-    """(shape, type, bytes) of an array of an .npz; ModelError if it is longer than it may be, or holds objects."""
-    info = archive.getinfo(f"{name}.npy")
-    if info.file_size > most + MOST_HEADER:
-        raise ModelError(f"{name} announces {info.file_size:,} bytes; expected at most {most:,}")
-    with archive.open(info) as file:
-        version = np.lib.format.read_magic(file)
-        read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-        if version not in read:
-            raise ModelError(f"{name} is of version {version} of its format; expected 1.0 or 2.0")
-        shape, _, dtype = read[version](file)
-        if dtype.hasobject:
-            raise ModelError(f"{name} holds Python objects, which are never read; expected numbers")
-        return shape, dtype, file.read()
-
-
-def exported(rows: Rows, about: About, suffix: str) -> bytes:
-    """A file of rows (.safetensors), or of their mean and covariance (.npz), with what identifies them."""
-    if suffix == ROWS_SUFFIX:
-        return save({ROWS: rows}, about.as_texts())
-    if len(rows) < 2:  # noqa: PLR2004  (a covariance)
-        raise InputError(f"{len(rows)} image: has no covariance; expected at least 2")
-    exact = rows.astype(np.float64)
-    buffer = io.BytesIO()
-    arrays: dict[str, Any] = {name: np.array(text) for name, text in about.as_texts().items()}
-    arrays |= {MEAN: exact.mean(0), COVARIANCE: np.atleast_2d(np.cov(exact, rowvar=False))}
-    np.savez(buffer, **arrays)
-    return buffer.getvalue()
-
-
-def export(rows: Rows, about: About, path: Path) -> None:
-    """Write rows, or their moments, as the file's suffix says."""
-    try:
-        make_folder(path.parent)
-        write_beside_others(path, exported(rows, about, check_suffix(path)))
-    except OSError as error:
-        raise StoreError(f"{path}: cannot be written ({error.strerror or error})") from error
-
-
-def check_suffix(path: Path) -> str:
-    """The suffix of a file that can be written; InputError for another."""
-    suffix = path.suffix.lower()
-    if suffix not in (MOMENTS_SUFFIX, ROWS_SUFFIX):
-        raise InputError(
-            f"output {path}: expected FILE{MOMENTS_SUFFIX} for mean and covariance, or FILE{ROWS_SUFFIX} for the rows"
-        )
-    return suffix
-
-
-def one_line(error: BaseException) -> str:
-    """Another library's exception, short and in one line."""
-    return " ".join(told(error).split())[:200]

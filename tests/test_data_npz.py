@@ -162,9 +162,17 @@ def test_other_compressions_and_versions_are_refused(file):
     with pytest.raises(sb.ModelError, match="compressed; expected at most 4,294,967,296, deflated; store it with np"):
         opened(file)
     with zipfile.ZipFile(file, "w") as archive:
-        archive.writestr("arr_0.npy", whole.replace(b"\x01\x00", b"\x02\x00", 1))
-    with pytest.raises(sb.ModelError, match=r"not version 1\.0 of NumPy's format"):
+        archive.writestr("arr_0.npy", whole.replace(b"\x01\x00", b"\x03\x00", 1))
+    with pytest.raises(sb.ModelError, match=r"version \(3, 0\) of NumPy's format; expected 1\.0 or 2\.0"):
         opened(file)
+
+
+def test_an_array_of_version_2_is_read(file):
+    buffer = io.BytesIO()
+    np.lib.format.write_array(buffer, np.arange(12, dtype=np.uint8).reshape(1, 2, 2, 3), version=(2, 0))
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("arr_0.npy", buffer.getvalue())
+    assert opened(file).image(0).flatten().tolist() == [0, 3, 6, 9, 1, 4, 7, 10, 2, 5, 8, 11]
 
 
 def test_a_name_that_is_there_twice_is_refused(file):

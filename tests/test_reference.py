@@ -16,7 +16,8 @@ from samplerbench.bench import reference
 from samplerbench.bench.config import Config
 from samplerbench.bench.equipment import equipped, model_for
 from samplerbench.bench.plan import plan_for
-from samplerbench.bench.reference import Images, ReferenceFile, read_moments, referring
+from samplerbench.bench.reference import Images, referring
+from samplerbench.bench.reference_file import export, exported, read_moments, read_rows, reference_file
 from samplerbench.bench.sheet import heading_of, notes_of
 from samplerbench.samplers.extractor import Extractor
 from samplerbench.samplers.image_data import ImageData
@@ -214,9 +215,9 @@ def test_damaged_rows_that_were_kept_are_made_anew(cache, registry, damage):
     broken[3, 0] = np.nan
     other = reference.About(**{**vars(about), "samples": 39})
     file.write_bytes({
-        "cut": file.read_bytes()[:-9], "empty": b"", "other": reference.exported(rows, other, ".safetensors"),
-        "nan": reference.exported(broken, about, ".safetensors"),
-        "fewer": reference.exported(rows[:-1], about, ".safetensors"),
+        "cut": file.read_bytes()[:-9], "empty": b"", "other": exported(rows, other, ".safetensors"),
+        "nan": exported(broken, about, ".safetensors"),
+        "fewer": exported(rows[:-1], about, ".safetensors"),
     }[damage])  # fmt: skip
     np.testing.assert_array_equal(images.rows(extractor, silent), rows)
     assert extract.seen == 80
@@ -391,7 +392,7 @@ def made(registry):
 def stored(made, tmp_path):
     """Both files of them."""
     for suffix in (".npz", ".safetensors"):
-        reference.export(*made, tmp_path / f"ref{suffix}")
+        export(*made, tmp_path / f"ref{suffix}")
     return tmp_path
 
 
@@ -424,14 +425,14 @@ def test_a_file_of_another_extractor_or_size_is_refused_naming_both(stored, plug
     with pytest.raises(sb.ModelError, match=r"made by quadrants \(q\), this run reads halves \(h\)"):
         model_for(config(plugin, extractor=("halves",), reference=str(path)), registry)
     with pytest.raises(sb.ModelError, match=r"made at 8x8, this run makes images of 9x8.*--size 9x8"):
-        ReferenceFile(path, (3, 8, 9))
+        reference_file(path, (3, 8, 9))
 
 
 def test_a_file_with_another_number_of_rows_than_it_says_is_refused(made, tmp_path):
     path = tmp_path / "ref.safetensors"
-    path.write_bytes(reference.exported(made[0][:-1], made[1], ".safetensors"))
+    path.write_bytes(exported(made[0][:-1], made[1], ".safetensors"))
     with pytest.raises(sb.ModelError, match="39 rows, not what it says"):
-        ReferenceFile(path, SHAPE)
+        reference_file(path, SHAPE)
 
 
 def npz(path, **arrays):
@@ -461,7 +462,7 @@ def test_a_file_made_elsewhere_is_taken_where_its_width_fits_and_says_so(plugin,
         ({"mu": np.zeros(2), "sigma": np.diag([1, -1.0])}, "least variance"),
         ({"mu": np.zeros((1, 2)), "sigma": np.eye(2)}, "mu is float64"),
         ({"mu": np.zeros(2, dtype=int), "sigma": np.eye(2)}, "mu is int64"),
-        ({"mu": np.array(["a", {}], dtype=object), "sigma": np.eye(2)}, "mu holds Python objects"),
+        ({"mu": np.array(["a", {}], dtype=object), "sigma": np.eye(2)}, "mu: holds Python objects"),
         ({"mu": np.zeros(9000), "sigma": np.eye(2)}, "mu is float64"),
         ({"mu": np.zeros(2), "sigma": np.eye(2), "extractor_hash": np.array("q")}, "what it says of itself"),
         ({"mu": np.zeros(2), "sigma": np.eye(2), "extractor_hash": np.array("x" * 300_000)}, "announces 1,200,128"),
@@ -505,7 +506,7 @@ def test_a_bomb_is_refused_before_it_is_unpacked(tmp_path):
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("mu.npy", buffer.getvalue())
         archive.writestr("sigma.npy", buffer.getvalue())
-    with pytest.raises(sb.ModelError, match=r"mu announces \(8192,\) and holds 0 bytes"):
+    with pytest.raises(sb.ModelError, match=r"mu: \(8192,\) of float64 is 65,536 bytes, 0 are there"):
         read_moments(path)
 
 
@@ -516,7 +517,7 @@ def test_damaged_files_are_refused_in_one_line(stored, suffix):
     for content in (b"", b"<html>", whole[:100], whole[:-50]):
         path.write_bytes(content)
         with pytest.raises(sb.ModelError) as error:
-            (read_moments if suffix == ".npz" else reference.read_rows)(path)
+            (read_moments if suffix == ".npz" else read_rows)(path)
         assert str(path) in str(error.value)
         assert "\n" not in str(error.value)
     random = np.random.default_rng(0)
@@ -525,7 +526,7 @@ def test_damaged_files_are_refused_in_one_line(stored, suffix):
         flipped[random.integers(len(whole))] ^= 1 << random.integers(8)
         path.write_bytes(bytes(flipped))
         try:
-            (read_moments if suffix == ".npz" else reference.read_rows)(path)
+            (read_moments if suffix == ".npz" else read_rows)(path)
         except sb.ModelError as error:
             assert "\n" not in str(error)  # noqa: PT017  (some flips are of numbers, which cannot be told)
 
@@ -590,7 +591,7 @@ def test_the_command_makes_and_keeps_a_reference(sb, plugin, tmp_path, cache):
     done = sb(*arguments, "--size", "4x6", "-o", "ref.safetensors")
     assert done.out.splitlines()[0] == "40 images of noise 40 at 4x6, 3 features of quadrants"
     assert "Note: Its files are JPEG." in done.err
-    assert reference.read_rows(tmp_path / "ref.safetensors")[1].size == "4x6"
+    assert read_rows(tmp_path / "ref.safetensors")[1].size == "4x6"
 
 
 @pytest.mark.parametrize(

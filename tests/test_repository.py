@@ -20,7 +20,7 @@ STREAM = [
     {"options", "variables", "mosaic"},
     {"schedule"},
     {"grid", "noise", "predictor", "ddpm", "unet", "clip", "weights"},
-    {"ranks", "training", "process", "images"},
+    {"ranks", "training", "process", "images", "npz"},
     {"sampler", "metric", "image_data"},
     {"extractor"},
     {"model"},
@@ -76,6 +76,15 @@ def test_the_core_is_imported_downstream_only():
         for name in imports_of(path):
             if name.startswith("samplerbench.samplers."):
                 assert rank[name.split(".")[2]] <= rank[path.stem], f"{path.name} imports {name}"
+
+
+def test_the_guide_names_every_module_of_the_bench_once():
+    guide = (ROOT / "CONTRIBUTING.md").read_text()
+    table = guide[guide.index("| question | module |") : guide.index("## A sampler")]
+    there = [path for path in (ROOT / "bench").iterdir() if path.suffix == ".py" or (path / "__init__.py").is_file()]
+    names = {f"{path.stem}/" if path.is_dir() else path.stem for path in there} - {"__init__"}
+    named = re.findall(r"`([\w/]+)`", table)
+    assert sorted(named) == sorted(names)
 
 
 def test_nothing_is_imported_under_a_bare_name():

@@ -37,7 +37,8 @@ def reference_(  # noqa: PLR0913  (an option each)
     Its rows are kept in ~/.cache/samplerbench, where a run on the same images, extractor and size finds them.
     """
     from ...samplers.registry import load_registry
-    from ..reference import bar_on_terminal, check_suffix, data_of, export, images_at, one_extractor
+    from ..reference import bar_on_terminal, data_of, images_at, one_extractor
+    from ..reference_file import check_suffix, export
 
     if output:
         check_suffix(output)

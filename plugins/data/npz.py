@@ -8,17 +8,17 @@ compressed is mapped, not read, so it may be larger than the memory; a compresse
 
 from __future__ import annotations
 
-import math
 import struct
 import zipfile
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...samplers.errors import ModelError
 from ...samplers.image_data import ImageData, ImageDataFactory
+from ...samplers.npz import read_header
 from ...samplers.plugin import hookimpl
 from ...samplers.weights import check_regular, kind_of
 from .arrays import ArrayImages, channels_first
@@ -88,7 +88,7 @@ def _array(archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path) -> NDArr
             "with np.savez"
         )
     with archive.open(info) as file:
-        shape, fortran, dtype = _npy_header(file, info, what)
+        shape, fortran, dtype = read_header(file, info, what)
         start = file.tell()
         unpacked = bytearray(info.file_size - start if compressed else 0)
         position = 0
@@ -100,19 +100,6 @@ def _array(archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path) -> NDArr
     if compressed:
         return np.ndarray(shape, dtype, unpacked, order=order)
     return np.memmap(path, dtype, "r", _start_of(archive, info) + start, shape, order)
-
-
-def _npy_header(file: IO[bytes], info: zipfile.ZipInfo, what: str) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    """Shape, whether in Fortran's order, and type of an array, which the rest of the member holds exactly."""
-    if np.lib.format.read_magic(file) != (1, 0):
-        raise ModelError(f"{what}: not version 1.0 of NumPy's format; store it with np.savez")
-    shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
-    if dtype.hasobject:
-        raise ModelError(f"{what}: holds Python objects, which are never read; store numbers")
-    expected, there = math.prod(shape) * dtype.itemsize, info.file_size - file.tell()
-    if min(shape, default=0) < 0 or expected != there:
-        raise ModelError(f"{what}: {shape} of {dtype} is {expected:,} bytes, {there:,} are there; fetch it again")
-    return shape, fortran, dtype
 
 
 def _start_of(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> int:
