@@ -38,6 +38,11 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in " ".join(text.splitlines()))
 
 
+def counted(number: int, noun: str) -> str:
+    """ "1 cell", "2 cells", "1,000 cells"."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 @contextmanager
 def stdout_for_data() -> Iterator[None]:
     """What plugins print meanwhile goes to stderr, be it from Python, from a library or from a child process."""

@@ -149,9 +149,10 @@ def cell_for(config: Config, registry: Registry, model: Model, spec: str, budget
     steps = budget
     if config.nfe:
         with at_fault(f"sampler {spec!r}: plan({budget})"):
-            if type(sampler).plan is Sampler.plan and sampler.nfe(1) is None:
-                raise InputError(f"nfe {budget}: {spec} is adaptive and has no step count to plan for; use --steps")
-            sampler, steps = sampler.plan(budget)
+            try:
+                sampler, steps = sampler.plan(budget)
+            except InputError as error:
+                raise InputError(f"sampler {spec!r}: {error}") from error
     request = request_in(config, registry, model, sampler, grid, steps)
     declared_order(sampler, spec)
     setting = cell_setting(request, {registry.metrics[name].extractor for name in config.metric})

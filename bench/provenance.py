@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from .config import Config
+from .output import counted
 from .sheet import heading_of
 from .table import Labels
 
@@ -22,8 +23,8 @@ HASH_DIGITS = 12
 def summary_of(table: pd.DataFrame, samplers: int) -> str:
     """One sentence on what was drawn."""
     first = table.iloc[0]
-    text = f"{samplers} {'sampler' if samplers == 1 else 'samplers'}, {len(table)} "
-    text += f"{'cell' if len(table) == 1 else 'cells'}, {int(table['samples'].max()):,} images each from the same noise"
+    text = f"{counted(samplers, 'sampler')}, {counted(len(table), 'cell')}, "
+    text += f"{counted(int(table['samples'].max()), 'image')} each from the same noise"
     return text + (f", guidance {first['guidance']:g}" if first["guidance"] != 1 else "") + "."
 
 

@@ -28,6 +28,7 @@ from ..samplers.images import cropped, to_channels
 from ..samplers.metric import Moments, Rows
 from ..samplers.model import parse_size
 from ..samplers.registry import Registry
+from .output import counted
 from .reference_file import MOMENTS_SUFFIX, ROWS, ROWS_SUFFIX, About, Shape, is_moments, note_on, reference_file
 
 BLOCK = 64
@@ -136,7 +137,7 @@ class Images:
     def note(self) -> str:
         """What it is, how many, and what the data set says of itself."""
         _, height, width = self.shape
-        return note_on(f"{self.count:,} images of {self.data.name} at {width}x{height}", self.data.notes)
+        return note_on(f"{counted(self.count, 'image')} of {self.data.name} at {width}x{height}", self.data.notes)
 
     def fingerprint(self, extractor: Extractor) -> str:
         """Hash of extractor, images, size and number."""

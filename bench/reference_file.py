@@ -27,6 +27,7 @@ from ..samplers.files import make_folder, write_beside_others
 from ..samplers.metric import Moments, Rows
 from ..samplers.npz import Header, read_header
 from ..samplers.weights import check_regular, file_hash
+from .output import counted
 
 FORMAT = 1
 """Version of the files that are written here."""
@@ -108,7 +109,8 @@ class ReferenceFile:
         """What a reader of numbers made with it must know."""
         if self.about is None:
             return f"compared with {self.path.name}, {ELSEWHERE}"
-        return note_on(f"{self.about.samples:,} images of {self.about.data} at {self.about.size}", self.about.notes)
+        images = counted(self.about.samples, "image")
+        return note_on(f"{images} of {self.about.data} at {self.about.size}", self.about.notes)
 
     def fingerprint(self, extractor: Extractor) -> str:
         """Hash of the file; ModelError if another extractor made it."""

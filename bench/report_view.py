@@ -16,7 +16,7 @@ from .answers import ODE_ERROR, answers_for, read_answers
 from .charts import AXES, COLOURS, DASHES, SHAPES, curves, drawn_interval, front, is_log
 from .compare import NOT_SHOWN, SAME, p_to_text, ready_for
 from .fronts import fronts_of
-from .output import printable
+from .output import counted, printable
 from .pareto import CLOSE, DOMINATED, ON_FRONT
 from .paths import path_budget, read_path
 from .provenance import call_of, provenance_of, summary_of
@@ -154,8 +154,8 @@ def chart_rows(table: pd.DataFrame, labels: Labels, names: Sequence[str]) -> lis
         name = str(cell["sampler"])
         row: Row = {
             "row": i, "series": names.index(name), "short": name,
-            "label": f"{name}, {cell['steps']}", "cell": f"{name}, {counted(cell)}",
-            "counts": counted(cell), "steps": cell["steps"], "nfe": number(cell["nfe"]),
+            "label": f"{name}, {cell['steps']}", "cell": f"{name}, {effort_of(cell)}",
+            "counts": effort_of(cell), "steps": cell["steps"], "nfe": number(cell["nfe"]),
             "milliseconds": scaled(cell["seconds_per_image"], 1000), "status": str(cell["status"]),
         }  # fmt: skip
         for j, metric in enumerate(metrics):
@@ -180,11 +180,11 @@ def add_drawn_intervals(key: str, rows: Sequence[Row]) -> None:
             row[f"{key}_from"], row[f"{key}_to"] = ends
 
 
-def counted(cell: Mapping[Any, Any]) -> str:
+def effort_of(cell: Mapping[Any, Any]) -> str:
     """ "10 steps, 19 calls"."""
     nfe = number(cell["nfe"])
     calls = "adaptive" if nfe is None else f"{nfe:.4g} {'call' if nfe == 1 else 'calls'}"
-    return f"{cell['steps']} {'step' if cell['steps'] == 1 else 'steps'}, {calls}"
+    return f"{counted(int(cell['steps']), 'step')}, {calls}"
 
 
 def tip_of(row: Row, headings: Sequence[str]) -> str:

@@ -25,6 +25,7 @@ import torch
 
 from ..samplers.sample import Samples
 from .environment import environment
+from .output import counted
 from .plan import digest
 
 LEAST_REPEATS = 5
@@ -186,7 +187,7 @@ def quartiles(values: Sequence[float]) -> tuple[float, float, float]:
 
 def flag(repeats: int, *, spread: float, one_machine: bool) -> str:
     """Why a time is not to be relied on, or "ok". `spread` is the interquartile range over the median, or nan."""
-    reasons = [f"{repeats} repeat{'' if repeats == 1 else 's'}"] if repeats < LEAST_REPEATS else []
+    reasons = [counted(repeats, "repeat")] if repeats < LEAST_REPEATS else []
     reasons += [NOISY_FLAG] if spread > NOISY else []
     reasons += [] if one_machine else [MACHINES_FLAG]
     return "; ".join(reasons) or OK

@@ -21,7 +21,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from .output import printable
+from .output import counted, printable
 from .plan import Cell, Plan
 from .sheet import Sheet, heading_of, metrics_of, with_interval
 from .statistics import metric_columns
@@ -169,7 +169,10 @@ class View:
         self._across = ("NFE", plan.config.nfe) if plan.config.nfe else ("steps", plan.config.steps)
         self._started = self._spoken = self._images_since = self._clock()
         if not self._draws_live:
-            self._say(f"{len(plan.cells)} cells x {plan.config.samples} samples, {todo:,} network evaluations to make")
+            self._say(
+                f"{counted(len(plan.cells), 'cell')} x {counted(plan.config.samples, 'sample')}, "
+                f"{counted(todo, 'network evaluation')} to make"
+            )
 
     def remaining(self, images: Mapping[str, int]) -> None:
         """Know when a cell is done; from now on there is something to show."""
@@ -223,7 +226,7 @@ class View:
         width, height = self._console.size
         shown = [shortened(line, width) for line in self._failures[:FAILURES_SHOWN]]
         if len(self._failures) > len(shown):
-            shown.append(f"and {len(self._failures) - len(shown)} more cells failed")
+            shown.append(f"and {counted(len(self._failures) - len(shown), 'more cell')} failed")
         room = height - len(shown) - 2  # the bar, and the line that the cursor is on
         table = pivot(self._table, self._labels, *self._across, width, room) if self._table is not None else []
         self._bar.update(self._done / self._todo if self._todo else 1.0)

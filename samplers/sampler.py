@@ -113,12 +113,17 @@ class Sampler(ABC):
         """Take the state x (n, *shape) from level a to the cleaner level b; returns (x, past)."""
 
     def plan(self, nfe: int) -> tuple[Sampler, int]:
-        """(sampler, steps) for a budget of predictor calls: the most steps with nfe(steps) <= nfe."""
+        """(sampler, steps) for a budget of predictor calls: the most steps with nfe(steps) <= nfe.
+
+        InputError where there is none; the caller says of which sampler.
+        """
+        if self.nfe(1) is None:
+            raise InputError(f"nfe {nfe}: it is adaptive, with no step count to plan for; use --steps")
         steps = 0
         while steps < MAX_STEPS and (needed := self.nfe(steps + 1)) is not None and needed <= nfe:
             steps += 1
         if not steps:
-            raise InputError(f"nfe {nfe}: {type(self).__name__} needs at least {self.nfe(1)}")
+            raise InputError(f"nfe {nfe}: expected at least {self.nfe(1)}, the calls of one step")
         return self, steps
 
 

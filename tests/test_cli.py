@@ -418,7 +418,29 @@ def test_a_plugin_that_is_asked_for_and_broken_is_exit_code_3(sb, tmp_path, comm
 
 def test_an_adaptive_sampler_cannot_be_planned_for_a_budget(sb):
     run = ("run", "--model", "mixture", "-s", "ddim", "-s", "dpm-solver-adaptive", "--nfe", 10)
-    sb(*run).refused(2, "nfe 10: dpm-solver-adaptive is adaptive and has no step count to plan for; use --steps")
+    sb(*run).refused(2, "sampler 'dpm-solver-adaptive': nfe 10: it is adaptive, with no step count", "use --steps")
+
+
+COSTLY = """
+from samplerbench import hookimpl
+from samplerbench.plugins.ddim import DDIM
+
+
+class Costly(DDIM):
+    def nfe(self, steps):
+        return 3 * steps
+
+
+@hookimpl
+def samplerbench_samplers():
+    return {"costly": Costly}
+"""
+
+
+def test_a_budget_under_the_calls_of_a_step_is_refused_by_name(sb, tmp_path):
+    write(tmp_path / "mine.py", COSTLY)
+    run = ("run", "--model", "mixture", "--plugin", "mine.py", "-s", "ddim", "-s", "costly", "--nfe", "2")
+    sb(*run).refused(2, "sampler 'costly': nfe 2: expected at least 3, the calls of one step")
 
 
 def test_a_broken_entry_point_is_named_and_the_others_work(sb, broken_plugin):
@@ -651,7 +673,7 @@ def test_a_run_leaves_nothing_on_stdout_but_the_table(tmp_path):
     done = program(*MIXTURE, "--json", cwd=tmp_path, env={"LC_ALL": "C"})
     assert done.returncode == 0
     assert len(json.loads(done.stdout)["table"]) == 1
-    assert "1 cells x 8 samples" in done.stderr
+    assert "1 cell x 8 samples" in done.stderr
     assert "Traceback" not in done.stderr
 
 

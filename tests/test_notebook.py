@@ -111,7 +111,7 @@ def test_a_notebook_shows_how_far_a_run_is_and_is_left_clean(notebook, tmp_path,
 def test_a_notebook_without_widgets_gets_lines(notebook, tmp_path, monkeypatch):
     monkeypatch.delitem(sys.modules, "ipywidgets")
     sb.run("mixture", ["ddim"], steps=[2], n=8, output=tmp_path / "run")
-    assert drawn(notebook)[0].startswith("1 cells x 8 samples")
+    assert drawn(notebook)[0].startswith("1 cell x 8 samples")
 
 
 def test_plain_python_is_silent(tmp_path, capfd):

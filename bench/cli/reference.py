@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from ..output import complain, say, stdout_for_data, warn_of_plugins
+from ..output import complain, counted, say, stdout_for_data, warn_of_plugins
 from .options import FilePath, download_option, plugin_options
 
 
@@ -59,7 +59,7 @@ def reference_(  # noqa: PLR0913  (an option each)
     if as_json:
         click.echo(json.dumps(made))
         return
-    say(f"{len(rows):,} images of {about.data} at {about.size}, {rows.shape[1]} features of {about.extractor}")
+    say(f"{counted(len(rows), 'image')} of {about.data} at {about.size}, {rows.shape[1]} features of {about.extractor}")
     for note in about.notes:
         complain(note, kind="Note")
     say(f"hash: {about.key[:16]}")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..output import print_sheet, say, stdout_for_data, table_to_json, warn_of_plugins
+from ..output import counted, print_sheet, say, stdout_for_data, table_to_json, warn_of_plugins
 from .options import FilePath, load_config_file, model_options, plugin_options
 
 if TYPE_CHECKING:
@@ -119,7 +119,10 @@ def run(  # noqa: PLR0913  (an option each)
     with stdout_for_data():
         session = begin(plan, registry, folder, manner, command)
         if session.failures:
-            say(f"{folder}: {len(session.failures)} cells failed before; --retry-failed runs them again", err=True)
+            say(
+                f"{folder}: {counted(len(session.failures), 'cell')} failed before; --retry-failed runs them again",
+                err=True,
+            )
         try:
             result, code = watched(session)
         except KeyboardInterrupt:  # again, while the table was made: chunks are all there
@@ -196,7 +199,7 @@ def show_plan(plan: Any, folder: Path, as_json: bool) -> None:
         say(f"{cell['sampler']}  {cell['grid']} grid, {cell['steps']} steps, {nfe}")
     time = "the model failed in a trial" if seconds is None else f"about {about['estimated_seconds']} s here"
     say(
-        f"{len(about['cells'])} cells x {about['samples']} samples on {about['model']}: "
-        f"{about['network_evaluations']:,} network evaluations, {time}"
+        f"{counted(len(about['cells']), 'cell')} x {counted(about['samples'], 'sample')} on {about['model']}: "
+        f"{counted(about['network_evaluations'], 'network evaluation')}, {time}"
     )
     say(f"output: {folder}")
