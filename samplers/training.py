@@ -104,6 +104,68 @@ class LossModule(nn.Module):
         return self.loss_of(self.network, step)
 
 
+class Training:
+    """One network being trained: its weights, the optimizer and the moving average, which the checkpoint keeps."""
+
+    def __init__(self, network: nn.Module, loss_of: LossOf, recipe: Recipe, checkpoint: Path, ranks: Ranks) -> None:
+        self.network, self.recipe, self.checkpoint, self.ranks = network, recipe, checkpoint, ranks
+        self.step, self.mean_loss = 0, math.nan
+        self._loss = ranks.shared(LossModule(network, loss_of))
+        self._optimizer = torch.optim.AdamW(network.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay)
+        self._ema = EMA(network, recipe.ema) if recipe.ema else None
+
+    @property
+    def weights(self) -> dict[str, Tensor]:
+        """Those to keep: the moving average, if there is one."""
+        return self._ema.average if self._ema else self.network.state_dict()
+
+    def resume(self) -> None:
+        """Go on from the checkpoint. ModelError if it is damaged, or of another training."""
+        state = read_checkpoint(self.checkpoint, self.ranks.device)
+        try:
+            self.network.load_state_dict(state["network"])
+            self._optimizer.load_state_dict(state["optimizer"])
+            self.step, self.mean_loss = int(state["step"]), float(state["loss"])
+        except (RuntimeError, ValueError, TypeError, KeyError, AttributeError) as error:
+            raise ModelError(f"{self.checkpoint}: of another training; delete it to start this phase anew") from error
+        if self._ema:
+            self._ema.average = state["ema"]
+
+    def save(self) -> None:
+        """Write the checkpoint, which the first of several processes does for all."""
+        if self.ranks.is_first:
+            save_atomically(
+                {
+                    "network": self.network.state_dict(), "optimizer": self._optimizer.state_dict(),
+                    "ema": self._ema.average if self._ema else {}, "step": self.step, "loss": self.mean_loss,
+                },
+                self.checkpoint,
+            )  # fmt: skip
+
+    def advance(self) -> None:
+        """Take one step. ModelError if the loss or its gradient is not finite, with the state before it saved."""
+        for group in self._optimizer.param_groups:
+            group["lr"] = self.recipe.rate(self.step)
+        with torch.autocast(self.ranks.device.type, torch.bfloat16) if self.recipe.bf16 else nullcontext():
+            loss = self._loss(self.step)
+        loss.backward()
+        gradient = float(nn.utils.clip_grad_norm_(self.network.parameters(), 1.0))
+        value = self.ranks.mean(loss)
+        if not (math.isfinite(value) and math.isfinite(gradient)):
+            self.save()
+            raise ModelError(
+                f"{self.recipe.phase}: in step {self.step + 1} the loss is {value:g} and its gradient {gradient:g} "
+                f"long; {self.checkpoint} holds the {self.step} steps before; expected finite numbers: start anew with "
+                f"a learning rate below {self.recipe.lr:g}"
+            )
+        self._optimizer.step()
+        self._optimizer.zero_grad(set_to_none=True)
+        if self._ema:
+            self._ema.update(self.network, self.step)
+        self.mean_loss = value if math.isnan(self.mean_loss) else 0.98 * self.mean_loss + 0.02 * value
+        self.step += 1
+
+
 def fit(  # noqa: PLR0913  (a loop and what it is made of)
     network: nn.Module,
     loss_of: LossOf,
@@ -121,64 +183,23 @@ def fit(  # noqa: PLR0913  (a loop and what it is made of)
     Of several processes the first alone writes, reports and watches. ModelError at the first loss or gradient that is
     not finite, with the state before it saved.
     """
-    loss_module = ranks.shared(LossModule(network, loss_of))
-    optimizer = torch.optim.AdamW(network.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay)
-    ema = EMA(network, recipe.ema) if recipe.ema else None
-    step, mean_loss = 0, math.nan
+    training = Training(network, loss_of, recipe, checkpoint, ranks)
     if checkpoint.exists():
-        state = read_checkpoint(checkpoint, ranks.device)
-        try:
-            network.load_state_dict(state["network"])
-            optimizer.load_state_dict(state["optimizer"])
-            step, mean_loss = int(state["step"]), float(state["loss"])
-        except (RuntimeError, ValueError, TypeError, KeyError, AttributeError) as error:
-            raise ModelError(f"{checkpoint}: of another training; delete it to start this phase anew") from error
-        if ema:
-            ema.average = state["ema"]
-    resumed_at, started = step, time.monotonic()
-    saved = started
-
-    def save() -> None:
-        if ranks.is_first:
-            save_atomically(
-                {
-                    "network": network.state_dict(), "optimizer": optimizer.state_dict(),
-                    "ema": ema.average if ema else {}, "step": step, "loss": mean_loss,
-                },
-                checkpoint,
-            )  # fmt: skip
-
+        training.resume()
+    resumed_at = training.step
+    started = saved = time.monotonic()
     network.train()
-    while step < recipe.steps:
-        for group in optimizer.param_groups:
-            group["lr"] = recipe.rate(step)
-        with torch.autocast(ranks.device.type, torch.bfloat16) if recipe.bf16 else nullcontext():
-            loss = loss_module(step)
-        loss.backward()
-        gradient = nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-        value = ranks.mean(loss)
-        if not (math.isfinite(value) and math.isfinite(float(gradient))):
-            save()
-            raise ModelError(
-                f"{recipe.phase}: in step {step + 1} the loss is {value:g} and its gradient {float(gradient):g} long; "
-                f"{checkpoint} holds the {step} steps before; expected finite numbers: start anew with a learning rate "
-                f"below {recipe.lr:g}"
-            )
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        if ema:
-            ema.update(network, step)
-        mean_loss = value if math.isnan(mean_loss) else 0.98 * mean_loss + 0.02 * value
-        step += 1
+    while training.step < recipe.steps:
+        training.advance()
         now = time.monotonic()
         if ranks.is_first:
-            report(Progress(recipe.phase, step, recipe.steps, mean_loss, now - started, resumed_at))
-            watch(step, ema.average if ema else network.state_dict())
-        if now - saved > every_seconds or step == recipe.steps:
-            save()
+            report(Progress(recipe.phase, training.step, recipe.steps, training.mean_loss, now - started, resumed_at))
+            watch(training.step, training.weights)
+        if now - saved > every_seconds or training.step == recipe.steps:
+            training.save()
             saved = now
     network.eval()
-    return ema.average if ema else network.state_dict()
+    return training.weights
 
 
 def read_checkpoint(path: Path, device: torch.device | str) -> dict[str, Any]:
