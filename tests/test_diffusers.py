@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 import samplerbench as sb
 from samplerbench.bench.config import Config
 from samplerbench.bench.plan import plan_for
-from samplerbench.plugins.models.diffusers import canvas, model, text
+from samplerbench.plugins.models.diffusers import building, canvas, text
 from samplerbench.plugins.models.diffusers.libraries import LOGGED, library, quietly
 from samplerbench.samplers.errors import InputError
 from samplerbench.samplers.registry import default_registry
@@ -480,7 +480,7 @@ def test_weights_are_read_when_they_are_needed(load, kind, monkeypatch):
     def refuse(*_):
         raise AssertionError("weights were read")
 
-    for module in (canvas, model, text):
+    for module in (building, canvas, text):
         monkeypatch.setattr(module, "loaded", refuse)
     guided = {"guidance": 2.0, "negative": "0"} if kind in ("classes", "dit") else {}
     request_for(default_registry(), load(kind), "ddim", steps=3, prompts=prompts_for(kind), **guided)
