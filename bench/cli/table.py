@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -76,7 +77,6 @@ def table(  # noqa: PLR0913  (an option each)
     With --merge, the rows of several runs of one model with the same samples, seed, prompts, precision, extractors and
     versions; runs that differ in one of these are refused. Seconds are left out where the machines differ.
     """
-    from ..config import parse_counts
     from ..store import newest_run
 
     asked = {"--compare": pair, "--nfe": nfe, "--seconds": seconds, "--pareto": front, "--merge": as_one}
@@ -101,22 +101,47 @@ def table(  # noqa: PLR0913  (an option each)
     if len(run_folders) > 1:
         raise InputError(SEVERAL_RUNS.format(len(run_folders)))
     folder = run_folders[0] if run_folders else newest_run(Path("results"))
-    as_json = form == "json"
     if pair:
-        from ..compare import compare, comparison_to_rows
-
-        show_found(folder, plugin, as_json, lambda registry: compare(folder, *pair, registry), comparison_to_rows)
+        question = comparison(folder, pair)
     elif front:
-        from ..pareto import pareto, pareto_to_rows
-
-        cost = against or "seconds"
-        show_found(folder, plugin, as_json, lambda registry: pareto(folder, registry, metric, cost), pareto_to_rows)
+        question = front_of(folder, metric, against or "seconds")
     else:
-        from ..budget import budgets, budgets_to_rows, parse_seconds
+        question = ranking(folder, metric, nfe, seconds)
+    show_found(folder, plugin, form == "json", question)
 
-        amounts = parse_counts("nfe", nfe) if nfe else parse_seconds(str(seconds))
-        by: Literal["seconds", "nfe"] = "nfe" if nfe else "seconds"
-        show_found(folder, plugin, as_json, lambda r: budgets(folder, r, by, amounts, metric), budgets_to_rows)
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked of a run's samples."""
+
+    find: Callable[[Registry], pd.DataFrame]
+    """The answer, with every digit."""
+    to_rows: Callable[[pd.DataFrame, Labels], list[dict[str, str]]]
+    """The answer as people read it."""
+
+
+def comparison(folder: Path, pair: tuple[str, str]) -> Question:
+    """Is one sampler better than another?"""
+    from ..compare import compare, comparison_to_rows
+
+    return Question(lambda registry: compare(folder, *pair, registry), comparison_to_rows)
+
+
+def front_of(folder: Path, metric: str | None, cost: Literal["seconds", "nfe"]) -> Question:
+    """Which rows are worth their cost?"""
+    from ..pareto import pareto, pareto_to_rows
+
+    return Question(lambda registry: pareto(folder, registry, metric, cost), pareto_to_rows)
+
+
+def ranking(folder: Path, metric: str | None, nfe: str | None, seconds: str | None) -> Question:
+    """Which samplers make the most of budgets, of model calls or of seconds an image?"""
+    from ..budget import budgets, budgets_to_rows, parse_seconds
+    from ..config import parse_counts
+
+    amounts = parse_counts("nfe", nfe) if nfe else parse_seconds(str(seconds))
+    by: Literal["seconds", "nfe"] = "nfe" if nfe else "seconds"
+    return Question(lambda registry: budgets(folder, registry, by, amounts, metric), budgets_to_rows)
 
 
 def show_table(  # noqa: PLR0913  (the options of a table, each by name)
@@ -175,22 +200,16 @@ def content_asked_for(folders: tuple[Path, ...], as_one: bool) -> Content:
     return content_of(folders[0] if folders else newest_run(Path("results")))
 
 
-def show_found(
-    folder: Path,
-    plugin: tuple[str, ...],
-    as_json: bool,
-    find: Callable[[Registry], pd.DataFrame],
-    to_rows: Callable[[pd.DataFrame, Labels], list[dict[str, str]]],
-) -> None:
-    """What is made of a run's samples with its plugins, as JSON or as people read it."""
+def show_found(folder: Path, plugin: tuple[str, ...], as_json: bool, question: Question) -> None:
+    """What is found in a run's samples with its plugins, as JSON or as people read it."""
     from ...samplers.registry import load_registry
     from ..store import read_run
 
     with stdout_for_data():
         registry = load_registry(plugin)
         warn_of_plugins(registry)
-        found = find(registry)
+        found = question.find(registry)
     if as_json:
         click.echo(table_to_json(found, {"folder": str(folder)}))
     else:
-        print_rows(to_rows(found, read_run(folder).get("extractors", {})))
+        print_rows(question.to_rows(found, read_run(folder).get("extractors", {})))
