@@ -20,6 +20,7 @@ from torch import Tensor
 
 from ..samplers.errors import InputError, StoreError
 from ..samplers.files import make_folder, write_atomically
+from ..samplers.lock import LOCK_FILE, WriterLock
 from .chunk_file import (
     CHUNK_SUFFIX,
     Arrays,
@@ -33,7 +34,6 @@ from .chunk_file import (
     place_of,
 )
 from .config import as_json, differences
-from .lock import LOCK_FILE, WriterLock
 from .plan import FORMAT, Block, Cell, Plan
 from .timing import Repeat, Timing
 

@@ -20,7 +20,7 @@ STREAM = [
     {"options", "variables", "mosaic"},
     {"schedule"},
     {"grid", "noise", "predictor", "ddpm", "unet", "clip", "weights"},
-    {"ranks", "training", "process", "images", "npz"},
+    {"ranks", "training", "process", "images", "npz", "lock"},
     {"sampler", "metric", "image_data"},
     {"extractor"},
     {"model"},

@@ -23,13 +23,13 @@ from samplerbench.bench import timing
 from samplerbench.bench.answers import answers_for, read_answers
 from samplerbench.bench.chunk_file import content_hash
 from samplerbench.bench.config import Config
-from samplerbench.bench.lock import LOCK_FILE, WriterLock
 from samplerbench.bench.plan import plan_for
 from samplerbench.bench.run import Manner, NoWatch, begin, next_renewal
 from samplerbench.bench.sheet import table_to_markdown
 from samplerbench.bench.statistics import yardsticks
 from samplerbench.bench.store import RunFolder, read_run, sealed, unsealed
 from samplerbench.bench.table import GrowingTable, read_table, table_for
+from samplerbench.samplers.lock import LOCK_FILE, WriterLock
 from samplerbench.samplers.registry import load_registry
 
 TOY = str(Path(__file__).with_name("toy.py"))
@@ -166,7 +166,7 @@ def test_a_second_writer_is_refused_and_readers_are_not(sb, stored, copy):
 HOLD = """
 import sys
 from pathlib import Path
-from samplerbench.bench.lock import WriterLock
+from samplerbench.samplers.lock import WriterLock
 lock = WriterLock(Path(sys.argv[1]))
 print("held", flush=True)
 sys.stdin.read()
@@ -296,7 +296,7 @@ def test_a_cell_that_fails_no_more_is_whole_when_retried(sb, tmp_path):
     assert sb(*run).code == 1
     (tmp_path / "broken").unlink()
     failed = sb(*run, "--json")
-    assert failed.err.startswith("here: 1 cells failed before; --retry-failed runs them again\n")
+    assert failed.err.startswith("here: 1 cell failed before; --retry-failed runs them again\n")
     assert (failed.code, json.loads(failed.out)["table"][0]["status"]) == (1, "failed: RuntimeError: broken")
     done = sb(*run, "--retry-failed", "--json")
     assert (done.code, json.loads(done.out)["table"][0]["status"]) == (0, "ok")

@@ -32,6 +32,7 @@ from samplerbench.plugins.models.ddpm.settings import Settings
 from samplerbench.samplers import files, weights
 from samplerbench.samplers.image_data import ImageData
 from samplerbench.samplers.images import cropped
+from samplerbench.samplers.lock import LOCK_FILE, sole_writer
 from samplerbench.samplers.ranks import Ranks, joined, rank_of
 from samplerbench.samplers.training import Recipe, fit, read_checkpoint
 
@@ -432,6 +433,22 @@ def test_the_watch_sees_the_weights_that_would_be_kept(tmp_path):
     assert [step for step, _ in seen] == [1, 2, 3, 4, 5, 6]
     assert seen[-1][1] == float(kept["weight"])
     assert len({value for _, value in seen}) == 6
+
+
+def test_a_folder_has_one_training_at_a_time(sb, folder, tmp_path):
+    train = ("train", "--data", folder, "--size", SIDE, "--steps", 2, "-b", 8, "-o", "model")
+    with sole_writer(tmp_path / "model"):
+        sb(*train).refused(5, f"model: process {os.getpid()} is writing to it; let that end first, or give another -o")
+        assert [path.name for path in (tmp_path / "model").iterdir()] == [LOCK_FILE]
+    assert not (tmp_path / "model").exists()
+    assert sb(*train).code == 0
+
+
+def test_the_lock_of_a_training_that_was_killed_does_not_stop_the_next(sb, folder, tmp_path):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / LOCK_FILE).write_text("1")
+    assert sb("train", "--data", folder, "--size", SIDE, "--steps", 2, "-b", 8, "-o", "model").code == 0
+    assert not (tmp_path / "model" / LOCK_FILE).exists()
 
 
 def test_a_full_disk_is_one_line_and_leaves_what_was_there(sb, folder, tmp_path, monkeypatch):

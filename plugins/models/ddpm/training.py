@@ -6,7 +6,7 @@ One process does what comes before the U-Net, which all of them train. Each phas
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -21,6 +21,7 @@ from ....samplers.clip import CLIP
 from ....samplers.errors import InputError, ModelError
 from ....samplers.files import write_atomically
 from ....samplers.image_data import ImageData
+from ....samplers.lock import LOCK_FILE, sole_writer
 from ....samplers.mosaic import mosaic, png
 from ....samplers.ranks import Ranks, joined
 from ....samplers.sample import sample
@@ -88,7 +89,8 @@ def train_in(folder: Path, data: ImageData, settings: Settings, device: torch.de
         settings.check_ranks(ranks)
         place = Place(folder, data, settings, ranks)
         try:
-            card = train_phases(place, captions, report)
+            with sole_writer(folder) if ranks.is_first else nullcontext():
+                card = train_phases(place, captions, report)
         except torch.OutOfMemoryError as error:
             raise ModelError(
                 f"device {ranks.device}: out of memory at size {settings.size}, preset {settings.preset!r}, batch_size "
@@ -115,7 +117,7 @@ def train_phases(place: Place, captions: Captions | None, report: Report) -> Car
 def check_folder(folder: Path) -> None:
     """Refuse a folder that holds something else."""
     there = [path.name for path in folder.iterdir()] if folder.is_dir() else []
-    others = [name for name in there if name != CHECKPOINTS and not name.endswith(".tmp")]
+    others = [name for name in there if name not in (CHECKPOINTS, LOCK_FILE) and not name.endswith(".tmp")]
     if others and FILE not in others:
         raise InputError(
             f"output {folder}: holds {', '.join(sorted(others)[:3])}, and no {FILE} of a training; expected an empty "
@@ -152,9 +154,8 @@ def begun(place: Place, captions: Captions | None, report: Report) -> Card:
     try:
         shape = prepare(place.data, settings.size, place.images, report)
     except BaseException:
-        for folder in (place.folder / CHECKPOINTS, place.folder):
-            with suppress(OSError):
-                folder.rmdir()  # it is empty, or stays
+        with suppress(OSError):
+            (place.folder / CHECKPOINTS).rmdir()  # it is empty, or stays
         raise
     condition_dim = CONDITION_DIM if captions else 0
     card = Card(

@@ -9,6 +9,7 @@ import torch
 
 from ....samplers.clip import CLIP
 from ....samplers.errors import ModelError
+from ....samplers.lock import sole_writer
 from ....samplers.model import Model
 from ....samplers.noise import check_seed
 from ....samplers.registry import ModelFactory, hookimpl
@@ -86,22 +87,22 @@ class FashionMNIST:
         """Train features, CLIP and DDPM; each phase resumes from its checkpoint in `output`/checkpoints."""
         check_seed(seed)
         train_split, test_split = load_split(True, data), load_split(False, data)
-        output.mkdir(parents=True, exist_ok=True)
-        (output / SUMS).unlink(missing_ok=True)  # what it says of is about to change
-        checkpoints = output / "checkpoints"
-        log = logged(output / "training.csv", report)
+        with sole_writer(output):
+            (output / SUMS).unlink(missing_ok=True)  # what it says of is about to change
+            checkpoints = output / "checkpoints"
+            log = logged(output / "training.csv", report)
 
-        features = train_features(train_split, seed, checkpoints / "features.pt", log)
-        save_weights(features.state_dict(), output / "features.safetensors")
-        save_reference(features.features, test_split.images, output / "reference.safetensors", SHAPE)
+            features = train_features(train_split, seed, checkpoints / "features.pt", log)
+            save_weights(features.state_dict(), output / "features.safetensors")
+            save_reference(features.features, test_split.images, output / "reference.safetensors", SHAPE)
 
-        clip = train_clip(train_split, seed, checkpoints / "clip.pt", log)
-        save_weights(clip.state_dict(), output / "clip.safetensors")
-        save_reference(clip.embed_images, test_split.images, output / "clip_reference.safetensors", SHAPE)
+            clip = train_clip(train_split, seed, checkpoints / "clip.pt", log)
+            save_weights(clip.state_dict(), output / "clip.safetensors")
+            save_reference(clip.embed_images, test_split.images, output / "clip_reference.safetensors", SHAPE)
 
-        unet = train_ddpm(train_split, clip, seed, checkpoints / "ddpm.pt", log)
-        save_weights(unet.state_dict(), output / "unet.safetensors")
-        write_sums(output, [f"{name}.safetensors" for name in WEIGHTS])
+            unet = train_ddpm(train_split, clip, seed, checkpoints / "ddpm.pt", log)
+            save_weights(unet.state_dict(), output / "unet.safetensors")
+            write_sums(output, [f"{name}.safetensors" for name in WEIGHTS])
 
 
 def load_clip(folder: Path = FOLDER) -> CLIP:

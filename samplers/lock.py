@@ -1,14 +1,16 @@
-"""One writer at a time in a run folder, by a lock that no dead process can hold."""
+"""One writer at a time in a folder, by a lock that no dead process can hold."""
 
 from __future__ import annotations
 
 import fcntl
 import os
 import weakref
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from ..samplers.errors import StoreError
+from .errors import StoreError
+from .files import make_folder
 
 LOCK_FILE = ".lock"
 
@@ -33,6 +35,19 @@ class WriterLock:
             with suppress(OSError):
                 self._path.unlink()  # while it is held: whoever opened this file meanwhile sees that it is gone
             self._close()
+
+
+@contextmanager
+def sole_writer(folder: Path) -> Iterator[None]:
+    """The folder, made where there is none, with this process as its one writer; a folder left empty is removed."""
+    make_folder(folder)
+    lock = WriterLock(folder)
+    try:
+        yield
+    finally:
+        lock.release()
+        with suppress(OSError):
+            folder.rmdir()  # where nothing was written
 
 
 def locked_file(path: Path) -> int:
