@@ -72,8 +72,9 @@ def _by_columns(rows: Rows, mean: Floats, shift: Floats, factor: Floats) -> tupl
     """As `_by_rows`, by L^T S L (d, d) itself; what is of the influences alone is float32, at twice the speed."""
     covariance = covariance_of(rows, mean)
     s, v = roots_of(sandwich(covariance, factor))
-    kept = s > s[-1] * math.sqrt(len(s) * np.finfo(np.float64).eps)  # of smaller ones the direction is rounding
-    half = lower_times(factor.astype(np.float32), (v[:, kept] / np.sqrt(s[kept])).astype(np.float32))
+    # They ascend; of the smallest the direction is rounding.
+    least = np.searchsorted(s, s[-1] * math.sqrt(len(s) * np.finfo(np.float64).eps), side="right")
+    half = lower_times(factor.astype(np.float32), (v[:, least:] / np.sqrt(s[least:])).astype(np.float32))
     transport = half @ half.T
     rest = np.eye(len(mean), dtype=np.float32) - transport
     slope = (2 * shift).astype(np.float32)
@@ -83,9 +84,9 @@ def _by_columns(rows: Rows, mean: Floats, shift: Floats, factor: Floats) -> tupl
 
 def covariance_of(rows: Rows, mean: Floats) -> Floats:
     """The covariance (d, d) of rows (n, d), divisor n - 1, block by block."""
-    total, product = np.zeros((2, len(mean), len(mean)))
+    total = np.zeros((len(mean), len(mean)))
     for _, centred in in_blocks(rows, mean):
-        total += np.matmul(centred.T, centred, out=product)
+        total += centred.T @ centred
     total /= len(rows) - 1
     return total
 
@@ -120,9 +121,9 @@ def quadratics(x: Rows, symmetric: Rows, slope: Rows) -> Floats:
     total = np.zeros(len(x))
     for j in range(0, len(symmetric), TILE):
         end = j + TILE
-        product = x[:, end:] @ symmetric[end:, j:end]
-        product *= 2
-        product += x[:, j:end] @ symmetric[j:end, j:end]
+        product = x[:, j:end] @ symmetric[j:end, j:end]
+        if end < len(symmetric):
+            product += 2 * (x[:, end:] @ symmetric[end:, j:end])
         product += slope[j:end]
         total += np.einsum("nd,nd->n", product, x[:, j:end])
     return total
