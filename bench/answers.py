@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,12 +9,12 @@ from typing import Any
 
 import pandas as pd
 
-from ..samplers.files import write_atomically
 from ..samplers.metric import Estimate
 from .chunk_file import Place
+from .kept import keep, kept
 from .races import Answer, Field, Race, answers_to, contenders, races_in
 from .statistics import Yardstick, estimates, gather
-from .store import CHUNKS, RunFolder, disk_errors
+from .store import CHUNKS, RunFolder
 
 ANSWERS = f"{CHUNKS}/answers.json"
 ODE_ERROR = "ode_error"
@@ -99,24 +98,33 @@ def budgets_of(about: Mapping[str, Any], table: pd.DataFrame) -> list[int]:
 
 def write_answers(folder: RunFolder, about: Mapping[str, Any], table: pd.DataFrame, answers: Sequence[Answer]) -> None:
     """Keep the answers with what they belong to, so that a report needs neither model nor metric."""
-    path = folder.path / ANSWERS
-    kept = {"table": signature(about, table), "answers": [_without_nan(answer) for answer in answers]}
-    content = json.dumps(kept).encode()
-    with disk_errors(path):
-        if not path.exists() or path.read_bytes() != content:
-            write_atomically(path, content)
+    keep(folder.path / ANSWERS, signature(about, table), [_without_nan(answer) for answer in answers])
 
 
 def read_answers(folder: RunFolder, about: Mapping[str, Any], table: pd.DataFrame) -> list[Answer] | None:
     """What `write_answers` kept, None if there is nothing, or nothing that belongs to this table."""
-    try:
-        content = json.loads((folder.path / ANSWERS).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    if not isinstance(content, dict) or content.get("table") != signature(about, table):
-        return None
-    answers: list[Answer] = content["answers"]
-    return answers
+    answers = kept(folder.path / ANSWERS, signature(about, table))
+    is_sound = isinstance(answers, list) and all(is_answer(answer, len(table)) for answer in answers)
+    return answers if is_sound else None
+
+
+def is_answer(value: Any, rows: int) -> bool:
+    """Whether a value from a file, which may be a stranger's, is an answer on a table of so many rows."""
+    kinds: dict[str, Any] = {"metric": str, "better": str, "budget": (int, float), "best": int, "others": list}
+    if not has_kinds(value, kinds) or not 0 <= value["best"] < rows:
+        return False
+    number = (int, float, type(None))
+    kinds = {"row": int, "difference": number, "low": number, "high": number, "p": number, "verdict": str}
+    return all(has_kinds(other, kinds) and 0 <= other["row"] < rows for other in value["others"])
+
+
+def has_kinds(value: Any, kinds: Mapping[str, Any]) -> bool:
+    """Whether a value is a dict of these entries and no others."""
+    return (
+        isinstance(value, dict)
+        and value.keys() == kinds.keys()
+        and all(isinstance(value[name], kind) for name, kind in kinds.items())
+    )
 
 
 def signature(about: Mapping[str, Any], table: pd.DataFrame) -> list[list[Any]]:

@@ -19,10 +19,9 @@ import pandas as pd
 from ..samplers.errors import InputError, closest
 from ..samplers.metric import Estimate, mean_estimate
 from ..samplers.registry import Registry
-from .config import from_json
-from .equipment import model_for
+from .measures import measures_of
 from .sheet import heading_of, with_interval
-from .statistics import LEVEL, Yardstick, estimates, gather, student_p, student_t, yardsticks
+from .statistics import LEVEL, Yardstick, estimates, gather, student_p, student_t
 from .store import RunFolder, read_run
 from .table import Labels
 from .timing import LEAST_REPEATS, Repeat, machines, neighbours
@@ -85,15 +84,9 @@ class Comparison:
 def compare(path: Path, a: str, b: str, registry: Registry) -> pd.DataFrame:
     """Each metric of sampler spec a less that of b, at every step count (or NFE budget) of a run folder."""
     about = read_run(path)
-    ready = ready_for(about, registry)
+    ready = measures_of(path, registry)
     pairs = zip(cells_of(about, a, path), cells_of(about, b, path), strict=True)
     return comparisons_to_table([c for pair in pairs for c in compared(RunFolder(path), *pair, ready)])
-
-
-def ready_for(about: Mapping[str, Any], registry: Registry) -> dict[str, Yardstick]:
-    """The metrics of a run, made ready again for its model."""
-    config = from_json(about["config"])
-    return yardsticks(config.metric, registry.metrics.things, model_for(config, registry))
 
 
 def cells_of(about: Mapping[str, Any], spec: str, path: Path) -> list[Mapping[str, Any]]:

@@ -22,8 +22,8 @@ from PIL import Image, ImageDraw, ImageFont
 from ..samplers.errors import StoreError
 from ..samplers.files import make_folder, write_atomically
 from ..samplers.mosaic import Images
-from ..samplers.registry import Registry
 from .charts import ROWS, Chart
+from .measures import Measures
 from .report import TEMPLATES
 from .report_view import View, metrics_with_ode, view_of
 from .store import RunFolder, read_run
@@ -52,7 +52,7 @@ MARKS: Mapping[str, Mapping[str, float]] = {
 }  # fmt: skip
 
 
-def write_figures(path: Path, folder: Path, registry: Registry | None = None) -> list[Path]:
+def write_figures(path: Path, folder: Path, measures: Measures | None = None) -> list[Path]:
     """Write the figures of the run in `path` into a folder, which is made; returns their paths.
 
     For each metric: NAME-nfe (the metric against model calls) and, where the direction is known, NAME-front (against
@@ -61,7 +61,7 @@ def write_figures(path: Path, folder: Path, registry: Registry | None = None) ->
     """
     if folder.exists() and not folder.is_dir():
         raise StoreError(f"figures {folder}: is a file; expected a folder")
-    view = view_of(path, registry)
+    view = view_of(path, measures)
     written = []
     try:
         make_folder(folder.absolute())

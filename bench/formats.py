@@ -15,8 +15,9 @@ from ..samplers.errors import InputError, SamplerbenchError, StoreError, closest
 from ..samplers.files import write_atomically
 from ..samplers.registry import Registry
 from .answers import ODE_ERROR, Source, common_places, directions, estimates_of
-from .compare import SECONDS, ready_for
+from .compare import SECONDS
 from .latex import sheet_to_latex
+from .measures import measures_of
 from .merge import Origin, merge
 from .output import complain, printable, table_to_json
 from .races import Field, Race, answers_to, shown_best
@@ -37,8 +38,8 @@ from .sheet import (
     what_was_drawn,
 )
 from .statistics import Yardstick, metric_columns
-from .store import RUN_FILE, RunFolder, read_run
-from .table import TABLE_FILE, Labels, read_table
+from .store import RunFolder, read_run
+from .table import Labels, read_table
 
 SHEETS, DATA = ("md", "latex", "html"), ("csv", "json", "parquet")
 """What is read by people, with no more digits than the intervals support; and by programs, with every digit."""
@@ -99,8 +100,6 @@ class Pivot:
 def content_of(path: Path) -> Content:
     """The table of a run folder."""
     about, (table, labels) = read_run(path), read_table(path)
-    if len(table) != len(about["cells"]):
-        raise StoreError(f"{path}: {TABLE_FILE} and {RUN_FILE} differ; give the run's command again")
     origins = [Origin(path, about, place) for place in range(len(table))]
     return Content(table, labels, origins, {"folder": str(path)})
 
@@ -154,7 +153,7 @@ def emphasis_of(content: Content, metric: str, registry: Registry, columns: Sequ
 
 def ready_by_run(content: Content, registry: Registry) -> dict[Path, Mapping[str, Yardstick]]:
     """For each run folder its metrics, made ready again."""
-    return {path: ready_for(about, registry) for path, about in {o.path: o.about for o in content.origins}.items()}
+    return {path: measures_of(path, registry) for path in dict.fromkeys(o.path for o in content.origins)}
 
 
 # ---- Layout ----

@@ -6,7 +6,6 @@ beyond noise.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,13 +13,14 @@ from typing import Any
 import pandas as pd
 
 from ..samplers.errors import SamplerbenchError
-from ..samplers.files import write_atomically
-from ..samplers.registry import Registry
 from .answers import signature
 from .compare import SECONDS
-from .pareto import pareto
+from .kept import keep, kept
+from .measures import Measures
+from .pareto import placed
+from .scores import scores_by
 from .statistics import metric_columns
-from .store import CHUNKS, disk_errors
+from .store import CHUNKS
 
 FRONTS = f"{CHUNKS}/fronts.json"
 Fronts = dict[str, list[str]]
@@ -28,48 +28,41 @@ Fronts = dict[str, list[str]]
 
 
 def fronts_of(
-    path: Path, about: Mapping[str, Any], table: pd.DataFrame, metrics: Sequence[str], registry: Registry | None
+    path: Path, about: Mapping[str, Any], table: pd.DataFrame, metrics: Sequence[str], measures: Measures | None
 ) -> Fronts:
-    """The verdicts that a run folder has, or that its chunks and the registry's model give, which are then kept.
+    """The verdicts that a run folder has, or that its chunks and metrics give, which are then kept.
 
     {} if there are neither, or where seconds cannot be compared.
     """
-    kept = read_fronts(path, about, table)
-    if kept is not None or registry is None:
-        return kept or {}
+    there = kept(path / FRONTS, clocked_signature(about, table))
+    if is_fronts(there, len(table)):
+        return dict(there)
+    if measures is None:
+        return {}
     try:
-        found = {metric: verdicts(pareto(path, registry, metric), table) for metric in metrics}
+        ready = measures()
+        found = {
+            name: verdicts(placed(scores_by(path, ready, name, by="seconds"), "seconds"), table) for name in metrics
+        }
     except SamplerbenchError:
         return {}
-    write_fronts(path, about, table, found)
+    keep(path / FRONTS, clocked_signature(about, table), found)
     return found
 
 
-def verdicts(placed: pd.DataFrame, table: pd.DataFrame) -> list[str]:
-    """The verdict of each row of the table; `placed` has another order. Rows of one sampler and count are one cell."""
+def is_fronts(value: Any, rows: int) -> bool:
+    """Whether a value from a file, which may be a stranger's, is `Fronts` of a table of so many rows."""
+    return isinstance(value, dict) and all(
+        isinstance(verdicts, list) and len(verdicts) == rows and all(isinstance(one, str) for one in verdicts)
+        for verdicts in value.values()
+    )
+
+
+def verdicts(ranked: pd.DataFrame, table: pd.DataFrame) -> list[str]:
+    """The verdict of each row of the table; `ranked` has another order. Rows of one sampler and count are one cell."""
     names = ["sampler", "grid", "steps"]
-    by_cell = dict(zip(placed[names].itertuples(index=False, name=None), placed["verdict"], strict=True))
+    by_cell = dict(zip(ranked[names].itertuples(index=False, name=None), ranked["verdict"], strict=True))
     return [by_cell[cell] for cell in table[names].itertuples(index=False, name=None)]
-
-
-def write_fronts(path: Path, about: Mapping[str, Any], table: pd.DataFrame, fronts: Fronts) -> None:
-    """Keep the verdicts."""
-    content = json.dumps({"table": clocked_signature(about, table), "fronts": fronts}).encode()
-    file = path / FRONTS
-    with disk_errors(file):
-        write_atomically(file, content)
-
-
-def read_fronts(path: Path, about: Mapping[str, Any], table: pd.DataFrame) -> Fronts | None:
-    """What `write_fronts` kept, None if there is nothing, or nothing that belongs to this table."""
-    try:
-        content = json.loads((path / FRONTS).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    if not isinstance(content, dict) or content.get("table") != clocked_signature(about, table):
-        return None
-    fronts: Fronts = content["fronts"]
-    return fronts
 
 
 def clocked_signature(about: Mapping[str, Any], table: pd.DataFrame) -> list[list[Any]]:

@@ -35,12 +35,16 @@ def pareto(path: Path, registry: Registry, metric: str | None = None, against: C
 
     `metric` is by default the run's first. Raises InputError as `scores_of`.
     """
-    scores = scores_of(path, registry, metric, by=against)
+    return placed(scores_of(path, registry, metric, by=against), against)
+
+
+def placed(scores: Scores, against: Cost) -> pd.DataFrame:
+    """The rows of `pareto`."""
     measured = [score for score in scores.rows if score.estimate and math.isfinite(score.cost(against))]
     corrected = scores.corrected(itertools.combinations(measured, 2))
-    placed = [_placed(scores, score, measured, corrected, against) for score in measured]
-    placed += [_identity(scores, s, against) | {"verdict": NOT_MEASURED} for s in scores.rows if s not in measured]
-    return pd.DataFrame(placed, columns=list(COLUMNS)).sort_values("cost", kind="stable", ignore_index=True)
+    rows = [_placed(scores, score, measured, corrected, against) for score in measured]
+    rows += [_identity(scores, s, against) | {"verdict": NOT_MEASURED} for s in scores.rows if s not in measured]
+    return pd.DataFrame(rows, columns=list(COLUMNS)).sort_values("cost", kind="stable", ignore_index=True)
 
 
 def _identity(scores: Scores, score: Score, against: Cost) -> dict[str, Any]:

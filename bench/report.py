@@ -16,7 +16,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from ..samplers.files import write_atomically
-from ..samplers.registry import Registry
+from .measures import Measures
 from .report_view import View, view_of
 from .store import disk_errors
 
@@ -24,13 +24,13 @@ REPORT_FILE = "report.html"
 TEMPLATES = resources.files(__package__.partition(".")[0]) / "templates"
 
 
-def write_report(path: Path, registry: Registry | None = None) -> Path:
+def write_report(path: Path, measures: Measures | None = None) -> Path:
     """Write report.html into a run folder, from what is in it; returns its path.
 
-    With a registry, paired differences that the folder does not have are worked out from its chunks.
+    Paired differences that the folder has not kept are worked out from its chunks, if there is what measures them.
     Raises InputError or StoreError.
     """
-    page = view_to_html(view_of(path, registry)).encode()
+    page = view_to_html(view_of(path, measures)).encode()
     with disk_errors(path):
         write_atomically(path / REPORT_FILE, page)
     return path / REPORT_FILE

@@ -11,11 +11,11 @@ from typing import Any
 import pandas as pd
 
 from ..samplers.errors import SamplerbenchError
-from ..samplers.registry import Registry
 from .answers import ODE_ERROR, answers_for, read_answers
 from .charts import AXES, COLOURS, DASHES, SHAPES, curves, drawn_interval, front, is_log
-from .compare import NOT_SHOWN, SAME, p_to_text, ready_for
+from .compare import NOT_SHOWN, SAME, p_to_text
 from .fronts import fronts_of
+from .measures import Measures
 from .output import counted, printable
 from .pareto import CLOSE, DOMINATED, ON_FRONT
 from .paths import path_budget, read_path
@@ -72,19 +72,19 @@ class View:
     """Then the call in Python that makes it again."""
 
 
-def view_of(path: Path, registry: Registry | None = None) -> View:
-    """What the page of a run folder shows."""
+def view_of(path: Path, measures: Measures | None = None) -> View:
+    """What the page of a run folder shows; what the folder has not kept is measured, if there is what measures."""
     about = read_run(path)
     table, labels = read_table(path)
     folder = RunFolder(path)
-    answers = answers_of(about, table, folder, registry)
+    answers = answers_of(about, table, folder, measures)
     names = series_names(table)
     rows = chart_rows(table, labels, names)
     found = [
         metric_view(i, name, labels, [a for a in answers or [] if a["metric"] == name], rows)
         for i, name in enumerate(metrics_with_ode(table))
     ]
-    fronts = fronts_of(path, about, table, metrics_with_ode(table), registry)
+    fronts = fronts_of(path, about, table, metrics_with_ode(table), measures)
     for metric, name in zip(found, metrics_with_ode(table), strict=True):
         metric["behind"] = mark_front(metric, rows, fronts.get(name))
     headings, texts = table_to_cells(table, labels)
@@ -116,14 +116,14 @@ def view_of(path: Path, registry: Registry | None = None) -> View:
 
 
 def answers_of(
-    about: Mapping[str, Any], table: pd.DataFrame, folder: RunFolder, registry: Registry | None
+    about: Mapping[str, Any], table: pd.DataFrame, folder: RunFolder, measures: Measures | None
 ) -> list[Answer] | None:
-    """The answers that the folder has, or that its chunks and the registry's model give; None if neither can."""
-    kept = read_answers(folder, about, table)
-    if kept is not None or registry is None:
-        return kept
+    """The answers that the folder has, or that its chunks and metrics give; None if neither can."""
+    there = read_answers(folder, about, table)
+    if there is not None or measures is None:
+        return there
     try:
-        return answers_for(about, table, folder, ready_for(about, registry)) or None
+        return answers_for(about, table, folder, measures()) or None
     except SamplerbenchError:
         return None
 

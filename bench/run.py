@@ -140,8 +140,6 @@ class Session:
     """Reason of failure by cell key."""
     foreign: Engine | None = None
     """Makes the chunks of samplers that did not come with samplerbench; None = this process does."""
-    registry: Registry | None = None
-    """Where model and metrics are known by name; None if the model was given as an object."""
     growing: GrowingTable = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -202,7 +200,7 @@ class Session:
             about = read_run(self.folder.path)
             answers = answers_from(about, table, self.growing.estimates(), directions(self.ready))
             write_answers(self.folder, about, table, answers)
-            write_report(self.folder.path, self.registry)
+            write_report(self.folder.path, lambda: self.ready)
         return Result(self.folder.path, table, self.labels)
 
     def _missing(self) -> Iterator[tuple[Cell, Block]]:
@@ -338,8 +336,7 @@ def begin(plan: Plan, registry: Registry, output: Path, manner: Manner = Manner(
     if manner.retry_failed:
         folder.forget_failures(plan)
     foreign = engine_for_foreign(plan, registry, folder, manner.limits)
-    known = registry if plan.is_rebuildable else None
-    return Session(plan, folder, ready, manner, folder.failures(plan), foreign, known)
+    return Session(plan, folder, ready, manner, folder.failures(plan), foreign)
 
 
 def engine_for_foreign(plan: Plan, registry: Registry, folder: RunFolder, limits: Limits) -> Engine | None:

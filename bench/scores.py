@@ -8,14 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from ..samplers.errors import InputError, StoreError, closest
+from ..samplers.errors import InputError, closest
 from ..samplers.metric import Estimate
 from ..samplers.registry import Registry
 from .answers import ODE_ERROR, budgets_of, directions
 from .chunk_file import Chunk
-from .compare import SECONDS, Comparison, cell_name, corrected_p, ready_for
+from .compare import SECONDS, Comparison, cell_name, corrected_p
+from .measures import measures_of
 from .statistics import Yardstick, estimates, gather, metric_columns
-from .store import RUN_FILE, RunFolder, read_run
+from .store import RunFolder, read_run
 from .table import read_table
 from .timing import Repeat, machines
 
@@ -100,23 +101,24 @@ def scores_of(path: Path, registry: Registry, metric: str | None, *, by: Cost) -
 
     Raises InputError for another metric, where samples are missing, and for seconds that several machines took.
     """
-    about = read_run(path)
-    ready = ready_for(about, registry)
+    return scores_by(path, measures_of(path, registry), metric, by=by)
+
+
+def scores_by(path: Path, ready: Mapping[str, Yardstick], metric: str | None, *, by: Cost) -> Scores:
+    """The same with the metrics of the run made ready."""
     name = _chosen(metric, ready)
-    return _scores(path, about, name, {name: ready[name]} if name in ready else {}, by)
+    return _scores(path, name, {name: ready[name]} if name in ready else {}, by)
 
 
 def all_scores_of(path: Path, registry: Registry, metric: str | None, *, by: Cost) -> Scores:
     """The same with every metric of the run measured beside it."""
+    ready = measures_of(path, registry)
+    return _scores(path, _chosen(metric, ready), ready, by)
+
+
+def _scores(path: Path, metric: str, ready: Mapping[str, Yardstick], by: Cost) -> Scores:
     about = read_run(path)
-    ready = ready_for(about, registry)
-    return _scores(path, about, _chosen(metric, ready), ready, by)
-
-
-def _scores(path: Path, about: Mapping[str, Any], metric: str, ready: Mapping[str, Yardstick], by: Cost) -> Scores:
     table, _ = read_table(path)
-    if len(table) != len(about["cells"]):
-        raise StoreError(f"{path}: its table and {RUN_FILE} differ; give the run's command again")
     rows = zip(about["cells"], table.to_dict("records"), strict=True)
     scores = tuple(_score(RunFolder(path), cell, row, metric, ready) for cell, row in rows)
     if by == "seconds" and len(machines([repeat for score in scores for repeat in score.clocked])) > 1:

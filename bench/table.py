@@ -16,7 +16,7 @@ from . import timing
 from .chunk_file import Chunk
 from .plan import Block, Cell, Plan
 from .statistics import Gathered, Yardstick, estimates, gather, measured, metric_columns
-from .store import RunFolder, read_run
+from .store import RUN_FILE, RunFolder, read_run
 
 COLUMNS = (
     "model", "sampler", "grid", "steps", "nfe", "network_evaluations", "guidance", "samples",
@@ -180,6 +180,8 @@ def read_table(path: Path) -> tuple[pd.DataFrame, Labels]:
     try:
         table = pd.read_csv(path / TABLE_FILE)
         check_table(table)
+        if len(table) != len(about["cells"]):
+            raise ValueError(f"{len(table)} rows, and {RUN_FILE} has {len(about['cells'])} cells")
     except FileNotFoundError as error:
         raise InputError(f"{path}: the run has no table yet; give its command again to go on") from error
     except (OSError, ValueError) as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +13,16 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ..samplers.errors import InputError, ModelError, SamplerbenchError, StoreError
-from ..samplers.model import Model
+from ..samplers.errors import InputError, SamplerbenchError, StoreError
 from ..samplers.registry import Registry
 from .chunk import make_chunk
 from .chunk_file import Chunk
-from .config import Config, from_json
+from .config import Config
 from .engines import Engine, InProcess, Limits
 from .environment import VERSIONS_THAT_MATTER, environment
+from .measures import check_code, check_extractors, check_model, check_plugins, config_of
 from .plan import Block, Cell, Plan, plan_for
-from .run import engine_for_foreign, labels_of
+from .run import engine_for_foreign
 from .statistics import yardsticks
 from .store import RunFolder, read_run
 
@@ -74,17 +74,19 @@ def verify(path: Path, registry: Registry, chunks: int = 3, seed: int = 0) -> Ve
     Samplers that did not come with samplerbench are drawn in a child process with limits, as `run` draws them: a chunk
     that crashes or never ends differs, and the next is drawn.
     Raises InputError, ModelError or StoreError where the run cannot be made again here: other versions, another model,
-    an edited sampler, a damaged run.
+    an edited sampler, a damaged run, code that the registry does not name as the user's own.
     """
     about = read_run(path)
     config = config_of(about, path)
+    check_plugins(about, path, registry)
+    check_code(config.model, path, registry)
     check_versions(about, path)
     folder = RunFolder(path)
     with threads_as(about) as threads:
         plan = plan_for(config, registry)
         check_model(about, plan.model, path)
         ready = yardsticks(config.metric, registry.metrics.things, plan.model)
-        check_extractors(about, labels_of(plan, ready), path)
+        check_extractors(about, plan.model, ready, path)
         check_cells(about, plan, path)
         there = [(cell, block) for cell in plan.cells for block in plan.blocks if folder.has(cell, block)]
         if not there:
@@ -100,16 +102,6 @@ def verify(path: Path, registry: Registry, chunks: int = 3, seed: int = 0) -> Ve
     return Verification(checks, len(there), threads, notes_on(about, config))
 
 
-def config_of(about: Mapping[str, Any], path: Path) -> Config:
-    """The settings of a run."""
-    stored = about.get("config")
-    known = {f.name for f in fields(Config)}
-    if not isinstance(stored, dict) or stored.keys() - known:
-        unknown = ", ".join(sorted(set(stored or ()) - known)) or "no settings"
-        raise StoreError(f"{path}/run.json: {unknown} is not known to this version; use the one that made the run")
-    return from_json(stored)
-
-
 def check_versions(about: Mapping[str, Any], path: Path) -> None:
     """Refuse a run of other versions."""
     here = environment("cpu")["versions"]
@@ -117,27 +109,6 @@ def check_versions(about: Mapping[str, Any], path: Path) -> None:
     for name in VERSIONS_THAT_MATTER:
         if there.get(name) != here[name]:
             raise InputError(f"{path}: made with {name} {there.get(name)}, and this is {here[name]}; install that one")
-
-
-def check_model(about: Mapping[str, Any], model: Model, path: Path) -> None:
-    """Refuse a run of another model, if the run says of which it is."""
-    stored = about.get("model", {}).get("fingerprint", model.fingerprint)
-    if stored != model.fingerprint:
-        raise ModelError(
-            f"{path}: model {model.name!r} has the fingerprint {stored!r} there and {model.fingerprint!r} here; "
-            "use the weights that the run was made with"
-        )
-
-
-def check_extractors(about: Mapping[str, Any], labels: Mapping[str, Mapping[str, str]], path: Path) -> None:
-    """Refuse a run with other extractors, as far as the run says which they were."""
-    for metric, label in labels.items():
-        stored = about.get("extractors", {}).get(metric, {}).get("fingerprint", label["fingerprint"])
-        if stored != label["fingerprint"]:
-            raise ModelError(
-                f"{path}: the extractor of {metric} has the fingerprint {stored!r} there and {label['fingerprint']!r} "
-                "here; use the one that the run was made with"
-            )
 
 
 def check_cells(about: Mapping[str, Any], plan: Plan, path: Path) -> None:

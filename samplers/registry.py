@@ -112,6 +112,8 @@ class Registry:
     """On plugins that work: slow ones, and those that changed the state of the process while they were loaded."""
     named: tuple[str, ...] = ()
     """The plugins that were asked for by path or module, as another process has to ask for them."""
+    own_models: tuple[str, ...] = ()
+    """Specs of models that the user named. A run folder's model that is code is loaded only where it is one of them."""
 
     def sampler(self, spec: str, **options: object) -> Sampler:
         """The sampler that a spec string describes; `options` are added to its own."""
@@ -283,12 +285,14 @@ def loading(what: str) -> Iterator[None]:
         raise ModelError(f"{what}: {told(error)}") from error
 
 
-def load_registry(plugins: Iterable[str] = ()) -> Registry:
+def load_registry(plugins: Iterable[str] = (), models: Iterable[str] = ()) -> Registry:
     """All entry points of the group "samplerbench", then the plugins named: a path of a .py file, or a module.
+
+    `models` are specs of models that are the user's own: see `Registry.own_models`.
 
     With SAMPLERBENCH_NO_PLUGINS=1 in the environment, of the entry points the built-in one alone.
     """
-    registry = Registry(named=tuple(plugins))
+    registry = Registry(named=tuple(plugins), own_models=tuple(models))
     built_in_only = is_on(NO_PLUGINS, os.environ)
     for entry in entries_in_order(registry):
         if built_in_only and entry.value != BUILT_IN:

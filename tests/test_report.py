@@ -2,6 +2,7 @@
 
 import base64
 import dataclasses
+import functools
 import io
 import itertools
 import json
@@ -22,9 +23,11 @@ import samplerbench as sb
 from samplerbench.bench import report_view as reports
 from samplerbench.bench.answers import ANSWERS, answers_for, read_answers, signature
 from samplerbench.bench.charts import drawn_interval, round_ticks
-from samplerbench.bench.compare import compared, holm, ready_for
+from samplerbench.bench.compare import compared, holm
 from samplerbench.bench.config import Config
-from samplerbench.bench.fronts import FRONTS, fronts_of, read_fronts
+from samplerbench.bench.fronts import FRONTS, clocked_signature, fronts_of
+from samplerbench.bench.kept import keep, kept
+from samplerbench.bench.measures import measures_of
 from samplerbench.bench.output import printable
 from samplerbench.bench.pareto import pareto
 from samplerbench.bench.paths import PATHS, read_path, write_paths
@@ -33,7 +36,7 @@ from samplerbench.bench.report_view import view_of
 from samplerbench.bench.run import NoWatch, begin, plan_for
 from samplerbench.bench.sheet import table_to_cells
 from samplerbench.bench.sprites import BUDGET, sheet, sheets, shrunk
-from samplerbench.bench.store import RunFolder, read_run
+from samplerbench.bench.store import SEAL, RunFolder, read_run
 from samplerbench.bench.table import read_table
 from samplerbench.samplers.registry import load_registry
 
@@ -194,7 +197,7 @@ def test_the_answer_is_the_best_that_fits_the_budget(view):
 def test_the_differences_are_those_of_compare_and_corrected_for_all_pairs(finished):
     registry = load_registry([TOY])
     about, (table, _) = read_run(finished), read_table(finished)
-    folder, ready = RunFolder(finished), ready_for(about, registry)
+    folder, ready = RunFolder(finished), measures_of(finished, registry)
     answers = answers_for(about, table, folder, ready)
     assert answers == read_answers(folder, about, table)
     by_pair = {}
@@ -258,15 +261,41 @@ def test_the_front_is_that_of_the_table_of_verdicts(finished, view):
 
 def test_the_front_of_other_seconds_is_not_taken(folder):
     about, (table, _) = read_run(folder), read_table(folder)
-    fronts = read_fronts(folder, about, table)
+
+    def there(table):
+        return fronts_of(folder, about, table, ["fid"], None)
+
+    fronts = there(table)
     assert set(fronts) == {"fid", "clip_score", "ode_error"}
-    slower = table.assign(seconds_per_image=2 * table["seconds_per_image"])
-    assert read_fronts(folder, about, slower) is None
-    assert read_fronts(folder, about, table.assign(samples=64)) is None
+    assert there(table.assign(seconds_per_image=2 * table["seconds_per_image"])) == {}
+    assert there(table.assign(samples=64)) == {}
     (folder / FRONTS).write_text("[]")
-    assert read_fronts(folder, about, table) is None
-    assert fronts_of(folder, about, table, ["fid"], None) == {}
-    assert fronts_of(folder, about, table, ["fid"], load_registry([TOY])) == {"fid": fronts["fid"]}
+    assert there(table) == {}
+    measures = functools.partial(measures_of, folder, load_registry([TOY]))
+    assert fronts_of(folder, about, table, ["fid"], measures) == {"fid": fronts["fid"]}
+
+
+@pytest.mark.parametrize("file", [ANSWERS, FRONTS])
+@pytest.mark.parametrize("change", ["entry", "row", "seal"])
+def test_what_is_kept_and_was_changed_is_not_taken(folder, file, change):
+    about, (table, _) = read_run(folder), read_table(folder)
+    of = signature(about, table) if file == ANSWERS else clocked_signature(about, table)
+    value = kept(folder / file, of)
+    assert value
+    if change == "seal":
+        content = (folder / file).read_text()
+        (folder / file).write_text(content[: content.index(SEAL)] + "}")
+    elif file == ANSWERS:
+        value[0]["others"][0] |= {"row": len(table)} if change == "row" else {"other": 1}
+        keep(folder / file, of, value)
+    else:
+        value["fid"] = value["fid"][1:] if change == "row" else [1] * len(table)
+        keep(folder / file, of, value)
+    if file == ANSWERS:
+        assert read_answers(RunFolder(folder), about, table) is None
+    else:
+        assert fronts_of(folder, about, table, ["fid"], None) == {}
+    write_report(folder)
 
 
 @pytest.mark.parametrize("better", ["lower", "higher"])
@@ -353,7 +382,7 @@ def test_without_chunks_there_is_still_a_page(folder):
 
 def test_answers_that_are_not_there_come_from_the_chunks(folder, view):
     (folder / ANSWERS).unlink()
-    assert view_of(folder, load_registry([TOY])).metrics == view.metrics
+    assert view_of(folder, lambda: measures_of(folder, load_registry([TOY]))).metrics == view.metrics
 
 
 def test_answers_of_another_table_are_not_taken(folder):
@@ -596,11 +625,11 @@ def hostile_folder(folder):
         "versions": dict(zip(HOSTILE, HOSTILE, strict=True)),
     }
     (folder / "run.json").write_text(json.dumps(about))
-    (folder / ANSWERS).write_text(json.dumps({"table": reports_signature(folder), "answers": [
+    keep(folder / ANSWERS, reports_signature(folder), [
         {"metric": "fid", "better": "lower", "budget": 5, "best": 1, "others": [
             {"row": i, "difference": -1.0, "low": -2.0, "high": 0.0, "p": 0.5, "verdict": HOSTILE[i]} for i in range(30)
         ]},
-    ]}))  # fmt: skip
+    ])  # fmt: skip
     return folder
 
 

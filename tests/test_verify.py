@@ -53,7 +53,7 @@ def rewritten(folder, cell, **changes):
 
 
 def test_a_run_is_drawn_again_byte_by_byte(sb, stored):
-    done = sb("verify", stored, "--chunks", 99)
+    done = sb("verify", stored, "--plugin", TOY, "--chunks", 99)
     assert done.code == 0, done.err
     rows = [line.split() for line in done.out.splitlines()]
     assert rows[0] == ["sampler", "grid", "steps", "samples", "verdict"]
@@ -65,7 +65,7 @@ def test_a_run_is_drawn_again_byte_by_byte(sb, stored):
 
 def test_what_is_chosen_depends_on_the_seed_alone(sb, stored):
     def chosen(seed):
-        about = json.loads(sb("verify", stored, "--seed", seed, "--json").out)
+        about = json.loads(sb("verify", stored, "--plugin", TOY, "--seed", seed, "--json").out)
         assert about["chunks"] == 10
         return [(check["sampler"], check["steps"], check["first"]) for check in about["checks"]]
 
@@ -104,11 +104,11 @@ def test_a_distance_to_the_ode_solution_is_compared(copy):
 
 def test_a_difference_is_exit_code_1_and_said(sb, copy):
     rewritten(copy, 0, nfe=9)
-    done = sb("verify", copy, "--chunks", 99)
+    done = sb("verify", copy, "--plugin", TOY, "--chunks", 99)
     assert done.code == 1
     assert done.out.splitlines()[1].endswith("differs; nfe 9 -> 2")
     assert done.out.splitlines()[-1].startswith("9 of 10 chunks equal")
-    about = json.loads(sb("verify", copy, "--chunks", 99, "--json").out)
+    about = json.loads(sb("verify", copy, "--plugin", TOY, "--chunks", 99, "--json").out)
     assert about["checks"][0]["verdict"] == DIFFERS
     assert about["checks"][0]["found"] == ["nfe 9 -> 2"]
 
@@ -116,7 +116,7 @@ def test_a_difference_is_exit_code_1_and_said(sb, copy):
 def test_a_damaged_chunk_is_named_and_the_others_are_checked(sb, copy):
     path = rewritten(copy, 0)
     path.write_bytes(path.read_bytes()[:-5])
-    done = sb("verify", copy, "--chunks", 99)
+    done = sb("verify", copy, "--plugin", TOY, "--chunks", 99)
     assert done.code == 5
     assert f"{path.parent.name}/{path.name}: damaged" in done.out
     assert "9 of 10 chunks equal, 1 damaged" in done.out
@@ -146,24 +146,29 @@ def test_threads_are_those_of_the_run_and_put_back(stored, copy):
         ({"config__colour": "red"}, 5, ["colour is not known"]),
         ({"config": None}, 5, ["no settings"]),
         ({"config__model": "toyy"}, 2, ["unknown model 'toyy'"]),
-        ({"plugins": []}, 2, ["unknown model 'toy'"]),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, dict) else None,
 )
 def test_a_run_that_cannot_be_had_again_is_refused_with_both_values(sb, copy, changes, code, words, edited):
     edited(copy, **changes)
-    sb("verify", copy).refused(code, *words)
+    sb("verify", copy, "--plugin", TOY).refused(code, *words)
+
+
+def test_without_its_plugin_a_run_is_refused(sb, copy, edited):
+    sb("verify", copy).refused(2, f"was made with {TOY}", f"--plugin {TOY}")
+    edited(copy, plugins=[])
+    sb("verify", copy).refused(2, "unknown model 'toy'")
 
 
 def test_what_is_no_run_is_refused(sb, stored, tmp_path):
     sb("verify", tmp_path / "nothing").refused(2, "no such folder")
-    sb("verify", stored, "--chunks", 0).refused(2, "chunks", "0")
+    sb("verify", stored, "--plugin", TOY, "--chunks", 0).refused(2, "chunks", "0")
     sb("verify").refused(2, "RUN")
 
 
 def test_a_run_without_chunks_is_refused(sb, copy):
     shutil.rmtree(copy / "chunks")
-    sb("verify", copy).refused(2, "no chunk yet")
+    sb("verify", copy, "--plugin", TOY).refused(2, "no chunk yet")
 
 
 def test_an_older_run_that_names_no_model_can_be_verified(copy):
@@ -226,7 +231,7 @@ def test_a_sampler_of_others_that_crashes_is_a_chunk_that_differs_and_the_rest_i
     assert done.code == 0, done.err
     (tmp_path / "drawn").touch()
     monkeypatch.delenv("SAMPLERBENCH_IN_PROCESS")
-    done = sb("verify", "run", "--json")
+    done = sb("verify", "run", "--plugin", "fickle.py", "--json")
     assert done.code == 1, done.err
     found = [(check["sampler"], check["verdict"], check["found"]) for check in json.loads(done.out)["checks"]]
     assert found == [

@@ -57,6 +57,12 @@ def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return download_option(size(skip(command)))
 
 
+own_model_option = click.option(
+    "--model", multiple=True, metavar="SPEC", help="The run's model, if it is code, as in file.py:function: that is "
+    "not run because a folder names it."
+)  # fmt: skip
+
+
 def plugin_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options of every command that loads plugins."""
     named = click.option("--plugin", multiple=True, metavar="PATH", help="A plugin's .py file or module; repeatable.")

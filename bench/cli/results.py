@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 
 import click
 
 from ..output import complain, print_rows, say, stdout_for_data, warn_of_plugins
-from .options import FilePath, plugin_options
+from .options import FilePath, own_model_option, plugin_options
 
 
 @click.command()
 @click.argument("run_folder", metavar="[RUN]", required=False, type=FilePath())
 @click.option("--figures", type=FilePath(), metavar="DIR",
               help="Write its charts and pictures there instead, as SVG, PDF and PNG.")  # fmt: skip
+@own_model_option
 @plugin_options
-def report(run_folder: Path | None, figures: Path | None, plugin: tuple[str, ...]) -> None:
+def report(run_folder: Path | None, figures: Path | None, plugin: tuple[str, ...], model: tuple[str, ...]) -> None:
     """Write report.html of a run anew, by default of the newest in results/, and print its path.
 
     It is one page that needs no network: answers, charts, pictures, table, and the command that made the run.
@@ -27,14 +29,16 @@ def report(run_folder: Path | None, figures: Path | None, plugin: tuple[str, ...
     """
     from ...samplers.registry import load_registry
     from ..figures import write_figures
+    from ..measures import measures_of
     from ..report import write_report
     from ..store import newest_run
 
     folder = run_folder or newest_run(Path("results"))
     with stdout_for_data():
-        registry = load_registry(plugin)
+        registry = load_registry(plugin, model)
         warn_of_plugins(registry)
-        paths = write_figures(folder, figures, registry) if figures else [write_report(folder, registry)]
+        measures = cache(lambda: measures_of(folder, registry))
+        paths = write_figures(folder, figures, measures) if figures else [write_report(folder, measures)]
     for path in paths:
         say(str(path))
 
@@ -45,20 +49,22 @@ def report(run_folder: Path | None, figures: Path | None, plugin: tuple[str, ...
     "--chunks", type=click.IntRange(min=1), default=3, show_default=True, help="How many; all if it has fewer."
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Which: they are chosen at random.")
+@own_model_option
 @plugin_options
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def verify_(run_folder: Path, chunks: int, seed: int, plugin: tuple[str, ...], as_json: bool) -> int:
+def verify_(  # noqa: PLR0913  (an option each)
+    run_folder: Path, chunks: int, seed: int, plugin: tuple[str, ...], model: tuple[str, ...], as_json: bool
+) -> int:
     """Draw some chunks of a run again and compare them with what is stored, byte by byte.
 
     Images, extractors' rows and counts of model calls must be the same; seconds are never compared. The exit code is 1
     where something differs. A run of other versions, another model or an edited sampler is refused.
     """
     from ...samplers.registry import load_registry
-    from ..store import read_run
     from ..verify import DAMAGED, EQUAL, checks_to_rows, verify
 
     with stdout_for_data():
-        registry = load_registry(plugin or read_run(run_folder).get("plugins", ()))
+        registry = load_registry(plugin, model)
         warn_of_plugins(registry)
         done = verify(run_folder, registry, chunks, seed)
     if as_json:

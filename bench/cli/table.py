@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -11,7 +12,7 @@ import click
 
 from ...samplers.errors import InputError
 from ..output import print_rows, print_sheet, say, stdout_for_data, table_to_json, warn_of_plugins
-from .options import FilePath, plugin_options
+from .options import FilePath, own_model_option, plugin_options
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,6 +43,7 @@ SEVERAL_RUNS = "table: {} runs; add --merge for one table of them, or give one r
 @click.option(
     "--pivot", metavar="METRIC", help="Samplers down, steps (or budgets of calls) across, this in the fields."
 )
+@own_model_option
 @plugin_options
 @click.option("--json", "as_json", is_flag=True, help="Print JSON; the same as --format json.")
 def table(  # noqa: PLR0913  (an option each)
@@ -58,6 +60,7 @@ def table(  # noqa: PLR0913  (an option each)
     sort: str | None,
     columns: str | None,
     pivot: str | None,
+    model: tuple[str, ...],
     plugin: tuple[str, ...],
     as_json: bool,
 ) -> None:
@@ -79,6 +82,7 @@ def table(  # noqa: PLR0913  (an option each)
     """
     from ..store import newest_run
 
+    load = partial(load_own, plugin, model)
     asked = {"--compare": pair, "--nfe": nfe, "--seconds": seconds, "--pareto": front, "--merge": as_one}
     given = [option for option, value in asked.items() if value]
     if len(given) > 1:
@@ -91,7 +95,7 @@ def table(  # noqa: PLR0913  (an option each)
         raise InputError(f"--json and --format {form}: expected one of them")
     form = "json" if as_json else form
     if given in ([], ["--merge"]):
-        show_table(run_folders, as_one, form, output, plugin, sort=sort, columns=columns, pivot=pivot)
+        show_table(run_folders, as_one, form, output, load, sort=sort, columns=columns, pivot=pivot)
         return
     if form not in (None, "json"):
         raise InputError(f"{given[0]} with --format {form}: expected json, or none for people to read")
@@ -107,7 +111,17 @@ def table(  # noqa: PLR0913  (an option each)
         question = front_of(folder, metric, against or "seconds")
     else:
         question = ranking(folder, metric, nfe, seconds)
-    show_found(folder, plugin, form == "json", question)
+    show_found(folder, load(), form == "json", question)
+
+
+def load_own(plugins: tuple[str, ...], models: tuple[str, ...]) -> Registry:
+    """The registry with the plugins and the models of code that are the user's own."""
+    from ...samplers.registry import load_registry
+
+    with stdout_for_data():
+        registry = load_registry(plugins, models)
+        warn_of_plugins(registry)
+    return registry
 
 
 @dataclass(frozen=True)
@@ -149,14 +163,13 @@ def show_table(  # noqa: PLR0913  (the options of a table, each by name)
     as_one: bool,
     form: str | None,
     output: Path | None,
-    plugin: tuple[str, ...],
+    load: Callable[[], Registry],
     *,
     sort: str | None,
     columns: str | None,
     pivot: str | None,
 ) -> None:
     """The table of a run, or of several, laid out as asked for."""
-    from ...samplers.registry import load_registry
     from ..formats import SHEETS, Layout, parse_columns, rendered, sheet_with_best, write_output
 
     if output and form is None:
@@ -165,11 +178,7 @@ def show_table(  # noqa: PLR0913  (the options of a table, each by name)
         raise InputError("format 'parquet': is binary; expected with -o FILE")
     layout = Layout(pivot or "", parse_columns("sort", sort), parse_columns("columns", columns))
     content = content_asked_for(folders, as_one)
-    registry = None
-    if form in SHEETS or (pivot and form is None):
-        with stdout_for_data():
-            registry = load_registry(plugin)
-            warn_of_plugins(registry)
+    registry = load() if form in SHEETS or (pivot and form is None) else None
     if form is None:
         with stdout_for_data():
             sheet = sheet_with_best(content, layout, registry)
@@ -200,14 +209,11 @@ def content_asked_for(folders: tuple[Path, ...], as_one: bool) -> Content:
     return content_of(folders[0] if folders else newest_run(Path("results")))
 
 
-def show_found(folder: Path, plugin: tuple[str, ...], as_json: bool, question: Question) -> None:
-    """What is found in a run's samples with its plugins, as JSON or as people read it."""
-    from ...samplers.registry import load_registry
+def show_found(folder: Path, registry: Registry, as_json: bool, question: Question) -> None:
+    """What is found in a run's samples, as JSON or as people read it."""
     from ..store import read_run
 
     with stdout_for_data():
-        registry = load_registry(plugin)
-        warn_of_plugins(registry)
         found = question.find(registry)
     if as_json:
         click.echo(table_to_json(found, {"folder": str(folder)}))
