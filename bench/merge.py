@@ -25,6 +25,7 @@ MACHINE = ("cpu", "cores", "threads", "device", "system")
 CLOSE = 1e-6
 """Relative difference of numbers that are one but for rounding: another machine adds up in another order."""
 SECONDS_NOTE = "seconds of different machines are not compared"
+RUNS_NOTE = "the runs were not clocked side by side: seconds of different runs are not to be compared"
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ def merge(paths: Sequence[Path]) -> Merged:
     if not comparable:
         table[list(timing.COLUMNS)] = math.nan
     labels = {name: label for run in reversed(runs) for name, label in run.labels.items()}
-    return Merged(table, labels, tuple(origins.values()), () if comparable else (SECONDS_NOTE,))
+    return Merged(table, labels, tuple(origins.values()), (RUNS_NOTE,) if comparable else (SECONDS_NOTE,))
 
 
 def check_comparable(runs: Sequence[StoredRun]) -> None:

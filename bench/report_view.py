@@ -21,7 +21,7 @@ from .pareto import CLOSE, DOMINATED, ON_FRONT
 from .paths import path_budget, read_path
 from .provenance import call_of, provenance_of, summary_of
 from .races import Answer
-from .sheet import caption, heading_of, metrics_of, short_heading_of, table_to_cells, with_interval
+from .sheet import caption, heading_of, is_doubtful, metrics_of, short_heading_of, table_to_cells, with_interval
 from .sprites import sheets, shrunk
 from .statistics import metric_columns
 from .store import RunFolder, read_run
@@ -157,6 +157,7 @@ def chart_rows(table: pd.DataFrame, labels: Labels, names: Sequence[str]) -> lis
             "label": f"{name}, {cell['steps']}", "cell": f"{name}, {effort_of(cell)}",
             "counts": effort_of(cell), "steps": cell["steps"], "nfe": number(cell["nfe"]),
             "milliseconds": scaled(cell["seconds_per_image"], 1000), "status": str(cell["status"]),
+            "doubtful": is_doubtful(cell.get("timing")),
         }  # fmt: skip
         for j, metric in enumerate(metrics):
             low, high = metric_columns(metric)[1:]
@@ -231,7 +232,7 @@ def headline(name: str, answers: Sequence[Row], better: str) -> str:
     shown = [str(answer["budget"]) for answer in raced if answer["second"]["verdict"] == "shown"]
     if not raced:
         return text
-    if len(shown) in (0, len(raced)):
+    if len(shown) in (0, len(answers)):
         return f"{text} At {'every' if shown else 'no'} budget is the best told apart from the second."
     return f"{text} Only at {listed(shown)} calls is the best told apart from the second."
 
@@ -245,12 +246,15 @@ def answer_view(answer: Answer, key: str, rows: Sequence[Row]) -> Row:
     """The best at a budget, the second, and each other against the best."""
     sign = -1 if answer["better"] == "lower" else 1
 
+    def turned(value: float | None) -> float:
+        return sign * _nan(value) + 0.0  # 0 has no sign
+
     def against(other: Mapping[str, Any]) -> Row:
-        ahead = sorted(sign * _nan(other[end]) for end in ("low", "high"))
+        ahead = sorted(turned(other[end]) for end in ("low", "high"))
         apart = other["verdict"] not in (SAME, NOT_SHOWN)
         return {
             **_named(rows[other["row"]], key),
-            "behind": with_interval(sign * _nan(other["difference"]), *ahead),
+            "behind": with_interval(turned(other["difference"]), *ahead),
             "p": "-" if other["verdict"] == SAME else p_to_text(other["p"]),
             "verdict": "same samples" if other["verdict"] == SAME else "shown" if apart else "not shown",
         }
@@ -284,7 +288,9 @@ def mark_front(metric: Row, rows: Sequence[Row], verdicts: Sequence[str] | None)
     for row, verdict in zip(rows, verdicts, strict=True):
         row[f"{key}_front"] = verdict == ON_FRONT
     close, dominated = (sum(verdict == kind for verdict in verdicts) for kind in (CLOSE, DOMINATED))
-    return f"Of the others {close} not told apart from the front, {dominated} shown to be dominated."
+    doubtful = sum(row["doubtful"] for row in rows)
+    times = f" The times of {doubtful} of all are not to be relied on." if doubtful else ""
+    return f"Of the others {close} not told apart from the front, {dominated} shown to be dominated.{times}"
 
 
 def mark_by_numbers(metric: Row, rows: Sequence[Row]) -> None:

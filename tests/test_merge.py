@@ -10,7 +10,7 @@ import pytest
 
 import samplerbench as sb_
 from samplerbench.bench import timing
-from samplerbench.bench.merge import SECONDS_NOTE, merge
+from samplerbench.bench.merge import RUNS_NOTE, SECONDS_NOTE, merge
 
 TOY = str(Path(__file__).with_name("toy.py"))
 CLOCKED = list(timing.COLUMNS)
@@ -63,7 +63,7 @@ def test_the_rows_of_all_runs_stand_once_in_the_order_given(runs):
     assert merged.table.loc[merged.table["sampler"].eq("euler"), "brightness"].notna().all()
     assert merged.table.loc[merged.table["sampler"].eq("late"), "status"].str.startswith("failed: ").all()
     assert merged.table["seconds_per_image"].notna().sum() == 10
-    assert merged.notes == ()
+    assert merged.notes == (RUNS_NOTE,)
     assert merged.labels["brightness"]["label"] == "toy quadrants"
 
 

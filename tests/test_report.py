@@ -359,6 +359,26 @@ def test_words_for_lists_and_leaders():
     )
 
 
+def test_a_budget_without_a_second_is_none_at_which_the_best_is_told_apart():
+    def at(budget, verdict):
+        return {"budget": budget, "best": {"name": "ddim"}, "second": verdict and {"verdict": verdict}}
+
+    text = reports.headline("FID", [at(5, None), at(10, "shown"), at(20, "shown")], "lower")
+    assert (
+        text
+        == "Lowest FID: ddim at 5, 10 and 20 calls. Only at 10 and 20 calls is the best told apart from the second."
+    )
+    text = reports.headline("FID", [at(5, None), at(10, "not shown")], "lower")
+    assert text == "Lowest FID: ddim at 5 and 10 calls. At no budget is the best told apart from the second."
+
+
+def test_a_difference_of_nothing_has_no_sign():
+    rows = [{"row": i, "short": "ddim", "series": i, "counts": "5 steps", "m0_text": "1"} for i in range(2)]
+    other = {"row": 1, "difference": 0.0, "low": 0.0, "high": 0.0, "p": 1.0, "verdict": "same samples"}
+    answer = {"metric": "fid", "better": "lower", "budget": 5, "best": 0, "others": [other]}
+    assert reports.answer_view(answer, "m0", rows)["others"][0]["behind"] == "0"
+
+
 # ---- What a report is made from ----
 
 

@@ -80,8 +80,6 @@ def table(  # noqa: PLR0913  (an option each)
     With --merge, the rows of several runs of one model with the same samples, seed, prompts, precision, extractors and
     versions; runs that differ in one of these are refused. Seconds are left out where the machines differ.
     """
-    from ..store import newest_run
-
     load = partial(load_own, plugin, model)
     asked = {"--compare": pair, "--nfe": nfe, "--seconds": seconds, "--pareto": front, "--merge": as_one}
     given = [option for option, value in asked.items() if value]
@@ -104,7 +102,7 @@ def table(  # noqa: PLR0913  (an option each)
         raise InputError(f"{given[0]} with {', '.join(options)}: lays out the whole table; expected without")
     if len(run_folders) > 1:
         raise InputError(SEVERAL_RUNS.format(len(run_folders)))
-    folder = run_folders[0] if run_folders else newest_run(Path("results"))
+    folder = run_folders[0] if run_folders else the_newest()
     if pair:
         question = comparison(folder, pair)
     elif front:
@@ -198,7 +196,6 @@ def show_table(  # noqa: PLR0913  (the options of a table, each by name)
 def content_asked_for(folders: tuple[Path, ...], as_one: bool) -> Content:
     """The table of one run, by default the newest, or of several together."""
     from ..formats import content_of, merged_content
-    from ..store import newest_run
 
     if as_one:
         if len(folders) < 2:  # noqa: PLR2004  (a merger)
@@ -206,7 +203,16 @@ def content_asked_for(folders: tuple[Path, ...], as_one: bool) -> Content:
         return merged_content(folders)
     if len(folders) > 1:
         raise InputError(SEVERAL_RUNS.format(len(folders)))
-    return content_of(folders[0] if folders else newest_run(Path("results")))
+    return content_of(folders[0] if folders else the_newest())
+
+
+def the_newest() -> Path:
+    """The newest run in results/, which is said."""
+    from ..store import newest_run
+
+    folder = newest_run(Path("results"))
+    say(str(folder), err=True)
+    return folder
 
 
 def show_found(folder: Path, registry: Registry, as_json: bool, question: Question) -> None:
