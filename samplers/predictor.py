@@ -15,7 +15,7 @@ from typing import Literal, Protocol, get_args
 import torch
 from torch import Tensor
 
-from .errors import InputError
+from .errors import InputError, ModelError, SamplerbenchError, told
 from .level import Level
 
 Predicts = Literal["eps", "x0", "v", "flow"]
@@ -90,6 +90,7 @@ class Predictor(Protocol):
 
 Network = Callable[..., Tensor]
 """network(x, t) or network(x, t, condition): x (B, *shape), t (B,) -> (B, *shape)."""
+ARGUMENTS = ("x", "t", "condition")
 
 
 @dataclass(frozen=True)
@@ -132,14 +133,23 @@ class NetworkPredictor:
             args = [inputs[batch]] if condition is None else [inputs[batch], condition[batch]]
             real = len(args[0])
             padded = [_pad(arg, self.batch_size) for arg in args]
-            answer = self.network(padded[0], t, *padded[1:])
-            if answer.shape != padded[0].shape:
-                raise InputError(
-                    f"network: answered with shape {tuple(answer.shape)} for a state {tuple(padded[0].shape)}; "
-                    "expected the same shape"
-                )
-            answers.append(answer[:real])
+            answers.append(answer_of(self.network, padded[0], t, *padded[1:])[:real])
         return Prediction(x, level, torch.cat(answers).to(x.dtype), self.predicts)
+
+
+def answer_of(network: Network, x: Tensor, t: Tensor, *condition: Tensor) -> Tensor:
+    """What a network says of a batch. ModelError where it raises, InputError for an answer of another shape than x."""
+    try:
+        answer = network(x, t, *condition)
+    except (SamplerbenchError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        shapes = ", ".join(f"{name} {tuple(a.shape)}" for name, a in zip(ARGUMENTS, (x, t, *condition), strict=False))
+        raise ModelError(f"network: {' '.join(told(error).split())[:300]}; it was asked with {shapes}") from error
+    if not isinstance(answer, Tensor) or answer.shape != x.shape:
+        given = f"shape {tuple(answer.shape)}" if isinstance(answer, Tensor) else f"a {type(answer).__name__}"
+        raise InputError(f"network: answered with {given} for a state {tuple(x.shape)}; expected the same shape")
+    return answer
 
 
 def _pad(rows: Tensor, size: int) -> Tensor:

@@ -421,6 +421,17 @@ def test_an_adaptive_sampler_cannot_be_planned_for_a_budget(sb):
     sb(*run).refused(2, "sampler 'dpm-solver-adaptive': nfe 10: it is adaptive, with no step count", "use --steps")
 
 
+def test_a_network_that_cannot_be_asked_is_one_line(sb, tmp_path):
+    made = "schedule=sb.vp_linear(), shape=(1, 4, 4), predicts='eps'"
+    write(
+        tmp_path / "m.py", f"import samplerbench as sb\ndef make():\n    return sb.wrap_network(lambda x: x, {made})\n"
+    )
+    done = sb("run", "--model", "m.py:make", "-s", "ddim", "--steps", 2, "-n", 4, "-o", "r")
+    assert done.code == 4
+    assert done.err.splitlines()[-1].startswith("Error: network: TypeError: ")
+    assert done.err.splitlines()[-1].endswith("it was asked with x (64, 1, 4, 4), t (64,)")
+
+
 COSTLY = """
 from samplerbench import hookimpl
 from samplerbench.plugins.ddim import DDIM

@@ -316,6 +316,25 @@ def test_an_answer_of_another_shape_is_refused(wrong):
         predictor(wrong)(X0, LEVELS["vp"])
 
 
+def test_an_answer_that_is_no_tensor_is_refused():
+    with pytest.raises(sb.InputError, match=r"network: answered with a tuple for a state \(4, 3\)"):
+        predictor(lambda x, t: (x,))(X0, LEVELS["vp"])
+
+
+def test_a_network_that_raises_is_named_with_what_it_was_asked():
+    with pytest.raises(sb.ModelError, match=r"^network: TypeError: .*; it was asked with x \(4, 3\), t \(4,\)$"):
+        predictor(lambda x: x)(X0, LEVELS["vp"])
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("full"), sb.InputError("mine")])
+def test_what_others_answer_for_passes_a_network_as_it_is(error):
+    def network(x, t):
+        raise error
+
+    with pytest.raises(type(error), match=str(error)):
+        predictor(network)(X0, LEVELS["vp"])
+
+
 def test_wrong_names_are_refused():
     with pytest.raises(sb.InputError, match="predicts 'noise': expected one of eps, x0, v, flow"):
         predictor(lambda x, t: x, predicts="noise")
