@@ -28,7 +28,7 @@ from .picture import write_picture
 from .plan import Block, Cell, Plan, plan_for
 from .report import write_report
 from .sheet import sheet_of, write_table
-from .statistics import Yardstick, yardsticks
+from .statistics import Yardstick, check_metrics, yardsticks
 from .store import REFERENCE, RunFolder, default_output, read_run
 from .table import GrowingTable, check_metric_names
 from .timing import in_turn
@@ -324,6 +324,7 @@ def begin(plan: Plan, registry: Registry, output: Path, manner: Manner = Manner(
     """Open the run folder; nothing is written if it cannot be this run's. `command` is kept in run.json."""
     check_metric_names(plan.config.metric)
     ready = yardsticks(plan.config.metric, registry.metrics.things, plan.model)
+    check_metrics(plan.config, registry.metrics.things, plan.model, ready)
     folder = RunFolder(output)
     about = {
         "command": command,

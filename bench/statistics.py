@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from ..samplers.errors import PluginError
-from ..samplers.metric import Estimate, Metric, Rows, root_mean_estimate
+from ..samplers.errors import InputError, PluginError
+from ..samplers.metric import Estimate, Metric, Moments, Rows, root_mean_estimate
 from ..samplers.model import Model
 from ..samplers.options import at_fault
 from .chunk_file import Chunk
+from .config import Config
 
 LOW_HIGH_PREFIX = {"clip_score": "clip", "seconds_per_image": "seconds"}
 """Values whose interval columns have a shorter name."""
@@ -26,6 +27,8 @@ class Yardstick:
 
     metric: Metric
     prepared: Any
+    width: int | None = None
+    """Numbers in each of the rows that it reads; None where there is no reference to tell."""
 
 
 def yardsticks(names: Sequence[str], metrics: Mapping[str, type[Metric]], model: Model) -> dict[str, Yardstick]:
@@ -36,9 +39,47 @@ def yardsticks(names: Sequence[str], metrics: Mapping[str, type[Metric]], model:
             metric = metrics[name]()
             extractor = model.extractors.get(metric.extractor)
             if extractor and (extractor.reference or not metric.needs_reference):
-                reference = extractor.reference
-                ready[name] = Yardstick(metric, metric.prepare(reference() if reference else None))
+                reference = extractor.reference() if extractor.reference else None
+                ready[name] = Yardstick(metric, metric.prepare(reference), width_of(reference))
     return ready
+
+
+def width_of(reference: Rows | Moments | None) -> int | None:
+    """Numbers in a row of a reference."""
+    if reference is None:
+        return None
+    return len(reference.mean) if isinstance(reference, Moments) else reference.shape[1]
+
+
+def check_metrics(
+    config: Config, metrics: Mapping[str, type[Metric]], model: Model, ready: Mapping[str, Yardstick]
+) -> None:
+    """Refuse a metric that is asked for by name and cannot be known; those of the default are left out instead.
+
+    InputError for one whose rows or reference the model lacks, or that means nothing on so few samples. Where no
+    reference tells how wide the rows are, the least of the metric alone can be held against the samples.
+    """
+    if config.metric == Config.metric:
+        return
+    for name in config.metric:
+        if name not in ready:
+            raise InputError(f"metric {name!r}: {lack_of(metrics[name], model)}")
+        with at_fault(f"metric {name!r}"):
+            metric, width = ready[name].metric, ready[name].width
+            fewest = metric.least if width is None else metric.fewest(width)
+        if config.samples < fewest:
+            each = metric.least_per_column
+            why = f", {each} for each of the {width} features" if width and fewest == each * width else ""
+            raise InputError(
+                f"metric {name!r}: samples {config.samples}; expected at least {fewest}{why}; give -n {fewest}"
+            )
+
+
+def lack_of(metric: type[Metric], model: Model) -> str:
+    """What a model lacks of what a metric reads, and what to do about it."""
+    if metric.extractor not in model.extractors:
+        return f"reads {metric.extractor!r}, and model {model.name!r} has none; leave it out"
+    return f"compares with a reference, and model {model.name!r} has none; give --reference, or leave it out"
 
 
 def metric_columns(name: str) -> tuple[str, str, str]:
