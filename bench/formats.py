@@ -35,17 +35,16 @@ from .sheet import (
     of_seconds,
     sheet_of,
     sheet_to_markdown,
+    too_few_for,
     what_was_drawn,
 )
 from .statistics import Yardstick, metric_columns
 from .store import RunFolder, read_run
-from .table import Labels, read_table
+from .table import Labels, frame_to_csv, read_table
 
 SHEETS, DATA = ("md", "latex", "html"), ("csv", "json", "parquet")
 """What is read by people, with no more digits than the intervals support; and by programs, with every digit."""
 FORMATS = (*SHEETS, *DATA)
-FORMULA = ("=", "+", "-", "@", "\t", "\r")
-"""How a text begins that a spreadsheet takes for a formula."""
 
 
 @dataclass(frozen=True)
@@ -257,7 +256,7 @@ def pivot_caption(content: Content, pivot: Pivot) -> str:
     if pivot.metric == ODE_ERROR:
         return f"{text}; the root mean square distance to the converged solution of the ODE.{rows}"
     note = {name: label for name, label in content.labels.items() if name == pivot.metric}
-    return f"{text}; {INTERVALS}.{rows}{notes_of(note)}"
+    return f"{text}; {INTERVALS}.{rows}{notes_of(note)}{too_few_for(content.table, note)}"
 
 
 def cost_of_steps(table: pd.DataFrame) -> str:
@@ -338,13 +337,6 @@ def sheet_to_html(sheet: Sheet) -> str:
         "<table>", f"<caption>{html.escape(sheet.caption)}</caption>", "<thead>", f"<tr>{head}</tr>", "</thead>",
         "<tbody>", *body, "</tbody>", "</table>", "",
     ])  # fmt: skip
-
-
-def frame_to_csv(frame: pd.DataFrame) -> str:
-    """Every digit; a text that a spreadsheet would take for a formula gets a ' in front."""
-    safe = frame.map(lambda value: f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value)
-    safe.columns = [f"'{name}" if name.startswith(FORMULA) else name for name in frame.columns]
-    return safe.to_csv(index=False, lineterminator="\n")
 
 
 def frame_to_parquet(frame: pd.DataFrame) -> bytes:

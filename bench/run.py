@@ -353,12 +353,14 @@ def next_renewal(started: float, ended: float) -> float:
 
 
 def labels_of(plan: Plan, ready: Mapping[str, Yardstick]) -> dict[str, dict[str, str]]:
-    """For each metric its extractor's label, note, fingerprint and data, and what its Frechet distance is called."""
+    """For each metric its extractor's label, note, fingerprint and data, what its Frechet distance is called, and how
+    many features it has where the reference tells that."""
     extractors = {name: plan.model.extractors[yardstick.metric.extractor] for name, yardstick in ready.items()}
     return {
-        name: {"label": e.label, "note": e.note, "fingerprint": e.fingerprint, "frechet": e.frechet, "data": e.data}
+        name: {"label": e.label, "note": e.note, "fingerprint": e.fingerprint, "frechet": e.frechet, "data": e.data,
+               "features": str(ready[name].width or "")}
         for name, e in extractors.items()
-    }
+    }  # fmt: skip
 
 
 def _cost(cell: Cell, block: Block) -> int:

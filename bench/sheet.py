@@ -16,7 +16,7 @@ from . import timing
 from .output import printable
 from .statistics import metric_columns
 from .store import RunFolder, disk_errors
-from .table import OK, TABLE_FILE, TEXTS, Labels
+from .table import OK, TABLE_FILE, TEXTS, Labels, frame_to_csv
 
 MARKDOWN_FILE = "table.md"
 HEADINGS = {"fid": "FID", "clip_score": "CLIP score", "ode_error": "ODE error", "seconds_per_image": "s/image"}
@@ -26,6 +26,8 @@ NOTE = "note"
 """A column of what is read alone: the same samples as which row, and why a cell is not whole."""
 FRECHET = "fid"
 """The metric that some extractors have another name for."""
+OF_COVARIANCES = (FRECHET, "fd_clip")
+"""The metrics that need a covariance of the samples' features."""
 MARK = "*"
 INTERVALS = "± is the 95 % interval given the reference images"
 OBEYED = re.compile(r"[\\|`*~]|(?<![^\W_])_|_(?![^\W_])|(?<=\])(?=\()|(?<=!)(?=\[)")
@@ -69,7 +71,7 @@ class Sheet:
 def write_table(table: pd.DataFrame, folder: RunFolder, labels: Labels) -> None:
     """table.csv and table.md."""
     with disk_errors(folder.path):
-        write_atomically(folder.path / TABLE_FILE, table.to_csv(index=False, lineterminator="\n").encode())
+        write_atomically(folder.path / TABLE_FILE, frame_to_csv(table).encode())
         write_atomically(folder.path / MARKDOWN_FILE, table_to_markdown(table, labels).encode())
 
 
@@ -169,7 +171,8 @@ def caption(table: pd.DataFrame, labels: Labels, columns: Sequence[str] = ()) ->
     measured = any(name in names for name in (*metrics_of(table), "ode_error"))
     first = f"{what_was_drawn(table)} a row" + (f"; {INTERVALS}" if measured else "")
     seconds = f"; {of_seconds(table)}" if "seconds_per_image" in names else "."
-    return first + seconds + notes_of({name: label for name, label in labels.items() if name in names})
+    shown = {name: label for name, label in labels.items() if name in names}
+    return first + seconds + notes_of(shown) + too_few_for(table, shown)
 
 
 def what_was_drawn(table: pd.DataFrame) -> str:
@@ -198,6 +201,21 @@ def notes_of(labels: Labels) -> str:
         if note := label.get("note"):
             headings.setdefault(note, []).append(heading_of(name, labels if name == FRECHET else {}))
     return "".join(f" {', '.join(names)}: {note}." for note, names in headings.items())
+
+
+def too_few_for(table: pd.DataFrame, labels: Labels) -> str:
+    """Which of these metrics are of fewer samples than features, a sentence each; '' where none is.
+
+    Runs of the first versions do not say how many features they measured.
+    """
+    samples, known = int(table["samples"].max()), metrics_of(table)
+    features = {name: int(labels[name].get("features") or 0) for name in OF_COVARIANCES if name in labels}
+    return "".join(
+        f" {short_heading_of(name, labels)} of fewer samples ({samples}) than features ({width}): "
+        "the covariance is singular and the value biased upwards."
+        for name, width in features.items()
+        if samples < width and name in known
+    )
 
 
 def _milliseconds(row: Mapping[Hashable, Any]) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,8 @@ OWN_COLUMNS = ("fid", "clip_score")
 """The metrics that stand among the fixed columns."""
 TEXTS = ("model", "sampler", "grid", "same_as", "status", "timing")
 OK = "ok"
+FORMULA = re.compile(r"'*[=+\-@\x00-\x1f\x7f-\x9f]")
+"""How a text begins that a spreadsheet takes for a formula, or would once a ' in front of it is taken away."""
 Labels = Mapping[str, Mapping[str, str]]
 """For each metric its extractor's label and note, as run.json has them."""
 
@@ -178,7 +181,7 @@ def read_table(path: Path) -> tuple[pd.DataFrame, Labels]:
     """The table of a run folder and the labels of its extractors."""
     about = read_run(path)
     try:
-        table = pd.read_csv(path / TABLE_FILE)
+        table = csv_to_frame(path / TABLE_FILE)
         check_table(table)
         if len(table) != len(about["cells"]):
             raise ValueError(f"{len(table)} rows, and {RUN_FILE} has {len(about['cells'])} cells")
@@ -187,6 +190,30 @@ def read_table(path: Path) -> tuple[pd.DataFrame, Labels]:
     except (OSError, ValueError) as error:
         raise StoreError(f"{path / TABLE_FILE}: damaged ({error}); give the run's command again") from error
     return table, about.get("extractors", {})
+
+
+def frame_to_csv(frame: pd.DataFrame) -> str:
+    """Every digit; a text that a spreadsheet would take for a formula gets a ' in front."""
+    safe = texts_changed(frame, lambda text: f"'{text}" if FORMULA.match(text) else text)
+    end = "\0\r\n"  # a field that holds a letter of it gets quotes, and a bare carriage return would end the line
+    return safe.to_csv(index=False, lineterminator=end).replace(end, "\n")
+
+
+def csv_to_frame(path: Path) -> pd.DataFrame:
+    """What `frame_to_csv` wrote of a run's table: its texts to the letter, its numbers as numbers."""
+    texts = dict.fromkeys(TEXTS, str)
+    stored = pd.read_csv(path, dtype=texts, keep_default_na=False, na_values=[""])
+    return texts_changed(stored, lambda text: text[1:] if text[:1] == "'" and FORMULA.match(text) else text)
+
+
+def texts_changed(frame: pd.DataFrame, change: Callable[[str], str]) -> pd.DataFrame:
+    """The frame with every text and every heading changed; what is no text stays as it is."""
+    changed = frame.copy()
+    for name, column in frame.items():
+        if not pd.api.types.is_numeric_dtype(column):
+            values = [change(value) if isinstance(value, str) else value for value in column]
+            changed[name] = pd.Series(values, frame.index, column.dtype)
+    return changed.rename(columns=change)
 
 
 def check_table(table: pd.DataFrame) -> None:

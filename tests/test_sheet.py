@@ -35,6 +35,7 @@ from samplerbench.bench.latex import head, latex
 from samplerbench.bench.merge import Origin
 from samplerbench.bench.output import printable
 from samplerbench.bench.races import shown_best
+from samplerbench.bench.report import write_report
 from samplerbench.bench.sheet import (
     Column,
     Entry,
@@ -43,8 +44,11 @@ from samplerbench.bench.sheet import (
     metrics_of,
     sheet_to_markdown,
     with_interval,
+    write_table,
 )
 from samplerbench.bench.statistics import metric_columns
+from samplerbench.bench.store import RunFolder, read_run
+from samplerbench.bench.table import csv_to_frame, frame_to_csv, read_table
 from samplerbench.samplers.registry import load_registry
 
 TOY = str(Path(__file__).with_name("toy.py"))
@@ -331,10 +335,57 @@ def test_a_spreadsheet_finds_no_formula(hostile):
     guarded = 0
     for row, name in zip(rows, HOSTILE, strict=True):
         assert row["sampler"].removeprefix("'") == name
-        assert row["sampler"][0] not in "=+-@\t"
+        assert row["sampler"][0] not in "=+-@\t\x1b"
         guarded += row["sampler"] != name
-    assert guarded == 6
+    assert guarded == 7
     assert {row["fid"] for row in rows if row["fid"]} <= {repr(v) for v in hostile.table["fid"].dropna().tolist()}
+
+
+def test_the_table_of_a_run_has_no_formula_and_gives_the_same_texts_back(run, tmp_path):
+    table, labels = read_table(run)
+    names = [
+        *HOSTILE,
+        "'=1",
+        "''+1",
+        "'",
+        "'a",
+        "\rx",
+        "a\rb",
+        "a\r\nb",
+        "\x85x",
+        "1",
+        "007",
+        "NA",
+        "nan",
+        "None",
+        "1e5",
+    ]
+    rows = table.iloc[[i % len(table) for i in range(len(names))]].reset_index(drop=True)
+    rows = rows.assign(sampler=names, model=names, grid=names, status=names, same_as=[None, *names[1:]])
+    shutil.copytree(run, tmp_path / "run")
+    write_table(rows, RunFolder(tmp_path / "run"), labels)
+    content = (tmp_path / "run" / "table.csv").read_bytes().decode()
+    fields = list(csv.DictReader(io.StringIO(content, newline="")))
+    assert all(row["sampler"][0] not in "=+-@\t\r\x1b\x85" for row in fields)
+    assert [name for row, name in zip(fields, names, strict=True) if row["sampler"] != name] == [
+        name for name in names if name.lstrip("'")[:1] in tuple("=+-@\t\r\x1b\x85")
+    ]
+    pd.testing.assert_frame_equal(read_table(tmp_path / "run")[0], rows, check_exact=True)
+
+
+def test_a_table_without_the_guard_is_read_as_it_was(run, tmp_path):
+    shutil.copytree(run, tmp_path / "run")
+    table, _ = read_table(run)
+    rows = table.assign(model="=1+1.py:make")
+    rows.to_csv(tmp_path / "run" / "table.csv", index=False)
+    pd.testing.assert_frame_equal(read_table(tmp_path / "run")[0], rows, check_exact=True)
+
+
+def test_numbers_and_the_names_of_columns_keep_their_form(tmp_path):
+    frame = pd.DataFrame({"nfe": pd.Series([5, None], dtype=object), "=x": [-0.5, 1e-300], "n": [7, -8]})
+    assert frame_to_csv(frame) == "nfe,'=x,n\n5,-0.5,7\n,1e-300,-8\n"
+    (tmp_path / "t.csv").write_text(frame_to_csv(frame))
+    assert csv_to_frame(tmp_path / "t.csv").to_dict("list")["=x"] == [-0.5, 1e-300]
 
 
 def test_json_and_parquet_keep_names_as_they_are(hostile):
@@ -474,6 +525,37 @@ def test_the_caption_speaks_of_the_columns_that_are_there(content):
     assert "two templates" not in few
     assert "95 % interval" in made(content, "md", columns=("sampler", "ode_error"))
     assert "95 % interval" not in made(content, "md", columns=("sampler", "nfe"))
+
+
+TOO_FEW = "FID of fewer samples (100) than features (128): the covariance is singular and the value biased upwards."
+
+
+def test_a_frechet_distance_of_fewer_samples_than_features_says_so(content):
+    def with_features(**features):
+        labels = {name: {**label, "features": features.get(name, "")} for name, label in content.labels.items()}
+        return dataclasses.replace(content, labels=labels)
+
+    few = with_features(fid="128", clip_score="128")
+    for form in SHEETS:
+        for pivot in ("", "fid"):
+            assert TOO_FEW in made(few, form, pivot=pivot), form
+        assert TOO_FEW not in made(few, form, columns=("sampler", "clip_score"))
+        assert TOO_FEW not in made(few, form, pivot="clip_score")
+        for enough in (content, with_features(), with_features(fid="100")):
+            assert "fewer samples" not in made(enough, form)
+    older = {name: {k: v for k, v in label.items() if k != "features"} for name, label in content.labels.items()}
+    assert "fewer samples" not in made(dataclasses.replace(content, labels=older), "md")
+    named = dataclasses.replace(few, labels={**few.labels, "fid": {**few.labels["fid"], "frechet": "FD-X"}})
+    assert TOO_FEW.replace("FID", "FD-X") in made(named, "md")
+
+
+def test_a_run_keeps_how_many_features_it_measured(run, edited, tmp_path):
+    about = read_run(run)["extractors"]
+    assert (about["fid"]["features"], about["clip_score"]["features"]) == ("4", "")
+    shutil.copytree(run, tmp_path / "run")
+    edited(tmp_path / "run", extractors__fid__features="128")
+    write_report(tmp_path / "run")
+    assert TOO_FEW in (tmp_path / "run" / "report.html").read_text()
 
 
 def test_bold_is_explained_only_where_something_is_bold(content):
