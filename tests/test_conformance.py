@@ -11,6 +11,7 @@ import torch
 import samplerbench as sb
 from samplerbench.bench import cli
 from samplerbench.bench.conformance.check import check, variants
+from samplerbench.bench.conformance.order import LINE, QUANTILES, SMOOTH
 from samplerbench.samplers.exact import gaussian, gaussian_flow, quantile_path
 from samplerbench.samplers.registry import default_registry
 
@@ -41,7 +42,7 @@ def test_every_sampler_keeps_its_claims(spec):
 def test_every_sampler_keeps_its_claims_when_measured_in_full(spec, figure):
     findings = check(spec)
     for finding in findings:
-        if finding.name.startswith("order, VP"):
+        if finding.name.startswith("order to sigma 0.05, VP"):
             figure(f"{spec}: order of convergence (claimed)", f"{finding.measured} ({finding.claim})")
     assert [finding for finding in findings if not finding.holds] == []
 
@@ -115,17 +116,19 @@ def fault(*names, base=Euler):
     return add
 
 
-@fault("order, VP, even in lambda", "order, EDM, Karras' levels", "local order, uneven steps")
+@fault(
+    "order to sigma 0.05, VP, even in lambda", "order to sigma 0.05, EDM, Karras' levels", "local order, uneven steps"
+)
 class ClaimsTwo(Euler):
     convergence = 2
 
 
-@fault("order, VP, even in lambda", "limit, 320 steps")
+@fault("order to sigma 0.05, VP, even in lambda", "limit at sigma 0.05, 320 steps")
 def wrong_sign(self, run, x, a, b, past):
     return run.predict(x, a).combine(b.alpha, -b.sigma), None
 
 
-@fault("order, VP, even in lambda", "clean end")
+@fault("order to sigma 0.05, VP, even in lambda", "clean end")
 def no_op(self, run, x, a, b, past):
     run.predict(x, a)
     return x, None
@@ -135,6 +138,17 @@ def no_op(self, run, x, a, b, past):
 def last_step_left_out(self, run, x, a, b, past):
     prediction = run.predict(x, a)
     return x if b.is_clean else prediction.combine(b.alpha, b.sigma), None
+
+
+@fault("last jump, sigma 0.05 to 0")
+def last_step_too_long(self, run, x, a, b, past):
+    prediction = run.predict(x, a)
+    return 2 * prediction.x0 - x / a.alpha if b.is_clean else prediction.combine(b.alpha, b.sigma), None
+
+
+@fault("model calls")
+def never_asks(self, run, x, a, b, past):
+    return x * b.alpha, None
 
 
 @fault("local order, uneven steps")
@@ -295,6 +309,23 @@ def test_a_planted_fault_is_found(name):
         assert set(expected) <= failing
 
 
+def test_the_card_says_where_orders_end_and_shows_the_last_jump_apart():
+    """An order that is lost in the last jump alone shows there, and not in the orders."""
+    card = {finding.name: finding for finding in check("heun", quick=True)}
+    orders = [name for name in card if name.startswith(("order", "limit"))]
+    assert len(orders) == 4
+    assert all("sigma 0.05" in name for name in orders)
+    jump = float(card["last jump, sigma 0.05 to 0"].measured)
+    assert jump > 10 * float(card["limit at sigma 0.05, 320 steps"].measured)
+    _, schedule, at = SMOOTH[0]
+    x = quantile_path(LINE, QUANTILES, at(1.0))
+    alpha, sigma = (torch.full((len(x), 1), part, dtype=x.dtype) for part in (at(1.0).alpha, at(1.0).sigma))
+    lost = LINE.x0(x, alpha, sigma) - quantile_path(LINE, QUANTILES, schedule.clean)
+    assert jump == pytest.approx(lost.square().mean().sqrt().item(), rel=0.05)
+    planted = {f.name: f for f in check(FAULTS["last_step_too_long"][0](), quick=True)}
+    assert all(planted[name].holds for name in orders)
+
+
 def test_the_same_sampler_always_has_the_same_card():
     assert check("euler-a", quick=True) == check("euler-a", quick=True)
 
@@ -337,7 +368,7 @@ def test_the_report_card_says_claim_measurement_and_verdict(checked):
     code, out, _ = checked("ddim")
     assert code == 0
     assert out.splitlines()[0].split() == ["check", "claim", "measured", "verdict"]
-    assert out.splitlines()[-1] == "ddim: 24 of 24 claims hold"
+    assert out.splitlines()[-1] == "ddim: 25 of 25 claims hold"
     assert "FAILS" not in out
 
 
@@ -356,7 +387,7 @@ def test_a_plugin_is_checked_and_a_claim_that_fails_is_exit_code_1(checked, tmp_
 def test_several_cards_show_what_fails_and_json_shows_all(checked):
     code, out, _ = checked("ddim", "ddim:eta=0.5")
     assert code == 0
-    assert out.splitlines() == ["ddim: 24 of 24 claims hold", "ddim:eta=0.5: 20 of 20 claims hold"]
+    assert out.splitlines() == ["ddim: 25 of 25 claims hold", "ddim:eta=0.5: 20 of 20 claims hold"]
     _, out, _ = checked("ddim", "--json")
     assert json.loads(out)["cards"]["ddim"] == [dataclasses.asdict(finding) for finding in check("ddim", quick=True)]
 

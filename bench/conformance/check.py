@@ -15,6 +15,7 @@ CHECKS: tuple[Check, ...] = (
     order.order_from_the_start,
     order.local_order,
     order.limit,
+    order.last_jump,
     runs.steps_and_calls,
     runs.one_step,
     runs.clean_end,

@@ -1,4 +1,9 @@
-"""The order with which a deterministic sampler converges: global, from its own start, local; and the limit."""
+"""The order with which a deterministic sampler converges: global, from its own start, local; the limit; the last jump.
+
+All but the last are measured to a level that still has noise, and their names say which. The step from there to the
+clean end is of first order whatever the sampler is, so in one number with the others it would hide them; it is shown
+apart.
+"""
 
 from __future__ import annotations
 
@@ -27,6 +32,8 @@ HIGH = 3
 """From this order on a slope is reached on finer steps than rounding allows, so the tolerances are wider."""
 DOUBLINGS, ROUNDING = 4, 1e-11
 """How far a grid is refined to find a slope: so often, or to this error."""
+LEEWAY = 0.01
+"""By how much of it an error may be above another: a corrector moves the state that the last jump starts from."""
 VP_LINEAR, VARIANCE_EXPLODING = vp_linear(), edm()
 
 
@@ -43,10 +50,7 @@ SMOOTH: tuple[tuple[str, Schedule, Callable[[float], Level]], ...] = (
 
 
 def order_of_convergence(sampler: Sampler, effort: Effort) -> Iterator[Finding]:
-    """The slope of the error over the step size, to a level that still has noise, from an exact past.
-
-    To the clean end the last, first-order jump would hide it.
-    """
+    """The slope of the error over the step size, to a level that still has noise, from an exact past."""
     order = sampler.convergence
     if order is None:
         return
@@ -58,7 +62,8 @@ def order_of_convergence(sampler: Sampler, effort: Effort) -> Iterator[Finding]:
             return _error_after_exact_past(sampler, levels, WARM_UP, schedule)
 
         slope = _slope(error, effort.order_steps, order - tolerance, order + tolerance)
-        yield Finding(f"order, {name}", f"{order} ± {tolerance}", f"{slope:.2f}", abs(slope - order) <= tolerance)
+        holds = abs(slope - order) <= tolerance
+        yield Finding(f"order to {sigma_of(at(1.0))}, {name}", f"{order} ± {tolerance}", f"{slope:.2f}", holds)
 
 
 def order_from_the_start(sampler: Sampler, effort: Effort) -> Iterator[Finding]:
@@ -73,7 +78,8 @@ def order_from_the_start(sampler: Sampler, effort: Effort) -> Iterator[Finding]:
 
     kept = min(order, 2)
     slope = _slope(error, effort.order_steps, kept - 0.15, math.inf)
-    yield Finding("order from its own start", f"at least {kept - 0.15}", f"{slope:.2f}", slope >= kept - 0.15)
+    name = f"order to {sigma_of(at(1.0))}, from its own start"
+    yield Finding(name, f"at least {kept - 0.15}", f"{slope:.2f}", slope >= kept - 0.15)
 
 
 def local_order(sampler: Sampler, effort: Effort) -> Iterator[Finding]:
@@ -112,9 +118,33 @@ def limit(sampler: Sampler, effort: Effort) -> Iterator[Finding]:
     )
     error = _error(2 * fine - coarse if order == 1 else fine, at(1.0))
     yield Finding(
-        f"limit, {effort.limit_steps} steps", f"exact within {effort.limit_error:g}", f"{error:.1e}",
-        error <= effort.limit_error,
+        f"limit at {sigma_of(at(1.0))}, {effort.limit_steps} steps", f"exact within {effort.limit_error:g}",
+        f"{error:.1e}", error <= effort.limit_error,
     )  # fmt: skip
+
+
+def last_jump(sampler: Sampler, effort: Effort) -> Iterator[Finding]:
+    """The step from where the orders end to the clean end, after an exact past: its error stays, however many steps.
+
+    The model's guess of x0 is the first-order step there, and the most that may be lost.
+    """
+    if sampler.convergence is None:
+        return
+    _, schedule, at = SMOOTH[0]
+    steps, end = effort.order_steps, at(1.0)
+    levels = [*(at(i / steps) for i in range(steps - WARM_UP, steps + 1)), schedule.clean]
+    error = _error_after_exact_past(sampler, levels, WARM_UP, schedule)
+    x = quantile_path(LINE, QUANTILES, end)
+    guess = _error(_noisy_run([end], schedule).predict(x, end).x0, schedule.clean)
+    yield Finding(
+        f"last jump, {sigma_of(end)} to 0", f"at most {guess:.1e}, of the predicted x0", f"{error:.1e}",
+        error <= guess * (1 + LEEWAY),
+    )  # fmt: skip
+
+
+def sigma_of(level: Level) -> str:
+    """A level as a finding names it."""
+    return f"sigma {level.sigma_ve:.2g}"
 
 
 def _slope(error: Callable[[int], float], steps: int, low: float, high: float) -> float:

@@ -37,7 +37,8 @@ def steps_and_calls(sampler: Sampler, effort: Effort) -> Iterator[Finding]:
             if not finite:
                 infinite.append(str(steps))
             levels = default_registry().levels(None, schedule, steps, integer=False)
-            if not calls or (declared := declared_calls(sampler, levels)) not in (calls, None):
+            declared = declared_calls(sampler, levels)
+            if not calls or declared not in (calls, None):
                 other.append(f"{calls} for {declared} at {steps} steps")
     tried = f"steps {effort.counts[0]} to {effort.counts[-1]}"
     yield Finding(tried, "finite", f"not at {', '.join(infinite)}" if infinite else "finite", not infinite)
