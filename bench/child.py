@@ -14,11 +14,11 @@ from typing import Any, BinaryIO
 import torch
 
 from ..samplers.registry import load_registry
-from .chunk import answer_of, make_chunk, reason_of, seconds_per_evaluation
+from .chunk import answer_of, chunk_read_by, reason_of, seconds_after_drawing, seconds_per_evaluation
 from .config import from_json
 from .engines import FRAME, write_chunk, write_frame
 from .plan import plan_for
-from .statistics import yardsticks
+from .statistics import extractors_read
 from .store import RunFolder
 
 Requests = queue.SimpleQueue[dict[str, Any]]
@@ -65,11 +65,14 @@ def serve(requests: Requests, answers: int) -> None:
     torch.set_float32_matmul_precision(job["precision"])
     registry = load_registry(job["plugins"])
     plan = plan_for(from_json(job["config"]), registry)
-    ready = yardsticks(plan.config.metric, registry.metrics.things, plan.model)
+    extractors = extractors_read(plan.config.metric, registry.metrics.things, plan.model)
     reference = RunFolder(Path(job["folder"])).reference()
     cells, blocks = {cell.key: cell for cell in plan.cells}, {block.number: block for block in plan.blocks}
-    seconds = seconds_per_evaluation(plan)
-    write_frame(answers, {"seconds_per_evaluation": seconds, "answer": answer_of(plan)})
+    write_frame(answers, {
+        "seconds_per_evaluation": seconds_per_evaluation(plan),
+        "seconds_after_drawing": seconds_after_drawing(plan, extractors),
+        "answer": answer_of(plan),
+    })  # fmt: skip
     while True:
         request = requests.get()
         cell = cells.get(request["cell"])
@@ -78,7 +81,7 @@ def serve(requests: Requests, answers: int) -> None:
             write_frame(answers, {"failed": reason})
             continue
         try:
-            chunk = make_chunk(plan, cell, blocks[request["block"]], ready, reference)
+            chunk = chunk_read_by(extractors, plan, cell, blocks[request["block"]], reference)
         except BaseException as error:  # a sampler may raise anything; it fails its own cell
             write_frame(answers, {"failed": reason_of(error)})
         else:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor
 
 from ..samplers.errors import ModelError, PluginError, SamplerbenchError, told
 from ..samplers.metric import Rows
 from ..samplers.model import Model
+from ..samplers.predictor import clock
 from ..samplers.process import state_kept
 from ..samplers.sample import Request, Samples, draw
 from ..samplers.sampler import SamplerFault
@@ -80,16 +82,20 @@ def draw_clocked(cell: Cell, block: Block) -> tuple[Samples, Timing]:
 
 def make_chunk(plan: Plan, cell: Cell, block: Block, ready: Mapping[str, Yardstick], reference: Tensor | None) -> Chunk:
     """Draw a block of a cell's samples and extract what the metrics need."""
+    return chunk_read_by({yardstick.metric.extractor for yardstick in ready.values()}, plan, cell, block, reference)
+
+
+def chunk_read_by(extractors: Collection[str], plan: Plan, cell: Cell, block: Block, reference: Tensor | None) -> Chunk:
+    """Draw a block of a cell's samples and have these extractors read them."""
     samples, timing = draw_clocked(cell, block)
     images = samples.images.cpu() if samples.images is not None else None
     shown = samples.x.cpu() if images is None else images
-    needed = {yardstick.metric.extractor for yardstick in ready.values()}
     kept = block.n if plan.keep_images else max(0, min(block.n, KEPT_IMAGES - block.first))
     return Chunk(
         first=block.first,
         n=block.n,
         timing=timing,
-        rows={name: extracted(plan.model, name, shown, samples.prompts, block.first) for name in sorted(needed)},
+        rows={name: extracted(plan.model, name, shown, samples.prompts, block.first) for name in sorted(extractors)},
         hashes=sample_hashes(shown),
         images=images[:kept].numpy() if images is not None and kept else None,
         ode_distance=ode_distances(cell, block, samples.x, reference),
@@ -139,6 +145,22 @@ def seconds_per_evaluation(plan: Plan) -> float | None:
         trial(plan.trial)
         second = trial(plan.trial)
         return second.seconds / (second.network_evaluations * plan.trial.batch_size)
+    return None
+
+
+def seconds_after_drawing(plan: Plan, extractors: Collection[str]) -> float | None:
+    """Time to decode one sample and to have these extractors read it, for estimates alone; None if that fails."""
+    model, device = plan.model, plan.trial.device
+    with suppress(Exception, SystemExit), torch.no_grad():
+        samples = trial(plan.trial)
+        for _ in range(2):  # the first time an extractor may load its weights
+            started = clock(device)
+            images = model.images(samples.x)
+            shown = samples.x.cpu() if images is None else images.cpu()
+            for name in sorted(extractors):
+                extracted(model, name, shown, samples.prompts, 0)
+            seconds = clock(device) - started
+        return seconds
     return None
 
 

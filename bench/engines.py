@@ -34,7 +34,7 @@ from .plan import Block, Cell, Plan
 START_SECONDS = 600.0
 """For imports, plugins, the model and a trial; all of it has just been done in this process."""
 LEAST_SECONDS, TIMES = 60.0, 50
-"""A chunk may take this long, and this many times what its declared model calls take."""
+"""A chunk may take this long, and this many times what its declared model calls, decoding and extractors take."""
 ADAPTIVE_CALLS = 1000
 """Model calls that are granted to a sampler that declares none."""
 SHARE_OF_MEMORY = 0.8
@@ -81,11 +81,21 @@ class InProcess:
 
 
 @dataclass(frozen=True)
+class Speed:
+    """What a child clocked in a trial: seconds of one sample, 0 where the trial failed."""
+
+    per_evaluation: float = 0.0
+    """Of one evaluation of the network."""
+    after_drawing: float = 0.0
+    """Of decoding and of the extractors."""
+
+
+@dataclass(frozen=True)
 class Limits:
     """What a child may take; errors name the option."""
 
     seconds: float | None = None
-    """For one chunk; None = 60 s and 50 times what the declared model calls take here."""
+    """For one chunk; None = 60 s and 50 times what declared model calls, decoding and extractors take here."""
     gigabytes: float | None = None
     """Resident memory; None = 80 % of the machine's."""
 
@@ -95,13 +105,13 @@ class Limits:
             if value is not None and (isinstance(value, bool) or not 0 < value < float("inf")):
                 raise InputError(f"{name} {value!r}: expected a number of {unit} above 0")
 
-    def seconds_for(self, cell: Cell, block: Block, seconds_per_evaluation: float | None) -> float:
-        """How long a chunk may take, where one sample evaluation of the network takes so long."""
+    def seconds_for(self, cell: Cell, block: Block, speed: Speed) -> float:
+        """How long a chunk may take."""
         if self.seconds is not None:
             return self.seconds
         calls = cell.network_evaluations
         evaluations = (ADAPTIVE_CALLS * cell.request.passes if calls is None else calls) * block.n
-        return LEAST_SECONDS + TIMES * evaluations * (seconds_per_evaluation or 0.0)
+        return LEAST_SECONDS + TIMES * (evaluations * speed.per_evaluation + block.n * speed.after_drawing)
 
     @property
     def bytes(self) -> float:
@@ -125,7 +135,7 @@ class ChildProcess:
     def make(self, cell: Cell, block: Block) -> Chunk:
         """The chunk; ChildFault if the sampler raises, takes too much time or memory, or ends the child."""
         child = self._child or self._start()
-        seconds = self.limits.seconds_for(cell, block, child.seconds_per_evaluation)
+        seconds = self.limits.seconds_for(cell, block, child.speed)
         child.send({"cell": cell.key, "block": block.number})
         about, body = self._answer_of(child, seconds, f"for {block.n} samples")
         if "failed" in about:
@@ -156,7 +166,7 @@ class ChildProcess:
                 "the model answers otherwise in another process, so it is made at random; fix its seed, "
                 "or set SAMPLERBENCH_IN_PROCESS=1"
             )
-        child.seconds_per_evaluation = about.get("seconds_per_evaluation")
+        child.speed = Speed(about.get("seconds_per_evaluation") or 0.0, about.get("seconds_after_drawing") or 0.0)
         return child
 
     def _answer_of(self, child: _Child, seconds: float, what: str) -> tuple[dict[str, Any], bytes]:
@@ -197,7 +207,7 @@ class _Child:
             os.close(writing)
         self._received = bytearray()
         self._closed = False
-        self.seconds_per_evaluation: float | None = None
+        self.speed = Speed()
 
     def send(self, request: dict[str, Any]) -> None:
         """One frame; that the child is gone shows where its answer is waited for."""

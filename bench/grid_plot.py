@@ -284,14 +284,14 @@ def caption_of(plot: Plot) -> str:
 def parameters(plot: Plot, request: Request, registry: Registry) -> str:
     """The settings of the first cell, which `request` is of, in the words that image tools read, and the axes."""
     first = plot.cells()[0][0]
-    height, width = request.model.shape[-2:]
+    shown = request.model.shown_shape
     fields: dict[str, object] = {
         "Steps": len(request.levels) - 1,
         "Sampler": familiar(first.sampler, registry),
         **({"Schedule type": first.grid} if first.grid else {}),
         "CFG scale": plain(first.guidance),
         "Seed": first.seed,
-        "Size": f"{width}x{height}",
+        **({"Size": f"{shown[2]}x{shown[1]}"} if shown else {}),
         "Model": first.model,
     }
     for side, axis in (("X", plot.x), ("Y", plot.y)):

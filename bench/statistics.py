@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..samplers.errors import InputError, PluginError
+from ..samplers.extractor import Extractor
 from ..samplers.metric import Estimate, Metric, Moments, Rows, root_mean_estimate
 from ..samplers.model import Model
 from ..samplers.options import at_fault
@@ -37,11 +38,21 @@ def yardsticks(names: Sequence[str], metrics: Mapping[str, type[Metric]], model:
     for name in names:
         with at_fault(f"metric {name!r}"):
             metric = metrics[name]()
-            extractor = model.extractors.get(metric.extractor)
-            if extractor and (extractor.reference or not metric.needs_reference):
+            if extractor := extractor_for(metric, model):
                 reference = extractor.reference() if extractor.reference else None
                 ready[name] = Yardstick(metric, metric.prepare(reference), width_of(reference))
     return ready
+
+
+def extractors_read(names: Sequence[str], metrics: Mapping[str, type[Metric]], model: Model) -> set[str]:
+    """The extractors that `yardsticks` of the same names read; nothing is prepared."""
+    return {metrics[name].extractor for name in names if extractor_for(metrics[name], model)}
+
+
+def extractor_for(metric: Metric | type[Metric], model: Model) -> Extractor | None:
+    """What a metric reads of a model, if that has it, and has reference rows where they are needed."""
+    extractor = model.extractors.get(metric.extractor)
+    return extractor if extractor and (extractor.reference or not metric.needs_reference) else None
 
 
 def width_of(reference: Rows | Moments | None) -> int | None:

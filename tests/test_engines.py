@@ -15,12 +15,14 @@ from safetensors.numpy import save
 
 import samplerbench as sb
 from samplerbench.bench import chunk, engines
+from samplerbench.bench.child import serve
 from samplerbench.bench.chunk import make_chunk
 from samplerbench.bench.chunk_file import chunk_from_arrays, chunk_to_arrays
 from samplerbench.bench.config import Config, as_json, from_json
-from samplerbench.bench.engines import ChildFault, ChildProcess, InProcess, Limits
+from samplerbench.bench.engines import ChildFault, ChildProcess, InProcess, Limits, Speed
 from samplerbench.bench.plan import plan_for
 from samplerbench.bench.run import NoWatch, begin
+from samplerbench.samplers.model import to_images
 from samplerbench.samplers.registry import load_registry
 
 TOY = str(Path(__file__).with_name("toy.py"))
@@ -228,11 +230,81 @@ def planned(sampler="ddim", n=100, **settings):
 def test_the_time_limit_grows_with_the_declared_calls_and_with_the_speed():
     plan = planned()
     cell, block = plan.cells[0], plan.blocks[0]
-    assert Limits(2.0).seconds_for(cell, block, 0.5) == 2.0
-    assert Limits().seconds_for(cell, block, None) == 60.0
-    assert Limits().seconds_for(cell, block, 0.01) == pytest.approx(60 + 50 * 0.01 * 3 * 64)
+    assert Limits(2.0).seconds_for(cell, block, Speed(0.5, 0.5)) == 2.0
+    assert Limits().seconds_for(cell, block, Speed()) == 60.0
+    assert Limits().seconds_for(cell, block, Speed(0.01)) == pytest.approx(60 + 50 * 0.01 * 3 * 64)
+    assert Limits().seconds_for(cell, block, Speed(0.01, 0.4)) == pytest.approx(60 + 50 * (0.01 * 3 + 0.4) * 64)
     adaptive = planned("dpm-solver-adaptive").cells[0]
-    assert Limits().seconds_for(adaptive, block, 0.01) == pytest.approx(60 + 50 * 0.01 * 1000 * 64)
+    assert Limits().seconds_for(adaptive, block, Speed(0.01)) == pytest.approx(60 + 50 * 0.01 * 1000 * 64)
+
+
+def test_a_trial_clocks_decoding_and_the_extractors_once_they_are_loaded(monkeypatch):
+    now, costs = [0.0], {"decode": iter([7.0, 1.0]), "features": iter([90.0, 2.0]), "clip": iter([90.0, 4.0])}
+    monkeypatch.setattr(chunk, "clock", lambda device: now[0])
+
+    def spends(name, function):
+        def spending(*arguments):
+            now[0] += next(costs[name], 0.0)
+            return function(*arguments)
+
+        return spending
+
+    plan = plan_for(Config(model="toy", sampler=("ddim",), steps=(2,), samples=4), load_registry([TOY]))
+    extractors = {
+        name: dataclasses.replace(extractor, extract=spends(name, extractor.extract))
+        for name, extractor in plan.model.extractors.items()
+    }
+    costs["decode"] = iter([0.0, 7.0, 1.0])  # the trial itself decodes
+    model = dataclasses.replace(
+        plan.model, decode=spends("decode", to_images), image_shape=plan.model.shape, extractors=extractors
+    )
+    timed = dataclasses.replace(plan, model=model, trial=dataclasses.replace(plan.trial, model=model))
+    assert chunk.seconds_after_drawing(timed, {"features", "clip"}) == 7.0
+    assert chunk.seconds_after_drawing(timed, {"no such"}) is None
+
+
+def test_a_child_prepares_no_metric_and_says_how_fast_it_is(tmp_path, monkeypatch):
+    registry = load_registry([TOY])
+    config = Config(model="toy", sampler=("ddim",), steps=(2,), samples=4, metric=("fid", "kid"))
+    plan = plan_for(config, registry)
+    for metric in config.metric:
+        monkeypatch.setattr(registry.metrics[metric], "prepare", lambda self, reference: 1 / 0)
+
+    class Asked:
+        requests = [
+            {"config": as_json(config), "plugins": [TOY], "folder": str(tmp_path), "threads": 1, "dtype": "float32",
+             "precision": "highest"},
+            {"cell": plan.cells[0].key, "block": 0},
+        ]  # fmt: skip
+
+        def get(self):
+            if not self.requests:
+                raise EOFError
+            return self.requests.pop(0)
+
+    with (tmp_path / "answers").open("w+b") as file:
+        with pytest.raises(EOFError):
+            serve(Asked(), file.fileno())
+        file.seek(0)
+        frames = []
+        while lengths := file.read(engines.FRAME.size):
+            head, body = engines.FRAME.unpack(lengths)
+            frames.append((json.loads(file.read(head)), file.read(body)))
+    (started, _), (_, arrays) = frames
+    assert started["seconds_per_evaluation"] > 0
+    assert started["seconds_after_drawing"] > 0
+    assert engines.load(arrays)["rows.features"].shape == (4, 4)
+
+
+def test_the_limit_of_a_chunk_is_made_of_what_the_child_clocked(child, monkeypatch):
+    clocked = "started | {'seconds_per_evaluation': 0.01, 'seconds_after_drawing': 0.4}"
+    engine = child(f"read(); say({clocked}); read(); say({{'failed': 'x'}})", Limits())
+    given = []
+    inner = ChildProcess._answer_of
+    monkeypatch.setattr(ChildProcess, "_answer_of", lambda self, *a: given.append(a[1]) or inner(self, *a))
+    with pytest.raises(ChildFault, match="x"):
+        make(engine)
+    assert given[1] == pytest.approx(60 + 50 * (0.01 * 3 + 0.4) * 64)
 
 
 def test_the_memory_limit_is_the_option_or_a_share_of_the_machine(monkeypatch):

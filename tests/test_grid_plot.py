@@ -19,12 +19,14 @@ from samplerbench.bench.grid_plot import (
     batch_size_for,
     check_target,
     drawn,
+    parameters,
     places,
     plot_for,
     requests_for,
     to_png,
 )
 from samplerbench.bench.picture import LABEL_WIDTH, MARGIN, labelled_grid, text_width, wrapped
+from samplerbench.samplers.model import to_images
 from samplerbench.samplers.mosaic import mosaic
 from samplerbench.samplers.registry import load_registry
 
@@ -264,6 +266,18 @@ def test_the_picture_knows_its_settings_and_its_command(sb, tmp_path):
     again = sb(*shlex.split(about["command"])[1:], "-o", "again.png")
     assert again.code == 0, again.err
     assert (tmp_path / "again.png").read_bytes() == first
+
+
+def test_the_size_is_that_of_the_image_and_not_of_the_latent_state(registry):
+    def twice(x):
+        return to_images(x).repeat_interleave(4, 2).repeat_interleave(2, 3)
+
+    plot = plot_of(x="steps=2,5", y="sampler=ddim")
+    request = requests_for(plot, registry)[0][0]
+    for shape, size in (((1, 32, 16), "Size: 16x32, "), (None, "")):
+        latent = dataclasses.replace(request.model, decode=twice, image_shape=shape)
+        line = parameters(plot, dataclasses.replace(request, model=latent), registry)
+        assert f"Seed: 0, {size}Model: toy" in line
 
 
 @pytest.mark.parametrize(
