@@ -68,7 +68,7 @@ def test_pairing_takes_out_what_moves_both():
     common = rng.standard_normal(500) * 10
     a, b = common + 0.05 * rng.standard_normal(500), common + 0.05 * rng.standard_normal(500) + 0.1
     difference = mean_estimate(a) - mean_estimate(b)
-    assert difference.value == pytest.approx(-0.1, abs=0.02)
+    assert difference.value == pytest.approx(-0.1, abs=0.0095)  # three standard errors: 3 x 0.05 sqrt(2 / 500)
     assert difference.standard_error < mean_estimate(a).standard_error / 100
     assert verdicts([comparison(a, b)]) == [BETTER]
     assert verdicts([comparison(b, a)]) == [WORSE]

@@ -301,7 +301,7 @@ def test_the_influence_on_the_unbiased_fid_is_what_leaving_a_sample_out_does(n):
         changes.append((n - 2) * (whole.value - without.value))
         influences.append(whole.influence[pair].sum())
     assert np.corrcoef(changes, influences)[0, 1] > 0.99
-    assert np.std(influences) == pytest.approx(np.std(changes), rel=0.1)
+    assert np.std(influences) == pytest.approx(np.std(changes), rel=0.05)
     assert whole.influence.mean() == pytest.approx(0, abs=1e-12)
 
 
@@ -322,9 +322,10 @@ def test_the_unbiased_fid_needs_four_samples_a_feature():
 def test_the_interval_shrinks_with_the_root_of_the_number_of_samples():
     rng = np.random.default_rng(8)
     reference = rng.standard_normal((500, 3))
-    few = fid(rng.standard_normal((400, 3)) + 1, reference)
-    many = fid(rng.standard_normal((6400, 3)) + 1, reference)
-    assert few.standard_error / many.standard_error == pytest.approx(4, rel=0.15)
+    few = fid(rng.standard_normal((1600, 3)) + 1, reference)
+    many = fid(rng.standard_normal((25600, 3)) + 1, reference)
+    # Each is itself estimated: sqrt((kurtosis - 1) / (4 n)), which is 2.5 % of the one of few for a kurtosis of 5.
+    assert few.standard_error / many.standard_error == pytest.approx(4, rel=0.075)
 
 
 def test_clip_score_of_known_cosines():

@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -145,15 +146,122 @@ def test_every_package_is_listed():
     assert listed == {"", *there}
 
 
+# A tolerance as large as a tenth of the number that it is for proves little.
+
+COMPARED = {"approx": 1, "isclose": 2, "allclose": 2, "assert_allclose": 2, "assert_close": 2}
+"""Functions that compare with a tolerance: how many arguments are compared. The next is relative, then absolute."""
+ABSOLUTE, RELATIVE = ("abs", "atol", "abs_tol"), ("rel", "rtol", "rel_tol")
+ARITHMETIC = (ast.Constant, ast.UnaryOp, ast.BinOp, ast.unaryop, ast.operator)
+
+
+def numbers_in(node: ast.AST) -> list[float]:
+    """The numbers that are written out, also in a list or a tensor; none where there is a name."""
+    if isinstance(node, ast.List | ast.Tuple):
+        return [number for element in node.elts for number in numbers_in(element)]
+    if isinstance(node, ast.Dict):
+        return [number for value in node.values for number in numbers_in(value)]
+    if isinstance(node, ast.Call) and called(node) in ("tensor", "array", "float"):
+        return numbers_in(node.args[0]) if node.args else []
+    if all(isinstance(part, ARITHMETIC) for part in ast.walk(node)):
+        value = eval(ast.unparse(node))  # arithmetic of constants in our own files
+        return [value] if isinstance(value, int | float) and not isinstance(value, bool) else []
+    return []
+
+
+def called(node: ast.Call) -> str:
+    """The last name of what is called."""
+    return ast.unparse(node.func).rpartition(".")[2]
+
+
+def distance_in(node: ast.AST) -> ast.BinOp | None:
+    """a - b of abs(a - b), (a - b).abs(), np.abs(a - b).max() and their like."""
+    while isinstance(node, ast.Call):
+        inner = node.args[0] if node.args else node.func.value if isinstance(node.func, ast.Attribute) else None
+        if called(node) in ("abs", "fabs"):
+            return inner if isinstance(inner, ast.BinOp) and isinstance(inner.op, ast.Sub) else None
+        is_method_of_call = isinstance(node.func, ast.Attribute) and isinstance(node.func.value, ast.Call)
+        node = node.func.value if is_method_of_call else inner
+    return None
+
+
+def tolerances_of(node: ast.AST) -> Iterator[tuple[list[float], list[float]]]:
+    """The numbers that an expression compares and the absolute tolerances that it allows for them."""
+    if isinstance(node, ast.Call) and called(node) in COMPARED:
+        count = COMPARED[called(node)]
+        values = [number for argument in node.args[:count] for number in numbers_in(argument)]
+        allowed = [*node.args[count + 1 : count + 2], *(k.value for k in node.keywords if k.arg in ABSOLUTE)]
+        yield values, [number for argument in allowed for number in numbers_in(argument)]
+        allowed = [*node.args[count : count + 1], *(k.value for k in node.keywords if k.arg in RELATIVE)]
+        yield [1.0], [number for argument in allowed for number in numbers_in(argument)]
+    elif isinstance(node, ast.Compare):
+        sides = [node.left, *node.comparators]
+        for op, left, right in zip(node.ops, sides, sides[1:], strict=False):
+            far, near = (left, right) if isinstance(op, ast.Lt | ast.LtE) else (right, left)
+            distance = distance_in(far) if isinstance(op, ast.Lt | ast.LtE | ast.Gt | ast.GtE) else None
+            if distance:
+                yield [*numbers_in(distance.left), *numbers_in(distance.right)], numbers_in(near)
+
+
+def vacuous_lines(source: str) -> list[int]:
+    """The lines of a test whose tolerance is more than a tenth of the number written there; 0 has no tenth."""
+    return sorted(
+        {
+            node.lineno
+            for node in ast.walk(ast.parse(source))
+            for values, allowed in tolerances_of(node)
+            if any(value and abs(value) <= 10 * tolerance for value in values for tolerance in allowed)
+        }
+    )
+
+
 def test_no_vacuous_numeric_assertions():
-    """A tolerance as large as the number it is for proves nothing."""
-    for path in tracked("tests/*.py"):
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("approx"):
-                values = [a.value for a in node.args if isinstance(a, ast.Constant)]
-                tolerance = [
-                    k.value.value for k in node.keywords if k.arg == "abs" and isinstance(k.value, ast.Constant)
-                ]
-                for value in values:
-                    for tol in tolerance:
-                        assert value == 0 or abs(value) > 10 * tol, f"{path}:{node.lineno}"
+    found = {path.name: vacuous_lines(path.read_text()) for path in tracked("tests/*.py")}
+    assert {name: lines for name, lines in found.items() if lines} == {}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "x == pytest.approx(0.01, abs=0.1)",
+        "x == approx(-0.5, abs=0.05)",
+        "x == pytest.approx([1.0, 0.02], abs=0.01)",
+        "x == pytest.approx({'a': 1 / 64}, abs=1e-2)",
+        "x == pytest.approx(3.0, 1e-6, 0.5)",
+        "x == pytest.approx(y, rel=0.5)",
+        "math.isclose(x, 1e-9, abs_tol=1e-9)",
+        "np.allclose(x, 0.001, atol=0.01)",
+        "np.allclose(x, 0.001, 1e-5, 0.01)",
+        "torch.allclose(x, torch.tensor([2.0, 0.003]), rtol=0, atol=1e-3)",
+        "np.testing.assert_allclose(x, np.array([0.1, 0.2]), atol=0.5)",
+        "np.testing.assert_allclose([0.1, 0.2], x, atol=0.5)",
+        "torch.testing.assert_close(x, y, rtol=0.2, atol=0)",
+        "abs(x - 0.3) < 0.1",
+        "0.1 >= abs(0.3 - x)",
+        "0 < abs(x - 0.3) <= 0.1",
+        "np.abs(x - 0.3).max() < 0.1",
+        "float((x - 0.3).abs().max()) < 0.1",
+        "(x - 0.3).abs().max().item() < 0.1 and y",
+    ],
+)
+def test_a_vacuous_line_is_found(line):
+    assert vacuous_lines(f"def test():\n    assert y\n    assert {line}\n") == [3]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "x == pytest.approx(0.5, abs=0.01)",
+        "x == pytest.approx(0, abs=0.01)",
+        "x == pytest.approx(y, abs=0.01)",
+        "x == pytest.approx(y, rel=0.05)",
+        "np.allclose(x, [0, -1.5], atol=0.1)",
+        "np.testing.assert_allclose(x, y, atol=1e-3)",
+        "abs(x - 0.3) > 0.1",
+        "abs(x - y) < 0.1",
+        "abs(x - 0.3) / y < 0.1",
+        "abs(x) < 0.1",
+        "np.abs(x - 0.3).max() < 0.02",
+    ],
+)
+def test_a_line_that_proves_something_or_cannot_be_judged_is_none(line):
+    assert vacuous_lines(f"assert {line}") == []
