@@ -5,6 +5,9 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+LONGEST_TOLD = 200
+"""Characters of another library's exception in a line."""
+
 
 class SamplerbenchError(Exception):
     """One line: what was given, what is accepted, the usual fix."""
@@ -41,6 +44,11 @@ def told(error: BaseException) -> str:
     unsafe = "weights_only" in str(error)
     text = "the file holds more than tensors and numbers; it was not read" if unsafe else str(error)
     return f"{type(error).__name__}: {text}"
+
+
+def in_line(error: BaseException) -> str:
+    """`told`, short and in one line."""
+    return " ".join(told(error).split())[:LONGEST_TOLD]
 
 
 def closest(given: str, accepted: Iterable[str]) -> str:

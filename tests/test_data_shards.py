@@ -191,6 +191,23 @@ def test_columns_that_are_too_large_are_not_read(tmp_path, monkeypatch):
         opened(tmp_path / "a.parquet")
 
 
+def test_values_that_rows_share_are_counted_once_for_each(tmp_path, monkeypatch):
+    table = pa.table({"image": [bytes(range(250)) * 40] * 300})
+    encodings = {"a": {"use_dictionary": True}, "b": {"use_dictionary": False, "column_encoding": "DELTA_BYTE_ARRAY"}}
+    monkeypatch.setattr(plugin, "MOST_HELD", 10**6)
+    pool, before = pa.proxy_memory_pool(pa.default_memory_pool()), pa.default_memory_pool()
+    for name, encoding in encodings.items():
+        parquet.write_table(table, tmp_path / f"{name}.parquet", **encoding)
+        assert plugin._unpacked(parquet.read_metadata(tmp_path / f"{name}.parquet"), ["image"]) < 20_000
+        pa.set_memory_pool(pool)
+        try:
+            with pytest.raises(sb.ModelError, match=r"1,0\d\d,\d\d\d bytes; expected at most 1,000,000 over all files"):
+                opened(tmp_path / f"{name}.parquet")
+        finally:
+            pa.set_memory_pool(before)
+        assert pool.max_memory() < 1_500_000  # all rows would be 3 MB
+
+
 def test_without_pyarrow_the_extra_is_named(tmp_path, monkeypatch):
     path = table_file(tmp_path / "a.parquet")
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)

@@ -9,11 +9,11 @@ error. The columns are held in memory; other columns are not read.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ...samplers.errors import ModelError
+from ...samplers.errors import ModelError, in_line
 from ...samplers.image_data import ImageData, ImageDataFactory
 from ...samplers.images import MOST_BYTES
 from ...samplers.plugin import hookimpl
@@ -28,6 +28,11 @@ TEXTS = ("text", "caption")
 LABEL = "label"
 MOST_HELD = 2**33
 """Bytes of the columns that are read, unpacked, over all files."""
+MOST_IN_PAGE = 2**31
+ROWS_AT_ONCE = MOST_HELD // MOST_IN_PAGE
+"""A value lies in one page, and rows may share it: before they are counted, so many are no more than may be held."""
+HELD_A_ROW = 256
+"""Bytes of a row's key, place and caption, beside what its columns hold."""
 
 
 class ParquetImages(EncodedImages):
@@ -39,30 +44,34 @@ class ParquetImages(EncodedImages):
         keys: list[str] = []
         captions: list[str | None] = []
         held = 0
-        for number, path in enumerate(files):
-            images, texts, size = _columns_of(path, MOST_HELD - held)
-            held += size
-            self.columns.append(images)
-            self.places += [(number, row) for row in range(len(images))]
-            keys += [f"{portable(path.name)} row {row}" for row in range(len(images))]
-            captions += texts
+        for path in files:
+            rows = 0
+            for images, texts, size in _batches_of(path, MOST_HELD - held):
+                held += size
+                check_held(held, f"{path}: its columns and those before it")
+                self.places += [(len(self.columns), place) for place in range(len(images))]
+                self.columns.append(images)
+                keys += [f"{portable(path.name)} row {row}" for row in range(rows, rows + len(images))]
+                captions += texts
+                rows += len(images)
         if not keys:
             raise ModelError(f"{files[0]}: no rows; expected images")
         super().__init__(name, keys, captions)
 
     def encoded(self, i: int) -> bytes:
         """The bytes in row i."""
-        number, row = self.places[i]
-        data: bytes | None = self.columns[number][row].as_py()
+        batch, place = self.places[i]
+        data: bytes | None = self.columns[batch][place].as_py()
         if data is None or len(data) > MOST_BYTES:
             size = "no bytes" if data is None else f"{len(data):,} bytes"
             raise ModelError(f"{self.what(i)}: {size}; expected an image file of at most {MOST_BYTES:,} in each row")
         return data
 
 
-def _columns_of(path: Path, left: int) -> tuple[Any, list[str | None], int]:
-    """The bytes and captions in a file, and the memory that they need, of which so much is left."""
+def _batches_of(path: Path, left: int) -> Iterator[tuple[Any, list[str | None], int]]:
+    """The bytes and captions of a few rows of a file at a time, and the memory that they need; so much is left."""
     try:
+        from pyarrow.compute import struct_field
         from pyarrow.parquet import ParquetFile
     except ImportError as error:
         raise ModelError("data 'parquet': pyarrow is missing; pip install 'samplerbench[parquet]'") from error
@@ -71,25 +80,27 @@ def _columns_of(path: Path, left: int) -> tuple[Any, list[str | None], int]:
             image, field = image_column(file.schema_arrow, path)
             label, classes = caption_column(file.schema_arrow, path)
             leaves = [f"{image}.{field}" if field else image, *([label] if label else [])]
-            size = _unpacked(file.metadata, leaves)
-            if size > left:
-                raise ModelError(
-                    f"{path}: {', '.join(leaves)} are {size:,} bytes; expected at most {MOST_HELD:,} over all files, "
-                    "so take fewer of them, or a webdataset"
-                )
-            table = file.read(columns=leaves)
+            check_held(MOST_HELD - left + _unpacked(file.metadata, leaves), f"{path}: {', '.join(leaves)}")
+            rows = 0
+            for batch in file.iter_batches(ROWS_AT_ONCE, columns=leaves):
+                images = struct_field(batch[image], field) if field else batch[image]
+                values = batch[label].to_pylist() if label else [None] * len(batch)
+                texts = [caption_of(v, classes, f"{path}: row {rows + k}, {label}") for k, v in enumerate(values)]
+                rows += len(batch)
+                yield images, texts, batch.nbytes + HELD_A_ROW * len(batch)
     except ModelError:
         raise
     except Exception as error:  # a stranger's bytes may end in any exception of the reader
-        text = " ".join(str(error).split())[:200]
-        raise ModelError(f"{path}: looks like {kind_of(path)}; expected a Parquet file ({text})") from error
-    images = table[image]
-    if field:
-        import pyarrow.compute
+        raise ModelError(f"{path}: looks like {kind_of(path)}; expected a Parquet file ({in_line(error)})") from error
 
-        images = pyarrow.compute.struct_field(images, field)
-    values = table[label].to_pylist() if label else [None] * len(images)
-    return images, [caption_of(v, classes, f"{path}: row {row}, {label}") for row, v in enumerate(values)], size
+
+def check_held(size: int, what: str) -> None:
+    """Refuse more than may be held in memory."""
+    if size > MOST_HELD:
+        raise ModelError(
+            f"{what} are {size:,} bytes; expected at most {MOST_HELD:,} over all files, so take fewer of them, or a "
+            "webdataset"
+        )
 
 
 def image_column(schema: Any, path: Path) -> tuple[str, str]:
@@ -160,7 +171,8 @@ def described(schema: Any) -> str:
 
 
 def _unpacked(metadata: Any, leaves: Sequence[str]) -> int:
-    """Bytes that some columns have when they are unpacked, as the file's directory says."""
+    """Bytes that some columns have at least when they are unpacked, as the file's directory says; values that rows
+    share are in it once."""
     groups = (metadata.row_group(g) for g in range(metadata.num_row_groups))
     chunks = (group.column(c) for group in groups for c in range(group.num_columns))
     return sum(chunk.total_uncompressed_size for chunk in chunks if chunk.path_in_schema in leaves)
