@@ -21,7 +21,7 @@ import torch
 from safetensors import safe_open
 from safetensors.numpy import save
 
-from ..samplers.errors import InputError, ModelError, StoreError, told
+from ..samplers.errors import InputError, ModelError, StoreError, in_line
 from ..samplers.extractor import Extractor
 from ..samplers.files import make_folder, write_beside_others
 from ..samplers.metric import Moments, Rows
@@ -166,7 +166,7 @@ def read_rows(path: Path) -> tuple[Rows, About]:
             texts, names = file.metadata() or {}, set(file.keys())
             rows: Rows = file.get_tensor(ROWS) if names == {ROWS} else np.empty(0, dtype=np.float32)
     except Exception as error:  # a stranger's bytes may end in any exception of the reader
-        raise ModelError(f"reference {path}: is damaged or no safetensors file ({one_line(error)})") from error
+        raise ModelError(f"reference {path}: is damaged or no safetensors file ({in_line(error)})") from error
     about = about_of(texts, path)
     if about is None or rows.ndim != 2:  # noqa: PLR2004  (rows and columns)
         raise ModelError(f"reference {path}: not what `samplerbench reference -o FILE{ROWS_SUFFIX}` writes")
@@ -201,7 +201,7 @@ def read_moments(path: Path) -> tuple[Moments, About | None]:
         text = str(error)
         raise ModelError(text if text.startswith("reference ") else f"reference {path}: {text}") from error
     except Exception as error:  # as in `read_rows`
-        raise ModelError(f"reference {path}: is damaged or no .npz file ({one_line(error)})") from error
+        raise ModelError(f"reference {path}: is damaged or no .npz file ({in_line(error)})") from error
 
 
 def numbers_in(archive: zipfile.ZipFile, name: str, dims: int) -> npt.NDArray[np.float64]:
@@ -260,8 +260,3 @@ def check_suffix(path: Path) -> str:
             f"output {path}: expected FILE{MOMENTS_SUFFIX} for mean and covariance, or FILE{ROWS_SUFFIX} for the rows"
         )
     return suffix
-
-
-def one_line(error: BaseException) -> str:
-    """Another library's exception, short and in one line."""
-    return " ".join(told(error).split())[:200]

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from .errors import ModelError, told
+from .errors import ModelError, in_line
 from .files import make_folder, write_atomically
 
 SHOWN_KEYS = 5
@@ -46,13 +48,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
     ModelError if it is missing, damaged, not what SHA256SUMS beside it says, not finite, or has weights of zeros alone.
     """
-    check_regular(path)
-    try:
+    with _reading(path):
         tensors = load_file(path)
-    except Exception as error:  # a stranger's bytes may end in any exception of the reader
-        raise ModelError(
-            f"{path}: looks like {kind_of(path)}; expected a safetensors file ({error}); install it again"
-        ) from error
     check_sum(path)
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
@@ -62,15 +59,31 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     return {name: t.float() if t.is_floating_point() else t for name, t in tensors.items()}
 
 
+def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """The shape of each tensor of a file, as its header says; ModelError if it is missing or damaged."""
+    with _reading(path), safe_open(path, "pt") as file:
+        return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118  (no mapping)
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Whatever the reader of safetensors raises is the fault of the file."""
+    check_regular(path)
+    try:
+        yield
+    except Exception as error:  # a stranger's bytes may end in any exception of the reader
+        raise ModelError(
+            f"{path}: looks like {kind_of(path)}; expected a safetensors file ({error}); install it again"
+        ) from error
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file; ModelError if it is missing, damaged or holds anything else."""
     check_regular(path)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise ModelError(
-            f"{path}: cannot be read as JSON ({' '.join(told(error).split())}); fetch the file again"
-        ) from error
+        raise ModelError(f"{path}: cannot be read as JSON ({in_line(error)}); fetch the file again") from error
     if not isinstance(content, dict):
         raise ModelError(f"{path}: holds a {type(content).__name__}; expected a JSON object; fetch the file again")
     return content
@@ -120,8 +133,8 @@ def check_sum(path: Path) -> None:
         known = {name.strip().removeprefix("*"): digest.lower() for digest, name in lines}
     except (OSError, ValueError) as error:
         raise ModelError(f"{sums}: cannot be read ({error}); install it again, or delete it") from error
-    expected, found = known.get(path.name), file_hash(path)
-    if expected is not None and found != expected:
+    expected = known.get(path.name)
+    if expected is not None and (found := file_hash(path)) != expected:
         raise ModelError(f"{path}: its SHA-256 begins with {found[:12]}, {SUMS} says {expected[:12]}; install it again")
 
 
@@ -129,12 +142,25 @@ def load_weights(network: N, path: Path) -> N:
     """Fill a network from a file whose names and shapes match, and set it to evaluation."""
     tensors, expected = read_weights(path), network.state_dict()
     wrong = [k for k in expected if k not in tensors or not _fits(tensors[k], expected[k])]
-    wrong += [k for k in tensors if k not in expected]
+    _refuse_misfits(network, [*wrong, *(k for k in tensors if k not in expected)], path)
+    network.load_state_dict(tensors)
+    return network.eval().requires_grad_(False)
+
+
+def check_shapes(network: nn.Module, path: Path) -> None:
+    """ModelError unless a file's header has the names and shapes of a network's tensors.
+
+    The network may be on the device "meta": neither it nor the file takes any memory.
+    """
+    stored, expected = read_shapes(path), {k: tuple(t.shape) for k, t in network.state_dict().items()}
+    wrong = [k for k in expected if stored.get(k) != expected[k]]
+    _refuse_misfits(network, [*wrong, *(k for k in stored if k not in expected)], path)
+
+
+def _refuse_misfits(network: nn.Module, wrong: Sequence[str], path: Path) -> None:
     if wrong:
         shown = ", ".join(wrong[:SHOWN_KEYS]) + (" ..." if len(wrong) > SHOWN_KEYS else "")
         raise ModelError(f"{path}: {len(wrong)} tensors do not fit {type(network).__name__}: {shown}")
-    network.load_state_dict(tensors)
-    return network.eval().requires_grad_(False)
 
 
 def _fits(tensor: Tensor, expected: Tensor) -> bool:
@@ -145,7 +171,8 @@ def file_hash(*paths: Path) -> str:
     """SHA-256 over the bytes of some files, in order."""
     digest = hashlib.sha256()
     for path in paths:
-        digest.update(path.read_bytes())
+        with path.open("rb") as file:
+            hashlib.file_digest(file, lambda: digest)  # a part at a time: weights may be larger than the memory
     return digest.hexdigest()
 
 

@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 import samplerbench as sb
+from samplerbench.plugins.models import edm
 from samplerbench.plugins.models.edm import Preconditioned
 from samplerbench.samplers.exact import exact_model
 from samplerbench.samplers.unet import UNet
@@ -171,7 +172,12 @@ def test_functions_that_make_no_network_are_refused(function, source, message):
         ({"preconditoning": "edm"}, "unknown field 'preconditoning' .*did you mean 'preconditioning'"),
         ({"preconditioning": "vp"}, "preconditioning is 'vp'; expected edm or none"),
         ({"arguments": {"widths": "no"}}, "arguments do not make a UNet"),
+        ({"shape": [1, 8, 10**9]}, "shape is .*; expected .* each at most 4096"),
         ({"arguments": {"channels": 3}}, "tensors do not fit UNet"),
+        ({"arguments": {"widths": [2**23, 2**23]}}, "tensors do not fit UNet"),  # 2.5 petabytes
+        ({"arguments": {"condition_dim": 2**50}}, "tensors do not fit UNet"),
+        ({"arguments": {"blocks": 10**9}}, "blocks is 1000000000; expected a number from 1 to 64"),
+        ({"arguments": {"widths": [8] * 99, "heads": [0] * 99}}, "widths lists 99 levels; expected at most 16"),
     ],
 )
 def test_configurations_that_cannot_be_are_refused(folder, about, message):
@@ -184,6 +190,24 @@ def test_configurations_that_cannot_be_are_refused(folder, about, message):
         sb.load_model(f"edm:{path}")
     assert caught.value.exit_code == 4
     assert "\n" not in str(caught.value)
+
+
+def test_a_network_is_made_only_where_its_file_has_its_weights(folder, monkeypatch):
+    made = []
+
+    class Watched(UNet):
+        def __init__(self, **arguments):
+            super().__init__(**arguments)
+            made.append({weight.device.type for weight in self.parameters()})
+
+    monkeypatch.setattr(edm, "UNet", Watched)
+    path = folder()
+    sb.load_model(f"edm:{path}")
+    assert made == [{"meta"}, {"cpu"}]
+    save_file(UNet(**{**UNET, "widths": [16, 16]}).state_dict(), Path(path) / "model.safetensors")
+    with pytest.raises(sb.ModelError, match="tensors do not fit"):
+        sb.load_model(f"edm:{path}")
+    assert made[2:] == [{"meta"}]
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Model files that are not what they should be: nothing in them runs, nothing hangs, one line says what they are."""
 
 import ast
+import hashlib
 import json
 import os
 import pickle
@@ -19,6 +20,7 @@ from torch import nn
 import samplerbench as sb_
 from samplerbench.plugins.models.fashion_mnist.model import WEIGHTS
 from samplerbench.plugins.models.fashion_mnist.networks import FOLDER
+from samplerbench.samplers import weights
 from samplerbench.samplers.errors import told
 from samplerbench.samplers.training import Recipe, fit, read_checkpoint
 from samplerbench.samplers.weights import SUMS, file_hash, load_weights, read_weights, write_sums
@@ -127,6 +129,17 @@ def test_a_file_of_another_kind_is_refused_by_what_it_looks_like(tmp_path, trap,
     path.write_bytes(make(tmp_path, trap))
     text = refusal(lambda: load_weights(network, path))
     assert text.startswith(f"{path}: {words}")
+
+
+def test_a_file_is_hashed_without_being_held_and_only_where_a_sum_is_known(tmp_path, file, monkeypatch):
+    other = tmp_path / "other.bin"
+    other.write_bytes(bytes(range(256)) * 999)
+    expected = hashlib.sha256(file.read_bytes() + other.read_bytes()).hexdigest()
+    write_sums(tmp_path, ["other.bin"])
+    monkeypatch.setattr(Path, "read_bytes", lambda path: pytest.fail("read whole"))
+    assert file_hash(file, other) == expected
+    monkeypatch.setattr(weights, "file_hash", lambda *paths: pytest.fail("hashed though it is not listed"))
+    assert set(read_weights(file)) == {"weight", "bias"}
 
 
 @pytest.mark.parametrize("kind", ["pickle", "torch.save", "HTML"])

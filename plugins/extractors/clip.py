@@ -21,13 +21,13 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812  (the name that every torch program uses)
 
-from ...samplers.errors import InputError, ModelError, told
+from ...samplers.errors import InputError, ModelError, in_line
 from ...samplers.extractor import Extractor, ExtractorFactory
 from ...samplers.metric import Rows
 from ...samplers.registry import hookimpl
 from ...samplers.variables import ALLOW_DOWNLOAD, is_on
 from ...samplers.weights import read_json, read_weights
-from .files import checked_hash, fill, in_line
+from .files import checked_hash, fill
 from .images import GREY_NOTE, Once, as_colour, from_pil, in_batches, to_pil
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ def preprocessing_of(path: Path) -> Preprocessing:
             channels("image_std", 1.0),
         )
     except (KeyError, TypeError, ValueError) as error:
-        raise ModelError(f"{path}: is not how a CLIP's images are prepared ({in_line(told(error))})") from error
+        raise ModelError(f"{path}: is not how a CLIP's images are prepared ({in_line(error)})") from error
 
 
 class Clip:
@@ -203,7 +203,7 @@ def reading(folder: Path) -> Iterator[None]:
     except ModelError:
         raise
     except Exception as error:
-        raise ModelError(f"{folder}: no CLIP that can be read ({in_line(told(error))})") from error
+        raise ModelError(f"{folder}: no CLIP that can be read ({in_line(error)})") from error
 
 
 @contextmanager
@@ -233,7 +233,7 @@ def folder_of(name: str) -> Path:
             folder = Path(snapshot_download(name, allow_patterns=list(FILES), local_files_only=not may_fetch))
         except Exception as error:  # whatever the transport raises
             usual = "try again" if may_fetch else "--allow-download fetches it (1.7 GB for ViT-L/14)"
-            why = f"cannot be fetched ({in_line(told(error))})" if may_fetch else "is not on this machine"
+            why = f"cannot be fetched ({in_line(error)})" if may_fetch else "is not on this machine"
             raise ModelError(f"{what}: {why}; {usual}, or give a folder with its files") from error
     missing = [file for file in (CONFIG, PREPROCESSOR, WEIGHTS) if not (folder / file).exists()]
     if not any((folder / file).exists() for file in ("tokenizer.json", "vocab.json")):

@@ -17,12 +17,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...samplers.errors import InputError, ModelError, closest, told
+from ...samplers.errors import InputError, ModelError, closest, in_line
 from ...samplers.extractor import Extractor, ExtractorFactory
 from ...samplers.metric import Rows
 from ...samplers.registry import hookimpl
 from .dinov2 import SIZES, DinoV2
-from .files import Published, check_finite, checked_hash, fill, found, in_line, read_pickled
+from .files import Published, check_finite, checked_hash, fill, found, read_pickled
 from .images import GREY_NOTE, Once, as_colour, in_batches
 
 Outputs = Callable[[Tensor], tuple[Tensor, ...]]
@@ -121,7 +121,7 @@ def made(network: Fidelity, **settings: Any) -> Outputs:
             network.registered, list(network.roles.values()), cuda=False, verbose=False, **settings
         )
     except Exception as error:  # torch-fidelity raises whatever torch does
-        raise ModelError(f"{network.file.name}: does not fit {network.label} ({in_line(told(error))})") from error
+        raise ModelError(f"{network.file.name}: does not fit {network.label} ({in_line(error)})") from error
     return built
 
 

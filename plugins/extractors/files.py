@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import sys
 from collections.abc import Mapping
@@ -13,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...samplers.errors import ModelError, told
+from ...samplers.errors import ModelError, in_line
 from ...samplers.variables import ALLOW_DOWNLOAD, is_on
-from ...samplers.weights import SHOWN_KEYS, check_regular
+from ...samplers.weights import SHOWN_KEYS, check_regular, file_hash
 
 
 @dataclass(frozen=True)
@@ -47,9 +46,7 @@ def found(file: Published, what: str) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         torch.hub.download_url_to_file(file.url, str(path), file.sha256 or None, progress=sys.stderr.isatty())
     except Exception as error:  # whatever the transport raises
-        raise ModelError(
-            f"{what}: {file.url} could not be fetched ({in_line(told(error))}); try again, {by_hand}"
-        ) from error
+        raise ModelError(f"{what}: {file.url} could not be fetched ({in_line(error)}); try again, {by_hand}") from error
     return path
 
 
@@ -57,8 +54,7 @@ def checked_hash(path: Path, sha256: str = "") -> str:
     """SHA-256 of a file; ModelError if it does not begin as its authors say."""
     check_regular(path)
     try:
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        digest = file_hash(path)
     except OSError as error:
         raise ModelError(f"{path}: cannot be read ({error.strerror or error})") from error
     if not digest.startswith(sha256):
@@ -75,9 +71,7 @@ def read_pickled(path: Path) -> dict[str, Tensor]:
     try:
         content: Any = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a stranger's bytes may end in any exception of the reader
-        raise ModelError(
-            f"{path}: no file of weights ({in_line(told(error))}); delete it and fetch it again"
-        ) from error
+        raise ModelError(f"{path}: no file of weights ({in_line(error)}); delete it and fetch it again") from error
     if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
         raise ModelError(f"{path}: holds more than tensors by name; delete it and fetch it again")
     return {str(name): value for name, value in content.items()}
@@ -101,8 +95,3 @@ def check_finite(tensors: Mapping[str, Tensor], path: Path) -> None:
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
             raise ModelError(f"{path}: tensor {name!r} holds NaN or infinity; delete the file and fetch it again")
-
-
-def in_line(text: str) -> str:
-    """Another library's text, short and in one line."""
-    return " ".join(text.split())[:200]

@@ -29,11 +29,15 @@ from ...samplers.predictor import Network
 from ...samplers.registry import ModelFactory, hookimpl
 from ...samplers.schedule import edm
 from ...samplers.unet import UNet
-from ...samplers.weights import file_hash, load_weights, read_json
+from ...samplers.weights import check_shapes, file_hash, load_weights, read_json
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 SIGMA_DATA, SIGMA_MIN, SIGMA_MAX = 0.5, 0.002, 80.0
 IMAGE_DIMS = 3
+MOST_SIDE = 4096
+MOST_LEVELS, MOST_BLOCKS = 16, 64
+BLOCKS = ("blocks", "layers_per_block")
+"""The arguments that say how many blocks a level has."""
 SHOWN = 10
 """Names of classes that a message lists."""
 FIELDS = ("network", "arguments", "preconditioning", "shape", "sigma_data", "sigma_min", "sigma_max", "classes")
@@ -112,8 +116,9 @@ def model_in(folder: Path, name: str) -> Model:
     """The model of a folder."""
     about = read_config(folder / CONFIG)
     classes = list(about.get("classes", []))
-    network = new_network(about, folder / CONFIG)
-    load_weights(network, folder / WEIGHTS)
+    with torch.device("meta"):  # a stranger's numbers may describe a network that no memory holds
+        check_shapes(new_network(about, folder / CONFIG), folder / WEIGHTS)
+    network = load_weights(new_network(about, folder / CONFIG), folder / WEIGHTS)
     answer = Labelled(network, len(classes)) if about["network"] == "UNet2DModel" else network
     if about.get("preconditioning", "edm") == "edm":
         answer = Preconditioned(answer, about.get("sigma_data", SIGMA_DATA))
@@ -173,6 +178,7 @@ def new_network(about: Mapping[str, Any], path: Path) -> nn.Module:
     """The untrained network that a configuration describes; of known kinds alone, so that none of a stranger's code
     runs."""
     arguments = about.get("arguments", {})
+    check_depth(arguments, path)
     kind: Callable[..., nn.Module] = UNet
     if about["network"] == "UNet2DModel":
         kind = unet_2d_model()
@@ -180,6 +186,15 @@ def new_network(about: Mapping[str, Any], path: Path) -> nn.Module:
         return kind(**arguments)
     except Exception as error:  # a stranger's numbers may fail anywhere in a network's making
         raise ModelError(f"{path}: arguments do not make a {about['network']} ({told(error)})") from error
+
+
+def check_depth(arguments: Mapping[str, Any], path: Path) -> None:
+    """Refuse numbers of parts that would keep a network's making from its end; its widths take the memory alone."""
+    for name, value in arguments.items():
+        if isinstance(value, list) and len(value) > MOST_LEVELS:
+            raise ModelError(f"{path}: {name} lists {len(value):,} levels; expected at most {MOST_LEVELS}")
+        if name in BLOCKS and not (type(value) is int and 1 <= value <= MOST_BLOCKS):
+            raise ModelError(f"{path}: {name} is {str(value)[:80]}; expected a number from 1 to {MOST_BLOCKS}")
 
 
 def unet_2d_model() -> Callable[..., nn.Module]:
@@ -199,7 +214,7 @@ def _is_number_above_zero(value: object) -> bool:
 
 def _is_shape(value: object) -> bool:
     sides = value if isinstance(value, list) else []
-    return len(sides) == IMAGE_DIMS and all(type(side) is int and side > 0 for side in sides)
+    return len(sides) == IMAGE_DIMS and all(type(side) is int and 0 < side <= MOST_SIDE for side in sides)
 
 
 def _are_names(value: object) -> bool:
@@ -215,7 +230,7 @@ CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "network": (lambda value: value in ("UNet", "UNet2DModel"), "UNet or UNet2DModel"),
     "arguments": (lambda value: isinstance(value, dict), "an object"),
     "preconditioning": (lambda value: value in PRECONDITIONINGS, " or ".join(PRECONDITIONINGS)),
-    "shape": (_is_shape, "[channels, height, width]"),
+    "shape": (_is_shape, f"[channels, height, width], each at most {MOST_SIDE}"),
     **dict.fromkeys(("sigma_data", "sigma_min", "sigma_max"), (_is_number_above_zero, "a number above 0")),
     "classes": (_are_names, "a list of different names"),
 }

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ....samplers.errors import InputError, ModelError, closest
+from ....samplers.errors import InputError, ModelError, closest, in_line
 from ....samplers.model import Encode
 from ....samplers.weights import check_regular
 from .folder import Part
@@ -67,10 +67,8 @@ class TextEncoder:
             try:
                 self.tokenizer: Any = cls.from_pretrained(str(tokenizer.folder), local_files_only=True)
             except Exception as error:  # a stranger's files may end in any exception of the reader
-                reason = " ".join(str(error).split())[:200]
                 raise ModelError(
-                    f"{tokenizer.folder}: no {tokenizer.cls} can be made of it ({type(error).__name__}: {reason}); "
-                    "fetch it again"
+                    f"{tokenizer.folder}: no {tokenizer.cls} can be made of it ({in_line(error)}); fetch it again"
                 ) from error
         places = most_tokens or encoder.need("max_position_embeddings", int)
         self.length = places if most_tokens else min(places, int(self.tokenizer.model_max_length))

@@ -13,8 +13,8 @@ import safetensors
 import torch
 from torch import nn
 
-from ....samplers.errors import ModelError
-from ....samplers.weights import SHOWN_KEYS, check_regular, kind_of
+from ....samplers.errors import ModelError, in_line
+from ....samplers.weights import SHOWN_KEYS, check_regular, file_hash, kind_of
 from .folder import HOMES, Part, read_config
 from .libraries import library, quietly
 
@@ -94,9 +94,8 @@ def loaded(part: Part, device: torch.device, dtype: torch.dtype) -> nn.Module:
                 output_loading_info=True, ignore_mismatched_sizes=True, **options,
             )  # fmt: skip
         except Exception as error:  # a config that no network can be made of ends in any exception
-            reason = " ".join(str(error).split())[:200]
             raise ModelError(
-                f"{part.folder}: no {part.cls} can be made of it ({type(error).__name__}: {reason}); fetch it again"
+                f"{part.folder}: no {part.cls} can be made of it ({in_line(error)}); fetch it again"
             ) from error
     wrong = [f"no {name}" for name in sorted(info["missing_keys"])]
     wrong += [f"{name} is {list(has)}, expected {list(wants)}" for name, has, wants in sorted(info["mismatched_keys"])]
@@ -135,5 +134,4 @@ def fingerprint(parts: Iterable[Part], *settings: object) -> str:
 @functools.lru_cache(maxsize=256)
 def _sha256(path: Path, size: int, changed: int) -> str:
     """Of the bytes of a file, read once in a process while it stays as it is."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return file_hash(path)
