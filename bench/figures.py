@@ -20,7 +20,7 @@ import vl_convert
 from PIL import Image, ImageDraw, ImageFont
 
 from ..samplers.errors import StoreError
-from ..samplers.files import make_folder, write_atomically
+from ..samplers.files import make_folder, write_named
 from ..samplers.mosaic import Images
 from .charts import ROWS, Chart
 from .measures import Measures
@@ -66,7 +66,7 @@ def write_figures(path: Path, folder: Path, measures: Measures | None = None) ->
     try:
         make_folder(folder.absolute())
         for name, content in figures(path, view):
-            write_atomically(folder / name, content)
+            write_named(folder / name, content)
             written.append(folder / name)
     except OSError as error:
         raise StoreError(f"figures {folder}: cannot be written ({error.strerror or error}); give another") from error

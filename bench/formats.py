@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from ..samplers.errors import InputError, SamplerbenchError, StoreError, closest
-from ..samplers.files import write_atomically
+from ..samplers.files import write_named
 from ..samplers.registry import Registry
 from .answers import ODE_ERROR, Source, common_places, directions, estimates_of
 from .compare import SECONDS
@@ -352,9 +352,6 @@ def frame_to_parquet(frame: pd.DataFrame) -> bytes:
 def write_output(path: Path, content: bytes) -> None:
     """Write a file whole or not at all; a link stays a link."""
     try:
-        place = path.resolve()
-        if place.exists() and not place.is_file():
-            raise StoreError(f"output {path}: is no file; expected the name of one to write")
-        write_atomically(place, content)
+        write_named(path, content)
     except OSError as error:
         raise StoreError(f"output {path}: cannot be written ({error.strerror or error}); give another place") from error

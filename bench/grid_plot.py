@@ -18,7 +18,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from ..samplers.errors import InputError, SamplerbenchError, StoreError
-from ..samplers.files import write_atomically
+from ..samplers.files import write_named
 from ..samplers.model import Model, to_images
 from ..samplers.mosaic import Images, mosaic
 from ..samplers.registry import Registry, loosely
@@ -387,7 +387,7 @@ def write_file(path: Path, content: bytes) -> None:
     """Write a picture whole or not at all, in a folder that is made if it is not there."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, content)
+        write_named(path, content)
     except OSError as error:
         raise StoreError(f"{path}: cannot be written ({error.strerror or error})") from error
 

@@ -23,7 +23,7 @@ from safetensors.numpy import save
 
 from ..samplers.errors import InputError, ModelError, StoreError, in_line
 from ..samplers.extractor import Extractor
-from ..samplers.files import make_folder, write_beside_others
+from ..samplers.files import make_folder, write_named
 from ..samplers.metric import Moments, Rows
 from ..samplers.npz import Header, read_header
 from ..samplers.weights import check_regular, file_hash
@@ -247,7 +247,7 @@ def export(rows: Rows, about: About, path: Path) -> None:
     """Write rows, or their moments, as the file's suffix says."""
     try:
         make_folder(path.parent)
-        write_beside_others(path, exported(rows, about, check_suffix(path)))
+        write_named(path, exported(rows, about, check_suffix(path)))
     except OSError as error:
         raise StoreError(f"{path}: cannot be written ({error.strerror or error})") from error
 

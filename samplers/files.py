@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
-import tempfile
+import secrets
+import stat
 from contextlib import suppress
 from pathlib import Path
+
+from .errors import StoreError
 
 
 def make_folder(path: Path, *, parents: bool = True) -> None:
@@ -28,10 +31,22 @@ def write_atomically(path: Path, content: bytes | memoryview) -> None:
 
 def write_beside_others(path: Path, content: bytes | memoryview) -> None:
     """`write_atomically` where other processes may write the same file at the same time."""
-    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name[:32]}.", dir=path.parent)
-    os.close(descriptor)
-    Path(temporary).chmod(0o644)
-    write_by_way_of(Path(temporary), path, content)
+    write_by_way_of(path.with_name(f".{path.name[:32]}.{secrets.token_hex(8)}.tmp"), path, content)
+
+
+def write_named(path: Path, content: bytes | memoryview) -> None:
+    """`write_beside_others` for a file that the user names: a link stays a link, and what it leads to is written.
+
+    StoreError for what is there and is no file; OSError where the disk refuses.
+    """
+    target = Path(os.path.realpath(path))
+    try:
+        is_file = stat.S_ISREG(target.stat().st_mode)
+    except FileNotFoundError:
+        is_file = True  # it will be
+    if not is_file:
+        raise StoreError(f"output {path}: is no file; expected the name of one to write")
+    write_beside_others(target, content)
 
 
 def write_by_way_of(temporary: Path, path: Path, content: bytes | memoryview) -> None:

@@ -7,6 +7,7 @@ import importlib
 import importlib.machinery
 import importlib.util
 import inspect
+import stat
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -143,10 +144,20 @@ def check_hooks(module: ModuleType) -> None:
             raise PluginError(f"hook {name}{signature}: expected no arguments") from error
 
 
+def why_no_code(path: Path) -> str:
+    """Why there is no code to be read at a path, '' if there may be."""
+    try:
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return "no such file"
+    except (OSError, ValueError) as error:  # a name that can be none
+        return f"cannot be read ({error})"
+    return "" if stat.S_ISREG(mode) else "a folder, pipe or device; expected a .py file"
+
+
 def import_file(path: Path) -> ModuleType:
-    """The module in a file. It is compiled anew each time: a cached one may be older than the file, and is litter."""
-    if not path.is_file():
-        raise FileNotFoundError(f"no such file: {path}")
+    """The module in a file, where `why_no_code` says nothing. It is compiled anew each time: a cached one may be older
+    than the file, and is litter."""
     name = f"samplerbench_plugin_{path.stem}_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]}"
     loader = importlib.machinery.SourceFileLoader(name, str(path))
     spec = importlib.util.spec_from_file_location(name, path, loader=loader)
@@ -162,22 +173,30 @@ def import_file(path: Path) -> ModuleType:
     return module
 
 
+def is_above(name: str | None, module: str) -> bool:
+    """Whether a name is that of a module, or of a package that it would be in."""
+    return name is not None and f"{module}.".startswith(f"{name}.")
+
+
 def function_from_code(spec: str, what: str) -> Callable[[], Any] | None:
     """The function of "file.py:function" or "module:function"; None if there is no such module.
 
     ModelError, which begins with `what`, for code that cannot be imported and for a function that is not in it.
     """
     home, _, function = spec.rpartition(":")
+    is_file = home.endswith(".py")
+    if is_file and (fault := why_no_code(Path(home))):
+        raise ModelError(f"{what}: {fault}")
     try:
-        if home.endswith(".py"):
+        if is_file:
             module = import_file(Path(home))
         elif importlib.util.find_spec(home) is None:
             return None
         else:
             module = importlib.import_module(home)
-    except ModuleNotFoundError:
-        return None
     except (Exception, SystemExit) as error:
+        if isinstance(error, ModuleNotFoundError) and not is_file and is_above(error.name, home):
+            return None
         raise ModelError(f"{what}: {told(error)}") from error
     found: Callable[[], Any] | None = getattr(module, function, None)
     if not callable(found):

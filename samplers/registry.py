@@ -43,6 +43,7 @@ from .plugin import (
     hook_results,
     hookimpl,
     import_file,
+    why_no_code,
 )
 from .process import state_kept
 from .sampler import Sampler
@@ -86,15 +87,19 @@ class Catalogue(Generic[T]):
         self.things[name], self.origins[name] = thing, origin
 
     def __getitem__(self, name: str) -> T:
-        """The thing of that name, or an error with the closest name, the list and what may be missing from it."""
+        """The thing of that name; what `unknown` says if there is none."""
         if name not in self.things:
-            unknown = f"unknown {self.kind} {name!r}{closest(name, self.things)}"
-            listed = f"there are: {', '.join(sorted(self.things))}"
-            if not self.broken:
-                raise InputError(f"{unknown}; {listed}")
-            reasons = "; ".join(f"{b.origin} ({b.reason})" for b in self.broken)
-            raise PluginError(f"{unknown}; it may be of a plugin that is broken: {reasons}; {listed}")
+            raise self.unknown(name)
         return self.things[name]
+
+    def unknown(self, name: str) -> SamplerbenchError:
+        """The error of a name that is not there: with the closest, the list, and what may be missing from it."""
+        unknown = f"unknown {self.kind} {name!r}{closest(name, self.things)}"
+        listed = f"there are: {', '.join(sorted(self.things))}"
+        if not self.broken:
+            return InputError(f"{unknown}; {listed}")
+        reasons = "; ".join(f"{b.origin} ({b.reason})" for b in self.broken)
+        return PluginError(f"{unknown}; it may be of a plugin that is broken: {reasons}; {listed}")
 
 
 @dataclass
@@ -175,7 +180,10 @@ class Registry:
         name, _, argument = spec.partition(":")
         if name not in self.models.things and argument:
             refuse_settings(f"model {spec!r}", settings, ())
-            return model_from_code(spec) or self.models[name]("")
+            made = model_from_code(spec)
+            if made is None:
+                raise self.models.unknown(name)
+            return made
         factory, argument = found_for(self.models, spec)
         refuse_settings(f"model {spec!r}", settings, accepted_settings(factory))
         with loading(f"model {spec!r}"):
@@ -255,11 +263,19 @@ def found_for(catalogue: Catalogue[T], spec: str) -> tuple[T, str]:
     """The thing that "name:argument" names, or that reads the path that a spec is, and its argument."""
     name, _, argument = spec.partition(":")
     path = Path(spec)
-    if name not in catalogue.things and path.exists():
+    if name not in catalogue.things and is_there(path):
         for thing in catalogue.things.values():
             if isinstance(thing, ReadsPaths) and thing.reads(path):
                 return thing, spec
     return catalogue[name], argument
+
+
+def is_there(path: Path) -> bool:
+    """Whether there is something at a path, which may be too long for one."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False
 
 
 def accepted_settings(factory: Callable[..., object]) -> tuple[str, ...]:
@@ -340,8 +356,11 @@ def register_below(registry: Registry, name: str, version: str) -> None:
 
 def register_named(registry: Registry, plugin: str) -> None:
     """A plugin that the user asked for by path or module; one that is broken is an error here."""
+    is_file = plugin.endswith(".py")
+    if is_file and (fault := why_no_code(Path(plugin))):
+        raise PluginError(f"plugin {plugin}: {fault}")
     try:
-        module = import_file(Path(plugin)) if plugin.endswith(".py") else importlib.import_module(plugin)
+        module = import_file(Path(plugin)) if is_file else importlib.import_module(plugin)
     except (Exception, SystemExit) as error:
         hint = f"; give --plugin {plugin}.py for the file" if Path(f"{plugin}.py").is_file() else ""
         raise PluginError(f"plugin {plugin}: {type(error).__name__}: {error}{hint}") from error

@@ -124,6 +124,14 @@ def test_a_name_is_a_text_and_a_file_stays_in_its_folder(run, tmp_path):
         assert "<script" not in path.read_text()
 
 
+def test_a_link_that_is_there_stays_a_link(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(figures, "figures", lambda path, view: [("fid-nfe.svg", b"drawn")])
+    (tmp_path / "fid-nfe.svg").symlink_to("mine.svg")
+    figures.write_figures(run, tmp_path)
+    assert (tmp_path / "fid-nfe.svg").is_symlink()
+    assert (tmp_path / "mine.svg").read_bytes() == b"drawn"
+
+
 def test_samples_that_are_no_images_have_no_picture(tmp_path):
     sb_.run("mixture", ["ddim", "ddpm"], [2, 4], n=16, output=tmp_path / "run")
     names = {path.name for path in figures.write_figures(tmp_path / "run", tmp_path / "figures")}
@@ -158,7 +166,7 @@ def test_a_folder_that_cannot_be_is_refused_and_nothing_is_left(sb, run, tmp_pat
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(figures, "write_atomically", full)
+    monkeypatch.setattr(figures, "write_named", full)
     sb("report", run, "--figures", "full").refused(5, "figures full", "No space left")
     assert (tmp_path / "file").read_text() == "precious"
     assert sorted(p.name for p in tmp_path.rglob("*")) == ["file", "full"]

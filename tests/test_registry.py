@@ -1,5 +1,6 @@
 """Names, options and plugins: what is accepted, and what is said of the rest."""
 
+import os
 import textwrap
 
 import pytest
@@ -175,8 +176,9 @@ def test_an_option_has_its_type():
 
 
 def test_an_unknown_model_names_the_closest():
-    with pytest.raises(sb.InputError, match="unknown model 'nonsense'; there are"):
-        sb.load_model("nonsense")
+    for name in ("nonsense", "x" * 300):  # the second is longer than a file's name may be
+        with pytest.raises(sb.InputError, match=f"unknown model '{name}'; there are"):
+            sb.load_model(name)
 
 
 def test_the_built_in_samplers_are_listed_with_their_origin():
@@ -266,6 +268,49 @@ def test_a_broken_plugin_file_is_a_plugin_error(plugin, source, words):
 @pytest.mark.parametrize("path", ["nowhere.py", "no_such_module_anywhere"])
 def test_a_missing_plugin_is_a_plugin_error(path):
     refuses(path, path)
+
+
+@pytest.fixture
+def code(tmp_path):
+    """Paths that end in .py and are no code, and the words that each is refused with."""
+    os.mkfifo(tmp_path / "pipe.py")
+    (tmp_path / "folder.py").mkdir()
+    (tmp_path / "loop.py").symlink_to("loop.py")
+    other = "a folder, pipe or device; expected a .py file"
+    return {
+        tmp_path / "pipe.py": other, tmp_path / "folder.py": other, tmp_path / "none.py": "no such file",
+        tmp_path / "folder.py" / "loop" / "none.py": "no such file", tmp_path / "loop.py": "cannot be read (",
+        tmp_path / f"{'x' * 300}.py": "cannot be read (",
+    }  # fmt: skip
+
+
+def test_what_is_no_file_of_code_is_said_without_an_exception_s_name(code):
+    for path, words in code.items():
+        with pytest.raises(sb.PluginError) as caught:
+            load_registry([str(path)])
+        assert str(caught.value).startswith(f"plugin {path}: {words}")
+        for spec in (f"{path}:make", *[f"edm:{path}:make"] * (len(path.name) < 256)):
+            with pytest.raises(sb.ModelError) as caught:
+                sb.load_model(spec)
+            assert str(caught.value).startswith(f"model {spec!r}: {words}")
+
+
+@pytest.mark.parametrize("spec", ["{home}.py:make", "edm:{home}.py:make", "{name}:make", "edm:{name}:make"])
+def test_code_that_imports_what_is_not_there_is_at_fault_itself(tmp_path, monkeypatch, spec):
+    monkeypatch.syspath_prepend(tmp_path)
+    name = f"wants_{tmp_path.name.replace('-', '_')}"
+    (tmp_path / f"{name}.py").write_text("import not_installed_anywhere\n")
+    given = spec.format(home=tmp_path / name, name=name)
+    with pytest.raises(sb.ModelError, match=r"ModuleNotFoundError: No module named 'not_installed_anywhere'"):
+        sb.load_model(given)
+
+
+@pytest.mark.parametrize(
+    "module", ["not_installed_anywhere", "not_installed_anywhere.below", "json.nothing", "math.pi"]
+)
+def test_a_module_that_is_not_there_is_an_unknown_model(module):
+    with pytest.raises(sb.InputError, match=f"unknown model '{module}'; there are"):
+        sb.load_model(f"{module}:make")
 
 
 @pytest.mark.parametrize("value", ["3", "'ddim'", "object", "lambda: None", "Sampler"])
