@@ -166,13 +166,13 @@ def test_links_are_followed_within_the_folder_alone(cats, tmp_path):
     data = opened(cats)
     assert torch.equal(data.image(3), data.image(0))
     assert "1 of 4 images are byte for byte" in data.notes[0]
-    (cats / "README").symlink_to("/dev/zero")  # no image: left out
+    (cats / ".hidden").symlink_to("/dev/zero")  # left out
     link = tmp_path / "link"
     link.symlink_to(cats)
     assert opened(link).fingerprint == data.fingerprint
 
 
-@pytest.mark.parametrize("name", ["d.png", "sub"])
+@pytest.mark.parametrize("name", ["d.png", "sub", "README"])
 def test_links_out_of_the_folder_are_refused(cats, tmp_path, name):
     write(tmp_path, "elsewhere/x.png")
     target = "../elsewhere/x.png" if name == "d.png" else "../elsewhere"
@@ -244,6 +244,22 @@ def test_a_pipe_does_not_keep_it_waiting(cats):
 
 
 # ---- Captions ----
+
+
+@pytest.mark.parametrize("caption", ["a.txt", "metadata.csv", "captions.csv"])
+def test_captions_may_be_linked_within_the_folder_and_are_never_dropped(tmp_path, caption):
+    folder = tmp_path / "folder"
+    write(folder, "a.png")
+    text = "file_name,text\na.png,a cat\n" if caption.endswith(".csv") else "a cat"
+    (folder / "texts").mkdir()
+    (folder / "texts" / "kept").write_text(text)
+    (folder / caption).symlink_to("texts/kept")
+    assert captions(opened(folder)) == ["a cat"]
+    (folder / "texts" / "kept").rename(tmp_path / "outside")
+    (folder / caption).unlink()
+    (folder / caption).symlink_to("../outside")
+    with pytest.raises(sb.ModelError, match=rf"{caption}: a link that does not lead to a file in this folder"):
+        opened(folder)
 
 
 def test_class_folders_are_captions(tmp_path):

@@ -2,7 +2,8 @@
 
 Hidden files and folders (a dot in front) are left out, and so are files that are no images by their suffix. Files of
 kinds of image that are not read (GIF, TIFF, AVIF ...) are an error, since a set without them is another set. A link
-counts as a file where it leads to a file in the same folder; any other link to an image or a folder is an error.
+counts as a file where it leads to a file in the same folder; any other link is an error, for a set without the image or
+the captions that it leads to is another set too.
 Captions: see `captions`. Modes, transparency, orientation: see `samplers/images.py`.
 """
 
@@ -78,7 +79,7 @@ def _files_below(folder: Path, root: Path, prefix: str) -> Iterator[str]:
         name, path = f"{prefix}{entry.name}", Path(entry.path)
         if entry.is_dir(follow_symlinks=False):
             yield from _files_below(path, root, f"{name}/")
-        elif entry.is_symlink() and (path.is_dir() or suffix_of(name) in {*SUFFIXES, *UNREAD}):
+        elif entry.is_symlink():
             yield _checked_link(path, name, root)
         elif entry.is_file(follow_symlinks=False) or suffix_of(name) in SUFFIXES:  # a pipe is refused when it is read
             yield name
