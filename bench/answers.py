@@ -32,10 +32,8 @@ class Source:
 def answers_for(
     about: Mapping[str, Any], table: pd.DataFrame, folder: RunFolder, ready: Mapping[str, Yardstick]
 ) -> list[Answer]:
-    """The answers of a run folder, whose run.json is `about`, from the chunks that its table is made from.
-
-    None where not all of them are there.
-    """
+    """The answers of a run folder, whose run.json is `about`, from the chunks that its table is made from; [] where not
+    all of those are there."""
     sources = {i: Source(folder, key, ready) for i, key in keys_of(about, table).items()}
     if sum(n for _, n in common_places(list(sources.values()))) != table["samples"].max():
         return []

@@ -15,9 +15,10 @@ from .schedule import VP
 Variance = Literal["small", "large"]
 
 
-def diffuse(x0: Tensor, eps: Tensor, level: Level) -> Tensor:
-    """The forward process in one jump, x_t = sqrt(abar_t) x0 + sqrt(1 - abar_t) eps (equation 4)."""
-    return level.alpha * x0 + level.sigma * eps
+def diffuse(x0: Tensor, eps: Tensor, alpha: float | Tensor, sigma: float | Tensor) -> Tensor:
+    """The forward process in one jump, x_t = alpha x0 + sigma eps, for a DDPM with alpha = sqrt(abar_t) and
+    sigma = sqrt(1 - abar_t) (equation 4)."""
+    return alpha * x0 + sigma * eps
 
 
 class Posterior(NamedTuple):
@@ -68,35 +69,21 @@ def draw_examples(schedule: VP, shape: Sequence[int], generator: torch.Generator
     return Draw(t, torch.randn(tuple(shape), generator=generator))
 
 
-def ddpm_loss(  # noqa: PLR0913  (what one training example consists of)
-    network: nn.Module,
-    schedule: VP,
-    x0: Tensor,
-    condition: Tensor | None,
-    *,
-    generator: torch.Generator,
-    predicts: str = "eps",
+def loss_of_draw(  # noqa: PLR0913  (what one training example consists of)
+    network: nn.Module, schedule: VP, x0: Tensor, condition: Tensor | None, draw: Draw, *, predicts: str
 ) -> Tensor:
-    """Mean squared error of the network's answer at a random timestep of each sample (algorithm 1).
+    """Mean squared error of the network's answer at the timestep and noise of each sample (algorithm 1).
 
     x0 is (B, C, H, W), condition (B, D) or None. The target is the noise eps; with predicts="v" it is
     alpha eps - sigma x0 (Salimans and Ho 2022, appendix D), the same knowledge in other units.
     """
-    draw = draw_examples(schedule, x0.shape, generator)
-    return loss_of_draw(network, schedule, x0, condition, draw, predicts=predicts)
-
-
-def loss_of_draw(  # noqa: PLR0913  (as ddpm_loss)
-    network: nn.Module, schedule: VP, x0: Tensor, condition: Tensor | None, draw: Draw, *, predicts: str
-) -> Tensor:
-    """`ddpm_loss` at timesteps and noise that are given."""
     if predicts not in ("eps", "v"):
         raise ValueError(f"predicts {predicts!r}: expected eps or v")
     t, eps = draw.t.to(x0.device), draw.eps.to(x0)
     abar = torch.tensor(schedule.alphas_cumprod, device=x0.device)[t].view(-1, *[1] * (x0.ndim - 1))
     alpha, sigma = abar.sqrt().to(x0), (1 - abar).sqrt().to(x0)
     target = eps if predicts == "eps" else alpha * eps - sigma * x0
-    answer: Tensor = network(alpha * x0 + sigma * eps, t.to(x0), condition)
+    answer: Tensor = network(diffuse(x0, eps, alpha, sigma), t.to(x0), condition)
     return (answer.float() - target).square().mean()
 
 

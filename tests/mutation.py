@@ -541,7 +541,7 @@ plant(
     ("loss: last timestep never drawn", "torch.randint(schedule.timesteps,", "torch.randint(schedule.timesteps - 1,"),
     ("loss: sum in place of the mean", ".square().mean()", ".square().sum()"),
     ("ema: weights swapped", "1 - decay)", "decay)"),
-    ("diffuse: noise subtracted", "level.alpha * x0 + level.sigma * eps", "level.alpha * x0 - level.sigma * eps"),
+    ("diffuse: noise subtracted", "alpha * x0 + sigma * eps", "alpha * x0 - sigma * eps"),
 )
 plant(
     "samplers/exact.py",

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import samplerbench as sb
-from samplerbench.samplers.ddpm import EMA, beta_between, ddpm_loss, diffuse, posterior
+from samplerbench.samplers.ddpm import EMA, beta_between, diffuse, draw_examples, loss_of_draw, posterior
 
 VP = sb.vp_linear()
 VP_PAIRS = [(999, 998), (999, 500), (500, 499), (100, 3), (1, 0)]
@@ -39,7 +39,7 @@ def test_iterating_one_step_at_a_time_equals_the_jump():
     rows = torch.eye(51, dtype=torch.float64)
     x = rows[:, 0]
     for t, level in enumerate(one_step):
-        x = diffuse(x, rows[:, 1 + t], level)
+        x = diffuse(x, rows[:, 1 + t], level.alpha, level.sigma)
         jump = schedule.at_time(t)
         assert float(x[0]) == pytest.approx(jump.alpha, rel=1e-12)
         assert float(x[1:].norm()) == pytest.approx(jump.sigma, rel=1e-12)
@@ -116,14 +116,18 @@ class Knowing(nn.Module):
         return (eps if self.predicts == "eps" else alpha * eps - sigma * self.x0) + self.error
 
 
+def draw_of(schedule, x0, seed):
+    """Timesteps and noise for a batch."""
+    return draw_examples(schedule, x0.shape, torch.Generator().manual_seed(seed))
+
+
 @pytest.mark.parametrize("predicts", ["eps", "v"])
 def test_loss_is_the_mean_squared_error_of_what_is_predicted(predicts):
     schedule = sb.vp_linear(20, 0.01, 0.2)
     x0 = torch.linspace(-1, 1, 64 * 12).reshape(64, 3, 2, 2)
     for error, expected in ((0.0, 0.0), (0.5, 0.25)):
         network = Knowing(x0, schedule, predicts, error)
-        generator = torch.Generator().manual_seed(3)
-        loss = ddpm_loss(network, schedule, x0, None, generator=generator, predicts=predicts)
+        loss = loss_of_draw(network, schedule, x0, None, draw_of(schedule, x0, 3), predicts=predicts)
         assert float(loss) == pytest.approx(expected, abs=1e-5)  # float32
 
 
@@ -131,7 +135,7 @@ def test_loss_draws_every_timestep_and_unit_noise():
     schedule = sb.vp_linear(10, 0.01, 0.2)
     network = Knowing(torch.full((2000, 1, 2, 2), 0.7), schedule, "eps", 0.0)
     condition = torch.ones(2000, 4)
-    ddpm_loss(network, schedule, network.x0, condition, generator=torch.Generator().manual_seed(0))
+    loss_of_draw(network, schedule, network.x0, condition, draw_of(schedule, network.x0, 0), predicts="eps")
     ((t, eps, given),) = network.asked
     assert given is condition
     counts = torch.bincount(t.long(), minlength=10)
@@ -146,7 +150,7 @@ def test_loss_depends_on_its_generator_alone():
 
     def loss(seed):
         network = Knowing(torch.zeros_like(x0), schedule, "eps", 0.0)
-        return float(ddpm_loss(network, schedule, x0, None, generator=torch.Generator().manual_seed(seed)))
+        return float(loss_of_draw(network, schedule, x0, None, draw_of(schedule, x0, seed), predicts="eps"))
 
     assert loss(1) == loss(1) != loss(2)
 
@@ -155,7 +159,7 @@ def test_loss_refuses_what_it_has_no_target_for():
     schedule, x0 = sb.vp_linear(10, 0.01, 0.2), torch.ones(2, 1, 2, 2)
     network = Knowing(x0, schedule, "v", 0.0)
     with pytest.raises(ValueError, match="predicts"):
-        ddpm_loss(network, schedule, x0, None, generator=torch.Generator().manual_seed(1), predicts="flow")
+        loss_of_draw(network, schedule, x0, None, draw_of(schedule, x0, 1), predicts="flow")
 
 
 def test_ema_follows_its_recursion():

@@ -21,6 +21,7 @@ from samplerbench.plugins.models.fashion_mnist.model import FashionMNIST, load_c
 from samplerbench.plugins.models.fashion_mnist.networks import FOLDER, FeatureNet
 from samplerbench.samplers.clip import Tokenizer
 from samplerbench.samplers.training import Recipe, fit
+from samplerbench.samplers.variables import ALLOW_DOWNLOAD
 from samplerbench.samplers.weights import load_weights
 
 WEIGHTS = ("unet", "clip", "features", "reference", "clip_reference")
@@ -464,25 +465,41 @@ def test_a_missing_file_is_named(tmp_path):
     refuses_data(tmp_path, f"{IMAGES}.gz", "four files")
 
 
-def test_without_data_all_three_ways_to_get_it_are_named(tmp_path, monkeypatch):
+@pytest.fixture
+def no_copy(tmp_path, monkeypatch):
+    """A machine that has no Fashion-MNIST, and that was not told to fetch it."""
     monkeypatch.setattr(data, "DEBIAN_FOLDER", tmp_path / "nowhere")
-    monkeypatch.setitem(sys.modules, "torchvision.datasets", None)  # importing it now fails
-    with pytest.raises(sb.ModelError) as caught:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv(ALLOW_DOWNLOAD, raising=False)
+
+
+def test_without_data_all_three_ways_to_get_it_are_named_and_nothing_is_fetched(no_copy, tmp_path, monkeypatch):
+    import torchvision.datasets
+
+    monkeypatch.setattr(torchvision.datasets, "FashionMNIST", lambda *_, **__: pytest.fail("it was fetched"))
+    with pytest.raises(sb.ModelError, match="not found") as caught:
         load_split(train=True)
-    for way in ("dataset-fashion-mnist", "--data DIR", "torchvision"):
+    for way in ("dataset-fashion-mnist", "--data DIR", "torchvision", "--allow-download", f"{ALLOW_DOWNLOAD}=1"):
         assert way in str(caught.value)
+    assert not list(tmp_path.iterdir())
 
 
-def test_the_downloaded_files_are_looked_for_where_torchvision_puts_them(tmp_path, monkeypatch):
+def test_a_download_that_fails_is_one_line(no_copy, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torchvision.datasets", None)  # importing it now fails
+    monkeypatch.setenv(ALLOW_DOWNLOAD, "1")
+    with pytest.raises(sb.ModelError, match=r"its download failed \(ModuleNotFoundError: .*dataset-fashion-mnist"):
+        load_split(train=True)
+
+
+def test_the_downloaded_files_are_looked_for_where_torchvision_puts_them(no_copy, monkeypatch):
     import torchvision.datasets
 
     def download(root, *, train, download):
         assert download
         write_data(Path(root) / "FashionMNIST" / "raw", 12, splits=["train" if train else "t10k"])
 
-    monkeypatch.setattr(data, "DEBIAN_FOLDER", tmp_path / "nowhere")
-    monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setattr(torchvision.datasets, "FashionMNIST", download)
+    monkeypatch.setenv(ALLOW_DOWNLOAD, "1")
     assert len(load_split(train=False).images) == 12
 
 

@@ -35,6 +35,7 @@ from samplerbench.samplers.images import cropped
 from samplerbench.samplers.lock import LOCK_FILE, sole_writer
 from samplerbench.samplers.ranks import Ranks, joined, rank_of
 from samplerbench.samplers.training import Recipe, fit, read_checkpoint
+from samplerbench.samplers.weights import read_weights
 
 SIDE = 8
 SHORT = {"size": SIDE, "steps": 3, "batch_size": 8}
@@ -233,6 +234,17 @@ def test_images_that_would_have_to_be_enlarged_are_refused_and_nothing_is_left(t
     small = Blank([None] * 9, [(3, 12, 12)] * 8 + [(3, 12, 10)])
     with pytest.raises(sb_.ModelError, match=r"image 8 is 10 x 12 pixels.*size of at most 10"):
         train(small, tmp_path / "out", size=12)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("part", "length"), [("trial_seconds", {"steps": None, "minutes": 1}), ("write_card", {})])
+def test_nothing_is_left_of_a_training_that_could_not_begin(data, tmp_path, monkeypatch, part, length):
+    def fail(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(training, part, fail)
+    with pytest.raises(OSError, match="No space"):
+        train(data, tmp_path / "out", **length)
     assert not list(tmp_path.iterdir())
 
 
@@ -474,6 +486,24 @@ def test_a_picture_is_drawn_now_and_then_and_the_folder_is_a_model_meanwhile(dat
     assert sb_.load_model(tmp_path / "out").prompts == tuple(sorted(COLOURS))
     train(data, tmp_path / "out", steps=5)
     assert (tmp_path / "out" / "samples.png").read_bytes() != early
+
+
+def test_a_training_that_is_killed_between_weights_and_sums_leaves_a_model(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "LEAST_BETWEEN_LOOKS", 2)
+    written = []
+
+    def killed_at_the_second(folder, names):
+        if written:
+            raise KeyboardInterrupt
+        written.append(read_weights(folder / "unet.safetensors"))
+        weights.write_sums(folder, names)
+
+    monkeypatch.setattr(training, "write_sums", killed_at_the_second)
+    with pytest.raises(KeyboardInterrupt):
+        train(data, tmp_path / "out", steps=5)
+    now = read_weights(tmp_path / "out" / "unet.safetensors")
+    assert not all(torch.equal(now[name], tensor) for name, tensor in written[0].items())
+    assert sb_.load_model(tmp_path / "out").prompts == tuple(sorted(COLOURS))
 
 
 # ---- How long ----

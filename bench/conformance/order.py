@@ -29,7 +29,8 @@ WARM_UP = 6
 PATTERNS = tuple(pattern * 2 for pattern in ((1, 3, 1, 3), (3, 1, 3, 1), (1, 1, 1, 3), (3, 3, 3, 1)))
 """Lengths of neighbouring steps, the last one measured."""
 HIGH = 3
-"""From this order on a slope is reached on finer steps than rounding allows, so the tolerances are wider."""
+"""Of a high order, a slope is reached on finer steps than rounding allows, so the tolerances are wider: of the global
+order from this one on, of the local order above it."""
 DOUBLINGS, ROUNDING = 4, 1e-11
 """How far a grid is refined to find a slope: so often, or to this error."""
 LEEWAY = 0.01

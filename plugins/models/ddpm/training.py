@@ -150,15 +150,25 @@ def resumed(place: Place) -> Card | None:
 
 def begun(place: Place, captions: Captions | None, report: Report) -> Card:
     """Prepare the images, write down what the model will be; nothing is left behind where that fails."""
-    settings = place.settings
     try:
-        shape = prepare(place.data, settings.size, place.images, report)
+        shape = prepare(place.data, place.settings.size, place.images, report)
+        card = card_of(place, captions, shape)
+        lengths = lengths_of(place, card, captions)
+        card = replace(card, training={**place.identity, "lengths": lengths})
+        write_card(card, place.folder)
     except BaseException:
         with suppress(OSError):
+            place.images.unlink(missing_ok=True)
             (place.folder / CHECKPOINTS).rmdir()  # it is empty, or stays
         raise
+    return card
+
+
+def card_of(place: Place, captions: Captions | None, shape: tuple[int, int, int]) -> Card:
+    """What the model will be, but for how long it is trained."""
+    settings = place.settings
     condition_dim = CONDITION_DIM if captions else 0
-    card = Card(
+    return Card(
         data=place.data.name,
         shape=shape,
         unet=settings.of_preset.unet_settings(shape[0], settings.size, condition_dim),
@@ -169,10 +179,6 @@ def begun(place: Place, captions: Captions | None, report: Report) -> Card:
         notes=tuple(place.data.notes),
         training=place.identity,
     )
-    lengths = lengths_of(place, card, captions)
-    card = replace(card, training={**place.identity, "lengths": lengths})
-    write_card(card, place.folder)
-    return card
 
 
 # ---- How long ----
@@ -335,6 +341,7 @@ def conditions(clip: CLIP, captions: Captions, device: torch.device) -> Callable
 
 def show(place: Place, card: Card, clip: CLIP | None, weights: Mapping[str, Tensor]) -> None:
     """Write the U-Net as it is now, which makes the folder a model, and a picture of what it draws from fixed noise."""
+    (place.folder / SUMS).unlink(missing_ok=True)  # before what it says of changes: a reader may come at any moment
     save_weights(weights, place.weights("unet"))
     write_sums(place.folder, [FILE, *(f"{name}.safetensors" for name in card.weights)])
     unet = channels_last(load_weights(card.new_unet(), place.weights("unet")))

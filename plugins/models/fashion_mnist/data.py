@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import os
 import zlib
 from pathlib import Path
 from typing import NamedTuple
@@ -11,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ....samplers.errors import ModelError
+from ....samplers.errors import ModelError, in_line
+from ....samplers.variables import ALLOW_DOWNLOAD, is_on
 
 DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
 CLASSES = (
@@ -31,7 +33,7 @@ class Split(NamedTuple):
 def load_split(train: bool, folder: Path | None = None) -> Split:
     """The 60,000 training or the 10,000 test images.
 
-    Looks in `folder` if given, else in the Debian package's folder, else downloads through torchvision.
+    Looks in `folder` if given, else where they may be on this machine; downloads through torchvision where allowed.
     """
     return read_split(folder or find_folder(), train)
 
@@ -48,9 +50,15 @@ def download_root() -> Path:
 
 
 def find_folder() -> Path:
-    """The folder that holds the four files, downloading them if need be."""
+    """The folder that holds the four files, downloading them if need be, and allowed."""
     if there := folder_there():
         return there
+    ways = "install the Debian package dataset-fashion-mnist, or give --data DIR with its four .gz files"
+    if not is_on(ALLOW_DOWNLOAD, os.environ):
+        raise ModelError(
+            f"Fashion-MNIST not found: {ways}, or let torchvision download it with --allow-download or "
+            f"{ALLOW_DOWNLOAD}=1 (31 MB)"
+        )
     root = download_root()
     try:
         from torchvision.datasets import FashionMNIST
@@ -58,10 +66,7 @@ def find_folder() -> Path:
         for train in (True, False):
             FashionMNIST(str(root), train=train, download=True)
     except Exception as error:  # torchvision raises whatever its transport raises
-        raise ModelError(
-            "Fashion-MNIST not found: install the Debian package dataset-fashion-mnist, or give --data DIR "
-            f"with its four .gz files, or let torchvision download it (tried: {type(error).__name__})"
-        ) from error
+        raise ModelError(f"Fashion-MNIST: its download failed ({in_line(error)}); try again, or {ways}") from error
     return root / "FashionMNIST" / "raw"
 
 
