@@ -305,6 +305,13 @@ def test_code_that_imports_what_is_not_there_is_at_fault_itself(tmp_path, monkey
         sb.load_model(given)
 
 
+def test_a_file_that_imports_a_module_of_its_own_name_is_not_taken_for_a_missing_module(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "not_on_the_path.py").write_text("import not_on_the_path\n")
+    with pytest.raises(sb.ModelError, match="No module named 'not_on_the_path'"):
+        sb.load_model("not_on_the_path.py:make")
+
+
 @pytest.mark.parametrize(
     "module", ["not_installed_anywhere", "not_installed_anywhere.below", "json.nothing", "math.pi"]
 )
