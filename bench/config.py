@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import os
+import re
+import stat
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from contextlib import suppress
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +21,10 @@ from ..samplers.sampler import MAX_STEPS
 LATER = ("size", "clip_skip", "extractor", "reference")
 """Settings that runs of the first versions did not have."""
 MOST_LAYERS = 100
+SHOWN = 80
+"""Characters of a wrong value that an error repeats."""
+LONG_NUMBER = 4096
+"""Bits of a number that is written in hexadecimal: decimal takes time that grows with the square."""
 DEFAULT_SAMPLERS = ("ddpm", "ddim", "dpm-solver", "euler-a")
 
 
@@ -99,49 +108,124 @@ def parse_counts(name: str, text: str) -> tuple[int, ...]:
     for part in text.split(","):
         number = part.strip()
         if not number.isascii() or not number.isdigit() or (len(number) > 1 and number[0] == "0") or len(number) > 12:  # noqa: PLR2004
-            raise InputError(f"{name} {text!r}: {part!r}; expected whole numbers from 1 to {MAX_STEPS}, as in 5,10,20")
+            which = f"{part[:SHOWN]!r}; " if part != text else ""
+            expected = f"expected whole numbers from 1 to {MAX_STEPS}, as in 5,10,20"
+            raise InputError(f"{name} {text[:SHOWN]!r}: {which}{expected}")
         counts.append(check_count(name, int(number), MAX_STEPS))
     return tuple(counts)
 
 
 def read_prompts(path: Path) -> tuple[str, ...]:
     """One prompt a line; blank lines are left out."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"prompts {path}: cannot be read as UTF-8 text ({error})") from error
-    prompts = tuple(line.strip() for line in lines if line.strip())
+    prompts = tuple(line.strip() for line in read_text("prompts", path).splitlines() if line.strip())
     if not prompts:
         raise InputError(f"prompts {path}: no prompt in it; expected one a line")
     return prompts
 
 
-Kind = Literal["flag", "text", "list", "counts"]
+def read_text(what: str, path: Path) -> str:
+    """The text of a UTF-8 file, of a pipe or of what is typed."""
+    try:
+        content = read_bytes(what, path)
+        return content.decode()
+    except (OSError, ValueError) as error:  # a path with a zero byte in it is a ValueError
+        if isinstance(error, UnicodeDecodeError):
+            line, byte = content.count(b"\n", 0, error.start) + 1, content[error.start]
+            raise InputError(
+                f"{what} {path}, line {line}: byte {byte:#04x} is not UTF-8; save the file as UTF-8"
+            ) from error
+        if isinstance(error, InputError):
+            raise
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise InputError(f"{what} {path}: cannot be read ({reason})") from error
 
 
-def read_toml(path: Path, accepted: Mapping[str, Kind]) -> dict[str, Any]:
+def read_bytes(what: str, path: Path) -> bytes:
+    """All of a file, of a pipe that somebody writes to, or of what is typed; InputError for what may never end."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)  # else it would wait for a pipe's writer
+    try:
+        mode = os.fstat(descriptor).st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISFIFO(mode) or os.isatty(descriptor)):
+            raise InputError(f"{what} {path}: a folder or device; expected a file or a pipe")
+        with os.fdopen(descriptor, "rb", buffering=0, closefd=False) as file:
+            start = file.read(1)  # None = nothing yet, from a writer that is there; nothing at all = no writer
+            if start == b"" and stat.S_ISFIFO(mode):
+                raise InputError(
+                    f"{what} {path}: a pipe with nothing in it that nobody writes to; expected a file, or a pipe with "
+                    "a writer"
+                )
+            os.set_blocking(descriptor, True)
+            return (start or b"") + file.read()
+    finally:
+        os.close(descriptor)
+
+
+Kind = Literal["flag", "text", "whole", "number", "list", "counts"]
+EXPECTED: dict[Kind, str] = {
+    "flag": "true or false", "text": "a text", "whole": "a whole number", "number": "a number",
+    "list": "a text or a list of texts", "counts": "a number or a list of numbers",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class ConfigFile:
+    """The settings in a TOML file."""
+
+    path: Path
+    text: str
+    settings: dict[str, Any] = field(default_factory=dict)
+    """As the command line would give them, by the names of its long options with _."""
+    keys: dict[str, str] = field(default_factory=dict)
+    """How the file spells each name."""
+
+    def where(self, name: str) -> str:
+        """ "config c.toml, line 3", without the line where it cannot be told."""
+        line = line_of(self.text, self.keys.get(name, name))
+        return f"config {self.path}" + (f", line {line}" if line else "")
+
+
+def read_toml(path: Path, accepted: Mapping[str, Kind]) -> ConfigFile:
     """The settings in a TOML file, keys as the command line's long options, with - or _.
 
     `accepted` says of each what it may be: true or false, one value, a list of values, or a list of counts.
     """
+    file = ConfigFile(path, read_text("config", path))
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
+        content = tomllib.loads(file.text)
+    except tomllib.TOMLDecodeError as error:
         raise InputError(f"config {path}: cannot be read as TOML: {error}") from error
-    settings = {}
+    except RecursionError as error:
+        raise InputError(f"config {path}: nested too deeply; expected settings as in steps = [5, 10]") from error
+    except ValueError as error:
+        long = re.search(r"[0-9][0-9_]{4000,}", file.text)  # Python reads no more digits than 4300
+        line = f", line {file.text.count(chr(10), 0, long.start()) + 1}" if long else ""
+        raise InputError(f"config {path}{line}: a number of more digits than can be read") from error
     for key, value in content.items():
         name = key.replace("-", "_")
+        file.keys[name] = key
         if name not in accepted:
             known = sorted(accepted)
             raise InputError(
-                f"config {path}: unknown setting {key!r}{closest(name, known)}; settings: {', '.join(known)}"
+                f"{file.where(name)}: unknown setting {key!r}{closest(name, known)}; settings: {', '.join(known)}"
             )
-        settings[name] = _as_option(path, key, value, accepted[name])
-    return settings
+        option = _as_option(value, accepted[name])
+        if option is None:
+            raise InputError(f"{file.where(name)}: {key} = {_as_toml(value)}; expected {EXPECTED[accepted[name]]}")
+        file.settings[name] = option
+    return file
 
 
-def _as_option(path: Path, key: str, value: object, kind: Kind) -> object:
-    """A TOML value as the command line would give it."""
+def line_of(text: str, key: str) -> int | None:
+    """The line of TOML that sets a key at the top, or opens its table; None where it is spelt in another way."""
+    for found in re.finditer(rf"^[ \t]*\[*[ \t]*([\"']?){re.escape(key)}\1[ \t]*[=.\]]", text, re.MULTILINE):
+        with suppress(ValueError):  # of what is in the midst of a longer value
+            tomllib.loads(text[: found.start()])
+            return text.count("\n", 0, found.start()) + 1
+    return None
+
+
+def _as_option(value: object, kind: Kind) -> bool | str | list[str] | None:
+    """A TOML value as the command line would give it; None where it would not."""
 
     def is_scalar(thing: object) -> bool:
         return isinstance(thing, (int, float, str)) and not isinstance(thing, bool)
@@ -149,14 +233,21 @@ def _as_option(path: Path, key: str, value: object, kind: Kind) -> object:
     if kind == "flag" and isinstance(value, bool):
         return value
     if kind != "flag" and is_scalar(value):
-        return [str(value)] if kind == "list" else str(value)
+        return [_as_text(value)] if kind == "list" else _as_text(value)
     if kind in ("list", "counts") and isinstance(value, list) and all(is_scalar(v) for v in value):
-        return [str(v) for v in value] if kind == "list" else ",".join(map(str, value))
-    expected = {
-        "flag": "true or false", "text": "a text or a number",
-        "list": "a text or a list of texts", "counts": "a number or a list of numbers",
-    }  # fmt: skip
-    raise InputError(f"config {path}: {key} = {str(value)[:80]!r}, a {type(value).__name__}; expected {expected[kind]}")
+        return [_as_text(v) for v in value] if kind == "list" else ",".join(map(_as_text, value))
+    return None
+
+
+def _as_text(value: object) -> str:
+    """A number or text as it is typed; one that Python writes in no decimal digits is still told from others."""
+    return hex(value) if isinstance(value, int) and value.bit_length() > LONG_NUMBER else str(value)
+
+
+def _as_toml(value: object) -> str:
+    """About how a value stands in the file."""
+    shown = json.dumps(value, default=str, ensure_ascii=False) if isinstance(value, (bool, list, dict)) else str(value)
+    return shown if len(shown) <= SHOWN else f"{shown[:SHOWN]}..."
 
 
 def differences(old: dict[str, Any], new: Config) -> list[str]:

@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
-from typing import TYPE_CHECKING, Any
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, TextIO, cast
 
 import click
+
+from ..samplers.errors import StoreError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,6 +23,8 @@ if TYPE_CHECKING:
     from .sheet import Sheet
 
 STDOUT, STDERR = 1, 2
+PATIENCE = 5.0
+"""Seconds that plugins may take to load before a word is said."""
 
 
 def say(text: str, *, err: bool = False) -> None:
@@ -43,10 +49,93 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
+class Stream:
+    """A standard stream of which `fault` is told what goes wrong in writing; if that returns, the text is lost.
+
+    It is told at each attempt from the first fault on: libraries try a stream, and keep what it raises to themselves.
+    """
+
+    def __init__(self, stream: IO[Any], fault: Callable[[OSError], None], errors: list[OSError] | None = None) -> None:
+        self._stream, self._fault = stream, fault
+        self._errors = [] if errors is None else errors
+
+    def __getattr__(self, name: str) -> Any:
+        """All else is the stream's own."""
+        return getattr(self._stream, name)
+
+    @property
+    def buffer(self) -> Stream:
+        """The stream of bytes beneath, whose faults are told as well."""
+        return Stream(cast(TextIO, self._stream).buffer, self._fault, self._errors)
+
+    def write(self, text: Any) -> int:
+        """As the stream does; how much was written, or was to be."""
+        with self._faults():
+            self._stream.write(text)
+        return len(text)
+
+    def writelines(self, lines: Iterable[Any]) -> None:
+        """As the stream does."""
+        for line in lines:
+            self.write(line)
+
+    def flush(self) -> None:
+        """As the stream does."""
+        with self._faults():
+            self._stream.flush()
+
+    @contextmanager
+    def _faults(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            with suppress(OSError, ValueError):  # a stream in memory has no descriptor
+                nowhere = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(nowhere, self._stream.fileno())  # what is left to flush at exit is no second fault
+                os.close(nowhere)
+            self._errors.append(error)
+        if self._errors:
+            self._fault(self._errors[0])
+
+
+def refuse_output(error: OSError) -> None:
+    """Say that data cannot be printed; a reader that went away has had enough, and is left to the caller."""
+    if isinstance(error, BrokenPipeError):
+        raise error
+    raise StoreError(
+        f"standard output: cannot be written ({error.strerror or error}); what a run stored is intact"
+    ) from error
+
+
+@contextmanager
+def standard_streams() -> Iterator[None]:
+    """The standard streams of a program: there, and with faults that are told.
+
+    A stream that the caller closed takes what is written and keeps nothing. Messages that cannot be written are lost,
+    and are no reason to stop; data that cannot be written is a StoreError.
+    """
+    for descriptor in (0, STDOUT, STDERR):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest that is free: no file of a run is to have this number
+    with Path(os.devnull).open("w") as nowhere:
+        stdout, stderr = Stream(sys.stdout or nowhere, refuse_output), Stream(sys.stderr or nowhere, lambda _: None)
+        with redirect_stdout(cast(TextIO, stdout)), redirect_stderr(cast(TextIO, stderr)):
+            yield
+
+
+def is_at(stream: IO[str] | None, descriptor: int) -> bool:
+    """Whether a stream writes to a descriptor; one that was closed, or is in memory, does not."""
+    with suppress(OSError, ValueError, AttributeError):
+        return cast(IO[str], stream).fileno() == descriptor
+    return False
+
+
 @contextmanager
 def stdout_for_data() -> Iterator[None]:
     """What plugins print meanwhile goes to stderr, be it from Python, from a library or from a child process."""
-    beneath = sys.stdout is sys.__stdout__ and None not in (sys.stdout, sys.stderr)  # None = closed by the caller
+    beneath = is_at(sys.stdout, STDOUT) and is_at(sys.stderr, STDERR)
     if beneath:
         sys.stdout.flush()
         kept = os.dup(STDOUT)
@@ -59,6 +148,30 @@ def stdout_for_data() -> Iterator[None]:
             sys.stdout.flush()
             os.dup2(kept, STDOUT)
             os.close(kept)
+
+
+@contextmanager
+def noted_after(seconds: float, text: str) -> Iterator[threading.Timer]:
+    """A note on stderr where what is done meanwhile takes longer; yields the thread that waits to say it."""
+    timer = threading.Timer(seconds, complain, (text, "Note"))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield timer
+    finally:
+        timer.cancel()
+
+
+def loaded_registry(plugins: Iterable[str] = (), models: Iterable[str] = ()) -> Registry:
+    """The registry with these plugins and the user's own models; a note says so where that takes long, for a plugin may never end to load."""
+    from ..samplers.registry import load_registry
+
+    note = (
+        f"plugins are still loading ({PATIENCE:g} s); Ctrl-C stops and names the slow one, --no-plugins leaves out "
+        "installed ones"
+    )
+    with noted_after(PATIENCE, note):
+        return load_registry(plugins, models)
 
 
 def warn_of_plugins(registry: Registry) -> None:
@@ -85,7 +198,7 @@ def print_sheet(sheet: Sheet) -> None:
 
 def print_rows(rows: list[dict[str, str]]) -> None:
     """Dicts with the same keys as aligned columns; the keys are the heading."""
-    lines = [list(rows[0]), *([printable(text) for text in row.values()] for row in rows)] if rows else []
+    lines = [[printable(text) for text in line] for line in (*rows[:1], *(row.values() for row in rows))]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for line in lines:
         click.echo("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())

@@ -474,7 +474,7 @@ def test_a_full_disk_is_one_line_and_leaves_what_was_there(sb, folder, tmp_path,
         files.write_atomically(target, b"after")
     assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("file", b"before")]
     done = sb("train", "--data", folder, "--size", SIDE, "--steps", 2, "-b", 8, "-o", "model")
-    assert done.code == 4
+    assert done.code == 5
     assert done.err.splitlines()[-1] == "Error: model: cannot be written (No space left on device)"
 
 

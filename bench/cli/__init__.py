@@ -7,14 +7,13 @@ Each command imports what it needs when it runs, so that --help waits for nothin
 from __future__ import annotations
 
 import io
-import os
 import sys
 from typing import NoReturn
 
 import click
 
 from ...samplers.errors import PluginError, SamplerbenchError
-from ..output import complain
+from ..output import complain, standard_streams
 from . import doctor, grid, plugins, reference, results, run, table, train
 from .run import SIGINT_EXIT
 
@@ -39,10 +38,17 @@ def main() -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a path or a name may hold what the terminal cannot show
+    with standard_streams():
+        code = exit_code()
+    sys.exit(code)
+
+
+def exit_code() -> int:
+    """Carry out the command line; what went wrong is said on stderr."""
     try:
         # What cli.main would do, but for a reader that went away: click calls that an error.
         with cli.make_context("samplerbench", sys.argv[1:]) as context:
-            code = cli.invoke(context)
+            code = cli.invoke(context) or 0
         sys.stdout.flush()
     except click.exceptions.Exit as stop:
         code = stop.exit_code
@@ -62,7 +68,6 @@ def main() -> NoReturn:
     except SystemExit as error:  # click and this program have other ways to end
         complain(f"a plugin ended the program with sys.exit({error.code!r})")
         code = PluginError.exit_code
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing is left to flush to
+    except BrokenPipeError:  # who reads the output has had enough
         code = 0
-    sys.exit(code or 0)
+    return int(code)

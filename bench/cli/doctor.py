@@ -8,10 +8,10 @@ from pathlib import Path
 import click
 
 from ..output import say, stdout_for_data
-from .options import plugin_options
+from .options import Command, plugin_options
 
 
-@click.command()
+@click.command(cls=Command)
 @plugin_options
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def doctor(plugin: tuple[str, ...], as_json: bool) -> int:

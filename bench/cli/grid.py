@@ -8,11 +8,11 @@ from typing import Any
 import click
 
 from ...samplers.errors import InputError
-from ..output import complain, say, stdout_for_data, warn_of_plugins
-from .options import FilePath, model_options, plugin_options
+from ..output import complain, loaded_registry, say, stdout_for_data, warn_of_plugins
+from .options import GUIDANCE, SHARE, WHOLE, Command, FilePath, model_options, plugin_options
 
 
-@click.command("grid")
+@click.command("grid", cls=Command)
 @click.argument("run_folder", metavar="[RUN]", required=False, type=FilePath())
 @click.option("-x", metavar="NAME=A,B,...", help="What changes from column to column: sampler, steps, guidance, grid, "
               "seed or prompt. Values are separated by ; where there is one.")  # fmt: skip
@@ -20,14 +20,14 @@ from .options import FilePath, model_options, plugin_options
 @click.option("--model", help="Model, as `samplerbench list models` names them. [default: fashion-mnist]")
 @click.option("-s", "--sampler", metavar="SPEC", help="Sampler, e.g. ddim:eta=0.5. [default: ddim]")
 @click.option("--steps", metavar="N", help="Step count. [default: 20]")
-@click.option("-n", "--samples", type=int, help="Images of each cell, as a small mosaic. [default: 1]")
-@click.option("--seed", type=int, help="The same in every cell, unless it is an axis. [default: 0]")
-@click.option("-b", "--batch-size", type=int, help="Rows of a network call. [default: the images of a cell, at most "
+@click.option("-n", "--samples", type=WHOLE, help="Images of each cell, as a small mosaic. [default: 1]")
+@click.option("--seed", type=WHOLE, help="The same in every cell, unless it is an axis. [default: 0]")
+@click.option("-b", "--batch-size", type=WHOLE, help="Rows of a network call. [default: the images of a cell, at most "
               "as many as the model's own]")  # fmt: skip
 @click.option("--grid", metavar="SPEC", help="Where the noise levels lie: a name, or a list as in 999/500/20. "
               "[default: the schedule's own]")  # fmt: skip
-@click.option("--guidance", type=float, help="Classifier-free guidance; 1 is none. [default: 1]")
-@click.option("--guidance-rescale", type=float, help="How far the guided x0 goes back to the deviation of the "
+@click.option("--guidance", type=GUIDANCE, help="Classifier-free guidance; 1 is none. [default: 1]")
+@click.option("--guidance-rescale", type=SHARE, help="How far the guided x0 goes back to the deviation of the "
               "conditional one, 0 to 1. [default: 0]")  # fmt: skip
 @click.option("--prompts", type=FilePath(), metavar="FILE", help="One prompt a line. [default: the model's own]")
 @click.option("--prompt", multiple=True, metavar="TEXT", help="A prompt instead of a file; repeatable.")
@@ -35,7 +35,7 @@ from .options import FilePath, model_options, plugin_options
 @model_options
 @click.option("--device", help="cpu, cuda or cuda:N. [default: cpu]")
 @click.option("--dtype", help="What the network computes in. [default: float32]")
-@click.option("--threads", type=int, help="CPU threads. [default: torch's own choice]")
+@click.option("--threads", type=WHOLE, help="CPU threads. [default: torch's own choice]")
 @click.option("--trajectory", is_flag=True, help="An animated WebP of the states after each step instead.")
 @click.option("-o", "--output", type=FilePath(), metavar="FILE", help="PNG, or WebP with --trajectory. [default: "
               "results/<model>-grid-<settings>.png; for a RUN, its grid.png]")  # fmt: skip
@@ -81,14 +81,13 @@ def draw_grid(options: dict[str, Any], output: Path | None, plugin: tuple[str, .
     """A grid of new images; the exit code."""
     from rich.console import Console
 
-    from ...samplers.registry import load_registry
     from ..grid_plot import check_target, make_grid, plot_for, suffix_of
     from ..view import CellBar
 
     plot = plot_for(options, plugin)
     target = check_target(output or plot.default_output, suffix_of(plot.trajectory))
     with stdout_for_data():
-        registry = load_registry(plugin)
+        registry = loaded_registry(plugin)
         warn_of_plugins(registry)
         with CellBar(Console(stderr=True)) as bar:
             failed = make_grid(plot, registry, target, bar)

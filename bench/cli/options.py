@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from ...samplers.errors import InputError
+from ...samplers.errors import InputError, closest
 from ...samplers.variables import ALLOW_DOWNLOAD, NO_PLUGINS
 
 if TYPE_CHECKING:
-    from ..config import Kind
+    from ..config import ConfigFile, Kind
+
+CONFIG = "samplerbench.config"
+"""Where a command's context keeps its config file."""
 
 
 class FilePath(click.Path):
@@ -29,6 +34,83 @@ class FilePath(click.Path):
         except (ValueError, OSError, TypeError) as error:
             name = param.name if param else "path"
             raise InputError(f"{name} {str(value)[:80]!r}: is no path ({error})") from error
+
+
+class Number(click.types.FloatParamType):
+    """A number; what is none is refused by the name of its setting."""
+
+    def __init__(self, read: type[int] | type[float], expected: str) -> None:
+        self.name = {int: "integer", float: "float"}[read]
+        self.read, self.expected = read, expected
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The number that a text says."""
+        try:
+            return self.read(value)
+        except ValueError as error:
+            name = param.name if param else self.name
+            raise InputError(f"{name} {str(value)[:80]!r}: expected {self.expected}") from error
+
+
+WHOLE = Number(int, "a whole number, as in 8")
+GUIDANCE = Number(float, "a number from 0 up, as in 2.5")
+SHARE = Number(float, "a number from 0 to 1, as in 0.7")
+POSITIVE = Number(float, "a number above 0, as in 2.5")
+
+
+class Command(click.Command):
+    """A command that says of a wrong setting where it is from: the line of a config file, an environment variable."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """As click does."""
+        try:
+            with origin_named(ctx):
+                return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            known = {option.lstrip("-"): option for p in self.params for option in (*p.opts, *p.secondary_opts)}
+            near = closest(error.option_name.lstrip("-"), known)  # of the words: the dashes are alike in all
+            name = error.option_name
+            raise InputError(f"unknown option {name!r}{near}; {ctx.command_path} --help lists them") from error
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """As click does."""
+        with origin_named(ctx):
+            return super().invoke(ctx)
+
+
+@contextmanager
+def origin_named(ctx: click.Context) -> Iterator[None]:
+    """An error in a setting that was not typed says where it is from."""
+    try:
+        yield
+    except click.BadParameter as error:
+        if error.param is None or not (origin := origin_of(ctx, error.param)):
+            raise
+        raise InputError(f"{origin}: {error.param.name}: {error.message}") from error
+    except InputError as error:  # its line begins with the name of the setting, behind "unknown" where a name is that
+        words = str(error).removeprefix("unknown ")
+        param = next((p for p in ctx.command.params if re.match(rf"{re.escape(p.name or ' ')}\b", words)), None)
+        if param is None or not (origin := origin_of(ctx, param)):
+            raise
+        raise InputError(f"{origin}: {error}") from error
+
+
+def origin_of(ctx: click.Context, param: click.Parameter) -> str:
+    """ "config c.toml, line 3" or "environment variable X" where the value of an option is from, '' where typed."""
+    source = ctx.get_parameter_source(param.name or "")
+    if source is click.core.ParameterSource.DEFAULT_MAP:
+        file: ConfigFile = ctx.meta[CONFIG]
+        return next((file.where(name) for name in long_names(param) if name in file.settings), "")
+    if source is click.core.ParameterSource.ENVIRONMENT:
+        named = [param.envvar] if isinstance(param.envvar, str) else [*(param.envvar or ())]
+        variables = [*named, f"{ctx.auto_envvar_prefix}_{(param.name or '').upper()}"]
+        return f"environment variable {next(v for v in variables if os.environ.get(v))}"
+    return ""
+
+
+def long_names(param: click.Parameter) -> list[str]:
+    """The names by which a config file may give an option."""
+    return [option[2:].replace("-", "_") for option in param.opts if option.startswith("--")]
 
 
 def says_to_all(variable: str) -> Callable[[click.Context, click.Parameter, bool], None]:
@@ -52,7 +134,7 @@ download_option = click.option(
 def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """The settings that some models have of their own."""
     size = click.option("--size", metavar="WxH", help="Size of the images, 512 or 512x768. [default: the model's own]")
-    skip = click.option("--clip-skip", type=int, metavar="N", help="Which layer of the text encoder is read: 1 the "
+    skip = click.option("--clip-skip", type=WHOLE, metavar="N", help="Which layer of the text encoder is read: 1 the "
                         "last, 2 the one before. [default: the model's own]")  # fmt: skip
     return download_option(size(skip(command)))
 
@@ -80,9 +162,19 @@ def load_config_file(ctx: click.Context, _: click.Parameter, path: Path | None) 
     from ..config import read_toml
 
     options = [p for p in ctx.command.params if isinstance(p, click.Option) and p.name not in ("config", "help")]
-    by_name = {opt[2:].replace("-", "_"): p for p in options for opt in p.opts if opt.startswith("--")}
-    kinds: dict[str, Kind] = {
-        name: "flag" if option.is_flag else "list" if option.multiple else "text" for name, option in by_name.items()
-    }
+    by_name = {name: option for option in options for name in long_names(option)}
+    kinds = {name: kind_of(option) for name, option in by_name.items()}
     kinds["steps"] = kinds["nfe"] = "counts"
-    ctx.default_map = {by_name[name].name or name: value for name, value in read_toml(path, kinds).items()}
+    file = ctx.meta[CONFIG] = read_toml(path, kinds)
+    ctx.default_map = {by_name[name].name or name: value for name, value in file.settings.items()}
+
+
+def kind_of(option: click.Option) -> Kind:
+    """What a config file may give for an option."""
+    if option.is_flag:
+        return "flag"
+    if option.multiple:
+        return "list"
+    if isinstance(option.type, Number):
+        return "whole" if option.type.read is int else "number"
+    return "text"

@@ -9,14 +9,22 @@ from pathlib import Path
 
 import click
 
-from ...samplers.errors import InputError
-from ..output import print_card, print_rows, say, stdout_for_data, warn_of_plugins
-from .options import FilePath, plugin_options
+from ...samplers.errors import InputError, closest
+from ..output import loaded_registry, print_card, print_rows, say, stdout_for_data, warn_of_plugins
+from .options import Command, FilePath, plugin_options
+
+KINDS = ("samplers", "grids", "models", "metrics", "extractors", "data", "commands")
 
 
-@click.command("list")
-@click.argument("kind", type=click.Choice(["samplers", "grids", "models", "metrics", "extractors", "data", "commands"]),
-                default="samplers")  # fmt: skip
+def known_kind(_: click.Context, __: click.Parameter, kind: str) -> str:
+    """The kind, or an error with the closest."""
+    if kind not in KINDS:
+        raise InputError(f"unknown kind {kind!r}{closest(kind, KINDS)}; kinds: {', '.join(KINDS)}")
+    return kind
+
+
+@click.command("list", cls=Command)
+@click.argument("kind", metavar=f"[{'|'.join(KINDS)}]", default="samplers", callback=known_kind)
 @plugin_options
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--markdown", is_flag=True, help="Print a page of documentation on samplers, grids, metrics or commands.")
@@ -26,7 +34,6 @@ def list_(kind: str, plugin: tuple[str, ...], as_json: bool, markdown: bool) -> 
 
     "commands" lists the commands of this program.
     """
-    from ...samplers.registry import load_registry
     from ..commands import commands_listing, commands_page
     from ..listing import listing, page
 
@@ -44,7 +51,7 @@ def list_(kind: str, plugin: tuple[str, ...], as_json: bool, markdown: bool) -> 
             print_rows(rows)
         return
     with stdout_for_data():
-        registry = load_registry(plugin)
+        registry = loaded_registry(plugin)
         rows = listing(registry, kind)
     if as_json:
         broken = [{"origin": str(b.origin), "reason": b.reason} for b in registry.broken]
@@ -58,17 +65,16 @@ def list_(kind: str, plugin: tuple[str, ...], as_json: bool, markdown: bool) -> 
     warn_of_plugins(registry)
 
 
-@click.command("new-plugin")
+@click.command("new-plugin", cls=Command)
 @click.argument("name")
 @click.option("--package", is_flag=True, help="A project folder that can be installed, with an entry point.")
 @click.option("-o", "--output", type=FilePath(), default=Path(), metavar="DIR", help="Where. [default: here]")
 def new_plugin_(name: str, package: bool, output: Path) -> None:
     """Write a sampler to start from, which works, and a test that holds it to its claims."""
-    from ...samplers.registry import load_registry
     from ..new_plugin import new_plugin
 
     with stdout_for_data():
-        registry = load_registry()
+        registry = loaded_registry()
         paths = new_plugin(name, output, registry, package=package)
     for path in paths:
         say(str(path))
@@ -78,7 +84,7 @@ def new_plugin_(name: str, package: bool, output: Path) -> None:
         say(f"next: samplerbench check {name} --plugin {shlex.quote(str(paths[0]))}", err=True)
 
 
-@click.command("check")
+@click.command("check", cls=Command)
 @click.argument("specs", metavar="[SPEC]...", nargs=-1)
 @click.option("--all", "everything", is_flag=True, help="Every sampler, and each value of enumerated options.")
 @click.option("--quick", is_flag=True, help="Fewer and coarser measurements, of seconds.")
@@ -92,12 +98,11 @@ def check_(specs: tuple[str, ...], everything: bool, quick: bool, plugin: tuple[
     """
     import torch
 
-    from ...samplers.registry import load_registry
     from ..conformance.check import check, variants
 
     torch.set_num_threads(1)  # the models are tiny
     with stdout_for_data():
-        registry = load_registry(plugin)
+        registry = loaded_registry(plugin)
         warn_of_plugins(registry)
         theirs = [name for name, origin in registry.samplers.origins.items() if origin.plugin in plugin]
         chosen = specs or (variants(registry) if everything else theirs)

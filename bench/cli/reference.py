@@ -7,11 +7,11 @@ from pathlib import Path
 
 import click
 
-from ..output import complain, counted, say, stdout_for_data, warn_of_plugins
-from .options import FilePath, download_option, plugin_options
+from ..output import complain, counted, loaded_registry, say, stdout_for_data, warn_of_plugins
+from .options import Command, FilePath, download_option, plugin_options
 
 
-@click.command("reference")
+@click.command("reference", cls=Command)
 @click.argument("data", metavar="DATA")
 @click.option("--extractor", required=True, metavar="NAME", help="What reads the images, as `samplerbench list "
               "extractors` names them.")  # fmt: skip
@@ -36,14 +36,13 @@ def reference_(  # noqa: PLR0913  (an option each)
 
     Its rows are kept in ~/.cache/samplerbench, where a run on the same images, extractor and size finds them.
     """
-    from ...samplers.registry import load_registry
     from ..reference import bar_on_terminal, data_of, images_at, one_extractor
     from ..reference_file import check_suffix, export
 
     if output:
         check_suffix(output)
     with stdout_for_data():
-        registry = load_registry(plugin)
+        registry = loaded_registry(plugin)
         warn_of_plugins(registry)
         reader = one_extractor(registry, extractor)
         images = images_at(data_of(data, registry), size, samples)

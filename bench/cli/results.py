@@ -9,11 +9,11 @@ from pathlib import Path
 
 import click
 
-from ..output import complain, print_rows, say, stdout_for_data, warn_of_plugins
-from .options import FilePath, own_model_option, plugin_options
+from ..output import complain, loaded_registry, print_rows, say, stdout_for_data, warn_of_plugins
+from .options import WHOLE, Command, FilePath, own_model_option, plugin_options
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("run_folder", metavar="[RUN]", required=False, type=FilePath())
 @click.option("--figures", type=FilePath(), metavar="DIR",
               help="Write its charts and pictures there instead, as SVG, PDF and PNG.")  # fmt: skip
@@ -27,7 +27,6 @@ def report(run_folder: Path | None, figures: Path | None, plugin: tuple[str, ...
     With --figures, its charts for a paper: each metric against model calls and against time, and the samples, 3.25
     inches wide.
     """
-    from ...samplers.registry import load_registry
     from ..figures import write_figures
     from ..measures import measures_of
     from ..report import write_report
@@ -35,7 +34,7 @@ def report(run_folder: Path | None, figures: Path | None, plugin: tuple[str, ...
 
     folder = run_folder or newest_run(Path("results"))
     with stdout_for_data():
-        registry = load_registry(plugin, model)
+        registry = loaded_registry(plugin, model)
         warn_of_plugins(registry)
         measures = cache(lambda: measures_of(folder, registry))
         paths = write_figures(folder, figures, measures) if figures else [write_report(folder, measures)]
@@ -43,12 +42,12 @@ def report(run_folder: Path | None, figures: Path | None, plugin: tuple[str, ...
         say(str(path))
 
 
-@click.command("verify")
+@click.command("verify", cls=Command)
 @click.argument("run_folder", metavar="RUN", type=FilePath())
 @click.option(
     "--chunks", type=click.IntRange(min=1), default=3, show_default=True, help="How many; all if it has fewer."
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="Which: they are chosen at random.")
+@click.option("--seed", type=WHOLE, default=0, show_default=True, help="Which: they are chosen at random.")
 @own_model_option
 @plugin_options
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -60,11 +59,10 @@ def verify_(  # noqa: PLR0913  (an option each)
     Images, extractors' rows and counts of model calls must be the same; seconds are never compared. The exit code is 1
     where something differs. A run of other versions, another model or an edited sampler is refused.
     """
-    from ...samplers.registry import load_registry
     from ..verify import DAMAGED, EQUAL, checks_to_rows, verify
 
     with stdout_for_data():
-        registry = load_registry(plugin, model)
+        registry = loaded_registry(plugin, model)
         warn_of_plugins(registry)
         done = verify(run_folder, registry, chunks, seed)
     if as_json:

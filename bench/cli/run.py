@@ -14,8 +14,18 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..output import counted, print_sheet, say, stdout_for_data, table_to_json, warn_of_plugins
-from .options import FilePath, load_config_file, model_options, plugin_options
+from ..output import counted, loaded_registry, print_sheet, say, stdout_for_data, table_to_json, warn_of_plugins
+from .options import (
+    GUIDANCE,
+    POSITIVE,
+    SHARE,
+    WHOLE,
+    Command,
+    FilePath,
+    load_config_file,
+    model_options,
+    plugin_options,
+)
 
 if TYPE_CHECKING:
     from ..config import Config
@@ -28,7 +38,7 @@ class Stopped(BaseException):
     """SIGTERM came."""
 
 
-@click.command()
+@click.command(cls=Command)
 @click.option(
     "--model", default="fashion-mnist", show_default=True, help="Model, as `samplerbench list models` names them."
 )
@@ -36,13 +46,13 @@ class Stopped(BaseException):
               "[default: ddpm, ddim, dpm-solver, euler-a]")  # fmt: skip
 @click.option("--steps", metavar="N,N,...", help="Step counts. [default: 5,10,20]")
 @click.option("--nfe", metavar="N,N,...", help="Budgets of model calls instead of step counts.")
-@click.option("-n", "--samples", type=int, default=512, show_default=True, help="Images of each cell.")
-@click.option("--seed", type=int, default=0, show_default=True)
-@click.option("-b", "--batch-size", type=int, help="Rows of a network call. [default: the model's own]")
+@click.option("-n", "--samples", type=WHOLE, default=512, show_default=True, help="Images of each cell.")
+@click.option("--seed", type=WHOLE, default=0, show_default=True)
+@click.option("-b", "--batch-size", type=WHOLE, help="Rows of a network call. [default: the model's own]")
 @click.option("--grid", metavar="SPEC", help="Where the noise levels lie: a name, or a list as in 999/500/20. "
               "[default: the schedule's own]")  # fmt: skip
-@click.option("--guidance", type=float, default=1.0, show_default=True, help="Classifier-free guidance; 1 is none.")
-@click.option("--guidance-rescale", type=float, default=0.0, show_default=True,
+@click.option("--guidance", type=GUIDANCE, default=1.0, show_default=True, help="Classifier-free guidance; 1 is none.")
+@click.option("--guidance-rescale", type=SHARE, default=0.0, show_default=True,
               help="How far the guided x0 goes back to the deviation of the conditional one, 0 to 1.")  # fmt: skip
 @click.option("--prompts", type=FilePath(), metavar="FILE", help="One prompt a line. [default: the model's own]")
 @click.option("--negative", metavar="TEXT", help="Negative prompt; needs guidance.")
@@ -54,7 +64,7 @@ class Stopped(BaseException):
               "[default: the model's own]")  # fmt: skip
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N.")
 @click.option("--dtype", default="float32", show_default=True, help="What the network computes in.")
-@click.option("--threads", type=int, help="CPU threads. [default: torch's own choice]")
+@click.option("--threads", type=WHOLE, help="CPU threads. [default: torch's own choice]")
 @click.option(
     "-o",
     "--output",
@@ -65,15 +75,15 @@ class Stopped(BaseException):
 @plugin_options
 @click.option("--config", type=FilePath(), metavar="FILE.toml", is_eager=True, expose_value=False,
               callback=load_config_file, help="Settings, by the names of these options.")  # fmt: skip
-@click.option("--time-limit", type=float, metavar="SECONDS", help="For a chunk of 64 samples of a sampler that did not "
-              "come with samplerbench. [default: 60, and 50 times what its model calls take]")  # fmt: skip
-@click.option("--memory-limit", type=float, metavar="GB", help="Memory of the process that draws the samplers of "
+@click.option("--time-limit", type=POSITIVE, metavar="SECONDS", help="For a chunk of 64 samples of a sampler that did "
+              "not come with samplerbench. [default: 60, and 50 times what its model calls take]")  # fmt: skip
+@click.option("--memory-limit", type=POSITIVE, metavar="GB", help="Memory of the process that draws the samplers of "
               "others. [default: 80 % of the machine's]")  # fmt: skip
 @click.option("--keep-images/--no-keep-images", default=None, help="Keep every image. [default: up to 64 x 64 pixels]")
 @click.option("--dry-run", is_flag=True, help="Show the plan, its cost and an estimate of its time; write nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--fresh", is_flag=True, help="Start the run folder anew instead of resuming.")
-@click.option("--repeats", type=int, default=0, metavar="N",
+@click.option("--repeats", type=WHOLE, default=0, metavar="N",
               help="Clock each cell at least so often. [default: once a whole chunk]")  # fmt: skip
 @click.option("--retry-failed", is_flag=True, help="Run cells again that failed; else they stay as they are.")
 def run(  # noqa: PLR0913  (an option each)
@@ -93,7 +103,6 @@ def run(  # noqa: PLR0913  (an option each)
     """
     import torch
 
-    from ...samplers.registry import load_registry
     from ..engines import Limits
     from ..plan import plan_for
     from ..run import Manner, begin
@@ -105,7 +114,7 @@ def run(  # noqa: PLR0913  (an option each)
     if config.threads:
         torch.set_num_threads(config.threads)
     with stdout_for_data():  # what a plugin prints is no data
-        registry = load_registry(plugin)
+        registry = loaded_registry(plugin)
         warn_of_plugins(registry)
         plan = plan_for(config, registry)
         folder = output or default_output(plan)

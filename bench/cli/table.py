@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from ...samplers.errors import InputError
-from ..output import print_rows, print_sheet, say, stdout_for_data, table_to_json, warn_of_plugins
-from .options import FilePath, own_model_option, plugin_options
+from ..output import loaded_registry, print_rows, print_sheet, say, stdout_for_data, table_to_json, warn_of_plugins
+from .options import Command, FilePath, own_model_option, plugin_options
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 SEVERAL_RUNS = "table: {} runs; add --merge for one table of them, or give one run"
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("run_folders", metavar="[RUN]...", nargs=-1, type=FilePath())
 @click.option(
     "--compare", "pair", nargs=2, metavar="A B", help="Two samplers of the run: difference, interval, verdict."
@@ -114,10 +114,8 @@ def table(  # noqa: PLR0913  (an option each)
 
 def load_own(plugins: tuple[str, ...], models: tuple[str, ...]) -> Registry:
     """The registry with the plugins and the models of code that are the user's own."""
-    from ...samplers.registry import load_registry
-
     with stdout_for_data():
-        registry = load_registry(plugins, models)
+        registry = loaded_registry(plugins, models)
         warn_of_plugins(registry)
     return registry
 

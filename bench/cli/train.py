@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ...samplers.errors import InputError, ModelError
-from ..output import complain, say, stdout_for_data, warn_of_plugins
-from .options import FilePath, download_option, plugin_options
+from ...samplers.errors import InputError, ModelError, SamplerbenchError, StoreError
+from ..output import complain, loaded_registry, say, stdout_for_data, warn_of_plugins
+from .options import POSITIVE, WHOLE, Command, FilePath, download_option, plugin_options
 
 if TYPE_CHECKING:
     from ...samplers.registry import Registry
@@ -23,22 +23,22 @@ GIVEN_TO_TRAIN = ("data", "output", "report")
 """Parameters of a training that are no settings."""
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("model", required=False)
 @click.option("--data", metavar="DATA", help="Images to learn: a folder, a file or a data set, as `samplerbench list "
               "data` names them. For fashion-mnist the folder of its files. [default: the system's copy, else a "
               "download]")  # fmt: skip
 @click.option("-o", "--output", type=FilePath(), required=True, metavar="DIR",
               help="Where weights, log and checkpoints go; training resumes from what is there.")  # fmt: skip
-@click.option("--size", type=int, metavar="PIXELS", help="Side of the images. [default: 32]")
+@click.option("--size", type=WHOLE, metavar="PIXELS", help="Side of the images. [default: 32]")
 @click.option("--preset", metavar="NAME", help="Network: tiny, small or base. [default: tiny]")
-@click.option("--steps", type=int, metavar="N", help="Training steps of the U-Net. [default: the preset's]")
-@click.option("--minutes", type=float, metavar="M", help="As many steps as fit, at the speed of a trial, instead.")
-@click.option("-b", "--batch-size", type=int, help="Images of a step, of all processes together. [default: 128]")
-@click.option("--lr", type=float, help="Highest learning rate of the U-Net. [default: the preset's]")
+@click.option("--steps", type=WHOLE, metavar="N", help="Training steps of the U-Net. [default: the preset's]")
+@click.option("--minutes", type=POSITIVE, metavar="M", help="As many steps as fit, at the speed of a trial, instead.")
+@click.option("-b", "--batch-size", type=WHOLE, help="Images of a step, of all processes together. [default: 128]")
+@click.option("--lr", type=POSITIVE, help="Highest learning rate of the U-Net. [default: the preset's]")
 @click.option("--precision", metavar="NAME", help="What the network computes in: bf16 or float32. [default: bf16]")
 @click.option("--device", help="cpu, cuda or cuda:N. [default: cpu]")
-@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--seed", type=WHOLE, default=0, show_default=True)
 @download_option
 @plugin_options
 def train(model: str | None, data: str | None, output: Path, plugin: tuple[str, ...], **options: Any) -> None:
@@ -54,13 +54,12 @@ def train(model: str | None, data: str | None, output: Path, plugin: tuple[str, 
     from rich.console import Console
 
     from ...samplers.ranks import rank_of
-    from ...samplers.registry import load_registry
     from ..training_view import TrainingView
 
     if output.exists() and not output.is_dir():
         raise InputError(f"output {output}: is a file; expected a folder")
     with stdout_for_data():
-        registry = load_registry(plugin)
+        registry = loaded_registry(plugin)
     rank, processes = rank_of(os.environ)
     if rank == 0:
         warn_of_plugins(registry)
@@ -71,13 +70,21 @@ def train(model: str | None, data: str | None, output: Path, plugin: tuple[str, 
         try:
             remarks = learn(output=output, report=view, **settings)
         except OSError as error:
-            raise ModelError(f"{output}: cannot be written ({error.strerror or error})") from error
+            raise disk_fault(error, output) from error
         except KeyboardInterrupt:
             raise KeyboardInterrupt(f"stopped; go on with: {command}") from None
     if rank == 0:
         for remark in remarks or ():
             complain(remark, kind="Note")
         say(str(output))
+
+
+def disk_fault(error: OSError, output: Path) -> SamplerbenchError:
+    """What the disk refused: to write in the output, or to read the data, which has a name and lies elsewhere."""
+    reason = error.strerror or error
+    if isinstance(error.filename, str) and not Path(error.filename).absolute().is_relative_to(output.absolute()):
+        return ModelError(f"{error.filename}: cannot be read ({reason})")
+    return StoreError(f"{output}: cannot be written ({reason})")
 
 
 def lesson(
