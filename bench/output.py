@@ -13,7 +13,7 @@ from typing import IO, TYPE_CHECKING, Any, TextIO, cast
 
 import click
 
-from ..samplers.errors import StoreError
+from ..samplers.errors import PluginError, StoreError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -163,15 +163,19 @@ def noted_after(seconds: float, text: str) -> Iterator[threading.Timer]:
 
 
 def loaded_registry(plugins: Iterable[str] = (), models: Iterable[str] = ()) -> Registry:
-    """The registry with these plugins and the user's own models; a note says so where that takes long, for a plugin may never end to load."""
+    """The registry with these plugins and the user's own models; a note where that takes long, for it may never end."""
     from ..samplers.registry import load_registry
 
     note = (
         f"plugins are still loading ({PATIENCE:g} s); Ctrl-C stops and names the slow one, --no-plugins leaves out "
         "installed ones"
     )
-    with noted_after(PATIENCE, note):
-        return load_registry(plugins, models)
+    named = tuple(plugins)
+    try:
+        with noted_after(PATIENCE, note):
+            return load_registry(named, models)
+    except OSError as error:  # of a name that the system does not take
+        raise PluginError(f"plugin {', '.join(named)[:80]}: {error.strerror or error}") from error
 
 
 def warn_of_plugins(registry: Registry) -> None:

@@ -510,6 +510,10 @@ def test_a_plugin_that_is_asked_for_and_broken_is_exit_code_3(sb, tmp_path, comm
     assert [f for f in files(tmp_path) if "__pycache__" not in f] == before
 
 
+def test_a_plugin_of_a_name_that_no_file_can_have_is_exit_code_3(sb):
+    sb("list", "--plugin", "a" * 300).refused(3, "plugin aaa")
+
+
 def test_an_adaptive_sampler_cannot_be_planned_for_a_budget(sb):
     run = ("run", "--model", "mixture", "-s", "ddim", "-s", "dpm-solver-adaptive", "--nfe", 10)
     sb(*run).refused(2, "sampler 'dpm-solver-adaptive': nfe 10: it is adaptive, with no step count", "use --steps")
