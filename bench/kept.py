@@ -7,21 +7,21 @@ from pathlib import Path
 from typing import Any
 
 from ..samplers.files import write_atomically
-from .store import SEAL, disk_errors, sealed, unsealed
+from .store import SEAL, bytes_of, disk_errors, sealed, unsealed
 
 
 def keep(file: Path, belongs_to: Any, value: Any) -> None:
     """Write a value with what it belongs to, unless it is there already."""
     content = sealed(json.dumps({"of": belongs_to, "kept": value}))
     with disk_errors(file):
-        if not file.exists() or file.read_bytes() != content:
+        if not file.exists() or bytes_of(file) != content:
             write_atomically(file, content)
 
 
 def kept(file: Path, belongs_to: Any) -> Any:
     """What `keep` wrote; None if nothing is there, if it is not what was written, or belongs to something else."""
     try:
-        content = file.read_bytes()
+        content = bytes_of(file)
         value = unsealed(content)
     except (OSError, ValueError, RecursionError):
         return None

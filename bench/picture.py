@@ -79,10 +79,8 @@ def redrawn(path: Path) -> Image.Image:
     folder = RunFolder(path)
     shown: dict[str, Images | None] = {}
     for cell in about["cells"]:
-        chunks = folder.chunks_of(cell["key"])
-        first = max((place for place in chunks if place[0] == 0), default=None)
-        if first:
-            shown[cell["key"]] = chunks[first].images
+        if first := folder.first_chunk_of(cell["key"]):
+            shown[cell["key"]] = first.images
     picture = run_picture(about["config"], about["cells"], shown, stored_failures(path, about["cells"]))
     if not picture:
         raise InputError(f"{path}: no images are kept in it; expected the folder of a run of a model that makes images")

@@ -24,6 +24,7 @@ from ..samplers.sample import Request, request_for
 from ..samplers.sampler import Sampler, declared_calls
 from ..samplers.schedule import VP
 from .config import Config, as_json
+from .environment import VERSIONS_THAT_MATTER, version_of
 from .equipment import equipped, model_for
 
 FORMAT = 1
@@ -219,19 +220,29 @@ def request_in(  # noqa: PLR0913  (a cell's coordinates)
 
 
 def cell_setting(request: Request, extractors: Collection[str]) -> str:
-    """Hash of model, extractors that are read, sampler and options, levels, seed, prompts, guidance, precision, threads
-    and versions."""
+    """Hash of model and how it is asked, extractors that are read, sampler and options, levels, seed, prompts,
+    guidance, precision, threads and versions."""
     model, sampler = request.model, request.sampler
     read = {name: extractor.fingerprint for name, extractor in model.extractors.items() if name in extractors}
     return digest({
         "model": [model.name, model.fingerprint, read],
+        "asked": [model.predicts, model.timesteps, model.clip, model.shape],
+        "functions": [code_name(f) for f in (model.encode, model.unconditional, model.guide, model.decode)],
         "sampler": [type(sampler).__qualname__, asdict(sampler)],
         "levels": [[level.alpha, level.sigma, repr(level.t)] for level in request.levels],
         "seed": request.seed,
         "prompts": [request.prompts, request.negative, request.guidance, request.guidance_rescale],
         "compute": [request.batch_size, request.device.type, str(request.dtype), torch.get_num_threads()],
-        "versions": [FORMAT, torch.__version__],
+        "versions": [FORMAT, torch.__version__, {name: version_of(name) for name in VERSIONS_THAT_MATTER}],
     })  # fmt: skip
+
+
+def code_name(function: object) -> str | None:
+    """What a function is called where it is written, the same in every process; of an object that is called, its
+    class."""
+    if function is None:
+        return None
+    return str(getattr(function, "__qualname__", type(function).__qualname__))
 
 
 def source_hash(cls: type) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -48,13 +48,13 @@ class Watch(Protocol):
         """`todo` sample evaluations of the network are still to be made."""
 
     def remaining(self, images: Mapping[str, int]) -> None:
-        """So many images, by cell key, are still to be made; said at the start."""
+        """So many images, by key of each cell that did not fail before, are still to be made; said at the start."""
 
     def stored(self, cell: Cell, images: int) -> None:
         """A chunk of a cell is stored, with so many images."""
 
     def failed(self, cell: Cell, reason: str, evaluations: int) -> None:
-        """A cell failed; so many evaluations that were still to be made are not going to be."""
+        """A cell failed, or to clock it again did; so many evaluations that were to be made are not going to be."""
 
     def advanced(self, evaluations: int) -> None:
         """Evaluations were made: a chunk is stored, or the ODE reference."""
@@ -93,7 +93,7 @@ class Result:
     table: pd.DataFrame
     """The columns of table.csv, a row for each sampler spec x grid x steps x guidance."""
     labels: dict[str, dict[str, str]]
-    """For each metric its extractor's label and note."""
+    """For each metric its extractor's label, note, fingerprint and data, and what its Frechet distance is called."""
 
     @property
     def failed(self) -> int:
@@ -148,7 +148,7 @@ class Session:
 
     @property
     def labels(self) -> dict[str, dict[str, str]]:
-        """For each metric its extractor's label and note."""
+        """For each metric what is said of its extractor, as `labels_of` has it."""
         return labels_of(self.plan, self.ready)
 
     def work(self, watch: Watch) -> None:
@@ -203,22 +203,38 @@ class Session:
             write_report(self.folder.path, lambda: self.ready)
         return Result(self.folder.path, table, self.labels)
 
+    def evaluations_left(self) -> int:
+        """Network evaluations of the plan that are still to be made; adaptive cells are not counted."""
+        return sum((c.network_evaluations or 0) * b.n for c, b in self._missing()) + self._reference_cost()
+
     def _missing(self) -> Iterator[tuple[Cell, Block]]:
-        cells = {c.key: c for c in self.plan.cells if c.key not in self.failures}.values()  # two specs may be one cell
+        cells = self._sound_cells()
         return ((c, b) for b in self.plan.blocks for c in cells if not self.folder.has(c, b))
 
+    def _sound_cells(self) -> list[Cell]:
+        """The cells that did not fail; two specs may be one cell."""
+        return list({cell.key: cell for cell in self.plan.cells if cell.key not in self.failures}.values())
+
     def _clock_again(self, engines: Mapping[str, Engine], watch: Watch) -> None:
-        """Draw the first block of cells that have too few repeats, round by round, for the clock alone."""
-        for _, cell in list(self._repeats_missing()):
-            if cell.key in self.failures:
+        """Draw the first block of cells that have too few repeats, round by round, for the clock alone.
+
+        A cell whose repeat fails keeps its samples and the repeats that it has.
+        """
+        block = self.plan.blocks[0]
+        todo = [cell for _, cell in self._repeats_missing()]
+        gave_up: set[str] = set()
+        for i, cell in enumerate(todo):
+            if cell.key in gave_up:
                 continue
             try:
-                chunk = engines[cell.key].make(cell, self.plan.blocks[0])
+                chunk = engines[cell.key].make(cell, block)
             except (Exception, SystemExit) as error:  # as in `work`
-                self._fail(cell, error)
+                gave_up.add(cell.key)
+                spared = sum(_cost(cell, block) for other in todo[i:] if other.key == cell.key)
+                watch.failed(cell, f"clocked again: {reason_of(error)}", spared)
             else:
                 self.folder.write_repeat(cell, chunk.repeat)
-            watch.advanced(_cost(cell, self.plan.blocks[0]))
+                watch.advanced(_cost(cell, block))
 
     def _fail(self, cell: Cell, error: BaseException) -> str:
         """Store why a cell failed; the reason."""
@@ -231,16 +247,16 @@ class Session:
         return sum(_cost(cell, block) for block in self.plan.blocks if not self.folder.has(cell, block))
 
     def _repeats_missing(self) -> Iterator[tuple[int, Cell]]:
-        """(round, cell) of every repeat to be made, the chunks of the plan taken as made."""
+        """(round, cell) of every repeat to be made of cells that did not fail, the chunks of the plan taken as made."""
         size = self.plan.blocks[0].n
         chunks = sum(block.n == size for block in self.plan.blocks)
-        cells = list({cell.key: cell for cell in self.plan.cells}.values())  # two specs may be one cell
+        cells = self._sound_cells()
         there = {cell.key: chunks + len(self.folder.repeats_of(cell.key)) for cell in cells}
         for number in range(chunks, self.manner.repeats):
             yield from ((number, cell) for cell in in_turn(cells, number) if there[cell.key] <= number)
 
     def _images_missing(self) -> dict[str, int]:
-        missing = {cell.key: 0 for cell in self.plan.cells}
+        missing = {cell.key: 0 for cell in self._sound_cells()}
         for cell, block in self._missing():
             missing[cell.key] += block.n
         return missing
@@ -334,10 +350,26 @@ def begin(plan: Plan, registry: Registry, output: Path, manner: Manner = Manner(
         "environment": environment(plan.config.device),
     }
     folder.open(plan, about, fresh=manner.fresh)
-    if manner.retry_failed:
-        folder.forget_failures(plan)
-    foreign = engine_for_foreign(plan, registry, folder, manner.limits)
-    return Session(plan, folder, ready, manner, folder.failures(plan), foreign)
+    with ExitStack() as opened:
+        opened.callback(folder.close)
+        if manner.retry_failed:
+            folder.forget_failures(plan)
+        foreign = engine_for_foreign(plan, registry, folder, manner.limits)
+        session = Session(plan, folder, ready, manner, folder.failures(plan), foreign)
+        opened.pop_all()  # it is the session's now
+    return session
+
+
+def evaluations_left(plan: Plan, output: Path, manner: Manner) -> int:
+    """How many of a plan's network evaluations a run would make in a folder as it is now; nothing is written there.
+
+    As in the plan adaptive cells are not counted, and neither are repeats for the clock.
+    """
+    if manner.fresh or not plan.model.fingerprint:
+        return plan.network_evaluations
+    folder = RunFolder(output)
+    failures = {} if manner.retry_failed else folder.failures(plan)
+    return Session(plan, folder, {}, manner, failures).evaluations_left()
 
 
 def engine_for_foreign(plan: Plan, registry: Registry, folder: RunFolder, limits: Limits) -> Engine | None:

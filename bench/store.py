@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import itertools
 import json
 import os
-import shutil
-from collections import defaultdict
+import re
+import stat
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -34,16 +36,26 @@ from .chunk_file import (
     place_of,
 )
 from .config import as_json, differences
+from .environment import VERSIONS_THAT_MATTER, version_of
 from .plan import FORMAT, Block, Cell, Plan
 from .timing import Repeat, Timing
 
 RUN_FILE = "run.json"
 CHUNKS = "chunks"
 FAILURE = ".failed.json"
-OWN_FILES = (RUN_FILE, "table.csv", "table.md", "grid.png", "report.html")
+OWN_FILES = ("table.csv", "table.md", "grid.png", "report.html", RUN_FILE)
 REFERENCE = f"{CHUNKS}/ode-reference.safetensors"
 REPEAT_SUFFIX = ".timing"
 """Of a chunk that was drawn again for the clock alone."""
+CELL = "[0-9a-f]{16}"
+OWN_NAMES = re.compile(
+    rf"{'|'.join(map(re.escape, (*OWN_FILES, REFERENCE)))}"
+    rf"|{CHUNKS}/((answers|fronts)\.json|{CELL}{re.escape(FAILURE)}|paths/({CELL}{re.escape(CHUNK_SUFFIX)})?)?"
+    rf"|{CHUNKS}/{CELL}/(\d{{8,}}-\d{{4,}}{re.escape(CHUNK_SUFFIX)}|\d{{4,}}{re.escape(REPEAT_SUFFIX)})?"
+)
+"""All that a run writes into its folder, but for the lock; folders end in "/"."""
+HALF_DONE = re.compile(r"(?P<folder>.*/)?\.(?P<file>[^/]+)\.tmp")
+"""What a process that was killed while it wrote a file left of it."""
 
 
 class RunFolder:
@@ -53,8 +65,8 @@ class RunFolder:
         self.path = path
         self._chunks = path / CHUNKS
         self._chunks_text = str(self._chunks)
-        self.repeats_written = 0
-        """By this object; who has numbers made of the repeats knows by it whether they are old."""
+        self.repeats_written: Counter[str] = Counter()
+        """By this object, by cell key; who has numbers made of the repeats knows by it whether they are old."""
         self._lock: WriterLock | None = None
         self._cells: set[str] | None = None
         """The names in the folder of chunks, listed once: it has one writer."""
@@ -86,13 +98,20 @@ class RunFolder:
             self._lock.release()
 
     def _clear(self) -> None:
-        """Remove what a run wrote, and nothing else."""
-        if self._chunks.exists():
-            shutil.rmtree(self._chunks)
+        """Remove what a run wrote, run.json last, and nothing else."""
+        names = list(names_below(self.path))
+        for name in names:
+            if is_own(f"{name}/"):  # chunks may be behind it, which are not removed and would be taken for new ones
+                raise StoreError(f"{self.path / name}: a link or a file, and no folder; remove it, or give another -o")
+        for name in reversed(names):  # what is in a folder before the folder
+            if name.endswith("/") and is_own(name):
+                with suppress(OSError):  # others keep something there
+                    (self.path / name).rmdir()
+            elif is_own(name) and name != RUN_FILE:
+                (self.path / name).unlink()
+        (self.path / RUN_FILE).unlink(missing_ok=True)
         self._cells = None
         self._seen.clear()
-        for name in OWN_FILES:
-            (self.path / name).unlink(missing_ok=True)
 
     def cell_path(self, key: str) -> Path:
         """Where all is that belongs to a cell."""
@@ -154,7 +173,7 @@ class RunFolder:
     def _reason(self, key: str) -> str:
         path = self.failure_path(key)
         try:
-            content = unsealed(path.read_bytes())
+            content = unsealed(bytes_of(path))
             if content["cell"] != key or not isinstance(content["reason"], str):
                 raise ValueError("it is of another cell")
         except (OSError, ValueError, KeyError, RecursionError) as error:
@@ -221,7 +240,7 @@ class RunFolder:
         path = next(path for path in paths if not path.exists())
         about = {"format": str(FORMAT), "cell": cell.key, "n": str(repeat.n)}
         self.write_arrays(path, {}, about | {"timing": json.dumps(asdict(repeat.timing))})
-        self.repeats_written += 1
+        self.repeats_written[cell.key] += 1
 
     def write_arrays(self, path: Path, arrays: Arrays, about: Mapping[str, str]) -> None:
         """Arrays and texts as one safetensors file."""
@@ -231,7 +250,7 @@ class RunFolder:
     def read_arrays(self, path: Path) -> tuple[Arrays, dict[str, str]]:
         """What `write_arrays` wrote."""
         try:
-            return bytes_to_arrays(path.read_bytes())
+            return bytes_to_arrays(bytes_of(path))
         except (OSError, SafetensorError, ValueError, TypeError, KeyError) as error:
             raise StoreError(f"{path}: damaged ({error}); delete the file and give the same command again") from error
 
@@ -266,35 +285,79 @@ def unsealed(content: bytes) -> dict[str, Any]:
     return value
 
 
-def check_output(path: Path, plan: Plan, *, fresh: bool) -> None:
-    """Refuse an output that is a file, holds something else, or belongs to another run."""
+def check_output(path: Path, plan: Plan, *, fresh: bool) -> bool:
+    """Refuse an output that is a file, holds something else, or belongs to another run; whether there is a run to
+    resume in it."""
     holds_run = check_contents(path)
     if fresh or not holds_run:
-        return
+        return False
     stored = read_run(path)
     if stored.get("plan") == plan.key:
-        return
-    changed = differences(stored.get("config", {}), plan.config) or ["the model or a version"]
+        return True
+    changed = [*differences(stored.get("config", {}), plan.config), *other_versions(stored)]
+    changed = changed or ["the model or a version"]
     raise InputError(
         f"output {path}: belongs to another run ({'; '.join(changed)}); give another -o, or --fresh to start it anew"
     )
 
 
+def other_versions(stored: Mapping[str, Any]) -> list[str]:
+    """Each version that decides numbers and that a run file names otherwise, with the one here."""
+    there = versions_in(stored)
+    pairs = [(name, there.get(name), version_of(name)) for name in VERSIONS_THAT_MATTER]
+    return [f"{name}: {before} -> {here}" for name, before, here in pairs if before not in (None, here)]
+
+
 def check_contents(path: Path) -> bool:
     """Refuse an output that is a file or holds something else; whether there is a run in it."""
     try:
-        if path.exists() and not path.is_dir():
-            raise InputError(f"output {path}: is a file; expected a folder, new or of the same run")
-        there = {p.name for p in path.iterdir()} if path.is_dir() else set()
+        broken = next((place for place in (path, *path.parents) if place.is_symlink() and not place.exists()), None)
+        target = broken and str(broken.readlink())
+        is_other = path.exists() and not path.is_dir()
+        holds_run = os.path.lexists(path / RUN_FILE)
+        holds_else = not holds_run and path.is_dir() and not all(map(is_of_stopped_run, names_below(path)))
     except (OSError, ValueError) as error:
-        raise InputError(f"output {path}: cannot be a folder ({getattr(error, 'strerror', error)})") from error
-    if not {name for name in there if name not in (CHUNKS, LOCK_FILE) and not name.endswith(".tmp")}:
-        return False  # nothing, or what a run leaves that was stopped while it made its folder
-    if RUN_FILE not in there:
+        length = isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG
+        raise InputError(
+            f"output {path}: cannot be a folder ({getattr(error, 'strerror', error)}); "
+            f"give {'a shorter' if length else 'another'} -o"
+        ) from error
+    if broken:
+        raise InputError(
+            f"output {broken}: a link to {target!r}, which does not exist; make that folder or give another -o"
+        )
+    if is_other:
+        raise InputError(f"output {path}: is a file; expected a folder, new or of the same run")
+    if holds_else:
         raise InputError(
             f"output {path}: holds other files and no {RUN_FILE}; expected a folder, new or of the same run"
         )
-    return True
+    return holds_run
+
+
+def is_of_stopped_run(name: str) -> bool:
+    """Whether a run that was stopped while it made its folder may have left this there."""
+    return name == LOCK_FILE or (is_own(name) and name not in OWN_FILES)
+
+
+def is_own(name: str) -> bool:
+    """Whether a run writes this, or began to; `name` is as `names_below` says it."""
+    half = HALF_DONE.fullmatch(name)
+    return OWN_NAMES.fullmatch(f"{half['folder'] or ''}{half['file']}" if half else name) is not None
+
+
+def names_below(folder: Path, within: str = "") -> Iterator[str]:
+    """What is in the folder of a run, as text relative to it; folders end in "/", links to folders do not.
+
+    What is not the run's own is named, and nobody looks into it.
+    """
+    with os.scandir(folder / within) as entries:
+        for entry in entries:
+            is_folder = entry.is_dir(follow_symlinks=False)
+            name = f"{within}{entry.name}{'/' if is_folder else ''}"
+            yield name
+            if is_folder and is_own(name):
+                yield from names_below(folder, name)
 
 
 def edited_since(path: Path, plan: Plan) -> list[str]:
@@ -310,7 +373,7 @@ def read_run(path: Path) -> dict[str, Any]:
     if not path.is_dir():
         raise InputError(f"{path}: no such folder; expected the folder of a run")
     try:
-        content = unsealed((path / RUN_FILE).read_bytes())
+        content = unsealed(bytes_of(path / RUN_FILE))
     except FileNotFoundError as error:
         raise InputError(f"{path}: no {RUN_FILE} in it; expected the folder of a run") from error
     except (OSError, ValueError, RecursionError) as error:
@@ -326,12 +389,23 @@ def read_run(path: Path) -> dict[str, Any]:
     return content
 
 
+def bytes_of(path: Path) -> bytes:
+    """The bytes of a file in a run folder; an OSError too for what would keep a reader waiting, as a pipe does."""
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise OSError("a folder, pipe or device; expected a file")
+    return path.read_bytes()
+
+
 def written_by(content: Mapping[str, Any]) -> str:
     """The version that a run file says it is of."""
-    try:
-        return str(content["environment"]["versions"]["samplerbench"])
-    except (KeyError, TypeError):
-        return "of the version that wrote it"
+    return str(versions_in(content).get("samplerbench", "of the version that wrote it"))
+
+
+def versions_in(content: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The versions that a run file names, by package."""
+    environment = content.get("environment")
+    versions = environment.get("versions") if isinstance(environment, dict) else None
+    return versions if isinstance(versions, dict) else {}
 
 
 def newest_run(root: Path) -> Path:

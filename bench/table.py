@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,7 +18,8 @@ from . import timing
 from .chunk_file import Chunk
 from .plan import Block, Cell, Plan
 from .statistics import Gathered, Yardstick, estimates, gather, measured, metric_columns
-from .store import RUN_FILE, RunFolder, read_run
+from .store import RUN_FILE, RunFolder, bytes_of, read_run
+from .timing import Repeat
 
 COLUMNS = (
     "model", "sampler", "grid", "steps", "nfe", "network_evaluations", "guidance", "samples",
@@ -35,49 +37,56 @@ OK = "ok"
 FORMULA = re.compile(r"'*[=+\-@\x00-\x1f\x7f-\x9f]")
 """How a text begins that a spreadsheet takes for a formula, or would once a ' in front of it is taken away."""
 Labels = Mapping[str, Mapping[str, str]]
-"""For each metric its extractor's label and note, as run.json has them."""
+"""For each metric its extractor's label, note, fingerprint and data, and what its Frechet distance is called, as
+run.json has them."""
 
 
 REMEMBERED_BYTES = 1 << 28
 """How much of the chunks that were read is kept for the next table; further ones are read again."""
 
 
-def table_for(
-    plan: Plan, folder: RunFolder, ready: Mapping[str, Yardstick], failures: Mapping[str, str]
-) -> pd.DataFrame:
-    """One row a cell, from the blocks that every cell which did not fail has: equal n in every row.
-
-    Before the first block is done, the rows are those of the cells that have it.
-    """
-    return GrowingTable(plan, folder, ready).table(failures)
-
-
 @dataclass(frozen=True)
 class Measured:
     """What is known of a cell."""
 
-    made_from: tuple[tuple[Block, ...], int]
-    """Which of its chunks, and how many repeats for the clock had been written to the folder."""
+    made_from: tuple[Block, ...]
+    """Which of its chunks."""
     numbers: Mapping[str, Any]
-    """The columns that were measured."""
+    """The columns that were measured, but for those of the clock."""
     found: Mapping[str, Estimate]
     """What these were made of, by metric."""
     samples: bytes
     """The same for two cells with the same samples."""
+    clocked: tuple[Repeat, ...]
+    """What was clocked of the chunks."""
+
+
+@dataclass(frozen=True)
+class Clocked:
+    """What a cell's clock says."""
+
+    made_from: tuple[tuple[Block, ...], int]
+    """Which of its chunks, and how many repeats for the clock had been written to the folder."""
+    numbers: Mapping[str, Any]
+    """The columns of the clock."""
 
 
 class GrowingTable:
-    """The table of a run as chunks come: what was read is not read again, and only cells with new chunks are measured
-    again."""
+    """The table of a run as chunks come: what was read is not read again, only cells with new chunks are measured
+    again, and only their seconds where repeats are new."""
 
     def __init__(self, plan: Plan, folder: RunFolder, ready: Mapping[str, Yardstick]) -> None:
         self._plan, self._folder, self._ready = plan, folder, ready
         self._chunks: dict[tuple[str, int], Chunk] = {}
         self._remembered = 0
         self._measured: dict[str, Measured] = {}
+        self._clocked: dict[str, Clocked] = {}
 
     def table(self, failures: Mapping[str, str]) -> pd.DataFrame:
-        """`table_for` of what is there now."""
+        """One row a cell, from the blocks that every cell which did not fail has: equal n in every row.
+
+        Before the first block is done, the rows are those of the cells that have it.
+        """
         plan, folder = self._plan, self._folder
         sound = [cell for cell in plan.cells if cell.key not in failures]
         blocks = tuple(b for b in plan.blocks if all(folder.has(cell, b) for cell in sound)) or plan.blocks[:1]
@@ -87,9 +96,10 @@ class GrowingTable:
             row = {**dict.fromkeys(COLUMNS), **_identity(plan, cell)}
             if cell.key in failures:
                 row["status"] = f"failed: {failures[cell.key]}"
+                self._measured.pop(cell.key, None)
             elif folder.has(cell, blocks[0]):
                 known = self._measure(cell, blocks)
-                row |= known.numbers
+                row |= {**known.numbers, **self._clock(cell, known).numbers}
                 row["status"] = OK if row["samples"] == plan.config.samples else "partial"
                 first = seen.setdefault(known.samples, row)
                 row["same_as"] = None if first is row else row_name(first, row)
@@ -106,15 +116,24 @@ class GrowingTable:
 
     def _measure(self, cell: Cell, blocks: tuple[Block, ...]) -> Measured:
         """What these blocks of a cell say."""
-        known, made_from = self._measured.get(cell.key), (blocks, self._folder.repeats_written)
-        if known is None or known.made_from != made_from:
+        known = self._measured.get(cell.key)
+        if known is None or known.made_from != blocks:
             samples = sum(block.n for block in blocks)
             gathered = gather((self._chunk(cell, block) for block in blocks), samples, self._ready)
-            clocked = [*(chunk.repeat for chunk in gathered.chunks), *self._folder.repeats_of(cell.key)]
             found = estimates(gathered, self._ready)
-            numbers = _numbers(gathered, samples) | measured(found, self._ready) | timing.timed(clocked)
-            known = self._measured[cell.key] = Measured(made_from, numbers, found, samples_hash(gathered.chunks))
+            numbers = _numbers(gathered, samples) | measured(found, self._ready)
+            clocked = tuple(chunk.repeat for chunk in gathered.chunks)
+            known = Measured(blocks, numbers, found, samples_hash(gathered.chunks), clocked)
+            self._measured[cell.key] = known
         return known
+
+    def _clock(self, cell: Cell, known: Measured) -> Clocked:
+        """What the clock says of these chunks and of all repeats."""
+        clocked, made_from = self._clocked.get(cell.key), (known.made_from, self._folder.repeats_written[cell.key])
+        if clocked is None or clocked.made_from != made_from:
+            numbers = timing.timed([*known.clocked, *self._folder.repeats_of(cell.key)])
+            clocked = self._clocked[cell.key] = Clocked(made_from, numbers)
+        return clocked
 
     def _chunk(self, cell: Cell, block: Block) -> Chunk:
         """A chunk without its images, which no column is made of."""
@@ -202,7 +221,7 @@ def frame_to_csv(frame: pd.DataFrame) -> str:
 def csv_to_frame(path: Path) -> pd.DataFrame:
     """What `frame_to_csv` wrote of a run's table: its texts to the letter, its numbers as numbers."""
     texts = dict.fromkeys(TEXTS, str)
-    stored = pd.read_csv(path, dtype=texts, keep_default_na=False, na_values=[""])
+    stored = pd.read_csv(io.BytesIO(bytes_of(path)), dtype=texts, keep_default_na=False, na_values=[""])
     return texts_changed(stored, lambda text: text[1:] if text[:1] == "'" and FORMULA.match(text) else text)
 
 

@@ -6,6 +6,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -15,20 +16,26 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 from safetensors import safe_open
 
 import samplerbench as sb_
+from samplerbench.bench import plan as planning
 from samplerbench.bench import run as harness
-from samplerbench.bench import timing
-from samplerbench.bench.answers import answers_for, read_answers
+from samplerbench.bench import store, timing
+from samplerbench.bench.answers import ANSWERS, answers_for, read_answers
 from samplerbench.bench.chunk_file import content_hash
 from samplerbench.bench.config import Config
+from samplerbench.bench.fronts import FRONTS
+from samplerbench.bench.paths import PATHS
+from samplerbench.bench.picture import redrawn
 from samplerbench.bench.plan import plan_for
+from samplerbench.bench.report import write_report
 from samplerbench.bench.run import Manner, NoWatch, begin, next_renewal
 from samplerbench.bench.sheet import table_to_markdown
 from samplerbench.bench.statistics import yardsticks
-from samplerbench.bench.store import RunFolder, read_run, sealed, unsealed
-from samplerbench.bench.table import GrowingTable, read_table, table_for
+from samplerbench.bench.store import CHUNKS, RUN_FILE, RunFolder, is_own, names_below, read_run, sealed, unsealed
+from samplerbench.bench.table import GrowingTable, read_table
 from samplerbench.samplers.lock import LOCK_FILE, WriterLock
 from samplerbench.samplers.registry import load_registry
 
@@ -241,6 +248,206 @@ def test_a_folder_that_cannot_be_opened_is_not_locked_by_the_attempt(copy):
     assert not (copy / LOCK_FILE).exists()
 
 
+def test_a_run_whose_failures_cannot_be_read_leaves_no_lock(copy):
+    (failure,) = (copy / "chunks").glob("*.failed.json")
+    failure.write_bytes(b"{")
+    for _ in range(2):
+        with pytest.raises(sb_.StoreError, match="damaged"):
+            begin(PLAN, REGISTRY, copy)
+        assert not (copy / LOCK_FILE).exists()
+
+
+# What is the run's own
+
+
+@pytest.fixture(scope="module")
+def rich(tmp_path_factory):
+    """The folder of a run with every kind of file that a run can have."""
+    plan = plan_of("ddim", "late", "ddpm", model="toy")
+    result = finished(plan, tmp_path_factory.mktemp("rich") / "run", repeats=2)
+    write_report(result.folder, REGISTRY)
+    return plan, result.folder
+
+
+def test_all_that_a_run_writes_is_known_as_its_own(rich):
+    _, folder = rich
+    names = list(names_below(folder))
+    assert [name for name in names if not is_own(name)] == []
+    assert {ANSWERS, FRONTS, f"{PATHS}/", f"{CHUNKS}/", RUN_FILE} <= set(names)
+    kinds = {re.sub("[0-9a-f]{4,}", "#", name) for name in names}
+    assert {f"{CHUNKS}/#/#-#.safetensors", f"{CHUNKS}/#/#.timing", f"{CHUNKS}/#.failed.json"} <= kinds
+    assert all(is_own(re.sub("([^/]+)$", r".\1.tmp", name)) for name in names if name[-1] != "/")
+
+
+def test_fresh_leaves_nothing_of_a_run_and_all_of_others(rich, tmp_path):
+    plan, folder = rich
+    copy = Path(shutil.copytree(folder, tmp_path / "copy"))
+    key = plan.cells[0].key[:16]
+    theirs = ["notes.txt", "chunks/precious.txt", f"chunks/{key}/mine.safetensors", "chunks/mine/00000000-0064.timing"]
+    for name in theirs:
+        (copy / name).parent.mkdir(exist_ok=True)
+        (copy / name).write_text(name)
+    (copy / ".table.csv.tmp").touch()
+    begin(plan, REGISTRY, copy, Manner(fresh=True)).folder.close()
+    left = {p.relative_to(copy).as_posix() for p in copy.rglob("*") if p.is_file()}
+    assert left == {*theirs, RUN_FILE}
+    assert all((copy / name).read_text() == name for name in theirs)
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+@pytest.mark.parametrize("theirs", ["chunks/precious.txt", "chunks/0123456789abcdef/precious.txt", "chunks/mine/a",
+                                    "chunks/paths/b", "table.csv", "chunks", "precious.tmp"])  # fmt: skip
+def test_what_no_run_wrote_is_not_taken_for_a_stopped_run(tmp_path, theirs, fresh):
+    file = tmp_path / "run" / theirs
+    file.parent.mkdir(parents=True)
+    file.write_text("precious")
+    nameless = dataclasses.replace(PLAN, model=dataclasses.replace(PLAN.model, fingerprint=""))
+    for plan in (PLAN, nameless):
+        with pytest.raises(sb_.InputError, match=r"holds other files and no run\.json"):
+            begin(plan, REGISTRY, tmp_path / "run", Manner(fresh=fresh))
+    assert [p for p in (tmp_path / "run").rglob("*") if p.is_file()] == [file]
+    assert file.read_text() == "precious"
+
+
+@pytest.mark.parametrize("left", [[], ["chunks/"], ["chunks/0123456789abcdef/", ".run.json.tmp", ".lock"]])
+def test_what_a_stopped_run_left_is_taken_over(tmp_path, left):
+    for name in left:
+        path = tmp_path / "run" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.mkdir() if name[-1] == "/" else path.touch()
+    begin(PLAN, REGISTRY, tmp_path / "run").folder.close()
+    assert read_run(tmp_path / "run")["plan"] == PLAN.key
+
+
+@pytest.mark.parametrize("where", ["chunks", "chunks/{key}"])
+def test_fresh_refuses_links_to_chunks_that_it_would_not_remove(copy, where):
+    linked = copy / where.format(key=PLAN.cells[0].key[:16])
+    linked.rename(copy.parent / "elsewhere")
+    linked.symlink_to(copy.parent / "elsewhere")
+    before = chunks_in(copy)
+    with pytest.raises(sb_.StoreError, match=f"{linked.name}: a link or a file"):
+        begin(PLAN, REGISTRY, copy, Manner(fresh=True))
+    assert chunks_in(copy) == before
+    assert (copy / RUN_FILE).exists()
+
+
+# Outputs that cannot be
+
+
+RUN = ("run", "--model", "mixture", "-s", "ddim", "--steps", "2", "-n", "2")
+
+
+@pytest.mark.parametrize("output", ["link", "link/below"])
+def test_an_output_that_is_a_link_to_nothing_is_refused(sb, tmp_path, output):
+    (tmp_path / "link").symlink_to("nowhere")
+    sb(*RUN, "-o", output).refused(
+        2, "Error: output link: a link to 'nowhere', which does not exist; make that folder or give another -o"
+    )
+    assert [p.name for p in tmp_path.iterdir()] == ["link"]
+
+
+def test_an_output_that_is_a_device_is_refused_in_plain_words(sb):
+    sb(*RUN, "-o", "/dev/null").refused(2, "Error: output /dev/null: is a file; expected a folder, new or of the same")
+
+
+def test_an_output_of_too_long_a_name_is_refused_with_what_to_do(sb):
+    sb(*RUN, "-o", "x" * 300).refused(2, "x: cannot be a folder (File name too long); give a shorter -o\n")
+
+
+@pytest.mark.parametrize("environment", [False, True])
+def test_an_output_without_a_name_is_refused(sb, tmp_path, environment):
+    (tmp_path / "c.toml").write_text("output = ''")
+    settings = ("--config", "c.toml") if environment else ("-o", "")
+    sb(*RUN, *settings).refused(2, "output '': is empty; expected a folder, or leave -o out")
+    assert [p.name for p in tmp_path.iterdir()] == ["c.toml"]
+
+
+# A dry run of what is there
+
+
+def states_of(folder):
+    """Hash, times and names of all in a folder and of the folder itself."""
+    paths = [folder, *sorted(folder.rglob("*"))]
+    content = hashlib.sha256(b"".join(p.read_bytes() for p in paths if p.is_file())).hexdigest()
+    return content, [(str(p), p.stat().st_mtime_ns, p.stat().st_ctime_ns) for p in paths]
+
+
+@pytest.mark.parametrize("more", [(), ("--fresh",), ("--retry-failed",), ("--json",)])
+def test_a_dry_run_changes_nothing_of_a_run(sb, copy, more):
+    before = states_of(copy)
+    command = ("run", "--plugin", TOY, "--model", "mixture", "-s", "ddpm", "-s", "late", "-s", "ddim", "--steps", 2)
+    assert sb(*command, "-n", 66, "-o", copy, "--dry-run", *more).code == 0
+    assert states_of(copy) == before
+
+
+def test_a_dry_run_says_how_much_is_left_to_make(sb, copy):
+    command = ("run", "--plugin", TOY, "--model", "mixture", "-s", "ddpm", "-s", "late", "-s", "ddim", "--steps", 2)
+    command = (*command, "-n", 66, "-o", copy, "--dry-run")
+    total = 3 * 2 * 66 + 64 * 101
+
+    def left(*more):
+        about = json.loads(sb(*command, *more, "--json").out)
+        assert about["network_evaluations"] == total
+        assert about["estimated_seconds"] == 0 or about["network_evaluations_left"]
+        return about["network_evaluations_left"]
+
+    assert f"{total:,} network evaluations, of which 0 are left to make in {copy}, about 0 s here" in sb(*command).out
+    assert left() == 0
+    assert left("--fresh") == total
+    assert "left" not in sb(*command, "--fresh").out
+    assert left("--retry-failed") == 2 * 2  # the second block of late
+    RunFolder(copy).chunk_path(PLAN.cells[0], PLAN.blocks[0]).unlink()
+    assert left() == 2 * 64
+    (copy / "chunks" / "ode-reference.safetensors").unlink()
+    assert left() == 2 * 64 + 64 * 101
+    shutil.rmtree(copy)
+    assert left() == total
+    assert "left" not in sb(*command).out
+
+
+# What identifies a cell
+
+
+@pytest.mark.parametrize("package", ["samplerbench", "torch", "numpy"])
+def test_a_run_of_another_version_is_refused_by_name(copy, monkeypatch, package):
+    def other(name):
+        return "99.0" if name == package else inner(name)
+
+    inner = store.version_of
+    for module in (planning, store):
+        monkeypatch.setattr(module, "version_of", other)
+    before = states_of(copy)
+    with pytest.raises(sb_.InputError, match=rf"another run \({package}: {re.escape(inner(package))} -> 99\.0\)"):
+        begin(plan_of("ddpm", "late", "ddim"), REGISTRY, copy)
+    assert states_of(copy)[0] == before[0]
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"clip": (-1.0, 1.0)}, {"clip": sb_.dynamic_threshold()}, {"clip": sb_.dynamic_threshold(0.9)},
+        {"predicts": "x0"}, {"timesteps": "integer"}, {"shape": (1, 4, 16)},
+        {"guide": lambda condition, guidance: condition}, {"decode": lambda x: x}, {"encode": lambda prompts: None},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_model_that_is_asked_in_another_way_is_another_cell(changed):
+    config = Config(model="toy", sampler=("ddim",), steps=(2,), samples=2)
+    toy = REGISTRY.model("toy")
+    keys = []
+    for model in (toy, dataclasses.replace(toy, clip=None), dataclasses.replace(toy, **changed)):
+        request = plan_for(config, REGISTRY, toy).cells[0].request
+        keys.append(planning.cell_setting(dataclasses.replace(request, model=model), set()))
+    assert keys[0] == keys[1] != keys[2]
+
+
+def test_a_model_with_other_bounds_is_refused_the_folder_of_the_first(tmp_path):
+    sb_.run("toy", ["ddim"], steps=[2], n=2, plugins=[TOY], output=tmp_path / "run")
+    clipped = dataclasses.replace(REGISTRY.model("toy"), clip=(-0.1, 0.1))
+    with pytest.raises(sb_.InputError, match="belongs to another run"):
+        sb_.run(clipped, ["ddim"], steps=[2], n=2, output=tmp_path / "run")
+
+
 # Cells that fail
 
 
@@ -319,9 +526,13 @@ def test_work_that_failed_is_not_announced_again(copy):
         def started(self, plan, todo):
             self.todo = todo
 
+        def remaining(self, images):
+            self.images = images
+
     count = Count()
     finished(PLAN, copy, count)
     assert count.todo == 0
+    assert count.images == {PLAN.cells[0].key: 0, PLAN.cells[2].key: 0}
 
 
 # Crashes
@@ -477,6 +688,44 @@ def test_a_damaged_run_file_opens_or_is_refused(copy):
     assert refusals(copy / "run.json", lambda: read_run(copy)) > 0.95
 
 
+@pytest.fixture
+def impatient():
+    """A reader that waits for ever is an error after seconds."""
+
+    def stop(number, frame):
+        raise AssertionError("still waiting")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.alarm(5)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.parametrize("name", ["run.json", "table.csv", "chunks/{key}/00000000-0064.safetensors",
+                                  "chunks/ode-reference.safetensors", "chunks/{failed}.failed.json"])  # fmt: skip
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+def test_a_pipe_or_a_folder_in_place_of_a_file_is_refused(sb, copy, impatient, name, make):
+    victim = copy / name.format(key=PLAN.cells[0].key[:16], failed=PLAN.cells[1].key[:16])
+    victim.unlink()
+    make(victim)
+    if name == "run.json":
+        sb("table", copy).refused(5, f"{victim}: damaged (a folder, pipe or device; expected a file)")
+    elif name == "table.csv":
+        sb("table", copy).refused(5, "table.csv: damaged (a folder, pipe or device")
+        return
+    with pytest.raises(sb_.StoreError, match=f"{victim.name}: damaged .a folder, pipe or device"):
+        finished(PLAN, copy)
+
+
+@pytest.mark.parametrize("name", [ANSWERS, FRONTS])
+def test_a_pipe_in_place_of_what_is_kept_for_the_page_is_passed_over(rich, impatient, tmp_path, name):
+    copy = Path(shutil.copytree(rich[1], tmp_path / "copy"))
+    (copy / name).unlink()
+    os.mkfifo(copy / name)
+    write_report(copy)
+
+
 def test_a_damaged_failure_opens_or_is_refused(copy):
     (path,) = (copy / "chunks").glob("*.failed.json")
     assert refusals(path, lambda: RunFolder(copy).failures(PLAN)) > 0.9
@@ -554,6 +803,11 @@ def test_the_hash_of_a_content_is_that_of_its_bytes_in_rows(array):
 # The table as it grows
 
 
+def from_nothing(session):
+    """The table of a session that no earlier one helps to make."""
+    return GrowingTable(session.plan, session.folder, session.ready).table(session.failures)
+
+
 def test_a_growing_table_is_that_of_the_folder_and_reads_each_chunk_once(tmp_path, monkeypatch):
     plan = plan_of("ddim", "ddpm", "late", model="toy", samples=150)
     read = []
@@ -571,7 +825,7 @@ def test_a_growing_table_is_that_of_the_folder_and_reads_each_chunk_once(tmp_pat
             if session.folder.has(plan.cells[0], plan.blocks[0]):
                 read.clear()
                 tables.append((growing.table(session.failures), list(read)))
-                expected.append(table_for(plan, session.folder, session.ready, session.failures))
+                expected.append(from_nothing(session))
 
     session = begin(plan, REGISTRY, tmp_path / "run")
     growing = GrowingTable(plan, session.folder, session.ready)
@@ -584,6 +838,44 @@ def test_a_growing_table_is_that_of_the_folder_and_reads_each_chunk_once(tmp_pat
     assert len(set(grown)) == len(grown)
     assert len(grown) == 2 * 3 + 2  # the third of late failed
     session.conclude()
+
+
+def test_a_repeat_for_the_clock_measures_no_cell_again(tmp_path, monkeypatch):
+    plan = plan_of("ddim", "ddpm", model="toy")
+    session = begin(plan, REGISTRY, tmp_path / "run")
+    session.work(NoWatch())
+    before = session.growing.table({})
+    measured, timed, inner = [], [], timing.timed
+    monkeypatch.setattr("samplerbench.bench.table.estimates", measured.append)
+    monkeypatch.setattr(timing, "timed", lambda repeats: timed.append(repeats) or inner(repeats))
+    session.folder.write_repeat(plan.cells[1], session.folder.read(plan.cells[1], plan.blocks[0]).repeat)
+    after = session.growing.table({})
+    assert measured == []
+    assert [len(repeats) for repeats in timed] == [3]
+    assert (list(before["repeats"]), list(after["repeats"])) == ([1, 1], [1, 2])
+    monkeypatch.undo()
+    pd.testing.assert_frame_equal(after, from_nothing(session), check_exact=True)
+    session.conclude()
+
+
+def test_the_estimates_are_those_of_rows_that_have_samples(tmp_path):
+    plan = plan_of("ddim", "ddpm", model="toy")
+    session = begin(plan, REGISTRY, tmp_path / "run")
+    session.work(NoWatch())
+    assert list(session.growing.table({})["samples"]) == [66, 66]
+    assert list(session.growing.estimates()) == [0, 1]
+    assert list(session.growing.table({plan.cells[0].key: "tired"})["samples"]) == [0, 66]
+    assert list(session.growing.estimates()) == [1]
+    session.folder.close()
+
+
+def test_a_picture_drawn_again_reads_one_chunk_of_each_cell(rich, monkeypatch):
+    read, inner = [], RunFolder.read_at
+    monkeypatch.setattr(RunFolder, "read_at", lambda folder, *place: read.append(place) or inner(folder, *place))
+    plan, folder = rich
+    with Image.open(folder / "grid.png") as stored:
+        assert redrawn(folder).size == stored.size
+    assert read == [(cell.key, (0, 64)) for cell in plan.cells]
 
 
 def test_the_answers_of_a_run_are_of_the_estimates_of_its_table(tmp_path, monkeypatch):
@@ -603,9 +895,7 @@ def test_what_is_too_much_to_remember_is_read_again(stored, copy, monkeypatch):
     session = begin(PLAN, REGISTRY, copy)
     growing = GrowingTable(PLAN, session.folder, session.ready)
     for _ in range(2):
-        pd.testing.assert_frame_equal(
-            growing.table(session.failures), table_for(PLAN, session.folder, session.ready, session.failures)
-        )
+        pd.testing.assert_frame_equal(growing.table(session.failures), from_nothing(session))
     session.conclude()
 
 

@@ -364,16 +364,40 @@ def test_the_work_of_repeats_is_announced_and_done(tmp_path):
     assert count.announced == count.done == (2 + 3) * 64 * 3
 
 
-def test_a_sampler_that_fails_in_a_repeat_fails_its_cell(tmp_path, monkeypatch):
+def test_a_cell_whose_repeat_fails_keeps_its_samples_and_the_repeats_that_it_has(tmp_path, monkeypatch):
+    class Told(NoWatch):
+        announced = done = 0
+
+        def started(self, plan, todo):
+            self.announced = todo
+
+        def advanced(self, evaluations):
+            self.done += evaluations
+
+        def failed(self, cell, reason, evaluations):
+            told.append((cell.sampler, reason, evaluations))
+
     def draw(request, first, n, **settings):
-        if type(request.sampler).__name__ == "DDPM" and list(tmp_path.glob("run/chunks/*/*-0064.safetensors")):
+        if type(request.sampler).__name__ == "DDPM" and len(list(tmp_path.glob("run/chunks/*/*.timing"))) == 2:
             raise RuntimeError("tired")
         return inner(request, first, n, **settings)
 
     inner = harness.draw
     monkeypatch.setattr(harness, "draw", draw)
-    table = sb.run("toy", ["ddpm", "ddim"], steps=[2], n=64, plugins=[TOY], output=tmp_path / "run", repeats=2).table
-    assert [status.partition(":")[0] for status in table["status"]] == ["failed", "ok"]
+    registry = load_registry([TOY])
+    plan = plan_for(Config(model="toy", sampler=("ddpm", "ddim"), steps=(2,), samples=64), registry)
+    session, told, watch = begin(plan, registry, tmp_path / "run", Manner(repeats=5)), [], Told()
+    session.work(watch)
+    table = session.conclude().table
+    assert told == [("ddpm", "clocked again: RuntimeError: tired", 3 * 2 * 64)]  # rounds 2 to 4
+    assert watch.done + 3 * 2 * 64 == watch.announced
+    assert list(table["status"]) == ["ok", "ok"]
+    assert list(table["repeats"]) == [2, 5]
+    assert table["fid"].notna().all()
+    monkeypatch.undo()
+    session = begin(plan, registry, tmp_path / "run", Manner(repeats=5))
+    session.work(NoWatch())
+    assert list(session.conclude().table["repeats"]) == [5, 5]
 
 
 @pytest.mark.parametrize("repeats", [-1, 1.5, True, 10**6])

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ...samplers.errors import InputError
 from ..output import counted, loaded_registry, print_sheet, say, stdout_for_data, table_to_json, warn_of_plugins
 from .options import (
     GUIDANCE,
@@ -29,6 +30,7 @@ from .options import (
 
 if TYPE_CHECKING:
     from ..config import Config
+    from ..plan import Plan
     from ..run import Result, Session
 
 SIGINT_EXIT, SIGTERM_EXIT = 130, 143
@@ -36,6 +38,16 @@ SIGINT_EXIT, SIGTERM_EXIT = 130, 143
 
 class Stopped(BaseException):
     """SIGTERM came."""
+
+
+class FolderPath(FilePath):
+    """A path that is not empty: that would be the current folder, which nobody named."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Refuse the empty text."""
+        if value == "":
+            raise InputError("output '': is empty; expected a folder, or leave -o out")
+        return super().convert(value, param, ctx)
 
 
 @click.command(cls=Command)
@@ -68,7 +80,7 @@ class Stopped(BaseException):
 @click.option(
     "-o",
     "--output",
-    type=FilePath(),
+    type=FolderPath(),
     metavar="DIR",
     help="Run folder. [default: results/<model>-<plan>]",
 )
@@ -105,7 +117,7 @@ def run(  # noqa: PLR0913  (an option each)
 
     from ..engines import Limits
     from ..plan import plan_for
-    from ..run import Manner, begin
+    from ..run import Manner, begin, evaluations_left
     from ..sheet import sheet_of
     from ..store import check_output, default_output, edited_since
 
@@ -118,11 +130,12 @@ def run(  # noqa: PLR0913  (an option each)
         warn_of_plugins(registry)
         plan = plan_for(config, registry)
         folder = output or default_output(plan)
-        check_output(folder, plan, fresh=fresh)
+        resumes = check_output(folder, plan, fresh=fresh)
         if not fresh and (edited := edited_since(folder, plan)):
             say(f"{folder}: edited since, and run again: {', '.join(edited)}", err=True)
     if dry_run:
-        show_plan(plan, folder, as_json)
+        left = evaluations_left(plan, folder, manner)
+        show_plan(plan, folder, left, as_json, resumes=resumes)
         return 0
     command = shlex.join(["samplerbench", *sys.argv[1:]])
     with stdout_for_data():
@@ -191,15 +204,15 @@ def watched(session: Session) -> tuple[Result, int]:
         return session.conclude(), code
 
 
-def show_plan(plan: Any, folder: Path, as_json: bool) -> None:
-    """The plan, how many evaluations it makes, and about how long they take here."""
+def show_plan(plan: Plan, folder: Path, left: int, as_json: bool, *, resumes: bool) -> None:
+    """The plan, how many evaluations it makes, how many of them are left, and about how long these take here."""
     from ..chunk import seconds_per_evaluation
     from ..plan import summary
 
-    about = summary(plan) | {"output": str(folder)}
+    about = summary(plan) | {"network_evaluations_left": left, "output": str(folder)}
     with stdout_for_data():
         seconds = seconds_per_evaluation(plan)
-    about["estimated_seconds"] = None if seconds is None else round(seconds * plan.network_evaluations)
+    about["estimated_seconds"] = None if seconds is None else round(seconds * left)
     if as_json:
         click.echo(json.dumps(about))
         return
@@ -207,8 +220,9 @@ def show_plan(plan: Any, folder: Path, as_json: bool) -> None:
         nfe = "adaptive" if cell["nfe"] is None else f"{cell['nfe']} model calls a sample"
         say(f"{cell['sampler']}  {cell['grid']} grid, {cell['steps']} steps, {nfe}")
     time = "the model failed in a trial" if seconds is None else f"about {about['estimated_seconds']} s here"
+    of_these = f", of which {left:,} are left to make in {folder}" if resumes else ""
     say(
         f"{counted(len(about['cells']), 'cell')} x {counted(about['samples'], 'sample')} on {about['model']}: "
-        f"{counted(about['network_evaluations'], 'network evaluation')}, {time}"
+        f"{counted(about['network_evaluations'], 'network evaluation')}{of_these}, {time}"
     )
     say(f"output: {folder}")
