@@ -429,7 +429,7 @@ def test_a_run_of_another_version_is_refused_by_name(copy, monkeypatch, package)
         {"predicts": "x0"}, {"timesteps": "integer"}, {"shape": (1, 4, 16)},
         {"guide": lambda condition, guidance: condition}, {"decode": lambda x: x}, {"encode": lambda prompts: None},
     ],
-    ids=str,
+    ids=lambda changed: next(iter(changed)),
 )  # fmt: skip
 def test_a_model_that_is_asked_in_another_way_is_another_cell(changed):
     config = Config(model="toy", sampler=("ddim",), steps=(2,), samples=2)
