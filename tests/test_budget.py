@@ -363,7 +363,7 @@ def test_a_table_of_another_length_is_refused(stored, tmp_path):
 def test_seconds_of_several_machines_are_not_ranked(tmp_path, monkeypatch):
     settings = {"steps": [2], "n": 64, "output": tmp_path / "run", "plugins": [TOY]}
     folder = sb.run("toy", ["ddim", "ddpm"], **settings).folder
-    next(folder.glob("chunks/*/*.safetensors")).unlink()
+    next(folder.glob("chunks/*/00000000-*.safetensors")).unlink()
     monkeypatch.setattr("samplerbench.bench.timing.machine_of", lambda device: "another")
     sb.run("toy", ["ddim", "ddpm"], **settings)
     for find in (lambda: budgets(folder, REGISTRY, "seconds", [1.0], None), lambda: pareto(folder, REGISTRY)):

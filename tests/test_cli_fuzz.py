@@ -190,9 +190,9 @@ def test_mutated_lines_of_every_command_end_with_an_exit_code(outcome):
 
 
 @pytest.mark.slow
-def test_12000_mutated_command_lines_end_with_an_exit_code(outcome, figure):
+def test_20000_mutated_command_lines_end_with_an_exit_code(outcome, figure):
     sb.run("mixture", ["ddim"], steps=[2], n=8, output=RUN)
-    codes = fuzz(outcome, ["run"], 10_000, seed=2) | fuzz(outcome, [n for n in RIGHT if n != "run"], 200, seed=2)
+    codes = fuzz(outcome, ["run"], 16_000, seed=2) | fuzz(outcome, [n for n in RIGHT if n != "run"], 400, seed=2)
     total = sum(counts.total() for counts in codes.values())
     name = "mutated command lines and config files: tracebacks, hangs, files written"
     figure(name, f"0, 0, 0 of {total:,}")

@@ -218,7 +218,7 @@ def test_limits_are_options_and_change_no_plan(sb, tmp_path):
     assert sb(*command, "-o", "here", "--time-limit", "5").code == 0
     assert sb(*command, "-o", "here", "--memory-limit", "2.5").code == 0
     sb(*command, "--time-limit", "0").refused(2, "time_limit 0.0", "above 0")
-    sb(*command, "--memory-limit", "some").refused(2, "memory-limit", "'some'")
+    sb(*command, "--memory-limit", "some").refused(2, "memory_limit 'some'", "above 0")
 
 
 def planned(sampler="ddim", n=100, **settings):
