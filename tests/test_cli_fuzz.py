@@ -17,6 +17,7 @@ import samplerbench as sb
 from samplerbench.bench import cli, doctor, figures, grid_plot, report
 from samplerbench.bench.conformance import check
 from samplerbench.samplers import registry
+from samplerbench.samplers.variables import ALLOW_DOWNLOAD, NO_PLUGINS
 
 ODD = [
     "", " ", "0", "-1", "1", "2", "1.5", "1e12", "1e3", "010", "nan", "inf", "-inf", "true", "None", "[]", "{}",
@@ -96,6 +97,8 @@ def outcome(monkeypatch, tmp_path, capsys):
 
     What takes long is left out: the work of check, grid, doctor, report and train.
     """
+    for name in (NO_PLUGINS, ALLOW_DOWNLOAD):
+        monkeypatch.setenv(name, "")  # a line that is refused leaves what its flags set, as its process would end
     monkeypatch.setattr(registry, "load_registry", LOADED)
     monkeypatch.setattr(check, "check", lambda *_, **__: [])
     monkeypatch.setattr(grid_plot, "make_grid", lambda *_: {})
