@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import pandas as pd
 from torch import Tensor
@@ -35,6 +35,7 @@ from .timing import in_turn
 from .view import notebook_view
 
 MOST_REPEATS = 10_000
+T = TypeVar("T", str, int)
 TABLE_EVERY_SECONDS = 10.0
 """How often the table is renewed while a run goes on, unless that takes long."""
 TABLE_SHARE = 0.05
@@ -276,22 +277,22 @@ class Session:
 
 def run(  # noqa: PLR0913  (the settings of a run, each by name)
     model: str | Model = "fashion-mnist",
-    samplers: Sequence[str] = DEFAULT_SAMPLERS,
-    steps: Sequence[int] = (5, 10, 20),
+    samplers: str | Sequence[str] = DEFAULT_SAMPLERS,
+    steps: int | Sequence[int] = (5, 10, 20),
     n: int = 512,
     *,
-    nfe: Sequence[int] | None = None,
+    nfe: int | Sequence[int] | None = None,
     seed: int = 0,
     batch_size: int | None = None,
     grid: str | None = None,
     guidance: float = 1.0,
     guidance_rescale: float = 0.0,
-    prompts: Sequence[str] | None = None,
+    prompts: str | Sequence[str] | None = None,
     negative: str | None = None,
     size: str | None = None,
     clip_skip: int | None = None,
-    metrics: Sequence[str] = ("fid", "clip_score"),
-    extractors: Sequence[str] = (),
+    metrics: str | Sequence[str] = ("fid", "clip_score"),
+    extractors: str | Sequence[str] = (),
     reference: str | Path | None = None,
     device: str = "cpu",
     dtype: str = "float32",
@@ -306,23 +307,25 @@ def run(  # noqa: PLR0913  (the settings of a run, each by name)
 ) -> Result:
     """Compare samplers, as `samplerbench run` does; `.table` is a DataFrame with the columns of table.csv.
 
-    `model` is a name or a Model; `samplers` are specs such as "ddim:eta=0.5". The run is stored in `output`, by
-    default results/<model>-<8 hex of the plan> in the current folder, and resumed if it is there already; a Model
-    without a fingerprint is run anew each time. Cells with fewer than `repeats` whole chunks are drawn again for the
-    clock alone; cells that failed stay so, unless `retry_failed`. `plugins` are files or modules.
+    `model` is a name or a Model; `samplers` are specs such as "ddim:eta=0.5"; one of anything need not be in a list.
+    The run is stored in `output`, by default results/<model>-<8 hex of the plan> in the current folder, and resumed if
+    it is there already; a Model without a fingerprint is run anew each time. Cells with fewer than `repeats` whole
+    chunks are drawn again for the clock alone; cells that failed stay so, unless `retry_failed`. `plugins` are files or
+    modules.
 
     Samplers that did not come with samplerbench are drawn in a child process, so that one that crashes or never ends
-    fails its own cells alone: `time_limit` is in seconds for a chunk (None = 60 and 50 times what its model calls
-    take), `memory_limit` in GB (None = 80 % of the machine's). A Model cannot be sent to another process: given as
-    an object, everything is drawn in this one, without limits. A notebook shows how far the run is.
+    fails its own cells alone: `time_limit` is in seconds for a chunk (None = 60 and 50 times what its model calls,
+    decoding and extractors take), `memory_limit` in GB (None = 80 % of the machine's). A Model cannot be sent to
+    another process: given as an object, everything is drawn in this one, without limits. A notebook shows how far the
+    run is.
     Raises InputError, PluginError, ModelError or StoreError.
     """
     config = Config(
-        model=model if isinstance(model, str) else model.name, sampler=tuple(samplers),
-        steps=() if nfe else tuple(steps), nfe=tuple(nfe or ()), samples=n, seed=seed, batch_size=batch_size,
+        model=model if isinstance(model, str) else model.name, sampler=several(samplers),
+        steps=() if nfe else several(steps), nfe=several(nfe or ()), samples=n, seed=seed, batch_size=batch_size,
         grid=grid, guidance=guidance, guidance_rescale=guidance_rescale,
-        prompts=None if prompts is None else tuple(prompts), negative=negative,
-        size=size, clip_skip=clip_skip, metric=tuple(metrics), extractor=tuple(extractors),
+        prompts=None if prompts is None else several(prompts), negative=negative,
+        size=size, clip_skip=clip_skip, metric=several(metrics), extractor=several(extractors),
         reference=None if reference is None else str(reference),
         device=device, dtype=dtype, keep_images=keep_images,
     )  # fmt: skip
@@ -334,6 +337,11 @@ def run(  # noqa: PLR0913  (the settings of a run, each by name)
         with notebook_view(session.labels) as view:
             session.work(view or NoWatch())
         return session.conclude()
+
+
+def several(given: T | Iterable[T]) -> tuple[T, ...]:
+    """One text or number, or several, as a tuple."""
+    return (given,) if isinstance(given, (str, int)) else tuple(given)
 
 
 def begin(plan: Plan, registry: Registry, output: Path, manner: Manner = Manner(), command: str = "") -> Session:

@@ -530,6 +530,19 @@ def test_a_network_that_cannot_be_asked_is_one_line(sb, tmp_path):
     assert done.err.splitlines()[-1].endswith("it was asked with x (64, 1, 4, 4), t (64,)")
 
 
+def test_a_list_of_levels_says_how_many_steps_there_are(sb):
+    plan = json.loads(sb("run", "--model", "mixture", "-s", "ddim", "--grid", "9/4/0", "--dry-run", "--json").out)
+    assert [cell["steps"] for cell in plan["cells"]] == [3]
+
+
+def test_a_variable_that_is_no_option_is_refused(sb, monkeypatch):
+    monkeypatch.setenv("SAMPLERBENCH_RUN_STEP", "5")
+    sb("run", "--dry-run").refused(
+        2, "environment variable SAMPLERBENCH_RUN_STEP", "did you mean", "RUN_STEPS", "unset"
+    )
+    assert sb("list", "samplers").code == 0
+
+
 COSTLY = """
 from samplerbench import hookimpl
 from samplerbench.plugins.ddim import DDIM

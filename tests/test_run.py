@@ -19,7 +19,7 @@ from samplerbench.bench import timing
 from samplerbench.bench.config import Config
 from samplerbench.bench.plan import plan_for
 from samplerbench.bench.run import NoWatch, begin
-from samplerbench.bench.store import RunFolder
+from samplerbench.bench.store import RunFolder, read_run
 from samplerbench.plugins.metrics.fid import FID
 from samplerbench.samplers.registry import load_registry
 from samplerbench.samplers.sample import draw
@@ -780,3 +780,9 @@ def test_a_start_at_alpha_0_takes_one_call_and_the_declared_count_knows_it(tmp_p
     table = sb.run("gaussian:flow", specs, steps=[2, 4], n=4, output=tmp_path / "out").table
     assert list(table["status"]) == ["ok"] * 12
     assert list(table["nfe"]) == [2, 6, 2, 8, 2, 6, 2, 5, 2, 14, 2, 4]
+
+
+def test_one_of_anything_need_not_be_in_a_list(tmp_path):
+    one = sb.run("mixture", "ddim", 2, 8, output=tmp_path / "one")
+    several = sb.run("mixture", ["ddim"], [2], 8, output=tmp_path / "several")
+    assert read_run(one.folder)["plan"] == read_run(several.folder)["plan"]

@@ -62,7 +62,8 @@ class Command(click.Command):
     """A command that says of a wrong setting where it is from: the line of a config file, an environment variable."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """As click does."""
+        """As click does; a variable of the environment that is meant for this command and is no option is refused."""
+        check_environment(ctx)
         try:
             with origin_named(ctx):
                 return super().parse_args(ctx, args)
@@ -76,6 +77,17 @@ class Command(click.Command):
         """As click does."""
         with origin_named(ctx):
             return super().invoke(ctx)
+
+
+def check_environment(ctx: click.Context) -> None:
+    """Refuse SAMPLERBENCH_<COMMAND>_<NAME> where the command has no option of that name."""
+    prefix = f"{ctx.auto_envvar_prefix}_"
+    known = {f"{prefix}{(param.name or '').upper()}" for param in ctx.command.params}
+    for name in sorted(os.environ):
+        if name.startswith(prefix) and name not in known:
+            raise InputError(
+                f"environment variable {name}: no option of {ctx.command_path}{closest(name, known)}; unset it"
+            )
 
 
 @contextmanager

@@ -88,7 +88,7 @@ class FolderPath(FilePath):
 @click.option("--config", type=FilePath(), metavar="FILE.toml", is_eager=True, expose_value=False,
               callback=load_config_file, help="Settings, by the names of these options.")  # fmt: skip
 @click.option("--time-limit", type=POSITIVE, metavar="SECONDS", help="For a chunk of 64 samples of a sampler that did "
-              "not come with samplerbench. [default: 60, and 50 times what its model calls take]")  # fmt: skip
+              "not come with samplerbench. [default: 60, and 50 times what model and extractors take]")  # fmt: skip
 @click.option("--memory-limit", type=POSITIVE, metavar="GB", help="Memory of the process that draws the samplers of "
               "others. [default: 80 % of the machine's]")  # fmt: skip
 @click.option("--keep-images/--no-keep-images", default=None, help="Keep every image. [default: up to 64 x 64 pixels]")
@@ -163,11 +163,12 @@ def run(  # noqa: PLR0913  (an option each)
 
 def config_from(settings: dict[str, Any]) -> Config:
     """The command's options as a checked configuration."""
+    from ..axes import lists_levels
     from ..config import DEFAULT_SAMPLERS, Config, parse_counts, read_prompts
 
-    steps, nfe = settings.pop("steps"), settings.pop("nfe")
+    steps, nfe, grid = settings.pop("steps"), settings.pop("nfe"), settings["grid"]
     if steps is None and nfe is None:
-        steps = ",".join(map(str, Config.steps))
+        steps = str(len(grid.split("/"))) if lists_levels(grid) else ",".join(map(str, Config.steps))
     prompts: Path | None = settings.pop("prompts")
     return Config(
         sampler=settings.pop("sampler") or DEFAULT_SAMPLERS,

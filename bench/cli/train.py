@@ -27,7 +27,7 @@ GIVEN_TO_TRAIN = ("data", "output", "report")
 @click.argument("model", required=False)
 @click.option("--data", metavar="DATA", help="Images to learn: a folder, a file or a data set, as `samplerbench list "
               "data` names them. For fashion-mnist the folder of its files. [default: the system's copy, else a "
-              "download]")  # fmt: skip
+              "download, with --allow-download]")  # fmt: skip
 @click.option("-o", "--output", type=FilePath(), required=True, metavar="DIR",
               help="Where weights, log and checkpoints go; training resumes from what is there.")  # fmt: skip
 @click.option("--size", type=WHOLE, metavar="PIXELS", help="Side of the images. [default: 32]")
