@@ -391,15 +391,17 @@ def read_run(path: Path) -> dict[str, Any]:
 
 def bytes_of(path: Path) -> bytes:
     """The bytes of a file in a run folder; an OSError too for what would keep a reader waiting, as a pipe does."""
-    with open(path, "rb", buffering=0, opener=opened_at_once) as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise OSError("a folder, pipe or device; expected a file")
+    with open(path, "rb", buffering=0, opener=opened_file) as file:
         return file.read()
 
 
-def opened_at_once(path: str, flags: int) -> int:
-    """A descriptor for `open`; a pipe without a writer is no reason to wait."""
-    return os.open(path, flags | os.O_NONBLOCK)
+def opened_file(path: str, flags: int) -> int:
+    """A descriptor for `open`: of a file, or an OSError at once."""
+    descriptor = os.open(path, flags | os.O_NONBLOCK)
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return descriptor
+    os.close(descriptor)
+    raise OSError("a folder, pipe or device; expected a file")
 
 
 def written_by(content: Mapping[str, Any]) -> str:
