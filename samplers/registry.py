@@ -184,6 +184,10 @@ class Registry:
             if made is None:
                 raise self.models.unknown(name)
             return made
+        if spec.endswith(".py") and is_there(Path(spec)):
+            raise InputError(
+                f"model {spec!r}: which function of it? expected one that makes the model, as in {spec}:make"
+            )
         factory, argument = found_for(self.models, spec)
         refuse_settings(f"model {spec!r}", settings, accepted_settings(factory))
         with loading(f"model {spec!r}"):
@@ -260,13 +264,20 @@ class ReadsPaths(Protocol):
 
 
 def found_for(catalogue: Catalogue[T], spec: str) -> tuple[T, str]:
-    """The thing that "name:argument" names, or that reads the path that a spec is, and its argument."""
+    """The thing that "name:argument" names, or that reads the path that a spec is, and its argument.
+
+    InputError, which says of a path that is there that nothing reads it.
+    """
     name, _, argument = spec.partition(":")
     path = Path(spec)
     if name not in catalogue.things and is_there(path):
         for thing in catalogue.things.values():
             if isinstance(thing, ReadsPaths) and thing.reads(path):
                 return thing, spec
+        what = "folder" if path.is_dir() else "file"
+        raise InputError(
+            f"{catalogue.kind} {spec!r}: a {what} that none of {', '.join(sorted(catalogue.things))} reads"
+        )
     return catalogue[name], argument
 
 

@@ -543,6 +543,15 @@ def test_a_variable_that_is_no_option_is_refused(sb, monkeypatch):
     assert sb("list", "samplers").code == 0
 
 
+def test_a_path_that_is_no_model_is_told_from_an_unknown_name(sb, tmp_path):
+    write(tmp_path / "mine.py", "")
+    (tmp_path / "photos").mkdir()
+    sb("run", "--model", "mine.py").refused(2, "model 'mine.py': which function of it?", "mine.py:make")
+    sb("run", "--model", "photos").refused(2, "model 'photos': a folder that none of ddpm, diffusers")
+    sb("train", "--data", "mine.py", "-o", "m").refused(2, "data 'mine.py': a file that none of cifar10")
+    sb("run", "--model", "photo").refused(2, "unknown model 'photo'")
+
+
 COSTLY = """
 from samplerbench import hookimpl
 from samplerbench.plugins.ddim import DDIM
