@@ -19,7 +19,7 @@ from .compare import SECONDS
 from .latex import sheet_to_latex
 from .measures import measures_of
 from .merge import Origin, merge
-from .output import complain, printable, table_to_json
+from .output import complain, table_to_json
 from .races import Field, Race, answers_to, shown_best
 from .sheet import (
     INTERVALS,
@@ -41,6 +41,7 @@ from .sheet import (
 from .statistics import Yardstick, metric_columns
 from .store import RunFolder, read_run
 from .table import Labels, frame_to_csv, read_table
+from .text import printable
 
 SHEETS, DATA = ("md", "latex", "html"), ("csv", "json", "parquet")
 """What is read by people, with no more digits than the intervals support; and by programs, with every digit."""

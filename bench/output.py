@@ -14,6 +14,7 @@ from typing import IO, TYPE_CHECKING, Any, TextIO, cast
 import click
 
 from ..samplers.errors import PluginError, StoreError
+from .text import printable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,18 +36,6 @@ def say(text: str, *, err: bool = False) -> None:
 def complain(message: str, kind: str = "Error") -> None:
     """One line on stderr, with nothing in it that a terminal would obey."""
     say(f"{kind}: {message}", err=True)
-
-
-def printable(text: str) -> str:
-    """The text in one line, with all escaped that a terminal would obey or that reorders it."""
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in " ".join(text.splitlines()))
-
-
-def counted(number: int, noun: str) -> str:
-    """ "1 cell", "2 cells", "1,000 cells"."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 class Stream:

@@ -9,9 +9,9 @@ from typing import Any
 import pandas as pd
 
 from .config import Config
-from .output import counted
 from .sheet import heading_of
 from .table import Labels
+from .text import counted
 
 CALLED = {"sampler": "samplers", "samples": "n", "metric": "metrics"}
 """What `samplerbench.run` calls settings whose options have other names."""

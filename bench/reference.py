@@ -28,8 +28,8 @@ from ..samplers.images import cropped, to_channels
 from ..samplers.metric import Moments, Rows
 from ..samplers.model import parse_size
 from ..samplers.registry import Registry
-from .output import counted
 from .reference_file import MOMENTS_SUFFIX, ROWS, ROWS_SUFFIX, About, Shape, is_moments, note_on, reference_file
+from .text import counted
 
 BLOCK = 64
 """Images that are extracted at a time."""

@@ -27,7 +27,7 @@ from ..samplers.files import make_folder, write_named
 from ..samplers.metric import Moments, Rows
 from ..samplers.npz import Header, read_header
 from ..samplers.weights import check_regular, file_hash
-from .output import counted
+from .text import counted
 
 FORMAT = 1
 """Version of the files that are written here."""

@@ -16,7 +16,6 @@ from .charts import AXES, COLOURS, DASHES, SHAPES, curves, drawn_interval, front
 from .compare import NOT_SHOWN, SAME, p_to_text
 from .fronts import fronts_of
 from .measures import Measures
-from .output import counted, printable
 from .pareto import CLOSE, DOMINATED, ON_FRONT
 from .paths import path_budget, read_path
 from .provenance import call_of, provenance_of, summary_of
@@ -26,6 +25,7 @@ from .sprites import sheets, shrunk
 from .statistics import metric_columns
 from .store import RunFolder, read_run
 from .table import OK, Labels, read_table
+from .text import counted, printable
 
 PICTURES = 16
 """Images of each cell that a page shows at most."""

@@ -13,10 +13,10 @@ import pandas as pd
 
 from ..samplers.files import write_atomically
 from . import timing
-from .output import printable
 from .statistics import metric_columns
 from .store import RunFolder, disk_errors
 from .table import OK, TABLE_FILE, TEXTS, Labels, frame_to_csv
+from .text import printable
 
 MARKDOWN_FILE = "table.md"
 HEADINGS = {"fid": "FID", "clip_score": "CLIP score", "ode_error": "ODE error", "seconds_per_image": "s/image"}

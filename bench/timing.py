@@ -25,8 +25,8 @@ import torch
 
 from ..samplers.sample import Samples
 from .environment import environment
-from .output import counted
 from .plan import digest
+from .text import counted
 
 LEAST_REPEATS = 5
 """Fewer have no quartiles and are not compared."""

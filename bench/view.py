@@ -21,11 +21,11 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from .output import counted, printable
 from .plan import Cell, Plan
 from .sheet import Sheet, heading_of, metrics_of, with_interval
 from .statistics import metric_columns
 from .table import Labels
+from .text import counted, printable
 
 LINE_EVERY_SECONDS = 10.0
 BAR_WIDTH = 12

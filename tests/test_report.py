@@ -28,7 +28,6 @@ from samplerbench.bench.config import Config
 from samplerbench.bench.fronts import FRONTS, clocked_signature, fronts_of
 from samplerbench.bench.kept import keep, kept
 from samplerbench.bench.measures import measures_of
-from samplerbench.bench.output import printable
 from samplerbench.bench.pareto import pareto
 from samplerbench.bench.paths import PATHS, read_path, write_paths
 from samplerbench.bench.report import json_for_script, source_hash, view_to_html, write_report
@@ -38,6 +37,7 @@ from samplerbench.bench.sheet import table_to_cells
 from samplerbench.bench.sprites import BUDGET, sheet, sheets, shrunk
 from samplerbench.bench.store import SEAL, RunFolder, read_run
 from samplerbench.bench.table import read_table
+from samplerbench.bench.text import printable
 from samplerbench.samplers.registry import load_registry
 
 TOY = str(Path(__file__).with_name("toy.py"))

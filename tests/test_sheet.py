@@ -33,7 +33,6 @@ from samplerbench.bench.formats import (
 )
 from samplerbench.bench.latex import head, latex
 from samplerbench.bench.merge import Origin
-from samplerbench.bench.output import printable
 from samplerbench.bench.races import shown_best
 from samplerbench.bench.report import write_report
 from samplerbench.bench.sheet import (
@@ -49,6 +48,7 @@ from samplerbench.bench.sheet import (
 from samplerbench.bench.statistics import metric_columns
 from samplerbench.bench.store import RunFolder, read_run
 from samplerbench.bench.table import csv_to_frame, frame_to_csv, read_table
+from samplerbench.bench.text import printable
 from samplerbench.samplers.registry import load_registry
 
 TOY = str(Path(__file__).with_name("toy.py"))

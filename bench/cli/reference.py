@@ -7,7 +7,8 @@ from pathlib import Path
 
 import click
 
-from ..output import complain, counted, loaded_registry, say, stdout_for_data, warn_of_plugins
+from ..output import complain, loaded_registry, say, stdout_for_data, warn_of_plugins
+from ..text import counted
 from .options import Command, FilePath, download_option, plugin_options
 
 

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ...samplers.errors import InputError
-from ..output import counted, loaded_registry, print_sheet, say, stdout_for_data, table_to_json, warn_of_plugins
+from ..output import loaded_registry, print_sheet, say, stdout_for_data, table_to_json, warn_of_plugins
+from ..text import counted
 from .options import (
     GUIDANCE,
     POSITIVE,
