@@ -31,8 +31,11 @@ def environment(device: str) -> dict[str, Any]:
 
 @cache
 def version_of(package: str) -> str:
-    """The version that is installed; looked up once, for every cell of a plan is asked for it."""
-    return importlib.metadata.version(package)
+    """The version of an installed package, '' if it is not; looked up once, for every cell of a plan asks for it."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
 
 
 def cpu_name() -> str:

@@ -59,11 +59,9 @@ def check_code(spec: str, path: Path, registry: Registry) -> None:
 
 
 def is_code(spec: str, registry: Registry) -> bool:
-    """Whether a model's spec is, or has in it, "file.py:function" or "module:function"."""
+    """Whether a model's spec is, or has in it, "file.py:function" or "module:function", whatever files there are."""
     name, _, argument = spec.partition(":")
-    if name in registry.models.things:
-        return ":" in argument
-    return bool(argument) and not Path(spec).exists()
+    return ":" in argument if name in registry.models.things else bool(argument)
 
 
 def check_plugins(about: Mapping[str, Any], path: Path, registry: Registry) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -28,6 +27,7 @@ from ..samplers.images import cropped, to_channels
 from ..samplers.metric import Moments, Rows
 from ..samplers.model import parse_size
 from ..samplers.registry import Registry
+from .environment import version_of
 from .reference_file import MOMENTS_SUFFIX, ROWS, ROWS_SUFFIX, About, Shape, is_moments, note_on, reference_file
 from .text import counted
 
@@ -204,14 +204,6 @@ def made_with() -> str:
     """Hash of the versions that rows were made with: with others, they are made anew."""
     versions = [version_of(package) for package in DECIDING]
     return hashlib.sha256(json.dumps(versions).encode()).hexdigest()[:8]
-
-
-def version_of(package: str) -> str:
-    """The version of an installed package, '' if it is not."""
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return ""
 
 
 def kept_rows(path: Path, about: About) -> Rows | None:

@@ -209,7 +209,8 @@ def too_few_for(table: pd.DataFrame, labels: Labels) -> str:
     Runs of the first versions do not say how many features they measured.
     """
     samples, known = int(table["samples"].max()), metrics_of(table)
-    features = {name: int(labels[name].get("features") or 0) for name in OF_COVARIANCES if name in labels}
+    said = {name: str(labels[name].get("features")) for name in OF_COVARIANCES if name in labels}
+    features = {name: int(text) for name, text in said.items() if text.isascii() and text.isdigit()}
     return "".join(
         f" {short_heading_of(name, labels)} of fewer samples ({samples}) than features ({width}): "
         "the covariance is singular and the value biased upwards."

@@ -74,6 +74,12 @@ def test_what_can_be_shown_without_the_model_is_shown_without_it(sb, own, tmp_pa
     assert not (tmp_path / "ran").exists()
 
 
+def test_a_file_with_the_name_of_the_spec_makes_it_no_less_code(sb, own, tmp_path):
+    (tmp_path / "mine.py:make").touch()
+    sb("table", "own", "--compare", "ddim", "euler").refused(2, "own: its model 'mine.py:make' is code")
+    assert not (tmp_path / "ran").exists()
+
+
 def test_a_plugin_is_not_run_because_a_folder_names_it(sb, tmp_path):
     (tmp_path / "p.py").write_text(PLUGIN)
     run = ("run", "--plugin", "p.py", "--model", "mixture", "-s", "mine", "--steps", 2, "-n", 8, "-o", "r")

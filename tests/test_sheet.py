@@ -39,6 +39,7 @@ from samplerbench.bench.sheet import (
     Column,
     Entry,
     Sheet,
+    caption,
     interval_of,
     metrics_of,
     sheet_to_markdown,
@@ -570,3 +571,10 @@ def test_bold_is_explained_only_where_something_is_bold(content):
 def test_the_extractor_stands_below_the_metric_in_latex():
     assert head(Column("FID [toy & CNN]")) == r"\shortstack[r]{FID\\{\scriptsize {[}toy \& CNN{]}}}"
     assert head(Column("steps")) == "steps"
+
+
+@pytest.mark.parametrize("said", ["many", "", "٣", None, [64]])
+def test_features_that_are_no_number_are_no_flag(run, said):
+    table, labels = read_table(run)
+    assert "fewer samples" not in caption(table, {"fid": {**labels["fid"], "features": said}}, ["fid"])
+    assert "fewer samples" in caption(table, {"fid": {**labels["fid"], "features": "9999"}}, ["fid"])
