@@ -1,0 +1,69 @@
+#!/usr/bin/env bash
+# Draws the reference runs of results/ again, and the table of the README:
+#
+#     benchmarks/reference.sh [NAME...]
+#
+# Each NAME is a folder of results/, or "readme"; without one, all of them, in about three hours on one core. What is
+# stopped goes on where it was: give the same command again. Two names may be drawn at the same time in two shells.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+# The settings of each run, without its output. One thread each, so that the chunks do not depend on the machine's cores.
+declare -A runs=(
+    [verdicts]="-n 1024 --nfe 5,10,20 -s ddpm -s ddim -s dpm-solver -s dpm-solver++ -s unipc -s ipndm -s heun"
+    [family]="-n 1024 --nfe 5,8,10,15,20 -s ddpm -s ddim -s euler -s heun -s dpm-solver -s dpm-solver:order=3
+        -s dpm-solver++ -s dpm-solver++:order=3 -s unipc -s deis -s ipndm -s dpm-solver++-sde"
+    [variance]="-n 2048 --steps 5,10,20 -s ddpm -s ddpm:variance=large -s ddim"
+    [ode-error]="-n 64 --nfe 10,20,40 --metric clip_score -s ddim -s dpm-solver -s dpm-solver:order=3
+        -s dpm-solver:plan=fast -s dpm-solver++ -s ddim:grid=logsnr -s dpm-solver:grid=logsnr
+        -s dpm-solver:order=3,grid=logsnr -s dpm-solver:plan=fast,grid=logsnr -s dpm-solver++:grid=logsnr"
+    [third-order]="-n 512 --nfe 5,10,20 -s dpm-solver++ -s dpm-solver++:order=3
+        -s dpm-solver++:order=3,coefficients=published -s dpm-solver++:grid=logsnr
+        -s dpm-solver++:order=3,grid=logsnr -s dpm-solver++:order=3,coefficients=published,grid=logsnr"
+    [reference]="-n 2048 --steps 5,10,20,50,100"
+    [thousand]="-n 256 --steps 10,20,50,100,1000 -s ddpm -s ddpm:variance=large -s ddim"
+)
+order=(verdicts family variance ode-error third-order reference thousand)
+
+# A run of another format or version is refused as another run (exit 2) and drawn from its first chunk.
+draw() {
+    local output=$1 status=0
+    shift
+    samplerbench run "$@" -o "$output" || status=$?
+    if [ "$status" = 2 ]; then
+        samplerbench run "$@" -o "$output" --fresh
+    elif [ "$status" != 0 ]; then
+        exit "$status"
+    fi
+}
+
+questions() {
+    case $1 in
+        verdicts) budgets=5,10,20 ;;
+        reference) budgets=5,10,20,50,100 ;;
+        *) return 0 ;;
+    esac
+    samplerbench table "results/$1" --nfe "$budgets" >"results/$1/budgets.txt"
+    samplerbench table "results/$1" --pareto --against nfe >"results/$1/front.txt"
+}
+
+readme() {
+    draw results/readme-default
+    python benchmarks/readme_table.py results/readme-default
+    cp results/readme-default/grid.png docs/grid.png
+}
+
+for name in "${@:-${order[@]} readme}"; do
+    for one in $name; do
+        if [ "$one" = readme ]; then
+            readme
+        elif [ -n "${runs[$one]:-}" ]; then
+            # shellcheck disable=SC2086  (the settings are words)
+            draw "results/$one" ${runs[$one]} --threads 1
+            questions "$one"
+        else
+            echo "benchmarks/reference.sh: no run is called $one; expected readme or one of ${order[*]}" >&2
+            exit 2
+        fi
+    done
+done
