@@ -5,18 +5,19 @@ Neither the number of samples, nor their order, nor the batch size, device or cl
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from enum import IntEnum
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from .errors import InputError
 from .level import Level
+from .philox import normals
 
 BLOCK = 64
-"""Samples are drawn in blocks of this many consecutive indices, one call a block."""
+"""Consecutive samples of a chunk: batch sizes divide it or are multiples of it."""
 
 MAX_SEED = 2**63 - 1
 NoiseFunction = Callable[[Level, Level], Tensor]
@@ -24,36 +25,51 @@ NoiseFunction = Callable[[Level, Level], Tensor]
 
 
 class Stream(IntEnum):
-    """What a draw is for; part of its key."""
+    """What a draw is for; part of its counter."""
 
     PRIOR = 0
     STEP = 1
+    BROWNIAN = 2
 
 
 class Noise:
-    """Independent noise for the samples first ... first + n - 1 of a seed."""
+    """Independent noise for the samples first ... first + n - 1 of a seed.
+
+    Element e of a sample is a normal of Philox 4x32-10 under the 64 bits of the seed as key, with the counter
+    (e // 4, sample, interval, stream << 24 | draw): no two of these share a counter, and what one sample costs depends
+    on its shape only. All draws are (n, *shape) float32 on the CPU. InputError for a field that its bits do not hold.
+    """
 
     def __init__(self, seed: int, shape: tuple[int, ...], n: int, *, first: int = 0) -> None:
         self.seed, self.shape, self.n, self.first = seed, shape, n, first
+        check_seed(seed)
+        _check_field("element", max(math.prod(shape) - 1, 0) // 4, bits=32)
+        _check_field("sample", first, bits=32)
+        _check_field("sample", first + max(n - 1, 0), bits=32)
 
     def prior(self) -> Tensor:
-        """The noise that sampling starts from, (n, *shape) float32 on the CPU."""
-        return self._draw(Stream.PRIOR, 0, 0)
+        """The noise that sampling starts from."""
+        return self._draw(Stream.PRIOR, ("interval", 0), ("draw", 0))
 
     def step(self, interval: int, ordinal: int) -> Tensor:
-        """The `ordinal`-th draw of a step over interval number `interval`, (n, *shape) float32 on the CPU."""
-        return self._draw(Stream.STEP, interval, ordinal)
+        """The `ordinal`-th draw of a step over interval number `interval`."""
+        return self._draw(Stream.STEP, ("interval", interval), ("draw", ordinal))
 
-    def _draw(self, stream: Stream, interval: int, ordinal: int) -> Tensor:
-        blocks = range(self.first // BLOCK, (self.first + self.n - 1) // BLOCK + 1)
-        drawn = np.concatenate([self._block(stream, block, interval, ordinal) for block in blocks])
-        skipped = self.first - blocks[0] * BLOCK
-        return torch.from_numpy(drawn[skipped : skipped + self.n])
+    def brownian(self, index: int, depth: int) -> Tensor:
+        """The normal of the dyadic node `index`, from 0 to 2^depth - 1, at `depth` of a tree of Brownian bridges."""
+        return self._draw(Stream.BROWNIAN, ("node index", index), ("depth", depth))
 
-    def _block(self, stream: Stream, block: int, interval: int, ordinal: int) -> np.ndarray:
-        key = np.random.SeedSequence([self.seed, stream, block, interval, ordinal])
-        rng = np.random.Generator(np.random.Philox(key))
-        return rng.standard_normal((BLOCK, *self.shape), dtype=np.float32)
+    def _draw(self, stream: Stream, place: tuple[str, int], part: tuple[str, int]) -> Tensor:
+        _check_field(*place, bits=32)
+        _check_field(*part, bits=24)
+        samples = range(self.first, self.first + self.n)
+        drawn = normals(self.seed, samples, math.prod(self.shape), place[1], stream << 24 | part[1])
+        return torch.from_numpy(drawn.reshape(self.n, *self.shape))
+
+
+def _check_field(name: str, value: int, *, bits: int) -> None:
+    if not isinstance(value, int) or not 0 <= value < 2**bits:
+        raise InputError(f"{name} {value!r} of a draw of noise: expected a whole number from 0 to 2^{bits} - 1")
 
 
 def check_seed(seed: object) -> None:

@@ -55,6 +55,7 @@ FIRST = {
     "samplers/schedule.py": ("schedule",),
     "samplers/grid.py": ("grid",),
     "samplers/noise.py": ("noise",),
+    "samplers/philox.py": ("noise",),
     "samplers/sampler.py": ("noise", "samplers_exact", "predictor"),
     "samplers/ddpm.py": ("ddpm", "conformance"),
     "samplers/exact.py": ("samplers_exact", "conformance"),
@@ -497,13 +498,23 @@ plant(
 )
 plant(
     "samplers/noise.py",
-    ("noise: each block the same", "[self.seed, stream, block,", "[self.seed, stream, 0,"),
-    ("noise: each interval the same", "block, interval, ordinal]", "block, 0, ordinal]"),
-    ("noise: each draw of an interval the same", "interval, ordinal])", "interval, 0])"),
-    ("noise: each seed the same", "[self.seed, stream", "[0, stream"),
-    ("noise: prior is the first step's", "self._draw(Stream.PRIOR, 0, 0)", "self._draw(Stream.STEP, 0, 0)"),
-    ("noise: first samples for all", "drawn[skipped : skipped + self.n]", "drawn[: self.n]"),
-    ("noise: uniform", "rng.standard_normal(", "rng.random("),
+    ("noise: each interval the same", 'Stream.STEP, ("interval", interval)', 'Stream.STEP, ("interval", 0)'),
+    ("noise: each draw of an interval the same", '("draw", ordinal)', '("draw", 0)'),
+    ("noise: each seed the same", "normals(self.seed, samples", "normals(0, samples"),
+    ("noise: prior is the first step's", "self._draw(Stream.PRIOR", "self._draw(Stream.STEP"),
+    ("noise: first samples for all", "range(self.first, self.first + self.n)", "range(self.n)"),
+    ("noise: Brownian nodes are steps", "self._draw(Stream.BROWNIAN", "self._draw(Stream.STEP"),
+    ("noise: stream in the bits of the draw", "stream << 24 | part[1]", "stream << 16 | part[1]"),
+)
+plant(
+    "samplers/philox.py",
+    ("philox: words of the key swapped", "keys = [[(low +", "low, high = high, low\n    keys = [[(low +"),
+    ("philox: wrong multiplier", "0xD2511F53", "0xD2511F57"),
+    ("philox: each sample the same", "sample[:, None]", "sample[:1, None]"),
+    ("philox: nine rounds", "ROUNDS = 10", "ROUNDS = 9"),
+    ("philox: angles not centred in their steps", "_LOW, out=words), 0.5", "_LOW, out=words), 0.0"),
+    ("philox: radius and angle from one word", "np.bitwise_and(pairs, _LOW", "np.right_shift(pairs, _HALF"),
+    ("philox: cosine twice", "(torch.cos, torch.sin)", "(torch.cos, torch.cos)"),
 )
 plant(
     "samplers/sampler.py",

@@ -36,7 +36,10 @@ def test_every_sampler_every_grid_and_the_core_beneath_have_bugs():
     root = HERE.parent
     files = [bug.file for bug in mutation.BUGS]
     samplers = [path for path in (root / "plugins").glob("*.py") if "samplerbench_samplers" in path.read_text()]
-    core = [root / "samplers" / f"{name}.py" for name in ("predictor", "schedule", "grid", "noise", "ddpm", "exact")]
+    core = [
+        root / "samplers" / f"{name}.py"
+        for name in ("predictor", "schedule", "grid", "noise", "philox", "ddpm", "exact")
+    ]
     assert len(samplers) >= 22
     for path in (*samplers, *core, root / "samplers" / "sampler.py"):
         assert files.count(str(path.relative_to(root))) >= 2, path
