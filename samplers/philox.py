@@ -8,6 +8,8 @@ A counter is (block, sample, place, label); block k of a sample holds its elemen
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -26,6 +28,30 @@ _LOW = np.uint64(WORD - 1)
 _CROSSED = np.array(MULTIPLIERS[::-1], dtype=np.uint64).reshape(2, 1, 1)
 
 
+class Draw(NamedTuple):
+    """`size` unit normals for each of `samples`, of one key and the counters (element // 4, sample, place, label)."""
+
+    key: int
+    samples: range
+    size: int
+    place: int
+    label: int
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Samples and elements."""
+        return len(self.samples), self.size
+
+    def tiles(self, piece: int) -> Iterator[tuple[slice, range]]:
+        """Rows and blocks of four elements, in tiles of at most `piece` counters: many short rows, or part of one."""
+        blocks = -(-self.size // 4)
+        width = max(1, min(blocks, piece))
+        height = max(1, piece // width)
+        for top in range(0, len(self.samples), height):
+            for left in range(0, blocks, width):
+                yield slice(top, top + height), range(left, min(left + width, blocks))
+
+
 def words(key: int, counters: np.ndarray) -> np.ndarray:
     """The random words of each counter, (m, 4) uint32 from (m, 4) uint32."""
     first, second, third, fourth = counters.astype(np.uint64).T
@@ -42,29 +68,24 @@ def box_muller(words: np.ndarray) -> np.ndarray:
     return normal.reshape(-1, 4)
 
 
-def normals(key: int, samples: range, size: int, place: int, label: int) -> np.ndarray:
-    """`size` unit normals for each of `samples`, (len(samples), size) float32, drawn by NumPy and torch in one thread.
+def normals(draw: Draw) -> np.ndarray:
+    """A draw, (samples, size) float32, made by NumPy and torch in one thread.
 
     The words are exact everywhere. The bytes of the normals rest on the float64 `log` of this version of NumPy and
     `cos` and `sin` of this version of torch on this kind of CPU; elsewhere normals agree to 1e-6.
     """
-    drawn = np.empty((len(samples), size), dtype=np.float32)
-    blocks = -(-size // 4)
-    width = max(1, min(blocks, PIECE))
-    height = max(1, min(len(samples), PIECE // width))
-    keys, work = _round_keys(key), _WorkSpace(width * height)
-    for top in range(0, len(samples), height):
-        rows = samples[top : top + height]
-        for left in range(0, blocks, width):
-            columns = range(left, min(left + width, blocks))
-            pairs = work.pairs[: 2 * len(rows) * len(columns)].reshape(2, len(rows), len(columns))
-            block = np.arange(columns.start, columns.stop, dtype=np.uint64)
-            sample = np.arange(rows.start, rows.stop, dtype=np.uint64)
-            np.bitwise_or(block << _HALF, sample[:, None], out=pairs[0])
-            pairs[1] = place << 32 | label
-            _encrypt(keys, pairs, work.products[: pairs.size].reshape(pairs.shape))
-            found = work.box_muller(pairs).reshape(len(rows), -1)
-            drawn[top : top + height, 4 * left : 4 * columns.stop] = found[:, : size - 4 * left]
+    drawn = np.empty(draw.shape, dtype=np.float32)
+    keys, work = _round_keys(draw.key), _WorkSpace(min(PIECE, -(-draw.size // 4) * len(draw.samples)))
+    for rows, columns in draw.tiles(PIECE):
+        samples = draw.samples[rows]
+        block = np.arange(columns.start, columns.stop, dtype=np.uint64)
+        sample = np.arange(samples.start, samples.stop, dtype=np.uint64)[:, None]
+        pairs = work.pairs[: 2 * sample.size * block.size].reshape(2, sample.size, block.size)
+        np.bitwise_or(block << _HALF, sample, out=pairs[0])
+        pairs[1] = draw.place << 32 | draw.label
+        _encrypt(keys, pairs, work.products[: pairs.size].reshape(pairs.shape))
+        found = work.box_muller(pairs).reshape(sample.size, -1)
+        drawn[rows, 4 * columns.start : 4 * columns.stop] = found[:, : draw.size - 4 * columns.start]
     return drawn
 
 

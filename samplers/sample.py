@@ -187,11 +187,11 @@ def draw(  # noqa: PLR0913  (the block, and what may replace its noise)
 ) -> Samples:
     """Draw samples first ... first + n - 1 of a request."""
     model, levels = request.model, request.levels
-    stream = Noise(request.seed, model.shape, n, first=first)
+    stream = Noise(request.seed, model.shape, n, first=first, device=request.device)
     state_dtype = x_init.dtype if x_init is not None else torch.promote_types(request.dtype, torch.float32)
     if x_init is None:
         scale = model.schedule.prior_scale(levels[0])
-        x_init = stream.prior().to(request.device, state_dtype) * scale
+        x_init = stream.prior().to(state_dtype) * scale
     like = x_init.to(request.device)
 
     def drawn(a: Level, b: Level, interval: int, ordinal: int) -> Tensor:

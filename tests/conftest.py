@@ -19,6 +19,12 @@ os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["SAMPLERBENCH_IN_PROCESS"] = "1"
 
 
+def pytest_runtest_setup(item):
+    """Skip what needs a GPU where there is none."""
+    if "gpu" in item.keywords and not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+
+
 class Outcome:
     """What a command gave back."""
 
