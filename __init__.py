@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from .samplers.model import wrap_network as wrap_network
     from .samplers.plugin import API_VERSION as API_VERSION
     from .samplers.plugin import hookimpl as hookimpl
+    from .samplers.predictor import NetworkFault as NetworkFault
     from .samplers.predictor import Prediction as Prediction
     from .samplers.predictor import dynamic_threshold as dynamic_threshold
     from .samplers.sample import Samples as Samples
@@ -62,7 +63,7 @@ _HOMES = {
     "samplers.metric": ("Estimate", "Metric"),
     "samplers.model": ("Model", "wrap_network"),
     "samplers.plugin": ("API_VERSION", "hookimpl"),
-    "samplers.predictor": ("Prediction", "dynamic_threshold"),
+    "samplers.predictor": ("NetworkFault", "Prediction", "dynamic_threshold"),
     "samplers.sample": ("Samples", "list_samplers", "load_model", "make_sampler", "sample"),
     "samplers.sampler": ("Run", "Sampler", "SamplerFault"),
     "samplers.schedule": (

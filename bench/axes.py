@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from typing import Any
 
 from ..samplers.errors import InputError, closest
 from ..samplers.noise import check_seed
+from ..samplers.sample import check_guidance
 from .config import DEFAULT_SAMPLERS, parse_counts
 
 DEFAULT_COUNTS = (5, 10, 20, 40)
@@ -54,11 +54,9 @@ def number(text: str) -> float:
     """A guidance."""
     try:
         value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 <= value < math.inf:
-        raise InputError(f"guidance {text!r}: expected a number from 0 up; 1 is none")
-    return value
+    except ValueError as error:
+        raise InputError(f"guidance {text!r}: expected a number above 0, as in 2.5") from error
+    return check_guidance(value)
 
 
 AXES: dict[str, tuple[str, Callable[[str], Any]]] = {

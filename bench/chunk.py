@@ -15,9 +15,9 @@ from torch import Tensor
 from ..samplers.errors import ModelError, PluginError, SamplerbenchError, told
 from ..samplers.metric import Rows
 from ..samplers.model import Model
-from ..samplers.predictor import clock
+from ..samplers.predictor import NetworkFault, clock
 from ..samplers.process import state_kept
-from ..samplers.sample import Request, Samples, draw
+from ..samplers.sample import Request, Samples, draw, no_images
 from ..samplers.sampler import SamplerFault
 from .chunk_file import Chunk
 from .plan import Block, Cell, Plan
@@ -114,13 +114,13 @@ def extracted(model: Model, name: str, shown: Tensor, prompts: Sequence[str], fi
 
 
 def ode_solution(reference: Request, n: int) -> Tensor | None:
-    """The converged solution of samples 0 ... n - 1, (n, *shape); None where the model diverges.
+    """The converged solution of samples 0 ... n - 1, (n, *shape); None where network or sampler fails.
 
     Such a model has no solution to be far from; its cells say so themselves.
     """
     try:
-        return draw(reference, 0, n).x
-    except SamplerFault:
+        return draw(reference, 0, n, images=no_images).x
+    except (SamplerFault, NetworkFault):
         return None
 
 

@@ -15,10 +15,12 @@ from typing import Any, Literal
 
 from ..samplers.errors import InputError, closest
 from ..samplers.model import parse_size
-from ..samplers.sample import check_batch_size, check_count
+from ..samplers.options import check_count
+from ..samplers.predictor import check_batch_size
+from ..samplers.sample import check_guidance_calls
 from ..samplers.sampler import MAX_STEPS
 
-LATER = ("size", "clip_skip", "extractor", "reference")
+LATER = ("size", "clip_skip", "extractor", "reference", "guidance_calls")
 """Settings that runs of the first versions did not have."""
 MOST_LAYERS = 100
 SHOWN = 80
@@ -48,6 +50,8 @@ class Config:
     """None = the schedule's default; a sampler's spec may name its own."""
     guidance: float = 1.0
     guidance_rescale: float = 0.0
+    guidance_calls: int = 1
+    """Network calls of a guided evaluation: 1 for the rows with the prompt and without together, 2 in turn."""
     prompts: tuple[str, ...] | None = None
     """None = the model's own balanced captions."""
     negative: str | None = None
@@ -83,6 +87,7 @@ class Config:
         check_count("samples", self.samples)
         if self.batch_size is not None:
             check_batch_size(self.batch_size)
+        check_guidance_calls(self.guidance_calls)
         if self.threads is not None:
             check_count("threads", self.threads, 4096)
         settings_of_model(self.size, self.clip_skip)
@@ -259,7 +264,11 @@ def differences(old: dict[str, Any], new: Config) -> list[str]:
 
 def as_json(config: Config) -> dict[str, Any]:
     """The settings as JSON values; those of LATER only where they are given, so that older runs stay the same runs."""
-    values = {f.name: getattr(config, f.name) for f in fields(config) if f.name not in LATER or getattr(config, f.name)}
+    values = {
+        f.name: getattr(config, f.name)
+        for f in fields(config)
+        if f.name not in LATER or getattr(config, f.name) not in (f.default, "")
+    }
     return {name: list(v) if isinstance(v, tuple) else v for name, v in values.items()}
 
 

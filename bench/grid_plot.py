@@ -21,8 +21,9 @@ from ..samplers.errors import InputError, SamplerbenchError, StoreError
 from ..samplers.files import write_named
 from ..samplers.model import Model, to_images
 from ..samplers.mosaic import Images, mosaic
+from ..samplers.options import check_count
 from ..samplers.registry import Registry, loosely
-from ..samplers.sample import Request, check_count, request_for
+from ..samplers.sample import Request, request_for
 from ..samplers.sampler import MAX_STEPS
 from .axes import Axis, axes_for, lists_levels
 from .chunk import draw_apart
@@ -49,6 +50,7 @@ class Settings:
     """None = as many as the grid lists, else `DEFAULT_STEPS`."""
     guidance: float = 1.0
     guidance_rescale: float = 0.0
+    guidance_calls: int = 1
     grid: str | None = None
     """None = the schedule's default; a sampler's spec may name its own."""
     seed: int = 0
@@ -174,7 +176,8 @@ def request_of(settings: Settings, registry: Registry, model: Model, *, grid_is_
     return request_for(
         registry, model, sampler, steps=steps, seed=settings.seed, grid=grid, prompts=settings.prompts,
         negative=settings.negative, guidance=settings.guidance, guidance_rescale=settings.guidance_rescale,
-        batch_size=settings.batch_size, device=settings.device, dtype=settings.dtype,
+        guidance_calls=settings.guidance_calls, batch_size=settings.batch_size, device=settings.device,
+        dtype=settings.dtype,
     )  # fmt: skip
 
 

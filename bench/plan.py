@@ -215,7 +215,7 @@ def request_in(  # noqa: PLR0913  (a cell's coordinates)
     return request_for(
         registry, model, sampler, steps=steps, seed=config.seed, grid=grid, prompts=config.prompts,
         negative=config.negative, guidance=config.guidance, guidance_rescale=config.guidance_rescale,
-        batch_size=config.batch_size, device=config.device, dtype=config.dtype,
+        guidance_calls=config.guidance_calls, batch_size=config.batch_size, device=config.device, dtype=config.dtype,
     )  # fmt: skip
 
 
@@ -232,6 +232,9 @@ def cell_setting(request: Request, extractors: Collection[str]) -> str:
         "levels": [[level.alpha, level.sigma, repr(level.t)] for level in request.levels],
         "seed": request.seed,
         "prompts": [request.prompts, request.negative, request.guidance, request.guidance_rescale],
+        # At their defaults these are left out: they are younger than the keys of stored cells.
+        **({"guidance_calls": request.guidance_calls} if request.guidance_calls != Request.guidance_calls else {}),
+        **({"value_range": model.value_range} if model.value_range != Model.value_range else {}),
         "compute": [request.batch_size, request.device.type, str(request.dtype), torch.get_num_threads()],
         "versions": [FORMAT, torch.__version__, {name: version_of(name) for name in VERSIONS_THAT_MATTER}],
     })  # fmt: skip

@@ -14,8 +14,8 @@ import pandas as pd
 from torch import Tensor
 
 from ..samplers.model import Model
+from ..samplers.options import check_count
 from ..samplers.registry import Registry, load_registry
-from ..samplers.sample import check_count
 from ..samplers.variables import IN_PROCESS, is_on
 from .answers import answers_from, directions, write_answers
 from .chunk import answer_of, make_chunk, ode_solution, reason_of, warm_up
@@ -287,6 +287,7 @@ def run(  # noqa: PLR0913  (the settings of a run, each by name)
     grid: str | None = None,
     guidance: float = 1.0,
     guidance_rescale: float = 0.0,
+    guidance_calls: int = 1,
     prompts: str | Sequence[str] | None = None,
     negative: str | None = None,
     size: str | None = None,
@@ -324,7 +325,7 @@ def run(  # noqa: PLR0913  (the settings of a run, each by name)
         model=model if isinstance(model, str) else model.name, sampler=several(samplers),
         steps=() if nfe else several(steps), nfe=several(nfe or ()), samples=n, seed=seed, batch_size=batch_size,
         grid=grid, guidance=guidance, guidance_rescale=guidance_rescale,
-        prompts=None if prompts is None else several(prompts), negative=negative,
+        guidance_calls=guidance_calls, prompts=None if prompts is None else several(prompts), negative=negative,
         size=size, clip_skip=clip_skip, metric=several(metrics), extractor=several(extractors),
         reference=None if reference is None else str(reference),
         device=device, dtype=dtype, keep_images=keep_images,

@@ -7,6 +7,8 @@ from collections.abc import Iterable
 
 LONGEST_TOLD = 200
 """Characters of another library's exception in a line."""
+LONGEST_SHOWN = 80
+"""Characters of a wrong value in a line."""
 
 
 class SamplerbenchError(Exception):
@@ -49,6 +51,15 @@ def told(error: BaseException) -> str:
 def in_line(error: BaseException) -> str:
     """`told`, short and in one line."""
     return " ".join(told(error).split())[:LONGEST_TOLD]
+
+
+def shown(value: object) -> str:
+    """A wrong value in a line: as Python shows it, or only its kind where that is long or fails."""
+    try:
+        text = " ".join(repr(value).split())
+    except Exception:  # a stranger's object, or a number of more digits than Python writes
+        text = ""
+    return text if 0 < len(text) <= LONGEST_SHOWN else f"of type {type(value).__name__}"
 
 
 def closest(given: str, accepted: Iterable[str]) -> str:

@@ -6,7 +6,6 @@ Gaussian the whole path of the ODE is known.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import math
 from collections.abc import Sequence
@@ -16,9 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .errors import InputError, shown
 from .extractor import Extractor
 from .level import Level
-from .model import Model, wrap_network
+from .model import Model
 from .predictor import Predicts
 from .schedule import Float64s, Schedule
 
@@ -33,6 +33,26 @@ class GaussianMixture:
     means: tuple[tuple[float, ...], ...]
     variances: tuple[float, ...]
     weights: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        """Check the numbers, which may come in any sequences."""
+        try:
+            means = tuple(tuple(map(float, mean)) for mean in self.means)
+            variances, weights = tuple(map(float, self.variances)), tuple(map(float, self.weights))
+        except (TypeError, ValueError, OverflowError) as error:
+            raise InputError(
+                "means, variances, weights: expected numbers, as in ((0.5, 0.5),), (0.1,), (1.0,)"
+            ) from error
+        if not means or len({len(means), len(variances), len(weights)}) > 1 or len(set(map(len, means))) > 1:
+            raise InputError("means, variances, weights: expected one of each a component, means of one length")
+        if not (means[0] and all(map(math.isfinite, (*variances, *(m for mean in means for m in mean))))):
+            raise InputError("means, variances: expected finite numbers")
+        if min(variances) < 0:
+            raise InputError(f"variances {variances}: expected numbers from 0")
+        if not (min(weights) > 0 and math.isclose(sum(weights), 1, abs_tol=1e-6)):
+            raise InputError(f"weights {weights}: expected numbers above 0 whose sum is 1")
+        for name, value in (("means", means), ("variances", variances), ("weights", weights)):
+            object.__setattr__(self, name, value)
 
     @property
     def dim(self) -> int:
@@ -64,6 +84,8 @@ class GaussianMixture:
 
 def exact_model(data: GaussianMixture, schedule: Schedule, predicts: Predicts = "eps", name: str = "exact") -> Model:
     """The perfect network of this data: it answers with the conditional expectation of what it predicts."""
+    if not isinstance(data, GaussianMixture):
+        raise InputError(f"data {shown(data)}: expected a GaussianMixture")
 
     def network(x: Tensor, t: Tensor) -> Tensor:
         # A state has few different times, as a rule one; each is looked up once, in float64.
@@ -78,9 +100,10 @@ def exact_model(data: GaussianMixture, schedule: Schedule, predicts: Predicts = 
         answer = {"eps": eps, "v": alpha * eps - sigma * x0, "flow": eps - x0}[predicts]
         return answer.to(x.dtype)
 
-    model = wrap_network(network, schedule, (data.dim,), predicts, name=name)
-    fingerprint = f"{data} {schedule} {predicts}"
-    return dataclasses.replace(model, extractors={"state": state_extractor(data)}, fingerprint=fingerprint)
+    return Model(
+        name=name, network=lambda device, dtype: network, schedule=schedule, shape=(data.dim,), predicts=predicts,
+        extractors={"state": state_extractor(data)}, fingerprint=f"{data} {schedule} {predicts}",
+    )  # fmt: skip
 
 
 def state_extractor(data: GaussianMixture) -> Extractor:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import copy
+import math
+import operator
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,27 +14,37 @@ from typing import Any, Protocol, TypeGuard, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from .errors import InputError
+from .errors import InputError, SamplerbenchError, in_line, shown
 from .extractor import Extractor
 from .image_data import ImageData
+from .options import is_number
 from .predictor import (
+    CallLog,
     Clip,
+    DynamicThreshold,
     Guided,
     Network,
     NetworkPredictor,
     Predictor,
     Predicts,
     Timesteps,
+    check_batch_size,
     check_clip,
+    check_names,
     clipped,
 )
-from .schedule import Schedule
+from .schedule import VP, Schedule
 from .training import Report
 
 NetworkLoader = Callable[[torch.device, torch.dtype], Network]
 Encode = Callable[[Sequence[str]], Tensor]
+Range = tuple[float, float]
 IMAGE_DIMS = 3
 IMAGE_CHANNELS = (1, 3)
+UNIT_RANGE: Range = (-1.0, 1.0)
+MOST_NUMBERS = 2**31
+"""Of one state: more than any machine has room for."""
+GREY_LEVELS = 255
 GREY_LEVELS_FROM = 16
 """States none of which is negative and some of which are above this are grey levels, not a sampler gone astray."""
 
@@ -42,15 +55,18 @@ class Model:
 
     name: str
     network: NetworkLoader
-    """(device, dtype) -> the network there."""
+    """(device, dtype) -> the network there. It is given x in that dtype and t in the state's, float32 or wider (int64
+    with timesteps "integer"), so that a network of low precision is told exact times."""
     schedule: Schedule
     shape: tuple[int, ...]
     """Of one state, without the batch."""
     predicts: Predicts = "eps"
     timesteps: Timesteps = "fractional"
-    """What the network knows: any t, or whole ones alone."""
+    """What the network knows: any t, or only whole ones."""
     clip: Clip | None = None
     """Bounds of x0, (low, high) or `dynamic_threshold()`; None = not clipped."""
+    value_range: Range = UNIT_RANGE
+    """What is black and what is white in a clean state that is an image as it is; `decode` does not look at it."""
     batch_size: int = 64
     """Rows of one network call, unless the user says otherwise."""
     encode: Encode | None = None
@@ -73,6 +89,29 @@ class Model:
     fingerprint: str = ""
     """Hash of the weights: part of what identifies a result."""
 
+    def __post_init__(self) -> None:
+        """Check what can be checked without asking the network; the shape may be any sequence of whole numbers."""
+        for what, value in (("name", self.name), ("fingerprint", self.fingerprint)):
+            if not isinstance(value, str):
+                raise InputError(f"{what} {value!r}: expected a text")
+        if not isinstance(self.schedule, Schedule):
+            raise InputError(f"schedule {shown(self.schedule)}: expected a Schedule, as sb.vp_linear() returns")
+        object.__setattr__(self, "shape", checked_shape(self.shape))
+        if self.image_shape is not None and not is_image_shape(checked_shape(self.image_shape, "image_shape")):
+            raise InputError(f"image_shape {shown(self.image_shape)}: expected (1 or 3, H, W)")
+        check_names(self.predicts, self.timesteps)
+        check_batch_size(self.batch_size)
+        check_clip(self.clip)
+        check_value_range(self.value_range)
+        if not isinstance(self.prompts, tuple | list) or not all(isinstance(text, str) for text in self.prompts):
+            raise InputError(f"prompts {shown(self.prompts)}: expected a tuple of texts")
+        if not isinstance(self.extractors, Mapping):
+            raise InputError(f"extractors {shown(self.extractors)}: expected a dict of extractors by name")
+        for what in ("network", "encode", "unconditional", "check_texts", "guide", "decode"):
+            value = getattr(self, what)
+            if not (callable(value) or (value is None and what != "network")):
+                raise InputError(f"{what} {shown(value)}: expected a function")
+
     @property
     def shown_shape(self) -> tuple[int, int, int] | None:
         """(C, H, W) of the images; None where the states are no images."""
@@ -85,8 +124,28 @@ class Model:
         return self.encode is not None and self.guide is None and guidance != 1
 
     def images(self, x: Tensor) -> Tensor | None:
-        """Clean states (n, *shape) -> uint8 (n, C, H, W), None where the states are no images."""
-        return self.decode(x) if self.decode else to_images(x)
+        """Clean states (n, *shape) -> uint8 (n, C, H, W), None where the states are no images.
+
+        Raises InputError where `decode` returns anything else, SamplerbenchError where it raises.
+        """
+        if self.decode is None:
+            return to_images(x, self.value_range)
+        try:
+            made = self.decode(x)
+        except SamplerbenchError:
+            raise
+        except Exception as error:  # a stranger's function may raise anything
+            raise SamplerbenchError(f"model {self.name!r}: decode: {in_line(error)}") from error
+        sides = self.image_shape or (made.shape[1:] if isinstance(made, Tensor) else ())
+        if not (
+            isinstance(made, Tensor)
+            and made.dtype == torch.uint8
+            and tuple(made.shape) == (len(x), *sides)
+            and is_image_shape(tuple(sides))
+        ):
+            expected = ", ".join(map(str, (len(x), *(self.image_shape or ("1 or 3", "H", "W")))))
+            raise InputError(f"model {self.name!r}: decode returned {described(made)}; expected uint8 ({expected})")
+        return made
 
 
 MOST_PIXELS_ASIDE = 16_384
@@ -112,19 +171,56 @@ def is_image_shape(shape: tuple[int, ...]) -> TypeGuard[tuple[int, int, int]]:
     return len(shape) == IMAGE_DIMS and shape[0] in IMAGE_CHANNELS
 
 
-def to_images(x: Tensor) -> Tensor | None:
-    """[-1, 1] -> uint8, rounded to the nearest grey level; None unless the shape is (n, 1|3, H, W).
+def to_images(x: Tensor, value_range: Range = UNIT_RANGE) -> Tensor | None:
+    """States from black to white -> uint8, rounded to the nearest grey level; None unless the shape is (n, 1|3, H, W).
 
-    What is beyond -1 or 1 is cut off there. InputError for what was never meant to be in [-1, 1].
+    What is beyond the range is cut off there. InputError for what was never meant to be in the range.
     """
     if not is_image_shape(tuple(x.shape[1:])):
         return None
-    if not x.is_floating_point() or (x.numel() and bool(x.min() >= 0) and bool(x.max() > GREY_LEVELS_FROM)):
+    low, high = value_range
+    if not x.is_floating_point() or (high <= GREY_LEVELS_FROM and _are_grey_levels(x)):
         seen = f"{x.dtype} from {float(x.min()):g} to {float(x.max()):g}"
         raise InputError(
-            f"states of {seen}: expected floating numbers from -1 to 1; give grey levels g as g / 127.5 - 1"
+            f"states of {seen}: expected floating numbers from {low:g} to {high:g}; a model of grey levels says "
+            "value_range=(0, 255)"
         )
-    return ((x.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+    return ((x.clamp(low, high) - low) * (GREY_LEVELS / (high - low))).round().to(torch.uint8)
+
+
+def _are_grey_levels(x: Tensor) -> bool:
+    return bool(x.numel()) and bool(x.min() >= 0) and bool(x.max() > GREY_LEVELS_FROM)
+
+
+def checked_shape(shape: Any, name: str = "shape") -> tuple[int, ...]:
+    """A shape without the batch as a tuple; InputError, with the name of its field, for what cannot be one."""
+    try:
+        given = tuple(shape)
+        sides = () if bool in map(type, given) else tuple(map(operator.index, given))
+    except TypeError:
+        sides = ()
+    if not sides or min(sides) < 1 or math.prod(sides) > MOST_NUMBERS:
+        raise InputError(
+            f"{name} {shown(shape)}: expected whole numbers from 1, without the batch, as in (3, 32, 32); "
+            f"their product at most {MOST_NUMBERS:,}"
+        )
+    return sides
+
+
+def check_value_range(value: object) -> None:
+    """Refuse what is no pair of finite numbers, black and white."""
+    if isinstance(value, tuple | list) and len(value) == 2 and all(map(is_number, value)):  # noqa: PLR2004
+        black, white = value
+        if -math.inf < black < white < math.inf:
+            return
+    raise InputError(f"value_range {shown(value)}: expected (black, white) with black < white, as in (-1, 1)")
+
+
+def described(value: object) -> str:
+    """What a function returned, in a line: dtype and shape of a tensor, the kind of anything else."""
+    if isinstance(value, Tensor):
+        return f"{str(value.dtype).removeprefix('torch.')} {tuple(value.shape)}"
+    return "None" if value is None else f"a {type(value).__name__}"
 
 
 def predictor_for(  # noqa: PLR0913  (what a prediction depends on)
@@ -134,29 +230,50 @@ def predictor_for(  # noqa: PLR0913  (what a prediction depends on)
     negative: str | None,
     guidance: float,
     guidance_rescale: float = 0.0,
+    guidance_calls: int = 1,
     batch_size: int,
     device: torch.device,
     dtype: torch.dtype,
+    log: CallLog | None = None,
 ) -> Predictor:
-    """The model's network as a predictor for these prompts, guided and clipped as asked."""
-    network = model.network(device, dtype)
-
-    def ask(condition: Tensor | None) -> NetworkPredictor:
-        if condition is not None:  # whole numbers, such as those of classes, stay what they are
-            condition = condition.to(device, dtype if condition.is_floating_point() else condition.dtype)
-        return NetworkPredictor(network, model.predicts, model.timesteps, batch_size, condition, dtype)
-
-    predictor: Predictor
-    if model.encode is None:
-        predictor = ask(None)
-    else:
-        condition = model.encode(prompts)
-        predictor = ask(model.guide(condition, guidance) if model.guide else condition)
+    """The model's network as a predictor for these prompts, guided and clipped as asked; `log` sees its calls."""
+    condition = without = None
+    if model.encode is not None:
+        condition = condition_from(model, model.encode, prompts)
+        if model.guide:
+            condition = model.guide(condition, guidance)
         if model.mixes(guidance):
             against = model.encode if negative is not None else model.unconditional or model.encode
-            texts = [negative or ""] * len(prompts)
-            predictor = Guided(predictor, ask(against(texts)), guidance, guidance_rescale)
-    return clipped(predictor, model.clip)
+            without = condition_from(model, against, [negative or ""] * len(prompts))
+    network = NetworkPredictor(
+        model.network(device, dtype), model.predicts, model.timesteps, batch_size, _there(condition, device, dtype),
+        dtype, _there(without, device, dtype), guidance_calls, log or CallLog(),
+    )  # fmt: skip
+    guided = network if without is None else Guided(network.both, guidance, guidance_rescale)
+    return clipped(guided, model.clip)
+
+
+def condition_from(model: Model, encode: Encode, texts: Sequence[str]) -> Tensor:
+    """A row for each text; InputError where the model's function raises, or returns anything else."""
+    try:
+        made = encode(texts)
+    except SamplerbenchError:
+        raise
+    except Exception as error:  # a stranger's function may raise anything
+        raise InputError(f"prompts: model {model.name!r} cannot encode them: {in_line(error)}") from error
+    if not isinstance(made, Tensor) or not made.ndim or len(made) != len(texts):
+        raise InputError(
+            f"prompts: model {model.name!r} encodes {len(texts)} of them as {described(made)}; expected a tensor with "
+            "a row for each"
+        )
+    return made
+
+
+def _there(condition: Tensor | None, device: torch.device, dtype: torch.dtype) -> Tensor | None:
+    """A condition where the network is; whole numbers, such as those of classes, stay what they are."""
+    if condition is None:
+        return None
+    return condition.to(device, dtype if condition.is_floating_point() else condition.dtype)
 
 
 def wrap_network(  # noqa: PLR0913  (what a network needs to be a model)
@@ -170,6 +287,7 @@ def wrap_network(  # noqa: PLR0913  (what a network needs to be a model)
     encode: Encode | None = None,
     batch_size: int = 64,
     name: str = "network",
+    value_range: Range | None = None,
 ) -> Model:
     """A model from any callable.
 
@@ -179,22 +297,52 @@ def wrap_network(  # noqa: PLR0913  (what a network needs to be a model)
     eps | x0 | v = alpha eps - sigma x0 | flow = eps - x0. `clip=(-1, 1)` clips x0 and derives eps from it;
     `clip=dynamic_threshold()` does so with bounds that follow each sample.
 
-    A torch module is copied where the run needs it in another dtype, on another device or out of training mode.
+    With guidance a call holds the rows with the prompt and behind them those without it, B = 2 `batch_size`.
+    `value_range` is what is black and what is white in images: (-1, 1), or the bounds of `clip` where there are some.
+
+    The network must leave x, t and condition as they are. A torch module is copied where the run needs it in another
+    dtype, on another device or out of training mode. In bfloat16 times have eight binary digits: timestep 999 is told
+    as 1000, and a warning says so.
+    Raises InputError for arguments that cannot be.
     """
-    if not callable(network):
-        raise InputError(
-            f"network: got a {type(network).__name__}; expected a callable network(x, t) or a torch module"
-        )
-    NetworkPredictor(network, predicts, timesteps, batch_size)  # refuses wrong names
+    if not callable(network) or isinstance(network, type):
+        given = f"the class {network.__name__}" if isinstance(network, type) else f"a {type(network).__name__}"
+        raise InputError(f"network: got {given}; expected a callable network(x, t) or a torch module")
     check_clip(clip)
+    if not isinstance(name, str) or not name.strip():
+        raise InputError(f"name {shown(name)}: expected a text")
 
     def on(device: torch.device, dtype: torch.dtype) -> Network:
-        return module_on(network, device, dtype) if isinstance(network, nn.Module) else network
+        if dtype == torch.bfloat16 and timesteps == "fractional" and isinstance(schedule, VP):
+            first = schedule.first.t
+            warnings.warn(
+                f"network: in bfloat16 it is told timestep {float(torch.tensor(first, dtype=dtype)):g} for {first:g}; "
+                'use float16 or timesteps="integer"',
+                stacklevel=2,
+            )
+        return told_in_dtype_of_x(module_on(network, device, dtype) if isinstance(network, nn.Module) else network)
 
     return Model(
-        name=name, network=on, schedule=schedule, shape=tuple(shape), predicts=predicts, clip=clip,
+        name=name, network=on, schedule=schedule, shape=checked_shape(shape), predicts=predicts, clip=clip,
         timesteps=timesteps, encode=encode, batch_size=batch_size,
+        value_range=range_of(clip) if value_range is None else value_range,
     )  # fmt: skip
+
+
+def range_of(clip: Clip | None) -> Range:
+    """The range of images that bounds of x0 speak of."""
+    if isinstance(clip, DynamicThreshold):
+        return -clip.bound, clip.bound
+    return (clip[0], clip[1]) if clip and all(map(math.isfinite, clip)) else UNIT_RANGE
+
+
+def told_in_dtype_of_x(network: Network) -> Network:
+    """The network, told a fractional time in the dtype of x."""
+
+    def ask(x: Tensor, t: Tensor, *condition: Tensor) -> Tensor:
+        return network(x, t.to(x.dtype) if t.is_floating_point() else t, *condition)
+
+    return ask
 
 
 def module_on(module: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Module:

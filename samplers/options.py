@@ -6,9 +6,9 @@ import dataclasses
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Literal, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, Literal, NamedTuple, TypeGuard, TypeVar, get_args, get_origin, get_type_hints
 
-from .errors import InputError, PluginError, SamplerbenchError, closest
+from .errors import InputError, PluginError, SamplerbenchError, closest, shown
 
 T = TypeVar("T")
 OPTION_TYPES = {int: "a whole number", float: "a finite number", bool: "true or false", str: "a text"}
@@ -78,6 +78,23 @@ def options_of(cls: type) -> dict[str, Option]:
     return {f.name.removesuffix("_"): Option(f.name, hints[f.name], f.default) for f in dataclasses.fields(cls)}
 
 
+def check_count(name: str, value: object, most: int = 10**9) -> int:
+    """A whole number from 1 to `most`, or an error that names the field."""
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
+        raise InputError(f"{name} {shown(value)}: expected a whole number from 1 to {most}")
+    return value
+
+
+def is_number(value: object) -> TypeGuard[float]:
+    """Whether a value is a real number that a float can hold, infinity included; true, false and NaN are none."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    try:
+        return not math.isnan(float(value))
+    except OverflowError:  # a whole number of more than 308 digits
+        return False
+
+
 def accepts(kind: Any) -> str:
     """What an option of this type may be, in words."""
     if get_origin(kind) is Literal:
@@ -103,8 +120,8 @@ def _value(given: object, kind: Any, what: str) -> object:
         value = kind(given)
         if isinstance(value, float) and not math.isfinite(value):
             raise ValueError
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{what} {given!r}: expected {accepts(kind)}") from error
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise InputError(f"{what} {shown(given)}: expected {accepts(kind)}") from error
     return value
 
 

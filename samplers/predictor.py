@@ -8,18 +8,30 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Literal, Protocol, get_args
 
 import torch
 from torch import Tensor
 
-from .errors import InputError, ModelError, SamplerbenchError, told
+from .errors import InputError, ModelError, SamplerbenchError, in_line, shown
 from .level import Level
+from .noise import BLOCK
+from .options import check_count, is_number
 
 Predicts = Literal["eps", "x0", "v", "flow"]
 Timesteps = Literal["fractional", "integer"]
+WIDE_STATE_BELOW = 1e-3
+"""Where alpha is below this, and not 0, a run keeps its state in float64. Rounding a float32 state changes it by 6e-8,
+and by 6e-8 / alpha in units of the data; samplers that reuse earlier predictions carry that to the end."""
+LEAST_ALPHA_OF_EPS = 1e-5
+"""Below this alpha a network that answers with eps is asked in float64 only: x0 = (x - sigma eps) / alpha magnifies the
+rounding of a float32 answer, 6e-8, to more than one grey level. The published cosine schedules stay above it."""
+
+
+class NetworkFault(SamplerbenchError):  # noqa: N818  (the network is at fault, not the program)
+    """A network did what no network may do, or found no memory for what it was asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +105,49 @@ Network = Callable[..., Tensor]
 ARGUMENTS = ("x", "t", "condition")
 
 
+def check_names(predicts: object, timesteps: object) -> None:
+    """InputError for what no network predicts, and for timesteps that none knows."""
+    for name, given, known in (
+        ("predicts", predicts, get_args(Predicts)),
+        ("timesteps", timesteps, get_args(Timesteps)),
+    ):
+        if not isinstance(given, str) or given not in known:
+            raise InputError(f"{name} {shown(given)}: expected one of {', '.join(known)}")
+
+
+def check_batch_size(value: object) -> int:
+    """A divisor or a multiple of the block of samples that a chunk holds, so that blocks and batches end together."""
+    size = check_count("batch_size", value, 65_536)
+    if BLOCK % size and size % BLOCK:
+        raise InputError(f"batch_size {size}: expected 1, 2, 4, 8, 16, 32 or a multiple of {BLOCK}")
+    return size
+
+
+@dataclass
+class CallLog:
+    """The extremes of what a network was asked about and of what it answered, call by call.
+
+    They stay on the device until `first_fault` looks at all of them, so that no call waits for another.
+    """
+
+    times: list[float] = field(default_factory=list)
+    extremes: list[Tensor] = field(default_factory=list)
+    """Four a call, without dimensions: of the state the least and the largest number, then of the answer."""
+
+    def saw(self, t: float, x: Tensor, answer: Tensor) -> None:
+        """A call about the state x at time t."""
+        self.times.append(t)
+        self.extremes += (*x.aminmax(), *answer.aminmax())  # NaN wherever there is one
+
+    def first_fault(self) -> float | None:
+        """The time of the first answer with NaN or infinity; None if there is none, or the state had one before."""
+        if not self.times:
+            return None
+        state, answer = torch.stack(self.extremes).isfinite().reshape(-1, 2, 2).all(2).unbind(1)
+        bad = (~(state & answer)).nonzero().flatten().tolist()
+        return self.times[bad[0]] if bad and bool(state[bad[0]]) else None
+
+
 @dataclass(frozen=True)
 class NetworkPredictor:
     """Ask the network, `batch_size` rows at a time, the last rows padded.
@@ -105,57 +160,147 @@ class NetworkPredictor:
     timesteps: Timesteps
     batch_size: int
     condition: Tensor | None = None
-    """(n, ...): a row for each sample; None = the network takes (x, t) alone."""
+    """(n, ...): a row for each sample; None = the network takes (x, t) only."""
     dtype: torch.dtype | None = None
     """What the network computes in; None = the state's own dtype."""
+    without: Tensor | None = None
+    """(n, ...): as `condition`, of the same samples without their prompts; None = they are never asked about."""
+    calls: int = 1
+    """Network calls of `both`: 1 = the rows without the prompt behind those with it, 2 = one after the other."""
+    log: CallLog = field(default_factory=CallLog, compare=False)
 
     def __post_init__(self) -> None:
-        """Check the names."""
-        if self.predicts not in get_args(Predicts):
-            raise InputError(f"predicts {self.predicts!r}: expected one of {', '.join(get_args(Predicts))}")
-        if self.timesteps not in get_args(Timesteps):
-            raise InputError(f"timesteps {self.timesteps!r}: expected one of {', '.join(get_args(Timesteps))}")
+        """Check the names, and that conditions with and without the prompt fit into one call."""
+        check_names(self.predicts, self.timesteps)
+        if self.condition is not None and self.without is not None and self.calls == 1:
+            rows = [(tuple(c.shape[1:]), c.dtype) for c in (self.condition, self.without)]
+            if rows[0] != rows[1]:
+                told = " and ".join(f"{shape} {_name(dtype)}" for shape, dtype in rows)
+                raise InputError(
+                    f"guidance: the conditions with and without the prompt have rows of {told}; one network call takes "
+                    "rows of one kind: pad texts to one length, or use --guidance-calls 2"
+                )
 
     def __call__(self, x: Tensor, level: Level, rows: slice = ALL) -> Prediction:
         """One evaluation of all rows of x."""
+        (prediction,) = self._predictions(x, level, rows, [self.condition])
+        return prediction
+
+    def both(self, x: Tensor, level: Level, rows: slice = ALL) -> tuple[Prediction, Prediction]:
+        """What the network says with the prompts and without: two evaluations of all rows of x."""
+        if self.calls == 1:
+            conditional, unconditional = self._predictions(x, level, rows, [self.condition, self.without])
+        else:
+            (conditional,) = self._predictions(x, level, rows, [self.condition])
+            (unconditional,) = self._predictions(x, level, rows, [self.without])
+        return conditional, unconditional
+
+    def _predictions(
+        self, x: Tensor, level: Level, rows: slice, conditions: Sequence[Tensor | None]
+    ) -> list[Prediction]:
+        """A prediction for each condition; a network call holds the same rows of x once for each."""
+        inputs = x if self.dtype is None else x.to(self.dtype)
+        self._check(level, inputs.dtype)
+        asked = [condition[rows] for condition in conditions if condition is not None]
+        parts, size = len(conditions), self.batch_size
+        t_dtype = torch.int64 if self.timesteps == "integer" else torch.promote_types(x.dtype, inputs.dtype)
+        t = torch.full((parts * size,), level.t, dtype=t_dtype, device=x.device)
+        # Answers are copied out call by call: a network may give all of them in one buffer.
+        answers = x.new_empty((parts, *x.shape))
+        for start in range(0, len(x), size):
+            batch = slice(start, start + size)
+            state = _behind_each_other([_pad(inputs[batch], size)] * parts)
+            condition = [_behind_each_other([_pad(c[batch], size) for c in asked])] if asked else []
+            answer = self._answer(state, t, *condition, parts=parts)
+            real = len(inputs[batch])
+            answers[:, batch] = answer.reshape(parts, size, *x.shape[1:])[:, :real]
+        self.log.saw(level.t, x, answers)
+        return [Prediction(x, level, said, self.predicts) for said in answers]
+
+    def _answer(self, x: Tensor, t: Tensor, *condition: Tensor, parts: int) -> Tensor:
+        """`answer_of`, which says how to do with less memory where there is too little."""
+        try:
+            return answer_of(self.network, x, t, *condition)
+        except Exception as error:
+            if not is_for_want_of_memory(error):
+                raise
+            advice = "--dtype float16, or a smaller model or size"
+            if parts > 1:
+                advice = "--guidance-calls 2, which asks with the prompt and without in turn"
+            elif self.batch_size > 1:
+                advice = "a smaller --batch-size"
+            raise NetworkFault(f"network: no memory for {len(x)} rows of {tuple(x.shape[1:])}; try {advice}") from error
+
+    def _check(self, level: Level, dtype: torch.dtype) -> None:
+        """Refuse levels that the network cannot be asked about."""
         if self.timesteps == "integer" and not level.t.is_integer():
             raise InputError(
                 f"network: asked about timestep {level.t:g}, and it knows whole ones only; a sampler gets levels that "
                 "the network knows from run.grid and run.at"
             )
-        t_dtype = torch.int64 if self.timesteps == "integer" else x.dtype
-        t = torch.full((self.batch_size,), level.t, dtype=t_dtype, device=x.device)
-        inputs = x if self.dtype is None else x.to(self.dtype)
-        condition = None if self.condition is None else self.condition[rows]
-        answers = []
-        for start in range(0, len(x), self.batch_size):
-            batch = slice(start, start + self.batch_size)
-            args = [inputs[batch]] if condition is None else [inputs[batch], condition[batch]]
-            real = len(args[0])
-            padded = [_pad(arg, self.batch_size) for arg in args]
-            answers.append(answer_of(self.network, padded[0], t, *padded[1:])[:real])
-        return Prediction(x, level, torch.cat(answers).to(x.dtype), self.predicts)
+        if self.predicts == "eps" and 0 < level.alpha < LEAST_ALPHA_OF_EPS and dtype != torch.float64:
+            raise InputError(
+                f"predicts 'eps': at alpha = {level.alpha:.2g} x0 holds the rounding of a {_name(dtype)} answer "
+                f"{1 / level.alpha:.1g} times; use a model that predicts v, x0 or flow, a grid that starts at alpha "
+                f"{LEAST_ALPHA_OF_EPS:g} or above, or --dtype float64"
+            )
 
 
 def answer_of(network: Network, x: Tensor, t: Tensor, *condition: Tensor) -> Tensor:
-    """What a network says of a batch. ModelError where it raises, InputError for an answer of another shape than x."""
+    """What a network says of a batch.
+
+    ModelError where it raises, InputError for an answer of another shape than x, NetworkFault where it changes what it
+    was given; want of memory is left to the caller.
+    """
+    given = dict(zip(ARGUMENTS, (x, t, *condition), strict=False))
+    before = [_changes(tensor) for tensor in given.values()]
     try:
         answer = network(x, t, *condition)
-    except (SamplerbenchError, torch.OutOfMemoryError):
+    except SamplerbenchError:
         raise
     except Exception as error:
-        shapes = ", ".join(f"{name} {tuple(a.shape)}" for name, a in zip(ARGUMENTS, (x, t, *condition), strict=False))
-        raise ModelError(f"network: {' '.join(told(error).split())[:300]}; it was asked with {shapes}") from error
+        if is_for_want_of_memory(error):
+            raise
+        asked = ", ".join(f"{name} {tuple(a.shape)} {_name(a.dtype)}" for name, a in given.items())
+        raise ModelError(f"network: {in_line(error)}; it was asked with {asked}") from error
+    changed = [name for name, n, tensor in zip(given, before, given.values(), strict=True) if _changes(tensor) != n]
+    if changed:
+        raise NetworkFault(f"network: changed {' and '.join(changed)} in place; it must work on a copy, x = x * 2")
     if not isinstance(answer, Tensor) or answer.shape != x.shape:
-        given = f"shape {tuple(answer.shape)}" if isinstance(answer, Tensor) else f"a {type(answer).__name__}"
-        raise InputError(f"network: answered with {given} for a state {tuple(x.shape)}; expected the same shape")
+        said = f"shape {tuple(answer.shape)}" if isinstance(answer, Tensor) else f"a {type(answer).__name__}"
+        raise InputError(f"network: answered with {said} for a state {tuple(x.shape)}; expected the same shape")
+    if not answer.is_floating_point() or answer.layout != torch.strided or answer.device != x.device:
+        said = f"a {answer.layout} tensor {_name(answer.dtype)} on {answer.device}".replace("torch.", "")
+        raise InputError(f"network: answered with {said}; expected floating numbers on {x.device}, as a dense tensor")
     return answer
+
+
+def is_for_want_of_memory(error: BaseException) -> bool:
+    """Whether an allocation failed, on any device."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    signs = ("DefaultCPUAllocator", "not enough memory", "out of memory", "ALLOC_FAILED")
+    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in signs)
+
+
+def _changes(x: Tensor) -> int:
+    """How often a tensor was changed in place; torch does not count it in inference mode."""
+    return 0 if x.is_inference() else x._version
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def _pad(rows: Tensor, size: int) -> Tensor:
     """Repeat the last row until there are `size` rows."""
     missing = size - len(rows)
     return torch.cat([rows, rows[-1:].expand(missing, *rows.shape[1:])]) if missing else rows
+
+
+def _behind_each_other(parts: Sequence[Tensor]) -> Tensor:
+    """Rows of several tensors as one; a single one as it is."""
+    return torch.cat(list(parts)) if len(parts) > 1 else parts[0]
 
 
 @dataclass(frozen=True)
@@ -165,15 +310,15 @@ class Guided:
     Written for the network's answer, whatever it predicts: the conversions are linear at a given x.
     """
 
-    conditional: Predictor
-    unconditional: Predictor
+    both: Callable[[Tensor, Level, slice], tuple[Prediction, Prediction]]
+    """The predictions with the prompt and without, as `NetworkPredictor.both` makes them."""
     guidance: float
     rescale: float = 0.0
     """phi: how far the guided x0 goes back to the deviation of the conditional one; 0 = not at all."""
 
     def __call__(self, x: Tensor, level: Level, rows: slice = ALL) -> Prediction:
         """Two evaluations of the network, one prediction."""
-        positive, negative = self.conditional(x, level, rows), self.unconditional(x, level, rows)
+        positive, negative = self.both(x, level, rows)
         answer = torch.lerp(negative.answer, positive.answer, self.guidance)
         guided = Prediction(x, level, answer, positive.predicts)
         return rescaled(guided, positive.x0, self.rescale) if self.rescale else guided
@@ -212,10 +357,10 @@ class DynamicThreshold:
 
     def __post_init__(self) -> None:
         """Check the numbers."""
-        if not 0 < self.quantile <= 1:
-            raise InputError(f"quantile {self.quantile!r}: expected a number above 0 and up to 1")
-        if not 0 < self.bound < math.inf:
-            raise InputError(f"bound {self.bound!r}: expected a positive number")
+        if not is_number(self.quantile) or not 0 < self.quantile <= 1:
+            raise InputError(f"quantile {shown(self.quantile)}: expected a number above 0 and up to 1")
+        if not is_number(self.bound) or not 0 < self.bound < math.inf:
+            raise InputError(f"bound {shown(self.bound)}: expected a positive number")
 
 
 def dynamic_threshold(quantile: float = 0.995, bound: float = 1.0) -> DynamicThreshold:
@@ -243,11 +388,11 @@ def check_clip(clip: object) -> None:
     """Refuse what is no Clip and not None."""
     if clip is None or isinstance(clip, DynamicThreshold):
         return
-    if isinstance(clip, tuple | list) and len(clip) == 2 and all(isinstance(c, int | float) for c in clip):  # noqa: PLR2004
+    if isinstance(clip, tuple | list) and len(clip) == 2 and all(map(is_number, clip)):  # noqa: PLR2004
         low, high = clip
         if low < high:
             return
-    raise InputError(f"clip {clip!r}: expected (low, high) with low < high, or dynamic_threshold(...)")
+    raise InputError(f"clip {shown(clip)}: expected (low, high) with low < high, or dynamic_threshold(...)")
 
 
 @dataclass(frozen=True)

@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
-import math
 import os
+import warnings
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from .errors import InputError
+from .errors import InputError, SamplerbenchError, in_line, shown
 from .grid import Levels
 from .level import Level
-from .model import Model, predictor_for
+from .model import Model, condition_from, described, predictor_for
 from .mosaic import mosaic, png
-from .noise import BLOCK, Noise, NoiseFunction, check_seed
-from .predictor import Counted, clock
+from .noise import Noise, NoiseFunction, check_seed
+from .options import check_count, is_number
+from .predictor import WIDE_STATE_BELOW, CallLog, Counted, NetworkFault, check_batch_size, clock
 from .registry import Registry, default_registry
 from .sampler import MAX_STEPS, Run, Sampler, finite_or_fault, integrate
 
 MOST_SHOWN = 64
 """Images of a sample that a notebook shows."""
+MOST_GUIDANCE = 1e6
+"""Far beyond what anyone asks for; what is larger overflows in float32."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +36,7 @@ class Samples:
     x: Tensor
     """The clean states, (n, *shape)."""
     images: Tensor | None
-    """uint8 (n, C, H, W), None where the states are no images."""
+    """uint8 (n, C, H, W), None where the states are no images or none could be made of them."""
     nfe: float
     """Predictor calls; an int, or the mean over the samples for an adaptive sampler."""
     network_evaluations: float
@@ -73,6 +78,8 @@ class Request:
     device: torch.device
     dtype: torch.dtype
     """What the network computes in; the state is float32, or float64 with float64."""
+    guidance_calls: int = 1
+    """Network calls of a guided evaluation: 1 for the rows with the prompt and without together, 2 in turn."""
 
     @property
     def passes(self) -> int:
@@ -95,6 +102,7 @@ def sample(  # noqa: PLR0913  (the settings of a run, each by name)
     negative: str | None = None,
     guidance: float = 1.0,
     guidance_rescale: float = 0.0,
+    guidance_calls: int = 1,
     batch_size: int | None = None,
     x_init: Tensor | None = None,
     noise: NoiseFunction | None = None,
@@ -110,24 +118,34 @@ def sample(  # noqa: PLR0913  (the settings of a run, each by name)
     the state is unit normal, times sigma for EDM. `noise(a, b)` replaces the seeded stream: it is called with two
     Levels, in order, once for each draw with a non-zero factor, and returns (n, *shape).
 
-    `guidance_rescale` from 0 to 1 takes the guided x0 back to the deviation of the conditional one (Lin et al. 2024).
+    `guidance` 1 is none; 0 is refused, which means no guidance in other tools. `guidance_rescale` from 0 to 1 takes
+    the guided x0 back to the deviation of the conditional one (Lin et al. 2024). With guidance a network call holds
+    the rows with the prompt and those without it; `guidance_calls=2` asks in turn, in half the memory.
 
-    Sample i depends on (model, sampler, levels, seed, i, its prompt) alone. The state has the dtype of `x_init`
-    (else float32, or float64 if `dtype` is); the network computes in `dtype` (else in the state's).
-    Raises InputError for settings that cannot be, SamplerFault for a sampler that fails.
+    Sample i depends only on (model, sampler, levels, seed, i, its prompt). The state has the dtype of `x_init`
+    (else float32, or float64 if `dtype` is); the network computes in `dtype` (else in the state's). Within a run that
+    passes levels with alpha below 1e-3 the state is float64 (see `WIDE_STATE_BELOW`).
+
+    Raises InputError for settings that cannot be, SamplerFault for a sampler that fails, NetworkFault and ModelError
+    for a network that does. Where no images can be made of the clean states, `images` is None and a warning says why.
     """
     registry = default_registry()
     if x_init is not None:
-        n = len(x_init)
+        n = len(check_x_init(x_init))
+    if not isinstance(trajectory, bool):
+        raise InputError(f"trajectory {shown(trajectory)}: expected True or False")
+    if not (noise is None or callable(noise)):
+        raise InputError(f"noise {shown(noise)}: expected a function noise(a, b)")
     request = request_for(
         registry, model, sampler, steps=steps, seed=seed, grid=grid, prompts=prompts, negative=negative,
-        guidance=guidance, guidance_rescale=guidance_rescale, batch_size=batch_size,
+        guidance=guidance, guidance_rescale=guidance_rescale, guidance_calls=guidance_calls, batch_size=batch_size,
         device=x_init.device if device is None and x_init is not None else device,
         dtype=x_init.dtype if dtype is None and x_init is not None else dtype,
     )  # fmt: skip
     if x_init is not None and tuple(x_init.shape[1:]) != request.model.shape:
         raise InputError(f"x_init {tuple(x_init.shape)}: expected (n, {', '.join(map(str, request.model.shape))})")
-    return draw(request, 0, check_count("n", n), x_init=x_init, noise=noise, trajectory=trajectory)
+    n = check_count("n", n)
+    return draw(request, 0, n, x_init=x_init, noise=noise, trajectory=trajectory, images=images_or_warning)
 
 
 def request_for(  # noqa: PLR0913  (as sample)
@@ -142,25 +160,32 @@ def request_for(  # noqa: PLR0913  (as sample)
     negative: str | None = None,
     guidance: float = 1.0,
     guidance_rescale: float = 0.0,
+    guidance_calls: int = 1,
     batch_size: int | None = None,
     device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
 ) -> Request:
     """Check all settings and resolve all names."""
     model = registry.model(model) if isinstance(model, str) else model
+    if not isinstance(model, Model):
+        raise InputError(f"model {_given(model)}: expected a name or a Model, as wrap_network returns")
+    grid = check_grid(grid)
     if isinstance(sampler, str):
         sampler, own_grid = registry.sampler_and_grid(sampler)
         if own_grid and grid is not None:
-            raise InputError(f"grid {grid!r}: the sampler's spec names the grid {own_grid!r}; give one of them")
+            raise InputError(f"grid {shown(grid)}: the sampler's spec names the grid {own_grid!r}; give one of them")
         grid = own_grid or grid
+    if not isinstance(sampler, Sampler):
+        raise InputError(f"sampler {_given(sampler)}: expected a spec such as 'ddim:eta=0.5' or a Sampler")
     if steps is None:
         if grid is None or isinstance(grid, str):
             raise InputError("steps: not given; expected a whole number from 1, or a grid as a list of levels")
-        steps = len(list(grid))
+        steps = len(grid)
     check_count("steps", steps, MAX_STEPS)
     check_seed(seed)
     texts = check_prompts(model, prompts, negative, guidance)
     check_rescale(model, guidance_rescale, guidance)
+    calls = check_guidance_calls(guidance_calls)
     return Request(
         model=model,
         sampler=sampler,
@@ -170,6 +195,7 @@ def request_for(  # noqa: PLR0913  (as sample)
         negative=negative,
         guidance=float(guidance),
         guidance_rescale=float(guidance_rescale),
+        guidance_calls=calls if model.mixes(guidance) else 1,
         batch_size=check_batch_size(model.batch_size if batch_size is None else batch_size),
         device=resolve_device(device),
         dtype=resolve_dtype(dtype),
@@ -184,81 +210,175 @@ def draw(  # noqa: PLR0913  (the block, and what may replace its noise)
     x_init: Tensor | None = None,
     noise: NoiseFunction | None = None,
     trajectory: bool = False,
+    images: Callable[[Model, Tensor], Tensor | None] = Model.images,
 ) -> Samples:
-    """Draw samples first ... first + n - 1 of a request."""
+    """Draw samples first ... first + n - 1 of a request; `images` makes what is shown of the clean states."""
     model, levels = request.model, request.levels
     stream = Noise(request.seed, model.shape, n, first=first, device=request.device)
     state_dtype = x_init.dtype if x_init is not None else torch.promote_types(request.dtype, torch.float32)
     if x_init is None:
         scale = model.schedule.prior_scale(levels[0])
         x_init = stream.prior().to(state_dtype) * scale
-    like = x_init.to(request.device)
-
-    def drawn(a: Level, b: Level, interval: int, ordinal: int) -> Tensor:
-        z = noise(a, b) if noise else stream.step(interval, ordinal)
-        if z.shape != like.shape:
-            raise InputError(f"noise: returned shape {tuple(z.shape)}; expected {tuple(like.shape)}")
-        return z.to(like)
+    wide = any(0 < level.alpha < WIDE_STATE_BELOW for level in levels)
 
     prompts = request.prompts_of(first, n)
-    with torch.no_grad():
+    with torch.inference_mode(False), torch.no_grad():  # in inference mode torch does not count changes in place
+        like = x_init.to(request.device, torch.float64 if wide else state_dtype)
+        like = like.clone() if like.is_inference() else like
+
+        def drawn(a: Level, b: Level, interval: int, ordinal: int) -> Tensor:
+            z = own_noise(noise, a, b, like) if noise else stream.step(interval, ordinal)
+            return z.to(like)
+
+        log = CallLog()
         predictor = predictor_for(
             model, prompts=prompts, negative=request.negative, guidance=request.guidance,
-            guidance_rescale=request.guidance_rescale, batch_size=request.batch_size,
-            device=request.device, dtype=request.dtype,
+            guidance_rescale=request.guidance_rescale, guidance_calls=request.guidance_calls,
+            batch_size=request.batch_size, device=request.device, dtype=request.dtype, log=log,
         )  # fmt: skip
         counted = Counted(predictor)
         run = Run(levels, counted, drawn, model.schedule, integer=model.timesteps == "integer")
         states = [like] if trajectory else []
         started = clock(request.device)
-        x = integrate(request.sampler, run, like, watch=states.append if trajectory else None)
+        try:
+            x = integrate(request.sampler, run, like, watch=states.append if trajectory else None)
+        except Exception:  # what a sampler raises at NaN may be no fault of its own
+            answered_or_fault(log, request.dtype)
+            raise
         seconds = clock(request.device) - started
-        replay = None if noise else _replay(request.sampler, run, like)
-        finite_or_fault(request.sampler, x, replay)
-        images = model.images(x)
+        answered_or_fault(log, request.dtype)
+        finite_or_fault(request.sampler, x, None if noise else _replay(request.sampler, run, like))
+        x = x.to(state_dtype)
+        shown_as = images(model, x)
     # The mean over the samples: an adaptive sampler asks about each as often as it needs.
     nfe = counted.nfe if counted.samples == counted.nfe * n else counted.samples / n
     return Samples(
-        x=x, images=images, nfe=nfe, network_evaluations=nfe * request.passes, seconds=seconds,
-        model_seconds=counted.seconds, prompts=prompts, trajectory=tuple(states) if trajectory else None,
+        x=x, images=shown_as, nfe=nfe, network_evaluations=nfe * request.passes, seconds=seconds,
+        model_seconds=counted.seconds, prompts=prompts,
+        trajectory=tuple(state.to(state_dtype) for state in states) if trajectory else None,
     )  # fmt: skip
+
+
+def answered_or_fault(log: CallLog, dtype: torch.dtype) -> None:
+    """Raise NetworkFault if the network answered with NaN or infinity about a state that had none.
+
+    Clipping hides an infinity, and what a sampler makes of it is not the sampler's fault.
+    """
+    t = log.first_fault()
+    if t is None:
+        return
+    advice = {
+        torch.float32: "look for half precision inside the network, or try --dtype float64",
+        torch.float64: "look into the network",
+    }.get(dtype, "try --dtype float32")
+    name = str(dtype).removeprefix("torch.")
+    raise NetworkFault(f"network: answered with NaN or infinity at timestep {t:g}, with --dtype {name}; {advice}")
+
+
+def own_noise(noise: NoiseFunction, a: Level, b: Level, like: Tensor) -> Tensor:
+    """What the user's function returns for an interval; InputError unless that can be noise for this state."""
+    try:
+        z: object = noise(a, b)
+    except SamplerbenchError:
+        raise
+    except Exception as error:  # the user's function may raise anything
+        raise InputError(f"noise: raised {in_line(error)}") from error
+    dense = isinstance(z, Tensor) and z.layout == torch.strided and z.device.type != "meta" and not z.is_complex()
+    if not isinstance(z, Tensor) or not dense or z.shape != like.shape:
+        raise InputError(f"noise: returned {described(z)}; expected a dense real tensor {tuple(like.shape)}")
+    if not bool(z.isfinite().all()):
+        raise InputError(f"noise: returned {described(z)} with NaN or infinity in it; expected finite numbers")
+    return z
+
+
+def images_or_warning(model: Model, x: Tensor) -> Tensor | None:
+    """The images, or None and a warning: the work that went into x is not lost for want of them."""
+    try:
+        return model.images(x)
+    except SamplerbenchError as error:
+        warnings.warn(f"images: None, for there can be none of x: {error}", stacklevel=4)
+        return None
+
+
+def no_images(model: Model, x: Tensor) -> None:
+    """Nothing, where only x is wanted."""
 
 
 def _replay(sampler: Sampler, run: Run, x: Tensor) -> Callable[[Callable[[Tensor], None]], object]:
     return lambda watch: integrate(sampler, run, x, watch=watch)
 
 
-def check_count(name: str, value: object, most: int = 10**9) -> int:
-    """A whole number from 1 to `most`, or an error that names the field."""
-    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
-        raise InputError(f"{name} {value!r}: expected a whole number from 1 to {most}")
-    return value
+def _given(value: object) -> str:
+    """A wrong argument in a line; a class where an object of it was meant is told."""
+    return f"is the class {value.__name__}, not an object of it" if isinstance(value, type) else shown(value)
 
 
-def check_batch_size(value: int) -> int:
-    """A divisor or a multiple of the noise block, so that blocks and batches end together."""
-    check_count("batch_size", value, 65_536)
-    if BLOCK % value and value % BLOCK:
-        raise InputError(f"batch_size {value}: expected 1, 2, 4, 8, 16, 32 or a multiple of {BLOCK}")
-    return value
+def check_x_init(x: object) -> Tensor:
+    """A state to begin from: a tensor of at least one sample, of finite floating numbers."""
+    if not isinstance(x, Tensor):
+        raise InputError(f"x_init is a {type(x).__name__}: expected a tensor; of an array, torch.from_numpy(x_init)")
+    if x.layout != torch.strided or x.device.type == "meta":
+        raise InputError(f"x_init {described(x)}: expected a dense tensor with numbers in it")
+    if not x.ndim or not len(x) or x.dtype not in DTYPES.values():
+        raise InputError(
+            f"x_init {described(x)}: expected (n, ...) with n from 1, of dtype {', '.join(DTYPES)}; of whole numbers, "
+            "x_init.float()"
+        )
+    if not bool(x.isfinite().all()):
+        raise InputError(f"x_init {described(x)}: holds NaN or infinity; expected finite numbers")
+    return x
+
+
+def check_grid(grid: Any) -> str | tuple[float, ...] | None:
+    """A grid by name, or its levels as a tuple; what they may be is the schedule's to say."""
+    if grid is None or (isinstance(grid, str) and grid.strip()):
+        return grid
+    try:
+        levels = tuple(float(t) for t in grid)
+    except Exception as error:  # of any object
+        raise InputError(f"grid {_given(grid)}: expected a name, or a descending list of levels") from error
+    if not levels or isinstance(grid, set | frozenset | dict | bytes):
+        raise InputError(f"grid {shown(grid)}: expected at least one level, in a list")
+    return levels
+
+
+def check_guidance(guidance: object) -> float:
+    """A number above 0; 0 is refused with what it may have meant."""
+    if is_number(guidance) and guidance == 0:
+        raise InputError(
+            "guidance 0: expected a number above 0; in other tools 0 is no guidance, which is 1 here; for samples "
+            "without the prompt give an empty prompt"
+        )
+    if not is_number(guidance) or not 0 < guidance <= MOST_GUIDANCE:
+        raise InputError(f"guidance {shown(guidance)}: expected a number above 0, up to {MOST_GUIDANCE:g}; 1 is none")
+    return float(guidance)
+
+
+def check_guidance_calls(calls: object) -> int:
+    """1 or 2."""
+    if type(calls) is not int or calls not in (1, 2):
+        raise InputError(
+            f"guidance_calls {shown(calls)}: expected 1, the rows with the prompt and without together, or 2, in turn"
+        )
+    return calls
 
 
 def check_prompts(
     model: Model, prompts: Sequence[str] | None, negative: str | None, guidance: float
 ) -> tuple[str, ...]:
     """The prompts to use; errors where prompts, negative prompt or guidance cannot have an effect."""
-    if isinstance(prompts, str):
-        raise InputError(f"prompts {prompts!r}: expected a list of texts")
-    if isinstance(guidance, bool) or not isinstance(guidance, (int, float)) or not 0 <= guidance < math.inf:
-        raise InputError(f"guidance {guidance!r}: expected a number from 0 up; 1 is none")
+    given = None if prompts is None else check_texts("prompts", prompts)
+    if not (negative is None or isinstance(negative, str)):
+        raise InputError(f"negative {shown(negative)}: expected a text")
+    check_guidance(guidance)
     if model.encode is None:
-        for name, given, default in (
-            ("prompts", prompts, None),
-            ("negative", negative, None),
-            ("guidance", guidance, 1),
+        for name, value, is_given in (
+            ("prompts", prompts, given is not None),
+            ("negative", negative, negative is not None),
+            ("guidance", guidance, guidance != 1),
         ):
-            if given != default:
-                raise InputError(f"{name} {given!r}: model {model.name!r} is unconditional; leave {name} out")
+            if is_given:
+                raise InputError(f"{name} {shown(value)}: model {model.name!r} is unconditional; leave {name} out")
         return ()
     if negative is not None and model.guide:
         raise InputError(
@@ -266,22 +386,36 @@ def check_prompts(
         )
     if negative is not None and guidance == 1:
         raise InputError(f"negative {negative!r}: has no effect at guidance 1; give a guidance above 1")
-    texts = tuple(model.prompts if prompts is None else prompts)
-    if not texts and prompts is None:
+    texts = tuple(model.prompts) if given is None else given
+    if not texts and given is None:
         raise InputError(f"prompts: not given, and model {model.name!r} has none of its own; give at least one text")
     if not texts:
         raise InputError("prompts: the list is empty; expected at least one text")
     asked = list(texts)
     if model.mixes(guidance) and (negative is not None or model.unconditional is None):
         asked.append(negative or "")
-    (model.check_texts or model.encode)(asked)  # refuses what the model cannot read
+    if model.check_texts:
+        model.check_texts(asked)
+    else:
+        condition_from(model, model.encode, asked)  # refuses what the model cannot read
     return texts
+
+
+def check_texts(name: str, texts: Any) -> tuple[str, ...]:
+    """Texts in an order, as a tuple."""
+    listed: tuple[object, ...] | None = None
+    if not isinstance(texts, str | bytes | set | frozenset | dict):
+        with suppress(Exception):  # of any object
+            listed = tuple(texts)
+    if listed is None or not all(isinstance(text, str) for text in listed):
+        raise InputError(f"{name} {_given(texts)}: expected a list of texts")
+    return tuple(map(str, listed))
 
 
 def check_rescale(model: Model, rescale: object, guidance: float) -> None:
     """An error unless it is a number from 0 to 1 that has an effect."""
-    if isinstance(rescale, bool) or not isinstance(rescale, (int, float)) or not 0 <= rescale <= 1:
-        raise InputError(f"guidance_rescale {rescale!r}: expected a number from 0 to 1; 0 is none")
+    if not is_number(rescale) or not 0 <= rescale <= 1:
+        raise InputError(f"guidance_rescale {shown(rescale)}: expected a number from 0 to 1; 0 is none")
     if rescale and model.guide:
         raise InputError(
             f"guidance_rescale {rescale!r}: model {model.name!r} is told its guidance, and nothing is mixed that could "
@@ -294,9 +428,9 @@ def check_rescale(model: Model, rescale: object, guidance: float) -> None:
 def resolve_device(device: str | torch.device | None) -> torch.device:
     """The device asked for, the CPU if none; an absent one is an error, never replaced."""
     try:
-        found = torch.device(device or "cpu")
-    except RuntimeError as error:
-        raise InputError(f"device {device!r}: expected cpu, cuda or cuda:N") from error
+        found = torch.device("cpu" if device is None else device)
+    except (RuntimeError, TypeError, ValueError, OverflowError) as error:
+        raise InputError(f"device {shown(device)}: expected cpu, cuda or cuda:N") from error
     if found.type not in ("cpu", "cuda"):
         raise InputError(f"device {device!r}: expected cpu, cuda or cuda:N")
     if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
@@ -311,9 +445,9 @@ def resolve_dtype(dtype: str | torch.dtype | None) -> torch.dtype:
     """A floating dtype by name or as itself; float32 if none."""
     if dtype is None:
         return torch.float32
-    name = str(dtype).removeprefix("torch.")
+    name = str(dtype).removeprefix("torch.") if isinstance(dtype, str | torch.dtype) else ""
     if name not in DTYPES:
-        raise InputError(f"dtype {name!r}: expected one of {', '.join(DTYPES)}")
+        raise InputError(f"dtype {shown(name or dtype)}: expected one of {', '.join(DTYPES)}")
     return DTYPES[name]
 
 
@@ -324,9 +458,13 @@ def list_samplers() -> dict[str, type[Sampler]]:
 
 def make_sampler(spec: str, **options: object) -> Sampler:
     """A sampler from a spec string, "dpm-solver:order=3", and options by keyword."""
+    if not isinstance(spec, str):
+        raise InputError(f"sampler {_given(spec)}: expected a spec such as 'ddim:eta=0.5'")
     return default_registry().sampler(spec, **options)
 
 
 def load_model(spec: str | os.PathLike[str], **settings: object) -> Model:
     """A registered model by name, or "name:argument"; `settings` are those of the model, such as size=512."""
-    return default_registry().model(os.fspath(spec), **settings)
+    if not isinstance(spec, str | os.PathLike) or not isinstance(path := os.fspath(spec), str):
+        raise InputError(f"model {_given(spec)}: expected a name or a path")
+    return default_registry().model(path, **settings)

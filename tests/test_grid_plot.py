@@ -105,7 +105,7 @@ REFUSED = [
     (["-x", "steps=5.5"], ["steps", "'5.5'", "whole numbers"]),
     (["-x", "seed=-1"], ["seed -1", "from 0"]),
     (["-x", "seed=x"], ["seed 'x'"]),
-    (["-x", "guidance=nan"], ["guidance 'nan'"]),
+    (["-x", "guidance=nan"], ["guidance nan"]),
     (["-x", "steps=5,10", "-y", "steps=2"], ["-x and -y: both are steps"]),
     (["-x", "steps=5,10", "--steps", "5"], ["steps", "is an axis and given as an option too"]),
     (["-x", "sampler=ddim", "-s", "ddpm"], ["sampler", "is an axis and given as an option too"]),

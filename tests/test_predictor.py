@@ -108,7 +108,7 @@ def test_guidance_is_linear_and_the_same_in_every_parametrisation(guidance, leve
         eps = state(level) / level.sigma
         none = {"eps": eps, "x0": 0 * X0, "v": level.alpha * eps, "flow": eps}[predicts]
         negative = sb.Prediction(state(level), level, none, predicts)
-        guided = Guided(always(positive), always(negative), guidance)(state(level), level)
+        guided = Guided(always((positive, negative)), guidance)(state(level), level)
         assert float((guided.x0 - guidance * X0).abs().max()) < 1e-11  # g = 0 gives 0
         assert close(guided.eps, (state(level) - level.alpha * guidance * X0) / level.sigma, 1e-11)
         if guidance == 1:
@@ -199,8 +199,7 @@ def guided(guidance, phi, predicts="eps", level=LEVELS["vp"]):
         return sb.Prediction(x, level, answers[predicts], predicts)
 
     positive, negative = said(WIDE), said(WIDE.flip(2) / 2)
-    both = Guided(always(positive), always(negative), guidance, phi)
-    return both(x, level), positive
+    return Guided(always((positive, negative)), guidance, phi)(x, level), positive
 
 
 def deviations(x0):
@@ -235,10 +234,8 @@ def test_rescale_mixes_the_two_and_does_not_depend_on_what_the_network_predicts(
 def test_rescale_leaves_an_x0_without_deviation_alone():
     """A single number has none; neither has a flat image."""
     x, level = torch.tensor([[0.3], [2.0]], dtype=torch.float64), LEVELS["flow"]
-    flat = Guided(
-        lambda x, level, rows: sb.Prediction(x, level, 2 * x, "x0"),
-        lambda x, level, rows: sb.Prediction(x, level, x, "x0"), 3.0, 1.0,
-    )(x, level)  # fmt: skip
+    both = [sb.Prediction(x, level, factor * x, "x0") for factor in (2, 1)]
+    flat = Guided(always(both), 3.0, 1.0)(x, level)
     assert close(flat.x0, 4 * x)
 
 
@@ -322,16 +319,17 @@ def test_an_answer_that_is_no_tensor_is_refused():
 
 
 def test_a_network_that_raises_is_named_with_what_it_was_asked():
-    with pytest.raises(sb.ModelError, match=r"^network: TypeError: .*; it was asked with x \(4, 3\), t \(4,\)$"):
+    with pytest.raises(
+        sb.ModelError, match=r"^network: TypeError: .*; it was asked with x \(4, 3\) float64, t \(4,\) float64$"
+    ):
         predictor(lambda x: x)(X0, LEVELS["vp"])
 
 
-@pytest.mark.parametrize("error", [torch.OutOfMemoryError("full"), sb.InputError("mine")])
-def test_what_others_answer_for_passes_a_network_as_it_is(error):
+def test_an_error_that_a_network_words_itself_passes_as_it_is():
     def network(x, t):
-        raise error
+        raise sb.InputError("mine")
 
-    with pytest.raises(type(error), match=str(error)):
+    with pytest.raises(sb.InputError, match=r"^mine$"):
         predictor(network)(X0, LEVELS["vp"])
 
 

@@ -454,7 +454,7 @@ def test_a_run_by_budgets_of_calls_says_so(tmp_path):
 
 
 def test_a_run_from_python_says_its_call(tmp_path):
-    settings = {"prompts": ["left"], "guidance": 0.0, "keep_images": False, "metrics": [], "seed": 3}
+    settings = {"prompts": ["left"], "guidance": 0.5, "keep_images": False, "metrics": [], "seed": 3}
     result = sb.run("toy", ["ddim"], nfe=[3], n=8, plugins=[TOY], output=tmp_path / "run", **settings)
     view = view_of(result.folder)
     assert view.command == ""

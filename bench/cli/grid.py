@@ -9,7 +9,7 @@ import click
 
 from ...samplers.errors import InputError
 from ..output import complain, loaded_registry, say, stdout_for_data, warn_of_plugins
-from .options import GUIDANCE, SHARE, WHOLE, Command, FilePath, model_options, plugin_options
+from .options import CALLS, GUIDANCE, SHARE, WHOLE, Command, FilePath, model_options, plugin_options
 
 
 @click.command("grid", cls=Command)
@@ -29,6 +29,8 @@ from .options import GUIDANCE, SHARE, WHOLE, Command, FilePath, model_options, p
 @click.option("--guidance", type=GUIDANCE, help="Classifier-free guidance; 1 is none. [default: 1]")
 @click.option("--guidance-rescale", type=SHARE, help="How far the guided x0 goes back to the deviation of the "
               "conditional one, 0 to 1. [default: 0]")  # fmt: skip
+@click.option("--guidance-calls", type=CALLS, metavar="1|2", help="Network calls of a guided evaluation: 1 asks with "
+              "the prompt and without together, 2 in turn. [default: 1]")  # fmt: skip
 @click.option("--prompts", type=FilePath(), metavar="FILE", help="One prompt a line. [default: the model's own]")
 @click.option("--prompt", multiple=True, metavar="TEXT", help="A prompt instead of a file; repeatable.")
 @click.option("--negative", metavar="TEXT", help="Negative prompt; needs guidance.")

@@ -53,7 +53,8 @@ class Number(click.types.FloatParamType):
 
 
 WHOLE = Number(int, "a whole number, as in 8")
-GUIDANCE = Number(float, "a number from 0 up, as in 2.5")
+CALLS = Number(int, "1 or 2")
+GUIDANCE = Number(float, "a number above 0, as in 2.5")
 SHARE = Number(float, "a number from 0 to 1, as in 0.7")
 POSITIVE = Number(float, "a number above 0, as in 2.5")
 

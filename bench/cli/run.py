@@ -18,6 +18,7 @@ from ...samplers.errors import InputError
 from ..output import loaded_registry, print_sheet, say, stdout_for_data, table_to_json, warn_of_plugins
 from ..text import counted
 from .options import (
+    CALLS,
     GUIDANCE,
     POSITIVE,
     SHARE,
@@ -67,6 +68,8 @@ class FolderPath(FilePath):
 @click.option("--guidance", type=GUIDANCE, default=1.0, show_default=True, help="Classifier-free guidance; 1 is none.")
 @click.option("--guidance-rescale", type=SHARE, default=0.0, show_default=True,
               help="How far the guided x0 goes back to the deviation of the conditional one, 0 to 1.")  # fmt: skip
+@click.option("--guidance-calls", type=CALLS, default=1, show_default=True, metavar="1|2", help="Network calls of "
+              "a guided evaluation: 1 asks with the prompt and without together, 2 in turn.")  # fmt: skip
 @click.option("--prompts", type=FilePath(), metavar="FILE", help="One prompt a line. [default: the model's own]")
 @click.option("--negative", metavar="TEXT", help="Negative prompt; needs guidance.")
 @model_options

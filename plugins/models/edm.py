@@ -13,6 +13,7 @@ says its `img_channels` and `img_resolution`, or its `shape`, as the networks of
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -23,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from ...samplers.errors import InputError, ModelError, closest, told
-from ...samplers.model import Encode, Model, wrap_network
+from ...samplers.model import Encode, Model, module_on, wrap_network
 from ...samplers.plugin import function_from_code
 from ...samplers.predictor import Network
 from ...samplers.registry import ModelFactory, hookimpl
@@ -53,10 +54,13 @@ class Preconditioned(nn.Module):
         self.sigma_data = sigma_data
 
     def forward(self, x: Tensor, sigma: Tensor, labels: Tensor | None = None) -> Tensor:
-        """x (B, C, H, W), sigma (B,), labels (B, k) or None -> x0 (B, C, H, W)."""
+        """x (B, C, H, W), sigma (B,), labels (B, k) or None -> x0 (B, C, H, W).
+
+        Only the network itself computes in a low precision of x; the scaling does in that of sigma.
+        """
         s = sigma.reshape(-1, 1, 1, 1)
         norm = s**2 + self.sigma_data**2
-        answer: Tensor = self.network(x / norm.sqrt(), sigma.log() / 4, labels)
+        answer: Tensor = self.network((x / norm.sqrt()).to(x.dtype), sigma.log() / 4, labels)
         return x * (self.sigma_data**2 / norm) + answer * (s * self.sigma_data / norm.sqrt())
 
 
@@ -126,8 +130,11 @@ def model_in(folder: Path, name: str) -> Model:
     made = wrap_network(answer.eval(), edm(low, high), about["shape"], "x0", name=name)
     # A UNet2DModel knows "no class" by an embedding more than it has classes.
     knows_none = about["network"] == "UNet" or about.get("arguments", {}).get("num_class_embeds", 0) > len(classes)
-    fingerprint = file_hash(folder / CONFIG, folder / WEIGHTS)
-    return replace(conditioned(made, classes, knows_none=knows_none), fingerprint=fingerprint)
+    return replace(
+        conditioned(made, classes, knows_none=knows_none),
+        network=functools.partial(module_on, answer),  # told sigma as it is, not in the dtype of x
+        fingerprint=file_hash(folder / CONFIG, folder / WEIGHTS),
+    )
 
 
 def conditioned(model: Model, classes: list[str], *, knows_none: bool) -> Model:

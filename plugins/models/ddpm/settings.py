@@ -11,8 +11,8 @@ import torch
 
 from ....samplers.errors import InputError, closest
 from ....samplers.noise import check_seed
+from ....samplers.options import check_count
 from ....samplers.ranks import Ranks
-from ....samplers.sample import check_count
 from .networks import PRESETS, Preset, check_side
 
 PRECISIONS = ("bf16", "float32")
