@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ..samplers.errors import ModelError, PluginError, SamplerbenchError, told
+from ..samplers.errors import ModelError, PluginError, SamplerbenchError, text_of, told
 from ..samplers.metric import Rows
 from ..samplers.model import Model
 from ..samplers.predictor import NetworkFault, clock
@@ -27,6 +27,8 @@ from .timing import Timing, clocked
 KEPT_IMAGES = 16
 """Images of each cell that are always kept."""
 TRIAL_STEPS = 4
+LONGEST_REASON = 300
+"""Characters of what a table says of a cell that failed."""
 
 
 def warm_up(plan: Plan) -> None:
@@ -166,5 +168,6 @@ def seconds_after_drawing(plan: Plan, extractors: Collection[str]) -> float | No
 
 def reason_of(error: BaseException) -> str:
     """One line of an error."""
-    text = str(error) if isinstance(error, SamplerbenchError) else told(error)
-    return " ".join("".join(c if c.isprintable() else " " for c in text).split())[:300]
+    text = text_of(error) if isinstance(error, SamplerbenchError) else told(error)
+    start = text[: 10 * LONGEST_REASON]  # it may be very long
+    return " ".join("".join(c if c.isprintable() else " " for c in start).split())[:LONGEST_REASON]

@@ -1,33 +1,34 @@
-"""Engines: where a chunk is made. Samplers of our own are drawn in this process, those of others in a child.
+"""Engines: where a chunk is made. Samplers of our own are drawn in this process, those of others in child processes.
 
-A child may crash, hang or eat the memory. Then it is stopped, the cell of that chunk fails with the reason, and the
-next chunk gets a new child. It runs `child.py`, which makes the same plan from the same configuration; requests and
-answers go through two pipes in frames, as JSON with the arrays of a chunk behind it. The child ends when its pipe of
-requests is closed, so none outlives this process, however that ends.
+Each sampler spec of others has a child of its own: what a sampler does to its process (functions that it replaces,
+threads, signal handlers, limits, copies that it forks) reaches no other sampler. A child may crash, hang or eat the
+memory. Then it is stopped, the cell of that chunk fails with the reason, and the next chunk of that spec gets a new
+child. It runs `child.py`, which makes the plan of its spec again from the same configuration. `child_process` says how
+the two talk, and `lifeline` why no child outlives this process.
 """
 
 from __future__ import annotations
 
-import json
+import math
 import os
-import select
-import signal
-import struct
-import subprocess
+import resource
 import sys
 import time
-from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import astuple, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
-from safetensors.numpy import load, save
+from safetensors.numpy import load
 
-from ..samplers.errors import InputError, SamplerbenchError
-from .chunk_file import Chunk, chunk_from_arrays, chunk_to_arrays
+from ..samplers.errors import InputError, SamplerbenchError, in_line
+from .child_process import Child, resident_memory
+from .chunk import answer_of
+from .chunk_file import Chunk, chunk_from_arrays
 from .config import as_json
 from .plan import Block, Cell, Plan
 
@@ -38,16 +39,12 @@ LEAST_SECONDS, TIMES = 60.0, 50
 ADAPTIVE_CALLS = 1000
 """Model calls that are granted to a sampler that declares none."""
 SHARE_OF_MEMORY = 0.8
-LOOK_EVERY_SECONDS = 0.05
+MOST_CHILDREN = 16
+"""More children than this are never alive at once."""
+LONGEST_LOOK_SECONDS = 1.0
+"""Of the time between two looks at a child no more counts: in the rest this process was stopped, as by Ctrl-Z."""
 GIGABYTE = 1e9
-FRAME = struct.Struct(">QQ")
-"""Lengths of the JSON and of what is behind it."""
-LONGEST = 1 << 40
-"""More bytes than this are no answer."""
-ENTRY = (
-    f"import json, sys; sys.path[:] = json.loads(sys.argv[1]); from {__package__}.child import main; main(sys.argv[2])"
-)
-"""What the child runs: its modules are found where this process finds them."""
+HASH_BYTES = 16
 
 
 class ChildFault(SamplerbenchError):  # noqa: N818  (as SamplerFault: the sampler is at fault)
@@ -74,7 +71,12 @@ class InProcess:
 
     def make(self, cell: Cell, block: Block) -> Chunk:
         """The chunk, or whatever the sampler raises."""
-        return self.make_chunk(cell, block)
+        process = os.getpid()
+        try:
+            return self.make_chunk(cell, block)
+        finally:
+            if os.getpid() != process:  # a copy that the sampler forked: it must not go on with the run
+                os._exit(1)
 
     def close(self) -> None:
         """Nothing is running."""
@@ -119,175 +121,223 @@ class Limits:
         return SHARE_OF_MEMORY * machine_memory() if self.gigabytes is None else self.gigabytes * GIGABYTE
 
 
+@dataclass(frozen=True)
+class Turn:
+    """Cells that are drawn in turn with each other, block by block."""
+
+    cells: tuple[Cell, ...]
+    is_apart: bool = False
+    """Whether other cells of the run are drawn at another time, so that seconds are not of the same minutes."""
+
+    def marked(self, chunk: Chunk) -> Chunk:
+        """A chunk of these cells whose timing says whether it was drawn apart from others."""
+        return replace(chunk, timing=replace(chunk.timing, apart=self.is_apart))
+
+
+class ForeignEngine(Engine, Protocol):
+    """Makes the chunks of samplers that did not come with samplerbench."""
+
+    @property
+    def most(self) -> int:
+        """How many sampler specs it can have at work at the same time."""
+        ...
+
+    def begin(self, cells: Iterable[Cell]) -> None:
+        """Be ready for these cells, outside the clock, and for no others."""
+        ...
+
+
+def turns(cells: Sequence[Cell], foreign: ForeignEngine | None) -> list[Turn]:
+    """All cells in turns: those of this process with as many foreign specs as can be at work, then the other specs."""
+    specs = list(dict.fromkeys(cell.sampler for cell in cells if cell.is_foreign)) if foreign else []
+    if not foreign or len(specs) <= foreign.most:
+        return [Turn(tuple(cells))]
+    number = {spec: i // foreign.most for i, spec in enumerate(specs)}
+    together = [tuple(c for c in cells if number.get(c.sampler, 0) == i) for i in range(max(number.values()) + 1)]
+    return [Turn(own, all(cell.is_foreign for cell in own)) for own in together]
+
+
+@dataclass
+class Children:
+    """Makes the chunks of each sampler spec in a child process of its own."""
+
+    plan: Plan
+    plugins: tuple[str, ...]
+    folder: Path
+    limits: Limits = field(default_factory=Limits)
+    _children: dict[str, ChildProcess] = field(default_factory=dict)
+    """By spec, the one that was asked last at the end."""
+
+    @cached_property
+    def most(self) -> int:
+        """As many as fit the memory, each as large as this process with the model; one on an accelerator.
+
+        Asked for the first time when the model has been loaded here.
+        """
+        if self.plan.trial.device.type != "cpu":
+            return 1
+        return children_that_fit(SHARE_OF_MEMORY * machine_memory(), memory_of_this_process())
+
+    def begin(self, cells: Iterable[Cell]) -> None:
+        """Start the children of these cells, all at once, and stop the others. What goes wrong is told by `make`."""
+        specs = list(dict.fromkeys(cell.sampler for cell in cells if cell.is_foreign))[: self.most]
+        for spec in [spec for spec in self._children if spec not in specs]:
+            self._children.pop(spec).close()
+        children = [self._child(spec) for spec in specs]
+        for prepare in (ChildProcess.start, ChildProcess.get_ready):
+            for child in children:
+                prepare(child)
+
+    def make(self, cell: Cell, block: Block) -> Chunk:
+        """The chunk; ChildFault if the sampler raises, takes too much time or memory, or ends its child."""
+        return self._child(cell.sampler).make(cell, block)
+
+    def close(self) -> None:
+        """Stop all children, and all that they started."""
+        while self._children:
+            self._children.popitem()[1].close()
+
+    def _child(self, spec: str) -> ChildProcess:
+        """The child of a spec, which is the only one that is asked for its chunks; not started yet if it is new."""
+        child = self._children.pop(spec, None) or ChildProcess(
+            self.plan.of(spec), self.plugins, self.folder, self.limits
+        )
+        while len(self._children) >= self.most:
+            self._children.pop(next(iter(self._children))).close()
+        self._children[spec] = child
+        return child
+
+
 @dataclass
 class ChildProcess:
     """Makes chunks in a child process, which is started when it is first needed and after each fault."""
 
     plan: Plan
+    """Of the sampler spec that the child is for."""
     plugins: tuple[str, ...]
     folder: Path
     """The run's: the converged ODE solution is read from it, if there is one."""
-    answer: Callable[[], str | None]
-    """What tells the model from another, where it has no fingerprint: a hash of what it answers in this process."""
     limits: Limits = field(default_factory=Limits)
-    _child: _Child | None = None
+    _child: Child | None = None
+    _speed: Speed | None = None
+    """None until the child is ready."""
+    _fault: Exception | None = None
+    """Why the child did not start, until that is told."""
 
     def make(self, cell: Cell, block: Block) -> Chunk:
         """The chunk; ChildFault if the sampler raises, takes too much time or memory, or ends the child."""
-        child = self._child or self._start()
-        seconds = self.limits.seconds_for(cell, block, child.speed)
-        child.send({"cell": cell.key, "block": block.number})
-        about, body = self._answer_of(child, seconds, f"for {block.n} samples")
+        self.get_ready()
+        fault, self._fault = self._fault, None
+        if fault:
+            raise fault
+        seconds = self.limits.seconds_for(cell, block, self._speed or Speed())
+        about, body = self._ask({"cell": cell.key, "block": astuple(block)}, seconds, f"for {block.n} samples")
         if "failed" in about:
             raise ChildFault(str(about["failed"]))
         try:
-            return chunk_from_arrays(block.first, block.n, load(body), about["timing"])
+            return checked(chunk_from_arrays(block.first, block.n, load(body), about["timing"]))
         except (SafetensorError, KeyError, TypeError, ValueError) as error:
-            self._end(f"its process sent what is no chunk ({type(error).__name__})", error)
+            self._end(f"its process sent what is no chunk ({in_line(error)})", error)
 
     def close(self) -> None:
         """Stop the child, and all that it started."""
         if self._child:
             self._child.stop()
-            self._child = None
+        self._child = self._speed = None
 
-    def _start(self) -> _Child:
-        self._child = child = _Child()
-        child.send({
+    def start(self) -> None:
+        """Start the child, unless it runs, and do not wait for it."""
+        if self._child or self._fault:
+            return
+        try:
+            self._child = Child()
+            self._child.send(self._job())
+        except OSError as error:  # no more processes, or no more open files
+            self._fault = error
+
+    def get_ready(self) -> None:
+        """Start the child, unless it runs, and wait until it is ready; the next `make` tells of a fault."""
+        self.start()
+        if self._speed or self._fault:
+            return
+        try:
+            self._speed = self._ready()
+        except ChildFault as fault:
+            self._fault = fault
+
+    def _job(self) -> dict[str, Any]:
+        """What the child makes its plan from."""
+        return {
             "config": as_json(self.plan.config), "plugins": self.plugins, "folder": str(self.folder),
             "threads": torch.get_num_threads(), "dtype": str(torch.get_default_dtype()).removeprefix("torch."),
             "precision": torch.get_float32_matmul_precision(),
-        })  # fmt: skip
-        about, _ = self._answer_of(child, START_SECONDS, "to start")
+        }  # fmt: skip
+
+    def _ready(self) -> Speed:
+        """What the child clocked, when it has made its plan."""
+        about, _ = self._answer(START_SECONDS, "to start")
         if "failed" in about:
             self._end(f"its process did not start: {about['failed']}")
-        if about.get("answer") != self.answer():
+        if about.get("answer") != answer_of(self.plan):
             self._end(
                 "the model answers otherwise in another process, so it is made at random; fix its seed, "
                 "or set SAMPLERBENCH_IN_PROCESS=1"
             )
-        child.speed = Speed(about.get("seconds_per_evaluation") or 0.0, about.get("seconds_after_drawing") or 0.0)
-        return child
+        return Speed(about.get("seconds_per_evaluation") or 0.0, about.get("seconds_after_drawing") or 0.0)
 
-    def _answer_of(self, child: _Child, seconds: float, what: str) -> tuple[dict[str, Any], bytes]:
-        """What the child answers, within the limits."""
-        deadline, most = time.monotonic() + seconds, self.limits.bytes
+    def _ask(self, request: dict[str, Any], seconds: float, what: str) -> tuple[dict[str, Any], bytes]:
+        assert self._child is not None
+        self._child.send(request)
+        return self._answer(seconds, what)
+
+    def _answer(self, seconds: float, what: str) -> tuple[dict[str, Any], bytes]:
+        """What the child answers within the limits; then it is paused."""
+        child = self._child
+        assert child is not None
+        left, most, looked = seconds, self.limits.bytes, time.monotonic()
         while not child.has_answered():
             if child.memory() > most:
                 self._end(f"its process held more than {most / GIGABYTE:.3g} GB of memory and was stopped")
-            if time.monotonic() > deadline:
+            if left < 0:
                 self._end(f"took longer than {seconds:.3g} s {what} and was stopped")
-            if child.has_ended():
+            if child.has_ended() and not child.has_answered():  # the last that it said may still be in the pipe
                 self._end(child.manner_of_end())
+            now = time.monotonic()
+            left, looked = left - min(now - looked, LONGEST_LOOK_SECONDS), now
+        child.pause()
         try:
             return child.answer()
         except ValueError as error:
-            self._end("its process sent what is no answer", error)
+            self._end(str(error), error)
 
     def _end(self, reason: str, cause: Exception | None = None) -> NoReturn:
         self.close()
         raise ChildFault(reason) from cause
 
 
-class _Child:
-    """A running child: frames to it, frames from it, its memory, its end."""
-
-    def __init__(self) -> None:
-        self._answers, writing = os.pipe()
-        try:
-            # A session of its own: Ctrl-C is for the parent, which stops the child with all that it started.
-            self._process = subprocess.Popen(
-                [sys.executable, "-c", ENTRY, json.dumps(sys.path), str(writing)],
-                stdin=subprocess.PIPE, pass_fds=[writing], start_new_session=True,
-            )  # fmt: skip
-        except BaseException:
-            os.close(self._answers)
-            raise
-        finally:
-            os.close(writing)
-        self._received = bytearray()
-        self._closed = False
-        self.speed = Speed()
-
-    def send(self, request: dict[str, Any]) -> None:
-        """One frame; that the child is gone shows where its answer is waited for."""
-        stdin = self._process.stdin
-        assert stdin is not None
-        with suppress(BrokenPipeError):
-            write_frame(stdin.fileno(), request)
-
-    def has_answered(self) -> bool:
-        """Whether a whole frame is there, after a short look."""
-        readable, _, _ = select.select([] if self._closed else [self._answers], [], [], LOOK_EVERY_SECONDS)
-        if readable:
-            received = os.read(self._answers, 1 << 20)
-            self._received += received
-            self._closed = not received
-        if len(self._received) < FRAME.size:
-            return False
-        announced = sum(self._lengths())
-        return announced > LONGEST or len(self._received) >= FRAME.size + announced
-
-    def answer(self) -> tuple[dict[str, Any], bytes]:
-        """The frame that is there; ValueError if it is none."""
-        head, body = self._lengths()
-        frame, self._received = self._received[FRAME.size :], bytearray()
-        if head + body != len(frame):
-            raise ValueError("not one frame")
-        about = json.loads(bytes(frame[:head]))
-        if not isinstance(about, dict):
-            raise ValueError("no JSON object")
-        return about, bytes(frame[head:])
-
-    def _lengths(self) -> tuple[int, int]:
-        head, body = FRAME.unpack(self._received[: FRAME.size])
-        return head, body
-
-    def memory(self) -> int:
-        """Resident bytes; 0 where the system does not tell."""
-        try:
-            pages = Path(f"/proc/{self._process.pid}/statm").read_text(encoding="ascii").split()[1]
-        except (OSError, IndexError):
-            return 0
-        return int(pages) * os.sysconf("SC_PAGE_SIZE")
-
-    def has_ended(self) -> bool:
-        """Whether the process is gone, or has closed its pipe."""
-        return self._closed or self._process.poll() is not None
-
-    def manner_of_end(self) -> str:
-        """How the process ended."""
-        with suppress(subprocess.TimeoutExpired):
-            code = self._process.wait(timeout=1.0)  # the pipe closes a moment before the process is gone
-            if code >= 0:
-                return f"its process ended with exit code {code}"
-            name = next((s.name for s in signal.Signals if s == -code), "unknown")
-            return f"its process ended with signal {-code} ({name})"
-        return "its process closed the pipe that it answers by"
-
-    def stop(self) -> None:
-        """End the process and its group."""
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
-        assert self._process.stdin is not None
-        with suppress(BrokenPipeError):
-            self._process.stdin.close()
-        os.close(self._answers)
+def checked(chunk: Chunk) -> Chunk:
+    """A chunk from a process that a sampler may have spoilt; ValueError where a table of it could not be made."""
+    timing = chunk.timing
+    numbers = (timing.nfe, timing.network_evaluations, timing.seconds, timing.model_seconds)
+    if not all(isinstance(x, int | float) and 0 <= x < math.inf for x in numbers) or not timing.seconds:
+        raise ValueError(f"it was clocked as {numbers}")
+    if chunk.hashes.shape != (chunk.n, HASH_BYTES) or chunk.hashes.dtype != np.uint8:
+        raise ValueError(f"its hashes are {chunk.hashes.dtype} {chunk.hashes.shape}")
+    for name, rows in chunk.rows.items():
+        if rows.ndim != 2 or len(rows) != chunk.n or not np.isfinite(rows).all():  # noqa: PLR2004  (rows and columns)
+            raise ValueError(f"its rows of {name} are {rows.shape}, or not finite")
+    return chunk
 
 
-def write_frame(descriptor: int, about: dict[str, Any], body: bytes = b"") -> None:
-    """JSON and what is behind it, to a pipe."""
-    head = json.dumps(about).encode()
-    rest = memoryview(FRAME.pack(len(head), len(body)) + head + body)
-    while rest:
-        rest = rest[os.write(descriptor, rest) :]
+def children_that_fit(memory: float, one: float) -> int:
+    """How many processes of this size fit into the memory beside one that is there already; at least 1."""
+    return max(1, min(MOST_CHILDREN, int(memory / one) - 1))
 
 
-def write_chunk(descriptor: int, chunk: Chunk) -> None:
-    """A chunk, to a pipe."""
-    arrays, timing = chunk_to_arrays(chunk)
-    write_frame(descriptor, {"timing": timing}, save(arrays))
+def memory_of_this_process() -> float:
+    """Resident bytes; where the system does not tell, the most that there ever were."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resident_memory("self") or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def machine_memory() -> float:

@@ -95,6 +95,12 @@ class Plan:
         in the same folder, beside what is there of the others."""
         return digest([as_json(self.config), [cell.setting for cell in self.cells]])
 
+    def of(self, spec: str) -> Plan:
+        """What there is to do for one sampler spec."""
+        cells = tuple(cell for cell in self.cells if cell.sampler == spec)
+        trial = replace(cells[0].request, sampler=self.trial.sampler)
+        return replace(self, config=replace(self.config, sampler=(spec,)), cells=cells, trial=trial)
+
     @property
     def blocks(self) -> tuple[Block, ...]:
         """The sample indices in blocks; a block is a chunk of each cell."""

@@ -18,9 +18,9 @@ from ..samplers.options import check_count
 from ..samplers.registry import Registry, load_registry
 from ..samplers.variables import IN_PROCESS, is_on
 from .answers import answers_from, directions, write_answers
-from .chunk import answer_of, make_chunk, ode_solution, reason_of, warm_up
+from .chunk import make_chunk, ode_solution, reason_of, warm_up
 from .config import DEFAULT_SAMPLERS, Config
-from .engines import ChildProcess, Engine, InProcess, Limits
+from .engines import Children, Engine, ForeignEngine, InProcess, Limits, Turn, turns
 from .environment import environment
 from .formats import sheet_to_html
 from .paths import write_paths
@@ -139,7 +139,7 @@ class Session:
     manner: Manner = field(default_factory=Manner)
     failures: dict[str, str] = field(default_factory=dict)
     """Reason of failure by cell key."""
-    foreign: Engine | None = None
+    foreign: ForeignEngine | None = None
     """Makes the chunks of samplers that did not come with samplerbench; None = this process does."""
     growing: GrowingTable = field(init=False, repr=False)
 
@@ -168,13 +168,21 @@ class Session:
         warm_up(self.plan)
         here = InProcess(lambda cell, block: make_chunk(self.plan, cell, block, self.ready, reference))
         engines = {cell.key: self.foreign if cell.is_foreign and self.foreign else here for cell in self.plan.cells}
+        for turn in turns(self._cells_with_work(), self.foreign):
+            self._draw(turn, engines, watch)
+            self._clock_again(turn, engines, watch)
+        write_paths(self.plan, self.folder, self.failures)
+
+    def _draw(self, turn: Turn, engines: Mapping[str, Engine], watch: Watch) -> None:
+        """Make the chunks of these cells that are not there, block by block."""
         due = time.monotonic() + TABLE_EVERY_SECONDS
         for block in self.plan.blocks:
-            for cell in in_turn(self.plan.cells, block.number):
+            self._be_ready_for(turn.cells)
+            for cell in in_turn(turn.cells, block.number):
                 if cell.key in self.failures or self.folder.has(cell, block):
                     continue
                 try:
-                    chunk = engines[cell.key].make(cell, block)
+                    chunk = turn.marked(engines[cell.key].make(cell, block))
                 except (Exception, SystemExit) as error:  # a sampler may raise anything; it fails its own cell
                     watch.failed(cell, self._fail(cell, error), self._spared(cell))
                 else:
@@ -184,8 +192,11 @@ class Session:
             if (started := time.monotonic()) >= due:
                 watch.table(self.tabulate())
                 due = next_renewal(started, time.monotonic())
-        self._clock_again(engines, watch)
-        write_paths(self.plan, self.folder, self.failures)
+
+    def _be_ready_for(self, cells: Iterable[Cell]) -> None:
+        """Start what draws those of these cells that did not fail, and end what draws others."""
+        if self.foreign:
+            self.foreign.begin(cell for cell in cells if cell.key not in self.failures)
 
     def tabulate(self) -> pd.DataFrame:
         """The table of what is there, written to the folder too."""
@@ -212,23 +223,30 @@ class Session:
         cells = self._sound_cells()
         return ((c, b) for b in self.plan.blocks for c in cells if not self.folder.has(c, b))
 
+    def _cells_with_work(self) -> list[Cell]:
+        """The cells with a chunk or a repeat that is not there, in order."""
+        missing = {cell.key for cell, _ in self._missing()} | {cell.key for _, cell in self._repeats_missing()}
+        return [cell for cell in self.plan.cells if cell.key in missing]
+
     def _sound_cells(self) -> list[Cell]:
         """The cells that did not fail; two specs may be one cell."""
         return list({cell.key: cell for cell in self.plan.cells if cell.key not in self.failures}.values())
 
-    def _clock_again(self, engines: Mapping[str, Engine], watch: Watch) -> None:
-        """Draw the first block of cells that have too few repeats, round by round, for the clock alone.
+    def _clock_again(self, turn: Turn, engines: Mapping[str, Engine], watch: Watch) -> None:
+        """Draw the first block of those of these cells that have too few repeats, round by round, for the clock alone.
 
         A cell whose repeat fails keeps its samples and the repeats that it has.
         """
         block = self.plan.blocks[0]
-        todo = [cell for _, cell in self._repeats_missing()]
+        keys = {cell.key for cell in turn.cells}
+        todo = [cell for _, cell in self._repeats_missing() if cell.key in keys]
+        self._be_ready_for(todo)
         gave_up: set[str] = set()
         for i, cell in enumerate(todo):
             if cell.key in gave_up:
                 continue
             try:
-                chunk = engines[cell.key].make(cell, block)
+                chunk = turn.marked(engines[cell.key].make(cell, block))
             except (Exception, SystemExit) as error:  # as in `work`
                 gave_up.add(cell.key)
                 spared = sum(_cost(cell, block) for other in todo[i:] if other.key == cell.key)
@@ -381,11 +399,11 @@ def evaluations_left(plan: Plan, output: Path, manner: Manner) -> int:
     return Session(plan, folder, {}, manner, failures).evaluations_left()
 
 
-def engine_for_foreign(plan: Plan, registry: Registry, folder: RunFolder, limits: Limits) -> Engine | None:
+def engine_for_foreign(plan: Plan, registry: Registry, folder: RunFolder, limits: Limits) -> ForeignEngine | None:
     """Where samplers that did not come with samplerbench are drawn; None = in this process, as all others."""
     if not plan.is_rebuildable or is_on(IN_PROCESS, os.environ):
         return None
-    return ChildProcess(plan, registry.named, folder.path, lambda: answer_of(plan), limits)
+    return Children(plan, registry.named, folder.path, limits)
 
 
 def next_renewal(started: float, ended: float) -> float:

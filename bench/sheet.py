@@ -237,6 +237,7 @@ def _reasons(table: pd.DataFrame) -> list[str]:
             (f"fewer than {timing.LEAST_REPEATS} repeats", few),
             (f"quartiles more than {100 * timing.NOISY:.0f} % of the median apart", timing.NOISY_FLAG in flags),
             ("drawn on several machines", timing.MACHINES_FLAG in flags),
+            ("not drawn in turn with the other samplers", timing.APART_FLAG in flags),
         )
         if applies
     ]

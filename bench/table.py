@@ -83,13 +83,13 @@ class GrowingTable:
         self._clocked: dict[str, Clocked] = {}
 
     def table(self, failures: Mapping[str, str]) -> pd.DataFrame:
-        """One row a cell, from the blocks that every cell which did not fail has: equal n in every row.
+        """One row a cell, from the blocks that every cell has which has begun and did not fail: equal n in every row.
 
-        Before the first block is done, the rows are those of the cells that have it.
+        A cell has begun when its first block is there.
         """
         plan, folder = self._plan, self._folder
-        sound = [cell for cell in plan.cells if cell.key not in failures]
-        blocks = tuple(b for b in plan.blocks if all(folder.has(cell, b) for cell in sound)) or plan.blocks[:1]
+        begun = [cell for cell in plan.cells if cell.key not in failures and folder.has(cell, plan.blocks[0])]
+        blocks = tuple(b for b in plan.blocks if all(folder.has(cell, b) for cell in begun))
         rows = []
         seen: dict[bytes, Mapping[str, Any]] = {}
         for cell in plan.cells:

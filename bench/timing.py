@@ -35,7 +35,7 @@ NOISY = 0.1
 BUSY = 1.5
 """Load per core from which on the caption says so."""
 OK = "ok"
-NOISY_FLAG, MACHINES_FLAG = "noisy", "machines differ"
+NOISY_FLAG, MACHINES_FLAG, APART_FLAG = "noisy", "machines differ", "not in turn"
 COLUMNS = (
     "seconds_per_image", "seconds_low", "seconds_high", "model_seconds_per_image", "overhead",
     "timing", "repeats", "seconds_per_call", "peak_memory_mb", "load_per_core",
@@ -69,6 +69,8 @@ class Timing:
     """How many chunks the process had drawn before."""
     started: float | None = None
     """When, in seconds since 1970: which repeats are neighbours in time, never how long one took."""
+    apart: bool = False
+    """Whether cells of the run that it is shown beside were drawn at another time, and not in turn with it."""
 
 
 @dataclass(frozen=True)
@@ -161,8 +163,9 @@ def timed(clockings: Sequence[Repeat]) -> dict[str, Any]:
     peaks = [r.timing.peak_memory for r in repeats if r.timing.peak_memory is not None]
     columns: dict[str, Any] = dict.fromkeys(COLUMNS, math.nan)
     columns |= {"repeats": len(repeats), "load_per_core": float(median(loads)) if loads else math.nan}
+    in_turn = not any(r.timing.apart for r in repeats)
     if len(machines(repeats)) > 1:
-        return columns | {"timing": flag(len(repeats), spread=0.0, one_machine=False)}
+        return columns | {"timing": flag(len(repeats), spread=0.0, one_machine=False, in_turn=in_turn)}
     seconds = [r.seconds_per_image for r in repeats]
     model = [r.timing.model_seconds / r.n for r in repeats]
     calls = [r.timing.nfe for r in repeats]
@@ -173,7 +176,7 @@ def timed(clockings: Sequence[Repeat]) -> dict[str, Any]:
         "seconds_high": high,
         "model_seconds_per_image": median(model),
         "overhead": 1 - sum(model) / sum(seconds),
-        "timing": flag(len(repeats), spread=(high - low) / middle, one_machine=True),
+        "timing": flag(len(repeats), spread=(high - low) / middle, one_machine=True, in_turn=in_turn),
         "seconds_per_call": median(s / c for s, c in zip(seconds, calls, strict=True)) if all(calls) else math.nan,
         "peak_memory_mb": max(peaks) / 1e6 if peaks else math.nan,
     }
@@ -185,11 +188,12 @@ def quartiles(values: Sequence[float]) -> tuple[float, float, float]:
     return low, middle, high
 
 
-def flag(repeats: int, *, spread: float, one_machine: bool) -> str:
+def flag(repeats: int, *, spread: float, one_machine: bool, in_turn: bool) -> str:
     """Why a time is not to be relied on, or "ok". `spread` is the interquartile range over the median, or nan."""
     reasons = [counted(repeats, "repeat")] if repeats < LEAST_REPEATS else []
     reasons += [NOISY_FLAG] if spread > NOISY else []
     reasons += [] if one_machine else [MACHINES_FLAG]
+    reasons += [] if in_turn else [APART_FLAG]
     return "; ".join(reasons) or OK
 
 

@@ -43,9 +43,18 @@ class StoreError(SamplerbenchError):
 
 def told(error: BaseException) -> str:
     """Another library's exception, with its kind; never torch's advice to read a file without its safeguard."""
-    unsafe = "weights_only" in str(error)
-    text = "the file holds more than tensors and numbers; it was not read" if unsafe else str(error)
+    text = text_of(error)
+    if "weights_only" in text:
+        text = "the file holds more than tensors and numbers; it was not read"
     return f"{type(error).__name__}: {text}"
+
+
+def text_of(error: BaseException) -> str:
+    """What an exception says; a stranger's may raise another while it says it."""
+    try:
+        return str.__str__(str(error))
+    except (Exception, SystemExit) as another:
+        return f"its text cannot be read ({type(another).__name__})"
 
 
 def in_line(error: BaseException) -> str:

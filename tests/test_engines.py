@@ -1,6 +1,7 @@
 """Where chunks are made: a sampler of someone else's that misbehaves fails its own cell and nothing else."""
 
 import dataclasses
+import io
 import json
 import os
 import select
@@ -14,12 +15,12 @@ import torch
 from safetensors.numpy import save
 
 import samplerbench as sb
-from samplerbench.bench import chunk, engines
-from samplerbench.bench.child import serve
+from samplerbench.bench import child_process, chunk, engines
+from samplerbench.bench.child import Parent, serve
 from samplerbench.bench.chunk import make_chunk
 from samplerbench.bench.chunk_file import chunk_from_arrays, chunk_to_arrays
 from samplerbench.bench.config import Config, as_json, from_json
-from samplerbench.bench.engines import ChildFault, ChildProcess, InProcess, Limits, Speed
+from samplerbench.bench.engines import ChildFault, ChildProcess, Children, InProcess, Limits, Speed
 from samplerbench.bench.plan import plan_for
 from samplerbench.bench.run import NoWatch, begin
 from samplerbench.samplers.model import to_images
@@ -124,9 +125,14 @@ def statuses(table):
 class Recorder:
     """An engine that makes its chunks here, but fails some cells, and remembers what it was asked."""
 
+    most = 9
+
     def __init__(self, plan, ready, failing=()):
         self.here = InProcess(lambda cell, block: make_chunk(plan, cell, block, ready, None))
-        self.failing, self.asked, self.closed = failing, [], 0
+        self.failing, self.asked, self.begun, self.closed = failing, [], [], 0
+
+    def begin(self, cells):
+        self.begun.append([cell.sampler for cell in cells if cell.is_foreign])
 
     def make(self, cell, block):
         self.asked.append((cell.sampler, block.number))
@@ -188,7 +194,7 @@ def test_a_model_given_as_an_object_and_the_environment_keep_all_in_this_process
     config = Config(model="toy", sampler=("prints",), steps=(2,), samples=4)
     assert begin(plan_for(config, registry, model), registry, tmp_path / "run").foreign is None
     monkeypatch.setenv("SAMPLERBENCH_IN_PROCESS", "0")
-    assert isinstance(begin(plan_for(config, registry), registry, tmp_path / "other").foreign, ChildProcess)
+    assert isinstance(begin(plan_for(config, registry), registry, tmp_path / "other").foreign, Children)
 
 
 def test_nothing_of_a_stranger_s_runs_here_for_a_trial(stranger, monkeypatch):
@@ -263,6 +269,25 @@ def test_a_trial_clocks_decoding_and_the_extractors_once_they_are_loaded(monkeyp
     assert chunk.seconds_after_drawing(timed, {"no such"}) is None
 
 
+def answers_to(folder, *requests):
+    """What a child that runs here answers to these requests: (JSON, body) of each."""
+    with (folder / "requests").open("w+b") as asked, (folder / "answers").open("w+b") as answered:
+        for number, request in enumerate(requests, start=1):
+            child_process.write_frame(asked.fileno(), {"request": number, **request})
+        asked.seek(0)
+        with pytest.raises(EOFError):
+            serve(Parent(asked, answered.fileno()))
+        answered.seek(0)
+        return list(frames_in(answered))
+
+
+def frames_in(file):
+    """(JSON, body) of each frame."""
+    while lengths := file.read(child_process.FRAME.size):
+        head, body = child_process.FRAME.unpack(lengths)
+        yield json.loads(file.read(head)), file.read(body)
+
+
 def test_a_child_prepares_no_metric_and_says_how_fast_it_is(tmp_path, monkeypatch):
     registry = load_registry([TOY])
     config = Config(model="toy", sampler=("ddim",), steps=(2,), samples=4, metric=("fid", "kid"))
@@ -270,38 +295,21 @@ def test_a_child_prepares_no_metric_and_says_how_fast_it_is(tmp_path, monkeypatc
     for metric in config.metric:
         monkeypatch.setattr(registry.metrics[metric], "prepare", lambda self, reference: 1 / 0)
 
-    class Asked:
-        requests = [
-            {"config": as_json(config), "plugins": [TOY], "folder": str(tmp_path), "threads": 1, "dtype": "float32",
-             "precision": "highest"},
-            {"cell": plan.cells[0].key, "block": 0},
-        ]  # fmt: skip
-
-        def get(self):
-            if not self.requests:
-                raise EOFError
-            return self.requests.pop(0)
-
-    with (tmp_path / "answers").open("w+b") as file:
-        with pytest.raises(EOFError):
-            serve(Asked(), file.fileno())
-        file.seek(0)
-        frames = []
-        while lengths := file.read(engines.FRAME.size):
-            head, body = engines.FRAME.unpack(lengths)
-            frames.append((json.loads(file.read(head)), file.read(body)))
-    (started, _), (_, arrays) = frames
+    job = {"config": as_json(config), "plugins": [TOY], "folder": str(tmp_path), "threads": 1, "dtype": "float32",
+           "precision": "highest"}  # fmt: skip
+    (started, _), (made, arrays) = answers_to(tmp_path, job, {"cell": plan.cells[0].key, "block": [0, 0, 4]})
     assert started["seconds_per_evaluation"] > 0
     assert started["seconds_after_drawing"] > 0
     assert engines.load(arrays)["rows.features"].shape == (4, 4)
+    assert (started["request"], made["request"]) == (1, 2)
 
 
 def test_the_limit_of_a_chunk_is_made_of_what_the_child_clocked(child, monkeypatch):
     clocked = "started | {'seconds_per_evaluation': 0.01, 'seconds_after_drawing': 0.4}"
     engine = child(f"read(); say({clocked}); read(); say({{'failed': 'x'}})", Limits())
     given = []
-    inner = ChildProcess._answer_of
-    monkeypatch.setattr(ChildProcess, "_answer_of", lambda self, *a: given.append(a[1]) or inner(self, *a))
+    inner = ChildProcess._answer
+    monkeypatch.setattr(ChildProcess, "_answer", lambda self, *a: given.append(a[0]) or inner(self, *a))
     with pytest.raises(ChildFault, match="x"):
         make(engine)
     assert given[1] == pytest.approx(60 + 50 * (0.01 * 3 + 0.4) * 64)
@@ -330,13 +338,11 @@ def test_a_chunk_survives_the_pipe():
     plan = planned(n=70)
     chunk = make_chunk(plan, plan.cells[0], plan.blocks[1], {}, torch.zeros(70, 2))
     reading, writing = os.pipe()
-    engines.write_chunk(writing, chunk)
+    Parent(io.BytesIO(), writing).answer_chunk(chunk)
     os.close(writing)
     with os.fdopen(reading, "rb") as file:
-        head, body = engines.FRAME.unpack(file.read(engines.FRAME.size))
-        timing, rest = json.loads(file.read(head))["timing"], file.read()
-    assert len(rest) == body
-    again = chunk_from_arrays(64, 6, engines.load(rest), timing)
+        ((about, body),) = frames_in(file)
+    again = engines.checked(chunk_from_arrays(64, 6, engines.load(body), about["timing"]))
     assert again.timing == chunk.timing
     assert again.hashes.tobytes() == chunk.hashes.tobytes()
     assert again.ode_distance.tobytes() == chunk.ode_distance.tobytes()
@@ -347,11 +353,16 @@ def test_a_chunk_survives_the_pipe():
 
 
 SPEAKS = """
-import ctypes, json, os, signal, struct, sys
-answers = int(sys.argv[2])
+import ctypes, json, os, signal, struct, sys, time
+answers, number = int(sys.argv[2]), 0
 def read():
-    return json.loads(sys.stdin.buffer.read(sum(struct.unpack(">QQ", sys.stdin.buffer.read(16)))))
-def say(about, body=b""):
+    global number
+    request = json.loads(sys.stdin.buffer.read(sum(struct.unpack(">QQ", sys.stdin.buffer.read(16)))))
+    number = request["request"]
+    return request
+def say(about, body=b"", number=None):
+    if isinstance(about, dict):
+        about = {"request": globals()["number"] if number is None else number, **about}
     text = json.dumps(about).encode()
     os.write(answers, struct.pack(">QQ", len(text), len(body)) + text + body)
 started = {"answer": None, "seconds_per_evaluation": 1e-6}
@@ -363,9 +374,9 @@ def child(monkeypatch):
     """A ChildProcess on the mixture whose child runs these lines; closed at the end."""
     made = []
 
-    def having(lines, limits=Limits(seconds=60), answer=lambda: None):  # noqa: B008  (a constant)
-        monkeypatch.setattr(engines, "ENTRY", SPEAKS + lines)
-        made.append(ChildProcess(planned(), (), Path("nowhere"), answer, limits))
+    def having(lines, limits=Limits(seconds=60)):  # noqa: B008  (a constant)
+        monkeypatch.setattr(child_process, "ENTRY", SPEAKS + lines)
+        made.append(ChildProcess(planned(), (), Path("nowhere"), limits))
         return made[-1]
 
     yield having
@@ -404,9 +415,10 @@ def test_a_child_that_goes_wrong_is_a_fault_with_the_reason(child, lines):
 
 def test_a_child_that_closes_its_pipe_is_a_fault(child, monkeypatch):
     engine = child(SERVES + "os.close(answers)\nread()")
-    make_start = engine._start()
-    inner = make_start._process.wait
-    monkeypatch.setattr(make_start._process, "wait", lambda timeout=None: inner(0.01 if timeout else None))
+    engine.get_ready()
+    process = engine._child._process
+    inner = process.wait
+    monkeypatch.setattr(process, "wait", lambda timeout=None: inner(0.01 if timeout else None))
     with pytest.raises(ChildFault, match="closed the pipe that it answers by"):
         make(engine)
 
@@ -448,7 +460,7 @@ def test_a_child_is_kept_for_more_chunks_and_replaced_after_a_crash(child, tmp_p
     starts = tmp_path / "starts"
     engine = child(
         f"open({str(starts)!r}, 'a').write('.')\nread(); say(started)\n"
-        "while True:\n    if read()['block']: os._exit(0)\n"
+        "while True:\n    if read()['block'][0]: os._exit(0)\n"
         f"    say({{'timing': {timing!r}}}, {save(arrays)!r})\n"
     )
     for _ in range(3):
@@ -484,18 +496,18 @@ def ends(process):
 
 @pytest.mark.usefixtures("children")
 def test_a_stranger_is_drawn_elsewhere_with_the_same_bytes(tmp_path, stranger, capfd):
-    samplers = ["good", "ddim", "talks", "says-where", "calls-exit"]
+    samplers = ["ddim", "talks", "says-where"]
     result = sb.run("toy", samplers, steps=[2], n=70, metrics=["fid"], plugins=[TOY, stranger], output=tmp_path / "run")
     found = statuses(result.table)
     where = found.pop("says-where")
-    assert found == {"good": "ok", "ddim": "ok", "talks": "ok", "calls-exit": "failed: SystemExit: 0"}
+    assert found == {"ddim": "ok", "talks": "ok"}
     assert where.startswith("failed: RuntimeError: process ")
     assert f"process {os.getpid()}," not in where
     assert where.endswith(f"threads {torch.get_num_threads()}, torch.float32")
     rows = result.table.set_index("sampler")
-    assert rows.loc[["ddim", "talks"], "same_as"].tolist() == ["good", "good"]
-    assert rows.loc["good", ["fid", "ode_error"]].tolist() == rows.loc["ddim", ["fid", "ode_error"]].tolist()
-    assert (rows.loc[["good", "talks"], "seconds_per_image"] > 0).all()
+    assert rows.loc["talks", "same_as"] == "ddim"
+    assert rows.loc["talks", ["fid", "ode_error"]].tolist() == rows.loc["ddim", ["fid", "ode_error"]].tolist()
+    assert rows.loc["talks", "seconds_per_image"] > 0
     out, err = capfd.readouterr()
     assert out == ""
     assert err.count("hello") == 2 * 2 * 2
@@ -603,4 +615,4 @@ def test_a_session_without_limits_has_the_usual_ones(tmp_path, children, strange
     engine = begin(plan, registry, tmp_path / "run").foreign
     assert dataclasses.asdict(engine.limits) == {"seconds": None, "gigabytes": None}
     assert engine.plugins == (stranger,)
-    assert engine._child is None  # nothing has been started
+    assert not engine._children  # nothing has been started
