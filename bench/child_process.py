@@ -25,12 +25,13 @@ FRAME = struct.Struct(">QQ")
 LONGEST = 1 << 40
 """A frame of more bytes than this is no answer."""
 LOOK_EVERY_SECONDS = 0.05
-ENTRY = (
+GUARDED = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); requests, answers, parent = 0, *map(int, sys.argv[2:]); "
     f"from {__package__} import lifeline; lifeline.end_with(parent, requests, [answers]); "
-    f"from {__package__}.child import main; main(answers)"
 )
-"""What the child runs: its modules are found where this process finds them."""
+"""How a child begins: its modules are found where this process finds them, and it does not outlive this process."""
+ENTRY = f"{GUARDED} from {__package__}.child import main; main(answers)"
+"""What the child runs."""
 
 
 class Child:
