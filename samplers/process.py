@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from .patches import functions_now, put_back_functions
+
 Aspect = tuple[Callable[[], Any], Callable[[Any], object]]
 """How to read a part of the state, as something that == compares, and how to put it back; None = not there."""
 
@@ -62,10 +64,12 @@ ASPECTS: dict[str, Aspect] = {
 def state_kept() -> Iterator[list[str]]:
     """Put the process's state back as it was; the list, filled at the end, names what had been changed."""
     before = {name: read() for name, (read, _) in ASPECTS.items()}
+    functions = functions_now()
     changed: list[str] = []
     try:
         yield changed
     finally:
+        changed += put_back_functions(functions)  # first, because all others are read and put back by them
         for name, (read, put_back) in ASPECTS.items():
             if before[name] is not None and read() != before[name]:
                 put_back(before[name])

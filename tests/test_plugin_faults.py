@@ -18,6 +18,7 @@ import samplerbench
 from samplerbench.bench.config import Config
 from samplerbench.bench.plan import plan_for
 from samplerbench.samplers import process, registry
+from samplerbench.samplers.patches import functions_now, put_back_functions
 from samplerbench.samplers.registry import load_registry
 
 HEAD = """
@@ -557,6 +558,63 @@ def test_an_import_that_changes_the_process_is_named_and_undone(sb, install, asp
     assert listed.code == 0
     assert "mine" in listed.out
     assert listed.err == f"Note: plugin stranger_good 1.0 changed {aspect} while it was loaded; that was put back\n"
+
+
+REPLACING = {
+    "torch.add": "import torch; torch.add = lambda a, b, **_: a.sub(b)",
+    "torch.Tensor.add": "import torch; torch.Tensor.add = torch.Tensor.sub",
+    "torch.nn.functional.silu": "import torch; torch.nn.functional.silu = abs",
+    "torch.nn.Conv2d.forward": "import torch; torch.nn.Conv2d.forward = lambda self, x: x",
+    "numpy.linalg.eigvalsh": "import numpy; numpy.linalg.eigvalsh = numpy.linalg.eigvals",
+    "math.log": "import math; math.log = lambda x: 0.0",
+    "time.perf_counter": "import time; time.perf_counter = lambda: 0.0",
+    "builtins.round": "import builtins; builtins.round = int",
+    "samplerbench.samplers.predictor.Prediction.combine": "from samplerbench.samplers import predictor as p; "
+    "p.Prediction.combine = lambda self, *a: 0",
+    "samplerbench.plugins.ddim.DDIM.step": "from samplerbench.plugins import ddim; ddim.DDIM.step = print",
+    "samplerbench.plugins.ddim.DDIM.plan": "from samplerbench.plugins import ddim; ddim.DDIM.plan = print",
+}
+
+
+def what_is(name):
+    """What a dotted name stands for."""
+    module = next(m for i in range(name.count("."), 0, -1) if (m := sys.modules.get(name.rsplit(".", i)[0])))
+    found = module
+    for part in name.removeprefix(f"{module.__name__}.").split("."):
+        found = getattr(found, part)
+    return found
+
+
+@pytest.mark.parametrize("name", REPLACING)
+def test_an_import_that_replaces_a_function_is_named_and_undone(install, name):
+    load_registry()
+    before = what_is(name)
+    install("stranger_good", REPLACING[name] + GOOD)
+    found = load_registry()
+    assert what_is(name) is before
+    assert "mine" in found.samplers.things
+    ((origin, text),) = [(str(r.origin), r.text) for r in found.remarks if "took" not in r.text]
+    assert (origin, text) == ("stranger_good 1.0", f"changed {name} while it was loaded; that was put back")
+
+
+@pytest.mark.parametrize("name", ["torch.add", "samplerbench.plugins.ddim.DDIM.step"])
+def test_a_cell_that_replaces_a_function_fails_and_the_next_is_as_it_would_be(sb, plugin, name):
+    alone = json.loads(sb(*MIXTURE, "-s", "ddim", "-o", "alone", "--json").out)["table"]
+    path = plugin(with_step(REPLACING[name]))
+    done = sb(*MIXTURE, "-s", "mine", "-s", "ddim", "--plugin", path, "-o", "run", "--json")
+    table = json.loads(done.out)["table"]
+    assert f"Mine or the network changed {name}; that was put back" in row(table, "mine")["status"]
+    assert row(table, "ddim")["ode_error"] == row(alone, "ddim")["ode_error"]
+    assert row(table, "ddim")["status"] == "ok"
+
+
+def test_parts_of_torch_that_replace_others_are_no_strangers():
+    before = functions_now()
+    torch.manual_seed = torch.seed  # as torch._dynamo replaces it when it is imported
+    try:
+        assert put_back_functions(before) == []
+    finally:
+        next(place for place in before if place.owner is torch).put_back("manual_seed")
 
 
 def test_the_random_streams_go_on_as_if_nothing_had_been_drawn():

@@ -18,7 +18,7 @@ PACKAGES = ("samplers", "plugins", "bench")
 # Each module of the core may import those before it; the registry comes last.
 STREAM = [
     {"errors", "files", "level"},
-    {"options", "variables", "mosaic", "philox", "philox_torch", "philox_triton"},
+    {"options", "variables", "mosaic", "philox", "philox_torch", "philox_triton", "patches"},
     {"schedule"},
     {"grid", "noise", "predictor", "ddpm", "unet", "clip", "weights"},
     {"ranks", "training", "process", "images", "npz", "lock"},

@@ -1,0 +1,88 @@
+"""Functions that the numbers of everybody are made of: what a plugin replaces of them is put back, and named."""
+
+from __future__ import annotations
+
+import builtins
+import math
+import random
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import FunctionType, ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+
+PREFIX = f"{__name__.partition('.')[0]}."
+TORCH = f"{Path(torch.__file__).parent}/"
+WATCHED: tuple[ModuleType, ...] = (
+    torch, torch.nn, torch.nn.functional, torch.linalg, torch.fft, torch.special, np, np.linalg, math, random, time,
+    builtins,
+)  # fmt: skip
+"""Beside the modules of this package, which are those that are loaded."""
+Owner = ModuleType | type
+
+
+@dataclass(frozen=True)
+class Place:
+    """A module or a class, as it was."""
+
+    owner: Owner
+    name: str
+    was: dict[str, Any]
+    """What its names stood for."""
+
+    def replaced(self) -> list[str]:
+        """The names that stand for another function, method or class now, or that hide an inherited one."""
+        now = vars(self.owner)
+        others = [name for name, thing in self.was.items() if now.get(name) is not thing and _is_code(thing)]
+        if isinstance(self.owner, type) and len(now) > len(self.was):
+            new = [name for name in now if name not in self.was and _is_code(now[name])]
+            others += [name for name in new if hasattr(self.owner.__base__, name)]
+        return [name for name in others if not _is_of_torch(now.get(name))]
+
+    def put_back(self, name: str) -> None:
+        """Have a name stand for what it stood for."""
+        if name in self.was:
+            setattr(self.owner, name, self.was[name])
+        else:
+            delattr(self.owner, name)
+
+
+def functions_now() -> list[Place]:
+    """All places with what their names stand for."""
+    return [Place(owner, name, dict(vars(owner))) for name, owner in _owners()]
+
+
+def put_back_functions(before: list[Place]) -> list[str]:
+    """Put back what was replaced since; its names, such as "torch.add"."""
+    found = [(place, name) for place in before for name in place.replaced()]
+    for place, name in found:
+        place.put_back(name)
+    return [f"{place.name}.{name}" for place, name in found]
+
+
+def _owners() -> Iterator[tuple[str, Owner]]:
+    own = [module for name, module in sys.modules.items() if name.startswith(PREFIX)]
+    for module in (*WATCHED, *own):
+        yield module.__name__, module
+    for module in (torch.nn, *own):
+        for name, thing in vars(module).items():
+            if isinstance(thing, type) and (module is torch.nn or thing.__module__ == module.__name__):
+                yield f"{module.__name__}.{name}", thing
+    yield "torch.Tensor", torch.Tensor
+
+
+def _is_code(thing: object) -> bool:
+    return callable(thing) or isinstance(thing, property | classmethod)
+
+
+def _is_of_torch(thing: object) -> bool:
+    """Whether a function or a class is written in torch: some parts of it replace names of others when they are
+    imported, and the default dtype decides what torch.Storage is."""
+    if isinstance(thing, type):
+        return f"{thing.__module__}.".startswith("torch.")
+    return isinstance(thing, FunctionType) and thing.__code__.co_filename.startswith(TORCH)
