@@ -8,6 +8,7 @@ import json
 import math
 import sys
 from collections.abc import Collection
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from types import ModuleType
@@ -15,13 +16,14 @@ from typing import Any
 
 import torch
 
-from ..samplers.errors import InputError, PluginError
+from ..samplers.errors import InputError, PluginError, shown
 from ..samplers.model import Model
 from ..samplers.noise import BLOCK
 from ..samplers.options import at_fault
+from ..samplers.process import state_kept
 from ..samplers.registry import BUILT_IN, Registry
 from ..samplers.sample import Request, request_for
-from ..samplers.sampler import Sampler, declared_calls
+from ..samplers.sampler import MAX_CALLS, MAX_ORDER, MAX_STEPS, Sampler, declared_calls
 from ..samplers.schedule import VP
 from .config import Config, as_json
 from .environment import VERSIONS_THAT_MATTER, version_of
@@ -54,11 +56,13 @@ class Cell:
     """The same without the sampler's source: what stays when a plugin is edited."""
     is_foreign: bool = False
     """Whether its sampler did not come with samplerbench."""
+    convergence: int | None = None
+    """The order that its sampler declares; None if stochastic."""
 
     @property
     def is_deterministic(self) -> bool:
         """Whether the samples solve the probability flow ODE, so that a distance to its solution means something."""
-        return self.request.sampler.convergence is not None
+        return self.convergence is not None
 
     @property
     def network_evaluations(self) -> int | None:
@@ -139,14 +143,23 @@ def plan_for(config: Config, registry: Registry, model: Model | None = None) -> 
     model = equipped(model, config, registry) if model else model_for(config, registry)
     for name in config.metric:
         registry.metrics[name]
-    cells = [
-        cell_for(config, registry, model, spec, budget)
-        for spec in config.sampler
-        for budget in config.nfe or config.steps
-    ]
+    cells = [cell for spec in config.sampler for cell in cells_for(config, registry, model, spec)]
     reference = ode_reference(config, registry, model) if any(c.is_deterministic for c in cells) else None
     trial = replace(cells[0].request, sampler=registry.sampler(TRIAL_SAMPLER))
     return Plan(config, model, tuple(cells), reference, trial, is_rebuildable)
+
+
+def cells_for(config: Config, registry: Registry, model: Model, spec: str) -> list[Cell]:
+    """The cells of a sampler spec; PluginError for one of others whose declarations change the process."""
+    kept: AbstractContextManager[list[str]] = state_kept() if registry.is_foreign(spec) else nullcontext([])
+    with kept as changed:
+        cells = [cell_for(config, registry, model, spec, budget) for budget in config.nfe or config.steps]
+    if changed:
+        raise PluginError(
+            f"sampler {spec!r}: what it declares (nfe, convergence, plan, options) changed {', '.join(changed)}; "
+            "that was put back; leave the process as it is"
+        )
+    return cells
 
 
 def cell_for(config: Config, registry: Registry, model: Model, spec: str, budget: int) -> Cell:
@@ -155,16 +168,12 @@ def cell_for(config: Config, registry: Registry, model: Model, spec: str, budget
     grid = own_grid or config.grid or model.schedule.default_grid
     steps = budget
     if config.nfe:
-        with at_fault(f"sampler {spec!r}: plan({budget})"):
-            try:
-                sampler, steps = sampler.plan(budget)
-            except InputError as error:
-                raise InputError(f"sampler {spec!r}: {error}") from error
+        sampler, steps = planned(sampler, spec, budget)
     request = request_in(config, registry, model, sampler, grid, steps)
-    declared_order(sampler, spec)
     setting = cell_setting(request, {registry.metrics[name].extractor for name in config.metric})
     key = digest([setting, source_hash(type(sampler))])
-    return Cell(spec, grid, steps, declared_nfe(request, spec), request, key, setting, registry.is_foreign(spec))
+    nfe, order = declared_nfe(request, spec), declared_order(sampler, spec)
+    return Cell(spec, grid, steps, nfe, request, key, setting, registry.is_foreign(spec), order)
 
 
 def summary(plan: Plan) -> dict[str, Any]:
@@ -184,14 +193,31 @@ def summary(plan: Plan) -> dict[str, Any]:
     }
 
 
+def planned(sampler: Sampler, spec: str, budget: int) -> tuple[Sampler, int]:
+    """The sampler and the steps for a budget of calls, if what the sampler says is something that can be run."""
+    with at_fault(f"sampler {spec!r}: plan({budget})"):
+        try:
+            found: object = sampler.plan(budget)
+        except InputError as error:
+            raise InputError(f"sampler {spec!r}: {error}") from error
+    match found:
+        case (Sampler() as sampler, int(steps)) if type(steps) is int and 1 <= steps <= MAX_STEPS:
+            return sampler, steps
+    raise PluginError(
+        f"sampler {spec!r}: plan({budget}) returned {shown(found)}; expected a pair of a sampler and a whole number "
+        f"of steps from 1 to {MAX_STEPS}"
+    )
+
+
 def declared_nfe(request: Request, spec: str) -> int | None:
     """The calls for these levels, if what the sampler says is something that can be declared."""
     steps = len(request.levels) - 1
     with at_fault(f"sampler {spec!r}: nfe({steps})"):
         nfe = declared_calls(request.sampler, request.levels)
-        if nfe is not None and (type(nfe) is not int or nfe < 0):
+        if nfe is not None and (type(nfe) is not int or not 0 <= nfe <= MAX_CALLS):
             raise PluginError(
-                f"sampler {spec!r}: nfe({steps}) returned {nfe!r}; expected a whole number from 0, or None"
+                f"sampler {spec!r}: nfe({steps}) returned {shown(nfe)}; "
+                f"expected a whole number from 0 to {MAX_CALLS}, or None"
             )
     return nfe
 
@@ -200,8 +226,11 @@ def declared_order(sampler: Sampler, spec: str) -> int | None:
     """The order of convergence, if that is something that can be declared."""
     with at_fault(f"sampler {spec!r}: convergence"):
         order = sampler.convergence
-        if order is not None and (type(order) is not int or order < 1):
-            raise PluginError(f"sampler {spec!r}: convergence is {order!r}; expected a whole number from 1, or None")
+        if order is not None and (type(order) is not int or not 1 <= order <= MAX_ORDER):
+            raise PluginError(
+                f"sampler {spec!r}: convergence is {shown(order)}; "
+                f"expected a whole number from 1 to {MAX_ORDER}, or None"
+            )
     return order
 
 

@@ -19,6 +19,10 @@ from .schedule import Schedule
 
 MAX_STEPS = 10_000
 """More steps than anyone takes; what asks for more is a mistake."""
+MAX_CALLS = 100 * MAX_STEPS
+"""More predictor calls than the longest run makes; a sampler that declares more is mistaken."""
+MAX_ORDER = 99
+"""A higher order of convergence than any method has."""
 Past = Any
 """What a sampler hands from one step to the next; None at the start. No one else looks inside."""
 

@@ -452,6 +452,11 @@ TOY = str(Path(__file__).with_name("toy.py"))
         (spoilt("return steps", "1 / 0"), ["-s", "mine"], 3, ["nfe(2)", "ZeroDivisionError"]),
         (spoilt("return steps", "return 2.0"), ["-s", "mine"], 3, ["nfe(2) returned 2.0", "a whole number"]),
         (spoilt("return steps", "return -steps"), ["-s", "mine"], 3, ["nfe(2) returned -2", "a whole number"]),
+        (spoilt("return steps", "return 10**30"), ["-s", "mine"], 3,
+         ["nfe(2) returned 1000000000000000000000000000000;", "from 0 to 1000000"]),
+        (spoilt("return steps", "return 10**5000"), ["-s", "mine"], 3, ["nfe(2) returned of type int", "1000000"]),
+        (spoilt("convergence = 1", "convergence = 10**30"), ["-s", "mine"], 3, ["is 1000000", "from 1 to 99"]),
+        (spoilt("convergence = 1", "convergence = type('S', (str,), {})(2)"), ["-s", "mine"], 3, ["is '2'"]),
         (spoilt("convergence = 1", "convergence = property(exit)"), ["-s", "mine"], 3, ["convergence", "SystemExit"]),
         (spoilt("convergence = 1", "convergence = 'high'"), ["-s", "mine"], 3, ["convergence is 'high'", "or None"]),
         (spoilt("convergence = 1", "def __post_init__(self):\n        exit(0)"), ["-s", "mine"], 3, ["SystemExit"]),
@@ -461,7 +466,7 @@ TOY = str(Path(__file__).with_name("toy.py"))
         (GOOD + CODE, ["-s", "mine", "--model", "mine"], 4, ["model 'mine'", "SystemExit"]),
         (GOOD + CODE, ["-s", "mine", "--metric", "mine", "--model", "toy", "--plugin", TOY], 3, ["metric 'mine'"]),
     ],
-    ids=range(11),
+    ids=range(15),
 )  # fmt: skip
 def test_no_exit_and_no_exception_of_a_plugin_passes_for_the_program_s(sb, plugin, source, arguments, code, words):
     sb(*MIXTURE, *arguments, "--plugin", plugin(source)).refused(code, *words)
@@ -479,6 +484,39 @@ def test_a_budget_that_a_plugin_cannot_answer_is_its_fault(sb, plugin):
     path = plugin(spoilt("    convergence = 1", "    convergence = 1\n    def plan(self, nfe):\n        exit(0)"))
     done = sb("run", "--model", "mixture", "--nfe", "4", "-n", "8", "-s", "mine", "--plugin", path)
     done.refused(3, "sampler 'mine'", "plan(4)", "SystemExit")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    ["self, 10**30", "self, 0", "self, True", "self, 2.0", "2, self", "self", "None", "self, '5'"],
+)
+def test_a_plan_that_no_run_can_follow_is_refused_with_what_is_expected(sb, plugin, answer):
+    convergence = "    convergence = 1"
+    path = plugin(spoilt(convergence, f"{convergence}\n    def plan(self, nfe):\n        return {answer}"))
+    done = sb("run", "--model", "mixture", "--nfe", "4", "-n", "8", "-s", "mine", "-s", "ddim", "--plugin", path)
+    done.refused(3, "sampler 'mine': plan(4) returned ", "whole number of steps from 1 to 10000")
+
+
+@pytest.mark.parametrize("name", ["torch.add", "NumPy's random stream"])
+@pytest.mark.parametrize("declares", ["nfe", "convergence"])
+def test_a_declaration_that_changes_the_process_is_refused_and_undone(sb, plugin, name, declares):
+    meddling = {**REPLACING, **MEDDLING}[name]
+    state, add = process_state(), torch.add
+    source = {
+        "nfe": spoilt("return steps", f"{meddling}; return steps"),
+        "convergence": spoilt(
+            "convergence = 1", f"@property\n    def convergence(self):\n        {meddling}\n        return 1"
+        ),
+    }[declares]
+    sb(*MIXTURE, "-s", "mine", "--plugin", plugin(source)).refused(3, "sampler 'mine'", f"changed {name}; that was put")
+    assert process_state() == state
+    assert torch.add is add
+
+
+def test_the_order_of_a_sampler_is_what_it_declared_before_the_run(plugin):
+    path = plugin(spoilt("convergence = 1", "said = [1]\n    convergence = property(lambda self: self.said.pop())"))
+    (cell,) = plan_for(Config(model="mixture", sampler=("mine",), steps=(2,)), load_registry([path])).cells
+    assert cell.is_deterministic
 
 
 def test_an_exit_that_nothing_catches_is_still_no_success(sb, monkeypatch):
