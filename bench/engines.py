@@ -151,7 +151,7 @@ def turns(cells: Sequence[Cell], foreign: ForeignEngine | None) -> list[Turn]:
     """All cells in turns: those of this process with as many foreign specs as can be at work, then the other specs."""
     specs = list(dict.fromkeys(cell.sampler for cell in cells if cell.is_foreign)) if foreign else []
     if not foreign or len(specs) <= foreign.most:
-        return [Turn(tuple(cells))]
+        return [Turn(tuple(cells))] if cells else []
     number = {spec: i // foreign.most for i, spec in enumerate(specs)}
     together = [tuple(c for c in cells if number.get(c.sampler, 0) == i) for i in range(max(number.values()) + 1)]
     return [Turn(own, all(cell.is_foreign for cell in own)) for own in together]

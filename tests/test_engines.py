@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.numpy import save
@@ -20,15 +21,15 @@ from samplerbench.bench.child import Parent, serve
 from samplerbench.bench.chunk import make_chunk
 from samplerbench.bench.chunk_file import chunk_from_arrays, chunk_to_arrays
 from samplerbench.bench.config import Config, as_json, from_json
-from samplerbench.bench.engines import ChildFault, ChildProcess, Children, InProcess, Limits, Speed
+from samplerbench.bench.engines import ChildFault, ChildProcess, Children, InProcess, Limits, Speed, turns
 from samplerbench.bench.plan import plan_for
-from samplerbench.bench.run import NoWatch, begin
+from samplerbench.bench.run import Manner, NoWatch, begin
 from samplerbench.samplers.model import to_images
 from samplerbench.samplers.registry import load_registry
 
 TOY = str(Path(__file__).with_name("toy.py"))
 STRANGER = """
-import ctypes, os, subprocess, sys
+import atexit, ctypes, os, resource, signal, subprocess, sys, threading, time
 from dataclasses import dataclass
 import torch
 from samplerbench import Sampler, hookimpl
@@ -89,12 +90,43 @@ def tells_and_never_ends():
     below = subprocess.Popen(["sleep", "600"])
     with open(os.environ["STRANGER_FIFO"], "w") as fifo:
         fifo.write(f"{os.getpid()} {below.pid}")
-    never_ends()
+    ctypes.PyDLL(None).sleep(600)  # with the interpreter's lock
+
+
+class SaysNothing(Exception):
+    def __str__(self):
+        raise RuntimeError("no words")
+
+
+def raises_without_words():
+    raise SaysNothing
+
+
+def closes_all():
+    os.close(0), os.close(1), os.close(2), sys.stdout.close()
+
+
+def forks_and_returns_late():
+    if not os.fork():
+        time.sleep(0.5)
+
+
+def leaves_a_thread():
+    threading.Thread(target=never_ends, daemon=True).start()
+
+
+def meddles():
+    next(m for name, m in sys.modules.items() if name.startswith("samplerbench_plugin_toy")).VARIANCE = 0.5
+    resource.setrlimit(resource.RLIMIT_NOFILE, (8, 8))
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    os.environ["OMP_NUM_THREADS"] = "7"
+    atexit.register(never_ends)
 
 
 @hookimpl
 def samplerbench_samplers():
-    harms = [talks, says_where, calls_exit, exits_at_once, segfaults, never_ends, eats, tells_and_never_ends]
+    harms = [talks, says_where, calls_exit, exits_at_once, segfaults, never_ends, eats, tells_and_never_ends,
+             raises_without_words, closes_all, forks_and_returns_late, leaves_a_thread, meddles]
     return {"good": Good, **{harm.__name__: stranger(harm) for harm in harms}}
 """.replace("harm.__name__: stranger", 'harm.__name__.replace("_", "-"): stranger')
 
@@ -207,6 +239,81 @@ def test_nothing_of_a_stranger_s_runs_here_for_a_trial(stranger, monkeypatch):
     chunk.warm_up(plan)
     assert chunk.seconds_per_evaluation(plan) is None
     assert set(drawn) == {"samplerbench.plugins.ddim"}
+
+
+def test_an_engine_is_told_what_is_next_and_what_failed(tmp_path, stranger):
+    session = session_of(tmp_path, stranger, ["segfaults", "good", "ddim"], failing=["segfaults"])
+    session.manner = Manner(repeats=3)
+    session.work(NoWatch())
+    assert session.foreign.begun == [["segfaults", "good"], ["good"], ["good", "good"]]
+
+
+def test_a_finished_run_starts_nothing(tmp_path, stranger):
+    for begun in ([["good"]] * 2 + [[]], []):
+        session = session_of(tmp_path, stranger, ["good", "ddim"])
+        session.work(NoWatch())
+        assert session.foreign.begun == begun
+        session.folder.close()
+
+
+# Turns
+
+
+def cells_of(*samplers):
+    """A cell of each sampler; those in capitals are foreign, and need no more than a name here."""
+    plan = planned()
+    return [dataclasses.replace(plan.cells[0], sampler=s, is_foreign=s.isupper()) for s in samplers]
+
+
+class Most:
+    """A foreign engine with room for so many."""
+
+    def __init__(self, most):
+        self.most = most
+
+
+@pytest.mark.parametrize(
+    ("samplers", "most", "expected"),
+    [
+        ("a A b B", None, [("a A b B", False)]),
+        ("a A b B", 2, [("a A b B", False)]),
+        ("a A b B", 1, [("a A b", False), ("B", True)]),
+        ("A a B A C b", 2, [("A a B A b", False), ("C", True)]),
+        ("A B C", 1, [("A", True), ("B", True), ("C", True)]),
+        ("A", 1, [("A", False)]),
+        ("a b", 1, [("a b", False)]),
+        ("", 1, []),
+    ],
+)
+def test_cells_take_turns_with_as_many_foreign_specs_as_can_be_alive(samplers, most, expected):
+    found = turns(cells_of(*samplers.split()), Most(most) if most else None)
+    assert [(" ".join(cell.sampler for cell in turn.cells), turn.is_apart) for turn in found] == expected
+
+
+def test_what_is_drawn_apart_says_so_in_its_column_and_the_others_do_not(tmp_path, stranger):
+    session = session_of(tmp_path, stranger, ["good", "ddim", "talks"], n=330)
+    session.foreign.most = 1
+    session.manner = Manner(repeats=5)
+    session.work(NoWatch())
+    assert session.foreign.begun == [["good"]] * 6 + [[]] + [["talks"]] * 6 + [[]]
+    asked = [name for name, _ in session.foreign.asked]
+    assert asked == ["good"] * 6 + ["talks"] * 6
+    timing = session.conclude().table.set_index("sampler")["timing"]
+    assert "not in turn" in timing["talks"]
+    assert "not in turn" not in timing["good"] + timing["ddim"]
+    assert "not drawn in turn with the other samplers" in (session.folder.path / "table.md").read_text()
+
+
+def test_a_run_that_is_stopped_before_the_next_turn_shows_all_of_the_first(tmp_path, stranger):
+    session = session_of(tmp_path, stranger, ["good", "ddim", "talks"], n=200)
+    session.foreign.most = 1
+
+    session.foreign.begin = lambda cells: [1 / 0 for cell in cells if cell.sampler == "talks"]
+    with pytest.raises(ZeroDivisionError):
+        session.work(NoWatch())
+    table = session.conclude().table.set_index("sampler")
+    assert table["samples"].to_dict() == {"good": 200, "ddim": 200, "talks": 0}
+    assert table["status"].to_dict() == {"good": "ok", "ddim": "ok", "talks": "pending"}
 
 
 # Limits
@@ -401,6 +508,9 @@ FAULTS = {
     "say({})": "its process sent what is no chunk (",
     "say({'timing': '{}'}, b'no safetensors')": "its process sent what is no chunk (",
     "say({'failed': 'ValueError: in its words'})": "ValueError: in its words",
+    "say({'failed': 'the last words'}); os._exit(0)": "the last words",
+    "say({'failed': 'of request 1'}, number=1)": "its process answered an earlier request again, as a forked copy",
+    "say({'failed': 'of no request'}, number='2')": "its process answered an earlier request again",
 }
 
 
@@ -491,6 +601,218 @@ def ends(process):
     return bool(readable)
 
 
+def test_an_answer_that_comes_late_is_never_taken_for_that_to_the_next_request(child):
+    engine = child(SERVES + "say({'failed': 'first'}); say({'failed': 'a copy'}); read(); say({'failed': 'second'})")
+    with pytest.raises(ChildFault, match="first"):
+        make(engine)
+    with pytest.raises(ChildFault, match="answered an earlier request again"):
+        make(engine)
+    with pytest.raises(ChildFault, match="first"):  # of a new child
+        make(engine)
+
+
+def test_a_copy_that_a_sampler_forks_answers_nothing(tmp_path):
+    with (tmp_path / "answers").open("w+b") as answers:
+        parent = Parent(io.BytesIO(), answers.fileno())
+        copy = os.fork()
+        if not copy:
+            try:
+                parent.answer({})
+            finally:
+                os._exit(7)
+        assert os.waitpid(copy, 0)[1] == 0
+        assert answers.read() == b""
+
+
+def test_a_copy_that_a_sampler_forks_here_does_not_go_on_with_the_run():
+    copies = []
+
+    def forks(cell, block):
+        copies.append(os.fork())
+
+    try:
+        InProcess(forks).make(None, None)
+    finally:
+        if not copies[0]:
+            os._exit(0)  # not reached where the copy ends as it should
+    assert os.waitstatus_to_exitcode(os.waitpid(copies[0], 0)[1]) == 1
+
+
+def state_of(process):
+    """What the system says of a process: R, S, T for a stopped one."""
+    return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_child_and_what_it_started_rest_between_two_requests(child):
+    engine = child(
+        "import subprocess\nread(); say(started)\n"
+        "while True:\n    read(); p = subprocess.Popen(['sleep', '600']); say({'failed': str(p.pid)})"
+    )
+    with pytest.raises(ChildFault) as caught:
+        make(engine)
+    for process in (engine._child._process.pid, int(str(caught.value))):
+        while state_of(process) != "T":
+            os.sched_yield()
+    with pytest.raises(ChildFault, match=r"^\d+$"):
+        make(engine)
+
+
+def test_time_in_which_this_process_was_stopped_does_not_count(child, monkeypatch):
+    engine = child("read(); say(started); read(); time.sleep(0.2); say({'failed': 'in time'})", Limits(seconds=30))
+    engine.get_ready()
+    now = iter(range(0, 10**9, 10_000))  # as if each look came hours after the one before
+    monkeypatch.setattr(engines.time, "monotonic", lambda: next(now))
+    with pytest.raises(ChildFault, match="in time"):
+        make(engine)
+
+
+SPOILT = {
+    "timing['seconds'] = 0.0": "it was clocked as",
+    "timing['seconds'] = float('nan')": "it was clocked as",
+    "timing['model_seconds'] = -1.0": "it was clocked as",
+    "timing['nfe'] = 1e400": "it was clocked as",
+    "timing['nfe'] = '3'": "it was clocked as",
+    "timing['other'] = 3": "TypeError",
+    "timing.pop('nfe')": "TypeError",
+    "arrays['hashes'] = arrays['hashes'][:3]": "its hashes are uint8 (3, 16)",
+    "arrays['hashes'] = arrays['hashes'].astype('int64')": "its hashes are int64",
+    "arrays.pop('hashes')": "KeyError",
+    "arrays['rows.features'] = arrays['hashes'][:3]": "its rows of features are (3, 16)",
+    "arrays['rows.features'] = arrays['hashes'] * np.nan": "its rows of features are (64, 16), or not finite",
+    "arrays['rows.features'] = arrays['hashes'][0]": "its rows of features are (16,)",
+}
+
+
+@pytest.mark.parametrize("spoils", SPOILT)
+def test_a_chunk_of_which_no_table_could_be_made_fails_its_cell(child, spoils):
+    plan = planned()
+    arrays, said = chunk_to_arrays(make_chunk(plan, plan.cells[0], plan.blocks[0], {}, None))
+    timing = json.loads(said)
+    exec(spoils, {"np": np}, {"timing": timing, "arrays": arrays})
+    engine = child(f"{SERVES} say({{'timing': {json.dumps(timing)!r}}}, {save(arrays)!r}); read()")
+    with pytest.raises(ChildFault, match=r"its process sent what is no chunk \(") as caught:
+        make(engine)
+    assert SPOILT[spoils] in str(caught.value)
+
+
+# Children
+
+
+ECHOES = """
+job = read(); spec = job["config"]["sampler"][0]; n = 0
+if spec == "ddim:eta=0.9": os._exit(3)
+say(started)
+while True:
+    request = read(); n += 1
+    say({"failed": f"{spec} {os.getpid()} {n}"})
+"""
+
+
+@pytest.fixture
+def pool(monkeypatch):
+    """Children of some specs on the mixture, which say their spec, their process and how often they were asked."""
+    made = []
+
+    def having(*specs, most=9, steps=(2, 3)):
+        monkeypatch.setattr(child_process, "ENTRY", SPEAKS + ECHOES)
+        config = Config(model="mixture", sampler=specs, steps=steps, samples=70)
+        plan = plan_for(config, load_registry())
+        cells = tuple(dataclasses.replace(cell, is_foreign=True) for cell in plan.cells)
+        made.append(Children(dataclasses.replace(plan, cells=cells), (), Path("nowhere"), Limits(seconds=60)))
+        made[-1].most = most
+        return made[-1]
+
+    yield having
+    for children in made:
+        children.close()
+
+
+def said(children, cell, block=0):
+    """What the child of a cell says: spec, process, count."""
+    with pytest.raises(ChildFault) as caught:
+        children.make(cell, children.plan.blocks[block])
+    return str(caught.value).split()
+
+
+def test_each_spec_has_a_child_and_its_step_counts_share_it(pool):
+    children = pool("ddim", "ddim:eta=0.5")
+    a2, a3, b2, b3 = children.plan.cells
+    answers = [said(children, cell) for cell in (a2, b2, b3, a3)]
+    assert [(spec, n) for spec, _, n in answers] == [
+        ("ddim", "1"), ("ddim:eta=0.5", "1"), ("ddim:eta=0.5", "2"), ("ddim", "2"),
+    ]  # fmt: skip
+    assert len({process for _, process, _ in answers}) == 2
+
+
+def test_children_are_started_together_and_end_when_their_cells_are_done(pool):
+    children = pool("ddim", "euler", "heun", steps=(2,))
+    ddim, euler, heun = children.plan.cells
+    children.begin([ddim, euler])
+    alive = {spec: os.pidfd_open(one._child._process.pid) for spec, one in children._children.items()}
+    assert list(alive) == ["ddim", "euler"]
+    assert said(children, euler)[2] == "1"
+    children.begin([euler, heun])
+    assert ends(alive["ddim"])
+    assert said(children, euler)[2] == "2"
+    children.begin([])
+    assert ends(alive["euler"])
+    assert not children._children
+
+
+def test_no_more_children_live_at_once_than_there_is_room_for(pool):
+    children = pool("ddim", "euler", "heun", most=2, steps=(2,))
+    ddim, euler, heun = children.plan.cells
+    children.begin([ddim, euler, heun])
+    assert list(children._children) == ["ddim", "euler"]
+    assert said(children, ddim)[2] == "1"
+    said(children, heun)
+    assert list(children._children) == ["ddim", "heun"]
+    assert said(children, ddim)[2] == "2"
+    assert said(children, euler)[2] == "1"
+
+
+def test_a_child_that_does_not_start_fails_its_own_cells(pool):
+    children = pool("ddim:eta=0.9", "euler", steps=(2,))
+    bad, good = children.plan.cells
+    children.begin([bad, good])
+    assert said(children, good)[0] == "euler"
+    assert " ".join(said(children, bad)) == "its process ended with exit code 3"
+
+
+def test_a_process_that_cannot_be_started_fails_its_own_cells(pool, monkeypatch):
+    children = pool("ddim", "euler", steps=(2,))
+    ddim, euler = children.plan.cells
+    children.begin([ddim])
+    monkeypatch.setattr(child_process.subprocess, "Popen", lambda *a, **k: os.open("/nowhere/at/all", 0))
+    children.begin([ddim, euler])
+    with pytest.raises(FileNotFoundError):
+        children.make(euler, children.plan.blocks[0])
+    assert said(children, ddim)[0] == "ddim"
+
+
+def test_as_many_children_as_fit_the_memory_and_one_on_an_accelerator(pool, monkeypatch):
+    assert [engines.children_that_fit(memory, 1e9) for memory in (0, 1e9, 2e9, 5.9e9, 1e12)] == [1, 1, 1, 4, 16]
+    assert 1e7 < engines.memory_of_this_process() < 1e12
+    children = pool("ddim")
+    del children.most
+    assert 1 <= children.most <= engines.MOST_CHILDREN
+    trial = dataclasses.replace(children.plan.trial, device=torch.device("cuda"))
+    on_gpu = Children(dataclasses.replace(children.plan, trial=trial), (), Path("nowhere"))
+    assert on_gpu.most == 1
+
+
+def test_the_plan_of_one_spec_has_its_cells_with_their_keys():
+    registry = load_registry()
+    plan = plan_for(Config(model="mixture", sampler=("ddim", "heun:grid=karras"), steps=(3, 4), samples=4), registry)
+    part = plan.of("heun:grid=karras")
+    assert part.cells == plan.cells[2:]
+    again = plan_for(from_json(as_json(part.config)), registry)
+    assert [cell.key for cell in again.cells] == [cell.key for cell in part.cells]
+    assert again.trial.levels == part.trial.levels != plan.trial.levels
+    assert type(part.trial.sampler) is type(plan.trial.sampler)
+
+
 # A child as it is for a user
 
 
@@ -548,6 +870,23 @@ def test_whatever_a_stranger_does_the_others_have_their_rows(tmp_path, stranger)
         "calls-exit": "failed: SystemExit: 0",
     }
     assert {row["same_as"] for row in json.loads(out)["table"] if row["status"] == "ok"} == {None, "good"}
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("children")
+def test_nothing_that_a_stranger_leaves_behind_reaches_the_next(tmp_path, stranger):
+    samplers = ["good", "raises-without-words", "meddles", "closes-all", "leaves-a-thread", "forks-and-returns-late"]
+    run = {"steps": [2, 3], "n": 70, "metrics": ["fid"], "plugins": [TOY, stranger]}
+    alone = sb.run("toy", ["good"], output=tmp_path / "alone", **run).table
+    table = sb.run("toy", [*samplers, "talks"], output=tmp_path / "run", **run).table
+    rows = table.set_index(["sampler", "steps"])
+    reason = "failed: SaysNothing: its text cannot be read (RuntimeError)"
+    assert rows.loc["raises-without-words", "status"].tolist() == [reason] * 2
+    assert rows.loc["meddles", "status"].tolist() == ["ok", "ok"]
+    for sampler in ("good", "leaves-a-thread", "forks-and-returns-late", "talks"):
+        assert rows.loc[sampler, "status"].tolist() == ["ok", "ok"]
+        for column in ("fid", "ode_error"):
+            assert rows.loc[sampler, column].tolist() == alone[column].tolist()
 
 
 @pytest.mark.slow
