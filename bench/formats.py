@@ -40,7 +40,7 @@ from .sheet import (
 )
 from .statistics import Yardstick, metric_columns
 from .store import RunFolder, read_run
-from .table import Labels, frame_to_csv, read_table
+from .table import WARNING, Labels, frame_to_csv, read_table
 from .text import printable
 
 SHEETS, DATA = ("md", "latex", "html"), ("csv", "json", "parquet")
@@ -251,7 +251,7 @@ def pivot_caption(content: Content, pivot: Pivot) -> str:
     heading = column_of(pivot.metric, content.labels).heading
     text = f"{heading} for each {across}; {what_was_drawn(content.table)} a field"
     rows = cost_of_steps(content.table) if pivot.across == "steps" else ""
-    rows += same_samples(content.table)
+    rows += same_samples(content.table) + warnings_in(content.table)
     if pivot.metric == SECONDS:
         return f"{text}; {of_seconds(content.table)}{rows}"
     if pivot.metric == ODE_ERROR:
@@ -270,6 +270,15 @@ def same_samples(table: pd.DataFrame) -> str:
     """Which samplers have the samples of which, a sentence each; '' if none has."""
     pairs = dict.fromkeys((row["sampler"], row["same_as"]) for row in table.to_dict("records"))
     return "".join(f" {a} has the samples of {b}." for a, b in pairs if isinstance(b, str))
+
+
+def warnings_in(table: pd.DataFrame) -> str:
+    """What must be known of the levels of which cells, a sentence each; '' where there is nothing to say.
+
+    Tables of earlier versions have no such column.
+    """
+    rows = [row for row in table.to_dict("records") if isinstance(row.get(WARNING), str)]
+    return "".join(f" {row['sampler']}, {row['steps']} steps: {row[WARNING]}." for row in rows)
 
 
 def sorted_by(table: pd.DataFrame, order: Sequence[str]) -> pd.DataFrame:

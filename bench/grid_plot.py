@@ -28,6 +28,7 @@ from ..samplers.sampler import MAX_STEPS
 from .axes import Axis, axes_for, lists_levels
 from .chunk import draw_apart
 from .config import parse_counts, read_prompts, settings_of_model
+from .output import complain
 from .picture import Tile, check_pixels, labelled_grid
 
 DEFAULT_STEPS = 20
@@ -334,6 +335,7 @@ def about(plot: Plot, requests: list[list[Request]], cells: list[list[Drawn | st
         "images": plot.images,
         "trajectory": plot.trajectory,
         "steps": [[len(request.levels) - 1 for request in row] for row in requests],
+        "warnings": warnings_of(requests),
         "failed": dict(failures_of(plot, cells)),
     })  # fmt: skip
 
@@ -395,12 +397,19 @@ def write_file(path: Path, content: bytes) -> None:
         raise StoreError(f"{path}: cannot be written ({error.strerror or error})") from error
 
 
+def warnings_of(requests: list[list[Request]]) -> list[str]:
+    """What must be known of the levels of any cell, each warning once."""
+    return list(dict.fromkeys(warning for row in requests for request in row for warning in request.warnings))
+
+
 def make_grid(plot: Plot, registry: Registry, path: Path, watch: Callable[[int], Callable[[], None]]) -> dict[str, str]:
     """Draw, label and write a picture; the reason of failure of each cell that failed.
 
     `watch` is told the number of cells, and what it returns is called after each.
     """
     requests = requests_for(plot, registry)
+    for warning in warnings_of(requests):
+        complain(warning, kind="Warning")
     cells = draw_cells(plot, requests, watch(sum(map(len, requests))))
     frames = pictures_of(plot, cells)
     texts = {"parameters": parameters(plot, requests[0][0], registry), "samplerbench": about(plot, requests, cells)}

@@ -17,6 +17,25 @@ from ..samplers.sampler import Sampler
 
 FAR = 10
 """A step count at which the NFE rule of every sampler has settled."""
+ABOUT_GRIDS = """\
+Made by `samplerbench list grids --markdown`. A grid places the levels of a run of S steps; T is the number of
+timesteps of a VP schedule. The clean end follows the last level.
+
+**A schedule that starts at alpha = 0** (zero terminal SNR) has an infinite sigma / alpha there. The grids that are laid
+out in sigma / alpha (ays, beta, cosine, karras, logsnr, polyexponential) start at 4096 instead, with alpha = 2^-12, as
+published samplers do; the others start at alpha = 0 itself. A flow, which starts there too, takes uniform, shift and
+beta:variable=t.
+
+**A network of whole timesteps** gets the nearest ones. Where that moves a level by more than 5 % of its sigma / alpha,
+a warning and the note of the row say so. `was moved to whole timesteps: sigma/alpha 213.89 where the grid has 7101.4`
+is Karras' grid of 20 steps on the cosine schedule, most of which lies between the last two timesteps.
+
+**A list** such as `--grid 999/500/20` is timesteps, of EDM and flow models sigmas. A run starts from noise only, and a
+sample at its first level would be alpha x0 + sigma eps: a list that starts where alpha / sigma is above 0.02, and above
+twice that of the schedule's start, draws from another distribution. On the embedded model
+`samplerbench run -s dpm-solver++ --grid 200/100/50` has a CLIP score of 29.5, and `--grid 999/500/20` one of 71.2. A
+warning says so, and so do the note of the row and the column `warning` of table.csv; from Python the state can be
+given, as `x_init`. A named grid starts where its definition says."""
 
 
 def listing(registry: Registry, kind: str) -> list[dict[str, str]]:
@@ -117,10 +136,7 @@ def _grids_page(registry: Registry) -> Iterator[str]:
     for name, cls in sorted(registry.grids.things.items()):
         names.setdefault(cls, []).append(name)
     yield "# Grids"
-    yield (
-        "Made by `samplerbench list grids --markdown`. A grid places the levels of a run of S steps; T is the number "
-        "of\ntimesteps of a VP schedule. The clean end follows the last level."
-    )
+    yield ABOUT_GRIDS
     for cls, of_cls in names.items():
         yield f"## {', '.join(of_cls)}"
         if cls.__doc__ and not _is_made_by_dataclass(cls):

@@ -28,6 +28,7 @@ from ..samplers.schedule import VP
 from .config import Config, as_json
 from .environment import VERSIONS_THAT_MATTER, version_of
 from .equipment import equipped, model_for
+from .text import counted
 
 FORMAT = 1
 """Version of the run folder."""
@@ -63,6 +64,11 @@ class Cell:
     def is_deterministic(self) -> bool:
         """Whether the samples solve the probability flow ODE, so that a distance to its solution means something."""
         return self.convergence is not None
+
+    @property
+    def warning(self) -> str:
+        """What must be known of its levels, in words; '' where there is nothing to say."""
+        return "; ".join(self.request.notes)
 
     @property
     def network_evaluations(self) -> int | None:
@@ -176,6 +182,19 @@ def cell_for(config: Config, registry: Registry, model: Model, spec: str, budget
     return Cell(spec, grid, steps, nfe, request, key, setting, registry.is_foreign(spec), order)
 
 
+def warnings_of(plan: Plan) -> list[str]:
+    """Each warning once, with the cells that it is of."""
+    cells: dict[str, list[str]] = {}
+    for cell in plan.cells:
+        for warning in cell.request.warnings:
+            cells.setdefault(warning, []).append(f"{cell.sampler}, {counted(cell.steps, 'step')}")
+
+    def of(names: list[str]) -> str:
+        return names[0] if len(names) == 1 else f"{names[0]} and {counted(len(names) - 1, 'other cell')}"
+
+    return [f"{of(names)}: {warning}" for warning, names in cells.items()]
+
+
 def summary(plan: Plan) -> dict[str, Any]:
     """What `--dry-run` says of a plan."""
     samples = plan.config.samples
@@ -183,7 +202,8 @@ def summary(plan: Plan) -> dict[str, Any]:
     def about(cell: Cell) -> dict[str, Any]:
         one = cell.network_evaluations
         names = {"sampler": cell.sampler, "grid": cell.grid, "steps": cell.steps, "nfe": cell.nfe}
-        return {**names, "network_evaluations": None if one is None else one * samples}
+        evaluations = None if one is None else one * samples
+        return {**names, "network_evaluations": evaluations, "warning": cell.warning or None}
 
     return {
         "model": plan.model.name,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
@@ -25,7 +26,7 @@ from .environment import environment
 from .formats import sheet_to_html
 from .paths import write_paths
 from .picture import write_picture
-from .plan import Block, Cell, Plan, plan_for
+from .plan import Block, Cell, Plan, plan_for, warnings_of
 from .report import write_report
 from .sheet import sheet_of, write_table
 from .statistics import Yardstick, check_metrics, yardsticks
@@ -351,6 +352,8 @@ def run(  # noqa: PLR0913  (the settings of a run, each by name)
     manner = Manner(fresh, repeats, retry_failed, Limits(time_limit, memory_limit))
     registry = load_registry(plugins)
     plan = plan_for(config, registry, model if isinstance(model, Model) else None)
+    for warning in warnings_of(plan):
+        warnings.warn(warning, stacklevel=2)
     session = begin(plan, registry, Path(output) if output else default_output(plan), manner)
     with closing(session.folder):
         with notebook_view(session.labels) as view:

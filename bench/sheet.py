@@ -15,7 +15,7 @@ from ..samplers.files import write_atomically
 from . import timing
 from .statistics import metric_columns
 from .store import RunFolder, disk_errors
-from .table import OK, TABLE_FILE, TEXTS, Labels, frame_to_csv
+from .table import OK, TABLE_FILE, TEXTS, WARNING, Labels, frame_to_csv
 from .text import printable
 
 MARKDOWN_FILE = "table.md"
@@ -23,7 +23,7 @@ HEADINGS = {"fid": "FID", "clip_score": "CLIP score", "ode_error": "ODE error", 
 SHEET_HEADINGS = {"nfe": "NFE", "seconds_per_image": "ms/image"}
 """Of columns that a sheet shows in other words, or another unit."""
 NOTE = "note"
-"""A column of what is read alone: the same samples as which row, and why a cell is not whole."""
+"""A column of words: the same samples as which row, what its levels lack, and why a cell is not whole."""
 FRECHET = "fid"
 """The metric that some extractors have another name for."""
 OF_COVARIANCES = (FRECHET, "fd_clip")
@@ -249,8 +249,9 @@ def is_doubtful(flag: object) -> bool:
 
 
 def _note(row: Mapping[Hashable, Any]) -> str:
-    same = row.get("same_as")
+    same, warning = row.get("same_as"), row.get(WARNING)
     parts = [f"same samples as {same}"] if isinstance(same, str) and same else []
+    parts += [warning] if isinstance(warning, str) and warning else []
     return "; ".join(parts if row["status"] == OK else [*parts, str(row["status"])])
 
 

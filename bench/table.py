@@ -32,7 +32,9 @@ CLOCK_COLUMNS = tuple(name for name in timing.COLUMNS if name not in COLUMNS)
 TABLE_FILE = "table.csv"
 OWN_COLUMNS = ("fid", "clip_score")
 """The metrics that stand among the fixed columns."""
-TEXTS = ("model", "sampler", "grid", "same_as", "status", "timing")
+WARNING = "warning"
+"""The last column: what must be known of the levels of a cell."""
+TEXTS = ("model", "sampler", "grid", "same_as", "status", "timing", WARNING)
 OK = "ok"
 FORMULA = re.compile(r"'*[=+\-@\x00-\x1f\x7f-\x9f]")
 """How a text begins that a spreadsheet takes for a formula, or would once a ' in front of it is taken away."""
@@ -150,9 +152,9 @@ class GrowingTable:
 
 def rows_to_table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     """The rows with the fixed columns first, then further metrics, then those of the clock."""
-    own = (*COLUMNS, *CLOCK_COLUMNS)
+    own = (*COLUMNS, *CLOCK_COLUMNS, WARNING)
     further = dict.fromkeys(name for row in rows for name in row if name not in own)
-    return pd.DataFrame(rows, columns=[*COLUMNS, *further, *CLOCK_COLUMNS])
+    return pd.DataFrame(rows, columns=[*COLUMNS, *further, *CLOCK_COLUMNS, WARNING])
 
 
 def samples_hash(chunks: Sequence[Chunk]) -> bytes:
@@ -163,7 +165,8 @@ def samples_hash(chunks: Sequence[Chunk]) -> bytes:
 def check_metric_names(names: Sequence[str]) -> None:
     """Refuse a metric whose columns would take another's name."""
     for name in names:
-        taken = [c for c in metric_columns(name) if c in (*COLUMNS, *CLOCK_COLUMNS) and name not in OWN_COLUMNS]
+        own = (*COLUMNS, *CLOCK_COLUMNS, WARNING)
+        taken = [c for c in metric_columns(name) if c in own and name not in OWN_COLUMNS]
         if taken:
             raise InputError(f"metric {name!r}: the table has a column {taken[0]!r} of its own; register another name")
 
@@ -173,6 +176,7 @@ def _identity(plan: Plan, cell: Cell) -> dict[str, Any]:
     return {
         "model": plan.model.name, "sampler": cell.sampler, "grid": cell.grid, "steps": cell.steps, "nfe": cell.nfe,
         "network_evaluations": cell.network_evaluations, "guidance": plan.config.guidance, "samples": 0,
+        WARNING: cell.warning or None,
     }  # fmt: skip
 
 

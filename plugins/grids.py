@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 
 from ..samplers.errors import InputError
-from ..samplers.grid import Grid, finite_sigma_ve
+from ..samplers.grid import Grid, SigmaGrid
+from ..samplers.level import Level
 from ..samplers.registry import hookimpl
 from ..samplers.schedule import VP, Float64s, Flow, Schedule
 
@@ -93,19 +94,25 @@ class Quadratic(Grid):
 
 
 @dataclass(frozen=True)
-class LogSNR(Grid):
+class LogSNR(SigmaGrid):
     """Even in lambda = log(alpha / sigma), with fractional timesteps (Lu et al. 2022a, section 3.4)."""
 
-    def times(self, schedule: Schedule, steps: int) -> Sequence[float]:
-        """Descending times."""
-        first, last = finite_sigma_ve(schedule, "logsnr")
-        return _times_at(schedule, np.exp(np.linspace(math.log(first), math.log(last), steps)))
+    name: ClassVar[str] = "logsnr"
+
+    def sigmas_ve(self, first: float, last: float, steps: int) -> Float64s:
+        """Descending values of sigma / alpha."""
+        return np.exp(np.linspace(math.log(first), math.log(last), steps))
 
 
 @dataclass(frozen=True)
-class Karras(Grid):
-    """Even in (sigma / alpha)^(1 / rho) (Karras et al. 2022, equation 5)."""
+class Karras(SigmaGrid):
+    """Even in (sigma / alpha)^(1 / rho) (Karras et al. 2022, equation 5).
 
+    From sigma / alpha of timestep T-1 to that of 0. Some published samplers end at the cleanest timestep of an even
+    spacing instead, which is noisier.
+    """
+
+    name: ClassVar[str] = "karras"
     rho: float = 7.0
 
     def __post_init__(self) -> None:
@@ -113,17 +120,17 @@ class Karras(Grid):
         if not 0 < self.rho < math.inf:
             raise InputError(f"grid option rho {self.rho}: expected a positive number")
 
-    def times(self, schedule: Schedule, steps: int) -> Sequence[float]:
-        """Descending times."""
-        first, last = finite_sigma_ve(schedule, "karras")
-        roots = np.linspace(first ** (1 / self.rho), last ** (1 / self.rho), steps)
-        return _times_at(schedule, roots**self.rho)
+    def sigmas_ve(self, first: float, last: float, steps: int) -> Float64s:
+        """Descending values of sigma / alpha."""
+        roots: Float64s = np.linspace(first ** (1 / self.rho), last ** (1 / self.rho), steps)
+        return roots**self.rho
 
 
 @dataclass(frozen=True)
-class Polyexponential(Grid):
+class Polyexponential(SigmaGrid):
     """Even in log(sigma / alpha)^(1 / rho), from 0 at the clean end (Crowson, k-diffusion); rho = 1 is `logsnr`."""
 
+    name: ClassVar[str] = "polyexponential"
     rho: float = 1.0
 
     def __post_init__(self) -> None:
@@ -131,16 +138,17 @@ class Polyexponential(Grid):
         if not 0 < self.rho < math.inf:
             raise InputError(f"grid option rho {self.rho}: expected a positive number")
 
-    def times(self, schedule: Schedule, steps: int) -> Sequence[float]:
-        """Descending times."""
-        first, last = finite_sigma_ve(schedule, "polyexponential")
-        return _times_at(schedule, last * (first / last) ** (np.linspace(1, 0, steps) ** self.rho))
+    def sigmas_ve(self, first: float, last: float, steps: int) -> Float64s:
+        """Descending values of sigma / alpha."""
+        shares: Float64s = np.linspace(1, 0, steps) ** self.rho
+        return last * (first / last) ** shares
 
 
 @dataclass(frozen=True)
-class Beta(Grid):
+class Beta(SigmaGrid):
     """Quantiles of a Beta distribution: dense at both ends (Lee et al. 2024, "Beta Sampling is All You Need")."""
 
+    name: ClassVar[str] = "beta"
     alpha: float = 0.6
     beta: float = 0.6
     variable: Literal["sigma", "t"] = "sigma"
@@ -155,12 +163,22 @@ class Beta(Grid):
                 raise InputError(f"grid option {name} {value}: expected a number above 0, at most {self.most}")
 
     def times(self, schedule: Schedule, steps: int) -> Sequence[float]:
-        """Descending times."""
-        first, last = finite_sigma_ve(schedule, "beta")
-        share = beta_quantiles(np.linspace(1, 0, steps), self.alpha, self.beta)
-        if self.variable == "t":
-            return [float(t) for t in schedule.last.t + share * (schedule.first.t - schedule.last.t)]
-        return _times_at(schedule, last + share * (first - last))
+        """Descending times; in t they are there where sigma / alpha is infinite too."""
+        if self.variable == "sigma":
+            return super().times(schedule, steps)
+        share = self._shares(steps)
+        return [float(t) for t in schedule.last.t + share * (schedule.first.t - schedule.last.t)]
+
+    def sigmas_ve(self, first: float, last: float, steps: int) -> Float64s:
+        """Descending values of sigma / alpha."""
+        return last + self._shares(steps) * (first - last)
+
+    def level(self, schedule: Schedule, t: float) -> Level:
+        """The level at one of these times; in t it may have alpha = 0."""
+        return super().level(schedule, t) if self.variable == "sigma" else schedule.at_time(t)
+
+    def _shares(self, steps: int) -> Float64s:
+        return beta_quantiles(np.linspace(1, 0, steps), self.alpha, self.beta)
 
 
 def beta_quantiles(p: Float64s, a: float, b: float) -> Float64s:
@@ -188,35 +206,35 @@ def beta_distribution(x: Float64s, a: float, b: float) -> Float64s:
 
 
 @dataclass(frozen=True)
-class Cosine(Grid):
+class Cosine(SigmaGrid):
     """Even in the angle phi with tan phi = sigma / alpha: even in time of a cosine schedule (Salimans and Ho 2022)."""
 
-    def times(self, schedule: Schedule, steps: int) -> Sequence[float]:
-        """Descending times."""
-        first, last = finite_sigma_ve(schedule, "cosine")
-        return _times_at(schedule, np.tan(np.linspace(math.atan(first), math.atan(last), steps)))
+    name: ClassVar[str] = "cosine"
+
+    def sigmas_ve(self, first: float, last: float, steps: int) -> Float64s:
+        """Descending values of sigma / alpha."""
+        return np.tan(np.linspace(math.atan(first), math.atan(last), steps))
 
 
 @dataclass(frozen=True)
-class AlignYourSteps(Grid):
+class AlignYourSteps(SigmaGrid):
     """The published levels of ten steps, between them log-linear (Sabour et al. 2024, appendix B.3, table 3).
 
     The eleven levels are taken at S + 1 even places, of which the last is the clean end. They are moved so that
     log(sigma / alpha) covers the schedule's own range, which is no change on the schedule that they were made for.
     """
 
+    name: ClassVar[str] = "ays"
     model: Literal["sd15", "sdxl", "if", "svd"] = "sd15"
     """What they were optimised for: Stable Diffusion 1.5, XL, DeepFloyd-IF (first stage), Stable Video Diffusion."""
 
-    def times(self, schedule: Schedule, steps: int) -> Sequence[float]:
-        """Descending times."""
-        first, last = finite_sigma_ve(schedule, "ays")
+    def sigmas_ve(self, first: float, last: float, steps: int) -> Float64s:
+        """Descending values of sigma / alpha."""
         published = np.log(ALIGNED[self.model])
         shares = (published - published[-1]) / (published[0] - published[-1])
         even = np.linspace(0, len(shares) - 1, steps + 1)[:-1]
-        inner = np.interp(even, np.arange(len(shares)), shares)
-        levels = [schedule.at_sigma_ve(last * (first / last) ** float(share)) for share in inner[1:]]
-        return [schedule.first.t, *(level.t for level in levels)]
+        inner: Float64s = np.interp(even, np.arange(len(shares)), shares)
+        return last * (first / last) ** inner
 
 
 ALIGNED = {
@@ -226,12 +244,6 @@ ALIGNED = {
     "svd": (700.00, 54.5, 15.886, 7.977, 4.248, 1.789, 0.981, 0.403, 0.173, 0.034, 0.002),
 }
 """sigma / alpha of the eleven levels."""
-
-
-def _times_at(schedule: Schedule, sigmas_ve: Float64s) -> list[float]:
-    """The times of these sigma / alpha, with both ends the schedule's own to the last digit."""
-    inner = [schedule.at_sigma_ve(float(s)).t for s in sigmas_ve[1:-1]]
-    return [schedule.first.t, *inner, schedule.last.t]
 
 
 @hookimpl

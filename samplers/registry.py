@@ -26,7 +26,7 @@ from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 from .errors import InputError, ModelError, PluginError, SamplerbenchError, closest, told
 from .extractor import Extractor, ExtractorFactory
-from .grid import Grid, Levels, levels_at, levels_on
+from .grid import Grid, Levels, levels_at, levels_on, listed_times
 from .image_data import ImageData, ImageDataFactory
 from .metric import Metric
 from .model import Model
@@ -154,8 +154,7 @@ class Registry:
 
     def levels(self, grid: str | Iterable[float] | None, schedule: Schedule, steps: int, *, integer: bool) -> Levels:
         """The levels of a run on a grid given by spec string ("karras:rho=5") or as a list of times ("900/500/20")."""
-        listed = grid.split("/") if isinstance(grid, str) and "/" in grid else grid
-        if listed is not None and not isinstance(listed, str):
+        if (listed := listed_times(grid)) is not None:
             try:
                 times = [float(t) for t in listed]
             except (TypeError, ValueError) as error:
@@ -167,7 +166,7 @@ class Registry:
                     f"steps {steps}: the grid lists {len(times)} levels; leave steps out or make them equal"
                 )
             return levels_at(times, schedule)
-        name, options = parse_spec(listed or schedule.default_grid)
+        name, options = parse_spec(str(grid or schedule.default_grid))
         placed = construct(self.grids[name], f"grid {name!r}", options)
         with at_fault(f"grid {name!r}"):
             return levels_on(placed, schedule, steps, integer=integer)

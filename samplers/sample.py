@@ -6,20 +6,20 @@ import os
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from .errors import InputError, SamplerbenchError, in_line, shown
-from .grid import Levels
+from .grid import Levels, listed_times, rounding_note, start_fix, start_note
 from .level import Level
 from .model import Model, condition_from, described, predictor_for
 from .mosaic import mosaic, png
 from .noise import Noise, NoiseFunction, check_seed
 from .options import check_count, is_number
-from .predictor import WIDE_STATE_BELOW, CallLog, Counted, NetworkFault, check_batch_size, clock
+from .predictor import WIDE_STATE_BELOW, CallLog, Counted, NetworkFault, check_batch_size, clock, conversion
 from .registry import Registry, default_registry
 from .sampler import MAX_STEPS, Run, Sampler, finite_or_fault, integrate
 
@@ -80,6 +80,22 @@ class Request:
     """What the network computes in; the state is float32, or float64 with float64."""
     guidance_calls: int = 1
     """Network calls of a guided evaluation: 1 for the rows with the prompt and without together, 2 in turn."""
+    moved: str = ""
+    """How whole timesteps moved the levels away from the named grid, in words; '' where all are near."""
+    low_start: str = ""
+    """What a list of levels leaves out at its start, in words; '' where there is no x_init to give."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What must be known of the levels, in words."""
+        return tuple(filter(None, (self.low_start, self.moved)))
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """The notes as sentences, with what to do about them."""
+        fix = start_fix(self.levels, self.model.schedule)
+        fixes = {self.low_start: f"; {fix}", self.moved: ""}
+        return tuple(f"the grid {note}{fixes[note]}" for note in self.notes)
 
     @property
     def passes(self) -> int:
@@ -145,6 +161,8 @@ def sample(  # noqa: PLR0913  (the settings of a run, each by name)
     if x_init is not None and tuple(x_init.shape[1:]) != request.model.shape:
         raise InputError(f"x_init {tuple(x_init.shape)}: expected (n, {', '.join(map(str, request.model.shape))})")
     n = check_count("n", n)
+    for warning in request.warnings if x_init is None else replace(request, low_start="").warnings:
+        warnings.warn(warning, stacklevel=2)
     return draw(request, 0, n, x_init=x_init, noise=noise, trajectory=trajectory, images=images_or_warning)
 
 
@@ -178,18 +196,24 @@ def request_for(  # noqa: PLR0913  (as sample)
     if not isinstance(sampler, Sampler):
         raise InputError(f"sampler {_given(sampler)}: expected a spec such as 'ddim:eta=0.5' or a Sampler")
     if steps is None:
-        if grid is None or isinstance(grid, str):
+        if (listed := listed_times(grid)) is None:
             raise InputError("steps: not given; expected a whole number from 1, or a grid as a list of levels")
-        steps = len(grid)
+        steps = len(listed)
     check_count("steps", steps, MAX_STEPS)
     check_seed(seed)
     texts = check_prompts(model, prompts, negative, guidance)
     check_rescale(model, guidance_rescale, guidance)
     calls = check_guidance_calls(guidance_calls)
+    levels = registry.levels(grid, model.schedule, steps, integer=model.timesteps == "integer")
+    if levels[0].t == model.schedule.first.t:
+        conversion(model.predicts, model.schedule.first)  # an alpha in place of 0 does not tell more of x0
+    is_list = listed_times(grid) is not None
     return Request(
         model=model,
         sampler=sampler,
-        levels=registry.levels(grid, model.schedule, steps, integer=model.timesteps == "integer"),
+        levels=levels,
+        moved="" if is_list else moved_levels(registry, model, grid, levels),
+        low_start=start_note(levels, model.schedule) if is_list else "",
         seed=seed,
         prompts=texts,
         negative=negative,
@@ -200,6 +224,13 @@ def request_for(  # noqa: PLR0913  (as sample)
         device=resolve_device(device),
         dtype=resolve_dtype(dtype),
     )
+
+
+def moved_levels(registry: Registry, model: Model, grid: str | Sequence[float] | None, levels: Levels) -> str:
+    """How a network of whole timesteps moved the levels of a named grid, in words; '' where all are near."""
+    if model.timesteps != "integer":
+        return ""
+    return rounding_note(levels, registry.levels(grid, model.schedule, len(levels) - 1, integer=False))
 
 
 def draw(  # noqa: PLR0913  (the block, and what may replace its noise)

@@ -62,7 +62,7 @@ class Run:
     def at(self, lambda_: float) -> Level:
         """The level at log(alpha / sigma) = lambda_; the nearest whole timestep if the network knows no other."""
         level = self.schedule.at_lambda(lambda_)
-        return self.schedule.at_time(round(level.t)) if self.integer else level
+        return self.schedule.finite_at(round(level.t)) if self.integer else level
 
     def between(self, a: Level, b: Level, count: int) -> list[tuple[float, Level]]:
         """`count` levels inside an interval, even in lambda, each with its place in (0, 1).

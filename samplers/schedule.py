@@ -16,6 +16,12 @@ import numpy.typing as npt
 from .level import Level
 
 Float64s = npt.NDArray[np.float64]
+LEAST_ALPHA = 2.0**-12
+"""alpha where a grid that is laid out in sigma / alpha starts on a schedule that starts at alpha = 0.
+
+sigma / alpha is 4096 there. Published samplers put abar = 2^-24, the least positive number of half precision, in place
+of 0.
+"""
 
 
 class Schedule(ABC):
@@ -30,6 +36,11 @@ class Schedule(ABC):
         """The noisiest level, where sampling starts."""
 
     @property
+    def noisiest(self) -> Level:
+        """Where a grid that is laid out in sigma / alpha starts: `first`, unless that is capped (see `VP`)."""
+        return self.first
+
+    @property
     @abstractmethod
     def last(self) -> Level:
         """The cleanest level that still has noise, where the last network call of most grids is made."""
@@ -42,6 +53,10 @@ class Schedule(ABC):
     @abstractmethod
     def at_time(self, t: float) -> Level:
         """The level at time t."""
+
+    def finite_at(self, t: float) -> Level:
+        """The level at time t with a finite sigma / alpha; it differs from `at_time` only where that has alpha = 0."""
+        return self.at_time(t)
 
     @abstractmethod
     def at_lambda(self, lambda_: float) -> Level:
@@ -60,8 +75,9 @@ class Schedule(ABC):
 class VP(Schedule):
     """Variance preserving, alpha^2 + sigma^2 = 1, over T discrete timesteps 0 ... T-1 (Ho et al. 2020).
 
-    Between timesteps log alpha is linear in t (Lu et al. 2022a, appendix D). alpha = 0 is accepted at the
-    last timestep alone (zero terminal SNR); the stretch just before it has no lambda and is never asked for.
+    Between timesteps log alpha is linear in t (Lu et al. 2022a, appendix D). alpha = 0 is accepted at the last
+    timestep only (zero terminal SNR). The stretch just before it leads to alpha = `LEAST_ALPHA` instead, or to half the
+    alpha of T-2 where that is no less, so that every time below T-1 has a finite sigma / alpha.
     """
 
     alphas_cumprod: tuple[float, ...]
@@ -75,8 +91,14 @@ class VP(Schedule):
         ok = abar.ndim == 1 and abar.size > 0 and np.isfinite(abar).all()
         if not (ok and abar[0] < 1 and abar[-1] >= 0 and (np.diff(abar) < 0).all()):
             raise ValueError("alphas_cumprod: expected a list of strictly decreasing numbers, below 1 and not negative")
-        with np.errstate(divide="ignore"):
-            object.__setattr__(self, "_log_alpha", 0.5 * np.log(abar))
+        if abar[-1] == 0:
+            before = abar[-2] if abar.size > 1 else 1.0
+            abar[-1] = LEAST_ALPHA**2 if before > LEAST_ALPHA**2 else before / 4
+        object.__setattr__(self, "_log_alpha", 0.5 * np.log(abar))
+
+    @property
+    def _times(self) -> Float64s:
+        return np.arange(self.timesteps, dtype=np.float64)
 
     @property
     def timesteps(self) -> int:
@@ -87,6 +109,13 @@ class VP(Schedule):
     def first(self) -> Level:
         """Timestep T-1."""
         return self.at_time(self.timesteps - 1)
+
+    @property
+    def noisiest(self) -> Level:
+        """`first`; where alpha = 0 there, the level with alpha = `LEAST_ALPHA`, which is at T-1 or just below it."""
+        if self.alphas_cumprod[-1]:
+            return self.first
+        return self.finite_at(float(np.interp(math.log(LEAST_ALPHA), self._log_alpha[::-1], self._times[::-1])))
 
     @property
     def last(self) -> Level:
@@ -100,26 +129,29 @@ class VP(Schedule):
 
     def at_time(self, t: float) -> Level:
         """The level at timestep t in [0, T-1], whole or fractional."""
+        level = self.finite_at(t)
+        is_capped = t == self.timesteps - 1 and self.alphas_cumprod[-1] == 0
+        return Level(0.0, 1.0, level.t) if is_capped else level
+
+    def finite_at(self, t: float) -> Level:
+        """The level at timestep t, with a small alpha in place of 0 at T-1."""
         if not 0 <= t <= self.timesteps - 1:
             raise ValueError(f"timestep {t}: expected a number from 0 to {self.timesteps - 1}")
-        if t == int(t):
-            log_alpha = float(self._log_alpha[int(t)])
-        else:
-            log_alpha = float(np.interp(t, np.arange(self.timesteps), self._log_alpha))
+        whole = t == int(t)
+        log_alpha = float(self._log_alpha[int(t)] if whole else np.interp(t, self._times, self._log_alpha))
         return Level(math.exp(log_alpha), math.sqrt(-math.expm1(2 * log_alpha)), float(t))
 
     def at_lambda(self, lambda_: float) -> Level:
         """The level with log(alpha / sigma) = lambda_, between timesteps T-1 and 0."""
         log_alpha = -0.5 * float(np.logaddexp(0.0, -2 * lambda_))
         table = self._log_alpha[::-1]
-        t = float(np.interp(log_alpha, table, np.arange(self.timesteps - 1, -1, -1.0)))
+        t = float(np.interp(log_alpha, table, self._times[::-1]))
         if not table[0] <= log_alpha <= table[-1]:
             # A level asked for at an end differs from it by rounding only; anything else is out of range.
-            end = self.at_time(t)
+            end = self.finite_at(t)
             if abs(end.lambda_ - lambda_) > 1e-9 * max(1.0, abs(lambda_)):
-                raise ValueError(
-                    f"lambda {lambda_:.6g}: expected a number from {self.first.lambda_:.6g} to {self.last.lambda_:.6g}"
-                )
+                low, high = self.finite_at(self.timesteps - 1).lambda_, self.last.lambda_
+                raise ValueError(f"lambda {lambda_:.6g}: expected a number from {low:.6g} to {high:.6g}")
             return end
         return Level(math.exp(log_alpha), math.sqrt(-math.expm1(2 * log_alpha)), t)
 

@@ -390,9 +390,9 @@ plant(
         "np.linspace(1, 0, steps) ** self.rho",
         "np.linspace(1, 0, steps) ** (1 / self.rho)",
     ),
-    ("polyexponential: rho without effect", "(np.linspace(1, 0, steps) ** self.rho)", "np.linspace(1, 0, steps)"),
+    ("polyexponential: rho without effect", "np.linspace(1, 0, steps) ** self.rho\n", "np.linspace(1, 0, steps)\n"),
     ("beta: shapes swapped", "steps), self.alpha, self.beta)", "steps), self.beta, self.alpha)"),
-    ("beta: variables swapped", 'self.variable == "t"', 'self.variable == "sigma"'),
+    ("beta: variables swapped", 'if self.variable == "sigma":', 'if self.variable == "t":'),
     ("beta: sign in the series", "(n[1:] - b) / n[1:]", "(n[1:] + b) / n[1:]"),
     ("beta: far half mirrored", "left, whole - right) / whole", "left, right) / whole"),
     (
@@ -520,7 +520,7 @@ plant(
     "samplers/sampler.py",
     ("run: draws numbered through", "self.i, self._draws = i, 0", "self.i = i"),
     ("run: level between whole timesteps", "if self.integer else level", "if False else level"),
-    ("run: next level down for the nearest", "at_time(round(level.t))", "at_time(int(level.t))"),
+    ("run: next level down for the nearest", "finite_at(round(level.t))", "finite_at(int(level.t))"),
     (
         "run: rows forgotten",
         "if rows == ALL else self.predictor(x, level, rows)",

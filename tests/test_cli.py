@@ -144,6 +144,65 @@ def test_guidance_rescale_is_an_option_and_stands_in_the_run_file(sb, tmp_path):
     assert (config["guidance"], config["guidance_rescale"]) == (3, 0.7)
 
 
+# What must be known of a row's levels
+
+
+WHOLE = """
+import dataclasses, sys
+sys.path.insert(0, {tests!r})
+from toy import toy
+from samplerbench import vp_cosine
+def make():
+    return dataclasses.replace(toy(), schedule=vp_cosine(), timesteps="integer")
+"""
+
+
+def test_a_list_that_starts_low_is_said_on_stderr_in_the_table_and_in_the_report(sb, tmp_path):
+    command = (*TOY_RUN[:-2], "-s", "ddim", "-s", "ddpm", "-n", 8, "--grid", "200/100/50", "-o", "here")
+    note = "starts from noise only, where a sample has alpha/sigma 1.4 (up to 0.02 goes unnoticed)"
+    fix = "start near 999, or from Python give x_init = alpha x0 + sigma eps, with alpha 0.8102 and sigma 0.5862"
+    planned = sb(*command, "--dry-run", "--json")
+    assert [cell["warning"] for cell in json.loads(planned.out)["cells"]] == [note, note]
+    done = sb(*command)
+    assert done.code == 0
+    for err in (planned.err, done.err):
+        assert err.startswith(f"Warning: ddim, 3 steps and 1 other cell: the grid {note}; {fix}\n")
+        assert err.count("Warning") == 1
+    assert done.out.count(f"| {note} |") == 2
+    assert (tmp_path / "here" / "table.md").read_text() == done.out
+    assert sb("table", "here").out == done.out
+    assert [row["warning"] for row in json.loads(sb("table", "here", "--json").out)["table"]] == [note, note]
+    assert sb("table", "here", "--pivot", "fid").out.count(f"{note}.") == 2
+    assert note in (tmp_path / "here" / "report.html").read_text()
+    assert pd.read_csv(tmp_path / "here" / "table.csv").columns[-1] == "warning"
+    plain = sb(*TOY_RUN, "-s", "ddim", "-n", 8, "-o", "there", "--json")
+    assert "Warning" not in plain.err
+    assert json.loads(plain.out)["table"][0]["warning"] is None
+
+
+def test_a_grid_that_whole_timesteps_move_is_said(sb, tmp_path):
+    write(tmp_path / "whole.py", WHOLE.format(tests=str(Path(__file__).parent)))
+    done = sb("run", "--model", "whole.py:make", "-s", "DPM++ 2M Karras", "-s", "ddim", "--steps", 20, "-n", 8)
+    note = "was moved to whole timesteps: sigma/alpha 213.89 where the grid has 7101.4"
+    assert f"Warning: DPM++ 2M Karras, 20 steps: the grid {note}\n" in done.err
+    rows = done.out.splitlines()[2:4]
+    assert [note in row for row in rows] == [True, False]
+
+
+def test_a_picture_of_a_list_that_starts_low_says_so(sb, tmp_path):
+    done = sb("grid", "--plugin", TOY, "--model", "toy", "-x", "grid=999/500/20,200/100/50", "-o", "a.png")
+    assert done.code == 0
+    assert done.err.startswith("Warning: the grid starts from noise only, where a sample has alpha/sigma 1.4 ")
+    assert done.err.count("Warning") == 1
+
+
+def test_a_run_from_python_warns(tmp_path):
+    import samplerbench
+
+    with pytest.warns(UserWarning, match="ddim, 2 steps: the grid starts from noise only"):
+        samplerbench.run("mixture", "ddim", steps=2, n=8, grid="200/100", output=tmp_path / "here")
+
+
 # Dry run
 
 

@@ -1,7 +1,9 @@
 """Grids: the published formulas, and what holds for every registered grid and number of steps."""
 
 import contextlib
+import dataclasses
 import math
+import warnings
 from itertools import pairwise
 
 import numpy as np
@@ -11,6 +13,7 @@ import torch
 import samplerbench as sb
 from samplerbench.samplers.grid import levels_at, spread_duplicates
 from samplerbench.samplers.registry import default_registry
+from samplerbench.samplers.sample import request_for
 from samplerbench.samplers.schedule import Flow
 
 VP, EDM, FLOW = sb.vp_linear(), sb.edm(), sb.flow()
@@ -155,6 +158,222 @@ def test_every_other_grid_descends_or_is_refused(grid, schedule):
         assert got[0] == schedule.first
         assert got[-1] == schedule.clean
         assert all(a.sigma_ve > b.sigma_ve for a, b in pairwise(got))
+
+
+# Zero terminal SNR: alpha = 0 at T-1
+
+
+ZERO_SNR = sb.rescale_zero_terminal_snr(sb.vp_scaled_linear())
+CAP = 4096.0
+"""sigma / alpha where published samplers start: sqrt((1 - abar) / abar) with abar = 2^-24."""
+AT_ZERO = ZERO_SNR.last.sigma_ve
+
+
+def beta_quantile(p, steps=200_000):
+    """x with I_x(0.6, 0.6) = p, by sums of the density over u, x = u^(1 / 0.6), on the half that x = 0 is in."""
+    if p > 0.5:
+        return 1 - beta_quantile(1 - p)
+    u = np.linspace(0, 0.5**0.6, steps)
+    density = (1 - u ** (1 / 0.6)) ** -0.4
+    area = np.concatenate([[0.0], np.cumsum((density[1:] + density[:-1]) / 2)])
+    return float(np.interp(p, area / area[-1] / 2, u)) ** (1 / 0.6)
+
+
+BY_DEFINITION = {
+    "karras": lambda share: (CAP ** (1 / 7) + share * (AT_ZERO ** (1 / 7) - CAP ** (1 / 7))) ** 7,
+    "karras:rho=3": lambda share: (CAP ** (1 / 3) + share * (AT_ZERO ** (1 / 3) - CAP ** (1 / 3))) ** 3,
+    "logsnr": lambda share: CAP ** (1 - share) * AT_ZERO**share,
+    "exponential": lambda share: CAP ** (1 - share) * AT_ZERO**share,
+    "polyexponential:rho=2": lambda share: AT_ZERO * (CAP / AT_ZERO) ** ((1 - share) ** 2),
+    "beta": lambda share: AT_ZERO + (CAP - AT_ZERO) * beta_quantile(1 - share),
+    "cosine": lambda share: math.tan(math.atan(CAP) + share * (math.atan(AT_ZERO) - math.atan(CAP))),
+}
+
+
+@pytest.mark.parametrize("grid", BY_DEFINITION)
+def test_grids_in_sigma_start_at_4096_where_alpha_is_zero(grid):
+    got = levels(grid, ZERO_SNR, 6)
+    assert [level.sigma_ve for level in got[:-1]] == pytest.approx(
+        [BY_DEFINITION[grid](i / 5) for i in range(6)], rel=1e-6
+    )
+    assert (got[0].alpha, got[0].t) == (pytest.approx(2**-12, rel=1e-12), 999)
+    assert (got[-2].alpha, got[-2].t) == (ZERO_SNR.last.alpha, 0)
+    assert all(level.alpha**2 + level.sigma**2 == pytest.approx(1, abs=1e-14) for level in got)
+
+
+def test_align_your_steps_covers_the_range_up_to_4096():
+    published = np.log([14.615, 6.475, 3.861, 2.697, 1.886, 1.396, 0.963, 0.652, 0.399, 0.152, 0.029])
+    share = (published - published[-1]) / (published[0] - published[-1])
+    got = [level.sigma_ve for level in levels("ays", ZERO_SNR, 10)[:-1]]
+    assert got == pytest.approx((AT_ZERO * (CAP / AT_ZERO) ** share)[:-1], rel=1e-6)
+
+
+def test_the_published_levels_between_4096_and_a_cleaner_end():
+    """The EulerDiscreteScheduler of diffusers, 6 Karras steps with `rescale_betas_zero_snr`: with trailing spacing its
+    last level is that of timestep 166, with linspace that of 0, as here."""
+    stretch = sb.vp_from_alphas_cumprod(ZERO_SNR.alphas_cumprod[166:])
+    trailing = [level.sigma_ve for level in levels("karras", stretch, 6)[:-1]]
+    assert trailing == pytest.approx([4096, 1372.7, 375.58, 76.446, 9.7058, 0.51335], rel=5e-5)  # five digits
+    linspace = [level.sigma_ve for level in levels("karras", ZERO_SNR, 6)[:-1]]
+    assert linspace == pytest.approx([4096, 1176.7, 257.66, 36.938, 2.4884, 0.029168], rel=5e-5)
+
+
+def test_the_cap_lies_within_the_table_where_that_goes_beyond_it():
+    """4096 in place of a sigma / alpha above the cap at T-2 would be a level out of order."""
+    schedule = sb.rescale_zero_terminal_snr(sb.vp_linear())
+    assert schedule.at_time(998).sigma_ve > 15_000
+    for integer in (False, True):
+        got = levels("karras", schedule, 6, integer=integer)
+        assert got[0].sigma_ve == pytest.approx(CAP, rel=0.08 if integer else 1e-6)
+        assert 995 <= got[0].t < 996
+        assert all(a.sigma_ve > b.sigma_ve for a, b in pairwise(got))
+
+
+@pytest.mark.parametrize("integer", [False, True], ids=["fractional", "integer"])
+@pytest.mark.parametrize("grid", [*IN_SIGMA_VE, *ALSO_IN_SIGMA_VE])
+def test_a_capped_grid_descends_for_every_number_of_steps(grid, integer):
+    for steps in (2, 3, 7, 30, 100):
+        got = levels(grid, ZERO_SNR, steps, integer=integer)
+        assert len(got) == steps + 1
+        assert all(a.sigma_ve > b.sigma_ve for a, b in pairwise(got))
+        assert all(level.alpha >= 2**-12 * (1 - 1e-12) for level in got)
+        assert got[0].t == 999
+    assert levels(grid, ZERO_SNR, 1, integer=integer)[0] == ZERO_SNR.first  # one step, from no signal at all
+
+
+@pytest.mark.parametrize("grid", ["uniform", "trailing", [999, 500]])
+def test_other_grids_start_at_alpha_zero_as_before(grid):
+    assert levels(grid, ZERO_SNR, 2)[0] == ZERO_SNR.first
+    assert ZERO_SNR.first.alpha == 0
+
+
+@pytest.mark.parametrize("sampler", ["ddim", "euler-a", "dpm-solver++", "dpm-solver:order=3", "heun", "edm:churn=40"])
+@pytest.mark.parametrize("timesteps", ["fractional", "integer"])
+def test_samplers_run_on_a_capped_grid(sampler, timesteps):
+    """From unit noise to the data's mean; a step in between never comes to a level of infinite sigma / alpha."""
+    data = sb.GaussianMixture(((0.7, -0.4),), (0.01,), (1.0,))
+    exact = sb.exact_model(data, ZERO_SNR, "v")
+    model = dataclasses.replace(exact, timesteps=timesteps)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # whole timesteps move the levels
+        x = sb.sample(model, sampler, steps=40, n=200, grid="karras", dtype="float64").x
+    assert x.mean(0).numpy() == pytest.approx([0.7, -0.4], abs=0.03)  # 4 deviations of the mean of 200
+
+
+def test_eps_is_refused_at_the_cap_as_at_alpha_zero():
+    """A small alpha in place of 0 does not make the noise say more of x0."""
+    model = sb.exact_model(sb.GaussianMixture(((0.7,),), (0.01,), (1.0,)), ZERO_SNR, "eps")
+    for grid in ("karras", "uniform", [999, 500]):
+        with pytest.raises(sb.InputError, match=r"predicts 'eps'.*alpha = 0"):
+            sb.sample(model, "ddim", steps=2, n=1, grid=grid)
+    assert sb.sample(model, "ddim", n=1, grid=[990, 500], x_init=torch.zeros(1, 1)).x.isfinite().all()
+
+
+# Whole timesteps
+
+
+def whole(schedule):
+    """A model that knows whole timesteps only."""
+    return sb.wrap_network(lambda x, t: x, schedule, (2,), timesteps="integer")
+
+
+def asked(model, sampler, **settings):
+    return request_for(default_registry(), model, sampler, **{"steps": None, **settings})
+
+
+def test_a_grid_that_whole_timesteps_move_is_said():
+    """Karras' levels of 20 steps on the cosine schedule: 20291, 14547, 10258, 7101; between 998 and 999 all of them."""
+    request = asked(whole(sb.vp_cosine()), "DPM++ 2M Karras", steps=20)
+    assert [level.sigma_ve for level in request.levels[:4]] == pytest.approx([20291, 642, 321, 214], rel=1e-3)
+    assert request.notes == ("was moved to whole timesteps: sigma/alpha 213.89 where the grid has 7101.4",)
+    with pytest.warns(UserWarning, match=r"the grid was moved to whole timesteps: sigma/alpha 213\.89 where"):
+        sb.sample(whole(sb.vp_cosine()), "dpm-solver++", steps=20, n=1, grid="karras")
+    with pytest.warns(UserWarning, match="moved to whole timesteps"):
+        sb.sample(whole(sb.vp_cosine()), "ddim", steps=20, grid="karras", x_init=torch.zeros(1, 2))
+    fractional = dataclasses.replace(whole(sb.vp_cosine()), timesteps="fractional")
+    assert asked(fractional, "DPM++ 2M Karras", steps=20).notes == ()
+
+
+@pytest.mark.parametrize("schedule", [VP, sb.vp_scaled_linear(), sb.vp_cosine(), ZERO_SNR, sb.vp_linear(50)],
+                         ids=["linear", "scaled-linear", "cosine", "zero-snr", "fifty"])  # fmt: skip
+@pytest.mark.parametrize("grid", [name for name in GRIDS if name not in IN_FLOW_TIME])
+def test_every_named_grid_is_within_5_percent_or_a_note_says_not(grid, schedule):
+    model = dataclasses.replace(whole(schedule), predicts="v")
+    for steps in (1, 2, 5, 10, 20, 40):
+        request = asked(model, "ddim", steps=steps, grid=grid)
+        exact = levels(grid, schedule, steps)
+        pairs = [(a, b) for a, b in zip(request.levels, exact, strict=True) if a != b]
+        off = max((abs(math.log(a.sigma_ve / b.sigma_ve)) for a, b in pairs), default=0.0)
+        assert bool(request.notes) == (off > math.log(1.05)), (steps, off)
+    if grid in ("uniform", "linspace", *COUNTS_TIMESTEPS):
+        assert not asked(model, "ddim", steps=40, grid=grid).notes  # whole by definition
+
+
+# Lists that start low
+
+
+@pytest.mark.parametrize(
+    ("schedule", "grid", "missing"),
+    [
+        (VP, [200, 100, 50], "1.4"),
+        (VP, [800, 400], "0.039"),
+        (sb.vp_scaled_linear(), [700, 400], "0.3"),
+        (sb.vp_cosine(), [900, 400], "0.16"),
+        (ZERO_SNR, [900, 400], "0.054"),
+        (EDM, [14.0, 1.0], "0.071"),
+        (FLOW, [0.9, 0.5], "0.11"),
+    ],
+)
+def test_a_list_that_starts_low_is_said_with_the_start_that_it_needs(schedule, grid, missing):
+    model = sb.wrap_network(lambda x, t: x, schedule, (2,), "v" if schedule is ZERO_SNR else "x0")
+    first = schedule.at_time(grid[0])
+    request = asked(model, "ddim", grid=grid)
+    (note,) = request.notes
+    assert f"starts from noise only, where a sample has alpha/sigma {missing} " in note
+    needed = (
+        f"start near {schedule.first.t:g}, or from Python give x_init = alpha x0 + sigma eps, "
+        f"with alpha {first.alpha:.4g} and sigma {first.sigma:.4g}"
+    )
+    with pytest.warns(UserWarning, match="starts from noise only") as seen:
+        sb.sample(model, "ddim", n=1, grid=grid)
+    assert [str(warning.message) for warning in seen] == [f"the grid {note}; {needed}"]
+    assert seen[0].filename == __file__
+    text = "/".join(map(str, grid))
+    assert asked(model, f"ddim:grid={text}", steps=len(grid)).notes == (note,)
+    assert asked(model, "ddim", grid=text).notes == (note,)
+    sb.sample(model, "ddim", grid=grid, x_init=torch.zeros(1, 2))  # the state is given: there is nothing to say
+
+
+@pytest.mark.parametrize(
+    ("schedule", "grid"),
+    [
+        (VP, [999, 500, 20]),
+        (VP, [901, 501, 1]),  # the leading timesteps of ten steps, as published tools count them
+        (sb.vp_scaled_linear(), [951, 501]),
+        (sb.vp_scaled_linear(), [901, 501]),
+        (sb.vp_cosine(), [999, 500]),
+        (ZERO_SNR, [999, 500]),
+        (EDM, [80.0, 1.0]),
+        (EDM, [160.0, 1.0]),
+        (EDM, [50.0, 1.0]),
+        (FLOW, [1.0, 0.5]),
+        (FLOW, [0.99, 0.5]),
+        (sb.edm(0.02, 10.0), [10.0, 1.0]),  # as much signal as its own start
+    ],
+)
+def test_a_list_that_starts_in_noise_is_taken_without_a_word(schedule, grid):
+    model = sb.wrap_network(lambda x, t: x, schedule, (2,), "v")
+    assert asked(model, "ddim", grid=grid).notes == ()
+    sb.sample(model, "ddim", grid=grid, n=1)
+
+
+@pytest.mark.parametrize("grid", GRIDS)
+def test_a_named_grid_starts_where_it_is_said_to(grid):
+    for schedule in (VP, sb.vp_scaled_linear(), ZERO_SNR, EDM, FLOW):
+        model = sb.wrap_network(lambda x, t: x, schedule, (2,), "v")
+        for steps in (1, 2, 10):
+            with contextlib.suppress(sb.InputError):  # not every grid is for every schedule
+                assert asked(model, "ddim", steps=steps, grid=grid).notes == ()
 
 
 @pytest.mark.parametrize("grid", GRIDS)

@@ -726,10 +726,18 @@ def test_align_your_steps_is_log_linear_between_its_levels(schedule):
     assert twenty[1:-1:2] == pytest.approx((ten[1:] + ten[:-1]) / 2, rel=1e-9)
 
 
-@pytest.mark.parametrize("grid", ["polyexponential", "beta", "cosine", "ays", "beta:variable=t"])
+@pytest.mark.parametrize("grid", ["polyexponential", "beta", "cosine", "ays"])
 def test_grids_in_sigma_refuse_flow(grid):
-    with pytest.raises(sb.InputError, match=f"grid '{grid.partition(':')[0]}': sigma / alpha is infinite.*'uniform'"):
+    with pytest.raises(sb.InputError, match=f"grid '{grid}': sigma / alpha is infinite.*'uniform'"):
         levels_of(grid, FLOW, 5)
+
+
+@pytest.mark.parametrize("schedule", [FLOW, sb.rescale_zero_terminal_snr(VP)], ids=["flow", "zero-snr"])
+def test_quantiles_of_time_need_no_finite_sigma(schedule):
+    first, last = schedule.first.t, schedule.last.t
+    got = [level.t for level in levels_of("beta:alpha=1,beta=1,variable=t", schedule, 5)]
+    assert got == pytest.approx(np.linspace(first, last, 5), abs=1e-9)  # Beta(1, 1) is uniform
+    assert levels_of("beta:variable=t", schedule, 5)[0] == schedule.first
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ...samplers.errors import InputError
-from ..output import loaded_registry, print_sheet, say, stdout_for_data, table_to_json, warn_of_plugins
+from ..output import complain, loaded_registry, print_sheet, say, stdout_for_data, table_to_json, warn_of_plugins
 from ..text import counted
 from .options import (
     CALLS,
@@ -120,7 +120,7 @@ def run(  # noqa: PLR0913  (an option each)
     import torch
 
     from ..engines import Limits
-    from ..plan import plan_for
+    from ..plan import plan_for, warnings_of
     from ..run import Manner, begin, evaluations_left
     from ..sheet import sheet_of
     from ..store import check_output, default_output, edited_since
@@ -137,6 +137,8 @@ def run(  # noqa: PLR0913  (an option each)
         resumes = check_output(folder, plan, fresh=fresh)
         if not fresh and (edited := edited_since(folder, plan)):
             say(f"{folder}: edited since, and run again: {', '.join(edited)}", err=True)
+        for warning in warnings_of(plan):
+            complain(warning, kind="Warning")
     if dry_run:
         left = evaluations_left(plan, folder, manner)
         show_plan(plan, folder, left, as_json, resumes=resumes)

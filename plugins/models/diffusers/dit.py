@@ -40,7 +40,6 @@ def dit(pipeline: Pipeline, parts: Parts, size: Size | None, clip_skip: int | No
         network=per_place(transformer, ask),
         schedule=schedule_of(scheduler),
         predicts=predicts_of(scheduler),
-        timesteps="integer",
         encode=classes.encode,
         unconditional=lambda texts: torch.full((len(texts),), classes.count),  # the class that training dropped out to
         prompts=classes.prompts,

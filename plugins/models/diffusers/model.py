@@ -1,8 +1,8 @@
 """Models of diffusers: a folder that `save_pretrained` wrote, or an identifier whose files are on this machine.
 
 The networks are asked as the pipelines of diffusers ask them; levels, steps, guidance and noise are samplerbench's.
-Those with a table of betas are asked at whole timesteps: that is what they were trained on and what published tools
-use, though their embedding of time would take any number.
+Those with a table of betas were trained on whole timesteps, and are asked between them too where a grid has its levels
+there: their embedding of time is made of sines, which take any number, and published tools ask so as well.
 """
 
 from __future__ import annotations

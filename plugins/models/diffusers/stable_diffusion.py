@@ -93,6 +93,5 @@ def text_unet(parts: Parts, size: Size | None) -> tuple[dict[str, Any], Size]:
     return {
         "schedule": schedule_of(scheduler),
         "predicts": predicts_of(scheduler),
-        "timesteps": "integer",
         **latents(vae, chosen),
     }, chosen

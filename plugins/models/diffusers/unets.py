@@ -31,7 +31,6 @@ def pixels(pipeline: Pipeline, parts: Parts, size: Size | None, clip_skip: int |
         schedule=schedule_of(scheduler),
         shape=(channels, height, width),
         predicts=predicts_of(scheduler),
-        timesteps="integer",
         clip=clip_of(scheduler),
         batch_size=64 if max(width, height) <= SMALL_SIDE else 1,
         image_shape=(channels, height, width),
@@ -50,7 +49,6 @@ def latent_unet(pipeline: Pipeline, parts: Parts, size: Size | None, clip_skip: 
         network=per_place(unet, functools.partial(unet_answer, channels)),
         schedule=schedule_of(scheduler),
         predicts=predicts_of(scheduler),
-        timesteps="integer",
         **latents(vae, chosen),
         **classes_of(pipeline, unet),
     )
