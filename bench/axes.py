@@ -13,6 +13,7 @@ from ..samplers.sample import check_guidance
 from .config import DEFAULT_SAMPLERS, parse_counts
 
 DEFAULT_COUNTS = (5, 10, 20, 40)
+PROMPT = "prompt"
 
 
 @dataclass(frozen=True)
@@ -32,11 +33,13 @@ class Axis:
     @property
     def labels(self) -> tuple[str, ...]:
         """What to write beside each row or above each column."""
-        return self.texts if self.name in ("sampler", "prompt") else tuple(f"{self.name} {text}" for text in self.texts)
+        return self.texts if self.name in ("sampler", PROMPT) else tuple(f"{self.name} {text}" for text in self.texts)
 
     @property
     def spec(self) -> str:
         """ "steps=5,10", which `parse_axis` reads."""
+        if self.name == PROMPT:
+            return f"{self.name}={';'.join(self.texts)}"
         if not any("," in text for text in self.texts):
             return f"{self.name}={','.join(self.texts)}"
         return f"{self.name}={';'.join(self.texts)}{';' if len(self.texts) == 1 else ''}"
@@ -65,29 +68,45 @@ AXES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "guidance": ("guidance", number),
     "grid": ("grid", str),
     "seed": ("seed", whole),
-    "prompt": ("prompts", lambda text: (text,)),
+    PROMPT: ("prompts", lambda text: (text,)),
 }
 """What may be an axis: the setting that it changes, and how a value is read."""
 
 
 def parse_axis(side: str, text: str) -> Axis:
-    """ "steps=5,10" -> the axis; values are separated by ";" where there is one, else by ","."""
+    """ "steps=5,10" -> the axis. Values are separated by ";" where there is one, else by ","; prompts by ";" only."""
     name, equals, rest = text.partition("=")
     name = name.strip()
     if not equals:
         raise InputError(f"{side} {text!r}: expected NAME=VALUE,VALUE,..., as in steps=5,10,20")
     if name not in AXES:
         raise InputError(f"{side} {text!r}: unknown axis {name!r}{closest(name, AXES)}; axes: {', '.join(AXES)}")
-    separator = ";" if ";" in rest else ","
-    parts = [part.strip() for part in rest.split(separator)]
-    if separator == ";" and not parts[-1]:
-        parts.pop()  # one value that holds a comma ends with it
-    if not all(parts) or not parts:
-        raise InputError(f"{side} {text!r}: a value is empty; expected e.g. {name}=A,B, or A;B where one holds a comma")
+    parts = values_in(name, rest)
+    if not all(parts):
+        between = ";" if name == PROMPT else ","
+        raise InputError(f"{side} {text!r}: a value is empty; expected {name}=A{between}B")
     values = tuple(AXES[name][1](part) for part in parts)
     if len(set(values)) < len(values):
         raise InputError(f"{side} {text!r}: a value is given twice")
     return Axis(name, tuple(parts), values)
+
+
+def values_in(name: str, text: str) -> list[str]:
+    """The values of an axis as given.
+
+    A prompt may hold any comma, so only ";" ends one. Of samplers and grids, "option=value" belongs to the spec before
+    it: "ddim:eta=1,grid=karras,ddpm" is two.
+    """
+    if ";" in text or name == PROMPT:
+        parts = [part.strip() for part in text.split(";")]
+        return parts[:-1] if len(parts) > 1 and not parts[-1] else parts  # the last may end with it as well
+    parts = []
+    for part in (piece.strip() for piece in text.split(",")):
+        if parts and ":" in parts[-1] and "=" in part.partition(":")[0]:
+            parts[-1] += f",{part}"
+        else:
+            parts.append(part)
+    return parts
 
 
 def axes_for(x: str | None, y: str | None, given: Sequence[str], grid: str | None) -> tuple[Axis | None, Axis | None]:

@@ -25,7 +25,7 @@ from ..samplers.options import check_count
 from ..samplers.registry import Registry, loosely
 from ..samplers.sample import Request, request_for
 from ..samplers.sampler import MAX_STEPS
-from .axes import Axis, axes_for, lists_levels
+from .axes import PROMPT, Axis, axes_for, lists_levels
 from .chunk import draw_apart
 from .config import parse_counts, read_prompts, settings_of_model
 from .output import complain
@@ -166,7 +166,7 @@ def request_of(settings: Settings, registry: Registry, model: Model, *, grid_is_
         sampler, own_grid = registry.sampler_and_grid(settings.sampler)
     except InputError as error:
         if "=" in settings.sampler.partition(":")[0]:  # a piece of a spec
-            raise InputError(f"{error} (separate values by ';' where one holds a comma)") from error
+            raise InputError(f"{error} (options follow a colon, as in ddim:eta=0.5,grid=karras)") from error
         raise
     if own_grid and grid_is_axis:
         raise InputError(f"sampler {settings.sampler!r}: names a grid of its own, and the grid is an axis too")
@@ -410,6 +410,9 @@ def make_grid(plot: Plot, registry: Registry, path: Path, watch: Callable[[int],
     requests = requests_for(plot, registry)
     for warning in warnings_of(requests):
         complain(warning, kind="Warning")
+    for axis in (plot.x, plot.y):
+        if axis and axis.name == PROMPT and len(axis.texts) == 1 and "," in axis.texts[0]:
+            complain(f"prompt {axis.texts[0]!r} is one prompt; several are separated by ';'", kind="Note")
     cells = draw_cells(plot, requests, watch(sum(map(len, requests))))
     frames = pictures_of(plot, cells)
     texts = {"parameters": parameters(plot, requests[0][0], registry), "samplerbench": about(plot, requests, cells)}

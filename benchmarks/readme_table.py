@@ -1,6 +1,6 @@
 """Put the table of a run into the README, in place of the one that is there:
 
-    python benchmarks/readme_table.py RUN
+python benchmarks/readme_table.py RUN
 """
 
 import re

@@ -72,6 +72,7 @@ def shown(value: object) -> str:
 
 
 def closest(given: str, accepted: Iterable[str]) -> str:
-    """' (did you mean X?)' where one of the accepted names is near, else ''."""
-    match = difflib.get_close_matches(given, list(accepted), n=1, cutoff=0.6)
-    return f" (did you mean {match[0]!r}?)" if match else ""
+    """' (did you mean X?)' where one of the accepted names is near in any case, else ''."""
+    names = {name.lower(): name for name in accepted}
+    match = difflib.get_close_matches(given.lower(), names, n=1, cutoff=0.6)
+    return f" (did you mean {names[match[0]]!r}?)" if match else ""

@@ -92,9 +92,12 @@ class Catalogue(Generic[T]):
             raise self.unknown(name)
         return self.things[name]
 
-    def unknown(self, name: str) -> SamplerbenchError:
-        """The error of a name that is not there: with the closest, the list, and what may be missing from it."""
-        unknown = f"unknown {self.kind} {name!r}{closest(name, self.things)}"
+    def unknown(self, name: str, near: str | None = None) -> SamplerbenchError:
+        """The error of a name that is not there: with the closest, the list, and what may be missing from it.
+
+        `near` is what to say in place of the closest of the registered names.
+        """
+        unknown = f"unknown {self.kind} {name!r}{closest(name, self.things) if near is None else near}"
         listed = f"there are: {', '.join(sorted(self.things))}"
         if not self.broken:
             return InputError(f"{unknown}; {listed}")
@@ -127,6 +130,8 @@ class Registry:
     def sampler_and_grid(self, spec: str, **options: object) -> tuple[Sampler, str | None]:
         """The sampler, and the grid if the spec names one: "ddim:eta=0.5,grid=karras"."""
         name, given = self._resolved(spec)
+        if name not in self.samplers.things:
+            raise self._unknown_sampler(name)
         grid = given.pop("grid", None)
         return construct(self.samplers[name], f"sampler {name!r}", {**given, **options}), grid
 
@@ -136,7 +141,7 @@ class Registry:
         return plugin != BUILT_IN and not plugin.startswith(f"{BUILT_IN}.")
 
     def _resolved(self, spec: str) -> tuple[str, dict[str, Any]]:
-        """Registered name and options of a spec, which may give an alias."""
+        """Registered name and options of a spec, which may give an alias, or either in another spelling."""
         name, given = parse_spec(spec)
         alias = self.aliases().get(loosely(name))
         if name in self.samplers.things or not alias:
@@ -145,12 +150,19 @@ class Registry:
         return name, {**preset, **given}
 
     def aliases(self) -> dict[str, str]:
-        """Familiar names, loosely spelt -> spec strings."""
-        return {
+        """Names and familiar names, loosely spelt -> spec strings."""
+        return {loosely(name): name for name in self.samplers.things} | {
             loosely(alias): f"{name}:{preset}" if preset else name
             for name, cls in self.samplers.things.items()
             for alias, preset in aliases_of(cls).items()
         }
+
+    def _unknown_sampler(self, name: str) -> SamplerbenchError:
+        """The error of a sampler that is not there; where other tools have it, nothing else is offered in its place."""
+        if is_elsewhere(name):
+            return self.samplers.unknown(name, " (other tools have it, samplerbench does not)")
+        familiar = [alias for cls in self.samplers.things.values() for alias in aliases_of(cls)]
+        return self.samplers.unknown(name, closest(name, [*familiar, *self.samplers.things]))
 
     def levels(self, grid: str | Iterable[float] | None, schedule: Schedule, steps: int, *, integer: bool) -> Levels:
         """The levels of a run on a grid given by spec string ("karras:rho=5") or as a list of times ("900/500/20")."""
@@ -454,6 +466,21 @@ def model_from_code(spec: str) -> Model | None:
 def default_registry() -> Registry:
     """The registry of the installed plugins, loaded once."""
     return load_registry()
+
+
+ELSEWHERE = (
+    "dpm++sde", "dpmppsde", "lcm", "tcd", "heunpp2", "ipndmv", "resmultistep", "gradientestimation", "expheun2x0",
+    "sasolverpece", "ddimcfg++", "eulercfgpp", "eulerancestralcfgpp", "dpmpp2mcfgpp", "dpmpp2sancestralcfgpp",
+)  # fmt: skip
+"""Samplers of other tools that are not here, loosely spelt."""
+ENDINGS = re.compile(r"(karras|exponential|polyexponential|sgmuniform|simple|uniform|normal|beta|gpu|scheduler)$")
+"""What other tools put behind the name of a sampler: a grid, a device, a kind."""
+
+
+def is_elsewhere(name: str) -> bool:
+    """Whether other tools call a sampler so that is not here, with a grid behind its name or without."""
+    plain = loosely(name)
+    return plain in ELSEWHERE or ENDINGS.sub("", plain) in ELSEWHERE
 
 
 def loosely(name: str) -> str:

@@ -70,17 +70,36 @@ def opened(path):
         ("sampler=ddim,euler-a:eta=0.5", ("ddim", "euler-a:eta=0.5")),
         ("sampler=dpm-solver:order=3,grid=logsnr;ddim", ("dpm-solver:order=3,grid=logsnr", "ddim")),
         ("sampler=dpm-solver:order=3,grid=logsnr;", ("dpm-solver:order=3,grid=logsnr",)),
+        ("sampler=dpm-solver:order=3, grid=logsnr,ddim", ("dpm-solver:order=3,grid=logsnr", "ddim")),
+        (
+            "sampler=ddim,DPM++ 2M Karras,unipc:order=3,variant=bh1",
+            ("ddim", "DPM++ 2M Karras", "unipc:order=3,variant=bh1"),
+        ),
+        ("grid=beta:alpha=0.5,beta=0.7,karras,900/500", ("beta:alpha=0.5,beta=0.7", "karras", "900/500")),
         ("guidance=1,2.5", (1.0, 2.5)),
         ("grid=karras:rho=5,karras", ("karras:rho=5", "karras")),
         ("seed=0,3", (0, 3)),
         ("prompt=a bag, dark;a coat", (("a bag, dark",), ("a coat",))),
         ("prompt=a = b", (("a = b",),)),
+        ("prompt=a bag, dark, on a table", (("a bag, dark, on a table",),)),
+        ("prompt=a bag, dark;", (("a bag, dark",),)),
+        ("prompt=a=1,b=2", (("a=1,b=2",),)),
     ],
 )
 def test_an_axis_is_read(text, values):
     axis = parse_axis("-x", text)
     assert axis.values == values
     assert parse_axis("-x", axis.spec) == axis
+
+
+def test_a_comma_does_not_cut_a_prompt(sb, tmp_path):
+    """A caption is one prompt; who meant two is told how to say that."""
+    done = sb("grid", "-s", "ddim", "--steps", "1", "-y", "prompt=a bag, dark", "-o", "it.png")
+    assert done.code == 0
+    assert done.err.startswith("Note: prompt 'a bag, dark' is one prompt; several are separated by ';'\n")
+    assert json.loads(opened(tmp_path / "it.png").text["samplerbench"])["y"]["values"] == ["a bag, dark"]
+    two = sb(*TOY_GRID, "-s", "ddim", "--steps", "1", "-y", "prompt=left;right")
+    assert (two.code, "is one prompt" in two.err) == (0, False)
 
 
 def test_no_axes_are_steps_and_the_default_samplers():
@@ -112,7 +131,10 @@ REFUSED = [
     (["-x", "prompt=left", "--prompt", "right"], ["prompt", "is an axis and given as an option too"]),
     (["--steps", "5,10"], ["steps '5,10'", "-x steps=5,10"]),
     (["-x", "sampler=ddim,ddpmm"], ["unknown sampler 'ddpmm'", "did you mean 'ddpm'"]),
-    (["-x", "sampler=dpm-solver:order=3,grid=logsnr"], ["'grid=logsnr'", "separate values by ';'"]),
+    (["-x", "sampler=ddim,grid=logsnr"], ["'grid=logsnr'", "options follow a colon, as in ddim:eta=0.5,grid=karras"]),
+    (["-x", "prompt="], ["a value is empty; expected prompt=A;B"]),
+    (["-x", "prompt=left;;right"], ["a value is empty; expected prompt=A;B"]),
+    (["-x", "prompt=;"], ["a value is empty; expected prompt=A;B"]),
     (["-x", "grid=karas"], ["unknown grid 'karas'", "did you mean 'karras'"]),
     (["-x", "grid=karras,logsnr", "-s", "ddim:grid=logsnr"], ["names a grid of its own", "axis"]),
     (["-x", "seed=0,1", "-n", "0"], ["samples 0"]),

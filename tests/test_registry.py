@@ -1,6 +1,7 @@
 """Names, options and plugins: what is accepted, and what is said of the rest."""
 
 import os
+import re
 import textwrap
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 import samplerbench as sb
 from samplerbench.samplers.exact import exact_model
 from samplerbench.samplers.options import describe_options, parse_spec
-from samplerbench.samplers.registry import default_registry, load_registry
+from samplerbench.samplers.registry import default_registry, is_elsewhere, load_registry
 
 MY_EULER = '''
 """Euler in sigma/alpha (Karras et al. 2022, algorithm 1 without churn)."""
@@ -114,6 +115,59 @@ def test_familiar_names_are_aliases(alias, spec):
     assert sb.make_sampler(alias) == sb.make_sampler(spec)
 
 
+def spellings(name):
+    """A name in other cases, and with spaces, underscores and dashes for one another or left out."""
+    for text in {name, *(name.replace(a, b) for a in " _-" for b in (" ", "_", "-", ""))}:
+        yield from {text, text.lower(), text.upper(), text.title()}
+
+
+@pytest.mark.parametrize("cls", default_registry().samplers.things.values())
+def test_names_and_familiar_names_are_known_in_every_spelling(cls):
+    registry = default_registry()
+    name = next(n for n, c in registry.samplers.things.items() if c is cls)
+    assert cls.aliases or name in ("ddpm", "dpm-solver", "restart")
+    for known, preset in {name: "", **cls.aliases}.items():
+        expected = registry.sampler_and_grid(f"{name}:{preset}")
+        for text in spellings(known):
+            assert registry.sampler_and_grid(text) == expected, text
+
+
+NOT_HERE = ("DPM++ SDE", "DPM++ SDE Karras", "dpmpp_sde_gpu", "LCM", "LCMScheduler", "heunpp2", "ipndm_v",
+            "euler_cfg_pp", "DDIM CFG++", "res_multistep", "SA_Solver_PECE")  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NOT_HERE)
+@pytest.mark.parametrize("spelt", [str, str.lower, str.upper])
+def test_where_other_tools_have_a_sampler_that_is_not_here_none_is_offered_in_its_place(name, spelt):
+    with pytest.raises(
+        sb.InputError, match=r"\(other tools have it, samplerbench does not\); there are: ddim"
+    ) as caught:
+        sb.make_sampler(spelt(name))
+    assert "did you mean" not in str(caught.value)
+
+
+def test_the_names_of_samplers_elsewhere_are_none_of_ours():
+    known = default_registry().aliases()
+    assert not [name for name in known if is_elsewhere(name)]
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("dpm++ 2m karas", "DPM++ 2M Karras"), ("DPMPP_2N", "dpmpp_2m"), ("EULER-B", "euler-a"), ("DDIMM", "ddim"),
+        ("k_eulr_a", "k_euler_a"),
+    ],
+)  # fmt: skip
+def test_a_slip_in_a_familiar_name_is_offered_that_name(typed, meant):
+    with pytest.raises(sb.InputError, match=rf"did you mean '{re.escape(meant)}'\?"):
+        sb.make_sampler(typed)
+
+
+def test_a_name_in_another_case_is_offered():
+    with pytest.raises(sb.InputError, match=r"unknown grid 'KARRAS' \(did you mean 'karras'\?\)"):
+        sb.sample("mixture", "ddim", steps=2, grid="KARRAS")
+
+
 def test_an_alias_can_bring_its_grid():
     sampler, grid = default_registry().sampler_and_grid("DPM++ 2M Karras")
     assert (sampler, grid) == (sb.make_sampler("dpm-solver++"), "karras")
@@ -130,7 +184,8 @@ def test_no_two_samplers_claim_the_same_alias():
     registry = default_registry()
     claimed = [alias for cls in registry.samplers.things.values() for alias in cls.aliases]
     assert len(claimed) > 5
-    assert len(registry.aliases()) == len({alias.lower().replace("_", "").replace(" ", "") for alias in claimed})
+    loose = {re.sub("[ _-]", "", name.lower()) for name in (*claimed, *registry.samplers.things)}
+    assert registry.aliases().keys() == loose
 
 
 @pytest.mark.parametrize(

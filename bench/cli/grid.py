@@ -15,7 +15,8 @@ from .options import CALLS, GUIDANCE, SHARE, WHOLE, Command, FilePath, model_opt
 @click.command("grid", cls=Command)
 @click.argument("run_folder", metavar="[RUN]", required=False, type=FilePath())
 @click.option("-x", metavar="NAME=A,B,...", help="What changes from column to column: sampler, steps, guidance, grid, "
-              "seed or prompt. Values are separated by ; where there is one.")  # fmt: skip
+              "seed or prompt. Values are separated by commas, or by ; where there is one; prompts by ; "
+              "only.")  # fmt: skip
 @click.option("-y", metavar="NAME=A,B,...", help="What changes from row to row.")
 @click.option("--model", help="Model, as `samplerbench list models` names them. [default: fashion-mnist]")
 @click.option("-s", "--sampler", metavar="SPEC", help="Sampler, e.g. ddim:eta=0.5. [default: ddim]")
