@@ -69,10 +69,11 @@ def box_muller(words: np.ndarray) -> np.ndarray:
 
 
 def normals(draw: Draw) -> np.ndarray:
-    """A draw, (samples, size) float32, made by NumPy and torch in one thread.
+    """A draw, (samples, size) float32, made on the CPU.
 
     The words are exact everywhere. The bytes of the normals rest on the float64 `log` of this version of NumPy and
-    `cos` and `sin` of this version of torch on this kind of CPU; elsewhere normals agree to 1e-6.
+    `cos` and `sin` of this version of torch on this kind of CPU, not on the number of threads; elsewhere normals agree
+    to 1e-6.
     """
     drawn = np.empty(draw.shape, dtype=np.float32)
     keys, work = _round_keys(draw.key), _WorkSpace(min(PIECE, -(-draw.size // 4) * len(draw.samples)))
@@ -84,7 +85,7 @@ def normals(draw: Draw) -> np.ndarray:
         np.bitwise_or(block << _HALF, sample, out=pairs[0])
         pairs[1] = draw.place << 32 | draw.label
         _encrypt(keys, pairs, work.products[: pairs.size].reshape(pairs.shape))
-        found = work.box_muller(pairs).reshape(sample.size, -1)
+        found = work.box_muller(pairs)
         drawn[rows, 4 * columns.start : 4 * columns.stop] = found[:, : draw.size - 4 * columns.start]
     return drawn
 
@@ -102,7 +103,7 @@ class _WorkSpace:
         self.normal = np.empty(4 * counters, dtype=np.float32)
 
     def box_muller(self, pairs: np.ndarray) -> np.ndarray:
-        """A normal for each word of `pairs`, (rows, columns, 2, 2) float32, overwritten by the next call."""
+        """The normals of `pairs`, (rows, 4 * columns) float32."""
         words, radii, angles = (
             part[: pairs.size].reshape(pairs.shape) for part in (self.products, self.radii, self.angles)
         )
@@ -112,13 +113,13 @@ class _WorkSpace:
         np.add(np.bitwise_and(pairs, _LOW, out=words), 0.5, out=angles)
         np.multiply(angles, 2 * math.pi / WORD, out=angles)
 
-        normal = self.normal[: 2 * pairs.size].reshape(*pairs.shape[1:], 2, 2)
         turned = words.view(np.float64)
+        normal = self.normal[: 2 * pairs.size].reshape(2, *pairs.shape)
         for i, function in enumerate((torch.cos, torch.sin)):
             # NumPy's float64 cos and sin take three times as long: they are not vectorized.
             function(torch.from_numpy(angles), out=torch.from_numpy(turned))
-            normal[..., i] = np.moveaxis(np.multiply(radii, turned, out=turned), 0, -1)
-        return normal
+            normal[i] = np.multiply(radii, turned, out=turned)
+        return normal.transpose(2, 3, 1, 0).reshape(pairs.shape[1], -1)
 
 
 def _round_keys(key: int) -> np.ndarray:

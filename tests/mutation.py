@@ -39,8 +39,8 @@ LIMIT = 3600
 """Seconds for the tests, many times what they take on a busy machine; beyond them the bug hangs."""
 
 TESTS = (
-    "samplers_exact", "classic_samplers", "modern_samplers", "ddpm", "schedule", "predictor", "noise", "grid",
-    "conformance",
+    "samplers_exact", "classic_samplers", "modern_samplers", "ddpm", "schedule", "predictor", "noise",
+    "noise_devices", "grid", "conformance",
 )  # fmt: skip
 """The test files, the fast ones first."""
 CLASSIC = ("dpm2", "dpm2_ancestral", "dpm_solver_adaptive", "edm", "heun", "ipndm", "lms", "plms", "restart")
@@ -56,6 +56,7 @@ FIRST = {
     "samplers/grid.py": ("grid",),
     "samplers/noise.py": ("noise",),
     "samplers/philox.py": ("noise",),
+    "samplers/philox_torch.py": ("noise_devices",),
     "samplers/sampler.py": ("noise", "samplers_exact", "predictor"),
     "samplers/ddpm.py": ("ddpm", "conformance"),
     "samplers/exact.py": ("samplers_exact", "conformance"),
@@ -515,6 +516,12 @@ plant(
     ("philox: angles not centred in their steps", "_LOW, out=words), 0.5", "_LOW, out=words), 0.0"),
     ("philox: radius and angle from one word", "np.bitwise_and(pairs, _LOW", "np.right_shift(pairs, _HALF"),
     ("philox: cosine twice", "(torch.cos, torch.sin)", "(torch.cos, torch.cos)"),
+)
+plant(
+    "samplers/philox_torch.py",
+    ("philox on a device: high word with its sign", "(first >> 32 & _LOW)", "(first >> 32)"),
+    ("philox on a device: keys in the low half", "_signed(high << 32)", "_signed(high)"),
+    ("philox on a device: wrong kernel taken", "if apart <= TOLERANCE:", "if not apart <= TOLERANCE:"),
 )
 plant(
     "samplers/sampler.py",

@@ -142,8 +142,8 @@ def test_chunks_made_in_any_order_and_over_many_sessions_give_the_same_table(tmp
 
 def test_the_noise_depends_on_no_state_of_the_process(threads, monkeypatch):
     def drawn():
-        noise = Noise(5, (3,), 70, first=60)
-        return torch.cat([noise.prior(), noise.step(2, 1)])
+        noise, many = Noise(5, (3,), 70, first=60), Noise(5, (40_001,), 3)
+        return torch.cat([part.flatten() for part in (noise.prior(), noise.step(2, 1), many.step(0, 0))])
 
     before = drawn()
     with torch.random.fork_rng():
