@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Literal, NamedTuple, TypeGuard, TypeVar, get_args, get_origin, get_type_hints
 
-from .errors import InputError, PluginError, SamplerbenchError, closest, shown
+from .errors import InputError, PluginError, SamplerbenchError, closest, shown, text_of, told
 
 T = TypeVar("T")
 OPTION_TYPES = {int: "a whole number", float: "a finite number", bool: "true or false", str: "a text"}
@@ -46,9 +46,9 @@ def construct(cls: type[T], what: str, options: Mapping[str, object]) -> T:
     except SamplerbenchError:
         raise
     except ValueError as error:  # how a dataclass of anyone's refuses its options
-        raise InputError(f"{what}: {error}") from error
+        raise InputError(f"{what}: {text_of(error)}") from error
     except (Exception, SystemExit) as error:
-        raise PluginError(f"{what}: {type(error).__name__}: {error}") from error
+        raise PluginError(f"{what}: {told(error)}") from error
 
 
 @contextmanager
@@ -59,7 +59,7 @@ def at_fault(what: str) -> Iterator[None]:
     except SamplerbenchError:
         raise
     except (Exception, SystemExit) as error:
-        raise PluginError(f"{what} raised {type(error).__name__}: {error}") from error
+        raise PluginError(f"{what} raised {told(error)}") from error
 
 
 class Option(NamedTuple):

@@ -137,7 +137,10 @@ class Registry:
 
     def is_foreign(self, spec: str) -> bool:
         """Whether the sampler of a spec did not come with samplerbench."""
-        plugin = self.samplers.origins[self._resolved(spec)[0]].plugin
+        name = self._resolved(spec)[0]
+        if name not in self.samplers.things:
+            raise self.samplers.unknown(name)
+        plugin = self.samplers.origins[name].plugin
         return plugin != BUILT_IN and not plugin.startswith(f"{BUILT_IN}.")
 
     def _resolved(self, spec: str) -> tuple[str, dict[str, Any]]:
@@ -244,7 +247,7 @@ class Registry:
         try:
             yield
         except (Exception, SystemExit) as error:  # a plugin may do anything; only Ctrl-C is the user's
-            self.broken.append(Broken(origin, f"{type(error).__name__}: {error}"))
+            self.broken.append(Broken(origin, told(error)))
 
     @contextmanager
     def watching(self, origin: Origin) -> Iterator[None]:
@@ -385,7 +388,7 @@ def register_named(registry: Registry, plugin: str) -> None:
         module = import_file(Path(plugin)) if is_file else importlib.import_module(plugin)
     except (Exception, SystemExit) as error:
         hint = f"; give --plugin {plugin}.py for the file" if Path(f"{plugin}.py").is_file() else ""
-        raise PluginError(f"plugin {plugin}: {type(error).__name__}: {error}{hint}") from error
+        raise PluginError(f"plugin {plugin}: {told(error)}{hint}") from error
     before = len(registry.broken)
     added = registry.register(module, Origin(plugin, ""))
     if len(registry.broken) > before:

@@ -15,6 +15,7 @@ import pytest
 import torch
 
 import samplerbench
+from samplerbench.bench.chunk import reason_of
 from samplerbench.bench.config import Config
 from samplerbench.bench.plan import plan_for
 from samplerbench.samplers import process, registry
@@ -517,6 +518,39 @@ def test_the_order_of_a_sampler_is_what_it_declared_before_the_run(plugin):
     path = plugin(spoilt("convergence = 1", "said = [1]\n    convergence = property(lambda self: self.said.pop())"))
     (cell,) = plan_for(Config(model="mixture", sampler=("mine",), steps=(2,)), load_registry([path])).cells
     assert cell.is_deterministic
+
+
+WORDLESS = """
+class Wordless(ValueError):
+    def __str__(self):
+        raise SystemExit(0)
+"""
+
+
+@pytest.mark.parametrize(
+    ("source", "code"),
+    [
+        (f"{WORDLESS}raise Wordless\n", 3),
+        (WORDLESS + spoilt('return {"mine": Mine}', "raise Wordless"), 3),
+        (WORDLESS + spoilt("return steps", "raise Wordless"), 3),
+        (WORDLESS + spoilt("convergence = 1", "def __post_init__(self):\n        raise Wordless"), 2),
+        (WORDLESS + with_step("raise Wordless"), 1),
+    ],
+    ids=["import", "hook", "nfe", "options", "step"],
+)
+def test_an_exception_without_words_is_an_error_like_any_other(sb, plugin, source, code):
+    done = sb(*MIXTURE, "-s", "mine", "-s", "ddim", "--plugin", plugin(source))
+    assert done.code == code
+    assert "its text cannot be read (SystemExit)" in done.out + done.err
+    assert "Traceback" not in done.err
+
+
+def test_a_very_long_text_of_an_exception_is_cut_before_it_is_made_one_line():
+    class Long(Exception):
+        def __str__(self):
+            return type("Text", (str,), {"__iter__": None, "__format__": None})("word " * 10**6)
+
+    assert reason_of(Long()) == f"Long: {'word ' * 60}"[:300].rstrip()
 
 
 def test_an_exit_that_nothing_catches_is_still_no_success(sb, monkeypatch):
