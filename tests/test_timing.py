@@ -235,6 +235,15 @@ def test_a_time_that_is_not_to_be_relied_on_is_flagged(seconds, machines, expect
     assert math.isnan(found["seconds_high"]) == math.isnan(found["seconds_low"])
 
 
+def test_a_time_of_another_hour_than_the_others_is_flagged():
+    found = timed([repeat(1.0, apart=True)] * 5)
+    assert found["timing"] == "not in turn"
+    assert found["seconds_per_image"] == timed([repeat(1.0)] * 5)["seconds_per_image"]
+    assert timed([repeat(1.0)] * 4 + [repeat(1.0, apart=True)])["timing"] == "not in turn"
+    assert timed([repeat(1.0, apart=True)])["timing"] == "1 repeat; not in turn"
+    assert timed([repeat(1.0)] * 5)["timing"] == "ok"
+
+
 def test_seconds_of_several_machines_are_empty():
     found = timed([repeat(1.0, machine="a", peak_memory=5), *(repeat(2.0, machine="b", peak_memory=5),) * 7])
     numbers = {name: value for name, value in found.items() if name not in ("timing", "repeats")}
