@@ -50,6 +50,7 @@ FIRST = {
     **{f"plugins/{name}.py": ("modern_samplers", "conformance") for name in MODERN},
     "plugins/dpm_solver.py": ("classic_samplers", "conformance"),
     "plugins/dpm_solver_pp.py": ("modern_samplers", "conformance"),
+    "plugins/grid_shift_twice.py": ("grid",),
     "plugins/grids.py": ("grid", "modern_samplers"),
     "samplers/predictor.py": ("predictor",),
     "samplers/schedule.py": ("schedule",),
@@ -362,6 +363,12 @@ plant(
 )
 
 # ---- The grids ----
+
+plant(
+    "plugins/grid_shift_twice.py",
+    ("shift-twice: the last time not shifted before", "last=shifted_last", "last=1 / self.timesteps"),
+    ("shift-twice: the last time shifted by another factor", "Shift(self.factor, last=1 / self", "Shift(last=1 / self"),
+)
 
 plant(
     "plugins/grids.py",

@@ -689,13 +689,14 @@ def k_diffusion_cases() -> Iterator[Case]:
 def grid_case(
     grid: str, library_name: str, label: str, schedule: Schedule, peer: Callable[[], Any], steps: int = 10, **more: Any
 ) -> Case:
-    """sigma / alpha of our grid's noisy levels, and the peer's; `peer` may have the clean end too."""
+    """sigma / alpha of our grid's noisy levels, or their flow times; `peer` may have the clean end too."""
 
     def sides(dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         levels = default_registry().levels(grid, schedule, steps, integer=False)[:-1]
         with computing_in(dtype):
             theirs = torch.as_tensor(peer()).double()
-        return torch.tensor([level.sigma_ve for level in levels], dtype=torch.float64), theirs[:steps]
+        ours = [level.t if schedule is FLOW else level.sigma_ve for level in levels]
+        return torch.tensor(ours, dtype=torch.float64), theirs[:steps]
 
     return Case(grid, library_name, label, sides, **more)
 
@@ -737,6 +738,8 @@ def diffusers_grids() -> Iterator[Case]:
     yield made("beta", VP, "EulerDiscreteScheduler", use_beta_sigmas=True)
     yield made("linspace", VP, "EulerDiscreteScheduler")
     yield made("logsnr", VP, "DPMSolverMultistepScheduler", use_lu_lambdas=True)
+    yield made("shift-twice", FLOW, "FlowMatchEulerDiscreteScheduler", shift=3.0)
+    yield grid_case("shift", "diffusers", "FlowMatchEulerDiscreteScheduler(shift=3.0), given even times", FLOW, shifted)
     yield made("karras", EDM, "EDMEulerScheduler")
     yield made("exponential", EDM, "EDMEulerScheduler", sigma_schedule="exponential")
 
@@ -760,6 +763,13 @@ def diffusers_grids() -> Iterator[Case]:
         yield grid_case(
             f"ays:model={model}", "diffusers", f"AysSchedules[{table}]", sb.edm(last, first), sigmas, note=note
         )
+
+
+def shifted() -> Tensor:
+    """Ten even times, as the pipeline of Flux gives them to its scheduler."""
+    scheduler = library("diffusers").FlowMatchEulerDiscreteScheduler(shift=3.0)
+    scheduler.set_timesteps(sigmas=[1 - i / 10 for i in range(10)])
+    return scheduler.sigmas
 
 
 def spaced(spacing: str, steps: int) -> Case:

@@ -184,11 +184,32 @@ def test_stable_diffusion_3_on_its_own_grid(tmp_path, with_t5, guided, config):
         negative_prompt=["bad"] * 2 if guided else None,
     )  # fmt: skip
     told = {"guidance": 4.0, "negative": "bad"} if guided else {}
+    told["grid"] = f"shift-twice:factor={config['shift']}" if "shift" in config else None
     made = sb.sample(ours, "euler", STEPS, x_init=start, prompts=PROMPTS, **told)
     assert distance(made.x, theirs) < PARITY
     assert_decoded(made, theirs, pipe)
-    request = request_for(default_registry(), ours, "euler", steps=STEPS, prompts=PROMPTS)
+    request = request_for(default_registry(), ours, "euler", steps=STEPS, prompts=PROMPTS, grid=told["grid"])
     assert [level.sigma for level in request.levels] == pytest.approx(pipe.scheduler.sigmas.tolist(), abs=1e-7)
+
+
+@pytest.mark.parametrize("steps", [2, 28])
+@pytest.mark.parametrize("shift", [1.0, 3.0, 6.0])
+def test_times_are_shifted_once(tmp_path, shift, steps):
+    """Esser et al. 2024, equation 23, on even times from 1 to the last of 1000; for Flux from 1 to 1/S."""
+    models = {
+        1e-3: sb.load_model(f"diffusers:{tiny.stable_diffusion_3(tmp_path / 'sd3', with_t5=False, shift=shift)}"),
+        1 / steps: sb.load_model(
+            f"diffusers:{tiny.flux(tmp_path / 'flux', use_dynamic_shifting=False, shift=shift)}", size=tiny.SIDE
+        ),
+    }
+    for last, model in models.items():
+        even = np.linspace(1, last, steps)
+        shifted = shift * even / (1 + (shift - 1) * even)
+        request = request_for(default_registry(), model, "euler", steps=steps, prompts=PROMPTS)
+        assert [level.t for level in request.levels[:-1]] == pytest.approx(shifted.tolist(), rel=1e-8)
+    if shift == 3:
+        assert shifted[-1] > 0.05
+        assert models[1e-3].schedule.default_grid == "shift:factor=3,last=0.001"
 
 
 @pytest.mark.parametrize(

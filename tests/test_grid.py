@@ -24,7 +24,7 @@ IN_SIGMA_VE = ("logsnr", "exponential", "karras")
 """Grids in sigma / alpha: infinite where flow starts."""
 ALSO_IN_SIGMA_VE = ("polyexponential", "beta", "cosine", "ays")
 """The same; their formulas are in test_modern_samplers.py."""
-IN_FLOW_TIME = ("shift",)
+IN_FLOW_TIME = ("shift", "shift-twice")
 """Flow alone."""
 
 
@@ -107,9 +107,21 @@ def test_shift_multiplies_sigma_over_alpha_of_even_times():
     assert times("shift:factor=2,last=0.1", FLOW, 3) == pytest.approx([1, 1.1 / 1.55, 0.2 / 1.1])
 
 
+@pytest.mark.parametrize("steps", [2, 28, 50])
+def test_the_published_times_of_stable_diffusion_3_are_shifted_twice(steps):
+    last = 0.003 / 1.002  # 1/1000, shifted once by 3
+    even = np.linspace(1, last, steps)
+    assert times("shift-twice", FLOW, steps) == pytest.approx((3 * even / (1 + 2 * even)).tolist(), rel=1e-12)
+    assert times("shift-twice", FLOW, steps)[-1] == pytest.approx(0.00892857, abs=5e-9)  # 1/112
+    assert times("shift:factor=3,last=0.001", FLOW, steps)[-1] == pytest.approx(last, rel=1e-12)
+    assert times("shift-twice:factor=1,timesteps=50", FLOW, steps) == pytest.approx(np.linspace(1, 0.02, steps))
+
+
 @pytest.mark.parametrize(
     ("grid", "message"),
     [
+        ("shift-twice:factor=-1", "factor -1.0: expected a positive number"),
+        ("shift-twice:timesteps=1", "timesteps 1: expected a whole number from 2 up"),
         ("shift:factor=0", "factor 0.0: expected a positive number"),
         ("shift:last=1", "last 1.0: expected a number from 0 up and below 1"),
     ],

@@ -212,7 +212,7 @@ def flux(folder, *, distilled=True, **config):
         guidance_embeds=distilled, axes_dims_rope=(4, 4, 8),
     )  # fmt: skip
     save(module, folder / "transformer")
-    dynamic = {"use_dynamic_shifting": True, "base_image_seq_len": 4, "max_image_seq_len": 64}
+    dynamic = {"use_dynamic_shifting": True, "base_image_seq_len": 4, "max_image_seq_len": 4096}
     parts = {
         "transformer": ["diffusers", "FluxTransformer2DModel"], "vae": vae(folder / "vae", shift_factor=0.1),
         "scheduler": scheduler(folder, "FlowMatchEulerDiscreteScheduler", **{**dynamic, **config}),

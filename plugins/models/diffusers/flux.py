@@ -12,7 +12,7 @@ from ....samplers.model import Model
 from .building import Parts, latents, patches_of, per_place
 from .canvas import VAE, Canvas, Size
 from .folder import Pipeline
-from .process import flow_of
+from .process import flow_of, timesteps_of_flow
 from .text import Packing, TextEncoder, checks, rows_of
 
 T5_TOKENS = 512
@@ -47,7 +47,7 @@ def flux(pipeline: Pipeline, parts: Parts, size: Size | None, clip_skip: int | N
         return torch.cat([condition[:, :-1], torch.full_like(condition[:, -1:], guidance)], 1)
 
     distilled = transformer.get("guidance_embeds", False, bool)
-    thousand = scheduler.get("num_train_timesteps", 1000, int)
+    thousand = timesteps_of_flow(scheduler)
 
     def ask(network: Any, x: Tensor, t: Tensor, condition: Tensor) -> Tensor:
         states, pooled, guidance = packing.unpacked(condition)

@@ -33,6 +33,9 @@ FLOW_SCHEDULERS = ("FlowMatchEulerDiscreteScheduler",)
 PREDICTS: dict[str, Predicts] = {"epsilon": "eps", "sample": "x0", "v_prediction": "v"}
 BETAS = ("linear", "scaled_linear", "squaredcos_cap_v2")
 MOST_TIMESTEPS = 1_000_000
+FEWEST_OF_FLOW = 2
+MOST_SHIFT = 1e4
+"""Of flow times, either way: beyond it times run into each other at one of the ends."""
 CLIPS = ("DDIMScheduler", "DDPMScheduler")
 """Schedulers that clip x0 unless their config says otherwise."""
 
@@ -97,21 +100,34 @@ def clip_of(scheduler: Part) -> tuple[float, float] | None:
 
 
 def flow_of(scheduler: Part, patches: int, *, to_the_last: bool) -> Flow:
-    """Rectified flow with the grid of the model: even times, shifted by a factor that may depend on the image's size.
+    """Rectified flow with the grid of the model: even times, shifted once by a factor that may depend on the size.
 
-    `patches`: of an image, the length of the sequence that the transformer sees. `to_the_last`: the times before the
-    shift go down to the last that was trained (Stable Diffusion 3), else to 1/S (Flux).
+    t -> factor t / (1 + (factor - 1) t), Esser et al. 2024, equation 23. `patches`: of an image, the length of the
+    sequence that the transformer sees. `to_the_last`: the times before the shift go down to the last that was trained
+    (Stable Diffusion 3), else to 1/S (Flux). The scheduler of diffusers shifts the former twice where the factor does
+    not depend on the size: that is the grid `shift-twice`.
     """
     for field, usual in (("invert_sigmas", False), ("shift_terminal", None)):
         scheduler.expect(field, scheduler.config.get(field, usual), usual, "as of the pipelines that are supported")
-    timesteps = scheduler.get("num_train_timesteps", 1000, int)
-    shift = _positive(scheduler, "shift", 1.0)
-    if scheduler.get("use_dynamic_shifting", False, bool):
-        factor, last = dynamic_shift(scheduler, patches), 1 / timesteps
-    else:  # the times are shifted twice where they go to the last, which was shifted itself
-        factor, last = shift, shift / timesteps / (1 + (shift - 1) / timesteps)
-    options = f"factor={factor:.9g}" + (f",last={last:.9g}" if to_the_last else "")
+    dynamic = scheduler.get("use_dynamic_shifting", False, bool)
+    factor = dynamic_shift(scheduler, patches) if dynamic else _positive(scheduler, "shift", 1.0)
+    if not 1 / MOST_SHIFT <= factor <= MOST_SHIFT:
+        raise ModelError(
+            f"{scheduler.file}: times are shifted by {factor:g}; expected {1 / MOST_SHIFT:g} to {MOST_SHIFT:g}"
+        )
+    timesteps = timesteps_of_flow(scheduler)
+    options = f"factor={factor:.9g}" + (f",last={1 / timesteps:.9g}" if to_the_last else "")
     return Flow(default_grid="uniform" if options == "factor=1" else f"shift:{options}")
+
+
+def timesteps_of_flow(scheduler: Part) -> int:
+    """What the network's time is multiplied by: it was trained at k / timesteps, k from 1 to timesteps."""
+    timesteps = int(scheduler.get("num_train_timesteps", 1000, int))
+    if not FEWEST_OF_FLOW <= timesteps <= MOST_TIMESTEPS:
+        raise ModelError(
+            f"{scheduler.file}: num_train_timesteps {timesteps}: expected {FEWEST_OF_FLOW} to {MOST_TIMESTEPS}"
+        )
+    return timesteps
 
 
 def dynamic_shift(scheduler: Part, patches: int) -> float:
@@ -124,7 +140,7 @@ def dynamic_shift(scheduler: Part, patches: int) -> float:
     kind = scheduler.get("time_shift_type", "exponential", str)
     if kind not in ("exponential", "linear") or (kind == "linear" and mu <= 0):
         raise ModelError(f"{scheduler.file}: time_shift_type {kind!r} with a shift of {mu:g}: expected exponential")
-    return math.exp(mu) if kind == "exponential" else mu
+    return math.exp(min(mu, 700.0)) if kind == "exponential" else mu  # beyond 709 it overflows
 
 
 def _positive(scheduler: Part, field: str, default: float) -> float:

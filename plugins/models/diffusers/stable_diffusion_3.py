@@ -12,7 +12,7 @@ from ....samplers.model import Model
 from .building import Parts, latents, patches_of, per_place
 from .canvas import VAE, Canvas, Size, usual_size
 from .folder import Pipeline
-from .process import flow_of
+from .process import flow_of, timesteps_of_flow
 from .text import PENULTIMATE, Packing, TextEncoder, checks, rows_of, skip_of
 
 T5_TOKENS = 256
@@ -65,7 +65,7 @@ def stable_diffusion_3(pipeline: Pipeline, parts: Parts, size: Size | None, clip
         )[0]  # fmt: skip
         return answer
 
-    thousand = scheduler.get("num_train_timesteps", 1000, int)
+    thousand = timesteps_of_flow(scheduler)
     return Model(
         name="",
         network=per_place(transformer, ask),
