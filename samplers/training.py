@@ -10,7 +10,6 @@ import csv
 import io
 import math
 import time
-import warnings
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from .ddpm import EMA
 from .errors import ModelError
 from .files import make_folder, write_atomically
 from .ranks import ALONE, Ranks
+from .torch_file import read_torch_file
 
 LOG_EVERY_SECONDS = 20.0
 
@@ -124,12 +124,18 @@ class Training:
         state = read_checkpoint(self.checkpoint, self.ranks.device)
         try:
             self.network.load_state_dict(state["network"])
-            self._optimizer.load_state_dict(state["optimizer"])
+            # What the recipe says of a step is not read: only what past steps have left.
+            kept = {"state": state["optimizer"]["state"]}
+            self._optimizer.load_state_dict(self._optimizer.state_dict() | kept)
             self.step, self.mean_loss = int(state["step"]), float(state["loss"])
-        except (RuntimeError, ValueError, TypeError, KeyError, AttributeError) as error:
-            raise ModelError(f"{self.checkpoint}: of another training; delete it to start this phase anew") from error
-        if self._ema:
-            self._ema.average = state["ema"]
+            if not 0 <= self.step <= self.recipe.steps:
+                raise ValueError(f"step {self.step} of {self.recipe.steps}")
+            check_moments(self._optimizer)
+            if self._ema:
+                check_like(state["ema"], self._ema.average)
+                self._ema.average = state["ema"]
+        except (RuntimeError, ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
+            raise ModelError(f"{self.checkpoint}: of another training; delete it to start this phase again") from error
 
     def save(self) -> None:
         """Write the checkpoint, which the first of several processes does for all."""
@@ -164,6 +170,20 @@ class Training:
             self._ema.update(self.network, self.step)
         self.mean_loss = value if math.isnan(self.mean_loss) else 0.98 * self.mean_loss + 0.02 * value
         self.step += 1
+
+
+def check_moments(optimizer: torch.optim.Optimizer) -> None:
+    """ValueError unless what an optimizer keeps of each parameter has its shape, or is a single number."""
+    for parameter, kept in optimizer.state.items():
+        for name, value in kept.items():
+            if value.numel() != 1 and value.shape != parameter.shape:
+                raise ValueError(f"{name} of shape {tuple(value.shape)}")
+
+
+def check_like(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
+    """ValueError unless tensors have the names and shapes of others."""
+    if {k: t.shape for k, t in tensors.items()} != {k: t.shape for k, t in expected.items()}:
+        raise ValueError("tensors of other names or shapes")
 
 
 def fit(  # noqa: PLR0913  (a loop and what it is made of)
@@ -207,8 +227,7 @@ def read_checkpoint(path: Path, device: torch.device | str) -> dict[str, Any]:
     try:
         if not path.is_file():
             raise ValueError("no regular file")
-        with warnings.catch_warnings(action="ignore"):
-            state = torch.load(path, weights_only=True, map_location=device)
+        state = read_torch_file(path, device)
         if not {"network", "optimizer", "ema", "step", "loss"} <= set(state):
             raise ValueError("entries are missing")
     except Exception as error:  # a stranger's bytes may end in any exception of the reader

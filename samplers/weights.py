@@ -1,11 +1,18 @@
-"""Weights on disk: safetensors alone, so that reading a stranger's file runs nothing of it."""
+"""Weights on disk: only safetensors, so that reading a stranger's file runs nothing of it.
+
+What a stranger's JSON says of a network is held against the header of its weights before anything is built: a network
+takes no more memory and time than the file has room for.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,14 +20,28 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
+from torch.nn.modules.module import (
+    register_module_buffer_registration_hook,
+    register_module_parameter_registration_hook,
+)
 
 from .errors import ModelError, in_line
 from .files import make_folder, write_atomically
 
 SHOWN_KEYS = 5
+SHOWN_LETTERS = 80
+"""Of the name of a tensor."""
 MATRIX = 2
 """Tensors of fewer dimensions, such as biases, may be zero."""
 SUMS = "SHA256SUMS"
+MOST_HEADER = 2**24
+"""Bytes of the header of a file of weights, which is names and shapes: room for some 150,000 tensors."""
+MOST_JSON = 2**23
+"""Bytes of a JSON file, and of SHA256SUMS."""
+MOST_DEPTH = 64
+"""Of what is nested in a JSON file."""
+ROOM = 2
+"""A network may have so many times what its files hold: weights that two layers share are stored once."""
 BEGINNINGS = {
     b"<!doctype": "an HTML page, as of a failed download",
     b"<html": "an HTML page, as of a failed download",
@@ -33,6 +54,8 @@ BEGINNINGS = {
     b"\x1f\x8b": "a gzip archive",
 }
 """First bytes, in lower case -> what they are of."""
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+"""Of weights that are read."""
 N = TypeVar("N", bound=nn.Module)
 
 
@@ -46,23 +69,95 @@ def save_weights(tensors: Mapping[str, Tensor], path: Path) -> None:
 def read_weights(path: Path) -> dict[str, Tensor]:
     """The tensors of a file, floating ones as float32.
 
-    ModelError if it is missing, damaged, not what SHA256SUMS beside it says, not finite, or has weights of zeros alone.
+    ModelError if it is missing, damaged, not what SHA256SUMS beside it says, not finite, or has weights that are all 0.
     """
     with _reading(path):
+        _check_header(path)
         tensors = load_file(path)
     check_sum(path)
-    for name, tensor in tensors.items():
-        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+    return {name: _checked(tensor, name, path) for name, tensor in tensors.items()}
+
+
+def _checked(tensor: Tensor, name: str, path: Path) -> Tensor:
+    """A tensor of a file, as float32 where it is floating."""
+    if tensor.is_floating_point():
+        if tensor.dtype not in FLOATS:
+            kinds = ", ".join(str(kind).removeprefix("torch.") for kind in FLOATS)
+            raise ModelError(f"{path}: tensor {name!r} is {tensor.dtype}; expected {kinds}: store it so")
+        tensor = tensor.float()
+        if not bool(tensor.isfinite().all()):
             raise ModelError(f"{path}: tensor {name!r} holds NaN or infinity; install the file again")
-        if tensor.ndim >= MATRIX and not bool(tensor.any()):
-            raise ModelError(f"{path}: tensor {name!r} is all zeros; install the file again")
-    return {name: t.float() if t.is_floating_point() else t for name, t in tensors.items()}
+    if tensor.ndim >= MATRIX and not bool(tensor.any()):
+        raise ModelError(f"{path}: tensor {name!r} is all zeros; install the file again")
+    return tensor
 
 
-def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
-    """The shape of each tensor of a file, as its header says; ModelError if it is missing or damaged."""
-    with _reading(path), safe_open(path, "pt") as file:
-        return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118  (no mapping)
+@dataclass(frozen=True)
+class Stored:
+    """The tensors that some files hold, as their headers say."""
+
+    shapes: Mapping[str, tuple[int, ...]]
+
+    @cached_property
+    def numbers(self) -> int:
+        """Numbers in all tensors together."""
+        return sum(math.prod(shape) for shape in self.shapes.values())
+
+    @cached_property
+    def rows(self) -> int:
+        """The longest first dimension of a tensor."""
+        return max((shape[0] for shape in self.shapes.values() if shape), default=0)
+
+
+def read_stored(*paths: Path) -> Stored:
+    """What the headers of some files say; no weight is read. ModelError if a file is missing or damaged."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for path in paths:
+        with _reading(path):
+            _check_header(path)
+            with safe_open(path, "pt") as file:
+                shapes |= {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118  (no mapping)
+    return Stored(shapes)
+
+
+def _check_header(path: Path) -> None:
+    """ValueError for a header of so many bytes that reading it would take long."""
+    with path.open("rb") as file:
+        size = int.from_bytes(file.read(8), "little")  # what a safetensors file begins with
+    if MOST_HEADER < size <= path.stat().st_size:
+        raise ValueError(f"a header of {size:,} bytes, where at most {MOST_HEADER:,} are read")
+
+
+@contextmanager
+def no_larger_than(stored: Stored, where: object) -> Iterator[None]:
+    """Meanwhile modules are built on the device "meta", which takes no memory, and of no more than some files hold.
+
+    ModelError, which names the description at `where`, as soon as a module has more tensors or numbers than ROOM times
+    theirs: what a stranger's JSON asks for ends there, however large its numbers are.
+    """
+    tensors = numbers = 0
+
+    def count(module: nn.Module, name: str, tensor: Tensor | None) -> None:
+        nonlocal tensors, numbers
+        if tensor is None:
+            return
+        tensors, numbers = tensors + 1, numbers + tensor.numel()
+        if tensors > ROOM * len(stored.shapes) or numbers > ROOM * stored.numbers:
+            raise ModelError(
+                f"{where}: describes a larger network than its weights are of, which hold {len(stored.shapes):,} "
+                f"tensors of {stored.numbers:,} numbers; fetch both again"
+            )
+
+    hooks = [
+        register_module_parameter_registration_hook(count),
+        register_module_buffer_registration_hook(count),
+    ]
+    try:
+        with torch.device("meta"):
+            yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 @contextmanager
@@ -78,15 +173,41 @@ def _reading(path: Path) -> Iterator[None]:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file; ModelError if it is missing, damaged or holds anything else."""
-    check_regular(path)
+    """The object in a JSON file; ModelError if it is missing, damaged, very large or holds anything else."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        content = json.loads(read_text(path))
+    except (ValueError, RecursionError) as error:
         raise ModelError(f"{path}: cannot be read as JSON ({in_line(error)}); fetch the file again") from error
     if not isinstance(content, dict):
         raise ModelError(f"{path}: holds a {type(content).__name__}; expected a JSON object; fetch the file again")
+    if is_deeper(content, MOST_DEPTH):
+        raise ModelError(f"{path}: nested more than {MOST_DEPTH} deep; expected a plain object; fetch the file again")
     return content
+
+
+def read_text(path: Path) -> str:
+    """The UTF-8 text of a file of at most MOST_JSON bytes, with or without a byte order mark.
+
+    ModelError if it is missing or larger, ValueError if it is no UTF-8.
+    """
+    check_size(path, MOST_JSON)
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read ({error.strerror or error}); fetch the file again") from error
+
+
+def is_deeper(value: object, depth: int) -> bool:
+    """Whether lists and objects are nested in each other more than so deep."""
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return bool(inner) and (depth == 0 or any(is_deeper(item, depth - 1) for item in inner))
+
+
+def check_size(path: Path, most: int) -> None:
+    """Refuse what is no file, and one of more bytes than what is read here ever has."""
+    check_regular(path)
+    if (size := path.stat().st_size) > most:
+        raise ModelError(f"{path}: {size:,} bytes; expected at most {most:,}; fetch the file again")
 
 
 def check_regular(path: Path) -> None:
@@ -129,42 +250,56 @@ def check_sum(path: Path) -> None:
     if not sums.is_file():
         return
     try:
-        lines = [line.split(maxsplit=1) for line in sums.read_text(encoding="utf-8").splitlines()]
+        lines = [line.split(maxsplit=1) for line in read_text(sums).splitlines()]
         known = {name.strip().removeprefix("*"): digest.lower() for digest, name in lines}
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{sums}: cannot be read ({error}); install it again, or delete it") from error
+    except ValueError as error:
+        raise ModelError(f"{sums}: cannot be read ({in_line(error)}); install it again, or delete it") from error
     expected = known.get(path.name)
     if expected is not None and (found := file_hash(path)) != expected:
         raise ModelError(f"{path}: its SHA-256 begins with {found[:12]}, {SUMS} says {expected[:12]}; install it again")
 
 
+def filled(make: Callable[[], N], path: Path, where: object = "") -> N:
+    """The network that `make` builds, with the weights of a file, in evaluation mode.
+
+    It is built twice, first on the device "meta": ModelError where it is larger than the file, or of other tensors,
+    before it takes any memory. `where` is the file that describes it.
+    """
+    stored = read_stored(path)
+    with no_larger_than(stored, where or path):
+        check_shapes(make(), stored.shapes, path)
+    return load_weights(make(), path)
+
+
 def load_weights(network: N, path: Path) -> N:
     """Fill a network from a file whose names and shapes match, and set it to evaluation."""
+    check_shapes(network, read_stored(path).shapes, path)  # before weights are read that do not fit
     tensors, expected = read_weights(path), network.state_dict()
-    wrong = [k for k in expected if k not in tensors or not _fits(tensors[k], expected[k])]
-    _refuse_misfits(network, [*wrong, *(k for k in tensors if k not in expected)], path)
+    wrong = [k for k in expected if tensors[k].is_floating_point() != expected[k].is_floating_point()]
+    _refuse_misfits(network, wrong, path)
     network.load_state_dict(tensors)
     return network.eval().requires_grad_(False)
 
 
-def check_shapes(network: nn.Module, path: Path) -> None:
-    """ModelError unless a file's header has the names and shapes of a network's tensors.
+def check_shapes(network: nn.Module, shapes: Mapping[str, tuple[int, ...]], path: Path) -> None:
+    """ModelError unless the tensors of a file have the names and shapes of a network's.
 
     The network may be on the device "meta": neither it nor the file takes any memory.
     """
-    stored, expected = read_shapes(path), {k: tuple(t.shape) for k, t in network.state_dict().items()}
-    wrong = [k for k in expected if stored.get(k) != expected[k]]
-    _refuse_misfits(network, [*wrong, *(k for k in stored if k not in expected)], path)
+    expected = {k: tuple(t.shape) for k, t in network.state_dict().items()}
+    wrong = [k for k in expected if shapes.get(k) != expected[k]]
+    _refuse_misfits(network, [*wrong, *(k for k in shapes if k not in expected)], path)
 
 
 def _refuse_misfits(network: nn.Module, wrong: Sequence[str], path: Path) -> None:
     if wrong:
-        shown = ", ".join(wrong[:SHOWN_KEYS]) + (" ..." if len(wrong) > SHOWN_KEYS else "")
+        shown = ", ".join(map(_printable, wrong[:SHOWN_KEYS])) + (" ..." if len(wrong) > SHOWN_KEYS else "")
         raise ModelError(f"{path}: {len(wrong)} tensors do not fit {type(network).__name__}: {shown}")
 
 
-def _fits(tensor: Tensor, expected: Tensor) -> bool:
-    return tensor.shape == expected.shape and tensor.is_floating_point() == expected.is_floating_point()
+def _printable(name: str) -> str:
+    """A tensor's name as a line may have it, whatever a stranger's file calls it."""
+    return name[:SHOWN_LETTERS] if name.isprintable() else ascii(name)[:SHOWN_LETTERS]
 
 
 def file_hash(*paths: Path) -> str:

@@ -285,6 +285,45 @@ def test_every_sampler_on_the_others(load, kind):
     assert sum(sampled(ours, kind, name) is not None for name in SAMPLERS) > 10
 
 
+# ---- Every dtype ----
+
+ROUNDING = {"float16": 2e-2, "bfloat16": 0.15, "float64": 1e-5}
+"""Of the states that two steps lead to, relative to their largest number: 15 times that of the noise it is derived from,
+since alpha begins at 0.068."""
+
+
+@pytest.mark.parametrize("dtype", ROUNDING)
+@pytest.mark.parametrize("kind", tiny.KINDS)
+def test_every_model_in_every_dtype(load, kind, dtype):
+    """Files are float32; the network is all in the dtype that is asked for, its state and its decoder are not."""
+    ours = load(kind)
+    network = ours.network(torch.device("cpu"), getattr(torch, dtype)).args[-1]
+    assert {t.dtype for t in (*network.parameters(), *network.buffers())} == {getattr(torch, dtype)}
+    plain, made = draw(ours, kind), draw(ours, kind, dtype=dtype)
+    assert made.x.dtype == (torch.float64 if dtype == "float64" else torch.float32)
+    assert 0 < distance(made.x, plain.x.to(made.x)) < ROUNDING[dtype]
+    assert float((made.images.float() - plain.images.float()).abs().max()) <= 255 * ROUNDING[dtype] + 1
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("kind", ["ldm", "sd", "sd3"])
+def test_states_of_half_precision_are_decoded_in_float32(load, kind, dtype, monkeypatch):
+    seen = []
+    inner = canvas.loaded
+    monkeypatch.setattr(canvas, "loaded", lambda *place: seen.append(place[2]) or inner(*place))
+    ours = load(kind)
+    x = states(ours, dtype=dtype)
+    assert torch.equal(ours.images(x), ours.images(x.float()))
+    assert set(seen) == {torch.float32}
+
+
+def test_no_library_says_a_word_on_loading(load, capfd, caplog):
+    for dtype in ("float32", "bfloat16"):
+        draw(load("sd"), "sd", dtype=dtype)
+    assert capfd.readouterr() == ("", "")
+    assert not caplog.records
+
+
 # ---- What a sample depends on ----
 
 

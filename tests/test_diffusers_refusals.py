@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
 import samplerbench
 from samplerbench.plugins.models.diffusers.libraries import library
@@ -264,6 +265,160 @@ def test_a_tokenizer_that_cannot_be_read(copy):
     folder = copy("sd")
     (folder / "tokenizer" / "vocab.json").write_text("{")
     refused(folder, "no CLIPTokenizer can be made of it")
+
+
+# ---- What asks for memory or time ----
+
+TEXT, T5_TEXT, WORDS = "text_encoder/config.json", "text_encoder_2/config.json", "tokenizer/tokenizer_config.json"
+TRANSFORMER, VAE = "transformer/config.json", "vae/config.json"
+LARGE = "describes a larger network than its weights are of, which hold "
+
+
+@pytest.fixture
+def frugal():
+    """Fail as soon as a test makes more layers, or larger ones, than the tiny models have."""
+    made = []
+
+    def count(module, name, parameter):
+        made.append(0 if parameter is None or parameter.is_meta else parameter.numel())
+        if len(made) > 20_000 or sum(made) > 10**6:
+            pytest.fail(f"{len(made)} tensors of {sum(made)} numbers")
+
+    hook = register_module_parameter_registration_hook(count)
+    yield
+    hook.remove()
+
+
+@pytest.mark.parametrize(
+    ("kind", "file", "changes"),
+    [
+        ("pixels", CONFIG, {"layers_per_block": 3_000_000}),
+        ("pixels", CONFIG, {"block_out_channels": [2**20, 2**20]}),
+        ("pixels", CONFIG, {"num_class_embeds": 1_000_000}),
+        ("ldm", "vqvae/config.json", {"num_vq_embeddings": 10**12}),
+        ("sd", CONFIG, {"layers_per_block": 3_000_000}),
+        ("sd", CONFIG, {"layers_per_block": [3_000_000, 1]}),
+        ("sd", CONFIG, {"cross_attention_dim": 16, "transformer_layers_per_block": [1, 2_000_000]}),
+        ("sd", CONFIG, {"layers_per_block": 100, "transformer_layers_per_block": 100}),
+        ("sdxl", CONFIG, {"transformer_layers_per_block": 2_000_000}),
+        ("sd", VAE, {"layers_per_block": 10**9}),
+        ("sd", TEXT, {"num_hidden_layers": 5_000_000}),
+        ("sd", TEXT, {"intermediate_size": 10**12}),
+        ("sd", TEXT, {"max_position_embeddings": 10**9}),
+        ("dit", TRANSFORMER, {"num_layers": 10**6}),
+        ("dit", TRANSFORMER, {"sample_size": 1024}),
+        ("sd3", TRANSFORMER, {"num_layers": 10**6}),
+        ("sd3", TRANSFORMER, {"pos_embed_max_size": 10**5}),
+        ("flux", TRANSFORMER, {"num_single_layers": 10**6}),
+        ("flux", T5_TEXT, {"num_layers": 10**6}),
+        ("flux", T5_TEXT, {"relative_attention_num_buckets": 10**12}),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_network_larger_than_its_weights_is_never_made(copy, frugal, kind, file, changes):
+    folder = copy(kind)
+    edit(folder / file, **changes)
+    with pytest.raises(ModelError, match=LARGE) as caught:
+        samplerbench.load_model(f"diffusers:{folder}", size=16)
+    assert str(caught.value).startswith(f"{folder / file}: ")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"num_labels": 10**9}, {"id2label": {"0": 5}, "num_labels": 3}, {"quantization_config": {"quant_method": "x"}},
+        {"attn_implementation": "someone/kernels"}, {"per_layer_config": {"0": {"hidden_size": 10**9}}},
+        {"torch_dtype": "float8_e4m3fn"}, {"output_hidden_states": "x"}, {"tie_word_embeddings": [1]},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_of_a_text_encoder_only_what_its_layers_are_is_read(copy, originals, frugal, changes):
+    folder = copy("sd")
+    edit(folder / TEXT, **changes)
+    as_before = drawn(samplerbench.load_model(f"diffusers:{originals('sd')}")).x
+    assert torch.equal(drawn(samplerbench.load_model(f"diffusers:{folder}")).x, as_before)
+
+
+@pytest.mark.parametrize(
+    ("kind", "file", "changes", "words"),
+    [
+        ("pixels", CONFIG, {"quantization_config": {"quant_method": "x"}}, "quantization_config: its weights"),
+        ("pixels", CONFIG, {"block_out_channels": [8] * 999}, "block_out_channels lists 999 levels; expected 1 to 12"),
+        ("sd", VAE, {"block_out_channels": []}, "block_out_channels lists 0 levels"),
+        ("pixels", CONFIG, {"sample_size": 5000}, "of images of at most 4096 pixels a side"),
+        ("pixels", CONFIG, {"sample_size": True}, "sample_size True: expected a number of places"),
+        ("sd", VAE, {"scaling_factor": 0}, "scaling_factor 0: expected a number that states can be divided by"),
+        ("sd", VAE, {"scaling_factor": float("nan")}, "scaling_factor nan: expected a finite number"),
+        ("sd", VAE, {"shift_factor": 10**400}, "shift_factor 1000000"),
+        ("sd", VAE, {"latents_mean": [0, 0, 0, float("inf")], "latents_std": [1] * 4}, "latents_mean: expected 4 num"),
+        ("pixels", SCHEDULER, {"beta_end": float("nan")}, "beta_end nan: expected a finite number"),
+        ("pixels", SCHEDULER, {"num_train_timesteps": 10**6}, "num_train_timesteps 1000000: expected 1 to 100000"),
+        ("pixels", SCHEDULER, {"trained_betas": [0.1] * 100_001}, "trained_betas: expected numbers, at most 100,000"),
+        ("pixels", SCHEDULER, {"trained_betas": [[0.1]]}, "trained_betas: expected numbers"),
+        ("pixels", SCHEDULER, {"clip_sample_range": float("inf")}, "clip_sample_range inf: expected a finite number"),
+        ("flux", TRANSFORMER, {"axes_dims_rope": [4, 4, 10**9]}, "[4, 4, 1000000000]: expected 3 numbers that are 16"),
+        ("flux", TRANSFORMER, {"axes_dims_rope": "x"}, "axes_dims_rope 'x': expected"),
+        ("sd", WORDS, {"model_max_length": float("nan")}, "model_max_length nan: expected a number of tokens"),
+        ("sd", WORDS, {"model_max_length": -1}, "model_max_length -1: expected a number of tokens"),
+        ("sd", WORDS, {"extra_ids": 10**9}, "tokenizer_config.json: 1000000000 of something; expected at most 4096"),
+        ("sd", WORDS, {"extra_special_tokens": ["x"] * 5000}, "adds 5,000 tokens; expected at most 4096"),
+        ("sd", WORDS, {"added_tokens_decoder": {"0": {"x": [10**9]}}}, "1000000000 of something"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)  # fmt: skip
+def test_numbers_that_no_model_has_are_named(copy, frugal, kind, file, changes, words):
+    folder = copy(kind)
+    edit(folder / file, **changes)
+    with pytest.raises(ModelError) as caught:
+        samplerbench.load_model(f"diffusers:{folder}", size=None if kind != "flux" else 16)
+    assert words in str(caught.value)
+    assert len(str(caught.value)) < 500
+
+
+@pytest.mark.parametrize(
+    ("kind", "file", "changes", "name"),
+    [
+        ("sd", TEXT, {"num_hidden_layers": 2}, "layers.2.layer_norm1.bias"),
+        ("pixels", CONFIG, {"layers_per_block": 0}, "up_blocks.0.attentions.1.group_norm.bias"),
+        ("sd3", TRANSFORMER, {"num_layers": 1}, "transformer_blocks.1."),
+        ("flux", T5_TEXT, {"num_layers": 1}, "encoder.block.1."),
+    ],
+)
+def test_weights_that_a_config_has_no_place_for_are_named(copy, kind, file, changes, name):
+    folder = copy(kind)
+    edit(folder / file, **changes)
+    refused(folder, "weights do not fit its config.json: ", name, "which the config has no place for")
+
+
+def test_weights_of_other_parts_that_were_stored_along_are_left_alone(copy, originals):
+    folder = copy("sd")
+    path = folder / "text_encoder" / "model.safetensors"
+    extra = {"logit_scale": torch.ones(1), "vision_model.layers.0.weight": torch.ones(2, 2)}
+    save_file({**load_file(path), **extra}, path, metadata={"format": "pt"})
+    as_before = drawn(samplerbench.load_model(f"diffusers:{originals('sd')}")).x
+    assert torch.equal(drawn(samplerbench.load_model(f"diffusers:{folder}")).x, as_before)
+
+
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"], ids=["plain", "marked"])
+def test_files_with_a_byte_order_mark_are_read(copy, originals, mark):
+    folder = copy("sd")
+    for name in (INDEX, CONFIG, SCHEDULER, TEXT, WORDS, "tokenizer/vocab.json", "tokenizer/merges.txt"):
+        (folder / name).write_bytes(mark + (folder / name).read_bytes())
+    before = set(folder.rglob("*"))
+    as_before = drawn(samplerbench.load_model(f"diffusers:{originals('sd')}")).x
+    assert torch.equal(drawn(samplerbench.load_model(f"diffusers:{folder}")).x, as_before)
+    assert set(folder.rglob("*")) == before
+
+
+def test_files_of_words_are_bounded(copy):
+    folder = copy("sd")
+    with (folder / "tokenizer" / "vocab.json").open("ab") as file:
+        file.truncate(2**24 + 1)
+    refused(folder, "vocab.json: 16,777,217 bytes; expected at most 16,777,216")
+    with (folder / INDEX).open("ab") as file:
+        file.truncate(2**23 + 1)
+    refused(folder, "model_index.json: 8,388,609 bytes; expected at most 8,388,608")
 
 
 # ---- Kinds that are not supported ----

@@ -16,6 +16,7 @@ from samplerbench.samplers.unet import UNet
 
 UNET = {"channels": 1, "widths": [8, 16], "heads": [0, 2], "blocks": 1, "patch": 1, "embedding_dim": 16}
 SHAPE = [1, 8, 8]
+LARGER = r"config.json: describes a larger network than its weights are of, which hold 86 tensors of 26,441 numbers"
 
 
 @pytest.fixture
@@ -172,12 +173,17 @@ def test_functions_that_make_no_network_are_refused(function, source, message):
         ({"preconditoning": "edm"}, "unknown field 'preconditoning' .*did you mean 'preconditioning'"),
         ({"preconditioning": "vp"}, "preconditioning is 'vp'; expected edm or none"),
         ({"arguments": {"widths": "no"}}, "arguments do not make a UNet"),
-        ({"shape": [1, 8, 10**9]}, "shape is .*; expected .* each at most 4096"),
-        ({"arguments": {"channels": 3}}, "tensors do not fit UNet"),
-        ({"arguments": {"widths": [2**23, 2**23]}}, "tensors do not fit UNet"),  # 2.5 petabytes
-        ({"arguments": {"condition_dim": 2**50}}, "tensors do not fit UNet"),
-        ({"arguments": {"blocks": 10**9}}, "blocks is 1000000000; expected a number from 1 to 64"),
-        ({"arguments": {"widths": [8] * 99, "heads": [0] * 99}}, "widths lists 99 levels; expected at most 16"),
+        ({"shape": [1, 8, 10**9]}, "shape is .*; expected .* each at most 1024"),
+        ({"arguments": {"channels": 3}}, r"shape \[1, 8, 8\] with 3 channels in arguments; expected as many"),
+        ({"arguments": {"channels": 3}, "shape": [3, 8, 8]}, "tensors do not fit UNet: enter.weight, leave.2.weight"),
+        ({"shape": [1024, 8, 8]}, "with 1 channels in arguments; expected as many"),
+        ({"arguments": {"widths": [2**23, 2**23]}}, LARGER),  # 2.5 petabytes
+        ({"arguments": {"condition_dim": 2**50}}, LARGER),
+        ({"arguments": {"blocks": 10**9}}, LARGER),
+        ({"arguments": {"widths": [8] * 99, "heads": [0] * 99}}, LARGER),
+        ({"arguments": {"blocks": -1}}, "tensors do not fit UNet"),
+        ({"arguments": {"embedding_dim": float("nan")}}, "arguments do not make a UNet"),
+        ({"arguments": {"patch": 10**400}}, "arguments do not make a UNet"),
     ],
 )
 def test_configurations_that_cannot_be_are_refused(folder, about, message):

@@ -17,8 +17,8 @@ PACKAGES = ("samplers", "plugins", "bench")
 
 # Each module of the core may import those before it; the registry comes last.
 STREAM = [
-    {"errors", "files", "level"},
-    {"options", "variables", "mosaic", "philox", "philox_torch", "philox_triton", "patches"},
+    {"errors", "files", "level", "zip_file"},
+    {"options", "variables", "mosaic", "philox", "philox_torch", "philox_triton", "patches", "torch_file"},
     {"schedule"},
     {"grid", "noise", "predictor", "ddpm", "unet", "clip", "weights"},
     {"ranks", "training", "process", "images", "npz", "lock"},

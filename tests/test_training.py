@@ -6,6 +6,7 @@ import errno
 import json
 import math
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 import samplerbench as sb_
@@ -657,6 +659,8 @@ CARD_FAULTS = {
     "classes": ({"classes": -1}, "classes is"),
     "a class more": ({"classes": 4}, "do not fit FeatureNet"),
     "unet": ({"unet": []}, "unet is"),
+    "nested": ({"training": json.loads("[" * 80 + "]" * 80)}, "nested more than 64 deep"),
+    "a number of 400 digits": ({"classes": 10**400}, "classes is"),
 }
 UNET_FAULTS = {
     "wide": ({"widths": [10**9, 96]}, "unet widths is"),
@@ -667,6 +671,11 @@ UNET_FAULTS = {
     "narrow": ({"widths": [40, 96]}, "do not fit UNet"),
     "more": ({"depth": 3}, "unet has"),
     "patch": ({"patch": 16}, "divisible by 32"),
+    "as wide as it may be": (
+        {"widths": [4096, 4096], "blocks": 16},
+        "describes a larger network than its weights are of",
+    ),
+    "as deep as it may be": ({"blocks": 16}, "describes a larger network than its weights are of"),
 }
 
 
@@ -681,6 +690,46 @@ def test_a_card_that_cannot_be_is_refused_in_one_line(copy, name):
         DDPM()(str(copy))
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_attention_on_large_maps_is_refused(copy):
+    (copy / "SHA256SUMS").unlink()
+    values = json.loads((copy / "model.json").read_text())
+    values["shape"] = [3, 512, 512]
+    values["unet"]["heads"] = [4, 4]
+    (copy / "model.json").write_text(json.dumps(values))
+    with pytest.raises(sb_.ModelError, match=r"heads \(4, 4\): attention at 256 x 256; expected at most 64 a side"):
+        DDPM()(str(copy))
+
+
+@pytest.mark.parametrize(("side", "rows"), [(8, 64), (128, 64), (160, 32), (256, 16), (512, 4)])
+def test_large_images_go_through_the_network_a_few_at_a_time(copy, side, rows):
+    (copy / "SHA256SUMS").unlink()
+    values = json.loads((copy / "model.json").read_text())
+    values["shape"] = [3, side, side]
+    values["unet"]["heads"] = [0, 0]
+    weights_there = load_file(copy / "unet.safetensors")
+    save_file({k: v for k, v in weights_there.items() if ".attention." not in k}, copy / "unet.safetensors")
+    (copy / "model.json").write_text(json.dumps(values))
+    assert DDPM()(str(copy)).batch_size == rows
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"blocks": 2}, "not the unet of its preset (blocks: 1 -> 2); delete it"),
+        ({"lengths": {"ddpm": 3}}, "expected the steps of features, clip, ddpm"),
+        ({"lengths": {"ddpm": 3, "clip": 3, "features": "3"}}, "expected the steps of features, clip, ddpm"),
+        ({"lengths": 3}, "lengths 3; expected"),
+    ],
+)
+def test_a_training_that_cannot_have_been_begun_here_is_not_resumed(data, copy, change, words):
+    values = json.loads((copy / "model.json").read_text())
+    values["unet" if "blocks" in change else "training"].update(change)
+    (copy / "model.json").write_text(json.dumps(values))
+    (copy / "SHA256SUMS").unlink()
+    with pytest.raises(sb_.ModelError, match=re.escape(words)):
+        train(data, copy)
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"{", b"\xff", b"[" * 100_000, b'{"kind": NaN}'])

@@ -26,9 +26,11 @@ from ...samplers.extractor import Extractor, ExtractorFactory
 from ...samplers.metric import Rows
 from ...samplers.registry import hookimpl
 from ...samplers.variables import ALLOW_DOWNLOAD, is_on
-from ...samplers.weights import read_json, read_weights
+from ...samplers.weights import check_shapes, no_larger_than, read_json, read_stored, read_weights
+from ..models.diffusers.configs import CLIP_TEXT, CLIP_VISION, fields_of
+from ..models.diffusers.tokenizers import readable
 from .files import checked_hash, fill
-from .images import GREY_NOTE, Once, as_colour, from_pil, in_batches, to_pil
+from .images import COLOUR, GREY_NOTE, Once, as_colour, from_pil, in_batches, to_pil
 
 if TYPE_CHECKING:
     from transformers import CLIPModel
@@ -40,6 +42,12 @@ FILES = (CONFIG, PREPROCESSOR, WEIGHTS, *TOKENIZER)
 """All that is fetched and read."""
 BUFFERS = ("text_model.embeddings.position_ids", "vision_model.embeddings.position_ids")
 """Of old files; positions are counted, not learnt."""
+MOST_SIDE = 4096
+"""Pixels that an image is resized to, or cut."""
+MOST_NUMBER = 1e30
+"""What a number of the preparation is less than, either way."""
+LONGEST, MOST_TOKENS = 77, 65_536
+"""Tokens of a text: where a config does not say it, and the most that one may say."""
 TEXTS = 4096
 """Embeddings of prompts that are kept."""
 SHOWN = 40
@@ -84,17 +92,31 @@ def preprocessing_of(path: Path) -> Preprocessing:
     """What the file says; ModelError where it is not understood."""
     said = read_json(path)
 
+    def side(value: object) -> int:
+        if type(value) is not int or not 1 <= value <= MOST_SIDE:
+            raise ValueError(f"a side of {str(value)[:SHOWN]}, where 1 to {MOST_SIDE} is expected")
+        return value
+
     def sides(name: str) -> int | tuple[int, int]:
         value = said[name]
         if isinstance(value, Mapping):
             return (
-                int(value["shortest_edge"]) if "shortest_edge" in value else (int(value["height"]), int(value["width"]))
+                side(value["shortest_edge"])
+                if "shortest_edge" in value
+                else (side(value["height"]), side(value["width"]))
             )
-        return int(value)
+        return side(value)
+
+    def number(value: object) -> float:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < MOST_NUMBER:
+            raise ValueError(f"{str(value)[:SHOWN]}, where a finite number is expected")
+        return float(value)
 
     def channels(name: str, default: float) -> Tensor:
-        values = said[name] if said.get("do_normalize", True) else [default] * 3
-        return torch.tensor([float(value) for value in values])[:, None, None]
+        values = said[name] if said.get("do_normalize", True) else [default] * COLOUR
+        if len(values) != COLOUR:
+            raise ValueError(f"{name} of {len(values)} numbers, where {COLOUR} are expected")
+        return torch.tensor([number(value) for value in values])[:, None, None]
 
     try:
         crop = sides("crop_size") if said.get("do_center_crop", True) else None
@@ -102,11 +124,11 @@ def preprocessing_of(path: Path) -> Preprocessing:
             sides("size") if said.get("do_resize", True) else None,
             Image.Resampling(int(said.get("resample", Image.Resampling.BICUBIC))),
             (crop, crop) if isinstance(crop, int) else crop,
-            float(said.get("rescale_factor", 1 / 255)) if said.get("do_rescale", True) else 1.0,
+            number(said.get("rescale_factor", 1 / 255)) if said.get("do_rescale", True) else 1.0,
             channels("image_mean", 0.0),
             channels("image_std", 1.0),
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise ModelError(f"{path}: is not how a CLIP's images are prepared ({in_line(error)})") from error
 
 
@@ -170,29 +192,54 @@ class Clip:
 
 def longest_text(folder: Path) -> int:
     """How many tokens the text tower reads."""
-    config = read_json(folder / CONFIG).get("text_config") or {}
-    return int(config.get("max_position_embeddings", 77)) if isinstance(config, Mapping) else 77
+    longest = tower_of(read_json(folder / CONFIG), "text_config", CLIP_TEXT).get("max_position_embeddings", LONGEST)
+    if type(longest) is not int or not 1 <= longest <= MOST_TOKENS:
+        raise ModelError(
+            f"{folder / CONFIG}: max_position_embeddings {str(longest)[:SHOWN]}: expected 1 to {MOST_TOKENS}"
+        )
+    return longest
 
 
 def tokenizer_of(folder: Path) -> Any:
     """The tokenizer of a folder."""
     from transformers import CLIPTokenizer
 
-    with quiet(), reading(folder):
-        tokenizer = CLIPTokenizer.from_pretrained(str(folder), local_files_only=True)
+    with readable(folder) as files, quiet(), reading(folder):
+        tokenizer = CLIPTokenizer.from_pretrained(str(files), local_files_only=True)
         tokenizer.model_max_length = 10**9  # the length is checked here, and by an error
         return tokenizer
 
 
 def model_of(folder: Path) -> CLIPModel:
-    """The towers with the weights of a folder."""
-    from transformers import CLIPConfig, CLIPModel
-
-    with quiet(), reading(folder):
-        model = CLIPModel(CLIPConfig.from_dict(read_json(folder / CONFIG)))
+    """The towers with the weights of a folder, built only where they are no larger than those."""
+    stored = read_stored(folder / WEIGHTS)
+    shapes = {name: shape for name, shape in stored.shapes.items() if name not in BUFFERS}
+    with no_larger_than(stored, folder / CONFIG):
+        check_shapes(new_model(folder), shapes, folder / WEIGHTS)
+    model = new_model(folder)
     tensors = read_weights(folder / WEIGHTS)
     fill(model, {name: tensor for name, tensor in tensors.items() if name not in BUFFERS}, folder / WEIGHTS)
     return model
+
+
+def new_model(folder: Path) -> CLIPModel:
+    """The untrained towers that the config of a folder describes."""
+    from transformers import CLIPConfig, CLIPModel
+
+    config = read_json(folder / CONFIG)
+    known: dict[str, Any] = {
+        **fields_of(config, ("projection_dim",)),
+        "text_config": tower_of(config, "text_config", CLIP_TEXT),
+        "vision_config": tower_of(config, "vision_config", CLIP_VISION),
+    }
+    with quiet(), reading(folder):
+        return CLIPModel(CLIPConfig(**known))
+
+
+def tower_of(config: Mapping[str, Any], name: str, fields: Sequence[str]) -> dict[str, Any]:
+    """What a config says of one of the towers; what old files say under another name too stands for all of it."""
+    said = next((part for key in (f"{name}_dict", name) if isinstance(part := config.get(key), Mapping)), {})
+    return fields_of(said, fields)
 
 
 @contextmanager

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ...samplers.errors import ModelError, in_line
+from ...samplers.torch_file import read_torch_file
 from ...samplers.variables import ALLOW_DOWNLOAD, is_on
 from ...samplers.weights import SHOWN_KEYS, check_regular, file_hash
 
@@ -69,7 +70,7 @@ def read_pickled(path: Path) -> dict[str, Tensor]:
     """The tensors that torch.save wrote, read so that nothing in it runs; ModelError if it holds anything else."""
     check_regular(path)
     try:
-        content: Any = torch.load(path, map_location="cpu", weights_only=True)
+        content: Any = read_torch_file(path)
     except Exception as error:  # a stranger's bytes may end in any exception of the reader
         raise ModelError(f"{path}: no file of weights ({in_line(error)}); delete it and fetch it again") from error
     if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):

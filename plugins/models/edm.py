@@ -23,26 +23,26 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from ...samplers.errors import InputError, ModelError, closest, told
+from ...samplers.errors import InputError, ModelError, closest, in_line
 from ...samplers.model import Encode, Model, module_on, wrap_network
 from ...samplers.plugin import function_from_code
 from ...samplers.predictor import Network
 from ...samplers.registry import ModelFactory, hookimpl
 from ...samplers.schedule import edm
 from ...samplers.unet import UNet
-from ...samplers.weights import check_shapes, file_hash, load_weights, read_json
+from ...samplers.weights import file_hash, filled, read_json
+from .rows import rows_of_a_call
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 SIGMA_DATA, SIGMA_MIN, SIGMA_MAX = 0.5, 0.002, 80.0
 IMAGE_DIMS = 3
-MOST_SIDE = 4096
-MOST_LEVELS, MOST_BLOCKS = 16, 64
-BLOCKS = ("blocks", "layers_per_block")
-"""The arguments that say how many blocks a level has."""
+MOST_SIDE = 1024
 SHOWN = 10
 """Names of classes that a message lists."""
 FIELDS = ("network", "arguments", "preconditioning", "shape", "sigma_data", "sigma_min", "sigma_max", "classes")
 PRECONDITIONINGS = ("edm", "none")
+CHANNELS = {"UNet": "channels", "UNet2DModel": "in_channels"}
+"""Network -> its argument that says how many channels an image has."""
 
 
 class Preconditioned(nn.Module):
@@ -120,14 +120,13 @@ def model_in(folder: Path, name: str) -> Model:
     """The model of a folder."""
     about = read_config(folder / CONFIG)
     classes = list(about.get("classes", []))
-    with torch.device("meta"):  # a stranger's numbers may describe a network that no memory holds
-        check_shapes(new_network(about, folder / CONFIG), folder / WEIGHTS)
-    network = load_weights(new_network(about, folder / CONFIG), folder / WEIGHTS)
+    network = filled(lambda: new_network(about, folder / CONFIG), folder / WEIGHTS, folder / CONFIG)
     answer = Labelled(network, len(classes)) if about["network"] == "UNet2DModel" else network
     if about.get("preconditioning", "edm") == "edm":
         answer = Preconditioned(answer, about.get("sigma_data", SIGMA_DATA))
     low, high = about.get("sigma_min", SIGMA_MIN), about.get("sigma_max", SIGMA_MAX)
-    made = wrap_network(answer.eval(), edm(low, high), about["shape"], "x0", name=name)
+    shape = about["shape"]
+    made = wrap_network(answer.eval(), edm(low, high), shape, "x0", name=name, batch_size=rows_of_a_call(shape))
     # A UNet2DModel knows "no class" by an embedding more than it has classes.
     knows_none = about["network"] == "UNet" or about.get("arguments", {}).get("num_class_embeds", 0) > len(classes)
     return replace(
@@ -178,6 +177,11 @@ def read_config(path: Path) -> dict[str, Any]:
     for name, (is_right, expected) in CHECKS.items():
         if not is_right(about.get(name, DEFAULTS.get(name))):
             raise ModelError(f"{path}: {name} is {str(about.get(name))[:80]!r}; expected {expected}")
+    given = about.get("arguments", {}).get(CHANNELS[about["network"]], about["shape"][0])
+    if given != about["shape"][0]:
+        raise ModelError(
+            f"{path}: shape {about['shape']} with {str(given)[:80]} channels in arguments; expected as many"
+        )
     return about
 
 
@@ -185,23 +189,15 @@ def new_network(about: Mapping[str, Any], path: Path) -> nn.Module:
     """The untrained network that a configuration describes; of known kinds alone, so that none of a stranger's code
     runs."""
     arguments = about.get("arguments", {})
-    check_depth(arguments, path)
     kind: Callable[..., nn.Module] = UNet
     if about["network"] == "UNet2DModel":
         kind = unet_2d_model()
     try:
         return kind(**arguments)
+    except ModelError:
+        raise
     except Exception as error:  # a stranger's numbers may fail anywhere in a network's making
-        raise ModelError(f"{path}: arguments do not make a {about['network']} ({told(error)})") from error
-
-
-def check_depth(arguments: Mapping[str, Any], path: Path) -> None:
-    """Refuse numbers of parts that would keep a network's making from its end; its widths take the memory alone."""
-    for name, value in arguments.items():
-        if isinstance(value, list) and len(value) > MOST_LEVELS:
-            raise ModelError(f"{path}: {name} lists {len(value):,} levels; expected at most {MOST_LEVELS}")
-        if name in BLOCKS and not (type(value) is int and 1 <= value <= MOST_BLOCKS):
-            raise ModelError(f"{path}: {name} is {str(value)[:80]}; expected a number from 1 to {MOST_BLOCKS}")
+        raise ModelError(f"{path}: arguments do not make a {about['network']} ({in_line(error)})") from error
 
 
 def unet_2d_model() -> Callable[..., nn.Module]:

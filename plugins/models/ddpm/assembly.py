@@ -12,7 +12,8 @@ from ....samplers.extractor import Extractor
 from ....samplers.model import Model
 from ....samplers.schedule import vp_linear
 from ....samplers.unet import UNet
-from ....samplers.weights import load_weights
+from ....samplers.weights import filled
+from ..rows import rows_of_a_call
 from .card import Card
 from .losses import PREDICTS
 from .networks import FEATURE_DIM
@@ -41,6 +42,7 @@ def assembled(  # noqa: PLR0913  (the parts of a model)
         prompts=card.prompts,
         extractors=extractors or {},
         fingerprint=fingerprint,
+        batch_size=rows_of_a_call(card.shape),
     )
 
 
@@ -50,7 +52,7 @@ def extractors_of(card: Card, clip: CLIP | None, files: Mapping[str, Path]) -> d
     found: dict[str, Extractor] = {}
     if card.classes:
         label, note, weights = f"{card.data} CNN", f"the {card.data} CNN was {trained}", files["features"]
-        net = load_weights(card.new_features(), weights)
+        net = filled(card.new_features, weights)
         reference = (files["reference"], FEATURE_DIM)
         found["features"] = rows_extractor(label, net.features, card.shape, weights, reference, note)
         found["logits"] = rows_extractor(label, net, card.shape, weights, note=note)

@@ -23,6 +23,8 @@ FORMAT = 1
 MOST = 4_096
 """Of any number that a network is made of: a stranger's file is not to fill the memory."""
 MOST_LEVELS = 8
+MOST_ATTENTION = 64
+"""Side of a feature map with attention, which takes memory that grows with its fourth power."""
 MOST_CLASSES = 1_000_000
 
 
@@ -122,6 +124,11 @@ def _check_together(card: Card) -> None:
         raise ValueError(f"unet widths {widths}: expected multiples of 8")
     if len(heads) != len(widths) or any(h and w % h for w, h in zip(widths, heads, strict=True)):
         raise ValueError(f"unet heads {heads}: expected one number for each of widths {widths}, 0 or a divisor")
+    sides = [card.shape[1] // card.unet["patch"] // 2**level for level in range(len(widths))]
+    if wide := [side for side, level_heads in zip(sides, heads, strict=True) if level_heads and side > MOST_ATTENTION]:
+        raise ValueError(
+            f"unet heads {heads}: attention at {wide[0]} x {wide[0]}; expected at most {MOST_ATTENTION} a side"
+        )
     multiple = card.unet["patch"] * 2 ** (len(widths) - 1)
     if card.shape[1] != card.shape[2] or card.shape[1] % multiple or card.unet["channels"] != card.shape[0]:
         raise ValueError(f"shape {card.shape}: expected a square of side divisible by {multiple}, and unet's channels")

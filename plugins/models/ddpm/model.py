@@ -10,7 +10,7 @@ from ....samplers.model import Model
 from ....samplers.registry import ModelFactory, hookimpl
 from ....samplers.sample import resolve_device
 from ....samplers.training import Report
-from ....samplers.weights import channels_last, file_hash, load_weights
+from ....samplers.weights import channels_last, file_hash, filled
 from .assembly import assembled, extractors_of
 from .card import FILE, is_card, read_card
 from .settings import BATCH, Settings
@@ -29,9 +29,10 @@ class DDPM:
             )
         card = read_card(folder)
         files = {name: folder / f"{name}.safetensors" for name in card.weights}
-        unet = channels_last(load_weights(card.new_unet(), files["unet"]))
-        clip = load_weights(card.new_clip(), files["clip"]) if card.has_captions else None
-        own = [folder / FILE, files["unet"], *([files["clip"]] if clip else [])]
+        described = folder / FILE
+        unet = channels_last(filled(card.new_unet, files["unet"], described))
+        clip = filled(card.new_clip, files["clip"], described) if card.has_captions else None
+        own = [described, files["unet"], *([files["clip"]] if clip else [])]
         return assembled(
             f"ddpm:{argument}", card, unet, clip, extractors_of(card, clip, files), fingerprint=file_hash(*own)
         )  # fmt: skip

@@ -145,7 +145,25 @@ def resumed(place: Place) -> Card | None:
             f"output {place.folder}: a training with other settings ({'; '.join(changed)}); resume it with its own, or "
             "give another output"
         )
+    check_resumed(card, place)
     return card
+
+
+def check_resumed(card: Card, place: Place) -> None:
+    """ModelError for a model that the settings do not make, or of which it is not said how long it is trained."""
+    path, settings = place.folder / FILE, place.settings
+    usual = settings.of_preset.unet_settings(card.shape[0], settings.size, CONDITION_DIM if card.has_captions else 0)
+    if changed := differences(usual, card.unet):
+        raise ModelError(f"{path}: not the unet of its preset ({'; '.join(changed)[:200]}); delete it to start again")
+    phases = [FEATURES] * bool(card.classes) + [CLIP_PHASE] * card.has_captions + [UNET]
+    lengths = card.training.get("lengths")
+    if not isinstance(lengths, dict) or not all(is_length(lengths.get(phase)) for phase in phases):
+        raise ModelError(f"{path}: lengths {str(lengths)[:80]}; expected the steps of {', '.join(phases)}")
+
+
+def is_length(value: object) -> bool:
+    """Whether a phase may take so many steps."""
+    return type(value) is int and 1 <= value <= MOST_STEPS
 
 
 def begun(place: Place, captions: Captions | None, report: Report) -> Card:

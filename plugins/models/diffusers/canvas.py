@@ -10,13 +10,17 @@ import torch
 from torch import Tensor
 
 from ....samplers.errors import InputError, ModelError
-from ....samplers.model import MOST_PIXELS_ASIDE, to_images
-from .folder import Part
+from ....samplers.model import to_images
+from .folder import Part, is_number, short
 from .weights import loaded
 
 Size = tuple[int, int]
 """Width and height in pixels."""
 CHANNELS = (1, 3)
+MOST_LEVELS = 12
+"""Of a network that halves its input from one to the next: 4096 pixels become one place."""
+MOST_USUAL = 4096
+"""Pixels aside of images that a model makes unasked."""
 
 
 @dataclass(frozen=True)
@@ -63,11 +67,22 @@ def usual_size(network: Part, factor: int) -> Size | None:
     if places is None:
         return None
     sides = [places, places] if isinstance(places, int) else places
-    fits = isinstance(sides, list) and len(sides) == 2 and all(isinstance(s, int) for s in sides)  # noqa: PLR2004
-    if not fits or not all(1 <= side * factor <= MOST_PIXELS_ASIDE for side in sides):
-        raise ModelError(f"{network.file}: sample_size {places!r}: expected a number of places, or height and width")
+    fits = isinstance(sides, list) and len(sides) == 2 and all(type(s) is int for s in sides)  # noqa: PLR2004
+    if not fits or not all(1 <= side * factor <= MOST_USUAL for side in sides):
+        raise ModelError(
+            f"{network.file}: sample_size {short(places)}: expected a number of places, or height and width, of images "
+            f"of at most {MOST_USUAL} pixels a side"
+        )
     height, width = sides
     return width * factor, height * factor
+
+
+def halvings_of(part: Part) -> int:
+    """How often a network halves its input."""
+    levels = len(part.need("block_out_channels", list))
+    if not 1 <= levels <= MOST_LEVELS:
+        raise ModelError(f"{part.file}: block_out_channels lists {levels:,} levels; expected 1 to {MOST_LEVELS}")
+    return levels - 1
 
 
 class VAE:
@@ -75,8 +90,7 @@ class VAE:
 
     def __init__(self, part: Part) -> None:
         self.part = part
-        blocks = part.need("block_out_channels", list)
-        self.factor = 2 ** (len(blocks) - 1)
+        self.factor = 2 ** halvings_of(part)
         """Pixels a place of the latent state."""
         usual_channels = 3 if part.cls == "VQModel" else 4
         self.latent_channels = int(part.get("latent_channels", usual_channels, int))
@@ -91,13 +105,16 @@ class VAE:
 
     def decoder(self) -> Callable[[Tensor], Tensor]:
         """Latent states (n, C, h, w) -> uint8 images, one at a time, so that no image depends on its company."""
-        scale = float(self.part.get("scaling_factor", 0.18215, (int, float)))
-        shift = float(self.part.get("shift_factor", 0.0, (int, float)))
+        scale = self.part.number("scaling_factor", 0.18215)
+        shift = self.part.number("shift_factor", 0.0)
+        if scale == 0:
+            raise ModelError(f"{self.part.file}: scaling_factor 0: expected a number that states can be divided by")
         means, deviations = (self._per_channel(field) for field in ("latents_mean", "latents_std"))
         network = functools.cache(functools.partial(loaded, self.part))
 
         @torch.no_grad()
         def decode(x: Tensor) -> Tensor:
+            x = x.to(torch.promote_types(x.dtype, torch.float32))  # in half precision autoencoders overflow
             vae = network(x.device, x.dtype)
             if means is not None and deviations is not None:
                 latents = x * deviations.to(x) / scale + means.to(x)
@@ -112,6 +129,6 @@ class VAE:
         numbers = self.part.get(field, None, list)
         if numbers is None:
             return None
-        if len(numbers) != self.latent_channels or not all(isinstance(x, int | float) for x in numbers):
+        if len(numbers) != self.latent_channels or not all(map(is_number, numbers)):
             raise ModelError(f"{self.part.file}: {field}: expected {self.latent_channels} numbers, one a channel")
         return torch.tensor(numbers, dtype=torch.float64).reshape(-1, 1, 1)

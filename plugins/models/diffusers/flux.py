@@ -7,16 +7,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ....samplers.errors import InputError
+from ....samplers.errors import InputError, ModelError
 from ....samplers.model import Model
 from .building import Parts, latents, patches_of, per_place
 from .canvas import VAE, Canvas, Size
-from .folder import Pipeline
+from .folder import Part, Pipeline, short
 from .process import flow_of, timesteps_of_flow
 from .text import Packing, TextEncoder, checks, rows_of
 
 T5_TOKENS = 512
 """Places of the T5 encoder, those of the pipeline of diffusers."""
+AXES = 3
+"""Of a token's place: text, row, column."""
 PACKED = 2
 """Places of the latent state that go into one token, each way."""
 
@@ -36,6 +38,7 @@ def flux(pipeline: Pipeline, parts: Parts, size: Size | None, clip_skip: int | N
     )
     channels = vae.latent_channels * PACKED**2
     transformer.expect("in_channels", transformer.need("in_channels", int), channels, "four times those of its VAE")
+    check_rotation(transformer)
     usual = (128 * vae.factor, 128 * vae.factor)  # its config names none; the pipeline of diffusers has this
     chosen = Canvas(vae.factor * PACKED, "its VAE and packing divide them", usual).checked(size)
     packing = Packing(((t5.length, t5.width), (clip.width,), (1,)))
@@ -69,6 +72,16 @@ def flux(pipeline: Pipeline, parts: Parts, size: Size | None, clip_skip: int | N
         check_texts=checks([clip, t5]),
         **latents(vae, chosen),
     )
+
+
+def check_rotation(transformer: Part) -> None:
+    """ModelError unless the numbers that turn with each axis of a token's place are those of a head, together."""
+    axes, head = transformer.get("axes_dims_rope", [16, 56, 56], list), transformer.get("attention_head_dim", 128, int)
+    if len(axes) != AXES or not all(type(n) is int and n > 0 for n in axes) or sum(axes) != head:
+        raise ModelError(
+            f"{transformer.file}: axes_dims_rope {short(axes)}: expected {AXES} numbers that are {head} together, its "
+            "attention_head_dim"
+        )
 
 
 def packed_latents(x: Tensor) -> Tensor:

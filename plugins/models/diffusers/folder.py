@@ -29,6 +29,8 @@ HOMES = {
     ),
 }  # fmt: skip
 """Library -> its classes that are ever loaded; all other classes are schedulers, of which the config alone is read."""
+MOST_NUMBER = 1e30
+"""What a number in a config is less than, either way."""
 LIBRARIES = ("diffusers", "transformers", "stable_diffusion")
 """What an index may name; the last is the home of a part that is never loaded."""
 
@@ -59,8 +61,15 @@ class Part:
             return default
         if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
             names = " or ".join(k.__name__ for k in (kind if isinstance(kind, tuple) else (kind,)))
-            raise ModelError(f"{self.file}: {field} {_short(value)}: expected a value of type {names}")
+            raise ModelError(f"{self.file}: {field} {short(value)}: expected a value of type {names}")
         return value
+
+    def number(self, field: str, default: float) -> float:
+        """A field that holds a number; ModelError unless it is finite."""
+        value = self.get(field, default, (int, float))
+        if not is_number(value):
+            raise ModelError(f"{self.file}: {field} {short(value)}: expected a finite number")
+        return float(value)
 
     def need(self, field: str, kind: type | tuple[type, ...]) -> Any:
         """A field that has to be there."""
@@ -72,7 +81,7 @@ class Part:
     def expect(self, field: str, value: object, accepted: object, why: str) -> None:
         """ModelError unless a value is what is accepted."""
         if value != accepted:
-            raise ModelError(f"{self.file}: {field} {_short(value)}: expected {_short(accepted)}, {why}")
+            raise ModelError(f"{self.file}: {field} {short(value)}: expected {short(accepted)}, {why}")
 
 
 @dataclass(frozen=True)
@@ -148,7 +157,7 @@ def refuse_code(index: Mapping[str, Any], where: Path) -> None:
     """ModelError for an index that names a module of its own, anywhere in it; none is ever imported."""
     if not isinstance(index.get("_class_name"), str):
         raise ModelError(
-            f"{where}: _class_name {_short(index.get('_class_name'))}: expected the name of a pipeline of diffusers; "
+            f"{where}: _class_name {short(index.get('_class_name'))}: expected the name of a pipeline of diffusers; "
             "code of a model's own is never run"
         )
     for name, entry in index.items():
@@ -169,6 +178,11 @@ def read_config(path: Path) -> dict[str, Any]:
     content = read_json(path)
     if "auto_map" in content:
         raise ModelError(f"{path}: auto_map names code of the model's own, which is never run; use another model")
+    if "_class_name" in content and content.get("quantization_config") is not None:
+        raise ModelError(
+            f"{path}: quantization_config: its weights are of fewer bits than are read; expected float16, bfloat16 or "
+            "float32: take the folder of the model before it was quantized"
+        )
     return content
 
 
@@ -227,6 +241,12 @@ def _class_of(entry: object) -> tuple[str | None, str | None]:
     return entry[0], entry[1]  # type: ignore[index]
 
 
-def _short(value: object) -> str:
+def is_number(value: object) -> bool:
+    """Whether a value of a config is a number that can be computed with."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < MOST_NUMBER
+
+
+def short(value: object) -> str:
+    """A value of a config as an error shows it."""
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:77]}..."  # noqa: PLR2004

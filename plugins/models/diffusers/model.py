@@ -24,7 +24,7 @@ from .process import FLOW_SCHEDULERS, VP_SCHEDULERS
 from .stable_diffusion import stable_diffusion, stable_diffusion_xl
 from .stable_diffusion_3 import stable_diffusion_3
 from .unets import latent_unet, pixels
-from .weights import check_weights, fingerprint, home_of
+from .weights import check_network, check_weights, fingerprint, home_of
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,9 @@ class Diffusers:
         if clip_skip is not None and "text_encoder" not in kind.parts:
             raise InputError(f"clip_skip {clip_skip!r}: model {pipeline.spec!r} has no text encoder; leave it out")
         model = kind.build(pipeline, parts, wanted, clip_skip)
+        for part in parts.values():
+            if home_of(part):
+                check_network(part)
         return dataclasses.replace(
             model, name=pipeline.spec, fingerprint=fingerprint(parts.values(), model.image_shape, clip_skip)
         )

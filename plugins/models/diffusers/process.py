@@ -6,7 +6,6 @@ How a scheduler would place its timesteps (spacing, offset, Karras sigmas) is no
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 
@@ -21,7 +20,7 @@ from ....samplers.schedule import (
     vp_linear,
     vp_scaled_linear,
 )
-from .folder import Part
+from .folder import Part, is_number
 
 VP_SCHEDULERS = (
     "DDIMScheduler", "DDPMScheduler", "DEISMultistepScheduler", "DPMSolverMultistepScheduler",
@@ -32,7 +31,7 @@ VP_SCHEDULERS = (
 FLOW_SCHEDULERS = ("FlowMatchEulerDiscreteScheduler",)
 PREDICTS: dict[str, Predicts] = {"epsilon": "eps", "sample": "x0", "v_prediction": "v"}
 BETAS = ("linear", "scaled_linear", "squaredcos_cap_v2")
-MOST_TIMESTEPS = 1_000_000
+MOST_TIMESTEPS = 100_000
 FEWEST_OF_FLOW = 2
 MOST_SHIFT = 1e4
 """Of flow times, either way: beyond it times run into each other at one of the ends."""
@@ -69,6 +68,8 @@ def schedule_of(scheduler: Part) -> VP:
 def table_of(scheduler: Part) -> VP:
     """The schedule before any rescaling."""
     if trained := scheduler.get("trained_betas", None, list):
+        if len(trained) > MOST_TIMESTEPS or not all(map(is_number, trained)):
+            raise ModelError(f"{scheduler.file}: trained_betas: expected numbers, at most {MOST_TIMESTEPS:,}")
         return vp_from_alphas_cumprod(np.cumprod(1 - np.asarray(trained, dtype=np.float64)).tolist())
     named = scheduler.need("beta_schedule", str)
     if named not in BETAS:
@@ -78,7 +79,9 @@ def table_of(scheduler: Part) -> VP:
         raise ModelError(f"{scheduler.file}: num_train_timesteps {timesteps}: expected 1 to {MOST_TIMESTEPS}")
     if named == "squaredcos_cap_v2":
         return vp_cosine(timesteps)
-    start, end = (float(scheduler.need(field, (int, float))) for field in ("beta_start", "beta_end"))
+    for field in ("beta_start", "beta_end"):
+        scheduler.need(field, (int, float))
+    start, end = (scheduler.number(field, 0.0) for field in ("beta_start", "beta_end"))
     if not 0 < start <= end <= 1:
         raise ModelError(f"{scheduler.file}: beta_start {start:g}, beta_end {end:g}: expected 0 < start <= end <= 1")
     return (vp_linear if named == "linear" else vp_scaled_linear)(timesteps, start, end)
@@ -93,8 +96,8 @@ def clip_of(scheduler: Part) -> tuple[float, float] | None:
         )
     if not scheduler.get("clip_sample", scheduler.cls in CLIPS, bool):
         return None
-    bound = float(scheduler.get("clip_sample_range", 1.0, (int, float)))
-    if not 0 < bound < math.inf:
+    bound = scheduler.number("clip_sample_range", 1.0)
+    if bound <= 0:
         raise ModelError(f"{scheduler.file}: clip_sample_range {bound}: expected a positive number")
     return -bound, bound
 
@@ -144,7 +147,7 @@ def dynamic_shift(scheduler: Part, patches: int) -> float:
 
 
 def _positive(scheduler: Part, field: str, default: float) -> float:
-    value: Any = scheduler.get(field, default, (int, float))
-    if not 0 < value < math.inf:
-        raise ModelError(f"{scheduler.file}: {field} {value}: expected a positive number")
-    return float(value)
+    value = scheduler.number(field, default)
+    if value <= 0:
+        raise ModelError(f"{scheduler.file}: {field} {value:g}: expected a positive number")
+    return value

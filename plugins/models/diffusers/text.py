@@ -17,10 +17,10 @@ from torch import Tensor
 
 from ....samplers.errors import InputError, ModelError, closest, in_line
 from ....samplers.model import Encode
-from ....samplers.weights import check_regular
 from .folder import Part
 from .libraries import library, quietly
-from .weights import OF_TOKENIZERS, loaded
+from .tokenizers import longest_of, readable
+from .weights import loaded
 
 ROWS_KEPT = 128
 """More than the prompts of a block of samples; a row may take megabytes."""
@@ -59,19 +59,17 @@ class TextEncoder:
 
     def __init__(self, tokenizer: Part, encoder: Part, *, most_tokens: int | None = None) -> None:
         self.encoder = encoder
-        for name in OF_TOKENIZERS:
-            if (file := tokenizer.folder / name).exists():
-                check_regular(file)
-        with quietly():
+        with readable(tokenizer.folder) as folder, quietly():
             cls = getattr(library("transformers"), tokenizer.cls)
             try:
-                self.tokenizer: Any = cls.from_pretrained(str(tokenizer.folder), local_files_only=True)
+                self.tokenizer: Any = cls.from_pretrained(str(folder), local_files_only=True)
             except Exception as error:  # a stranger's files may end in any exception of the reader
                 raise ModelError(
                     f"{tokenizer.folder}: no {tokenizer.cls} can be made of it ({in_line(error)}); fetch it again"
                 ) from error
         places = most_tokens or encoder.need("max_position_embeddings", int)
-        self.length = places if most_tokens else min(places, int(self.tokenizer.model_max_length))
+        longest = longest_of(self.tokenizer, tokenizer.folder)
+        self.length = places if most_tokens else int(min(places, longest))
         """Tokens of a text, those of its beginning and end included, and the padding of a shorter one."""
         self._count = functools.lru_cache(maxsize=TEXTS_COUNTED)(self._tokens)  # each cell of a run asks again
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from ....samplers.errors import ModelError
 from ....samplers.model import Model
 from .building import Parts, classes_in, latents, per_place, refuse_unusual
-from .canvas import CHANNELS, VAE, Canvas, Size, usual_size
+from .canvas import CHANNELS, VAE, Canvas, Size, halvings_of, usual_size
 from .folder import Part, Pipeline
 from .process import clip_of, predicts_of, schedule_of
 
@@ -65,8 +65,7 @@ def channels_of_unet(unet: Part) -> int:
 
 def unet_canvas(unet: Part, factor: int, why: str) -> Canvas:
     """Sizes of a U-Net without text, whose halves have to meet again; `factor`: pixels a place of its state."""
-    halvings = len(unet.need("block_out_channels", list)) - 1
-    return Canvas(factor * 2**halvings, why, usual_size(unet, factor))
+    return Canvas(factor * 2 ** halvings_of(unet), why, usual_size(unet, factor))
 
 
 def unet_answer(channels: int, unet: Any, x: Tensor, t: Tensor, *classes: Tensor) -> Tensor:

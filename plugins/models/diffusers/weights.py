@@ -5,27 +5,28 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
-import safetensors
 import torch
 from torch import nn
 
 from ....samplers.errors import ModelError, in_line
-from ....samplers.weights import SHOWN_KEYS, check_regular, file_hash, kind_of
-from .folder import HOMES, Part, read_config
+from ....samplers.weights import SHOWN_KEYS, Stored, file_hash, no_larger_than, read_stored
+from .configs import ENCODERS, fields_of
+from .folder import CONFIG, HOMES, Part, read_config
 from .libraries import library, quietly
+from .tokenizers import FILES as TOKENIZER_FILES
 
+NUMBER = re.compile(r"\d+")
 STEMS = {"diffusers": "diffusion_pytorch_model", "transformers": "model"}
 HALF = "fp16"
 """The variant that is taken where a folder has no other."""
 NEVER_READ = (".bin", ".ckpt", ".h5", ".msgpack", ".pickle", ".pkl", ".pt", ".pth")
-OF_TOKENIZERS = (
-    "added_tokens.json", "merges.txt", "special_tokens_map.json", "spiece.model", "tokenizer.json",
-    "tokenizer_config.json", "vocab.json",
-)  # fmt: skip
 
 
 def home_of(part: Part) -> str | None:
@@ -66,39 +67,36 @@ def shards(index: Path) -> tuple[Path, ...]:
     return tuple(index.with_name(name) for name in names)
 
 
-def check_weights(part: Part) -> None:
-    """ModelError for weights that are not there, or whose header is not that of a safetensors file."""
-    for path in weight_files(part)[0]:
-        check_regular(path)
-        try:
-            with safetensors.safe_open(path, framework="pt") as file:
-                file.keys()
-        except Exception as error:  # a stranger's bytes may end in any exception of the reader
-            raise ModelError(
-                f"{path}: looks like {kind_of(path)}; expected a safetensors file ({error}); fetch it again"
-            ) from error
+def check_weights(part: Part) -> Stored:
+    """What the headers of its weights say; ModelError for weights that are not there, or are no safetensors files."""
+    return read_stored(*weight_files(part)[0])
+
+
+def check_network(part: Part) -> None:
+    """ModelError for a config that describes a larger network than its weights are of; nothing takes memory."""
+    with quietly(), no_larger_than(check_weights(part), part.file), _making(part):
+        network_class(part)(encoder_config(part)) if is_encoder(part) else network_class(part).from_config(
+            dict(part.config)
+        )
 
 
 def loaded(part: Part, device: torch.device, dtype: torch.dtype) -> nn.Module:
-    """The network of a part with its weights, in evaluation mode; ModelError if a weight is missing or does not fit."""
-    home = home_of(part) or ""
-    check_weights(part)
+    """The network of a part with its weights, all in one dtype, in evaluation mode.
+
+    ModelError if a weight is missing, does not fit, or is of a layer that the config does not have.
+    """
     # With accelerate diffusers would have a second way of loading, which names no tensor that does not fit.
     in_diffusers: dict[str, Any] = {"torch_dtype": dtype, "low_cpu_mem_usage": False}
-    options = in_diffusers if home == "diffusers" else {"dtype": dtype}
-    with quietly():
-        cls = getattr(library(home), CURRENT.get(part.cls, part.cls))
-        try:
-            module, info = cls.from_pretrained(
-                str(part.folder), variant=weight_files(part)[1], use_safetensors=True, local_files_only=True,
-                output_loading_info=True, ignore_mismatched_sizes=True, **options,
-            )  # fmt: skip
-        except Exception as error:  # a config that no network can be made of ends in any exception
-            raise ModelError(
-                f"{part.folder}: no {part.cls} can be made of it ({in_line(error)}); fetch it again"
-            ) from error
+    with laid_out(part) as folder, quietly(), _making(part):
+        options = {"dtype": dtype, "config": encoder_config(part)} if is_encoder(part) else in_diffusers
+        module, info = network_class(part).from_pretrained(
+            str(folder), variant=weight_files(part)[1], use_safetensors=True, local_files_only=True,
+            output_loading_info=True, ignore_mismatched_sizes=True, **options,
+        )  # fmt: skip
+        module.to(device=device, dtype=dtype)  # the libraries leave some networks in the dtype of their files
     wrong = [f"no {name}" for name in sorted(info["missing_keys"])]
     wrong += [f"{name} is {list(has)}, expected {list(wants)}" for name, has, wants in sorted(info["mismatched_keys"])]
+    wrong += [f"{name}, which the config has no place for" for name in left_over(module, info["unexpected_keys"])]
     if wrong:
         shown = "; ".join(wrong[:SHOWN_KEYS]) + ("; ..." if len(wrong) > SHOWN_KEYS else "")
         raise ModelError(
@@ -107,8 +105,61 @@ def loaded(part: Part, device: torch.device, dtype: torch.dtype) -> nn.Module:
     for name, tensor in module.named_parameters():
         if not bool(tensor.isfinite().all()):
             raise ModelError(f"{part.folder}: tensor {name!r} holds NaN or infinity; fetch it again")
-    placed: nn.Module = module.to(device).eval().requires_grad_(False)
-    return placed
+    network: nn.Module = module.eval().requires_grad_(False)
+    return network
+
+
+@contextmanager
+def laid_out(part: Part) -> Iterator[Path]:
+    """A folder with the config of a part as it was read and checked, its weights, and nothing else of its folder."""
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / CONFIG).write_text(json.dumps(dict(part.config)))
+        for file in weight_files(part)[0]:
+            (folder / file.name).symlink_to(file.absolute())
+        if (index := part.folder / f"{STEMS[home_of(part) or '']}.safetensors.index.json").exists():
+            (folder / index.name).write_text(json.dumps(read_config(index)))
+        yield folder
+
+
+def network_class(part: Part) -> Any:
+    """The class of a part's network."""
+    return getattr(library(home_of(part) or ""), CURRENT.get(part.cls, part.cls))
+
+
+def is_encoder(part: Part) -> bool:
+    """Whether a part is a text encoder of transformers."""
+    return part.cls in ENCODERS
+
+
+def encoder_config(part: Part) -> Any:
+    """The config of a text encoder, of the fields that are read."""
+    return network_class(part).config_class(**fields_of(part.config, ENCODERS[part.cls]))
+
+
+@contextmanager
+def _making(part: Part) -> Iterator[None]:
+    """What a library raises meanwhile is the fault of the part's files: a bad config ends in any exception."""
+    try:
+        yield
+    except ModelError:
+        raise
+    except Exception as error:
+        why = in_line(error)
+        raise ModelError(f"{part.folder}: no {part.cls} can be made of it ({why}); fetch it again") from error
+
+
+def left_over(module: nn.Module, names: Iterable[str]) -> list[str]:
+    """Weights without a place that are of a layer as the network has others: its config has been cut.
+
+    Weights of other parts that were stored along, such as a decoder beside an encoder, are left alone.
+    """
+
+    def kind(name: str) -> str:
+        return NUMBER.sub("#", name)
+
+    kinds = {kind(name) for name in module.state_dict()}
+    return sorted(name for name in names if kind(name) in kinds and NUMBER.search(name))
 
 
 CURRENT = {"Transformer2DModel": "DiTTransformer2DModel"}
@@ -122,7 +173,7 @@ def fingerprint(parts: Iterable[Part], *settings: object) -> str:
         if home_of(part):
             files = [part.file, *weight_files(part)[0]]
         elif part.is_tokenizer:
-            files = [f for name in OF_TOKENIZERS if (f := part.folder / name).is_file()]
+            files = [f for name in TOKENIZER_FILES if (f := part.folder / name).is_file()]
         else:
             files = [part.file]
         for file in files:

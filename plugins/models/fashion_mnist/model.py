@@ -15,7 +15,7 @@ from ....samplers.noise import check_seed
 from ....samplers.registry import ModelFactory, hookimpl
 from ....samplers.schedule import vp_linear
 from ....samplers.training import Report, logged
-from ....samplers.weights import SUMS, channels_last, file_hash, load_weights, save_weights, write_sums
+from ....samplers.weights import SUMS, channels_last, file_hash, filled, save_weights, write_sums
 from ..ddpm.losses import PREDICTS
 from ..ddpm.networks import FEATURE_DIM
 from ..ddpm.parts import clip_extractor, encoder, per_place, rows_extractor, save_reference
@@ -42,9 +42,9 @@ class FashionMNIST:
                 f"model 'fashion-mnist:{argument}': no such folder; expected what `samplerbench train` wrote"
             )
         files = {name: folder / f"{name}.safetensors" for name in WEIGHTS}
-        unet = channels_last(load_weights(new_unet(), files["unet"]))
+        unet = channels_last(filled(new_unet, files["unet"]))
         clip = load_clip(folder)
-        classifier = load_weights(FeatureNet(), files["features"])
+        classifier = filled(FeatureNet, files["features"])
         return Model(
             name="fashion-mnist" if not argument else f"fashion-mnist:{argument}",
             network=per_place(unet),
@@ -107,7 +107,7 @@ class FashionMNIST:
 
 def load_clip(folder: Path = FOLDER) -> CLIP:
     """The CLIP of the embedded model: `embed_images`, `embed_texts`, `zero_shot`, `search`."""
-    return load_weights(new_clip(), folder / "clip.safetensors")
+    return filled(new_clip, folder / "clip.safetensors")
 
 
 @hookimpl

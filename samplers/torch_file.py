@@ -1,0 +1,96 @@
+"""Files that torch.save wrote: tensors, numbers and texts, looked through before they are read.
+
+torch reads them so that nothing runs (`weights_only`), and yet a small file may ask for any memory: a member that is
+compressed a thousandfold, an array of bytes of any length, a tensor that repeats one number.
+"""
+
+from __future__ import annotations
+
+import pickletools
+import re
+import warnings
+import zipfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+from torch import Tensor
+
+from .zip_file import opened_zip
+
+MOST_MEMBERS = 20_000
+MOST_PROGRAM = 2**21
+"""Bytes that say how the tensors are put together."""
+PROGRAMS = 5
+"""In a file of before torch 1.6: three numbers of its format, what is stored, and which tensors follow."""
+ROOM = 2
+"""Tensors may be so many times as large as the file: parameters that are stored twice lie there once."""
+MEMBER = "data.pkl"
+TENSORS = re.compile(
+    r"collections OrderedDict|torch \w+|torch\.storage \w+|torch\._utils _rebuild_(tensor(_v\d)?|parameter)"
+    r"|torch\.nn\.parameter Parameter"
+)
+"""Names that tensors by name are made of; others that torch allows make memory out of a number."""
+
+
+def read_torch_file(path: Path, device: torch.device | str = "cpu") -> Any:
+    """What torch.save wrote, its tensors on `device`; nothing in the file is run.
+
+    ValueError for what holds more than tensors, numbers and texts, or asks for more memory than it has bytes; otherwise
+    whatever the reader raises.
+    """
+    size = path.stat().st_size
+    for name in _names(path, size):
+        if not TENSORS.fullmatch(name):
+            raise ValueError("the file holds more than tensors and numbers; it was not read")
+    with warnings.catch_warnings(action="ignore"):
+        content = torch.load(path, weights_only=True, map_location=device)
+    held = 0
+    for tensor in _tensors(content):
+        held += tensor.numel() * tensor.element_size()
+        if held > ROOM * size:
+            raise ValueError(f"tensors of at least {held:,} bytes in a file of {size:,}")
+    return content
+
+
+def _names(path: Path, size: int) -> Iterator[str]:
+    """The names of Python that a file refers to; ValueError for an archive that is larger unpacked."""
+    if not zipfile.is_zipfile(path):
+        with path.open("rb") as file:
+            for _ in range(PROGRAMS):
+                yield from _names_in(file)
+        return
+    with opened_zip(path, MOST_MEMBERS) as archive:
+        members = archive.infolist()
+        if (unpacked := sum(member.file_size for member in members)) > ROOM * size:
+            raise ValueError(f"an archive of {size:,} bytes that unpacks to {unpacked:,}")
+        for member in members:
+            if member.filename.endswith(MEMBER):
+                if member.file_size > MOST_PROGRAM:
+                    raise ValueError(f"{MEMBER} of {member.file_size:,} bytes, where at most {MOST_PROGRAM:,} are read")
+                with archive.open(member) as file:
+                    yield from _names_in(file)
+
+
+def _names_in(file: IO[bytes]) -> Iterator[str]:
+    """The names in the pickle that begins here; it is parsed, not run."""
+    for opcode, argument, place in pickletools.genops(file):
+        if (place or 0) > MOST_PROGRAM:
+            raise ValueError(f"a pickle of more than {MOST_PROGRAM:,} bytes")
+        if opcode.name in ("GLOBAL", "INST"):
+            yield str(argument)
+        elif opcode.name == "STACK_GLOBAL":
+            yield opcode.name  # its name is put together when it is run
+
+
+def _tensors(content: object) -> Iterator[Tensor]:
+    """The tensors in what was read, wherever they are, as often as they are there; each list is looked through once."""
+    left, seen = [content], set()
+    while left:
+        thing = left.pop()
+        if isinstance(thing, Tensor):
+            yield thing
+        elif isinstance(thing, Mapping | list | tuple) and id(thing) not in seen:
+            seen.add(id(thing))
+            left.extend(thing.values() if isinstance(thing, Mapping) else thing)

@@ -1,0 +1,51 @@
+"""Zip archives of strangers: what one announces is checked before its list of members is read, and any member is."""
+
+from __future__ import annotations
+
+import struct
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+END = struct.Struct("<4s4xHHLLH")
+"""The end of the central directory: its mark, (disks,) members here, members, bytes, offset, length of the comment."""
+END_MARK, LOCATOR_MARK, LARGE_MARK = b"PK\x05\x06", b"PK\x06\x07", b"PK\x06\x06"
+LONGEST_COMMENT = 2**16
+LOCATOR = struct.Struct("<4s4xQ4x")
+LARGE_END = struct.Struct("<4s20x8xQ")
+"""The end in Zip64: its mark and, behind what is skipped, its members."""
+FULL = 0xFFFF
+"""What the end says of so many members that the one in Zip64 says it."""
+
+
+@contextmanager
+def opened_zip(path: Path, most: int) -> Iterator[zipfile.ZipFile]:
+    """An archive of at most so many members; ValueError for one of more, of which no list is made."""
+    if (members := members_of(path)) > most:
+        raise ValueError(f"an archive of {members:,} members, where at most {most:,} are read")
+    with zipfile.ZipFile(path) as archive:
+        yield archive
+
+
+def members_of(path: Path) -> int:
+    """How many members an archive announces; 0 for what is none."""
+    with path.open("rb") as file:
+        size = file.seek(0, 2)
+        start = max(size - END.size - LONGEST_COMMENT, 0)
+        file.seek(start)
+        tail = file.read()
+        place = tail.rfind(END_MARK)
+        if place < 0 or place + END.size > len(tail):
+            return 0
+        members: int = END.unpack_from(tail, place)[2]
+        if members < FULL or place < LOCATOR.size:
+            return members
+        mark, offset = LOCATOR.unpack_from(tail, place - LOCATOR.size)
+        if mark != LOCATOR_MARK or offset > size:
+            return members
+        file.seek(offset)
+        end = file.read(LARGE_END.size)
+        if len(end) < LARGE_END.size or not end.startswith(LARGE_MARK):
+            return members
+        return int(LARGE_END.unpack(end)[1])
