@@ -88,6 +88,8 @@ class Model:
     """What each metric may read, by name: "features" for FID, "clip" for the CLIP score."""
     fingerprint: str = ""
     """Hash of the weights: part of what identifies a result."""
+    notes: tuple[str, ...] = ()
+    """What must be known of the model before it is run, a sentence each, e.g. that it is distilled to a few steps."""
 
     def __post_init__(self) -> None:
         """Check what can be checked without asking the network; the shape may be any sequence of whole numbers."""

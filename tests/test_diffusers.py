@@ -257,6 +257,54 @@ def test_schedule_is_that_of_the_scheduler(folders, tmp_path, config):
     assert list(ours.schedule.alphas_cumprod) == pytest.approx(theirs.tolist(), rel=2e-5, abs=1e-9)
 
 
+@pytest.mark.parametrize("cls", ["LCMScheduler", "TCDScheduler"])
+def test_a_distilled_model_has_the_schedule_of_the_model_before(folders, tmp_path, cls):
+    folder = shutil.copytree(folders("sd"), tmp_path / "copy")
+    tiny.scheduler(folder, cls, original_inference_steps=50)
+    entries = json.loads((folder / "model_index.json").read_text())
+    (folder / "model_index.json").write_text(json.dumps({**entries, "scheduler": ["diffusers", cls]}))
+    ours, before = sb.load_model(f"diffusers:{folder}"), sb.load_model(f"diffusers:{folders('sd')}")
+    assert ours.schedule == before.schedule
+    assert before.notes == ()
+    assert ours.notes[0].startswith(f"{cls}: the model is distilled to 1 to 8 steps, and to guidance 1")
+    assert ("euler-a:eta=1e9" in ours.notes[0]) == (cls == "LCMScheduler")
+
+
+def test_the_notes_of_a_model_stand_on_the_error_stream(request, tmp_path):
+    run = request.getfixturevalue("sb")
+    (tmp_path / "noted.py").write_text(
+        "import dataclasses\nimport samplerbench as sb\n"
+        "def make():\n"
+        "    return dataclasses.replace(sb.load_model('gaussian'), notes=('it is distilled\\nto a few steps',))\n"
+    )
+    done = run("run", "--model", "noted.py:make", "-s", "euler", "--steps", 2, "--dry-run", "--json")
+    assert done.code == 0
+    assert done.err.startswith("Note: it is distilled")
+    assert done.err.count("\n") == 1
+    assert json.loads(done.out)
+
+
+def test_all_noise_drawn_again_is_what_the_scheduler_of_lcm_does():
+    """Its boundary scalings are 1 and 0 to 4e-7 at these timesteps."""
+    with quietly():
+        theirs = library("diffusers").LCMScheduler()
+    theirs.set_timesteps(4)
+    ours = sb.wrap_network(
+        lambda x, t: torch.tanh(0.3 * x + t.reshape(-1, 1, 1, 1) / 3000), sb.vp_scaled_linear(), (1, 4, 4)
+    )
+    start, *noise = torch.randn(5, 2, 1, 4, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    grid = [float(t) for t in theirs.timesteps]
+    left = iter(noise)
+    made = sb.sample(ours, "euler-a:eta=1e9", grid=grid, x_init=start, noise=lambda a, b: next(left))
+    x, home = start, sys.modules[type(theirs).__module__]
+    with mock.patch.object(home, "randn_tensor", side_effect=noise):
+        for t in theirs.timesteps:
+            answer = torch.tanh(0.3 * x + float(t) / 3000)
+            x, denoised = theirs.step(answer, t, x, return_dict=False)
+    assert grid == [999, 759, 499, 259]
+    assert distance(made.x, denoised) < 1e-6
+
+
 # ---- Every sampler ----
 
 
@@ -288,7 +336,7 @@ def test_every_sampler_on_the_others(load, kind):
 # ---- Every dtype ----
 
 ROUNDING = {"float16": 2e-2, "bfloat16": 0.15, "float64": 1e-5}
-"""Of the states that two steps lead to, relative to their largest number: 15 times that of the noise it is derived from,
+"""Of the states that two steps lead to, relative to their largest number: 15 times that of the noise,
 since alpha begins at 0.068."""
 
 

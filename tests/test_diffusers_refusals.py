@@ -432,7 +432,16 @@ def test_files_of_words_are_bounded(copy):
         ("sd", INDEX, {"vae": ["diffusers", "AutoencoderTiny"]}, ["Tiny; expected AutoencoderKL"]),
         ("sd", INDEX, {"vae": ["transformers", "AutoencoderKL"]}, ["of 'transformers'; expected"]),
         ("sd", INDEX, {"tokenizer": None}, ["no tokenizer, which a StableDiff"]),
-        ("sd", INDEX, {"scheduler": ["diffusers", "EDMEulerScheduler"]}, ["EDMEulerScheduler; expected DDIM"]),
+        ("sd", INDEX, {"scheduler": ["diffusers", "EDMEulerScheduler"]}, [
+            "EDMEulerScheduler; expected DDIM", "sigma_data", "edm:FOLDER", "sb.wrap_network(D, sb.edm()"]),
+        ("sdxl", INDEX, {"scheduler": ["diffusers", "EDMDPMSolverMultistepScheduler"]}, ["sigma_data", "edm:FOLDER"]),
+        ("pixels", INDEX, {"scheduler": ["diffusers", "CMStochasticIterativeScheduler"]}, ["consistency model"]),
+        ("pixels", INDEX, {"scheduler": ["diffusers", "KarrasVeScheduler"]}, ["sb.wrap_network(...)"]),
+        ("sd", INDEX, {"scheduler": ["diffusers", "FlowMatchEulerDiscreteScheduler"]}, ["is of a flow"]),
+        ("sd3", INDEX, {"scheduler": ["diffusers", "FlowMatchHeunDiscreteScheduler"]}, [
+            "write that as its class, since grids are chosen here"]),
+        ("sd", INDEX, {"_class_name": "LatentConsistencyModelPipeline"}, ["LCM-LoRA merged into it"]),
+        ("sd", INDEX, {"_class_name": "StableDiffusionImg2ImgPipeline"}, ["is a StableDiffusionPipeline by its parts"]),
         ("sd3", INDEX, {"scheduler": ["diffusers", "DDIMScheduler"]}, ["expected FlowMatchEuler"]),
         ("sd", CONFIG, {"in_channels": 9}, ["in_channels 9: expected 4, the latent channels of its VAE"]),
         ("sd", CONFIG, {"cross_attention_dim": 32}, ["cross_attention_dim 32: expected 16, the hidden_size"]),
@@ -474,6 +483,49 @@ def test_what_is_not_supported_is_named(copy, kind, file, changes, words):
     folder = copy(kind)
     edit(folder / file, **changes)
     refused(folder, file, *words) if "_class_name" not in changes else refused(folder, *words)
+
+
+WHOLE = {
+    "model.diffusion_model.input_blocks.0.0.weight": "of Stable Diffusion; expected a folder, made by "
+    'diffusers.StableDiffusionPipeline.from_single_file("m.safetensors").save_pretrained("DIR")',
+    "conditioner.embedders.1.model.ln_final.bias": "of Stable Diffusion XL; expected a folder, made by",
+    "model.diffusion_model.joint_blocks.0.x_block.attn.qkv.weight": "of Stable Diffusion 3; expected a folder, made by",
+    "double_blocks.0.img_attn.qkv.weight": "of Flux; expected a folder, made by diffusers.FluxPipeline",
+    "lora_unet_mid_block.lora_up.weight": "weights of a LoRA, which change a model; merge them into it with fuse_lora",
+    "unet.mid_block.to_q.lora.up.weight": "weights of a LoRA",
+    "conv_in.weight": "weights without the configs that say what they are of; expected a folder",
+}
+
+
+@pytest.mark.parametrize("prefix", ["", "diffusers:"])
+@pytest.mark.parametrize("name", WHOLE)
+def test_a_file_of_weights_is_named_with_the_way_to_a_folder(tmp_path, monkeypatch, prefix, name):
+    monkeypatch.chdir(tmp_path)
+    others = {"model.diffusion_model.out.2.bias": torch.ones(1)} if name.startswith("conditioner") else {}
+    save_file({name: torch.ones(1), **others}, "m.safetensors")
+    with pytest.raises(ModelError) as caught:
+        samplerbench.load_model(f"{prefix}m.safetensors")
+    assert str(caught.value).startswith("model 'diffusers:m.safetensors': ")
+    assert WHOLE[name] in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["m.ckpt", "m.pt", "m.BIN"])
+def test_a_pickle_is_refused_with_the_way_to_a_folder(tmp_path, name):
+    (tmp_path / name).write_bytes(b"PK")
+    with pytest.raises(ModelError, match=r"can run code and is never read; expected a folder .*from_single_file"):
+        samplerbench.load_model(str(tmp_path / name))
+
+
+def test_other_files_are_refused_as_before(tmp_path):
+    (tmp_path / "m.safetensors").write_bytes(b"<html>")
+    with pytest.raises(ModelError, match="looks like an HTML page"):
+        samplerbench.load_model(str(tmp_path / "m.safetensors"))
+    (tmp_path / "m.txt").write_text("x")
+    with pytest.raises(ModelError, match=r"m.txt': a file; expected a folder, as save_pretrained"):
+        samplerbench.load_model(f"diffusers:{tmp_path / 'm.txt'}")
+    with pytest.raises(InputError, match="a file that none of"):
+        samplerbench.load_model(str(tmp_path / "m.txt"))
 
 
 # ---- Settings and prompts ----

@@ -137,6 +137,8 @@ def run(  # noqa: PLR0913  (an option each)
         resumes = check_output(folder, plan, fresh=fresh)
         if not fresh and (edited := edited_since(folder, plan)):
             say(f"{folder}: edited since, and run again: {', '.join(edited)}", err=True)
+        for note in plan.model.notes:
+            complain(note, kind="Note")
         for warning in warnings_of(plan):
             complain(warning, kind="Warning")
     if dry_run:

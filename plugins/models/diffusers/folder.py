@@ -12,6 +12,7 @@ from typing import Any
 from ....samplers.errors import InputError, ModelError
 from ....samplers.variables import ALLOW_DOWNLOAD, is_on
 from ....samplers.weights import read_json
+from .hints import on_part, refuse_single_file
 from .libraries import library
 
 INDEX, CONFIG, SCHEDULER, WORDS = "model_index.json", "config.json", "scheduler_config.json", "tokenizer_config.json"
@@ -105,7 +106,8 @@ class Pipeline:
         if not cls:
             raise ModelError(f"{where}: no {name}, which a {self.cls} needs; fetch the folder again")
         if cls not in accepted:
-            raise ModelError(f"{where}: {name} is a {cls}; expected {' or '.join(accepted)}")
+            hint = on_part(name, cls, accepted)
+            raise ModelError(f"{where}: {name} is a {cls}; expected {' or '.join(accepted)}{hint}")
         expected = next((library for library, classes in HOMES.items() if cls in classes), "diffusers")
         if home != expected:
             raise ModelError(f"{where}: {name} is a {cls} of {home!r}; expected that of {expected!r}")
@@ -192,9 +194,7 @@ def folder_of(argument: str) -> Path:
     if path.is_dir():
         return path
     if path.exists():
-        raise ModelError(
-            f"model 'diffusers:{argument}': a file; expected a folder, as save_pretrained of diffusers writes"
-        )
+        refuse_single_file(path, f"diffusers:{argument}")
     if not IDENTIFIER.fullmatch(argument):
         raise ModelError(f"model 'diffusers:{argument}': no such folder")
     return fetched(argument) if is_on(ALLOW_DOWNLOAD, os.environ) else kept(argument)

@@ -20,7 +20,8 @@ from .canvas import Size
 from .dit import dit
 from .flux import flux
 from .folder import BARE, CONFIG, INDEX, Pipeline, read_config, read_pipeline
-from .process import FLOW_SCHEDULERS, VP_SCHEDULERS
+from .hints import is_single_file, on_pipeline
+from .process import FLOW_SCHEDULERS, VP_SCHEDULERS, notes_on
 from .stable_diffusion import stable_diffusion, stable_diffusion_xl
 from .stable_diffusion_3 import stable_diffusion_3
 from .unets import latent_unet, pixels
@@ -50,7 +51,7 @@ class Diffusers:
         if pipeline.cls not in KINDS:
             raise ModelError(
                 f"model {pipeline.spec!r}: {pipeline.cls!r} is no pipeline that is supported"
-                f"{closest(pipeline.cls, KINDS)}; expected one of {', '.join(KINDS)}"
+                f"{closest(pipeline.cls, KINDS)}; expected one of {', '.join(KINDS)}{on_pipeline(pipeline.cls)}"
             )
         kind = KINDS[pipeline.cls]
         parts = {
@@ -69,12 +70,16 @@ class Diffusers:
             if home_of(part):
                 check_network(part)
         return dataclasses.replace(
-            model, name=pipeline.spec, fingerprint=fingerprint(parts.values(), model.image_shape, clip_skip)
-        )
+            model, name=pipeline.spec, fingerprint=fingerprint(parts.values(), model.image_shape, clip_skip),
+            notes=notes_on(parts["scheduler"]),
+        )  # fmt: skip
 
     def reads(self, path: Path) -> bool:
-        """Whether a folder holds a pipeline, or a lone U-Net with its scheduler."""
-        if (path / INDEX).is_file():
+        """Whether a folder holds a pipeline, or a lone U-Net with its scheduler.
+
+        Files of weights are taken too, and refused when they are loaded: there it is said what makes a folder of one.
+        """
+        if (path / INDEX).is_file() or is_single_file(path):
             return True
         try:
             return (path / CONFIG).is_file() and read_config(path / CONFIG).get("_class_name") == BARE

@@ -26,9 +26,13 @@ VP_SCHEDULERS = (
     "DDIMScheduler", "DDPMScheduler", "DEISMultistepScheduler", "DPMSolverMultistepScheduler",
     "DPMSolverSDEScheduler", "DPMSolverSinglestepScheduler", "EulerAncestralDiscreteScheduler",
     "EulerDiscreteScheduler", "HeunDiscreteScheduler", "KDPM2AncestralDiscreteScheduler", "KDPM2DiscreteScheduler",
-    "LMSDiscreteScheduler", "PNDMScheduler", "SASolverScheduler", "UniPCMultistepScheduler",
+    "LCMScheduler", "LMSDiscreteScheduler", "PNDMScheduler", "SASolverScheduler", "TCDScheduler",
+    "UniPCMultistepScheduler",
 )  # fmt: skip
 FLOW_SCHEDULERS = ("FlowMatchEulerDiscreteScheduler",)
+LCM = "LCMScheduler"
+DISTILLED = (LCM, "TCDScheduler")
+"""Schedulers of models that are distilled to few steps; their betas are those of the model before."""
 PREDICTS: dict[str, Predicts] = {"epsilon": "eps", "sample": "x0", "v_prediction": "v"}
 BETAS = ("linear", "scaled_linear", "squaredcos_cap_v2")
 MOST_TIMESTEPS = 100_000
@@ -45,6 +49,16 @@ def predicts_of(scheduler: Part) -> Predicts:
     if named not in PREDICTS:
         raise ModelError(f"{scheduler.file}: prediction_type {named!r}: expected one of {', '.join(PREDICTS)}")
     return PREDICTS[named]
+
+
+def notes_on(scheduler: Part) -> tuple[str, ...]:
+    """What must be known of the model beside its schedule, a sentence each."""
+    if scheduler.cls not in DISTILLED:
+        return ()
+    own = "; it draws all noise again in each step, as euler-a:eta=1e9 does" if scheduler.cls == LCM else ""
+    return (
+        f"{scheduler.cls}: the model is distilled to 1 to 8 steps, and to guidance 1 or what its authors name{own}",
+    )
 
 
 def schedule_of(scheduler: Part) -> VP:
