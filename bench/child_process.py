@@ -105,7 +105,7 @@ class Child:
 
     def memory(self) -> int:
         """Resident bytes; 0 where the system does not tell."""
-        return resident_memory(self._process.pid)
+        return memory_of(self._process.pid)[0]
 
     def has_ended(self) -> bool:
         """Whether the process is gone, or has closed its pipe."""
@@ -137,13 +137,15 @@ class Child:
             os.killpg(self._process.pid, number)
 
 
-def resident_memory(process: int | str) -> int:
-    """Resident bytes of a process, by its number or "self"; 0 where the system does not tell."""
+def memory_of(process: int | str) -> tuple[int, int]:
+    """Resident bytes of a process, by its number or "self", and how many of them others can share, such as weights that
+    are mapped from a file; 0 where the system does not tell."""
     try:
-        pages = Path(f"/proc/{process}/statm").read_text(encoding="ascii").split()[1]
-    except (OSError, IndexError):
-        return 0
-    return int(pages) * os.sysconf("SC_PAGE_SIZE")
+        _, resident, shared, *_ = Path(f"/proc/{process}/statm").read_text(encoding="ascii").split()
+    except (OSError, ValueError):
+        return 0, 0
+    page = os.sysconf("SC_PAGE_SIZE")
+    return int(resident) * page, int(shared) * page
 
 
 def write_frame(descriptor: int, about: dict[str, Any], body: bytes = b"") -> None:

@@ -26,7 +26,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load
 
 from ..samplers.errors import InputError, SamplerbenchError, in_line
-from .child_process import Child, resident_memory
+from .child_process import Child, memory_of
 from .chunk import answer_of
 from .chunk_file import Chunk, chunk_from_arrays
 from .config import as_json
@@ -172,7 +172,8 @@ class Children:
     def most(self) -> int:
         """As many as fit the memory, each as large as this process with the model; one on an accelerator.
 
-        Asked for the first time when the model has been loaded here.
+        Asked for the first time when the model has been loaded here. Files that are mapped, as weights may be, are in
+        the memory once for all.
         """
         if self.plan.trial.device.type != "cpu":
             return 1
@@ -335,9 +336,10 @@ def children_that_fit(memory: float, one: float) -> int:
 
 
 def memory_of_this_process() -> float:
-    """Resident bytes; where the system does not tell, the most that there ever were."""
+    """Bytes that are resident and its own; where the system does not tell, the most that were ever resident."""
     unit = 1 if sys.platform == "darwin" else 1024
-    return resident_memory("self") or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    resident, shared = memory_of("self")
+    return resident - shared or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def machine_memory() -> float:

@@ -26,7 +26,7 @@ from ..samplers.registry import Registry, loosely
 from ..samplers.sample import Request, request_for
 from ..samplers.sampler import MAX_STEPS
 from .axes import PROMPT, Axis, axes_for, lists_levels
-from .chunk import draw_apart
+from .chunk import draw_apart, reason_of
 from .config import parse_counts, read_prompts, settings_of_model
 from .output import complain
 from .picture import Tile, check_pixels, labelled_grid
@@ -211,7 +211,7 @@ def drawn(plot: Plot, request: Request) -> Drawn | str:
         images = [request.model.images(state) for state in states]
         kept = tuple(image.cpu().numpy() for image in images if image is not None)
     except (Exception, SystemExit) as error:  # a sampler may raise anything; it fails its own cell
-        return str(error) if isinstance(error, SamplerbenchError) else f"{type(error).__name__}: {error}"
+        return reason_of(error)
     return Drawn(kept) if kept else "the model made no images"
 
 

@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ..samplers.errors import InputError, SamplerbenchError, StoreError
+from ..samplers.errors import InputError, StoreError
 from ..samplers.registry import Registry
-from .chunk import make_chunk
+from .chunk import make_chunk, reason_of
 from .chunk_file import Chunk
 from .config import Config
 from .engines import Engine, InProcess, Limits
@@ -164,8 +164,7 @@ def checked(folder: RunFolder, cell: Cell, block: Block, engine: Engine) -> Chec
     try:
         drawn = engine.make(cell, block)
     except (Exception, SystemExit) as error:  # a sampler may raise anything
-        kind = "" if isinstance(error, SamplerbenchError) else f"{type(error).__name__}: "
-        return Check(*place, DIFFERS, (f"cannot be drawn: {kind}{error}",))
+        return Check(*place, DIFFERS, (f"cannot be drawn: {reason_of(error)}",))
     found = tuple(chunk_differences(stored, drawn))
     return Check(*place, DIFFERS if found else EQUAL, found)
 

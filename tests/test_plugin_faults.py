@@ -545,6 +545,14 @@ def test_an_exception_without_words_is_an_error_like_any_other(sb, plugin, sourc
     assert "Traceback" not in done.err
 
 
+def test_an_exception_without_words_leaves_its_tile_of_a_grid_empty(sb, plugin):
+    path = plugin(WORDLESS + with_step("raise Wordless"))
+    done = sb("grid", "--model", "toy", "-y", "sampler=mine,ddim", "--steps", "1", "--plugin", TOY, "--plugin", path)
+    assert done.code == 1
+    assert "its text cannot be read (SystemExit)" in done.err
+    assert "Traceback" not in done.err
+
+
 def test_a_very_long_text_of_an_exception_is_cut_before_it_is_made_one_line():
     class Long(Exception):
         def __str__(self):
