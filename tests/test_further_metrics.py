@@ -399,7 +399,7 @@ def test_a_run_of_an_exact_model_has_its_distance_to_exact_samples(tmp_path):
     )
     table = result.table.set_index(["sampler", "steps"])["sliced_wasserstein"]
     assert table["ddim", 3] > 2 * table["ddim", 30] > 0.01
-    assert table["dpm-solver++", 30] < 0.1
+    assert table["dpm-solver++", 30] < 0.2  # 256 exact samples are 0.07 ± 0.03 away: the largest of 200 draws 0.16
     text = (tmp_path / "r" / "table.md").read_text()
     assert "sliced_wasserstein [10,000 exact samples]" in text
 
