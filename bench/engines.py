@@ -9,13 +9,12 @@ the two talk, and `lifeline` why no child outlives this process.
 
 from __future__ import annotations
 
-import math
 import os
 import resource
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import astuple, dataclass, field, replace
+from dataclasses import asdict, astuple, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NoReturn, Protocol
@@ -25,7 +24,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.numpy import load
 
-from ..samplers.errors import InputError, SamplerbenchError, in_line
+from ..samplers.errors import InputError, SamplerbenchError, in_line, shown
 from .child_process import Child, memory_of
 from .chunk import answer_of
 from .chunk_file import Chunk, chunk_from_arrays
@@ -45,6 +44,8 @@ LONGEST_LOOK_SECONDS = 1.0
 """Of the time between two looks at a child no more counts: in the rest this process was stopped, as by Ctrl-Z."""
 GIGABYTE = 1e9
 HASH_BYTES = 16
+LARGEST = 1e18
+"""No number that a chunk is clocked by is so large, be it bytes, calls or seconds."""
 
 
 class ChildFault(SamplerbenchError):  # noqa: N818  (as SamplerFault: the sampler is at fault)
@@ -254,6 +255,7 @@ class ChildProcess:
             self._child = Child()
             self._child.send(self._job())
         except OSError as error:  # no more processes, or no more open files
+            self.close()
             self._fault = error
 
     def get_ready(self) -> None:
@@ -318,10 +320,14 @@ class ChildProcess:
 
 def checked(chunk: Chunk) -> Chunk:
     """A chunk from a process that a sampler may have spoilt; ValueError where a table of it could not be made."""
-    timing = chunk.timing
-    numbers = (timing.nfe, timing.network_evaluations, timing.seconds, timing.model_seconds)
-    if not all(isinstance(x, int | float) and 0 <= x < math.inf for x in numbers) or not timing.seconds:
-        raise ValueError(f"it was clocked as {numbers}")
+    timing = asdict(chunk.timing)
+    missing = [name for name in ("nfe", "network_evaluations", "seconds", "model_seconds") if timing[name] is None]
+    machine = timing.pop("machine")
+    numbers = [x for x in timing.values() if x is not None]
+    if missing or not all(isinstance(x, int | float) and 0 <= x < LARGEST for x in numbers) or not timing["seconds"]:
+        raise ValueError(f"it was clocked as {shown(timing)}")
+    if not isinstance(machine, str):
+        raise ValueError(f"its machine is {shown(machine)}")
     if chunk.hashes.shape != (chunk.n, HASH_BYTES) or chunk.hashes.dtype != np.uint8:
         raise ValueError(f"its hashes are {chunk.hashes.dtype} {chunk.hashes.shape}")
     for name, rows in chunk.rows.items():

@@ -66,11 +66,11 @@ def put_back_functions(before: list[Place]) -> list[str]:
 
 
 def _owners() -> Iterator[tuple[str, Owner]]:
-    own = [module for name, module in sys.modules.items() if name.startswith(PREFIX)]
+    own = [module for name, module in list(sys.modules.items()) if name.startswith(PREFIX)]
     for module in (*WATCHED, *own):
         yield module.__name__, module
     for module in (torch.nn, *own):
-        for name, thing in vars(module).items():
+        for name, thing in list(vars(module).items()):  # another thread may import meanwhile
             if isinstance(thing, type) and (module is torch.nn or thing.__module__ == module.__name__):
                 yield f"{module.__name__}.{name}", thing
     yield "torch.Tensor", torch.Tensor
