@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import io
 import re
+import warnings
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,6 +28,7 @@ from PIL.WebPImagePlugin import WebPImageFile
 from torch import Tensor
 
 from .errors import ModelError
+from .image_parts import FAULTS, is_deep_ppm
 from .weights import beginning_of, check_regular
 
 RULES = "1"
@@ -35,6 +37,8 @@ MOST_PIXELS = 2**26
 """Of an image, 8192 x 8192; one that announces more is not decoded."""
 MOST_BYTES = 2**28
 """Of an image's file."""
+MOST_EXIF = 2**16
+"""Bytes; what a JPEG has room for."""
 COLOUR = 3
 DEEP = 16
 """Bits a channel of a PNG that is refused."""
@@ -96,9 +100,12 @@ def decoded(source: bytes | Path, what: str = "", suffix: str = "") -> Tensor:
         except Exception as error:
             raise _damaged(what, "PNG", error) from error
         _, image = _opened(source, what, suffix)
+    if (length := len(image.info.get("exif", b""))) > MOST_EXIF:
+        raise ModelError(f"{what}: EXIF of {length:,} bytes; expected at most {MOST_EXIF:,}; store it without")
     try:
-        image.load()
-        ImageOps.exif_transpose(image, in_place=True)
+        with warnings.catch_warnings(action="ignore"):  # Pillow warns of each entry of the EXIF that is damaged
+            image.load()
+            ImageOps.exif_transpose(image, in_place=True)
     except Exception as error:  # a stranger's bytes may end in any exception of the decoder
         raise _damaged(what, image.format or "image", error) from error
     return _tensor(_opaque(image, what))
@@ -122,6 +129,8 @@ def _opened(data: bytes, what: str, suffix: str) -> tuple[Format, ImageFile]:
         raise ModelError(f"{what}: looks like {_looks_like(data)}; expected an image of {READ}")
     if suffix and suffix.lower() not in form.suffixes:
         raise ModelError(f"{what}: is a {form.name}, whatever its name says; rename it to {form.suffixes[0]}")
+    if form.name in FAULTS and (fault := FAULTS[form.name](data)):
+        raise ModelError(f"{what}: a {form.name} with {fault}; store it again")
     try:
         image = form.read(io.BytesIO(data))  # not Image.open: its own limit of pixels is a warning
         frames = getattr(image, "n_frames", 1)
@@ -144,10 +153,7 @@ def _is_deep(name: str, data: bytes) -> bool:
     """Whether a file whose mode does not tell has more than 8 bits a channel, that Pillow would cut off."""
     if name == "PNG":
         return data[24:25] == bytes([DEEP])  # after signature, length, "IHDR", width and height
-    if name == "PPM" and data[1:2] in b"2356":
-        sizes = re.match(rb"P\d(?:(?:\s|#[^\n]*\n)+(\d+)){3}", data)
-        return sizes is not None and int(sizes[1][:9]) > np.iinfo(np.uint8).max
-    return False
+    return name == "PPM" and is_deep_ppm(data)
 
 
 def _opaque(image: Image.Image, what: str) -> Image.Image:

@@ -10,6 +10,8 @@ import torch
 from PIL import Image
 
 import samplerbench as sb
+from samplerbench.plugins.data import captions as captions_plugin
+from samplerbench.plugins.data import folder as plugin
 from samplerbench.samplers.image_data import check_count
 from samplerbench.samplers.registry import default_registry
 
@@ -235,6 +237,48 @@ def test_damage_behind_the_header_is_named_when_the_image_is_asked_for(cats):
     opened_data = opened(cats)
     with pytest.raises(sb.ModelError, match=r"^cats: image 1, b\.png: a PNG that is damaged or cut short"):
         opened_data.image(1)
+
+
+def test_folders_in_folders_without_end_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(plugin, "MOST_DEPTH", 5)
+    write(tmp_path, "a/b/c/d/x.png")
+    assert keys(opened(tmp_path)) == ["a/b/c/d/x.png"]
+    write(tmp_path, "a/b/c/d/e/f/g/x.png")
+    with pytest.raises(sb.ModelError, match=r"a/b/c/d/e: folders in folders, more than 5 deep; expected fewer"):
+        opened(tmp_path)
+
+
+def test_1500_folders_in_each_other_are_one_line(tmp_path):
+    """More than Python calls functions within each other."""
+    here = os.open(tmp_path, os.O_RDONLY)
+    for _ in range(1500):
+        os.mkdir("d", dir_fd=here)
+        inner = os.open("d", os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        here = inner
+    os.close(here)
+    with pytest.raises(sb.ModelError, match="folders in folders, more than 64 deep"):
+        opened(f"folder:{tmp_path}")
+    subprocess.run(["rm", "-r", str(tmp_path / "d")], check=True)  # pytest would clear it by calls within each other
+
+
+def test_files_are_counted_before_all_are_listed(cats, monkeypatch):
+    monkeypatch.setattr(plugin, "MOST_FILES", 3)
+    assert len(opened(cats)) == 3
+    write(cats, "d.png")
+    with pytest.raises(sb.ModelError, match="cats: more than 3 files; expected fewer, so take a part of them"):
+        opened(cats)
+
+
+@pytest.mark.parametrize(("name", "most"), [("a.txt", "MOST_TEXT"), ("captions.csv", "MOST_TABLE")])
+def test_texts_are_not_read_whatever_their_size(cats, monkeypatch, name, most):
+    monkeypatch.setattr(captions_plugin, most, 1000)
+    with (cats / name).open("wb") as file:
+        file.truncate(10**12)  # bytes that are nowhere
+    for other in ("b.txt", "c.txt"):
+        (cats / other).write_text("x")
+    with pytest.raises(sb.ModelError, match=rf"{name}: 1,000,000,000,000 bytes; expected at most 1,000"):
+        opened(cats)
 
 
 def test_a_pipe_does_not_keep_it_waiting(cats):

@@ -3,7 +3,9 @@
 import io
 import os
 import random
+import re
 import struct
+import warnings
 import zlib
 
 import numpy as np
@@ -12,6 +14,7 @@ import torch
 from PIL import Image
 
 import samplerbench as sb
+from samplerbench.samplers import image_parts, images
 from samplerbench.samplers.images import FORMATS, MOST_PIXELS, cropped, decoded, header, to_channels
 
 RNG = np.random.default_rng(5)
@@ -123,6 +126,100 @@ def test_the_orientation_in_exif_is_applied():
 
 
 # ---- What is refused ----
+
+
+def chunk(kind, content=b""):
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+def png_with(*chunks):
+    """A PNG with more chunks before its pixels."""
+    whole = encoded(COLOUR)
+    place = whole.index(b"IDAT") - 4
+    return whole[:place] + b"".join(chunks) + whole[place:]
+
+
+def jpeg_with(parts, **options):
+    """A JPEG with more before its first segment."""
+    whole = encoded(COLOUR, "JPEG", **options)
+    return whole[:2] + parts + whole[2:]
+
+
+def jpeg_of_scans(scans):
+    """A progressive JPEG whose last scan is there more often."""
+    whole = encoded(COLOUR, "JPEG", progressive=True)
+    last, own = whole.rindex(b"\xff\xda"), whole.count(b"\xff\xda")
+    return whole[:last] + whole[last:-2] * (scans - own) + whole[last:]
+
+
+def ppm(header, body=b"", kind=b"P6"):
+    return kind + header + body
+
+
+RGB = bytes(range(12))
+EXIF = b"MM\0*\0\0\0\x08\0\0" + bytes(4)
+MANY = {
+    "chunks": lambda n: png_with(chunk(b"teSt") * (n - 3)),
+    "texts": lambda n: png_with(chunk(b"tEXt", b"k\0v") * (n - 3)),
+    "segments": lambda n: jpeg_with(b"\xff\xe5\0\2" * n),
+    "fill": lambda n: jpeg_with(b"\xff" * (n - 1)),
+    "scans": jpeg_of_scans,
+    "comment in the header": lambda n: ppm(b"\n#" + b"c" * n + b"\n2 2\n255\n", RGB),
+    "blanks in the header": lambda n: ppm(b" " * n + b"2 2\n255\n", RGB),
+    "comments in the header": lambda n: ppm(b"\n" + b"#c\n" * (n // 3) + b"2 2\n255\n", RGB),
+    "comments among numbers": lambda n: ppm(b"\n2 2\n255\n", b"#c\n" * n + b"1 2 3 " * 4, b"P3"),
+    "exif": lambda n: png_with(chunk(b"eXIf", EXIF + bytes(n - len(EXIF)))),
+}
+LIMITS = {
+    "chunks": (50, "a PNG with more than 50 chunks"), "texts": (50, "a PNG with more than 50 chunks"),
+    "segments": (60, "a JPEG with more than 60 segments"), "fill": (64, "a JPEG with 64 bytes or more of 255 before a"),
+    "scans": (30, "a JPEG with more than 30 scans"),
+    "comment in the header": (4096, "a PPM with no sizes in its first 4,096 bytes"),
+    "blanks in the header": (4096, "a PPM with no sizes in its first 4,096 bytes"),
+    "comments in the header": (4096, "a PPM with no sizes in its first 4,096 bytes"),
+    "comments among numbers": (64, "comments among its numbers; expected at most 64"),
+    "exif": (2**16, "EXIF of 65,546 bytes; expected at most 65,536; store it without"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", MANY)
+def test_parts_without_number_are_refused_before_pillow_reads_them(monkeypatch, kind):
+    most, words = LIMITS[kind]
+    for name, least in {"MOST_CHUNKS": 50, "MOST_SEGMENTS": 60, "MOST_SCANS": 30}.items():
+        monkeypatch.setattr(image_parts, name, least)
+    assert decoded(MANY[kind](most // 2), "x").shape[0] == 3
+    if kind != "exif":  # which is a length, and known only when the rest is
+        for form in images.FORMATS:
+            monkeypatch.setattr(form.read, "_open", lambda self: pytest.fail("read"))
+    with pytest.raises(sb.ModelError, match=f"^a/x: .*{re.escape(words)}") as caught:
+        decoded(MANY[kind](most + 4), "a/x")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_film_behind_a_jpeg_counts_for_nothing():
+    data = encoded(COLOUR, "JPEG")
+    assert torch.equal(decoded(data + b"\xff\xda\0\2" * 500, "x"), decoded(data, "x"))
+
+
+@pytest.mark.parametrize("kind", ["zTXt", "iTXt", "iCCP"])
+def test_what_unpacks_to_very_much_is_refused(kind):
+    packed = zlib.compress(bytes(2**26))
+    before = {"zTXt": b"k\0\0", "iTXt": b"k\0\1\0\0\0", "iCCP": b"k\0\0"}[kind]
+    with pytest.raises(sb.ModelError, match="Decompressed data too large"):
+        decoded(png_with(chunk(kind.encode(), before + packed)), "x")
+
+
+def test_an_exif_that_is_damaged_warns_of_nothing():
+    entries = b"".join(struct.pack(">HHII", tag, 7, 10**6, 8) for tag in range(50))
+    data = png_with(chunk(b"eXIf", b"MM\0*\0\0\0\x08" + struct.pack(">H", 50) + entries + bytes(4)))
+    with warnings.catch_warnings(action="error"):
+        assert torch.equal(decoded(data, "x"), planes(COLOUR))
+
+
+@pytest.mark.parametrize("header", [b"\n2 2 65535\n", b"\n#1 2 3\n2 2\n#255\n65535\n", b" 2\t2\r\n256\n"])
+def test_deep_ppms_are_known_whatever_their_comments_say(header):
+    with pytest.raises(sb.ModelError, match="more than 8 bits a channel"):
+        decoded(ppm(header, bytes(24)), "x")
 
 
 def test_16_bits_are_refused_where_pillow_would_cut_them():

@@ -167,6 +167,24 @@ def test_other_compressions_and_versions_are_refused(file):
         opened(file)
 
 
+def test_members_without_number_are_not_listed(file, monkeypatch):
+    saved(file, arr_0=PIXELS, **{f"x{i}": np.zeros(1) for i in range(9)})
+    assert len(opened(file)) == len(PIXELS)
+    monkeypatch.setattr(npz, "MOST_ARRAYS", 9)
+    monkeypatch.setattr(zipfile, "ZipFile", lambda *_: pytest.fail("listed"))
+    with pytest.raises(sb.ModelError, match="an archive of 10 members, where at most 9 are read"):
+        opened(file)
+
+
+def test_labels_that_unpack_to_very_much_are_refused(file, monkeypatch):
+    labels = np.array(["a" * 1000] * len(PIXELS))
+    saved(file, compressed=True, arr_0=PIXELS, arr_1=labels)
+    assert opened(file).caption(0) == labels[0]
+    monkeypatch.setattr(npz, "MOST_LABELS", 10_000)
+    with pytest.raises(sb.ModelError, match=r"arr_1 of 20,\d+ bytes; expected at most 10,000"):
+        opened(file)
+
+
 def test_an_array_of_version_2_is_read(file):
     buffer = io.BytesIO()
     np.lib.format.write_array(buffer, np.arange(12, dtype=np.uint8).reshape(1, 2, 2, 3), version=(2, 0))

@@ -16,6 +16,7 @@ from pyarrow import parquet
 
 import samplerbench as sb
 from samplerbench.plugins.data import parquet as plugin
+from samplerbench.plugins.data import webdataset as archives
 from samplerbench.plugins.data.webdataset import TarImages
 from samplerbench.samplers.registry import default_registry
 
@@ -108,6 +109,33 @@ def test_no_files_are_said(tmp_path, kind, suffix):
 
 
 # ---- Parquet ----
+
+
+def test_columns_groups_and_rows_are_counted_before_they_are_looked_at(tmp_path, monkeypatch):
+    path = table_file(tmp_path / "a.parquet", count=4, a=range(4), b=range(4))
+    table = parquet.read_table(path)
+    parquet.write_table(table, path, row_group_size=1)
+    assert values(opened(path)) == [0, 1, 2, 3]
+    monkeypatch.setattr(plugin, "image_column", lambda *_: pytest.fail("looked at"))
+    for name, most, said in (
+        ("MOST_COLUMNS", 3, "4 columns; expected at most 3"),
+        ("MOST_GROUPS", 3, "4 groups of rows; expected at most 3"),
+        ("FEWEST_SHARED", -(10**6), "4 rows; expected at most -"),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(plugin, name, most)
+            with pytest.raises(sb.ModelError, match=rf"a\.parquet: {said}"):
+                opened(path)
+
+
+def test_a_billion_rows_in_a_small_file_are_refused_at_once(tmp_path, monkeypatch):
+    """Rows without a value are stored as their number."""
+    path = tmp_path / "a.parquet"
+    parquet.write_table(pa.table({"image": pa.nulls(10**6, pa.binary())}), path)
+    assert path.stat().st_size < 10_000
+    monkeypatch.setattr(parquet.ParquetFile, "iter_batches", lambda *_, **__: pytest.fail("read"))
+    with pytest.raises(sb.ModelError, match=r"1,000,000 rows; expected at most 1\d,\d+ in a file of its size"):
+        opened(path)
 
 
 def described(table, **features):
@@ -384,6 +412,21 @@ def test_a_header_as_large_as_a_file_is_refused(tmp_path):
                 opened(path)
         else:
             assert values(opened(path)) == [1]
+
+
+def test_members_without_images_are_not_read_to_the_last(tmp_path, monkeypatch):
+    monkeypatch.setattr(archives, "MOST_IDLE", 20)
+    path = tar_file(tmp_path / "a.tar", {f"{i}.txt": b"" for i in range(500)})
+    headers = []
+    inner = tarfile.TarFile.next
+    monkeypatch.setattr(tarfile.TarFile, "next", lambda archive: headers.append(1) or inner(archive))
+    with pytest.raises(sb.ModelError, match=r"a\.tar: 0 images among its first 21 members; expected one in every 32"):
+        opened(path)
+    assert len(headers) < 30
+    many = {
+        f"{i}.{kind}": picture(i) if kind == "png" else b"" for i in range(9) for kind in ("a", "b", "c", "d", "png")
+    }
+    assert values(opened(tar_file(path, many))) == list(range(9))
 
 
 def test_an_archive_that_changes_meanwhile_is_refused(tmp_path):

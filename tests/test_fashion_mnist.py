@@ -418,6 +418,19 @@ def test_a_truncated_gz_file_is_refused(tmp_path, share):
     refuses_data(tmp_path, f"{IMAGES}.gz")
 
 
+@pytest.mark.parametrize("suffix", [".gz", ""])
+def test_a_file_that_unpacks_to_very_much_is_refused_before_it_does(tmp_path, monkeypatch, suffix):
+    write_data(tmp_path, 12, suffix=suffix)
+    monkeypatch.setattr(data, "MOST_BYTES", 12 * 28 * 28 + 16)
+    assert len(read_split(tmp_path, train=True).labels) == 12
+    unpacked = []
+    inner = gzip.GzipFile.read
+    monkeypatch.setattr(gzip.GzipFile, "read", lambda file, size=-1: unpacked.append(size) or inner(file, size))
+    write_data(tmp_path, 13, suffix=suffix)
+    refuses_data(tmp_path, f"{IMAGES}{suffix}: more than 9,424 bytes, unpacked")
+    assert all(size == 9425 for size in unpacked)
+
+
 def test_a_gz_file_with_a_wrong_byte_is_refused(tmp_path):
     path = write_data(tmp_path, 12) / f"{IMAGES}.gz"
     content = bytearray(path.read_bytes())

@@ -17,7 +17,7 @@ PACKAGES = ("samplers", "plugins", "bench")
 
 # Each module of the core may import those before it; the registry comes last.
 STREAM = [
-    {"errors", "files", "level", "zip_file"},
+    {"errors", "files", "level", "zip_file", "image_parts"},
     {"options", "variables", "mosaic", "philox", "philox_torch", "philox_triton", "patches", "torch_file"},
     {"schedule"},
     {"grid", "noise", "predictor", "ddpm", "unet", "clip", "weights"},

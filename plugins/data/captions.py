@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from ...samplers.errors import ModelError
-from ...samplers.weights import check_regular
+from ...samplers.weights import check_size
 from .names import path_of
 
 TABLES = ("metadata.csv", "captions.csv")
@@ -24,6 +24,8 @@ FILE_COLUMN = "file_name"
 TEXT_COLUMNS = ("text", "caption")
 LONGEST = 10_000
 """Characters of a caption."""
+MOST_TEXT, MOST_TABLE = 2**20, 2**28
+"""Bytes of a text beside an image, and of a table of them."""
 SHOWN = 3
 
 
@@ -52,9 +54,9 @@ def one_line(text: str, what: str) -> str:
     return line
 
 
-def read_text(path: Path) -> str:
-    """The text of a file in UTF-8, with or without a byte order mark."""
-    check_regular(path)
+def read_text(path: Path, most: int) -> str:
+    """The text of a file in UTF-8 of at most so many bytes, with or without a byte order mark."""
+    check_size(path, most)
     try:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
@@ -65,7 +67,7 @@ def read_text(path: Path) -> str:
 
 def from_table(path: Path, images: Sequence[str]) -> list[str]:
     """The captions that a table with file_name and text has for the images, each of which it names once."""
-    reader = csv.DictReader(read_text(path).splitlines(keepends=True), strict=True)
+    reader = csv.DictReader(read_text(path, MOST_TABLE).splitlines(keepends=True), strict=True)
     found: dict[str, str] = {}
     known = set(images)
     try:
@@ -102,7 +104,7 @@ def from_text_files(folder: Path, images: Sequence[str], others: Sequence[str]) 
         return []
     if missing:
         raise ModelError(f"{folder}: no .txt beside {shown(missing, len(images))}; expected one for each image or none")
-    return [one_line(read_text(path), str(path)) for path in (path_of(folder, text) for text in beside)]
+    return [one_line(read_text(path, MOST_TEXT), str(path)) for path in (path_of(folder, text) for text in beside)]
 
 
 def from_class_folders(images: Sequence[str]) -> list[str]:

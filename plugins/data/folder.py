@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path, PurePosixPath
 
 from ...samplers.errors import ModelError
@@ -27,6 +28,7 @@ UNREAD = (
     ".svg", ".tga", ".tif", ".tiff",
 )  # fmt: skip
 """Suffixes of images that are not read."""
+MOST_DEPTH, MOST_FILES = 64, 5_000_000
 PACKED = (".parquet", ".tar")
 """Suffixes of files that hold images; a folder of those is for another to read."""
 
@@ -66,10 +68,15 @@ def files_below(folder: Path) -> list[str]:
     """Relative names of the files below a folder, with /, in byte order, whatever the language of the machine."""
     if not folder.is_dir():
         raise ModelError(f"{folder}: no such folder")
-    return sorted(map(portable, _files_below(folder, folder.resolve(), "")), key=byte_order)
+    found = list(islice(_files_below(folder, folder.resolve(), "", MOST_DEPTH), MOST_FILES + 1))
+    if len(found) > MOST_FILES:
+        raise ModelError(f"{folder}: more than {MOST_FILES:,} files; expected fewer, so take a part of them")
+    return sorted(map(portable, found), key=byte_order)
 
 
-def _files_below(folder: Path, root: Path, prefix: str) -> Iterator[str]:
+def _files_below(folder: Path, root: Path, prefix: str, depth: int) -> Iterator[str]:
+    if not depth:
+        raise ModelError(f"{folder}: folders in folders, more than {MOST_DEPTH} deep; expected fewer")
     try:
         with os.scandir(folder) as found:
             entries = [entry for entry in found if not entry.name.startswith(".")]
@@ -78,7 +85,7 @@ def _files_below(folder: Path, root: Path, prefix: str) -> Iterator[str]:
     for entry in entries:
         name, path = f"{prefix}{entry.name}", Path(entry.path)
         if entry.is_dir(follow_symlinks=False):
-            yield from _files_below(path, root, f"{name}/")
+            yield from _files_below(path, root, f"{name}/", depth - 1)
         elif entry.is_symlink():
             yield _checked_link(path, name, root)
         elif entry.is_file(follow_symlinks=False) or suffix_of(name) in SUFFIXES:  # a pipe is refused when it is read

@@ -21,6 +21,7 @@ from ...samplers.image_data import ImageData, ImageDataFactory
 from ...samplers.npz import read_header
 from ...samplers.plugin import hookimpl
 from ...samplers.weights import check_regular, kind_of
+from ...samplers.zip_file import opened_zip
 from .arrays import ArrayImages, channels_first
 from .captions import one_line
 
@@ -29,6 +30,9 @@ LABELS = ("arr_1", "labels", "label")
 STATISTICS = {"mu", "sigma"}
 MOST_UNPACKED = 2**32
 """Bytes of a compressed array; np.savez, which does not compress, has no such limit."""
+MOST_LABELS = 2**28
+"""Bytes of the labels."""
+MOST_ARRAYS = 1024
 CHUNK = 2**20
 LOCAL_HEADER = struct.Struct("<26xHH")
 """Of a member of a zip archive; it ends in the lengths of the name and of the extra field that follow."""
@@ -38,7 +42,7 @@ def read_npz(path: Path) -> ArrayImages:
     """The images and captions in a file; ModelError if it is not as described above."""
     check_regular(path)
     try:
-        with zipfile.ZipFile(path) as archive:
+        with opened_zip(path, MOST_ARRAYS) as archive:
             images, captions = _read(archive, path)
     except ModelError:
         raise
@@ -75,7 +79,10 @@ def _read(archive: zipfile.ZipFile, path: Path) -> tuple[NDArray[np.uint8], list
         raise ModelError(f"{path}: holds {' and '.join(labels)}; expected labels once")
     if not labels:
         return images, [None] * len(images)
-    return images, _captions(_array(archive, members[labels[0]], path), len(images), f"{path}: {labels[0]}")
+    label = members[labels[0]]
+    if label.file_size > MOST_LABELS:
+        raise ModelError(f"{path}: {labels[0]} of {label.file_size:,} bytes; expected at most {MOST_LABELS:,}")
+    return images, _captions(_array(archive, label, path), len(images), f"{path}: {labels[0]}")
 
 
 def _array(archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path) -> NDArray[Any]:

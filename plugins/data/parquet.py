@@ -17,7 +17,7 @@ from ...samplers.errors import ModelError, in_line
 from ...samplers.image_data import ImageData, ImageDataFactory
 from ...samplers.images import MOST_BYTES
 from ...samplers.plugin import hookimpl
-from ...samplers.weights import kind_of
+from ...samplers.weights import MOST_JSON, kind_of
 from .captions import one_line
 from .encoded import EncodedImages
 from .names import portable
@@ -31,6 +31,9 @@ MOST_HELD = 2**33
 MOST_IN_PAGE = 2**31
 ROWS_AT_ONCE = MOST_HELD // MOST_IN_PAGE
 """A value lies in one page, and rows may share it: before they are counted, so many are no more than may be held."""
+MOST_COLUMNS, MOST_GROUPS = 10_000, 100_000
+SMALLEST, SHARED, FEWEST_SHARED = 64, 4, 10_000
+"""Bytes of the smallest image file, how many rows may share one, and rows that may in any file."""
 HELD_A_ROW = 256
 """Bytes of a row's key, place and caption, beside what its columns hold."""
 
@@ -77,13 +80,18 @@ def _batches_of(path: Path, left: int) -> Iterator[tuple[Any, list[str | None], 
         raise ModelError("data 'parquet': pyarrow is missing; pip install 'samplerbench[parquet]'") from error
     try:
         with ParquetFile(path, page_checksum_verification=True) as file:
+            check_counts(file.metadata, path)
             image, field = image_column(file.schema_arrow, path)
             label, classes = caption_column(file.schema_arrow, path)
             leaves = [f"{image}.{field}" if field else image, *([label] if label else [])]
-            check_held(MOST_HELD - left + _unpacked(file.metadata, leaves), f"{path}: {', '.join(leaves)}")
+            held = HELD_A_ROW * file.metadata.num_rows + _unpacked(file.metadata, leaves)
+            check_held(MOST_HELD - left + held, f"{path}: {', '.join(leaves)}")
             rows = 0
             for batch in file.iter_batches(ROWS_AT_ONCE, columns=leaves):
                 images = struct_field(batch[image], field) if field else batch[image]
+                if images.null_count:
+                    row = rows + images.is_null().index(True).as_py()
+                    raise ModelError(f"{path} row {row}: no bytes; expected an image file in each row")
                 values = batch[label].to_pylist() if label else [None] * len(batch)
                 texts = [caption_of(v, classes, f"{path}: row {rows + k}, {label}") for k, v in enumerate(values)]
                 rows += len(batch)
@@ -92,6 +100,17 @@ def _batches_of(path: Path, left: int) -> Iterator[tuple[Any, list[str | None], 
         raise
     except Exception as error:  # a stranger's bytes may end in any exception of the reader
         raise ModelError(f"{path}: looks like {kind_of(path)}; expected a Parquet file ({in_line(error)})") from error
+
+
+def check_counts(metadata: Any, path: Path) -> None:
+    """Refuse a file whose parts would be counted for long, or whose rows are more than it has room for."""
+    for what, count, most in (
+        ("columns", metadata.num_columns, MOST_COLUMNS),
+        ("groups of rows", metadata.num_row_groups, MOST_GROUPS),
+        ("rows", metadata.num_rows, FEWEST_SHARED + SHARED * path.stat().st_size // SMALLEST),
+    ):
+        if count > most:
+            raise ModelError(f"{path}: {count:,} {what}; expected at most {most:,} in a file of its size")
 
 
 def check_held(size: int, what: str) -> None:
@@ -146,7 +165,8 @@ def caption_column(schema: Any, path: Path) -> tuple[str, Sequence[str]]:
 def class_names(schema: Any) -> Mapping[str, Sequence[str]]:
     """The columns of classes and their names, as the hub's library describes its features in the file."""
     try:
-        features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
+        said = (schema.metadata or {})[b"huggingface"]
+        features = json.loads(said if len(said) <= MOST_JSON else b"{}")["info"]["features"]
         return {
             name: [str(text) for text in feature["names"]]
             for name, feature in features.items()
@@ -173,9 +193,9 @@ def described(schema: Any) -> str:
 def _unpacked(metadata: Any, leaves: Sequence[str]) -> int:
     """Bytes that some columns have at least when they are unpacked, as the file's directory says; values that rows
     share are in it once."""
+    places = [c for c in range(metadata.num_columns) if metadata.schema.column(c).path in leaves]
     groups = (metadata.row_group(g) for g in range(metadata.num_row_groups))
-    chunks = (group.column(c) for group in groups for c in range(group.num_columns))
-    return sum(chunk.total_uncompressed_size for chunk in chunks if chunk.path_in_schema in leaves)
+    return sum(group.column(c).total_uncompressed_size for group in groups for c in places)
 
 
 class Parquet:

@@ -30,6 +30,8 @@ SUFFIX = ".tar"
 CAPTIONS = ("txt", "json", "cls")
 MOST_HEADER = 2**16
 """Bytes of what stands before a member; what announces more is damaged."""
+MOST_IDLE, MOST_OF_IMAGE = 10_000, 32
+"""Members of an archive, beside so many for each image in it: headers alone are read slowly."""
 MOST_TEXT = 2**20
 """Bytes of a member with a caption."""
 END = bytes(tarfile.BLOCKSIZE)
@@ -97,9 +99,15 @@ class Headers(io.FileIO):
 def samples_of(path: Path) -> dict[str, dict[str, Member]]:
     """The samples of an archive, in its order: kind -> member."""
     found: dict[str, dict[str, Member]] = {}
+    images = 0
     try:
         with Headers(path) as file:
-            for info in _members(file):
+            for count, info in enumerate(_members(file)):
+                if count > MOST_IDLE + MOST_OF_IMAGE * images:
+                    raise ModelError(
+                        f"{path}: {images:,} images among its first {count:,} members; expected one in every "
+                        f"{MOST_OF_IMAGE}"
+                    )
                 if info.isdir() or not (match := NAME.fullmatch(info.name.removeprefix("./"))):
                     continue
                 if not info.isreg() or info.issparse():
@@ -109,6 +117,7 @@ def samples_of(path: Path) -> dict[str, dict[str, Member]]:
                 if kind in parts:
                     raise ModelError(f"{path}: member {info.name!r} is there twice; expected every name once")
                 parts[kind] = Member(path, info.offset_data, info.size)
+                images += f".{kind}" in SUFFIXES
     except ModelError:
         raise
     except Exception as error:  # a stranger's bytes may end in any exception of the reader

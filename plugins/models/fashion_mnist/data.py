@@ -21,6 +21,8 @@ CLASSES = (
 )  # fmt: skip
 SIDE = 28
 IMAGES_MAGIC, LABELS_MAGIC = 2051, 2049
+MOST_BYTES = 2**26
+"""Of a file, unpacked; the training images have 47 million."""
 
 
 class Split(NamedTuple):
@@ -88,9 +90,12 @@ def _read_idx(folder: Path, name: str, magic: int, item: tuple[int, ...]) -> np.
     if path is None:
         raise ModelError(f"{folder}: no file {name}.gz; expected the four files of Fashion-MNIST there")
     try:
-        data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            data = file.read(MOST_BYTES + 1)
     except (OSError, EOFError, zlib.error) as error:
         raise ModelError(f"{path}: damaged or cut short ({error}); fetch the file again") from error
+    if len(data) > MOST_BYTES:
+        raise ModelError(f"{path}: more than {MOST_BYTES:,} bytes, unpacked; not the IDX file {name}; fetch it again")
     length = 4 * (2 + len(item))
     header = np.frombuffer(data[:length].ljust(length, b"\0"), dtype=">u4")
     body = np.frombuffer(data, np.uint8)[length:]
