@@ -9,14 +9,17 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import NoneType
 from typing import Protocol, TypeVar
 
 import pandas as pd
 from torch import Tensor
 
+from ..samplers.errors import InputError, shown
 from ..samplers.model import Model
 from ..samplers.options import check_count
 from ..samplers.registry import Registry, load_registry
+from ..samplers.sample import check_texts
 from ..samplers.variables import IN_PROCESS, is_on
 from .answers import answers_from, directions, write_answers
 from .chunk import make_chunk, ode_solution, reason_of, warm_up
@@ -37,6 +40,17 @@ from .view import notebook_view
 
 MOST_REPEATS = 10_000
 T = TypeVar("T", str, int)
+TEXT, PATH, NUMBER = (str, NoneType), (str, Path, NoneType), (int, float, NoneType)
+KINDS: Mapping[str, tuple[tuple[type, ...], str]] = {
+    "model": ((str, Model), "a name or a Model"),
+    **dict.fromkeys(("grid", "negative", "size"), (TEXT, "a text")),
+    **dict.fromkeys(("device", "dtype"), ((str,), "a name")),
+    **dict.fromkeys(("reference", "output"), (PATH, "a text or a path")),
+    **dict.fromkeys(("fresh", "retry_failed"), ((bool,), "True or False")),
+    "keep_images": ((bool, NoneType), "True, False or None"),
+    **dict.fromkeys(("time_limit", "memory_limit"), (NUMBER, "a number above 0")),
+}
+"""What the settings of `run` may be that are no lists, and how to say so."""
 TABLE_EVERY_SECONDS = 10.0
 """How often the table is renewed while a run goes on, unless that takes long."""
 TABLE_SHARE = 0.05
@@ -340,9 +354,11 @@ def run(  # noqa: PLR0913  (the settings of a run, each by name)
     run is.
     Raises InputError, PluginError, ModelError or StoreError.
     """
+    check_kinds(locals())
     config = Config(
         model=model if isinstance(model, str) else model.name, sampler=several(samplers),
-        steps=() if nfe else several(steps), nfe=several(nfe or ()), samples=n, seed=seed, batch_size=batch_size,
+        steps=several(steps) if nfe is None else (), nfe=() if nfe is None else several(nfe),
+        samples=n, seed=seed, batch_size=batch_size,
         grid=grid, guidance=guidance, guidance_rescale=guidance_rescale,
         guidance_calls=guidance_calls, prompts=None if prompts is None else several(prompts), negative=negative,
         size=size, clip_skip=clip_skip, metric=several(metrics), extractor=several(extractors),
@@ -359,6 +375,19 @@ def run(  # noqa: PLR0913  (the settings of a run, each by name)
         with notebook_view(session.labels) as view:
             session.work(view or NoWatch())
         return session.conclude()
+
+
+def check_kinds(settings: Mapping[str, object]) -> None:
+    """InputError for a setting of `run` that is of no kind it takes; what it says is checked with the configuration."""
+    for name, (kinds, expected) in KINDS.items():
+        if not isinstance(settings[name], kinds) or (kinds == NUMBER and isinstance(settings[name], bool)):
+            raise InputError(f"{name} {shown(settings[name])}: expected {expected}")
+    for name in ("samplers", "metrics", "extractors", "plugins", "prompts"):
+        if not isinstance(settings[name], str) and not (name == "prompts" and settings[name] is None):
+            check_texts(name, settings[name])
+    for name in ("steps",) if settings["nfe"] is None else ("steps", "nfe"):
+        if not isinstance(settings[name], int | list | tuple | range):
+            raise InputError(f"{name} {shown(settings[name])}: expected a whole number, or several in a list")
 
 
 def several(given: T | Iterable[T]) -> tuple[T, ...]:

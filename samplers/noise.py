@@ -12,7 +12,7 @@ from enum import IntEnum
 import torch
 from torch import Tensor
 
-from .errors import InputError
+from .errors import InputError, shown
 from .level import Level
 from .philox import Draw, normals
 from .philox_torch import normals_on
@@ -80,4 +80,4 @@ def _check_field(name: str, value: int, *, bits: int) -> None:
 def check_seed(seed: object) -> None:
     """A whole number from 0 to 2^63 - 1."""
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed <= MAX_SEED:
-        raise InputError(f"seed {seed!r}: expected a whole number from 0 to 2^63 - 1")
+        raise InputError(f"seed {shown(seed)}: expected a whole number from 0 to 2^63 - 1")

@@ -106,7 +106,7 @@ ARGUMENTS = ("x", "t", "condition")
 
 
 def check_names(predicts: object, timesteps: object) -> None:
-    """InputError for what no network predicts, and for timesteps that none knows."""
+    """InputError unless they are names of Predicts and Timesteps."""
     for name, given, known in (
         ("predicts", predicts, get_args(Predicts)),
         ("timesteps", timesteps, get_args(Timesteps)),
@@ -116,7 +116,7 @@ def check_names(predicts: object, timesteps: object) -> None:
 
 
 def check_batch_size(value: object) -> int:
-    """A divisor or a multiple of the block of samples that a chunk holds, so that blocks and batches end together."""
+    """The size if it divides the block of samples that a chunk holds, or is a multiple of it; else InputError."""
     size = check_count("batch_size", value, 65_536)
     if BLOCK % size and size % BLOCK:
         raise InputError(f"batch_size {size}: expected 1, 2, 4, 8, 16, 32 or a multiple of {BLOCK}")
@@ -209,8 +209,8 @@ class NetworkPredictor:
         answers = x.new_empty((parts, *x.shape))
         for start in range(0, len(x), size):
             batch = slice(start, start + size)
-            state = _behind_each_other([_pad(inputs[batch], size)] * parts)
-            condition = [_behind_each_other([_pad(c[batch], size) for c in asked])] if asked else []
+            state = _joined([_pad(inputs[batch], size)] * parts)
+            condition = [_joined([_pad(c[batch], size) for c in asked])] if asked else []
             answer = self._answer(state, t, *condition, parts=parts)
             real = len(inputs[batch])
             answers[:, batch] = answer.reshape(parts, size, *x.shape[1:])[:, :real]
@@ -218,11 +218,11 @@ class NetworkPredictor:
         return [Prediction(x, level, said, self.predicts) for said in answers]
 
     def _answer(self, x: Tensor, t: Tensor, *condition: Tensor, parts: int) -> Tensor:
-        """`answer_of`, which says how to do with less memory where there is too little."""
+        """`answer_of`; where memory does not reach, NetworkFault says what needs less."""
         try:
             return answer_of(self.network, x, t, *condition)
         except Exception as error:
-            if not is_for_want_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
             advice = "--dtype float16, or a smaller model or size"
             if parts > 1:
@@ -249,8 +249,8 @@ class NetworkPredictor:
 def answer_of(network: Network, x: Tensor, t: Tensor, *condition: Tensor) -> Tensor:
     """What a network says of a batch.
 
-    ModelError where it raises, InputError for an answer of another shape than x, NetworkFault where it changes what it
-    was given; want of memory is left to the caller.
+    ModelError where it raises, InputError for an answer that is no state like x, NetworkFault where it changes what it
+    is given. Where memory does not reach, its own exception passes.
     """
     given = dict(zip(ARGUMENTS, (x, t, *condition), strict=False))
     before = [_changes(tensor) for tensor in given.values()]
@@ -259,13 +259,15 @@ def answer_of(network: Network, x: Tensor, t: Tensor, *condition: Tensor) -> Ten
     except SamplerbenchError:
         raise
     except Exception as error:
-        if is_for_want_of_memory(error):
+        if is_out_of_memory(error):
             raise
         asked = ", ".join(f"{name} {tuple(a.shape)} {_name(a.dtype)}" for name, a in given.items())
         raise ModelError(f"network: {in_line(error)}; it was asked with {asked}") from error
     changed = [name for name, n, tensor in zip(given, before, given.values(), strict=True) if _changes(tensor) != n]
     if changed:
-        raise NetworkFault(f"network: changed {' and '.join(changed)} in place; it must work on a copy, x = x * 2")
+        raise NetworkFault(
+            f"network: changed {' and '.join(changed)} in place; expected new tensors, as x = x * 2 makes"
+        )
     if not isinstance(answer, Tensor) or answer.shape != x.shape:
         said = f"shape {tuple(answer.shape)}" if isinstance(answer, Tensor) else f"a {type(answer).__name__}"
         raise InputError(f"network: answered with {said} for a state {tuple(x.shape)}; expected the same shape")
@@ -275,7 +277,7 @@ def answer_of(network: Network, x: Tensor, t: Tensor, *condition: Tensor) -> Ten
     return answer
 
 
-def is_for_want_of_memory(error: BaseException) -> bool:
+def is_out_of_memory(error: BaseException) -> bool:
     """Whether an allocation failed, on any device."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
@@ -298,7 +300,7 @@ def _pad(rows: Tensor, size: int) -> Tensor:
     return torch.cat([rows, rows[-1:].expand(missing, *rows.shape[1:])]) if missing else rows
 
 
-def _behind_each_other(parts: Sequence[Tensor]) -> Tensor:
+def _joined(parts: Sequence[Tensor]) -> Tensor:
     """Rows of several tensors as one; a single one as it is."""
     return torch.cat(list(parts)) if len(parts) > 1 else parts[0]
 

@@ -280,11 +280,11 @@ def draw(  # noqa: PLR0913  (the block, and what may replace its noise)
         answered_or_fault(log, request.dtype)
         finite_or_fault(request.sampler, x, None if noise else _replay(request.sampler, run, like))
         x = x.to(state_dtype)
-        shown_as = images(model, x)
+        made = images(model, x)
     # The mean over the samples: an adaptive sampler asks about each as often as it needs.
     nfe = counted.nfe if counted.samples == counted.nfe * n else counted.samples / n
     return Samples(
-        x=x, images=shown_as, nfe=nfe, network_evaluations=nfe * request.passes, seconds=seconds,
+        x=x, images=made, nfe=nfe, network_evaluations=nfe * request.passes, seconds=seconds,
         model_seconds=counted.seconds, prompts=prompts,
         trajectory=tuple(state.to(state_dtype) for state in states) if trajectory else None,
     )  # fmt: skip
@@ -307,7 +307,7 @@ def answered_or_fault(log: CallLog, dtype: torch.dtype) -> None:
 
 
 def own_noise(noise: NoiseFunction, a: Level, b: Level, like: Tensor) -> Tensor:
-    """What the user's function returns for an interval; InputError unless that can be noise for this state."""
+    """The user's own noise for an interval; InputError for anything but finite numbers of the state's shape."""
     try:
         z: object = noise(a, b)
     except SamplerbenchError:
@@ -323,11 +323,11 @@ def own_noise(noise: NoiseFunction, a: Level, b: Level, like: Tensor) -> Tensor:
 
 
 def images_or_warning(model: Model, x: Tensor) -> Tensor | None:
-    """The images, or None and a warning: the work that went into x is not lost for want of them."""
+    """The images; where none can be made, None and a warning, so that the work that went into x is not lost."""
     try:
         return model.images(x)
     except SamplerbenchError as error:
-        warnings.warn(f"images: None, for there can be none of x: {error}", stacklevel=4)
+        warnings.warn(f"images: None, since none can be made of x: {error}", stacklevel=4)
         return None
 
 
@@ -340,7 +340,7 @@ def _replay(sampler: Sampler, run: Run, x: Tensor) -> Callable[[Callable[[Tensor
 
 
 def _given(value: object) -> str:
-    """A wrong argument in a line; a class where an object of it was meant is told."""
+    """A wrong argument in a line; of a class, that it is one."""
     return f"is the class {value.__name__}, not an object of it" if isinstance(value, type) else shown(value)
 
 

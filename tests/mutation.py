@@ -443,11 +443,11 @@ plant(
     ("threshold: quantile of x0 and not of its size", "x0.flatten(1).abs().quantile", "x0.flatten(1).quantile"),
     ("threshold: small samples scaled up", ".clamp(min=bound)", ".clamp(max=bound)"),
     ("clip: x0 not clipped", ".x0.clamp(self.low, self.high), ", ".x0, "),
-    ("pad: last rows not padded", "[_pad(arg, self.batch_size) for arg in args]", "args"),
-    ("condition: that of the first rows for all", "condition[batch]]", "condition[: len(inputs[batch])]]"),
-    ("rows: condition of other rows", "else self.condition[rows]", "else self.condition"),
+    ("pad: last rows not padded", "[_pad(inputs[batch], size)] * parts", "[inputs[batch]] * parts"),
+    ("condition: that of the first rows for all", "_pad(c[batch], size)", "_pad(c[: len(inputs[batch])], size)"),
+    ("rows: condition of other rows", "[condition[rows] for condition in", "[condition for condition in"),
     ("counted: rows in place of calls", "self.nfe += 1", "self.nfe += len(x)"),
-    ("dtype: state in the network's precision", ".to(x.dtype), self.predicts)", ", self.predicts)"),
+    ("dtype: state in the network's precision", "x.new_empty((parts", "inputs.new_empty((parts"),
 )
 plant(
     "samplers/schedule.py",

@@ -586,7 +586,7 @@ def test_a_network_that_cannot_be_asked_is_one_line(sb, tmp_path):
     done = sb("run", "--model", "m.py:make", "-s", "ddim", "--steps", 2, "-n", 4, "-o", "r")
     assert done.code == 4
     assert done.err.splitlines()[-1].startswith("Error: network: TypeError: ")
-    assert done.err.splitlines()[-1].endswith("it was asked with x (64, 1, 4, 4), t (64,)")
+    assert done.err.splitlines()[-1].endswith("it was asked with x (64, 1, 4, 4) float32, t (64,) float32")
 
 
 def test_a_list_of_levels_says_how_many_steps_there_are(sb):

@@ -96,6 +96,16 @@ def test_weights_of_d_itself_are_not_preconditioned(folder):
     assert not torch.equal(raw.x, sb.sample(f"edm:{folder()}", "euler", steps=2, n=1).x)
 
 
+@pytest.mark.parametrize(("dtype", "closest"), [("float16", 0.02), ("bfloat16", 0.2)])
+@pytest.mark.parametrize("preconditioning", ["edm", "none"])
+def test_a_folder_is_drawn_in_low_precision(folder, dtype, closest, preconditioning):
+    """The network alone computes in it: sigma, and the scaling with it, stay in the precision of the state."""
+    model = sb.load_model(f"edm:{folder(preconditioning=preconditioning)}")
+    exact, low = (sb.sample(model, "heun", steps=3, n=2, dtype=name).x for name in ("float32", dtype))
+    assert float(exact.std()) > 0.01
+    assert float((low - exact).abs().max()) < closest * float(exact.abs().max())
+
+
 def test_classes_are_prompts_and_guidance_is_against_none(folder):
     path = f"edm:{folder({'condition_dim': 2}, classes=['cat', 'dog'])}"
     model = sb.load_model(path)
