@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from .samplers.metric import Metric as Metric
     from .samplers.model import Model as Model
     from .samplers.model import wrap_network as wrap_network
+    from .samplers.options import File as File
     from .samplers.plugin import API_VERSION as API_VERSION
     from .samplers.plugin import hookimpl as hookimpl
     from .samplers.predictor import NetworkFault as NetworkFault
@@ -62,6 +63,7 @@ _HOMES = {
     "samplers.level": ("Level",),
     "samplers.metric": ("Estimate", "Metric"),
     "samplers.model": ("Model", "wrap_network"),
+    "samplers.options": ("File",),
     "samplers.plugin": ("API_VERSION", "hookimpl"),
     "samplers.predictor": ("NetworkFault", "Prediction", "dynamic_threshold"),
     "samplers.sample": ("Samples", "list_samplers", "load_model", "make_sampler", "sample"),

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..samplers.errors import InputError, closest
+from ..samplers.grid import lists_levels as grid_lists_levels
 from ..samplers.noise import check_seed
 from ..samplers.sample import check_guidance
 from .config import DEFAULT_SAMPLERS, parse_counts
@@ -126,4 +127,4 @@ def axes_for(x: str | None, y: str | None, given: Sequence[str], grid: str | Non
 
 def lists_levels(grid: str | None) -> bool:
     """Whether a grid is a list of levels, which says how many steps there are."""
-    return grid is not None and "/" in grid
+    return grid is not None and grid_lists_levels(grid)

@@ -11,6 +11,7 @@ from typing import Any, BinaryIO
 import torch
 from safetensors.numpy import save
 
+from ..samplers.process import set_switches
 from ..samplers.registry import load_registry
 from .child_process import FRAME, write_frame
 from .chunk import answer_of, chunk_read_by, reason_of, seconds_after_drawing, seconds_per_evaluation
@@ -74,8 +75,7 @@ def serve(parent: Parent) -> None:
     """The plan and a trial outside the clock, then a chunk for each request."""
     job = parent.request()
     torch.set_num_threads(job["threads"])
-    torch.set_default_dtype(getattr(torch, job["dtype"]))
-    torch.set_float32_matmul_precision(job["precision"])
+    set_switches(job["switches"])
     registry = load_registry(job["plugins"])
     plan = plan_for(from_json(job["config"]), registry)
     extractors = extractors_read(plan.config.metric, registry.metrics.things, plan.model)

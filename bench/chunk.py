@@ -16,10 +16,11 @@ from ..samplers.errors import ModelError, PluginError, SamplerbenchError, text_o
 from ..samplers.metric import Rows
 from ..samplers.model import Model
 from ..samplers.predictor import NetworkFault, clock
-from ..samplers.process import state_kept
+from ..samplers.process import SWITCHES, changes_told, state_kept
 from ..samplers.sample import Request, Samples, draw, no_images
 from ..samplers.sampler import SamplerFault
 from .chunk_file import Chunk
+from .identity import is_seen
 from .plan import Block, Cell, Plan
 from .statistics import Yardstick
 from .timing import Timing, clocked
@@ -45,7 +46,9 @@ def warm_up(plan: Plan) -> None:
 
 
 def answer_of(plan: Plan) -> str | None:
-    """Hash of one sample, by which a model without a fingerprint is known again in another process."""
+    """Hash of one sample, by which a model that was given no fingerprint is known again in another process."""
+    if is_seen(plan.model.fingerprint):
+        return plan.model.fingerprint
     if not plan.model.fingerprint:
         with suppress(Exception, SystemExit):
             return sample_hashes(trial(plan.trial).x.cpu()).tobytes().hex()
@@ -68,15 +71,20 @@ def draw_apart(request: Request, first: int, n: int, *, trajectory: bool = False
         samples = draw(request, first, n, trajectory=trajectory)
     if changed:
         raise SamplerFault(
-            f"sampler {type(request.sampler).__name__} or the network changed {', '.join(changed)}; that was put back; "
+            f"sampler {type(request.sampler).__name__} or the network {changes_told(changed)}; "
             "take noise from run.noise, and leave the process as it is"
         )
     return samples
 
 
 def draw_clocked(cell: Cell, block: Block) -> tuple[Samples, Timing]:
-    """A block of a cell's samples, drawn with the calls that were declared, and what was clocked."""
+    """A block of a cell's samples, drawn with the calls that were declared, and what was clocked.
+
+    InputError where a file that the sampler reads by its name is not the one that the cell is known by.
+    """
     samples, timing = clocked(lambda: draw_apart(cell.request, block.first, block.n), cell.request.device)
+    for file in cell.files:
+        file.check()
     if cell.nfe is not None and samples.nfe != cell.nfe:
         raise SamplerbenchError(f"made {samples.nfe:g} model calls; nfe({cell.steps}) declares {cell.nfe}")
     return samples, timing
@@ -105,8 +113,14 @@ def chunk_read_by(extractors: Collection[str], plan: Plan, cell: Cell, block: Bl
 
 
 def extracted(model: Model, name: str, shown: Tensor, prompts: Sequence[str], first: int) -> Rows:
-    """What an extractor says of images, or of states that are none, (n, d); only finite numbers are taken."""
-    rows = np.asarray(model.extractors[name].extract(shown, prompts))
+    """What an extractor says of images, or of states that are none, (n, d); only finite numbers are taken.
+
+    An extractor that turns a switch of torch for itself would turn it for the samplers too, so that is a fault.
+    """
+    with state_kept() as changed:
+        rows = np.asarray(model.extractors[name].extract(shown, prompts))
+    if turned := [part for part in changed if part in SWITCHES]:
+        raise PluginError(f"extractor {name!r} {changes_told(turned)}; leave the process as it is")
     if rows.ndim != 2 or len(rows) != len(shown):  # noqa: PLR2004  (rows and columns)
         raise PluginError(f"extractor {name!r}: returned shape {rows.shape}; expected ({len(shown)}, d)")
     finite = np.isfinite(rows).all(1)
@@ -121,7 +135,8 @@ def ode_solution(reference: Request, n: int) -> Tensor | None:
     Such a model has no solution to be far from; its cells say so themselves.
     """
     try:
-        return draw(reference, 0, n, images=no_images).x
+        with state_kept():
+            return draw(reference, 0, n, images=no_images).x
     except (SamplerFault, NetworkFault):
         return None
 

@@ -25,6 +25,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load
 
 from ..samplers.errors import InputError, SamplerbenchError, in_line, shown
+from ..samplers.process import switches
 from .child_process import Child, memory_of
 from .chunk import answer_of
 from .chunk_file import Chunk, chunk_from_arrays
@@ -272,8 +273,7 @@ class ChildProcess:
         """What the child makes its plan from."""
         return {
             "config": as_json(self.plan.config), "plugins": self.plugins, "folder": str(self.folder),
-            "threads": torch.get_num_threads(), "dtype": str(torch.get_default_dtype()).removeprefix("torch."),
-            "precision": torch.get_float32_matmul_precision(),
+            "threads": torch.get_num_threads(), "switches": switches(),
         }  # fmt: skip
 
     def _ready(self) -> Speed:

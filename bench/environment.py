@@ -11,13 +11,15 @@ from typing import Any
 
 import torch
 
+from ..samplers.process import switches
+
 PACKAGES = ("samplerbench", "torch", "numpy", "pandas", "pluggy", "safetensors")
 VERSIONS_THAT_MATTER = ("samplerbench", "torch", "numpy")
 """Those that decide the numbers of a run."""
 
 
 def environment(device: str) -> dict[str, Any]:
-    """What run.json says of where a run was made; no host name and no user name."""
+    """What run.json says of where and how a run was made; no host name and no user name."""
     return {
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
@@ -26,7 +28,16 @@ def environment(device: str) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else "cpu",
         "versions": {name: version_of(name) for name in PACKAGES},
+        "switches": switches(),
     }
+
+
+def other_switches(stored: object) -> list[str]:
+    """ "switch: there -> here" for each that an environment of run.json has otherwise than this process."""
+    said = stored.get("switches") if isinstance(stored, dict) else None
+    there, here = (said if isinstance(said, dict) else {}), switches()
+    names = [name for name in {**there, **here} if there.get(name) != here.get(name)]
+    return [f"{name}: {there.get(name, 'as usual')} -> {here.get(name, 'as usual')}" for name in names]
 
 
 @cache

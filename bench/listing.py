@@ -11,7 +11,7 @@ from itertools import pairwise
 from typing import Literal, get_args, get_origin
 
 from ..samplers.errors import InputError
-from ..samplers.options import Option, describe_options, options_of
+from ..samplers.options import File, Option, describe_options, options_of
 from ..samplers.registry import Catalogue, Registry
 from ..samplers.sampler import Sampler
 
@@ -194,7 +194,7 @@ def _accepted(option: Option) -> str:
     """The values of an option in words."""
     if get_origin(option.kind) is Literal:
         return ", ".join(f"`{choice}`" for choice in get_args(option.kind))
-    words = {int: "whole number", float: "number", bool: "`true`, `false`", str: "text"}
+    words = {int: "whole number", float: "number", bool: "`true`, `false`", str: "text", File: "file"}
     return words.get(option.kind, getattr(option.kind, "__name__", str(option.kind)))
 
 

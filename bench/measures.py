@@ -16,6 +16,7 @@ from ..samplers.model import Model
 from ..samplers.registry import Registry
 from .config import Config, from_json
 from .equipment import model_for
+from .identity import is_same, seen
 from .statistics import Yardstick, yardsticks
 from .store import RUN_FILE, read_run
 
@@ -32,7 +33,7 @@ def measures_of(path: Path, registry: Registry) -> dict[str, Yardstick]:
     about = read_run(path)
     config = config_of(about, path)
     check_code(config.model, path, registry)
-    model = model_for(config, registry)
+    model = seen(model_for(config, registry))
     check_model(about, model, path)
     ready = yardsticks(config.metric, registry.metrics.things, model)
     check_extractors(about, model, ready, path)
@@ -78,7 +79,7 @@ def check_plugins(about: Mapping[str, Any], path: Path, registry: Registry) -> N
 def check_model(about: Mapping[str, Any], model: Model, path: Path) -> None:
     """Refuse a run of another model, if the run says of which it is."""
     stored = about.get("model", {}).get("fingerprint", model.fingerprint)
-    if stored != model.fingerprint:
+    if not is_same(stored, model.fingerprint):
         raise ModelError(
             f"{path}: model {model.name!r} has the fingerprint {stored!r} there and {model.fingerprint!r} here; "
             "use the weights that the run was made with"

@@ -19,6 +19,7 @@ from .text import printable
 if TYPE_CHECKING:
     import pandas as pd
 
+    from ..samplers.plugin import Remark
     from ..samplers.registry import Registry
     from .conformance.card import Finding
     from .sheet import Sheet
@@ -162,9 +163,11 @@ def loaded_registry(plugins: Iterable[str] = (), models: Iterable[str] = ()) -> 
     named = tuple(plugins)
     try:
         with noted_after(PATIENCE, note):
-            return load_registry(named, models)
+            registry = load_registry(named, models)
     except OSError as error:  # of a name that the system does not take
         raise PluginError(f"plugin {', '.join(named)[:80]}: {error.strerror or error}") from error
+    registry.tell = warn_of
+    return registry
 
 
 def warn_of_plugins(registry: Registry) -> None:
@@ -172,7 +175,12 @@ def warn_of_plugins(registry: Registry) -> None:
     for broken in registry.broken:
         complain(f"plugin {broken.origin} is broken and left out: {broken.reason}")
     for remark in registry.remarks:
-        complain(f"plugin {remark.origin} {remark.text}", kind="Note")
+        warn_of(remark)
+
+
+def warn_of(remark: Remark) -> None:
+    """A remark as a line on stderr."""
+    complain(f"{remark.kind} {remark.origin} {remark.text}", kind="Note")
 
 
 def print_sheet(sheet: Sheet) -> None:

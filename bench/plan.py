@@ -2,36 +2,31 @@
 
 from __future__ import annotations
 
-import hashlib
-import inspect
-import json
 import math
-import sys
-from collections.abc import Collection
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from types import ModuleType
 from typing import Any
-
-import torch
 
 from ..samplers.errors import InputError, PluginError, shown
 from ..samplers.model import Model
 from ..samplers.noise import BLOCK
 from ..samplers.options import at_fault
 from ..samplers.process import state_kept
-from ..samplers.registry import BUILT_IN, Registry
+from ..samplers.registry import Registry
 from ..samplers.sample import Request, request_for
 from ..samplers.sampler import MAX_CALLS, MAX_ORDER, MAX_STEPS, Sampler, declared_calls
 from ..samplers.schedule import VP
-from .config import Config, as_json
-from .environment import VERSIONS_THAT_MATTER, version_of
+from .config import Config
 from .equipment import equipped, model_for
+from .identity import recognised
+from .keys import asked_setting, digest, files_of, given, setting_of, shared_setting
+from .sources import Code, FileUsed, code_of_class
 from .text import counted
 
-FORMAT = 1
-"""Version of the run folder."""
+ALWAYS = ("model", "sampler", "steps", "nfe", "samples", "seed")
+"""The settings that are part of a plan's key at their defaults too; others are left out there, so that a setting that
+is added later changes no key."""
 KEPT_SIDE = 64
 """Up to this side length all images are kept, unless told otherwise."""
 TRIAL_SAMPLER = "ddim"
@@ -54,11 +49,13 @@ class Cell:
     key: str
     """Hash of all that decides the cell's samples and their timing."""
     setting: str
-    """The same without the sampler's source: what stays when a plugin is edited."""
+    """Hash of the same without the sampler's code and files: what stays when these are edited."""
     is_foreign: bool = False
     """Whether its sampler did not come with samplerbench."""
     convergence: int | None = None
     """The order that its sampler declares; None if stochastic."""
+    files: tuple[FileUsed, ...] = ()
+    """What the sampler reads by its name, whenever it does."""
 
     @property
     def is_deterministic(self) -> bool:
@@ -101,9 +98,10 @@ class Plan:
 
     @cached_property
     def key(self) -> str:
-        """Hash of the configuration and of every cell, but for the samplers' source: an edited sampler is run again
-        in the same folder, beside what is there of the others."""
-        return digest([as_json(self.config), [cell.setting for cell in self.cells]])
+        """Hash of the configuration and of every cell, but for the samplers' code and files: an edited sampler is run
+        again in the same folder, beside what is there of the others."""
+        always = {name: getattr(self.config, name) for name in ALWAYS}
+        return digest([always, given(self.config, but=ALWAYS), [cell.setting for cell in self.cells]])
 
     def of(self, spec: str) -> Plan:
         """What there is to do for one sampler spec."""
@@ -147,19 +145,31 @@ def plan_for(config: Config, registry: Registry, model: Model | None = None) -> 
     """Resolve every name of a configuration; errors name the setting."""
     is_rebuildable = model is None
     model = equipped(model, config, registry) if model else model_for(config, registry)
+    model = recognised(model, registry, config)
     for name in config.metric:
         registry.metrics[name]
-    cells = [cell for spec in config.sampler for cell in cells_for(config, registry, model, spec)]
+    known = Known(shared_setting(model, {registry.metrics[name].extractor for name in config.metric}))
+    cells = [cell for spec in config.sampler for cell in cells_for(config, registry, model, spec, known)]
     reference = ode_reference(config, registry, model) if any(c.is_deterministic for c in cells) else None
     trial = replace(cells[0].request, sampler=registry.sampler(TRIAL_SAMPLER))
     return Plan(config, model, tuple(cells), reference, trial, is_rebuildable)
 
 
-def cells_for(config: Config, registry: Registry, model: Model, spec: str) -> list[Cell]:
+@dataclass
+class Known:
+    """What the cells of a plan share, for there may be many of them."""
+
+    setting: str
+    """`shared_setting` of model and extractors."""
+    code: dict[type, Code] = field(default_factory=dict)
+    """Of the samplers, which is read from the disk."""
+
+
+def cells_for(config: Config, registry: Registry, model: Model, spec: str, known: Known) -> list[Cell]:
     """The cells of a sampler spec; PluginError for one of others whose declarations change the process."""
     kept: AbstractContextManager[list[str]] = state_kept() if registry.is_foreign(spec) else nullcontext([])
     with kept as changed:
-        cells = [cell_for(config, registry, model, spec, budget) for budget in config.nfe or config.steps]
+        cells = [cell_for(config, registry, model, spec, budget, known) for budget in config.nfe or config.steps]
     if changed:
         raise PluginError(
             f"sampler {spec!r}: what it declares (nfe, convergence, plan, options) changed {', '.join(changed)}; "
@@ -168,7 +178,9 @@ def cells_for(config: Config, registry: Registry, model: Model, spec: str) -> li
     return cells
 
 
-def cell_for(config: Config, registry: Registry, model: Model, spec: str, budget: int) -> Cell:
+def cell_for(  # noqa: PLR0913  (a cell's coordinates)
+    config: Config, registry: Registry, model: Model, spec: str, budget: int, known: Known
+) -> Cell:
     """The cell of a sampler spec at a step count, or at the step count that an NFE budget allows."""
     sampler, own_grid = registry.sampler_and_grid(spec)
     grid = own_grid or config.grid or model.schedule.default_grid
@@ -176,10 +188,15 @@ def cell_for(config: Config, registry: Registry, model: Model, spec: str, budget
     if config.nfe:
         sampler, steps = planned(sampler, spec, budget)
     request = request_in(config, registry, model, sampler, grid, steps)
-    setting = cell_setting(request, {registry.metrics[name].extractor for name in config.metric})
-    key = digest([setting, source_hash(type(sampler))])
+    setting = setting_of(sampler, asked_setting(request, (), known.setting))
+    code = known.code.get(type(sampler)) or code_of_class(type(sampler))
+    known.code[type(sampler)] = code
+    contents, named = files_of(sampler)
+    key = digest([setting, code.digest, contents])
     nfe, order = declared_nfe(request, spec), declared_order(sampler, spec)
-    return Cell(spec, grid, steps, nfe, request, key, setting, registry.is_foreign(spec), order)
+    return Cell(
+        spec, grid, steps, nfe, request, key, setting, registry.is_foreign(spec), order, files=(*named, *code.files)
+    )
 
 
 def warnings_of(plan: Plan) -> list[str]:
@@ -272,73 +289,3 @@ def request_in(  # noqa: PLR0913  (a cell's coordinates)
         negative=config.negative, guidance=config.guidance, guidance_rescale=config.guidance_rescale,
         guidance_calls=config.guidance_calls, batch_size=config.batch_size, device=config.device, dtype=config.dtype,
     )  # fmt: skip
-
-
-def cell_setting(request: Request, extractors: Collection[str]) -> str:
-    """Hash of model and how it is asked, extractors that are read, sampler and options, levels, seed, prompts,
-    guidance, precision, threads and versions."""
-    model, sampler = request.model, request.sampler
-    read = {name: extractor.fingerprint for name, extractor in model.extractors.items() if name in extractors}
-    return digest({
-        "model": [model.name, model.fingerprint, read],
-        "asked": [model.predicts, model.timesteps, model.clip, model.shape],
-        "functions": [code_name(f) for f in (model.encode, model.unconditional, model.guide, model.decode)],
-        "sampler": [type(sampler).__qualname__, asdict(sampler)],
-        "levels": [[level.alpha, level.sigma, repr(level.t)] for level in request.levels],
-        "seed": request.seed,
-        "prompts": [request.prompts, request.negative, request.guidance, request.guidance_rescale],
-        # At their defaults these are left out: they are younger than the keys of stored cells.
-        **({"guidance_calls": request.guidance_calls} if request.guidance_calls != Request.guidance_calls else {}),
-        **({"value_range": model.value_range} if model.value_range != Model.value_range else {}),
-        "compute": [request.batch_size, request.device.type, str(request.dtype), torch.get_num_threads()],
-        "versions": [FORMAT, torch.__version__, {name: version_of(name) for name in VERSIONS_THAT_MATTER}],
-    })  # fmt: skip
-
-
-def code_name(function: object) -> str | None:
-    """What a function is called where it is written, the same in every process; of an object that is called, its
-    class."""
-    if function is None:
-        return None
-    return str(getattr(function, "__qualname__", type(function).__qualname__))
-
-
-def source_hash(cls: type) -> str:
-    """Hash of the files that a sampler is written in, so that an edited one is run again.
-
-    These are the modules of the class and of its bases, and those of its own package that they use.
-    """
-    own = (package_of(cls.__module__), BUILT_IN)
-    todo = [base.__module__ for base in cls.__mro__]
-    sources: dict[str, str] = {}
-    while todo:
-        name = todo.pop()
-        module = sys.modules.get(name)
-        if module is None or name in sources:
-            continue
-        sources[name] = source_of(module)
-        if package_of(name) in own:
-            used = {
-                t.__name__ if inspect.ismodule(t) else getattr(t, "__module__", None) for t in vars(module).values()
-            }
-            todo += [other for other in used if isinstance(other, str) and package_of(other) in own]
-    return digest(sorted(sources.values()))
-
-
-def package_of(module: str) -> str:
-    """The package that a module comes with."""
-    return BUILT_IN if module.startswith(f"{BUILT_IN}.") else module.partition(".")[0]
-
-
-def source_of(module: ModuleType) -> str:
-    """The text of a module as it is now; '' if there is none to be had."""
-    read = getattr(getattr(module, "__loader__", None), "get_source", None)
-    try:
-        return (read(module.__name__) if read else None) or ""
-    except (ImportError, OSError):
-        return ""
-
-
-def digest(value: Any) -> str:
-    """SHA-256 of a JSON value."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True, default=repr).encode()).hexdigest()

@@ -27,6 +27,7 @@ from .config import DEFAULT_SAMPLERS, Config
 from .engines import Children, Engine, ForeignEngine, InProcess, Limits, Turn, turns
 from .environment import environment
 from .formats import sheet_to_html
+from .identity import unknown
 from .paths import write_paths
 from .picture import write_picture
 from .plan import Block, Cell, Plan, plan_for, warnings_of
@@ -343,7 +344,8 @@ def run(  # noqa: PLR0913  (the settings of a run, each by name)
 
     `model` is a name or a Model; `samplers` are specs such as "ddim:eta=0.5"; one of anything need not be in a list.
     The run is stored in `output`, by default results/<model>-<8 hex of the plan> in the current folder, and resumed if
-    it is there already; a Model without a fingerprint is run anew each time. Cells with fewer than `repeats` whole
+    it is there already, unless the Model cannot be known again: without a fingerprint, and no torch module, which a
+    warning says. Cells with fewer than `repeats` whole
     chunks are drawn again for the clock alone; cells that failed stay so, unless `retry_failed`. `plugins` are files or
     modules.
 
@@ -368,7 +370,7 @@ def run(  # noqa: PLR0913  (the settings of a run, each by name)
     manner = Manner(fresh, repeats, retry_failed, Limits(time_limit, memory_limit))
     registry = load_registry(plugins)
     plan = plan_for(config, registry, model if isinstance(model, Model) else None)
-    for warning in warnings_of(plan):
+    for warning in filter(None, (*warnings_of(plan), unknown(plan.model))):
         warnings.warn(warning, stacklevel=2)
     session = begin(plan, registry, Path(output) if output else default_output(plan), manner)
     with closing(session.folder):

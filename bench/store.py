@@ -36,8 +36,9 @@ from .chunk_file import (
     place_of,
 )
 from .config import as_json, differences
-from .environment import VERSIONS_THAT_MATTER, version_of
-from .plan import FORMAT, Block, Cell, Plan
+from .environment import VERSIONS_THAT_MATTER, other_switches, version_of
+from .keys import FORMAT
+from .plan import Block, Cell, Plan
 from .timing import Repeat, Timing
 
 RUN_FILE = "run.json"
@@ -295,7 +296,8 @@ def check_output(path: Path, plan: Plan, *, fresh: bool) -> bool:
     if stored.get("plan") == plan.key:
         return True
     changed = [*differences(stored.get("config", {}), plan.config), *other_versions(stored)]
-    changed = changed or ["the model or a version"]
+    changed += other_switches(stored.get("environment"))
+    changed = changed or ["the model, its code or a version"]
     raise InputError(
         f"output {path}: belongs to another run ({'; '.join(changed)}); give another -o, or --fresh to start it anew"
     )

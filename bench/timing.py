@@ -25,7 +25,7 @@ import torch
 
 from ..samplers.sample import Samples
 from .environment import environment
-from .plan import digest
+from .keys import digest
 from .text import counted
 
 LEAST_REPEATS = 5

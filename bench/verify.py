@@ -14,6 +14,7 @@ import numpy.typing as npt
 import torch
 
 from ..samplers.errors import InputError, StoreError
+from ..samplers.process import set_switches, state_kept
 from ..samplers.registry import Registry
 from .chunk import make_chunk, reason_of
 from .chunk_file import Chunk
@@ -24,7 +25,7 @@ from .measures import check_code, check_extractors, check_model, check_plugins, 
 from .plan import Block, Cell, Plan, plan_for
 from .run import engine_for_foreign
 from .statistics import yardsticks
-from .store import RunFolder, read_run
+from .store import RUN_FILE, RunFolder, read_run
 
 EQUAL, DIFFERS, DAMAGED = "equal", "differs", "damaged"
 
@@ -82,7 +83,7 @@ def verify(path: Path, registry: Registry, chunks: int = 3, seed: int = 0) -> Ve
     check_code(config.model, path, registry)
     check_versions(about, path)
     folder = RunFolder(path)
-    with threads_as(about) as threads:
+    with set_as(about, path) as threads:
         plan = plan_for(config, registry)
         check_model(about, plan.model, path)
         ready = yardsticks(config.metric, registry.metrics.things, plan.model)
@@ -133,15 +134,16 @@ def environment_of(about: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 @contextmanager
-def threads_as(about: Mapping[str, Any]) -> Iterator[int]:
-    """torch's threads as the run had them, for as long as this lasts."""
-    before = torch.get_num_threads()
-    threads = environment_of(about).get("threads", before)
-    torch.set_num_threads(threads)
-    try:
+def set_as(about: Mapping[str, Any], path: Path) -> Iterator[int]:
+    """torch's threads and switches as the run had them, for as long as this lasts; how many threads."""
+    there = environment_of(about)
+    threads, turned = there.get("threads", torch.get_num_threads()), there.get("switches", {})
+    if not isinstance(turned, dict):
+        raise StoreError(f"{path / RUN_FILE}: damaged (switches {turned!r}); put back a copy of it")
+    with state_kept():
+        torch.set_num_threads(threads)
+        set_switches(turned)
         yield threads
-    finally:
-        torch.set_num_threads(before)
 
 
 def notes_on(about: Mapping[str, Any], config: Config) -> tuple[str, ...]:

@@ -113,6 +113,11 @@ def levels_at(times: Iterable[float], schedule: Schedule, grid: Grid | None = No
     return (*noisy, schedule.clean)
 
 
+def lists_levels(spec: str) -> bool:
+    """Whether a text is a list of levels, "900/500/20"; a path may stand among the options of "name:option=path"."""
+    return "/" in spec and ":" not in spec
+
+
 def spread_duplicates(timesteps: Sequence[int], total: int) -> list[float]:
     """Descending timesteps in 0 ... total-1, each repeated one moved to the nearest free, the noisier if two are."""
     if len(timesteps) > total:
@@ -130,7 +135,7 @@ def spread_duplicates(timesteps: Sequence[int], total: int) -> list[float]:
 def listed_times(grid: str | Iterable[float] | None) -> Sequence[str | float] | None:
     """The times of a grid that is given as a list, or as text such as "900/500/20"; None where it is a name."""
     if isinstance(grid, str):
-        return grid.split("/") if "/" in grid else None
+        return grid.split("/") if lists_levels(grid) else None
     return None if grid is None else list(grid)
 
 

@@ -45,6 +45,8 @@ UNIT_RANGE: Range = (-1.0, 1.0)
 MOST_NUMBERS = 2**31
 """Of one state: more than any machine has room for."""
 GREY_LEVELS = 255
+NAMELESS = "network"
+"""What a network is called whose author gave it no name."""
 GREY_LEVELS_FROM = 16
 """States none of which is negative and some of which are above this are grey levels, not a sampler gone astray."""
 
@@ -288,8 +290,9 @@ def wrap_network(  # noqa: PLR0913  (what a network needs to be a model)
     *,
     encode: Encode | None = None,
     batch_size: int = 64,
-    name: str = "network",
+    name: str = NAMELESS,
     value_range: Range | None = None,
+    fingerprint: str = "",
 ) -> Model:
     """A model from any callable.
 
@@ -301,6 +304,9 @@ def wrap_network(  # noqa: PLR0913  (what a network needs to be a model)
 
     With guidance a call holds the rows with the prompt and behind them those without it, B = 2 `batch_size`.
     `value_range` is what is black and what is white in images: (-1, 1), or the bounds of `clip` where there are some.
+
+    `fingerprint` is any text that changes when the network does, such as the hash of its weights: a run is resumed only
+    where the network is known again. A torch module is known by its weights, its code and a sample; see docs/models.md.
 
     The network must leave x, t and condition as they are. A torch module is copied where the run needs it in another
     dtype, on another device or out of training mode. In bfloat16 times have eight binary digits: timestep 999 is told
@@ -314,21 +320,34 @@ def wrap_network(  # noqa: PLR0913  (what a network needs to be a model)
     if not isinstance(name, str) or not name.strip():
         raise InputError(f"name {shown(name)}: expected a text")
 
-    def on(device: torch.device, dtype: torch.dtype) -> Network:
-        if dtype == torch.bfloat16 and timesteps == "fractional" and isinstance(schedule, VP):
-            first = schedule.first.t
+    rounds = timesteps == "fractional" and isinstance(schedule, VP)
+    return Model(
+        name=name, network=WrappedNetwork(network, schedule.first.t if rounds else None), schedule=schedule,
+        shape=checked_shape(shape), predicts=predicts, clip=clip, timesteps=timesteps, encode=encode,
+        batch_size=batch_size, value_range=range_of(clip) if value_range is None else value_range,
+        fingerprint=fingerprint,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class WrappedNetwork:
+    """The loader of a network that is there already."""
+
+    network: Network
+    first: float | None = None
+    """The noisiest timestep, where timesteps are fractional: bfloat16 rounds it."""
+
+    def __call__(self, device: torch.device, dtype: torch.dtype) -> Network:
+        """The network; of a torch module a copy where it is not there, or not of that type."""
+        if dtype == torch.bfloat16 and self.first is not None:
+            told = float(torch.tensor(self.first, dtype=dtype))
             warnings.warn(
-                f"network: in bfloat16 it is told timestep {float(torch.tensor(first, dtype=dtype)):g} for {first:g}; "
+                f"network: in bfloat16 it is told timestep {told:g} for {self.first:g}; "
                 'use float16 or timesteps="integer"',
                 stacklevel=2,
             )
+        network = self.network
         return told_in_dtype_of_x(module_on(network, device, dtype) if isinstance(network, nn.Module) else network)
-
-    return Model(
-        name=name, network=on, schedule=schedule, shape=checked_shape(shape), predicts=predicts, clip=clip,
-        timesteps=timesteps, encode=encode, batch_size=batch_size,
-        value_range=range_of(clip) if value_range is None else value_range,
-    )  # fmt: skip
 
 
 def range_of(clip: Clip | None) -> Range:

@@ -3,29 +3,109 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import math
+import os
+import re
+import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cached_property
+from io import BufferedReader
+from pathlib import Path
+from types import NoneType
 from typing import Any, Literal, NamedTuple, TypeGuard, TypeVar, get_args, get_origin, get_type_hints
 
 from .errors import InputError, PluginError, SamplerbenchError, closest, shown, text_of, told
 
 T = TypeVar("T")
-OPTION_TYPES = {int: "a whole number", float: "a finite number", bool: "true or false", str: "a text"}
+MOST_BYTES = 1 << 30
+"""Of a file that an option names: it is held in memory."""
+COMMA = re.compile(r',(?=(?:[^"]*"[^"]*")*[^"]*$)')
+"""A comma with an even number of quotes behind it: outside of quotes."""
+
+
+class File:
+    """A file that an option names, read once: the bytes whose SHA-256 belongs to a result are those that are used.
+
+    An option of this type is a field `table: File | None = None`, given as `-s name:table=weights.json` or as a path.
+    InputError for what is no file, cannot be read or holds more than 1 GiB. Two are equal if their bytes are.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        if not os.fspath(path):
+            raise InputError("file '': is empty; expected the path of a file")
+        self.path = Path(path)
+        self._content = content_of(self.path)
+
+    def read_bytes(self) -> bytes:
+        """The content, as it was when the option was read."""
+        return self._content
+
+    @cached_property
+    def sha256(self) -> str:
+        """Of the content, in hexadecimal."""
+        return hashlib.sha256(self._content).hexdigest()
+
+    def __eq__(self, other: object) -> bool:
+        """Whether the bytes are the same, wherever they were read."""
+        return isinstance(other, File) and self.sha256 == other.sha256
+
+    def __hash__(self) -> int:
+        """Of the bytes."""
+        return hash(self.sha256)
+
+    def __repr__(self) -> str:
+        """File('weights.json')."""
+        return f"File({str(self.path)!r})"
+
+    def __str__(self) -> str:
+        """The path, as a spec gives it."""
+        return str(self.path)
+
+
+OPTION_TYPES = {
+    int: "a whole number", float: "a finite number", bool: "true or false", str: "a text", File: "a file",
+}  # fmt: skip
+
+
+def content_of(path: Path, most: int = MOST_BYTES) -> bytes:
+    """The bytes of a file; InputError, without waiting, for what is none, cannot be read or holds more than `most`."""
+    try:
+        with open_file(path) as file:
+            size = os.fstat(file.fileno()).st_size
+            content = b"" if size > most else file.read(most + 1)
+    except (OSError, ValueError) as error:  # a path with a zero byte in it is a ValueError
+        reason = (error.strerror or error) if isinstance(error, OSError) else error
+        raise InputError(f"file {str(path)!r}: cannot be read ({reason}); expected the path of a file") from error
+    if size > most or len(content) > most:
+        raise InputError(f"file {str(path)!r}: holds more than {most:,} bytes; expected a smaller file")
+    return content
+
+
+def open_file(path: Path) -> BufferedReader:
+    """A file, open to be read; an OSError at once for a folder, a pipe or a device."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return os.fdopen(descriptor, "rb")
+    os.close(descriptor)
+    raise OSError("a folder, pipe or device")
 
 
 def parse_spec(spec: str) -> tuple[str, dict[str, str]]:
-    """ "name:option=value,option=value" -> the name and the options as text."""
+    """ "name:option=value,option=value" -> the name and the options as text; "..." around a value that has a comma."""
     name, _, rest = spec.strip().partition(":")
     options: dict[str, str] = {}
-    for part in filter(None, (p.strip() for p in rest.split(","))):
-        key, equals, value = part.partition("=")
-        key = key.strip()
+    if rest.count('"') % 2:
+        raise InputError(f'{spec!r}: a " without its other; expected name:option="value"')
+    for part in filter(None, (p.strip() for p in COMMA.split(rest))):
+        key, equals, value = (text.strip() for text in part.partition("="))
         if not equals or not key:
-            raise InputError(f"{spec!r}: {part!r}; expected name:option=value,option=value")
+            quoted = f'; a value that has a comma stands in quotes: {list(options)[-1]}="A,B"' if options else ""
+            raise InputError(f"{spec!r}: {part!r}; expected name:option=value,option=value{quoted}")
         if key in options:
             raise InputError(f"{spec!r}: option {key!r} is given twice")
-        options[key] = value.strip()
+        options[key] = value[1:-1] if len(value) > 1 and value[0] == value[-1] == '"' else value
     if not name:
         raise InputError(f"{spec!r}: expected a name, as in ddim:eta=0.5")
     return name, options
@@ -75,7 +155,15 @@ class Option(NamedTuple):
 def options_of(cls: type) -> dict[str, Option]:
     """The options of a dataclass by name."""
     hints = get_type_hints(cls)
-    return {f.name.removesuffix("_"): Option(f.name, hints[f.name], f.default) for f in dataclasses.fields(cls)}
+    return {
+        f.name.removesuffix("_"): Option(f.name, _without_none(hints[f.name]), f.default)
+        for f in dataclasses.fields(cls)
+    }
+
+
+def _without_none(kind: Any) -> Any:
+    """File for File | None: the one option that may be left empty."""
+    return File if set(get_args(kind)) == {File, NoneType} else kind
 
 
 def check_count(name: str, value: object, most: int = 10**9) -> int:
@@ -110,6 +198,8 @@ def _value(given: object, kind: Any, what: str) -> object:
         if match is None:
             raise InputError(f"{what} {given!r}: expected one of {', '.join(map(str, choices))}")
         return match
+    if kind is File:
+        return _file(given, what)
     try:
         if kind is bool and isinstance(given, str):
             return {"true": True, "false": False}[given.lower()]
@@ -123,6 +213,18 @@ def _value(given: object, kind: Any, what: str) -> object:
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise InputError(f"{what} {shown(given)}: expected {accepts(kind)}") from error
     return value
+
+
+def _file(given: object, what: str) -> File | None:
+    """The file of a path; None stays None."""
+    if given is None or isinstance(given, File):
+        return given
+    if not isinstance(given, str | os.PathLike):
+        raise InputError(f"{what} {given!r}: expected the path of a file")
+    try:
+        return File(given)
+    except InputError as error:
+        raise InputError(f"{what}: {error}") from error
 
 
 def describe_options(cls: type) -> str:
@@ -142,7 +244,7 @@ def option_fault(cls: type) -> str:
         return f"{cls.__name__} has options ({', '.join(own)}); expected @dataclass(frozen=True) above it"
     for name, option in options_of(cls).items():
         if get_origin(option.kind) is not Literal and option.kind not in OPTION_TYPES:
-            return f"option {name} is of type {option.kind}; expected int, float, bool, str or Literal"
+            return f"option {name} is of type {option.kind}; expected int, float, bool, str, Literal or File | None"
         if option.default is dataclasses.MISSING:
             return f"option {name} has no default; expected one"
     return ""

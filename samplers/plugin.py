@@ -9,7 +9,9 @@ import importlib.util
 import inspect
 import stat
 import sys
+import sysconfig
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -91,10 +93,12 @@ class Broken:
 
 @dataclass(frozen=True)
 class Remark:
-    """What the user should know of a plugin that works."""
+    """What the user should know of a plugin, or of another thing that was loaded, that works."""
 
     origin: Origin
     text: str
+    kind: str = "plugin"
+    """Or "model", "extractor", "data"; the origin is then its spec."""
 
 
 def hook_results(module: ModuleType) -> Iterator[tuple[str, str, Any]]:
@@ -156,21 +160,89 @@ def why_no_code(path: Path) -> str:
 
 
 def import_file(path: Path) -> ModuleType:
-    """The module in a file, where `why_no_code` says nothing. It is compiled anew each time: a cached one may be older
-    than the file, and is litter."""
-    name = f"samplerbench_plugin_{path.stem}_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]}"
+    """The module in a file, where `why_no_code` says nothing. It is compiled each time: a cached one may be older than
+    the file, and is litter. So are the modules beside it that were edited since they were imported.
+
+    Its name is of path and content, so that what was imported before an edit keeps a module of its own.
+    """
+    data = path.read_bytes()
+    mark = hashlib.sha256(str(path.resolve()).encode() + data).hexdigest()[:8]
+    name = f"samplerbench_plugin_{path.stem}_{mark}"
     loader = importlib.machinery.SourceFileLoader(name, str(path))
     spec = importlib.util.spec_from_file_location(name, path, loader=loader)
     assert spec is not None
     module = importlib.util.module_from_spec(spec)
-    code = loader.source_to_code(loader.get_data(str(path)), str(path))
+    code = loader.source_to_code(data, str(path))
+    forget_edited(path.resolve().parent)
     sys.modules[name] = module  # dataclasses look their module up by name
     try:
-        exec(code, vars(module))
+        with no_bytecode():
+            exec(code, vars(module))
     except BaseException:
         del sys.modules[name]
         raise
+    _texts[name] = spec, importlib.util.decode_source(data)
     return module
+
+
+@contextmanager
+def no_bytecode() -> Iterator[None]:
+    """Leave no compiled modules beside those that are imported: one is taken for new after an edit of equal length."""
+    before = sys.dont_write_bytecode
+    sys.dont_write_bytecode = True
+    try:
+        yield
+    finally:
+        sys.dont_write_bytecode = before
+
+
+_texts: dict[str, tuple[importlib.machinery.ModuleSpec, str]] = {}
+"""By the name of a module, of which import of it the text is."""
+
+
+def source_of(module: ModuleType) -> str:
+    """The text of a module as it was when this was first asked after its import: its file may be edited since, and what
+    runs is the old one. Of a compiled module the hash; '' where nothing is to be read."""
+    name, spec = module.__name__, module.__spec__
+    if name in _texts and _texts[name][0] is spec:
+        return _texts[name][1]
+    text = text_now(module)
+    if spec:
+        _texts[name] = spec, text
+    return text
+
+
+def text_now(module: ModuleType) -> str:
+    """The text in the file of a module."""
+    return text_in(module.__spec__, getattr(module, "__file__", None))
+
+
+def text_in(spec: importlib.machinery.ModuleSpec | None, file: str | None) -> str:
+    """The text of the module of a spec, the hash of one that is compiled; '' where nothing is to be read."""
+    read = getattr(spec and spec.loader, "get_source", None)
+    with suppress(ImportError, OSError):
+        if spec and read and (text := read(spec.name)):
+            return str(text)
+    with suppress(OSError):
+        return hashlib.sha256(Path(file).read_bytes()).hexdigest() if file else ""
+    return ""
+
+
+def forget_edited(folder: Path) -> None:
+    """Have the modules of a folder imported again of which `source_of` gave a text that is no longer in the file."""
+    for name, (spec, text) in list(_texts.items()):
+        module, file = sys.modules.get(name), Path(str(spec.origin))
+        if module is None or module.__spec__ is not spec or name.startswith(f"{GROUP}."):
+            continue
+        if folder in file.parents and not is_installed(file) and text_now(module) != text:
+            del sys.modules[name], _texts[name]
+
+
+def is_installed(file: Path) -> bool:
+    """Whether a module's file came with Python, or with a package that an installer put there."""
+    parents = file.resolve().parents
+    python = {Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib")}
+    return any(folder.name in ("site-packages", "dist-packages") or folder in python for folder in parents)
 
 
 def is_above(name: str | None, module: str) -> bool:

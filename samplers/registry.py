@@ -29,7 +29,7 @@ from .extractor import Extractor, ExtractorFactory
 from .grid import Grid, Levels, levels_at, levels_on, listed_times
 from .image_data import ImageData, ImageDataFactory
 from .metric import Metric
-from .model import Model
+from .model import NAMELESS, Model
 from .options import at_fault, construct, option_fault, parse_spec
 from .plugin import (
     API_VERSION,
@@ -45,7 +45,7 @@ from .plugin import (
     import_file,
     why_no_code,
 )
-from .process import state_kept
+from .process import STREAMS, changes_told, state_kept
 from .sampler import Sampler
 from .schedule import Schedule
 from .variables import NO_PLUGINS, is_on
@@ -117,7 +117,10 @@ class Registry:
     data: Catalogue[ImageDataFactory] = field(default_factory=lambda: Catalogue("data"))
     broken: list[Broken] = field(default_factory=list)
     remarks: list[Remark] = field(default_factory=list)
-    """On plugins that work: slow ones, and those that changed the state of the process while they were loaded."""
+    """On plugins that work: slow ones, and those that changed the state of the process while they were loaded; on
+    models, extractors and data that changed it."""
+    tell: Callable[[Remark], object] | None = None
+    """Told of each remark on a model, an extractor or data at once: they are loaded when they are asked for."""
     named: tuple[str, ...] = ()
     """The plugins that were asked for by path or module, as another process has to ask for them."""
     own_models: tuple[str, ...] = ()
@@ -191,6 +194,10 @@ class Registry:
 
         `settings`, such as size, are those of the model's factory; one that it does not take is refused.
         """
+        with self.loading("model", spec):
+            return self._model(spec, settings)
+
+    def _model(self, spec: str, settings: Mapping[str, object]) -> Model:
         name, _, argument = spec.partition(":")
         if name not in self.models.things and argument:
             refuse_settings(f"model {spec!r}", settings, ())
@@ -204,20 +211,19 @@ class Registry:
             )
         factory, argument = found_for(self.models, spec)
         refuse_settings(f"model {spec!r}", settings, accepted_settings(factory))
-        with loading(f"model {spec!r}"):
-            return factory(argument, **settings)
+        return named(checked_model(factory(argument, **settings), spec), spec)
 
     def extractors_of(self, spec: str) -> Mapping[str, Extractor]:
         """The extractors that "name" or "name:argument" describes, by what metrics read."""
         name, _, argument = spec.partition(":")
         factory = self.extractors[name]
-        with loading(f"extractor {spec!r}"):
+        with self.loading("extractor", spec):
             return factory(argument)
 
     def image_data(self, spec: str) -> ImageData:
         """The images that "name", "name:argument", a file or a folder describes."""
         factory, argument = found_for(self.data, spec)
-        with loading(f"data {spec!r}"):
+        with self.loading("data", spec):
             return factory(argument)
 
     def _catalogues(self) -> dict[str, Catalogue[Any]]:
@@ -265,7 +271,27 @@ class Registry:
         if seconds > SLOW_SECONDS and origin.plugin != BUILT_IN:
             self.remarks.append(Remark(origin, f"took {seconds:.1f} s to load; --no-plugins leaves it out"))
         if changed:
-            self.remarks.append(Remark(origin, f"changed {', '.join(changed)} while it was loaded; that was put back"))
+            self.remarks.append(Remark(origin, changes_told(changed, " while it was loaded")))
+
+    @contextmanager
+    def loading(self, kind: str, spec: str) -> Iterator[None]:
+        """What is raised meanwhile is the fault of the file that is read, but for what is said to the user.
+
+        What it changes of the process is put back, and remarked on unless it drew random numbers: networks do, for
+        weights that are then read from a file.
+        """
+        with state_kept() as changed:
+            try:
+                yield
+            except SamplerbenchError:
+                raise
+            except (Exception, SystemExit) as error:
+                raise ModelError(f"{kind} {spec!r}: {told(error)}") from error
+        if others := [name for name in changed if name not in STREAMS]:
+            remark = Remark(Origin(repr(spec), ""), changes_told(others, " while it was loaded"), kind)
+            self.remarks.append(remark)
+            if self.tell:
+                self.tell(remark)
 
 
 @runtime_checkable
@@ -313,17 +339,6 @@ def refuse_settings(what: str, given: Iterable[str], accepted: Sequence[str]) ->
     for name in given:
         if name not in accepted:
             raise InputError(f"{what}: has no {name}; settings of this model: {', '.join(accepted) or 'none'}")
-
-
-@contextmanager
-def loading(what: str) -> Iterator[None]:
-    """What is raised meanwhile is the fault of the file that is being read, but for what is said to the user."""
-    try:
-        yield
-    except SamplerbenchError:
-        raise
-    except (Exception, SystemExit) as error:
-        raise ModelError(f"{what}: {told(error)}") from error
 
 
 def load_registry(plugins: Iterable[str] = (), models: Iterable[str] = ()) -> Registry:
@@ -456,13 +471,21 @@ def model_from_code(spec: str) -> Model | None:
     make = function_from_code(spec, f"model {spec!r}")
     if make is None:
         return None
-    with loading(f"model {spec!r}"):
-        model = make()
-    if not isinstance(model, Model):
+    return dataclasses.replace(checked_model(make(), spec), name=spec)
+
+
+def checked_model(made: object, spec: str) -> Model:
+    """What a function or a factory returned, if it is a model."""
+    if not isinstance(made, Model):
         raise ModelError(
-            f"model {spec!r}: returned a {type(model).__name__}; expected a Model, as samplerbench.wrap_network returns"
+            f"model {spec!r}: returned a {type(made).__name__}; expected a Model, as samplerbench.wrap_network returns"
         )
-    return dataclasses.replace(model, name=spec)
+    return made
+
+
+def named(model: Model, spec: str) -> Model:
+    """The model, called by its spec where its author gave it no name."""
+    return dataclasses.replace(model, name=spec) if model.name == NAMELESS else model
 
 
 @functools.cache

@@ -6,7 +6,7 @@ import os
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -62,27 +62,30 @@ class Samples:
         return None if self.images is None else png(mosaic(self.images[:MOST_SHOWN].cpu().numpy()))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Request:
-    """A checked description of what to draw, for any block of sample indices."""
+    """A checked description of what to draw, for any block of sample indices.
+
+    A field at its default is no part of a cell's key, so that a setting that is added later changes none.
+    """
 
     model: Model
     sampler: Sampler
     levels: Levels
     seed: int
     prompts: tuple[str, ...]
-    negative: str | None
-    guidance: float
-    guidance_rescale: float
+    negative: str | None = None
+    guidance: float = 1.0
+    guidance_rescale: float = 0.0
     batch_size: int
     device: torch.device
     dtype: torch.dtype
     """What the network computes in; the state is float32, or float64 with float64."""
     guidance_calls: int = 1
     """Network calls of a guided evaluation: 1 for the rows with the prompt and without together, 2 in turn."""
-    moved: str = ""
+    moved: str = field(default="", compare=False)
     """How whole timesteps moved the levels away from the named grid, in words; '' where all are near."""
-    low_start: str = ""
+    low_start: str = field(default="", compare=False)
     """What a list of levels leaves out at its start, in words; '' where there is no x_init to give."""
 
     @property

@@ -402,8 +402,7 @@ def test_a_child_prepares_no_metric_and_says_how_fast_it_is(tmp_path, monkeypatc
     for metric in config.metric:
         monkeypatch.setattr(registry.metrics[metric], "prepare", lambda self, reference: 1 / 0)
 
-    job = {"config": as_json(config), "plugins": [TOY], "folder": str(tmp_path), "threads": 1, "dtype": "float32",
-           "precision": "highest"}  # fmt: skip
+    job = {"config": as_json(config), "plugins": [TOY], "folder": str(tmp_path), "threads": 1, "switches": {}}
     (started, _), (made, arrays) = answers_to(tmp_path, job, {"cell": plan.cells[0].key, "block": [0, 0, 4]})
     assert started["seconds_per_evaluation"] > 0
     assert started["seconds_after_drawing"] > 0

@@ -603,17 +603,33 @@ MEDDLING = {
     "torch's default dtype": "import torch; torch.set_default_dtype(torch.float64)",
     "torch's default device": "import torch; torch.set_default_device('meta')",
     "torch's threads": "import torch; torch.set_num_threads(torch.get_num_threads() + 1)",
+    "torch's float32 precision": "import torch; torch.set_float32_matmul_precision('medium')",
+    "torch's half precision": "import torch; torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False",
+    "torch's deterministic algorithms": "import torch; torch.use_deterministic_algorithms(True)",
+    "torch's denormal numbers": "import torch; torch.set_flush_denormal(True)",
+    "torch's cuDNN": "import torch; torch.backends.cudnn.benchmark = True",
+    "torch's oneDNN": "import torch; torch.backends.mkldnn.enabled = False",
+    "torch's NNPACK": "import torch; torch.backends.nnpack.set_flags(False)",
+    "torch's kernels of attention": "import torch; torch.backends.cuda.enable_flash_sdp(False)",
+    "torch's libraries of linear algebra": "import torch; torch.backends.cuda.preferred_blas_library('cublaslt')",
+    "torch's order of einsum": "import torch.backends.opt_einsum as o; o.enabled = not o.is_available()",
+    "torch's autocast": "import torch; torch.autocast('cpu', dtype=torch.bfloat16).__enter__()",
+    "torch's autograd": "import torch; torch.autograd.set_detect_anomaly(True)",
+    "the environment variables of linear algebra": "import os; os.environ['NVIDIA_TF32_OVERRIDE'] = '1'",
+    "NumPy's error state": "import numpy; numpy.seterr(all='raise')",
+    "which warnings are errors": "import warnings; warnings.filterwarnings('error', 'of this kind')",
     "the current folder": "import os; os.chdir('/')",
 }
 
 
 def process_state():
     """What plugins must not change."""
-    return [read() for read, _ in process.ASPECTS.values()]
+    return [aspect.read() for aspect in process.ASPECTS.values()]
 
 
 def test_each_aspect_has_its_meddler():
-    assert set(MEDDLING) | {"CUDA's random streams"} == set(process.ASPECTS)
+    elsewhere = {"CUDA's random streams", "CUDA's current device", "torch's interop threads"}
+    assert set(MEDDLING) | elsewhere == set(process.ASPECTS)
 
 
 @pytest.mark.parametrize("aspect", MEDDLING)
@@ -800,6 +816,9 @@ def test_the_key_of_a_cell_knows_the_modules_that_a_sampler_builds_on(install, e
     key = key_of("mine")
     with (site / "stranger_pack" / f"{edited}.py").open("a") as file:
         file.write("# edited\n")
+    assert key_of("mine") == key  # what was imported is what runs
+    for name in [name for name in sys.modules if name.partition(".")[0] == "stranger_pack"]:
+        del sys.modules[name]  # as another process begins
     assert (key_of("mine") != key) is (edited != "unused")
 
 

@@ -351,7 +351,9 @@ def test_a_network_of_few_whole_timesteps_can_be_run(tmp_path):
         assert t.dtype == torch.int64
         return 0.9 * x
 
-    model = sb.wrap_network(network, schedule=sb.vp_linear(50), shape=(1, 4, 4), timesteps="integer")
+    model = sb.wrap_network(
+        network, schedule=sb.vp_linear(50), shape=(1, 4, 4), timesteps="integer", fingerprint="0.9 x"
+    )
     table = sb.run(model, ["ddim"], steps=[5], n=4, metrics=[], output=tmp_path / "run").table
     assert table["status"].tolist() == ["ok"]
     assert table["ode_error"].notna().all()
@@ -520,33 +522,55 @@ def test_another_number_of_threads_is_refused_by_name(tmp_path):
         torch.set_num_threads(before)
 
 
+TURNED = """
+from dataclasses import dataclass
+from samplerbench import hookimpl
+from samplerbench.plugins.ddim import DDIM
+
+@dataclass(frozen=True)
+class Turned(DDIM):
+    def step(self, run, x, a, b, past):
+        x, past = super().step(run, x, a, b, past)
+        return 1.0 * x, past
+
+@hookimpl
+def samplerbench_samplers():
+    return {"turned": Turned}
+"""
+
+
 def test_an_edited_sampler_alone_is_run_again(tmp_path, draws):
     plugin = tmp_path / "edited.py"
-    source = Path(TOY).read_text()
-    plugin.write_text(source)
-    settings = {"steps": [2], "n": 4, "plugins": [str(plugin)], "output": tmp_path / "run"}
-    sb.run("toy", ["prints", "ddpm"], **settings)
+    plugin.write_text(TURNED)
+    settings = {"steps": [2], "n": 4, "plugins": [str(plugin), TOY], "output": tmp_path / "run"}
+    sb.run("toy", ["turned", "ddpm"], **settings)
     before = snapshot(tmp_path / "run" / "chunks")
-    plugin.write_text(
-        source.replace(
-            "return x\n\n\n@dataclass(frozen=True)\nclass Signals",
-            "return -x\n\n\n@dataclass(frozen=True)\nclass Signals",
-        )
-    )
+    plugin.write_text(TURNED.replace("1.0 * x", "-1.0 * x"))
     draws.clear()
-    again = sb.run("toy", ["prints", "ddpm"], **settings)
-    assert [d for d in draws if d[2] > 1] == [("Prints", 0, 4)]
+    again = sb.run("toy", ["turned", "ddpm"], **settings)
+    assert [d for d in draws if d[2] > 1] == [("Turned", 0, 4)]
     after = snapshot(tmp_path / "run" / "chunks")
     assert {path: after[path] for path in before if path.endswith(".safetensors")} == {
         path: content for path, content in before.items() if path.endswith(".safetensors")
     }
     assert len(after) == len(before) + 1
-    fresh = sb.run("toy", ["prints", "ddpm"], **settings | {"output": tmp_path / "fresh"})
+    fresh = sb.run("toy", ["turned", "ddpm"], **settings | {"output": tmp_path / "fresh"})
     same_table(again.table, fresh.table)
     draws.clear()
-    plugin.write_text(source)
-    sb.run("toy", ["prints", "ddpm"], **settings)
+    plugin.write_text(TURNED)
+    sb.run("toy", ["turned", "ddpm"], **settings)
     assert [d for d in draws if d[2] > 1] == []
+
+
+def test_an_edited_model_is_another_model(tmp_path):
+    plugin = tmp_path / "edited.py"
+    plugin.write_text(Path(TOY).read_text())
+    settings = {"steps": [2], "n": 4, "plugins": [str(plugin)]}
+    first = sb.run("toy", ["ddim"], **settings, output=tmp_path / "run")
+    plugin.write_text(Path(TOY).read_text().replace("return (x - alpha * x0) / sigma", "return 0.5 * x"))
+    refused(tmp_path, lambda: sb.run("toy", ["ddim"], **settings, output=tmp_path / "run"), "the model, its code")
+    second = sb.run("toy", ["ddim"], **settings, output=tmp_path / "other")
+    assert first.table["ode_error"].tolist() != second.table["ode_error"].tolist()
 
 
 def test_fresh_starts_the_folder_anew(tmp_path):
@@ -581,14 +605,16 @@ def test_a_folder_of_something_else_is_refused(tmp_path, fresh):
 def test_a_model_without_a_fingerprint_takes_no_other_run_s_folder(tmp_path):
     toy_run(["ddim"], tmp_path / "run")
     nameless = dataclasses.replace(load_registry([TOY]).model("toy"), fingerprint="", name="nameless")
-    refused(tmp_path, lambda: sb.run(nameless, ["ddim"], steps=[2], n=100, output=tmp_path / "run"), "model")
+    with pytest.warns(UserWarning, match="'nameless' has no fingerprint"):
+        refused(tmp_path, lambda: sb.run(nameless, ["ddim"], steps=[2], n=100, output=tmp_path / "run"), "model")
 
 
 def test_a_model_without_a_fingerprint_is_run_anew(tmp_path, draws):
     nameless = dataclasses.replace(load_registry([TOY]).model("toy"), fingerprint="")
     for _ in range(2):
         draws.clear()
-        sb.run(nameless, ["ddpm"], steps=[2], n=64, output=tmp_path / "run")
+        with pytest.warns(UserWarning, match=r"'toy' has no fingerprint .* will not resume; give .*fingerprint="):
+            sb.run(nameless, ["ddpm"], steps=[2], n=64, output=tmp_path / "run")
         assert ("DDPM", 0, 64) in draws
 
 

@@ -20,9 +20,8 @@ from PIL import Image
 from safetensors import safe_open
 
 import samplerbench as sb_
-from samplerbench.bench import plan as planning
+from samplerbench.bench import keys, store, timing
 from samplerbench.bench import run as harness
-from samplerbench.bench import store, timing
 from samplerbench.bench.answers import ANSWERS, answers_for, read_answers
 from samplerbench.bench.chunk_file import content_hash
 from samplerbench.bench.config import Config
@@ -414,7 +413,7 @@ def test_a_run_of_another_version_is_refused_by_name(copy, monkeypatch, package)
         return "99.0" if name == package else inner(name)
 
     inner = store.version_of
-    for module in (planning, store):
+    for module in (keys, store):
         monkeypatch.setattr(module, "version_of", other)
     before = states_of(copy)
     with pytest.raises(sb_.InputError, match=rf"another run \({package}: {re.escape(inner(package))} -> 99\.0\)"):
@@ -434,11 +433,11 @@ def test_a_run_of_another_version_is_refused_by_name(copy, monkeypatch, package)
 def test_a_model_that_is_asked_in_another_way_is_another_cell(changed):
     config = Config(model="toy", sampler=("ddim",), steps=(2,), samples=2)
     toy = REGISTRY.model("toy")
-    keys = []
+    settings = []
     for model in (toy, dataclasses.replace(toy, clip=None), dataclasses.replace(toy, **changed)):
         request = plan_for(config, REGISTRY, toy).cells[0].request
-        keys.append(planning.cell_setting(dataclasses.replace(request, model=model), set()))
-    assert keys[0] == keys[1] != keys[2]
+        settings.append(keys.cell_setting(dataclasses.replace(request, model=model), set()))
+    assert settings[0] == settings[1] != settings[2]
 
 
 def test_a_model_with_other_bounds_is_refused_the_folder_of_the_first(tmp_path):
@@ -745,13 +744,13 @@ def test_a_chunk_that_was_moved_to_another_cell_is_refused(copy):
 
 
 def test_a_run_file_of_another_format_is_refused_with_what_to_do(sb, copy):
-    content = {**read_run(copy), "format": 2, "environment": {"versions": {"samplerbench": "7.0"}}}
+    content = {**read_run(copy), "format": 7, "environment": {"versions": {"samplerbench": "7.0"}}}
     del content["sha256"]
     (copy / "run.json").write_text(json.dumps(content))
     before = chunks_in(copy)
     for command in (("table",), ("run", "--model", "mixture", "-o")):
         if command[0] == "run":
-            sb(*command, copy).refused(5, "format 2", "reads 1", "use samplerbench 7.0", "another -o")
+            sb(*command, copy).refused(5, "format 7", "reads 2", "use samplerbench 7.0", "another -o")
     with pytest.raises(sb_.StoreError, match=r"use samplerbench 7\.0"):
         read_table(copy)
     assert chunks_in(copy) == before

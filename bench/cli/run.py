@@ -120,6 +120,7 @@ def run(  # noqa: PLR0913  (an option each)
     import torch
 
     from ..engines import Limits
+    from ..identity import unknown
     from ..plan import plan_for, warnings_of
     from ..run import Manner, begin, evaluations_left
     from ..sheet import sheet_of
@@ -133,6 +134,8 @@ def run(  # noqa: PLR0913  (an option each)
         registry = loaded_registry(plugin)
         warn_of_plugins(registry)
         plan = plan_for(config, registry)
+        if note := unknown(plan.model):
+            complain(note, kind="Note")
         folder = output or default_output(plan)
         resumes = check_output(folder, plan, fresh=fresh)
         if not fresh and (edited := edited_since(folder, plan)):

@@ -93,7 +93,8 @@ def precision(sampler: Sampler, effort: Effort) -> Iterator[Finding]:
 
 def options(sampler: Sampler, effort: Effort) -> Iterator[Finding]:
     """Written as text and read again the options make an equal sampler."""
-    written = {key: str(getattr(sampler, option.field)) for key, option in options_of(type(sampler)).items()}
+    values = {key: getattr(sampler, option.field) for key, option in options_of(type(sampler)).items()}
+    written = {key: str(value) for key, value in values.items() if value is not None}  # a file that is left out
     given = {name: value for name, value in written.items() if value != "inf"}  # no spec string says infinity
     read = construct(type(sampler), type(sampler).__name__, given)
     text = ",".join(f"{name}={value}" for name, value in written.items()) or "none"
