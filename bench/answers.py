@@ -13,6 +13,7 @@ from ..samplers.metric import Estimate
 from .chunk_file import Place
 from .kept import keep, kept
 from .races import Answer, Field, Race, answers_to, contenders, races_in
+from .record import RunRecord
 from .statistics import Yardstick, estimates, gather
 from .store import CHUNKS, RunFolder
 
@@ -30,26 +31,25 @@ class Source:
 
 
 def answers_for(
-    about: Mapping[str, Any], table: pd.DataFrame, folder: RunFolder, ready: Mapping[str, Yardstick]
+    record: RunRecord, table: pd.DataFrame, folder: RunFolder, ready: Mapping[str, Yardstick]
 ) -> list[Answer]:
-    """The answers of a run folder, whose run.json is `about`, from the chunks that its table is made from; [] where not
-    all of those are there."""
-    sources = {i: Source(folder, key, ready) for i, key in keys_of(about, table).items()}
+    """The answers of a run folder from the chunks that its table is made from; [] where not all of those are there."""
+    sources = {i: Source(folder, key, ready) for i, key in keys_of(record, table).items()}
     if sum(n for _, n in common_places(list(sources.values()))) != table["samples"].max():
         return []
-    return answers_from(about, table, estimates_of(sources), directions(ready))
+    return answers_from(record, table, estimates_of(sources), directions(ready))
 
 
 def answers_from(
-    about: Mapping[str, Any],
+    record: RunRecord,
     table: pd.DataFrame,
     found: Mapping[int, Mapping[str, Estimate]],
     lower: Mapping[str, bool],
 ) -> list[Answer]:
     """The answers of a run, given what was measured of each row that has samples."""
-    field = Field(keys_of(about, table), found, lower)
+    field = Field(keys_of(record, table), found, lower)
     rows = {i: row for i, row in enumerate(table.to_dict("records")) if i in field.keys}
-    return answers_to(own_races(rows, budgets_of(about, table), field), field)
+    return answers_to(own_races(rows, budgets_of(record, table), field), field)
 
 
 def own_races(rows: Mapping[int, Mapping[Any, Any]], budgets: Sequence[int], field: Field) -> list[Race]:
@@ -59,9 +59,9 @@ def own_races(rows: Mapping[int, Mapping[Any, Any]], budgets: Sequence[int], fie
     return list(races_in(field, field.lower, fitting).values())
 
 
-def keys_of(about: Mapping[str, Any], table: pd.DataFrame) -> dict[int, str]:
+def keys_of(record: RunRecord, table: pd.DataFrame) -> dict[int, str]:
     """The cell's key of each row that has samples."""
-    return {i: str(about["cells"][i]["key"]) for i, samples in enumerate(table["samples"]) if samples > 0}
+    return {i: record.cells[i].key for i, samples in enumerate(table["samples"]) if samples > 0}
 
 
 def directions(ready: Mapping[str, Yardstick]) -> dict[str, bool]:
@@ -87,21 +87,21 @@ def common_places(sources: Sequence[Source]) -> list[Place]:
     return sorted(set.intersection(*there)) if there else []
 
 
-def budgets_of(about: Mapping[str, Any], table: pd.DataFrame) -> list[int]:
+def budgets_of(record: RunRecord, table: pd.DataFrame) -> list[int]:
     """The budgets of model calls to answer for: the run's own counts, and the most calls that a row made."""
-    counts = sorted(about["config"]["nfe"] or about["config"]["steps"])
+    counts = sorted(record.config.counts)
     most = pd.to_numeric(table["nfe"]).max()
     return [*counts, math.ceil(most)] if most > counts[-1] else counts
 
 
-def write_answers(folder: RunFolder, about: Mapping[str, Any], table: pd.DataFrame, answers: Sequence[Answer]) -> None:
+def write_answers(folder: RunFolder, record: RunRecord, table: pd.DataFrame, answers: Sequence[Answer]) -> None:
     """Keep the answers with what they belong to, so that a report needs neither model nor metric."""
-    keep(folder.path / ANSWERS, signature(about, table), [_without_nan(answer) for answer in answers])
+    keep(folder.path / ANSWERS, signature(record, table), [_without_nan(answer) for answer in answers])
 
 
-def read_answers(folder: RunFolder, about: Mapping[str, Any], table: pd.DataFrame) -> list[Answer] | None:
+def read_answers(folder: RunFolder, record: RunRecord, table: pd.DataFrame) -> list[Answer] | None:
     """What `write_answers` kept, None if there is nothing, or nothing that belongs to this table."""
-    answers = kept(folder.path / ANSWERS, signature(about, table))
+    answers = kept(folder.path / ANSWERS, signature(record, table))
     is_sound = isinstance(answers, list) and all(is_answer(answer, len(table)) for answer in answers)
     return answers if is_sound else None
 
@@ -125,9 +125,9 @@ def has_kinds(value: Any, kinds: Mapping[str, Any]) -> bool:
     )
 
 
-def signature(about: Mapping[str, Any], table: pd.DataFrame) -> list[list[Any]]:
+def signature(record: RunRecord, table: pd.DataFrame) -> list[list[Any]]:
     """What a table was made from: each row's cell and how many samples."""
-    return [[cell["key"], int(n)] for cell, n in zip(about["cells"], table["samples"], strict=True)]
+    return [[cell.key, int(n)] for cell, n in zip(record.cells, table["samples"], strict=True)]
 
 
 def _without_nan(value: Any) -> Any:

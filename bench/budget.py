@@ -39,7 +39,7 @@ def budgets(path: Path, registry: Registry, by: Cost, amounts: Sequence[float], 
     field = Field(
         {i: score.key for i, score in drawn.items()}, {i: score.found for i, score in drawn.items()}, scores.lower
     )
-    samplers = {i: str(score.cell["sampler"]) for i, score in drawn.items()}
+    samplers = {i: score.cell.sampler for i, score in drawn.items()}
     costs = {i: score.upper_cost(by) for i, score in drawn.items()}
     fitting = {amount: contenders(samplers, costs, amount) for amount in amounts}
     races = races_in(field, [scores.metric], fitting)
@@ -59,8 +59,8 @@ def _ranked(scores: Scores, fit: Mapping[str, int], answer: Answer | None) -> li
     rows += [_beside_best(scores, other, rank) for rank, other in enumerate(answer["others"], 2)] if answer else []
     ranked = {row["sampler"] for row in rows}
     rows += [_identity(scores.rows[i]) | {"verdict": NOT_MEASURED} for name, i in fit.items() if name not in ranked]
-    drawn = {str(score.cell["sampler"]): False for score in scores.rows}
-    drawn |= {str(score.cell["sampler"]): True for score in scores.rows if score.row["samples"]}
+    drawn = {score.cell.sampler: False for score in scores.rows}
+    drawn |= {score.cell.sampler: True for score in scores.rows if score.row["samples"]}
     return rows + [
         {"sampler": name, "verdict": NO_ROW if is_drawn else NOT_MEASURED}
         for name, is_drawn in drawn.items()

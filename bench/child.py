@@ -79,7 +79,7 @@ def serve(parent: Parent) -> None:
     registry = load_registry(job["plugins"])
     plan = plan_for(from_json(job["config"]), registry)
     extractors = extractors_read(plan.config.metric, registry.metrics.things, plan.model)
-    reference = RunFolder(Path(job["folder"])).reference()
+    reference = RunFolder(Path(job["folder"])).ode_solution(plan.reference_key) if plan.reference else None
     cells = {cell.key: cell for cell in plan.cells}
     parent.answer({
         "seconds_per_evaluation": seconds_per_evaluation(plan),

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import struct
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from typing import Any
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 from safetensors.numpy import load, save
@@ -17,6 +19,9 @@ from safetensors.numpy import load, save
 from .timing import Repeat, Timing
 
 CHUNK_SUFFIX = ".safetensors"
+CHUNK_NAME = re.compile(rf"([0-9]{{8,18}})-([0-9]{{4,18}}){re.escape(CHUNK_SUFFIX)}")
+HASH_BYTES = 16
+CHANNELS = (1, 3)
 LENGTH = struct.Struct("<Q")
 """A safetensors file begins with the length of its header, which is JSON."""
 Arrays = dict[str, npt.NDArray[Any]]
@@ -58,16 +63,41 @@ def chunk_to_arrays(chunk: Chunk) -> tuple[Arrays, str]:
 
 
 def chunk_from_arrays(first: int, n: int, arrays: Arrays, timing: str) -> Chunk:
-    """The chunk of samples first ... first + n - 1 that `chunk_to_arrays` took apart."""
-    return Chunk(
-        first=first,
-        n=n,
-        timing=Timing(**json.loads(timing)),
-        rows={name.removeprefix("rows."): a for name, a in arrays.items() if name.startswith("rows.")},
-        hashes=arrays["hashes"],
-        images=arrays.get("images"),
-        ode_distance=arrays.get("ode_distance"),
-    )
+    """The chunk of samples first ... first + n - 1 that `chunk_to_arrays` took apart.
+
+    A ValueError or KeyError names what is missing, or is not of n samples.
+    """
+    rows = {name.removeprefix("rows."): a for name, a in arrays.items() if name.startswith("rows.")}
+    check_array("hashes", arrays["hashes"], "u1", (n, HASH_BYTES))
+    for name, values in rows.items():
+        check_array(f"rows of {name}", values, "fiub", (n, None))
+        if not np.isfinite(values).all():
+            raise ValueError(f"its rows of {name} are not finite")
+    if (images := arrays.get("images")) is not None:
+        check_array("images", images, "u1", (range(1, n + 1), CHANNELS, None, None))
+    if (distance := arrays.get("ode_distance")) is not None:
+        check_array("ODE distances", distance, "f8", (range(n + 1),))
+        if not (np.isfinite(distance) & (distance >= 0)).all():
+            raise ValueError("its ODE distances are not all finite and from 0 up")
+    return Chunk(first, n, timing_from_json(timing), rows, arrays["hashes"], images, distance)
+
+
+def check_array(name: str, array: npt.NDArray[Any], kinds: str, shape: Sequence[int | Collection[int] | None]) -> None:
+    """A ValueError unless the array is of one of these kinds ("f8", or letters of several) and of this shape, None for
+    any length from 1."""
+    fits = array.dtype.str[1:] == kinds or array.dtype.kind in kinds
+    for have, want in zip(array.shape, shape, strict=False):
+        fits &= have > 0 if want is None else have == want if isinstance(want, int) else have in want
+    if not fits or array.ndim != len(shape):
+        raise ValueError(f"its {name} are {array.dtype} {array.shape}")
+
+
+def timing_from_json(text: str) -> Timing:
+    """What was clocked; a ValueError names the field that is not what it should be."""
+    try:
+        return msgspec.json.decode(text, type=Timing)
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise ValueError(f"its timing: {error}") from error
 
 
 @cache
@@ -76,10 +106,12 @@ def chunk_name(first: int, n: int) -> str:
     return f"{first:08d}-{n:04d}{CHUNK_SUFFIX}"
 
 
-def place_of(name: str) -> Place:
-    """The place that a chunk's file is named for."""
-    first, n = map(int, name.removesuffix(CHUNK_SUFFIX).split("-"))
-    return first, n
+def place_of(name: str) -> Place | None:
+    """The place that a chunk's file is named for; None for a file of another name."""
+    if not (named := CHUNK_NAME.fullmatch(name)):
+        return None
+    place = int(named[1]), int(named[2])
+    return place if chunk_name(*place) == name else None  # of two spellings one is a copy
 
 
 def arrays_to_bytes(arrays: Arrays, about: Mapping[str, str]) -> bytes:
@@ -89,7 +121,8 @@ def arrays_to_bytes(arrays: Arrays, about: Mapping[str, str]) -> bytes:
 
 
 def bytes_to_arrays(content: bytes) -> tuple[Arrays, dict[str, str]]:
-    """What `arrays_to_bytes` was given; SafetensorError, ValueError, TypeError or KeyError if it is not that."""
+    """What `arrays_to_bytes` was given; SafetensorError, ValueError, TypeError, KeyError or RecursionError if it is not
+    that."""
     arrays = load(content)
     head = LENGTH.size + LENGTH.unpack_from(content)[0]
     about: dict[str, str] = json.loads(content[LENGTH.size : head])["__metadata__"]

@@ -11,7 +11,6 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,6 +19,7 @@ from ..samplers.errors import InputError, closest
 from ..samplers.metric import Estimate, mean_estimate
 from ..samplers.registry import Registry
 from .measures import measures_of
+from .record import CellRecord, RunRecord
 from .sheet import heading_of, with_interval
 from .statistics import LEVEL, Yardstick, estimates, gather, student_p, student_t
 from .store import RunFolder, read_run
@@ -37,9 +37,9 @@ class Comparison:
     """One metric of two cells on the same seeds."""
 
     metric: str
-    a: Mapping[str, Any]
-    """The cell as run.json has it: sampler, grid, steps, nfe."""
-    b: Mapping[str, Any]
+    a: CellRecord | None
+    """The cell as run.json has it; None where two rows compete without a name."""
+    b: CellRecord | None
     difference: Estimate
     """That of a less that of b."""
     lower_is_better: bool
@@ -83,32 +83,30 @@ class Comparison:
 
 def compare(path: Path, a: str, b: str, registry: Registry) -> pd.DataFrame:
     """Each metric of sampler spec a less that of b, at every step count (or NFE budget) of a run folder."""
-    about = read_run(path)
+    record = read_run(path)
     ready = measures_of(path, registry)
-    pairs = zip(cells_of(about, a, path), cells_of(about, b, path), strict=True)
+    pairs = zip(cells_of(record, a, path), cells_of(record, b, path), strict=True)
     return comparisons_to_table([c for pair in pairs for c in compared(RunFolder(path), *pair, ready)])
 
 
-def cells_of(about: Mapping[str, Any], spec: str, path: Path) -> list[Mapping[str, Any]]:
+def cells_of(record: RunRecord, spec: str, path: Path) -> list[CellRecord]:
     """The cells of a sampler spec in the order of the run's step counts."""
-    specs = list(dict.fromkeys(cell["sampler"] for cell in about["cells"]))
+    specs = record.config.sampler
     if spec not in specs:
         raise InputError(f"compare {spec!r}: not in {path}{closest(spec, specs)}; there are: {', '.join(specs)}")
-    return [cell for cell in about["cells"] if cell["sampler"] == spec]
+    return [cell for cell in record.cells if cell.sampler == spec]
 
 
-def compared(
-    folder: RunFolder, a: Mapping[str, Any], b: Mapping[str, Any], ready: Mapping[str, Yardstick]
-) -> list[Comparison]:
+def compared(folder: RunFolder, a: CellRecord, b: CellRecord, ready: Mapping[str, Yardstick]) -> list[Comparison]:
     """Every metric of two cells, on the samples that both have."""
-    chunks_a, chunks_b = (folder.chunks_of(cell["key"]) for cell in (a, b))
+    chunks_a, chunks_b = (folder.chunks_of(cell.key) for cell in (a, b))
     common = sorted(set(chunks_a) & set(chunks_b))
     if not common:
         raise InputError(
             f"compare {cell_name(a)!r}, {cell_name(b)!r}: the run has no samples of both; give its command to make them"
         )
     clocked = [
-        [*(chunk.repeat for chunk in chunks.values()), *folder.repeats_of(cell["key"])]
+        [*(chunk.repeat for chunk in chunks.values()), *folder.repeats_of(cell.key)]
         for cell, chunks in ((a, chunks_a), (b, chunks_b))
     ]
     n = sum(samples for _, samples in common)
@@ -124,7 +122,7 @@ def compared(
 
 
 def seconds_compared(
-    a: Mapping[str, Any], b: Mapping[str, Any], clocked_a: Sequence[Repeat], clocked_b: Sequence[Repeat]
+    a: CellRecord, b: CellRecord, clocked_a: Sequence[Repeat], clocked_b: Sequence[Repeat]
 ) -> Comparison:
     """Seconds an image of two cells, pair by pair of repeats that are neighbours in time."""
     differences = [x.seconds_per_image - y.seconds_per_image for x, y in neighbours(clocked_a, clocked_b)]
@@ -141,8 +139,8 @@ def comparisons_to_table(comparisons: Sequence[Comparison]) -> pd.DataFrame:
     """A row each: the cells, the difference with its 95 % interval, p after Holm's correction, the verdict."""
     return pd.DataFrame(
         {
-            "metric": c.metric, "a": cell_name(c.a), "b": cell_name(c.b), "difference": c.difference.value,
-            "low": c.low, "high": c.high, "p": p, "verdict": c.verdict(p),
+            "metric": c.metric, "a": c.a and cell_name(c.a), "b": c.b and cell_name(c.b),
+            "difference": c.difference.value, "low": c.low, "high": c.high, "p": p, "verdict": c.verdict(p),
         }
         for c, p in zip(comparisons, corrected_p(comparisons), strict=True)
     )  # fmt: skip
@@ -174,10 +172,10 @@ def p_to_text(p: float) -> str:
     return "<0.0001" if p < LEAST_P else f"{p:.2g}"
 
 
-def cell_name(cell: Mapping[str, Any]) -> str:
+def cell_name(cell: CellRecord) -> str:
     """ "ddim, 10 steps, 10 calls"."""
-    calls = "adaptive" if cell["nfe"] is None else f"{cell['nfe']} calls"
-    return f"{cell['sampler']}, {cell['steps']} steps, {calls}"
+    calls = "adaptive" if cell.nfe is None else f"{cell.nfe} calls"
+    return f"{cell.sampler}, {cell.steps} steps, {calls}"
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

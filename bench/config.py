@@ -9,7 +9,7 @@ import stat
 import tomllib
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,11 +22,15 @@ from ..samplers.sampler import MAX_STEPS
 
 LATER = ("size", "clip_skip", "extractor", "reference", "guidance_calls")
 """Settings that runs of the first versions did not have."""
+ADDABLE = ("sampler", "steps", "nfe")
+"""Settings to which a run that is there may be given more."""
 MOST_LAYERS = 100
 SHOWN = 80
 """Characters of a wrong value that an error repeats."""
 LONG_NUMBER = 4096
 """Bits of a number that is written in hexadecimal: decimal takes time that grows with the square."""
+LARGEST_WHOLE = 2**53
+"""Up to this a whole number is a float too."""
 DEFAULT_SAMPLERS = ("ddpm", "ddim", "dpm-solver", "euler-a")
 
 
@@ -72,7 +76,10 @@ class Config:
     """What the metrics compare with, in place of the model's own."""
 
     def __post_init__(self) -> None:
-        """Check what can be checked without a model."""
+        """Check what can be checked without a model; guidance 3 is guidance 3.0, to the plan's key too."""
+        for name in ("guidance", "guidance_rescale"):
+            if type(value := getattr(self, name)) is int and abs(value) <= LARGEST_WHOLE:
+                object.__setattr__(self, name, float(value))
         if not self.sampler:
             raise InputError("sampler: none given; expected at least one, as in -s ddim")
         for name, numbers in (("steps", self.steps), ("nfe", self.nfe)):
@@ -91,6 +98,11 @@ class Config:
         if self.threads is not None:
             check_count("threads", self.threads, 4096)
         settings_of_model(self.size, self.clip_skip)
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """The budgets of model calls, or the step counts."""
+        return self.nfe or self.steps
 
     @property
     def model_settings(self) -> dict[str, object]:
@@ -255,11 +267,36 @@ def _as_toml(value: object) -> str:
     return shown if len(shown) <= SHOWN else f"{shown[:SHOWN]}..."
 
 
-def differences(old: dict[str, Any], new: Config) -> list[str]:
-    """ "field: old -> new" for each setting in which a stored configuration differs."""
-    now = as_json(new)
-    names = [f.name for f in fields(new) if f.name in old or f.name in now]
-    return [f"{name}: {old.get(name)!r} -> {now.get(name)!r}" for name in names if old.get(name) != now.get(name)]
+def differences(old: Config, new: Config) -> dict[str, str]:
+    """ "field: old -> new" for each setting in which two configurations differ, by its name."""
+    before, now = as_json(old), as_json(new)
+    return {
+        name: f"{name}: {before.get(name)!r} -> {now.get(name)!r}"
+        for name in (f.name for f in fields(new))
+        if before.get(name) != now.get(name)
+    }
+
+
+def enlarged(old: Config, given: Mapping[str, Any]) -> Config:
+    """The settings of a run with more samplers, step counts or budgets behind its own.
+
+    InputError where another setting that is given differs, or the run counts by the other of steps and budgets.
+    """
+    others = {name: value for name, value in given.items() if name not in ADDABLE}
+    if changed := differences(old, replace(old, **others)):
+        raise InputError(
+            f"add: the run has other settings ({'; '.join(changed.values())}); samplers, steps or budgets can be "
+            "added: leave out the others, or give another -o without --add"
+        )
+    across, other = ("nfe", "steps") if old.nfe else ("steps", "nfe")
+    if given.get(other):
+        raise InputError(
+            f"add: {other} {','.join(map(str, given[other]))}; the run counts by {across}: give --{across}"
+        )
+    more: dict[str, Any] = {
+        name: tuple(dict.fromkeys([*getattr(old, name), *given.get(name, ())])) for name in ("sampler", across)
+    }
+    return replace(old, **more)
 
 
 def as_json(config: Config) -> dict[str, Any]:

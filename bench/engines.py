@@ -14,17 +14,16 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, astuple, dataclass, field, replace
+from dataclasses import astuple, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
-import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.numpy import load
 
-from ..samplers.errors import InputError, SamplerbenchError, in_line, shown
+from ..samplers.errors import InputError, SamplerbenchError, in_line
 from ..samplers.process import switches
 from .child_process import Child, memory_of
 from .chunk import answer_of
@@ -44,9 +43,6 @@ MOST_CHILDREN = 16
 LONGEST_LOOK_SECONDS = 1.0
 """Of the time between two looks at a child no more counts: in the rest this process was stopped, as by Ctrl-Z."""
 GIGABYTE = 1e9
-HASH_BYTES = 16
-LARGEST = 1e18
-"""No number that a chunk is clocked by is so large, be it bytes, calls or seconds."""
 
 
 class ChildFault(SamplerbenchError):  # noqa: N818  (as SamplerFault: the sampler is at fault)
@@ -238,7 +234,7 @@ class ChildProcess:
         if "failed" in about:
             raise ChildFault(str(about["failed"]))
         try:
-            return checked(chunk_from_arrays(block.first, block.n, load(body), about["timing"]))
+            return chunk_from_arrays(block.first, block.n, load(body), about["timing"])
         except (SafetensorError, KeyError, TypeError, ValueError) as error:
             self._end(f"its process sent what is no chunk ({in_line(error)})", error)
 
@@ -316,24 +312,6 @@ class ChildProcess:
     def _end(self, reason: str, cause: Exception | None = None) -> NoReturn:
         self.close()
         raise ChildFault(reason) from cause
-
-
-def checked(chunk: Chunk) -> Chunk:
-    """A chunk from a process that a sampler may have spoilt; ValueError where a table of it could not be made."""
-    timing = asdict(chunk.timing)
-    missing = [name for name in ("nfe", "network_evaluations", "seconds", "model_seconds") if timing[name] is None]
-    machine = timing.pop("machine")
-    numbers = [x for x in timing.values() if x is not None]
-    if missing or not all(isinstance(x, int | float) and 0 <= x < LARGEST for x in numbers) or not timing["seconds"]:
-        raise ValueError(f"it was clocked as {shown(timing)}")
-    if not isinstance(machine, str):
-        raise ValueError(f"its machine is {shown(machine)}")
-    if chunk.hashes.shape != (chunk.n, HASH_BYTES) or chunk.hashes.dtype != np.uint8:
-        raise ValueError(f"its hashes are {chunk.hashes.dtype} {chunk.hashes.shape}")
-    for name, rows in chunk.rows.items():
-        if rows.ndim != 2 or len(rows) != chunk.n or not np.isfinite(rows).all():  # noqa: PLR2004  (rows and columns)
-            raise ValueError(f"its rows of {name} are {rows.shape}, or not finite")
-    return chunk
 
 
 def children_that_fit(memory: float, one: float) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -32,10 +33,9 @@ def environment(device: str) -> dict[str, Any]:
     }
 
 
-def other_switches(stored: object) -> list[str]:
-    """ "switch: there -> here" for each that an environment of run.json has otherwise than this process."""
-    said = stored.get("switches") if isinstance(stored, dict) else None
-    there, here = (said if isinstance(said, dict) else {}), switches()
+def other_switches(there: Mapping[str, Any]) -> list[str]:
+    """ "switch: there -> here" for each that was another where a run was made than in this process."""
+    here = switches()
     names = [name for name in {**there, **here} if there.get(name) != here.get(name)]
     return [f"{name}: {there.get(name, 'as usual')} -> {here.get(name, 'as usual')}" for name in names]
 

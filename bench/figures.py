@@ -210,23 +210,24 @@ def in_inches(svg: str) -> str:
 
 def picture_of(path: Path, view: View) -> Image.Image | None:
     """Samplers down, steps across, the same seeds in each cell, as wide as a column; None without images."""
-    folder, cells = RunFolder(path), read_run(path)["cells"]
+    folder, cells = RunFolder(path), read_run(path).cells
     images: dict[int, Images] = {}
     for row in view.rows:
-        first = folder.first_chunk_of(cells[row["row"]]["key"])
+        first = folder.first_chunk_of(cells[row["row"]].key)
         if first is not None and first.images is not None:
             images[row["row"]] = first.images
     if not images:
         return None
     budgets = len(view.budgets)
-    labels = [wrapped(view.rows[first]["short"]) for first in range(0, len(cells), budgets)]
+    rows = sorted(view.rows, key=lambda row: int(row["series"]))
+    lanes = [rows[first : first + budgets] for first in range(0, len(rows), budgets)]
+    labels = [wrapped(lane[0]["short"]) for lane in lanes]
     dot = DOTS_PER_INCH / POINTS_PER_INCH
     size, gap = round(FONT_SIZE * dot), round(2 * dot)
     bare = paper_grid([[Image.new("RGB", (1, 1))] * budgets] * len(labels), labels, view.budgets, size, gap)
     side = (round(WIDTH * dot) - bare.width) // budgets
     tiles = [
-        [small_mosaic(images[i], side) if (i := first + j) in images else None for j in range(budgets)]
-        for first in range(0, len(cells), budgets)
+        [small_mosaic(images[row["row"]], side) if row["row"] in images else None for row in lane] for lane in lanes
     ]
     grid = paper_grid(tiles, labels, view.budgets, size, gap)
     sheet = Image.new("RGB", (max(grid.width, round(WIDTH * dot)), grid.height), "white")

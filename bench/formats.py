@@ -32,7 +32,9 @@ from .sheet import (
     entry_of,
     metrics_of,
     notes_of,
+    notes_on_added,
     of_seconds,
+    sentences,
     sheet_of,
     sheet_to_markdown,
     too_few_for,
@@ -99,9 +101,9 @@ class Pivot:
 
 def content_of(path: Path) -> Content:
     """The table of a run folder."""
-    about, (table, labels) = read_run(path), read_table(path)
-    origins = [Origin(path, about, place) for place in range(len(table))]
-    return Content(table, labels, origins, {"folder": str(path)})
+    record, (table, labels) = read_run(path), read_table(path)
+    origins = [Origin(path, record, place) for place in range(len(table))]
+    return Content(table, labels, origins, {"folder": str(path)}, notes_on_added(record.sizes_before, len(table)))
 
 
 def merged_content(paths: Sequence[Path]) -> Content:
@@ -316,8 +318,7 @@ def rendered(content: Content, layout: Layout, form: str, registry: Registry | N
     if form in DATA:
         pivot = {"pivot": layout.pivot, "across": content.origins[0].across} if layout.pivot else {}
         return frame_to_bytes(frame_for(content, layout), form, {**content.about, **pivot})
-    below = "".join(f" {note[0].upper()}{note[1:]}." for note in content.notes)
-    return sheet_to_text(sheet_with_best(content, layout, registry, below), form).encode()
+    return sheet_to_text(sheet_with_best(content, layout, registry, sentences(content.notes)), form).encode()
 
 
 def sheet_to_text(sheet: Sheet, form: str) -> str:

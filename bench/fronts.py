@@ -6,7 +6,7 @@ beyond noise.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from .compare import SECONDS
 from .kept import keep, kept
 from .measures import Measures
 from .pareto import placed
+from .record import RunRecord
 from .scores import scores_by
 from .statistics import metric_columns
 from .store import CHUNKS
@@ -28,13 +29,13 @@ Fronts = dict[str, list[str]]
 
 
 def fronts_of(
-    path: Path, about: Mapping[str, Any], table: pd.DataFrame, metrics: Sequence[str], measures: Measures | None
+    path: Path, record: RunRecord, table: pd.DataFrame, metrics: Sequence[str], measures: Measures | None
 ) -> Fronts:
     """The verdicts that a run folder has, or that its chunks and metrics give, which are then kept.
 
     {} if there are neither, or where seconds cannot be compared.
     """
-    there = kept(path / FRONTS, clocked_signature(about, table))
+    there = kept(path / FRONTS, clocked_signature(record, table))
     if is_fronts(there, len(table)):
         return dict(there)
     if measures is None:
@@ -46,7 +47,7 @@ def fronts_of(
         }
     except SamplerbenchError:
         return {}
-    keep(path / FRONTS, clocked_signature(about, table), found)
+    keep(path / FRONTS, clocked_signature(record, table), found)
     return found
 
 
@@ -65,8 +66,8 @@ def verdicts(ranked: pd.DataFrame, table: pd.DataFrame) -> list[str]:
     return [by_cell[cell] for cell in table[names].itertuples(index=False, name=None)]
 
 
-def clocked_signature(about: Mapping[str, Any], table: pd.DataFrame) -> list[list[Any]]:
+def clocked_signature(record: RunRecord, table: pd.DataFrame) -> list[list[Any]]:
     """What a table was made from, and the seconds in it: repeats for the clock change them alone."""
     clocked = table[[name for name in metric_columns(SECONDS) if name in table]]
     seconds = [[None if pd.isna(value) else float(value) for value in row] for row in clocked.to_numpy().tolist()]
-    return [[*made_from, *row] for made_from, row in zip(signature(about, table), seconds, strict=True)]
+    return [[*made_from, *row] for made_from, row in zip(signature(record, table), seconds, strict=True)]

@@ -6,16 +6,16 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ..samplers.files import write_atomically
-from .store import SEAL, bytes_of, disk_errors, sealed, unsealed
+from ..samplers.files import write_beside_others
+from .store import bytes_of, disk_errors, sealed, unsealed
 
 
 def keep(file: Path, belongs_to: Any, value: Any) -> None:
-    """Write a value with what it belongs to, unless it is there already."""
+    """Write a value with what it belongs to, unless it is there already; a run and reports may do so at once."""
     content = sealed(json.dumps({"of": belongs_to, "kept": value}))
     with disk_errors(file):
         if not file.exists() or bytes_of(file) != content:
-            write_atomically(file, content)
+            write_beside_others(file, content)
 
 
 def kept(file: Path, belongs_to: Any) -> Any:
@@ -25,4 +25,4 @@ def kept(file: Path, belongs_to: Any) -> Any:
         value = unsealed(content)
     except (OSError, ValueError, RecursionError):
         return None
-    return value.get("kept") if SEAL.encode() in content and value.get("of") == belongs_to else None
+    return value.get("kept") if value.get("of") == belongs_to else None

@@ -7,16 +7,14 @@ to be named by the user too. Model and extractors must be those that the run was
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import fields
 from pathlib import Path
-from typing import Any
 
 from ..samplers.errors import InputError, ModelError, StoreError
 from ..samplers.model import Model
 from ..samplers.registry import Registry
-from .config import Config, from_json
 from .equipment import model_for
 from .identity import is_same, seen
+from .record import RunRecord
 from .statistics import Yardstick, yardsticks
 from .store import RUN_FILE, read_run
 
@@ -30,24 +28,22 @@ def measures_of(path: Path, registry: Registry) -> dict[str, Yardstick]:
     InputError for a model that is code and that the user did not name, ModelError for another model or extractor than
     the run was made with, StoreError for settings that are not known.
     """
-    about = read_run(path)
-    config = config_of(about, path)
+    record = read_run(path)
+    check_settings(record, path)
+    config = record.config
     check_code(config.model, path, registry)
     model = seen(model_for(config, registry))
-    check_model(about, model, path)
+    check_model(record, model, path)
     ready = yardsticks(config.metric, registry.metrics.things, model)
-    check_extractors(about, model, ready, path)
+    check_extractors(record, model, ready, path)
     return ready
 
 
-def config_of(about: Mapping[str, Any], path: Path) -> Config:
-    """The settings of a run."""
-    stored = about.get("config")
-    known = {f.name for f in fields(Config)}
-    if not isinstance(stored, dict) or stored.keys() - known:
-        unknown = ", ".join(sorted(set(stored or ()) - known)) or "no settings"
+def check_settings(record: RunRecord, path: Path) -> None:
+    """Refuse a run with settings that this version does not know: its samples cannot be drawn or measured alike."""
+    if record.unknown_settings:
+        unknown = ", ".join(record.unknown_settings)
         raise StoreError(f"{path / RUN_FILE}: {unknown} is not known to this version; use the one that made the run")
-    return from_json(stored)
 
 
 def check_code(spec: str, path: Path, registry: Registry) -> None:
@@ -65,20 +61,21 @@ def is_code(spec: str, registry: Registry) -> bool:
     return ":" in argument if name in registry.models.things else bool(argument)
 
 
-def check_plugins(about: Mapping[str, Any], path: Path, registry: Registry) -> None:
+def check_plugins(record: RunRecord, path: Path, registry: Registry) -> None:
     """Refuse a run with plugins by path or module that the user did not name."""
     named = {*registry.named, *(str(Path(plugin).resolve()) for plugin in registry.named)}
-    plugins = [str(plugin) for plugin in about.get("plugins", ())]
-    if missing := [plugin for plugin in plugins if plugin not in named and str(Path(plugin).resolve()) not in named]:
+    if missing := [
+        plugin for plugin in record.plugins if plugin not in named and str(Path(plugin).resolve()) not in named
+    ]:
         raise InputError(
             f"{path}: was made with {' and '.join(missing)}, code that is not run because a folder names it; if it is "
             f"yours, give {' '.join(f'--plugin {plugin}' for plugin in missing)}"
         )
 
 
-def check_model(about: Mapping[str, Any], model: Model, path: Path) -> None:
-    """Refuse a run of another model, if the run says of which it is."""
-    stored = about.get("model", {}).get("fingerprint", model.fingerprint)
+def check_model(record: RunRecord, model: Model, path: Path) -> None:
+    """Refuse a run of another model."""
+    stored = record.model.fingerprint
     if not is_same(stored, model.fingerprint):
         raise ModelError(
             f"{path}: model {model.name!r} has the fingerprint {stored!r} there and {model.fingerprint!r} here; "
@@ -86,11 +83,11 @@ def check_model(about: Mapping[str, Any], model: Model, path: Path) -> None:
         )
 
 
-def check_extractors(about: Mapping[str, Any], model: Model, ready: Mapping[str, Yardstick], path: Path) -> None:
+def check_extractors(record: RunRecord, model: Model, ready: Mapping[str, Yardstick], path: Path) -> None:
     """Refuse a run with other extractors or references, as far as the run says which they were."""
     for name, yardstick in ready.items():
         here = model.extractors[yardstick.metric.extractor].fingerprint
-        there = about.get("extractors", {}).get(name, {}).get("fingerprint", here)
+        there = record.extractors.get(name, {}).get("fingerprint", here)
         if there != here:
             raise ModelError(
                 f"{path}: the extractor of {name}, or what it is compared with, has the fingerprint {there!r} there "

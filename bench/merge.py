@@ -10,9 +10,11 @@ from typing import Any
 
 import pandas as pd
 
-from ..samplers.errors import InputError, StoreError
+from ..samplers.errors import InputError
 from . import timing
+from .config import as_json
 from .environment import VERSIONS_THAT_MATTER
+from .record import RunRecord
 from .store import RunFolder, read_run
 from .table import Labels, read_table, row_name, rows_to_table, samples_hash
 
@@ -33,7 +35,7 @@ class StoredRun:
     """A run folder as it is read."""
 
     path: Path
-    about: Mapping[str, Any]
+    record: RunRecord
     """run.json."""
     table: pd.DataFrame
     labels: Labels
@@ -45,7 +47,7 @@ class Origin:
 
     path: Path
     """The run folder."""
-    about: Mapping[str, Any]
+    record: RunRecord
     """Its run.json."""
     place: int
     """Of the row in the run's own table."""
@@ -53,18 +55,17 @@ class Origin:
     @property
     def key(self) -> str:
         """The cell's key."""
-        return str(self.about["cells"][self.place]["key"])
+        return self.record.cells[self.place].key
 
     @property
     def across(self) -> str:
         """What the run counts by: "nfe" or "steps"."""
-        return "nfe" if self.about["config"]["nfe"] else "steps"
+        return self.record.across
 
     @property
     def count(self) -> int:
         """The budget or step count that the row was made for."""
-        counts = self.about["config"][self.across]
-        return int(counts[self.place % len(counts)])
+        return self.record.budgets[self.place][1]
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ def merge(paths: Sequence[Path]) -> Merged:
                 check_same_numbers(rows[cell], of_run[cell], row, run)
             else:
                 rows[cell], of_run[cell] = {str(name): value for name, value in row.items()}, run
-                origins[cell] = Origin(run.path, run.about, place)
+                origins[cell] = Origin(run.path, run.record, place)
     name_same_samples(rows, runs)
     table = rows_to_table(list(rows.values()))
     comparable = have_comparable_seconds(runs)
@@ -127,19 +128,15 @@ def check_comparable(runs: Sequence[StoredRun]) -> None:
 
 def of_model(run: StoredRun) -> str:
     """The fingerprint of a run's model, '' where it has none."""
-    model = run.about.get("model")
-    return str(model.get("fingerprint") or "") if isinstance(model, dict) else ""
+    return run.record.model.fingerprint
 
 
 def compared_fields(run: StoredRun) -> dict[str, Any]:
     """Each field in which runs must agree, by the name that an error gives it."""
-    try:
-        config, environment = run.about["config"], run.about["environment"]
-        fields = {"model": run.about["model"]["name"], "model fingerprint": of_model(run)}
-        fields |= {name: config.get(name) for name in COMPARABLE}
-        fields |= {f"{name} version": environment["versions"].get(name) for name in VERSIONS_THAT_MATTER}
-    except (KeyError, TypeError, AttributeError) as error:
-        raise StoreError(f"{run.path}/run.json: damaged (no {error}); give the run's command again") from error
+    settings, versions = as_json(run.record.config), run.record.environment.versions
+    fields: dict[str, Any] = {"model": run.record.model.name, "model fingerprint": of_model(run)}
+    fields |= {name: settings.get(name) for name in COMPARABLE}
+    fields |= {f"{name} version": versions.get(name) for name in VERSIONS_THAT_MATTER}
     for metric, label in run.labels.items():
         fields[f"extractor of {metric}"] = (label.get("label"), label.get("fingerprint"))
     drawn = run.table.loc[run.table["samples"] > 0, "samples"]
@@ -181,13 +178,13 @@ def name_same_samples(rows: Mapping[tuple[Any, ...], dict[str, Any]], runs: Sequ
 
 def hashes_of(run: StoredRun) -> dict[tuple[Any, ...], bytes]:
     """The hash of all samples of each cell whose chunks are there."""
-    guidance, whole = run.about["config"]["guidance"], run.about["config"]["samples"]
+    guidance, whole = run.record.config.guidance, run.record.config.samples
     folder = RunFolder(run.path)
     found = {}
-    for cell in run.about["cells"]:
-        chunks = [chunk for _, chunk in sorted(folder.chunks_of(cell["key"]).items())]
+    for cell in run.record.cells:
+        chunks = [chunk for _, chunk in sorted(folder.chunks_of(cell.key).items())]
         if sum(chunk.n for chunk in chunks) == whole:
-            found[cell["sampler"], cell["grid"], cell["steps"], guidance] = samples_hash(chunks)
+            found[cell.sampler, cell.grid, cell.steps, guidance] = samples_hash(chunks)
     return found
 
 
@@ -195,7 +192,7 @@ def have_comparable_seconds(runs: Sequence[StoredRun]) -> bool:
     """Whether all runs were timed on machines of one kind, in batches of one size."""
 
     def timed_on(run: StoredRun) -> list[Any]:
-        environment = run.about["environment"]
-        return [environment.get(name) for name in MACHINE] + [run.about["config"].get("batch_size")]
+        environment = run.record.environment
+        return [*(getattr(environment, name) for name in MACHINE), run.record.config.batch_size]
 
     return all(timed_on(run) == timed_on(runs[0]) for run in runs)

@@ -9,21 +9,25 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from ..samplers.files import make_folder
 from ..samplers.process import state_kept
 from ..samplers.sample import Request, draw
+from .chunk_file import CHANNELS, check_array
 from .plan import Cell, Plan
 from .sprites import shrunk
-from .store import CHUNKS, RunFolder, disk_errors
+from .store import CHUNKS, RunFolder, damaged, disk_errors
 
 PATHS = f"{CHUNKS}/paths"
 """A file for each cell."""
 STATES = 8
 """States of each path that are kept, the first and the last among them."""
+Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 SAMPLE = 0
 """Index of the sample whose path is drawn."""
 STEPS = 10
@@ -53,7 +57,7 @@ def write_paths(plan: Plan, folder: RunFolder, failures: Mapping[str, str]) -> N
         if path := path_of(cell.request):
             with disk_errors(file):
                 make_folder(file.parent, parents=False)
-            folder.write_arrays(file, {"images": path.images}, {"noise": json.dumps(path.noise)})
+            folder.write_arrays(file, {"images": path.images}, {"noise": json.dumps(path.noise)}, cell=cell.key)
 
 
 def read_path(folder: RunFolder, key: str) -> SamplePath | None:
@@ -61,8 +65,13 @@ def read_path(folder: RunFolder, key: str) -> SamplePath | None:
     file = path_file(folder, key)
     if not file.exists():
         return None
-    arrays, about = folder.read_arrays(file)
-    return SamplePath(arrays["images"], json.loads(about["noise"]))
+    arrays, about = folder.read_arrays(file, cell=key)
+    try:
+        noise = msgspec.json.decode(about["noise"], type=list[Share])
+        check_array("images", arrays["images"], "u1", (len(noise), CHANNELS, None, None))
+    except (ValueError, KeyError, RecursionError) as error:
+        raise damaged(file, error) from error
+    return SamplePath(arrays["images"], noise)
 
 
 def path_file(folder: RunFolder, key: str) -> Path:
@@ -72,9 +81,8 @@ def path_file(folder: RunFolder, key: str) -> Path:
 
 def path_cells(plan: Plan) -> Iterator[Cell]:
     """Of each sampler the cell at the budget whose paths are drawn."""
-    budgets = plan.config.nfe or plan.config.steps
-    chosen = path_budget(budgets)
-    return (cell for i, cell in enumerate(plan.cells) if budgets[i % len(budgets)] == chosen)
+    chosen = path_budget(plan.config.counts)
+    return (cell for cell in plan.cells if cell.budget == chosen)
 
 
 def path_budget(budgets: Sequence[int]) -> int:

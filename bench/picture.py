@@ -8,20 +8,20 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from PIL import Image, ImageDraw, ImageFont
 
 from ..samplers.errors import InputError
 from ..samplers.files import write_atomically
 from ..samplers.mosaic import Images, mosaic, png
-from .config import as_json
-from .plan import Plan
+from .config import Config
+from .plan import Cell, Plan
+from .record import CellRecord
 from .store import RunFolder, disk_errors, read_run
-from .table import read_table
+from .table import FAILED, read_table
 
 PICTURE_FILE = "grid.png"
-FAILED = "failed: "
 ACROSS = 5
 DOWN = 2
 MARGIN, GAP = 16, 8
@@ -66,8 +66,7 @@ def write_picture(plan: Plan, folder: RunFolder, failures: Mapping[str, str]) ->
         for cell in plan.cells
         if cell.key not in failures and folder.has(cell, block)
     }
-    cells = [{"sampler": c.sampler, "grid": c.grid, "key": c.key} for c in plan.cells]
-    picture = run_picture(as_json(plan.config), cells, shown, failures)
+    picture = run_picture(plan.config, plan.cells, shown, failures)
     if picture:
         with disk_errors(folder.path):
             write_atomically(folder.path / PICTURE_FILE, png(picture))
@@ -75,54 +74,51 @@ def write_picture(plan: Plan, folder: RunFolder, failures: Mapping[str, str]) ->
 
 def redrawn(path: Path) -> Image.Image:
     """The picture of a stored run, from the images that it kept; neither model nor samplers are needed."""
-    about = read_run(path)
+    record = read_run(path)
     folder = RunFolder(path)
     shown: dict[str, Images | None] = {}
-    for cell in about["cells"]:
-        if first := folder.first_chunk_of(cell["key"]):
-            shown[cell["key"]] = first.images
-    picture = run_picture(about["config"], about["cells"], shown, stored_failures(path, about["cells"]))
+    for cell in record.cells:
+        if first := folder.first_chunk_of(cell.key):
+            shown[cell.key] = first.images
+    picture = run_picture(record.config, record.cells, shown, stored_failures(path, record.cells))
     if not picture:
         raise InputError(f"{path}: no images are kept in it; expected the folder of a run of a model that makes images")
     return picture
 
 
-def stored_failures(path: Path, cells: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+def stored_failures(path: Path, cells: Sequence[CellRecord]) -> dict[str, str]:
     """The reasons of failure that the table of a run tells, by cell key; its rows are in the order of the cells."""
     with suppress(InputError):  # there is no table yet
         statuses = read_table(path)[0]["status"].astype(str)
         return {
-            cell["key"]: status.removeprefix(FAILED)
-            for cell, status in zip(cells, statuses, strict=False)
+            cell.key: status.removeprefix(FAILED)
+            for cell, status in zip(cells, statuses, strict=True)
             if status.startswith(FAILED)
         }
     return {}
 
 
 def run_picture(
-    config: Mapping[str, Any],
-    cells: Sequence[Mapping[str, Any]],
-    shown: Mapping[str, Images | None],
-    failures: Mapping[str, str],
+    config: Config, cells: Sequence[Cell | CellRecord], shown: Mapping[str, Images | None], failures: Mapping[str, str]
 ) -> Image.Image | None:
     """Samplers down, step counts or budgets across; None if there is no image.
 
-    `config` and `cells` are as in run.json; `shown` are the first images and `failures` the reasons, by cell key.
+    `shown` are the first images and `failures` the reasons, by cell key.
     """
     tiles: dict[tuple[str, str], list[Tile]] = {}
     for cell in cells:
-        images = shown.get(cell["key"])
-        reason = FAILED + failures[cell["key"]] if cell["key"] in failures else "no picture"
+        images = shown.get(cell.key)
+        reason = FAILED + failures[cell.key] if cell.key in failures else "no picture"
         tile = mosaic(images[: ACROSS * DOWN], ACROSS) if images is not None else reason
-        tiles.setdefault((cell["sampler"], cell["grid"]), []).append(tile)
+        tiles.setdefault((cell.sampler, cell.grid), []).append(tile)
     if all(isinstance(tile, str) for row in tiles.values() for tile in row):
         return None
     several_grids = len({grid for _, grid in tiles}) > 1
     labels = [f"{sampler}\n{grid}" if several_grids else sampler for sampler, grid in tiles]
-    budget = "NFE" if config["nfe"] else "steps"
-    headings = [f"{budget} {number}" for number in config["nfe"] or config["steps"]]
-    guidance = f", guidance {config['guidance']:g}" if config["guidance"] != 1 else ""
-    return labelled_grid(list(tiles.values()), labels, headings, f"{config['model']}{guidance}, seed {config['seed']}")
+    budget = "NFE" if config.nfe else "steps"
+    headings = [f"{budget} {number}" for number in config.counts]
+    guidance = f", guidance {config.guidance:g}" if config.guidance != 1 else ""
+    return labelled_grid(list(tiles.values()), labels, headings, f"{config.model}{guidance}, seed {config.seed}")
 
 
 def labelled_grid(

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from itertools import product
+from typing import Any, overload
 
 from ..samplers.errors import InputError, PluginError, shown
 from ..samplers.model import Model
@@ -20,7 +22,7 @@ from ..samplers.schedule import VP
 from .config import Config
 from .equipment import equipped, model_for
 from .identity import recognised
-from .keys import asked_setting, digest, files_of, given, setting_of, shared_setting
+from .keys import asked_setting, cell_setting, digest, files_of, given, setting_of, shared_setting, source_hash
 from .sources import Code, FileUsed, code_of_class
 from .text import counted
 
@@ -50,6 +52,8 @@ class Cell:
     """Hash of all that decides the cell's samples and their timing."""
     setting: str
     """Hash of the same without the sampler's code and files: what stays when these are edited."""
+    budget: int = 0
+    """The step count, or the budget of model calls, that the cell was asked for."""
     is_foreign: bool = False
     """Whether its sampler did not come with samplerbench."""
     convergence: int | None = None
@@ -83,6 +87,49 @@ class Block:
 
 
 @dataclass(frozen=True)
+class Blocks(Sequence[Block]):
+    """Sample indices in blocks of one size, the last one cut; no list, however many there are."""
+
+    samples: int
+    size: int
+
+    def __len__(self) -> int:
+        """How many, the cut one included."""
+        return (self.samples + self.size - 1) // self.size
+
+    @overload
+    def __getitem__(self, number: int) -> Block: ...
+    @overload
+    def __getitem__(self, number: slice) -> tuple[Block, ...]: ...
+    def __getitem__(self, number: int | slice) -> Block | tuple[Block, ...]:
+        """The block of a number, or those of a slice."""
+        numbers = range(len(self))[number]
+        if isinstance(numbers, range):
+            return tuple(map(self.block, numbers))
+        return self.block(numbers)
+
+    def __iter__(self) -> Iterator[Block]:
+        """One after the other."""
+        return map(self.block, range(len(self)))
+
+    def block(self, number: int) -> Block:
+        """The block of a number that is one."""
+        first = number * self.size
+        return Block(number, first, min(self.size, self.samples - first))
+
+    def at(self, first: int, n: int) -> Block | None:
+        """The block of n samples from this index on, if there is one."""
+        number, rest = divmod(first, self.size)
+        block = self.block(number) if not rest and 0 <= number < len(self) else None
+        return block if block and block.n == n else None
+
+    @property
+    def whole(self) -> int:
+        """How many are as large as the first."""
+        return max(1, self.samples // self.size)
+
+
+@dataclass(frozen=True)
 class Plan:
     """Everything that a run will do."""
 
@@ -99,9 +146,11 @@ class Plan:
     @cached_property
     def key(self) -> str:
         """Hash of the configuration and of every cell, but for the samplers' code and files: an edited sampler is run
-        again in the same folder, beside what is there of the others."""
+        again in the same folder, beside what is there of the others. The order of the rows is no part of it."""
+        order = {place: i for i, place in enumerate(product_of(self.config))}
+        in_turn = sorted(self.cells, key=lambda cell: order.get((cell.sampler, cell.budget), len(order)))
         always = {name: getattr(self.config, name) for name in ALWAYS}
-        return digest([always, given(self.config, but=ALWAYS), [cell.setting for cell in self.cells]])
+        return digest([always, given(self.config, but=ALWAYS), [cell.setting for cell in in_turn]])
 
     def of(self, spec: str) -> Plan:
         """What there is to do for one sampler spec."""
@@ -109,18 +158,23 @@ class Plan:
         trial = replace(cells[0].request, sampler=self.trial.sampler)
         return replace(self, config=replace(self.config, sampler=(spec,)), cells=cells, trial=trial)
 
-    @property
-    def blocks(self) -> tuple[Block, ...]:
+    @cached_property
+    def blocks(self) -> Blocks:
         """The sample indices in blocks; a block is a chunk of each cell."""
-        size = max(BLOCK, self.cells[0].request.batch_size)
-        samples = self.config.samples
-        return tuple(Block(i, first, min(size, samples - first)) for i, first in enumerate(range(0, samples, size)))
+        return Blocks(self.config.samples, max(BLOCK, self.cells[0].request.batch_size))
 
     @property
     def network_evaluations(self) -> int:
         """Sample evaluations of all cells and of the ODE reference; adaptive cells are not counted."""
         total = sum((cell.network_evaluations or 0) for cell in self.cells) * self.config.samples
         return total + self.reference_evaluations
+
+    @cached_property
+    def reference_key(self) -> str:
+        """Hash of all that decides the ODE reference; '' where there is none."""
+        if self.reference is None:
+            return ""
+        return digest([cell_setting(self.reference, ()), source_hash(type(self.reference.sampler))])
 
     @property
     def reference_evaluations(self) -> int:
@@ -155,12 +209,37 @@ def plan_for(config: Config, registry: Registry, model: Model | None = None) -> 
     return Plan(config, model, tuple(cells), reference, trial, is_rebuildable)
 
 
+def product_of(config: Config) -> Iterator[tuple[str, int]]:
+    """(sampler spec, step count or budget) of every cell, sampler by sampler."""
+    return product(config.sampler, config.counts)
+
+
+def part_of(plan: Plan, config: Config) -> Plan | None:
+    """The part of a plan that another configuration describes; None where the plan has not all of its cells."""
+    cells = {(cell.sampler, cell.budget): cell for cell in plan.cells}
+    places = list(product_of(config))
+    if not cells.keys() >= set(places):
+        return None
+    return replace(plan, config=config, cells=tuple(cells[place] for place in places))
+
+
+def behind(plan: Plan, first: Sequence[tuple[str, int]]) -> Plan:
+    """The plan with the cells of these samplers and counts first, as the rows of a run that is there stand."""
+    cells = {(cell.sampler, cell.budget): cell for cell in plan.cells}
+    if not cells.keys() >= set(first):
+        return plan  # of another run, which is refused where its folder is opened
+    order = dict.fromkeys([*first, *cells])
+    return replace(plan, cells=tuple(cells[place] for place in order))
+
+
 @dataclass
 class Known:
     """What the cells of a plan share, for there may be many of them."""
 
     setting: str
     """`shared_setting` of model and extractors."""
+    asked: dict[tuple[str, int], tuple[Request, str]] = field(default_factory=dict)
+    """By grid and steps: only the sampler differs. The request, and `asked_setting` of it."""
     code: dict[type, Code] = field(default_factory=dict)
     """Of the samplers, which is read from the disk."""
 
@@ -169,7 +248,7 @@ def cells_for(config: Config, registry: Registry, model: Model, spec: str, known
     """The cells of a sampler spec; PluginError for one of others whose declarations change the process."""
     kept: AbstractContextManager[list[str]] = state_kept() if registry.is_foreign(spec) else nullcontext([])
     with kept as changed:
-        cells = [cell_for(config, registry, model, spec, budget, known) for budget in config.nfe or config.steps]
+        cells = [cell_for(config, registry, model, spec, budget, known) for budget in config.counts]
     if changed:
         raise PluginError(
             f"sampler {spec!r}: what it declares (nfe, convergence, plan, options) changed {', '.join(changed)}; "
@@ -187,16 +266,19 @@ def cell_for(  # noqa: PLR0913  (a cell's coordinates)
     steps = budget
     if config.nfe:
         sampler, steps = planned(sampler, spec, budget)
-    request = request_in(config, registry, model, sampler, grid, steps)
-    setting = setting_of(sampler, asked_setting(request, (), known.setting))
+    if (grid, steps) not in known.asked:
+        request = request_in(config, registry, model, sampler, grid, steps)
+        known.asked[grid, steps] = request, asked_setting(request, (), known.setting)
+    request, asked = known.asked[grid, steps]
+    request = replace(request, sampler=sampler)
+    setting = setting_of(sampler, asked)
     code = known.code.get(type(sampler)) or code_of_class(type(sampler))
     known.code[type(sampler)] = code
     contents, named = files_of(sampler)
     key = digest([setting, code.digest, contents])
     nfe, order = declared_nfe(request, spec), declared_order(sampler, spec)
-    return Cell(
-        spec, grid, steps, nfe, request, key, setting, registry.is_foreign(spec), order, files=(*named, *code.files)
-    )
+    foreign, files = registry.is_foreign(spec), (*named, *code.files)
+    return Cell(spec, grid, steps, nfe, request, key, setting, budget, foreign, order, files)
 
 
 def warnings_of(plan: Plan) -> list[str]:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict
-from typing import Any
-
 import pandas as pd
 
-from .config import Config
+from .config import Config, as_json
+from .record import RunRecord
 from .sheet import heading_of
 from .table import Labels
 from .text import counted
@@ -28,23 +25,20 @@ def summary_of(table: pd.DataFrame, samplers: int) -> str:
     return text + (f", guidance {first['guidance']:g}" if first["guidance"] != 1 else "") + "."
 
 
-def provenance_of(about: Mapping[str, Any], table: pd.DataFrame, labels: Labels) -> list[tuple[str, str]]:
+def provenance_of(record: RunRecord, table: pd.DataFrame, labels: Labels) -> list[tuple[str, str]]:
     """What the numbers belong to: (name, value) of each fact that is known."""
-    config, machine = about["config"], about.get("environment", {})
-    versions = machine.get("versions", {})
-    threads = machine.get("threads")
+    config, machine = record.config, record.environment
+    threads = counted(machine.threads, "thread")
     facts = [
-        ("Model", config["model"] + hashed(", weights", about.get("model", {}))),
-        ("Images", f"{int(table['samples'].max()):,} of {config['samples']:,} a cell, seed {config['seed']}"),
-        ("Guidance", f"{config['guidance']:g}" + (f", negative prompt: {config['negative']}" if config.get("negative")
-                                                  else "")),
-        ("Prompts", f"{len(config['prompts'])} given" if config.get("prompts") else "the model's own"),
+        ("Model", config.model + hashed(", weights", record.model.fingerprint)),
+        ("Images", f"{int(table['samples'].max()):,} of {config.samples:,} a cell, seed {config.seed}"),
+        ("Guidance", f"{config.guidance:g}" + (f", negative prompt: {config.negative}" if config.negative else "")),
+        ("Prompts", f"{len(config.prompts)} given" if config.prompts else "the model's own"),
         ("Measured with", "; ".join(extractor_to_text(name, labels) for name in labels)),
-        ("Precision", f"{config['dtype']} on {machine.get('device', config['device'])}"),
-        ("Machine", ", ".join(filter(None, [machine.get("cpu"), f"{machine.get('cores')} cores", machine.get("system"),
-                                            f"{threads} {'thread' if threads == 1 else 'threads'}"]))),
-        ("Versions", ", ".join([f"Python {machine.get('python')}", *(f"{k} {v}" for k, v in versions.items())])),
-        ("Plan", about["plan"]),
+        ("Precision", f"{config.dtype} on {machine.device or config.device}"),
+        ("Machine", ", ".join(filter(None, [machine.cpu, f"{machine.cores} cores", machine.system, threads]))),
+        ("Versions", ", ".join([f"Python {machine.python}", *(f"{k} {v}" for k, v in machine.versions.items())])),
+        ("Plan", record.plan),
     ]  # fmt: skip
     return [(name, value) for name, value in facts if value]
 
@@ -54,28 +48,23 @@ def extractor_to_text(name: str, labels: Labels) -> str:
     label = labels[name]
     note = f" ({label['note']})" if label.get("note") else ""
     data = f" against {label['data']}" if label.get("data") else ""
-    return heading_of(name, labels) + data + note + hashed(", weights and data", label)
+    return heading_of(name, labels) + data + note + hashed(", weights and data", label.get("fingerprint", ""))
 
 
-def hashed(what: str, thing: Mapping[str, Any]) -> str:
+def hashed(what: str, fingerprint: str) -> str:
     """The beginning of a thing's fingerprint after its name, "" if it has none."""
-    return f"{what} {thing['fingerprint'][:HASH_DIGITS]}" if thing.get("fingerprint") else ""
+    return f"{what} {fingerprint[:HASH_DIGITS]}" if fingerprint else ""
 
 
-def call_of(about: Mapping[str, Any]) -> str:
+def call_of(record: RunRecord) -> str:
     """The call in Python that makes a run again, but for settings that are as they are by default."""
-    defaults = {name: plain(value) for name, value in asdict(Config()).items()}
-    given = {name: value for name, value in about["config"].items() if value != defaults.get(name)}
+    defaults = as_json(Config())
+    given = {name: value for name, value in as_json(record.config).items() if value != defaults.get(name)}
     unsaid = {"threads", "steps" if given.get("nfe") else "nfe"}
     settings = {CALLED.get(name, name): value for name, value in given.items() if name not in unsaid}
     words = [f"{name}={value!r}" for name, value in settings.items() if name != "prompts"]
     if "prompts" in settings:
         prompts = settings["prompts"]
         words.append(f"prompts={prompts!r}" if len(prompts) <= MOST_PROMPTS else "prompts=prompts")
-    words += [f"plugins={about['plugins']!r}"] if about.get("plugins") else []
+    words += [f"plugins={list(record.plugins)!r}"] if record.plugins else []
     return f"samplerbench.run({', '.join(words)})"
-
-
-def plain(value: Any) -> Any:
-    """As JSON gives it back."""
-    return list(value) if isinstance(value, tuple) else value

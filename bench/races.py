@@ -57,7 +57,7 @@ class Field:
 
     def comparison(self, metric: str, a: int, b: int) -> Comparison:
         """The metric of a less that of b."""
-        return Comparison(metric, {}, {}, self.found[a][metric] - self.found[b][metric], self.lower[metric])
+        return Comparison(metric, None, None, self.found[a][metric] - self.found[b][metric], self.lower[metric])
 
 
 @dataclass(frozen=True)

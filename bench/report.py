@@ -15,7 +15,7 @@ import vl_convert
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from ..samplers.files import write_atomically
+from ..samplers.files import write_beside_others
 from .measures import Measures
 from .report_view import View, view_of
 from .store import disk_errors
@@ -32,7 +32,7 @@ def write_report(path: Path, measures: Measures | None = None) -> Path:
     """
     page = view_to_html(view_of(path, measures)).encode()
     with disk_errors(path):
-        write_atomically(path / REPORT_FILE, page)
+        write_beside_others(path / REPORT_FILE, page)
     return path / REPORT_FILE
 
 

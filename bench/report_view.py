@@ -20,7 +20,18 @@ from .pareto import CLOSE, DOMINATED, ON_FRONT
 from .paths import path_budget, read_path
 from .provenance import call_of, provenance_of, summary_of
 from .races import Answer
-from .sheet import caption, heading_of, is_doubtful, metrics_of, short_heading_of, table_to_cells, with_interval
+from .record import RunRecord
+from .sheet import (
+    caption,
+    heading_of,
+    is_doubtful,
+    metrics_of,
+    notes_on_added,
+    sentences,
+    short_heading_of,
+    table_to_cells,
+    with_interval,
+)
 from .sprites import sheets, shrunk
 from .statistics import metric_columns
 from .store import RunFolder, read_run
@@ -74,21 +85,21 @@ class View:
 
 def view_of(path: Path, measures: Measures | None = None) -> View:
     """What the page of a run folder shows; what the folder has not kept is measured, if there is what measures."""
-    about = read_run(path)
+    record = read_run(path)
     table, labels = read_table(path)
     folder = RunFolder(path)
-    answers = answers_of(about, table, folder, measures)
+    answers = answers_of(record, table, folder, measures)
     names = series_names(table)
     rows = chart_rows(table, labels, names)
     found = [
         metric_view(i, name, labels, [a for a in answers or [] if a["metric"] == name], rows)
         for i, name in enumerate(metrics_with_ode(table))
     ]
-    fronts = fronts_of(path, about, table, metrics_with_ode(table), measures)
+    fronts = fronts_of(path, record, table, metrics_with_ode(table), measures)
     for metric, name in zip(found, metrics_with_ode(table), strict=True):
         metric["behind"] = mark_front(metric, rows, fronts.get(name))
     headings, texts = table_to_cells(table, labels)
-    kind, counts = ("calls", about["config"]["nfe"]) if about["config"]["nfe"] else ("steps", about["config"]["steps"])
+    kind, counts = ("calls" if record.config.nfe else "steps"), record.config.counts
     shown_first = path_budget(counts)
     content = View(
         model=str(table.iloc[0]["model"]),
@@ -100,30 +111,30 @@ def view_of(path: Path, measures: Measures | None = None) -> View:
         charts={m["key"]: charts_of(m, rows, len(names)) for m in found},
         headings=headings,
         texts=texts,
-        caption=caption(table, labels),
+        caption=caption(table, labels) + sentences(notes_on_added(record.sizes_before, len(table))),
         unfinished=[{"name": row["cell"], "status": row["status"]} for row in rows if row["status"] != OK],
         budgets=[f"{count} {kind if count > 1 else kind[:-1]}" for count in counts],
-        pictures=pictures_of(about, rows, folder, len(counts)),
+        pictures=pictures_of(record, rows, folder),
         first_budget=counts.index(shown_first),
-        paths=paths_of(about, rows, folder),
+        paths=paths_of(record, rows, folder),
         paths_budget=f"{shown_first} {kind}",
-        provenance=provenance_of(about, table, labels),
-        prompts=list(about["config"].get("prompts") or []),
-        command=about.get("command") or "",
-        call="" if about.get("command") else call_of(about),
+        provenance=provenance_of(record, table, labels),
+        prompts=list(record.config.prompts or ()),
+        command="\n".join(filter(None, [record.command, *(one.command for one in record.added)])),
+        call="" if record.command else call_of(record),
     )
     return View(**cleaned(vars(content)))
 
 
 def answers_of(
-    about: Mapping[str, Any], table: pd.DataFrame, folder: RunFolder, measures: Measures | None
+    record: RunRecord, table: pd.DataFrame, folder: RunFolder, measures: Measures | None
 ) -> list[Answer] | None:
     """The answers that the folder has, or that its chunks and metrics give; None if neither can."""
-    there = read_answers(folder, about, table)
+    there = read_answers(folder, record, table)
     if there is not None or measures is None:
         return there
     try:
-        return answers_for(about, table, folder, measures()) or None
+        return answers_for(record, table, folder, measures()) or None
     except SamplerbenchError:
         return None
 
@@ -309,25 +320,25 @@ def charts_of(metric: Row, rows: Sequence[Row], series: int) -> Row:
     return charts | ({"front": front(key, heading, rows, series)} if metric["better"] else {})
 
 
-def pictures_of(about: Mapping[str, Any], rows: Sequence[Row], folder: RunFolder, budgets: int) -> list[Row]:
+def pictures_of(record: RunRecord, rows: Sequence[Row], folder: RunFolder) -> list[Row]:
     """A sheet of the first samples of each cell that has images, and the reason of each that failed."""
     images = {}
     for row in rows:
-        first = folder.first_chunk_of(about["cells"][row["row"]]["key"])
+        first = folder.first_chunk_of(record.cells[row["row"]].key)
         if first is not None and first.images is not None:
             images[row["row"]] = shrunk(first.images[:PICTURES])
     made = sheets(images)
     return [
-        {"row": row["row"], "series": row["series"], "budget": row["row"] % budgets, "name": row["short"],
+        {"row": row["row"], "series": row["series"], "budget": record.places[row["row"]], "name": row["short"],
          "cell": row["cell"], "counts": row["counts"], "status": row["status"],
          "sheet": asdict(made[row["row"]]) if row["row"] in made else None}
         for row in rows
     ] if made else []  # fmt: skip
 
 
-def paths_of(about: Mapping[str, Any], rows: Sequence[Row], folder: RunFolder) -> list[Row]:
+def paths_of(record: RunRecord, rows: Sequence[Row], folder: RunFolder) -> list[Row]:
     """A strip of states of each sampler whose path is stored."""
-    stored = {i: path for i, cell in enumerate(about["cells"]) if (path := read_path(folder, cell["key"]))}
+    stored = {i: path for i, cell in enumerate(record.cells) if (path := read_path(folder, cell.key))}
     made = sheets({i: path.images for i, path in stored.items()}, PATH_SIZES, PATHS_CHARACTERS)
     return [
         {

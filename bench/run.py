@@ -7,11 +7,12 @@ import time
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from types import NoneType
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
+import msgspec
 import pandas as pd
 from torch import Tensor
 
@@ -23,18 +24,20 @@ from ..samplers.sample import check_texts
 from ..samplers.variables import IN_PROCESS, is_on
 from .answers import answers_from, directions, write_answers
 from .chunk import make_chunk, ode_solution, reason_of, warm_up
-from .config import DEFAULT_SAMPLERS, Config
+from .config import DEFAULT_SAMPLERS, Config, enlarged
 from .engines import Children, Engine, ForeignEngine, InProcess, Limits, Turn, turns
 from .environment import environment
 from .formats import sheet_to_html
 from .identity import unknown
+from .measures import check_plugins, check_settings
 from .paths import write_paths
 from .picture import write_picture
-from .plan import Block, Cell, Plan, plan_for, warnings_of
+from .plan import Cell, Plan, behind, plan_for, warnings_of
+from .record import RunRecord
 from .report import write_report
-from .sheet import sheet_of, write_table
+from .sheet import notes_on_added, sentences, sheet_of, write_table
 from .statistics import Yardstick, check_metrics, yardsticks
-from .store import REFERENCE, RunFolder, default_output, read_run
+from .store import REFERENCE, RunFolder, default_output, read_run, stored_run
 from .table import GrowingTable, check_metric_names
 from .timing import in_turn
 from .view import notebook_view
@@ -111,6 +114,8 @@ class Result:
     """The columns of table.csv, a row for each sampler spec x grid x steps x guidance."""
     labels: dict[str, dict[str, str]]
     """For each metric its extractor's label, note, fingerprint and data, and what its Frechet distance is called."""
+    notes: tuple[str, ...] = ()
+    """What else a caption of the table has to say."""
 
     @property
     def failed(self) -> int:
@@ -124,7 +129,7 @@ class Result:
 
     def _repr_html_(self) -> str:
         """The table, for a notebook."""
-        return sheet_to_html(sheet_of(self.table, self.labels))
+        return sheet_to_html(sheet_of(self.table, self.labels, below=sentences(self.notes)))
 
 
 @dataclass(frozen=True)
@@ -133,6 +138,8 @@ class Manner:
 
     fresh: bool = False
     """Start the run folder anew instead of resuming."""
+    add: bool = False
+    """Let the plan add samplers and counts to the run that is in the folder."""
     repeats: int = 0
     """How often a cell is clocked at least; more often than it has whole chunks, it is drawn again for the clock."""
     retry_failed: bool = False
@@ -155,6 +162,8 @@ class Session:
     manner: Manner = field(default_factory=Manner)
     failures: dict[str, str] = field(default_factory=dict)
     """Reason of failure by cell key."""
+    notes: tuple[str, ...] = ()
+    """What else a caption of the table has to say."""
     foreign: ForeignEngine | None = None
     """Makes the chunks of samplers that did not come with samplerbench; None = this process does."""
     growing: GrowingTable = field(init=False, repr=False)
@@ -177,9 +186,11 @@ class Session:
                 self.foreign.close()
 
     def _work(self, watch: Watch) -> None:
-        todo = sum(_cost(cell, block) for cell, block in self._missing()) + self._reference_cost()
-        watch.started(self.plan, todo + sum(_cost(cell, self.plan.blocks[0]) for _, cell in self._repeats_missing()))
-        watch.remaining(self._images_missing())
+        missing = self._images_missing()
+        todo = sum(_cost(cell) * missing[cell.key] for cell in self._sound_cells()) + self._reference_cost()
+        again = self.plan.blocks[0].n
+        watch.started(self.plan, todo + sum(_cost(cell) * again for _, cell in self._repeats_missing()))
+        watch.remaining(missing)
         reference = self._ode_solution(watch)
         warm_up(self.plan)
         here = InProcess(lambda cell, block: make_chunk(self.plan, cell, block, self.ready, reference))
@@ -204,7 +215,7 @@ class Session:
                 else:
                     self.folder.write(cell, block, chunk)
                     watch.stored(cell, block.n)
-                    watch.advanced(_cost(cell, block))
+                    watch.advanced(_cost(cell) * block.n)
             if (started := time.monotonic()) >= due:
                 watch.table(self.tabulate())
                 due = next_renewal(started, time.monotonic())
@@ -217,7 +228,7 @@ class Session:
     def tabulate(self) -> pd.DataFrame:
         """The table of what is there, written to the folder too."""
         table = self.growing.table(self.failures)
-        write_table(table, self.folder, self.labels)
+        write_table(table, self.folder, [cell.key for cell in self.plan.cells], self.labels, self.notes)
         return table
 
     def conclude(self) -> Result:
@@ -229,19 +240,18 @@ class Session:
             answers = answers_from(about, table, self.growing.estimates(), directions(self.ready))
             write_answers(self.folder, about, table, answers)
             write_report(self.folder.path, lambda: self.ready)
-        return Result(self.folder.path, table, self.labels)
+        return Result(self.folder.path, table, self.labels, self.notes)
 
     def evaluations_left(self) -> int:
         """Network evaluations of the plan that are still to be made; adaptive cells are not counted."""
-        return sum((c.network_evaluations or 0) * b.n for c, b in self._missing()) + self._reference_cost()
-
-    def _missing(self) -> Iterator[tuple[Cell, Block]]:
-        cells = self._sound_cells()
-        return ((c, b) for b in self.plan.blocks for c in cells if not self.folder.has(c, b))
+        missing = self._images_missing()
+        left = sum((cell.network_evaluations or 0) * missing[cell.key] for cell in self._sound_cells())
+        return left + self._reference_cost()
 
     def _cells_with_work(self) -> list[Cell]:
         """The cells with a chunk or a repeat that is not there, in order."""
-        missing = {cell.key for cell, _ in self._missing()} | {cell.key for _, cell in self._repeats_missing()}
+        missing = {key for key, images in self._images_missing().items() if images}
+        missing |= {cell.key for _, cell in self._repeats_missing()}
         return [cell for cell in self.plan.cells if cell.key in missing]
 
     def _sound_cells(self) -> list[Cell]:
@@ -265,11 +275,11 @@ class Session:
                 chunk = turn.marked(engines[cell.key].make(cell, block))
             except (Exception, SystemExit) as error:  # as in `work`
                 gave_up.add(cell.key)
-                spared = sum(_cost(cell, block) for other in todo[i:] if other.key == cell.key)
+                spared = sum(_cost(cell) * block.n for other in todo[i:] if other.key == cell.key)
                 watch.failed(cell, f"clocked again: {reason_of(error)}", spared)
             else:
                 self.folder.write_repeat(cell, chunk.repeat)
-                watch.advanced(_cost(cell, block))
+                watch.advanced(_cost(cell) * block.n)
 
     def _fail(self, cell: Cell, error: BaseException) -> str:
         """Store why a cell failed; the reason."""
@@ -279,34 +289,38 @@ class Session:
 
     def _spared(self, cell: Cell) -> int:
         """Sample evaluations of a cell that need not be made."""
-        return sum(_cost(cell, block) for block in self.plan.blocks if not self.folder.has(cell, block))
+        return _cost(cell) * self.folder.images_missing(cell, self.plan.blocks)
 
     def _repeats_missing(self) -> Iterator[tuple[int, Cell]]:
         """(round, cell) of every repeat to be made of cells that did not fail, the chunks of the plan taken as made."""
-        size = self.plan.blocks[0].n
-        chunks = sum(block.n == size for block in self.plan.blocks)
+        chunks = self.plan.blocks.whole
+        if self.manner.repeats <= chunks:
+            return
         cells = self._sound_cells()
-        there = {cell.key: chunks + len(self.folder.repeats_of(cell.key)) for cell in cells}
+        there = {cell.key: chunks + self.folder.count_repeats(cell.key) for cell in cells}
         for number in range(chunks, self.manner.repeats):
             yield from ((number, cell) for cell in in_turn(cells, number) if there[cell.key] <= number)
 
     def _images_missing(self) -> dict[str, int]:
-        missing = {cell.key: 0 for cell in self._sound_cells()}
-        for cell, block in self._missing():
-            missing[cell.key] += block.n
-        return missing
+        """How many images are to be made, by key of each cell that did not fail."""
+        blocks = self.plan.blocks
+        return {cell.key: self.folder.images_missing(cell, blocks) for cell in self._sound_cells()}
 
     def _reference_cost(self) -> int:
         return 0 if (self.folder.path / REFERENCE).exists() else self.plan.reference_evaluations
 
     def _ode_solution(self, watch: Watch) -> Tensor | None:
         """The converged ODE solution of the first samples, (k, *shape), drawn once a run."""
-        if self.plan.reference and self.folder.reference() is None:
-            if (x := ode_solution(self.plan.reference, self.plan.ode_samples)) is None:
-                return None
-            self.folder.write_reference(x)
-            watch.advanced(self.plan.reference_evaluations)
-        return self.folder.reference() if self.plan.reference else None
+        if self.plan.reference is None:
+            return None
+        key = self.plan.reference_key
+        if (there := self.folder.ode_solution(key)) is not None:
+            return there
+        if (x := ode_solution(self.plan.reference, self.plan.ode_samples)) is None:
+            return None
+        self.folder.write_ode_solution(x, key)
+        watch.advanced(self.plan.reference_evaluations)
+        return self.folder.ode_solution(key)
 
 
 def run(  # noqa: PLR0913  (the settings of a run, each by name)
@@ -334,6 +348,7 @@ def run(  # noqa: PLR0913  (the settings of a run, each by name)
     keep_images: bool | None = None,
     output: str | Path | None = None,
     fresh: bool = False,
+    add: bool = False,
     repeats: int = 0,
     retry_failed: bool = False,
     plugins: Sequence[str] = (),
@@ -345,7 +360,9 @@ def run(  # noqa: PLR0913  (the settings of a run, each by name)
     `model` is a name or a Model; `samplers` are specs such as "ddim:eta=0.5"; one of anything need not be in a list.
     The run is stored in `output`, by default results/<model>-<8 hex of the plan> in the current folder, and resumed if
     it is there already, unless the Model cannot be known again: without a fingerprint, and no torch module, which a
-    warning says. Cells with fewer than `repeats` whole
+    warning says. With `add` the samplers, steps or budgets are added to the run in `output`: what is there stays, its
+    other settings hold where they are left at their defaults here, and a setting that differs is refused. Cells with
+    fewer than `repeats` whole
     chunks are drawn again for the clock alone; cells that failed stay so, unless `retry_failed`. `plugins` are files or
     modules.
 
@@ -367,8 +384,14 @@ def run(  # noqa: PLR0913  (the settings of a run, each by name)
         reference=None if reference is None else str(reference),
         device=device, dtype=dtype, keep_images=keep_images,
     )  # fmt: skip
-    manner = Manner(fresh, repeats, retry_failed, Limits(time_limit, memory_limit))
+    manner = Manner(fresh, add, repeats, retry_failed, Limits(time_limit, memory_limit))
     registry = load_registry(plugins)
+    if add:
+        defaults = Config()
+        given = {
+            f.name: value for f in fields(config) if (value := getattr(config, f.name)) != getattr(defaults, f.name)
+        }
+        config = enlarged_run(None if output is None else Path(output), given, registry, fresh=fresh)
     plan = plan_for(config, registry, model if isinstance(model, Model) else None)
     for warning in filter(None, (*warnings_of(plan), unknown(plan.model))):
         warnings.warn(warning, stacklevel=2)
@@ -392,6 +415,19 @@ def check_kinds(settings: Mapping[str, object]) -> None:
             raise InputError(f"{name} {shown(settings[name])}: expected a whole number, or several in a list")
 
 
+def enlarged_run(output: Path | None, given: Mapping[str, Any], registry: Registry, *, fresh: bool = False) -> Config:
+    """The settings of the run in a folder with what `given` adds to it. InputError where nothing can be added."""
+    if output is None:
+        raise InputError("add: to which run? expected with its folder, as in --add -s ddim -o RUN")
+    if fresh:
+        raise InputError("add with fresh: the one keeps the run that is there, the other starts anew; give one of them")
+    if (stored := stored_run(output)) is None:
+        raise InputError(f"add: there is no run in {output}; leave out --add to make one")
+    check_settings(stored, output)
+    check_plugins(stored, output, registry)
+    return enlarged(stored.config, given)
+
+
 def several(given: T | Iterable[T]) -> tuple[T, ...]:
     """One text or number, or several, as a tuple."""
     return (given,) if isinstance(given, (str, int)) else tuple(given)
@@ -403,22 +439,37 @@ def begin(plan: Plan, registry: Registry, output: Path, manner: Manner = Manner(
     ready = yardsticks(plan.config.metric, registry.metrics.things, plan.model)
     check_metrics(plan.config, registry.metrics.things, plan.model, ready)
     folder = RunFolder(output)
+    stored = None if manner.fresh else stored_run(output)
+    plan = behind(plan, stored.budgets) if stored else plan
+    history = history_of(plan, registry, command, stored, add=manner.add)
     about = {
-        "command": command,
-        "plugins": list(registry.named),
+        **history,
         "model": {"name": plan.model.name, "fingerprint": plan.model.fingerprint},
         "extractors": labels_of(plan, ready),
         "environment": environment(plan.config.device),
     }
-    folder.open(plan, about, fresh=manner.fresh)
+    folder.open(plan, about, fresh=manner.fresh, add=manner.add)
     with ExitStack() as opened:
         opened.callback(folder.close)
         if manner.retry_failed:
             folder.forget_failures(plan)
         foreign = engine_for_foreign(plan, registry, folder, manner.limits)
-        session = Session(plan, folder, ready, manner, folder.failures(plan), foreign)
+        notes = notes_on_added([one["rows"] for one in history.get("added", ())], len(plan.cells))
+        session = Session(plan, folder, ready, manner, folder.failures(plan), notes, foreign)
         opened.pop_all()  # it is the session's now
     return session
+
+
+def history_of(plan: Plan, registry: Registry, command: str, stored: RunRecord | None, *, add: bool) -> dict[str, Any]:
+    """What run.json says of how the run came to be: its command and plugins, and those by which it was added to."""
+    plugins = list(registry.named)
+    if stored is None or not (add or stored.added):
+        return {"command": command, "plugins": plugins}
+    added = [msgspec.to_builtins(one) for one in stored.added]
+    if len(plan.cells) > len(stored.cells):
+        added.append({"command": command, "rows": len(stored.cells)})
+    plugins = list(dict.fromkeys([*stored.plugins, *plugins]))
+    return {"command": stored.command, **({"added": added} if added else {}), "plugins": plugins}
 
 
 def evaluations_left(plan: Plan, output: Path, manner: Manner) -> int:
@@ -446,15 +497,16 @@ def next_renewal(started: float, ended: float) -> float:
 
 
 def labels_of(plan: Plan, ready: Mapping[str, Yardstick]) -> dict[str, dict[str, str]]:
-    """For each metric its extractor's label, note, fingerprint and data, what its Frechet distance is called, and how
-    many features it has where the reference tells that."""
+    """For each metric its extractor's label, note, fingerprint and data, what its Frechet distance is called, how many
+    features it has where the reference tells that, and of how many samples it is at least."""
     extractors = {name: plan.model.extractors[yardstick.metric.extractor] for name, yardstick in ready.items()}
     return {
         name: {"label": e.label, "note": e.note, "fingerprint": e.fingerprint, "frechet": e.frechet, "data": e.data,
-               "features": str(ready[name].width or "")}
+               "features": str(ready[name].width or ""), "least": str(ready[name].fewest(name))}
         for name, e in extractors.items()
     }  # fmt: skip
 
 
-def _cost(cell: Cell, block: Block) -> int:
-    return (cell.network_evaluations or cell.steps) * block.n
+def _cost(cell: Cell) -> int:
+    """Evaluations that a sample is counted as; of an adaptive cell as many as it has steps."""
+    return cell.network_evaluations or cell.steps

@@ -15,6 +15,7 @@ from .answers import ODE_ERROR, budgets_of, directions
 from .chunk_file import Chunk
 from .compare import SECONDS, Comparison, cell_name, corrected_p
 from .measures import measures_of
+from .record import CellRecord
 from .statistics import Yardstick, estimates, gather, metric_columns
 from .store import RunFolder, read_run
 from .table import read_table
@@ -29,8 +30,8 @@ Cost = Literal["nfe", "seconds"]
 class Score:
     """One row of a table."""
 
-    cell: Mapping[str, Any]
-    """As run.json has it: sampler, grid, steps, nfe, key."""
+    cell: CellRecord
+    """As run.json has it."""
     row: Mapping[str, Any]
     """As table.csv has it."""
     estimate: Estimate | None
@@ -42,7 +43,7 @@ class Score:
     @property
     def key(self) -> str:
         """The cell's key."""
-        return str(self.cell["key"])
+        return self.cell.key
 
     @property
     def name(self) -> str:
@@ -117,16 +118,16 @@ def all_scores_of(path: Path, registry: Registry, metric: str | None, *, by: Cos
 
 
 def _scores(path: Path, metric: str, ready: Mapping[str, Yardstick], by: Cost) -> Scores:
-    about = read_run(path)
+    record = read_run(path)
     table, _ = read_table(path)
-    rows = zip(about["cells"], table.to_dict("records"), strict=True)
+    rows = zip(record.cells, table.to_dict("records"), strict=True)
     scores = tuple(_score(RunFolder(path), cell, row, metric, ready) for cell, row in rows)
     if by == "seconds" and len(machines([repeat for score in scores for repeat in score.clocked])) > 1:
         raise InputError(
             f"{path}: was drawn on several machines, whose seconds are not compared; rank by calls of the model, with "
             "--nfe or --pareto --against nfe, or run it anew on one of them"
         )
-    return Scores(metric, directions(ready), scores, tuple(budgets_of(about, table)))
+    return Scores(metric, directions(ready), scores, tuple(budgets_of(record, table)))
 
 
 def _chosen(metric: str | None, ready: Mapping[str, Yardstick]) -> str:
@@ -141,12 +142,12 @@ def _chosen(metric: str | None, ready: Mapping[str, Yardstick]) -> str:
 
 
 def _score(
-    folder: RunFolder, cell: Mapping[str, Any], row: Mapping[Any, Any], metric: str, ready: Mapping[str, Yardstick]
+    folder: RunFolder, cell: CellRecord, row: Mapping[Any, Any], metric: str, ready: Mapping[str, Yardstick]
 ) -> Score:
     """A row with its samples; one that failed or is pending has none."""
     if not row["samples"]:
         return Score(cell, row, None, {}, ())
-    chunks = [c for (first, n), c in folder.chunks_of(cell["key"]).items() if first + n <= row["samples"]]
+    chunks = [c for (first, n), c in folder.chunks_of(cell.key).items() if first + n <= row["samples"]]
     if sum(chunk.n for chunk in chunks) != row["samples"]:
         raise InputError(f"{cell_name(cell)!r}: the run has not all of its samples; give its command to make them")
     gathered = gather(iter(chunks), int(row["samples"]), ready)
@@ -154,8 +155,8 @@ def _score(
     return Score(cell, row, found.get(metric), found, _clocked(chunks, folder, cell))
 
 
-def _clocked(chunks: Sequence[Chunk], folder: RunFolder, cell: Mapping[str, Any]) -> tuple[Repeat, ...]:
-    return (*(chunk.repeat for chunk in chunks), *folder.repeats_of(cell["key"]))
+def _clocked(chunks: Sequence[Chunk], folder: RunFolder, cell: CellRecord) -> tuple[Repeat, ...]:
+    return (*(chunk.repeat for chunk in chunks), *folder.repeats_of(cell.key))
 
 
 def number_to_text(value: float, form: str, factor: float = 1) -> str:

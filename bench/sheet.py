@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import math
 import re
-from collections.abc import Collection, Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ from ..samplers.files import write_atomically
 from . import timing
 from .statistics import metric_columns
 from .store import RunFolder, disk_errors
-from .table import OK, TABLE_FILE, TEXTS, WARNING, Labels, frame_to_csv
+from .table import OK, TEXTS, WARNING, Labels, write_sealed_table
 from .text import printable
 
 MARKDOWN_FILE = "table.md"
@@ -68,11 +68,13 @@ class Sheet:
     caption: str
 
 
-def write_table(table: pd.DataFrame, folder: RunFolder, labels: Labels) -> None:
-    """table.csv and table.md."""
+def write_table(
+    table: pd.DataFrame, folder: RunFolder, keys: Sequence[str], labels: Labels, notes: Sequence[str] = ()
+) -> None:
+    """table.csv with its seal, and table.md with the notes in its caption; `keys` are of the rows' cells."""
+    write_sealed_table(folder, table, keys)
     with disk_errors(folder.path):
-        write_atomically(folder.path / TABLE_FILE, frame_to_csv(table).encode())
-        write_atomically(folder.path / MARKDOWN_FILE, table_to_markdown(table, labels).encode())
+        write_atomically(folder.path / MARKDOWN_FILE, table_to_markdown(table, labels, notes).encode())
 
 
 # ---- Table -> sheet ----
@@ -89,7 +91,7 @@ def sheet_of(
         for place, row in zip(table.index, table.to_dict("records"), strict=True)
     ]
     heads = [column_of(name, labels) for name in names]
-    return Sheet(heads, rows, printable(caption(table, labels, names) + below))
+    return Sheet(heads, rows, printable(caption(table, labels, columns) + below))
 
 
 def column_of(name: str, labels: Labels) -> Column:
@@ -172,7 +174,8 @@ def caption(table: pd.DataFrame, labels: Labels, columns: Sequence[str] = ()) ->
     first = f"{what_was_drawn(table)} a row" + (f"; {INTERVALS}" if measured else "")
     seconds = f"; {of_seconds(table)}" if "seconds_per_image" in names else "."
     shown = {name: label for name, label in labels.items() if name in names}
-    return first + seconds + notes_of(shown) + too_few_for(table, shown)
+    left_out = "" if columns else left_out_of(table, labels)
+    return first + seconds + notes_of(shown) + too_few_for(table, shown) + left_out
 
 
 def what_was_drawn(table: pd.DataFrame) -> str:
@@ -217,6 +220,30 @@ def too_few_for(table: pd.DataFrame, labels: Labels) -> str:
         for name, width in features.items()
         if samples < width and name in known
     )
+
+
+def left_out_of(table: pd.DataFrame, labels: Labels) -> str:
+    """Which metrics of a run have no column because its samples are too few for them, a sentence each."""
+    samples, known = int(table["samples"].max()), metrics_of(table)
+    least = {name: label.get("least", "") for name, label in labels.items() if name not in known}
+    return "".join(
+        f" {short_heading_of(name, labels)} is left out: it needs {text} images a row, not {samples}."
+        for name, text in least.items()
+        if text.isascii() and text.isdigit() and 0 < samples < int(text)
+    )
+
+
+def notes_on_added(before: Sequence[int], rows: int) -> tuple[str, ...]:
+    """What must be known of a table of so many rows to which some were added; `before` says how many there were each
+    time."""
+    if not before:
+        return ()
+    return (f"{rows - before[0]} of the {rows} rows were added to the run later; verdicts are corrected for all rows",)
+
+
+def sentences(notes: Iterable[str]) -> str:
+    """Notes as a caption has them."""
+    return "".join(f" {note[0].upper()}{note[1:]}." for note in notes)
 
 
 def _milliseconds(row: Mapping[Hashable, Any]) -> str:
@@ -267,9 +294,9 @@ def _number(value: object, form: str) -> str:
 # ---- Sheet -> Markdown ----
 
 
-def table_to_markdown(table: pd.DataFrame, labels: Labels) -> str:
+def table_to_markdown(table: pd.DataFrame, labels: Labels, notes: Sequence[str] = ()) -> str:
     """A Markdown table with a line on what the numbers are."""
-    return sheet_to_markdown(sheet_of(table, labels))
+    return sheet_to_markdown(sheet_of(table, labels, below=sentences(notes)))
 
 
 def sheet_to_markdown(sheet: Sheet) -> str:

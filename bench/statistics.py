@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from ..samplers.errors import InputError, PluginError
+from ..samplers.errors import InputError, PluginError, StoreError
 from ..samplers.extractor import Extractor
 from ..samplers.metric import Estimate, Metric, Moments, Rows, root_mean_estimate
 from ..samplers.model import Model
 from ..samplers.options import at_fault
-from .chunk_file import Chunk
+from .chunk_file import Chunk, chunk_name
 from .config import Config
 
 LOW_HIGH_PREFIX = {"clip_score": "clip", "seconds_per_image": "seconds"}
@@ -30,6 +30,11 @@ class Yardstick:
     prepared: Any
     width: int | None = None
     """Numbers in each of the rows that it reads; None where there is no reference to tell."""
+
+    def fewest(self, name: str) -> int:
+        """The fewest samples for which the value means anything, as far as can be told; `name` is the metric's."""
+        with at_fault(f"metric {name!r}"):
+            return self.metric.least if self.width is None else self.metric.fewest(self.width)
 
 
 def yardsticks(names: Sequence[str], metrics: Mapping[str, type[Metric]], model: Model) -> dict[str, Yardstick]:
@@ -75,9 +80,7 @@ def check_metrics(
     for name in config.metric:
         if name not in ready:
             raise InputError(f"metric {name!r}: {lack_of(metrics[name], model)}")
-        with at_fault(f"metric {name!r}"):
-            metric, width = ready[name].metric, ready[name].width
-            fewest = metric.least if width is None else metric.fewest(width)
+        metric, width, fewest = ready[name].metric, ready[name].width, ready[name].fewest(name)
         if config.samples < fewest:
             each = metric.least_per_column
             why = f", {each} for each of the {width} features" if width and fewest == each * width else ""
@@ -117,9 +120,15 @@ def gather(chunks: Iterable[Chunk], n: int, ready: Mapping[str, Yardstick]) -> G
     first = 0
     for chunk in chunks:
         for name in needed:
-            of_chunk = chunk.rows[name]
+            of_chunk = chunk.rows.get(name)
+            if of_chunk is None or (name in rows and of_chunk.shape[1] != rows[name].shape[1]):
+                raise StoreError(
+                    f"chunk {chunk_name(chunk.first, chunk.n)}: "
+                    f"{'no rows' if of_chunk is None else 'rows of another width'} of {name!r}, which the metrics "
+                    "read; delete the file and give the run's command again"
+                )
             if name not in rows:
-                rows[name] = np.empty((n, *of_chunk.shape[1:]), dtype=np.float32)
+                rows[name] = np.empty((n, of_chunk.shape[1]), dtype=np.float32)
             rows[name][first : first + chunk.n] = of_chunk
         first += chunk.n
         bare.append(replace(chunk, rows={}, images=None))
@@ -144,12 +153,13 @@ def estimates(gathered: Gathered, ready: Mapping[str, Yardstick]) -> dict[str, E
 
 
 def measured(found: Mapping[str, Estimate], ready: Mapping[str, Yardstick]) -> dict[str, float]:
-    """The three columns of the ODE error and of each metric; nan for what was not estimated."""
+    """The three columns of the ODE error and of each metric; nan for what was not estimated, or is not finite."""
     columns: dict[str, float] = {}
     for name in ("ode_error", *ready):
         estimate = found.get(name)
         values = (estimate.value, estimate.low, estimate.high) if estimate else (math.nan,) * 3
-        columns.update(zip(metric_columns(name), values, strict=True))
+        finite = (value if math.isfinite(value) else math.nan for value in values)
+        columns.update(zip(metric_columns(name), finite, strict=True))
     return columns
 
 

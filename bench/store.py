@@ -10,12 +10,14 @@ import os
 import re
 import stat
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import torch
 from safetensors import SafetensorError
 from torch import Tensor
@@ -34,17 +36,20 @@ from .chunk_file import (
     chunk_name,
     chunk_to_arrays,
     place_of,
+    timing_from_json,
 )
-from .config import as_json, differences
+from .config import ADDABLE, as_json, differences
 from .environment import VERSIONS_THAT_MATTER, other_switches, version_of
 from .keys import FORMAT
-from .plan import Block, Cell, Plan
-from .timing import Repeat, Timing
+from .plan import Block, Blocks, Cell, Plan, part_of
+from .record import RunRecord, record_of
+from .timing import Repeat
 
 RUN_FILE = "run.json"
 CHUNKS = "chunks"
 FAILURE = ".failed.json"
-OWN_FILES = ("table.csv", "table.md", "grid.png", "report.html", RUN_FILE)
+TABLE_FILE, TABLE_SEAL = "table.csv", "table.seal"
+OWN_FILES = (TABLE_FILE, TABLE_SEAL, "table.md", "grid.png", "report.html", RUN_FILE)
 REFERENCE = f"{CHUNKS}/ode-reference.safetensors"
 REPEAT_SUFFIX = ".timing"
 """Of a chunk that was drawn again for the clock alone."""
@@ -55,8 +60,20 @@ OWN_NAMES = re.compile(
     rf"|{CHUNKS}/{CELL}/(\d{{8,}}-\d{{4,}}{re.escape(CHUNK_SUFFIX)}|\d{{4,}}{re.escape(REPEAT_SUFFIX)})?"
 )
 """All that a run writes into its folder, but for the lock; folders end in "/"."""
-HALF_DONE = re.compile(r"(?P<folder>.*/)?\.(?P<file>[^/]+)\.tmp")
+REPEAT_NAME = re.compile(rf"([0-9]{{4,18}}){re.escape(REPEAT_SUFFIX)}")
+FEW_BLOCKS = 4
+"""So many files are asked for by name; of more, the folder is listed."""
+HALF_DONE = re.compile(r"(?P<folder>.*/)?\.(?P<file>[^/]+?)(\.[0-9a-f]{16})?\.tmp")
 """What a process that was killed while it wrote a file left of it."""
+
+
+class FailureRecord(msgspec.Struct, frozen=True):
+    """Why a cell failed."""
+
+    format: int
+    cell: str
+    """Its key."""
+    reason: str
 
 
 class RunFolder:
@@ -71,11 +88,13 @@ class RunFolder:
         self._lock: WriterLock | None = None
         self._cells: set[str] | None = None
         """The names in the folder of chunks, listed once: it has one writer."""
-        self._seen: defaultdict[Place, set[str]] = defaultdict(set)
-        """The keys of the cells whose chunk of a place is known to be there."""
+        self._there: defaultdict[str, set[Place]] = defaultdict(set)
+        """The places of the chunks that are known to be there, by cell key."""
+        self._looked: set[str] = set()
+        """The keys of the cells whose folder was listed: what is not known of them is not there."""
 
-    def open(self, plan: Plan, about: Mapping[str, Any], *, fresh: bool = False) -> None:
-        """Make the folder, or resume the run that is in it; refuse anything else that is there.
+    def open(self, plan: Plan, about: Mapping[str, Any], *, fresh: bool = False, add: bool = False) -> None:
+        """Make the folder, or resume the run that is in it, or with `add` enlarge it; refuse anything else there.
 
         A model without a fingerprint may have changed since, so none of its chunks is taken for its own.
         """
@@ -84,7 +103,7 @@ class RunFolder:
             make_folder(self.path)
             self._lock = WriterLock(self.path)
             try:
-                check_output(self.path, plan, fresh=fresh)  # now that nobody else writes
+                check_output(self.path, plan, fresh=fresh, add=add)  # now that nobody else writes
                 if fresh or not plan.model.fingerprint:
                     self._clear()
                 make_folder(self._chunks)
@@ -112,7 +131,8 @@ class RunFolder:
                 (self.path / name).unlink()
         (self.path / RUN_FILE).unlink(missing_ok=True)
         self._cells = None
-        self._seen.clear()
+        self._there.clear()
+        self._looked.clear()
 
     def cell_path(self, key: str) -> Path:
         """Where all is that belongs to a cell."""
@@ -124,31 +144,53 @@ class RunFolder:
 
     def has(self, cell: Cell, block: Block) -> bool:
         """Whether the chunk is there."""
-        there = self._seen[block.first, block.n]
-        if cell.key in there:
-            return True
+        there, place = self._there[cell.key], (block.first, block.n)
+        if place in there or cell.key in self._looked:
+            return place in there
         folder = cell.key[:16]
         # There may be very many: no Path of each, and no question about a file but whether it is there.
-        path = f"{self._chunks_text}/{folder}/{chunk_name(block.first, block.n)}"
+        path = f"{self._chunks_text}/{folder}/{chunk_name(*place)}"
         if folder in self._listed() and os.access(path, os.F_OK):
-            there.add(cell.key)
+            there.add(place)
             return True
         return False
+
+    def stored_places(self, cell: Cell, blocks: Blocks) -> set[Place]:
+        """Where there is a chunk of a cell, of blocks of a plan, however many these are."""
+        if len(blocks) > FEW_BLOCKS and cell.key not in self._looked:
+            self._looked.add(cell.key)
+            if cell.key[:16] in self._listed():
+                names = names_in(f"{self._chunks_text}/{cell.key[:16]}")
+                places = (place_of(name) for name in names)
+                self._there[cell.key].update(place for place in places if place and blocks.at(*place))
+        if cell.key in self._looked:
+            return self._there[cell.key]
+        return {(block.first, block.n) for block in blocks if self.has(cell, block)}
+
+    def images_missing(self, cell: Cell, blocks: Blocks) -> int:
+        """How many samples of a cell are in no chunk."""
+        return blocks.samples - sum(n for _, n in self.stored_places(cell, blocks))
+
+    def whole_blocks(self, cells: Sequence[Cell], blocks: Blocks) -> tuple[Block, ...]:
+        """The blocks that all of these cells have a chunk of, in order."""
+        common = set[Place].intersection(*(self.stored_places(cell, blocks) for cell in cells)) if cells else set()
+        return tuple(block for place in sorted(common) if (block := blocks.at(*place)))
 
     def _listed(self) -> set[str]:
         if self._cells is None:
             self._cells = set(names_in(self._chunks))
         return self._cells
 
-    def _files(self, key: str, suffix: str) -> list[str]:
-        """The names of a cell's files that end so, in order."""
-        return sorted(name for name in names_in(f"{self._chunks}/{key[:16]}") if name.endswith(suffix))
+    def _names(self, key: str) -> list[str]:
+        """What is in the folder of a cell, in order."""
+        return sorted(names_in(f"{self._chunks_text}/{key[:16]}"))
 
     def write_failure(self, cell: Cell, reason: str) -> None:
         """Store why a cell failed; it is not run again until that is forgotten."""
         path = self.failure_path(cell.key)
+        failure = {"format": FORMAT, "cell": cell.key, "reason": reason}
         with disk_errors(path):
-            write_atomically(path, sealed(json.dumps({"cell": cell.key, "reason": reason}, indent=1)))
+            write_atomically(path, sealed(json.dumps(failure, indent=1)))
         self._listed().add(path.name)
 
     def failure_path(self, key: str) -> Path:
@@ -174,24 +216,22 @@ class RunFolder:
     def _reason(self, key: str) -> str:
         path = self.failure_path(key)
         try:
-            content = unsealed(bytes_of(path))
-            if content["cell"] != key or not isinstance(content["reason"], str):
-                raise ValueError("it is of another cell")
-        except (OSError, ValueError, KeyError, RecursionError) as error:
-            raise StoreError(f"{path}: damaged ({error}); delete the file and give the same command again") from error
-        return str(content["reason"])
+            failure = msgspec.convert(unsealed(bytes_of(path)), FailureRecord)
+        except (OSError, ValueError, RecursionError) as error:
+            raise damaged(path, error) from error
+        check_belongs(path, {"format": str(failure.format), "cell": failure.cell}, cell=key)
+        return failure.reason
 
     def write(self, cell: Cell, block: Block, chunk: Chunk) -> None:
         """Store a chunk; when this returns it survives a crash."""
         arrays, timing = chunk_to_arrays(chunk)
-        about = {"format": str(FORMAT), "cell": cell.key, "timing": timing}
         path = self.chunk_path(cell, block)
         with disk_errors(path):
             if path.parent.name not in self._listed():
                 make_folder(path.parent, parents=False)
                 self._listed().add(path.parent.name)
-        self.write_arrays(path, arrays, about)
-        self._seen[block.first, block.n].add(cell.key)
+        self.write_arrays(path, arrays, {"timing": timing}, cell=cell.key, first=block.first, n=block.n)
+        self._there[cell.key].add((block.first, block.n))
 
     def read(self, cell: Cell, block: Block) -> Chunk:
         """A stored chunk."""
@@ -202,8 +242,15 @@ class RunFolder:
         return {place: self.read_at(key, place) for place in self.places_of(key)}
 
     def places_of(self, key: str) -> list[Place]:
-        """The places of all stored chunks of a cell, in order."""
-        return [place_of(name) for name in self._files(key, CHUNK_SUFFIX)]
+        """The places of all stored chunks of a cell, in order; a sample is in one of them."""
+        places = sorted(place for name in self._names(key) if (place := place_of(name)))
+        for (first, n), (second, m) in pairwise(places):
+            if first + n > second:
+                raise StoreError(
+                    f"{self.cell_path(key)}: {chunk_name(first, n)} and {chunk_name(second, m)} hold the same samples; "
+                    "delete the one that is not of this run"
+                )
+        return places
 
     def first_chunk_of(self, key: str) -> Chunk | None:
         """The stored chunk of a cell that begins with sample 0, the longest if there are several."""
@@ -213,47 +260,104 @@ class RunFolder:
     def read_at(self, key: str, place: Place) -> Chunk:
         """The stored chunk of a cell at a place."""
         path = self._chunks.joinpath(key[:16], chunk_name(*place))
-        arrays, about = self.read_arrays(path)
-        if about.get("cell") != key:
-            raise StoreError(f"{path}: a chunk of another cell; delete the file and give the same command again")
-        return chunk_from_arrays(*place, arrays, about["timing"])
+        arrays, about = self.read_arrays(path, cell=key, first=place[0], n=place[1])
+        try:
+            return chunk_from_arrays(*place, arrays, about["timing"])
+        except (ValueError, KeyError) as error:
+            raise damaged(path, error) from error
 
-    def reference(self) -> Tensor | None:
-        """The converged ODE solution of the first samples, (k, *shape), if it is stored."""
+    def ode_solution(self, key: str) -> Tensor | None:
+        """The converged ODE solution of the first samples, (k, *shape), if it is stored; `key` tells it from others."""
         path = self.path / REFERENCE
-        return torch.from_numpy(self.read_arrays(path)[0]["x"]) if path.exists() else None
+        if not path.exists():
+            return None
+        x = self.read_arrays(path, solution=key)[0].get("x")
+        if x is None or x.dtype.kind != "f" or not x.ndim or not x.size:
+            raise damaged(path, "no solution in it")
+        return torch.from_numpy(x)
 
-    def write_reference(self, x: Tensor) -> None:
+    def write_ode_solution(self, x: Tensor, key: str) -> None:
         """Store the converged ODE solution."""
-        self.write_arrays(self.path / REFERENCE, {"x": x.cpu().numpy()}, {})
+        self.write_arrays(self.path / REFERENCE, {"x": x.cpu().numpy()}, {}, solution=key)
 
     def repeats_of(self, key: str) -> list[Repeat]:
         """What was clocked of a cell beyond its chunks."""
         found = []
-        for name in self._files(key, REPEAT_SUFFIX):
-            _, about = self.read_arrays(self.cell_path(key) / name)
-            found.append(Repeat(int(about["n"]), Timing(**json.loads(about["timing"]))))
+        for number, name in self._repeats(key):
+            path = self.cell_path(key) / name
+            _, about = self.read_arrays(path, cell=key, number=number)
+            try:
+                found.append(Repeat(positive(about["n"]), timing_from_json(about["timing"])))
+            except (ValueError, KeyError) as error:
+                raise damaged(path, error) from error
         return found
+
+    def count_repeats(self, key: str) -> int:
+        """How often a cell was clocked beyond its chunks."""
+        return sum(1 for _ in self._repeats(key))
+
+    def _repeats(self, key: str) -> Iterator[tuple[int, str]]:
+        """Number and file of each."""
+        for name in self._names(key):
+            if (named := REPEAT_NAME.fullmatch(name)) and repeat_name(int(named[1])) == name:
+                yield int(named[1]), name
 
     def write_repeat(self, cell: Cell, repeat: Repeat) -> None:
         """Store a timing without samples."""
-        paths = (self.cell_path(cell.key) / f"{number:04d}{REPEAT_SUFFIX}" for number in itertools.count())
-        path = next(path for path in paths if not path.exists())
-        about = {"format": str(FORMAT), "cell": cell.key, "n": str(repeat.n)}
-        self.write_arrays(path, {}, about | {"timing": json.dumps(asdict(repeat.timing))})
+        folder = self.cell_path(cell.key)
+        number = next(number for number in itertools.count() if not (folder / repeat_name(number)).exists())
+        about = {"n": str(repeat.n), "timing": json.dumps(asdict(repeat.timing))}
+        self.write_arrays(folder / repeat_name(number), {}, about, cell=cell.key, number=number)
         self.repeats_written[cell.key] += 1
 
-    def write_arrays(self, path: Path, arrays: Arrays, about: Mapping[str, str]) -> None:
-        """Arrays and texts as one safetensors file."""
+    def write_arrays(self, path: Path, arrays: Arrays, about: Mapping[str, str], **belongs: str | int) -> None:
+        """Arrays and texts as one safetensors file, which knows what it belongs to."""
+        known = {"format": str(FORMAT), **{name: str(value) for name, value in belongs.items()}}
         with disk_errors(path):
-            write_atomically(path, arrays_to_bytes(arrays, about))
+            write_atomically(path, arrays_to_bytes(arrays, {**known, **about}))
 
-    def read_arrays(self, path: Path) -> tuple[Arrays, dict[str, str]]:
-        """What `write_arrays` wrote."""
+    def read_arrays(self, path: Path, **belongs: str | int) -> tuple[Arrays, dict[str, str]]:
+        """What `write_arrays` wrote; a StoreError for a file that belongs elsewhere, as a copy does."""
         try:
-            return bytes_to_arrays(bytes_of(path))
-        except (OSError, SafetensorError, ValueError, TypeError, KeyError) as error:
-            raise StoreError(f"{path}: damaged ({error}); delete the file and give the same command again") from error
+            arrays, about = bytes_to_arrays(bytes_of(path))
+        except (OSError, SafetensorError, ValueError, TypeError, KeyError, RecursionError) as error:
+            raise damaged(path, error) from error
+        check_belongs(path, about, **belongs)
+        return arrays, about
+
+
+BELONGING = {
+    "format": "format", "cell": "cell", "first": "first sample", "n": "number of samples", "number": "number",
+    "solution": "ODE solution",
+}  # fmt: skip
+"""What a file of a run folder says of where it belongs, and what an error calls that."""
+
+
+def check_belongs(path: Path, about: Mapping[str, str], **belongs: str | int) -> None:
+    """A StoreError for a file of a run folder that belongs elsewhere: it was copied or renamed."""
+    for name, here in {"format": FORMAT, **belongs}.items():
+        if (there := about.get(name)) != str(here):
+            raise StoreError(
+                f"{path}: its {BELONGING[name]} is {str(there)[:16]}, and {str(here)[:16]} belongs here; delete the "
+                "file and give the same command again"
+            )
+
+
+def damaged(path: Path, why: object) -> StoreError:
+    """The error of a file that can be made again."""
+    return StoreError(f"{path}: damaged ({why}); delete the file and give the same command again")
+
+
+def repeat_name(number: int) -> str:
+    """The file of a repeat for the clock."""
+    return f"{number:04d}{REPEAT_SUFFIX}"
+
+
+def positive(text: str) -> int:
+    """A whole number from 1."""
+    if not re.fullmatch("[1-9][0-9]{0,17}", text):
+        raise ValueError(f"n {text[:20]!r}")
+    return int(text)
 
 
 def run_to_json(plan: Plan, about: Mapping[str, Any]) -> bytes:
@@ -275,37 +379,57 @@ def sealed(text: str) -> bytes:
 
 
 def unsealed(content: bytes) -> dict[str, Any]:
-    """The JSON object; ValueError where it is none, or not what was sealed. One without a seal is taken as it is."""
-    text = content.decode("utf-8")
-    value = json.loads(text)
-    body, seal, end = text.rpartition(SEAL)
-    if not isinstance(value, dict):
-        raise ValueError("no JSON object")
-    if seal and not end.startswith(hashlib.sha256(body.encode()).hexdigest()):
-        raise ValueError("its content is not what was written")
+    """The JSON object; ValueError where it is none, or has no seal, or another's."""
+    value = json_object(content)
+    if not has_seal(content):
+        raise ValueError("its seal is missing")
     return value
 
 
-def check_output(path: Path, plan: Plan, *, fresh: bool) -> bool:
+def json_object(content: bytes) -> dict[str, Any]:
+    """A JSON object; ValueError or RecursionError where it is none."""
+    value = json.loads(content.decode("utf-8"))
+    if not isinstance(value, dict):
+        raise ValueError("no JSON object")
+    return value
+
+
+def has_seal(content: bytes) -> bool:
+    """Whether there is a seal; ValueError where it is that of another content."""
+    body, seal, end = content.rpartition(SEAL.encode())
+    if seal and end != f'{hashlib.sha256(body).hexdigest()}"\n}}\n'.encode():
+        raise ValueError("its content is not what was written")
+    return bool(seal)
+
+
+def check_output(path: Path, plan: Plan, *, fresh: bool, add: bool = False) -> bool:
     """Refuse an output that is a file, holds something else, or belongs to another run; whether there is a run to
-    resume in it."""
+    resume in it. With `add` the run may be a part of the plan."""
     holds_run = check_contents(path)
     if fresh or not holds_run:
         return False
     stored = read_run(path)
-    if stored.get("plan") == plan.key:
+    if add and not plan.model.fingerprint:
+        raise InputError(
+            f"add: model {plan.model.name!r} has no fingerprint, by which what is there is known to be its own; give "
+            "it one (fingerprint=), or leave out --add"
+        )
+    part = part_of(plan, stored.config) if add else plan
+    if part and part.key == stored.plan:
         return True
-    changed = [*differences(stored.get("config", {}), plan.config), *other_versions(stored)]
-    changed += other_switches(stored.get("environment"))
-    changed = changed or ["the model, its code or a version"]
+    changed = {} if add and part else differences(stored.config, plan.config)
+    reasons = [*changed.values(), *other_versions(stored), *other_switches(stored.environment.switches)]
+    reasons = reasons or ["the model, its code or a version"]
+    adding = "--add to add to it, " if changed and changed.keys() <= set(ADDABLE) else ""
     raise InputError(
-        f"output {path}: belongs to another run ({'; '.join(changed)}); give another -o, or --fresh to start it anew"
+        f"output {path}: belongs to another run ({'; '.join(reasons)}); give {adding}another -o, or --fresh to start "
+        "it anew"
     )
 
 
-def other_versions(stored: Mapping[str, Any]) -> list[str]:
+def other_versions(stored: RunRecord) -> list[str]:
     """Each version that decides numbers and that a run file names otherwise, with the one here."""
-    there = versions_in(stored)
+    there = stored.environment.versions
     pairs = [(name, there.get(name), version_of(name)) for name in VERSIONS_THAT_MATTER]
     return [f"{name}: {before} -> {here}" for name, before, here in pairs if before not in (None, here)]
 
@@ -364,18 +488,30 @@ def names_below(folder: Path, within: str = "") -> Iterator[str]:
 
 def edited_since(path: Path, plan: Plan) -> list[str]:
     """The samplers of a plan whose source was another when its run folder was last opened."""
-    if not (path / RUN_FILE).is_file():
-        return []
-    before = {cell.get("key") for cell in read_run(path).get("cells", [])}
-    return sorted({cell.sampler for cell in plan.cells if cell.key not in before})
+    stored = stored_run(path)
+    before = {cell.key for cell in stored.cells} if stored else set()
+    known = set(stored.budgets) if stored else set()
+    now = [cell for cell in plan.cells if (cell.sampler, cell.budget) in known]
+    return sorted({cell.sampler for cell in now if cell.key not in before})
 
 
-def read_run(path: Path) -> dict[str, Any]:
-    """run.json of a run folder."""
+def stored_run(path: Path) -> RunRecord | None:
+    """run.json of a folder that may have none."""
+    return read_run(path) if os.path.lexists(path / RUN_FILE) else None
+
+
+def read_run(path: Path) -> RunRecord:
+    """run.json of a run folder, checked. A StoreError names the field that is not what it should be."""
     if not path.is_dir():
         raise InputError(f"{path}: no such folder; expected the folder of a run")
     try:
-        content = unsealed(bytes_of(path / RUN_FILE))
+        content = bytes_of(path / RUN_FILE)
+        value = json_object(content)
+        is_sealed = has_seal(content)
+        check_format(path / RUN_FILE, value)
+        if not is_sealed:
+            raise ValueError("its seal is missing")
+        return record_of(value)
     except FileNotFoundError as error:
         raise InputError(f"{path}: no {RUN_FILE} in it; expected the folder of a run") from error
     except (OSError, ValueError, RecursionError) as error:
@@ -383,12 +519,15 @@ def read_run(path: Path) -> dict[str, Any]:
             f"{path / RUN_FILE}: damaged ({error}); its chunks are intact: put back a copy of {RUN_FILE}, "
             "or give --fresh to start the run anew"
         ) from error
-    if content.get("format") != FORMAT:
+
+
+def check_format(path: Path, content: Mapping[str, Any]) -> None:
+    """A StoreError for a run file of another format, which names the version that reads it."""
+    if (there := content.get("format")) != FORMAT or isinstance(there, bool):
         raise StoreError(
-            f"{path / RUN_FILE}: format {content.get('format')!r}, and this version reads {FORMAT}; "
+            f"{path}: format {str(there)[:20]}, and this version reads {FORMAT}; "
             f"use samplerbench {written_by(content)}, or give another -o"
         )
-    return content
 
 
 def bytes_of(path: Path) -> bytes:
@@ -407,15 +546,11 @@ def opened_file(path: str, flags: int) -> int:
 
 
 def written_by(content: Mapping[str, Any]) -> str:
-    """The version that a run file says it is of."""
-    return str(versions_in(content).get("samplerbench", "of the version that wrote it"))
-
-
-def versions_in(content: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The versions that a run file names, by package."""
+    """The version that a run file of any format says it is of."""
     environment = content.get("environment")
     versions = environment.get("versions") if isinstance(environment, dict) else None
-    return versions if isinstance(versions, dict) else {}
+    version = versions.get("samplerbench") if isinstance(versions, dict) else None
+    return version[:40] if isinstance(version, str) else "of the version that wrote it"
 
 
 def newest_run(root: Path) -> Path:

@@ -4,21 +4,29 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
+import numpy as np
 import pandas as pd
 
 from ..samplers.errors import InputError, StoreError
+from ..samplers.files import write_atomically
 from ..samplers.metric import Estimate
 from . import timing
 from .chunk_file import Chunk
+from .keys import FORMAT
 from .plan import Block, Cell, Plan
+from .record import MOST, RunRecord
 from .statistics import Gathered, Yardstick, estimates, gather, measured, metric_columns
-from .store import RUN_FILE, RunFolder, bytes_of, read_run
+from .store import TABLE_FILE, TABLE_SEAL, RunFolder, bytes_of, disk_errors, read_run, sealed, unsealed
 from .timing import Repeat
 
 COLUMNS = (
@@ -29,13 +37,17 @@ COLUMNS = (
 )  # fmt: skip
 CLOCK_COLUMNS = tuple(name for name in timing.COLUMNS if name not in COLUMNS)
 """These stand at the end, after the further metrics."""
-TABLE_FILE = "table.csv"
 OWN_COLUMNS = ("fid", "clip_score")
 """The metrics that stand among the fixed columns."""
 WARNING = "warning"
 """The last column: what must be known of the levels of a cell."""
 TEXTS = ("model", "sampler", "grid", "same_as", "status", "timing", WARNING)
-OK = "ok"
+OK, PARTIAL, PENDING, FAILED = "ok", "partial", "pending", "failed: "
+"""What `status` may be; a reason stands behind the last."""
+COUNTS = {"steps": 1, "nfe": 0, "network_evaluations": 0, "samples": 0, "repeats": 0}
+"""The least that these columns may be."""
+WHOLE = ("steps", "samples")
+POSITIVE = ("seconds_per_image", "seconds_low", "seconds_high")
 FORMULA = re.compile(r"'*[=+\-@\x00-\x1f\x7f-\x9f]")
 """How a text begins that a spreadsheet takes for a formula, or would once a ' in front of it is taken away."""
 Labels = Mapping[str, Mapping[str, str]]
@@ -91,22 +103,22 @@ class GrowingTable:
         """
         plan, folder = self._plan, self._folder
         begun = [cell for cell in plan.cells if cell.key not in failures and folder.has(cell, plan.blocks[0])]
-        blocks = tuple(b for b in plan.blocks if all(folder.has(cell, b) for cell in begun))
+        blocks = folder.whole_blocks(begun, plan.blocks) or plan.blocks[:1]
         rows = []
         seen: dict[bytes, Mapping[str, Any]] = {}
         for cell in plan.cells:
             row = {**dict.fromkeys(COLUMNS), **_identity(plan, cell)}
             if cell.key in failures:
-                row["status"] = f"failed: {failures[cell.key]}"
+                row["status"] = f"{FAILED}{failures[cell.key]}"
                 self._measured.pop(cell.key, None)
             elif folder.has(cell, blocks[0]):
                 known = self._measure(cell, blocks)
                 row |= {**known.numbers, **self._clock(cell, known).numbers}
-                row["status"] = OK if row["samples"] == plan.config.samples else "partial"
+                row["status"] = OK if row["samples"] == plan.config.samples else PARTIAL
                 first = seen.setdefault(known.samples, row)
                 row["same_as"] = None if first is row else row_name(first, row)
             else:
-                row["status"] = "pending"
+                row["status"] = PENDING
             rows.append(row)
         return rows_to_table(rows)
 
@@ -157,6 +169,12 @@ def rows_to_table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=[*COLUMNS, *further, *CLOCK_COLUMNS, WARNING])
 
 
+def by_sampler(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows sampler by sampler, each in the order of its counts; in a run that was added to they stand otherwise."""
+    first = {name: i for i, name in enumerate(dict.fromkeys(table["sampler"]))}
+    return table.iloc[table["sampler"].map(first).argsort(kind="stable")]
+
+
 def samples_hash(chunks: Sequence[Chunk]) -> bytes:
     """Hash of all samples of some chunks, in order."""
     return hashlib.sha256(b"".join(chunk.hashes.tobytes() for chunk in chunks)).digest()
@@ -201,18 +219,98 @@ def row_name(row: Mapping[str, Any], other: Mapping[str, Any]) -> str:
 
 
 def read_table(path: Path) -> tuple[pd.DataFrame, Labels]:
-    """The table of a run folder and the labels of its extractors."""
-    about = read_run(path)
+    """The table of a run folder and the labels of its extractors.
+
+    A row for each cell of run.json: a cell that was added or edited after the table was written is pending in it.
+    """
+    record = read_run(path)
     try:
-        table = csv_to_frame(path / TABLE_FILE)
+        content = bytes_of(path / TABLE_FILE)
+        keys = sealed_table(path, content).cells
+        table = csv_to_frame(content)
         check_table(table)
-        if len(table) != len(about["cells"]):
-            raise ValueError(f"{len(table)} rows, and {RUN_FILE} has {len(about['cells'])} cells")
+        if len(table) != len(keys):
+            raise ValueError(f"{len(table)} rows, and {len(keys)} were written")
+        check_rows_of_cells(table, record, keys)
     except FileNotFoundError as error:
         raise InputError(f"{path}: the run has no table yet; give its command again to go on") from error
-    except (OSError, ValueError) as error:
-        raise StoreError(f"{path / TABLE_FILE}: damaged ({error}); give the run's command again") from error
-    return table, about.get("extractors", {})
+    except (OSError, ValueError, RecursionError) as error:
+        raise StoreError(
+            f"{path / TABLE_FILE}: damaged ({error}); give the run's command again, which makes it from the chunks, or "
+            f"put back a copy of {TABLE_FILE} and {TABLE_SEAL}"
+        ) from error
+    return with_pending_rows(table, record, keys), record.extractors
+
+
+class Sealed(msgspec.Struct, frozen=True):
+    """A table that was written."""
+
+    sha256: str
+    """Of the bytes of table.csv."""
+    cells: tuple[str, ...]
+    """The key of each row's cell."""
+
+
+class TableSeal(msgspec.Struct, frozen=True):
+    """table.seal: what table.csv may be. While it is replaced it is the table before or the new one."""
+
+    format: int
+    tables: tuple[Sealed, ...]
+    """The newest first."""
+
+
+def write_sealed_table(folder: RunFolder, table: pd.DataFrame, keys: Sequence[str]) -> None:
+    """Store table.csv with its seal, whose cells are `keys`.
+
+    The seal is written first and is of both tables, the one that is there and the one that comes: a process that ends
+    between the two writes leaves a table that is sealed.
+    """
+    content = frame_to_csv(table).encode()
+    new = Sealed(hashlib.sha256(content).hexdigest(), tuple(keys))
+    tables: tuple[Sealed, ...] = (new,)
+    with suppress(OSError, ValueError, RecursionError):
+        before = sealed_table(folder.path, bytes_of(folder.path / TABLE_FILE))
+        if before == new:
+            return
+        tables = (new, before)
+    seal = TableSeal(FORMAT, tables)
+    with disk_errors(folder.path):
+        write_atomically(folder.path / TABLE_SEAL, sealed(json.dumps(msgspec.to_builtins(seal))))
+        write_atomically(folder.path / TABLE_FILE, content)
+
+
+def sealed_table(path: Path, content: bytes) -> Sealed:
+    """What table.seal says of a content of table.csv; a ValueError where it says nothing of it."""
+    try:
+        seal = msgspec.convert(unsealed(bytes_of(path / TABLE_SEAL)), TableSeal)
+    except FileNotFoundError as error:
+        raise ValueError(f"{TABLE_SEAL} is missing") from error
+    if seal.format != FORMAT:
+        raise ValueError(f"{TABLE_SEAL} is of format {seal.format}, and this version reads {FORMAT}")
+    digest = hashlib.sha256(content).hexdigest()
+    for table in seal.tables:
+        if table.sha256 == digest:
+            return table
+    raise ValueError("its content is not what was written")
+
+
+def with_pending_rows(table: pd.DataFrame, record: RunRecord, keys: Sequence[str]) -> pd.DataFrame:
+    """The table with a row for each cell of a run; `keys` are those of its rows, which cells may have no more."""
+    current = [i < len(keys) and keys[i] == cell.key for i, cell in enumerate(record.cells)]
+    if all(current) and len(table) == len(record.cells):
+        return table
+    rows = table.to_dict("records")
+    all_rows = [rows[i] if current[i] else pending_row(record, i) for i in range(len(record.cells))]
+    return pd.DataFrame(all_rows, columns=table.columns)
+
+
+def pending_row(record: RunRecord, place: int) -> dict[str, Any]:
+    """The row of a cell before its first chunk."""
+    cell = record.cells[place]
+    return {
+        "model": record.model.name, "sampler": cell.sampler, "grid": cell.grid, "steps": cell.steps, "nfe": cell.nfe,
+        "guidance": record.config.guidance, "samples": 0, "status": PENDING,
+    }  # fmt: skip
 
 
 def frame_to_csv(frame: pd.DataFrame) -> str:
@@ -222,10 +320,10 @@ def frame_to_csv(frame: pd.DataFrame) -> str:
     return safe.to_csv(index=False, lineterminator=end).replace(end, "\n")
 
 
-def csv_to_frame(path: Path) -> pd.DataFrame:
+def csv_to_frame(content: bytes) -> pd.DataFrame:
     """What `frame_to_csv` wrote of a run's table: its texts to the letter, its numbers as numbers."""
     texts = dict.fromkeys(TEXTS, str)
-    stored = pd.read_csv(io.BytesIO(bytes_of(path)), dtype=texts, keep_default_na=False, na_values=[""])
+    stored = pd.read_csv(io.BytesIO(content), dtype=texts, keep_default_na=False, na_values=[""])
     return texts_changed(stored, lambda text: text[1:] if text[:1] == "'" and FORMULA.match(text) else text)
 
 
@@ -240,12 +338,46 @@ def texts_changed(frame: pd.DataFrame, change: Callable[[str], str]) -> pd.DataF
 
 
 def check_table(table: pd.DataFrame) -> None:
-    """A ValueError unless the columns are there and each holds what it is for."""
-    if table.empty or not set(COLUMNS) <= set(table.columns):
-        raise ValueError("columns or rows are missing")
+    """A ValueError unless the columns are there and each holds what it is for: texts, or finite numbers in range."""
+    missing = [name for name in COLUMNS if name not in table.columns]
+    if table.empty or missing:
+        raise ValueError(f"the column {missing[0]} is missing" if missing else "it has no row")
     for name in table.columns:
-        if name not in TEXTS and not pd.api.types.is_numeric_dtype(table[name]):
-            raise ValueError(f"not every {name} is a number")
+        if name not in TEXTS:
+            check_numbers(name, table[name])
     for name in ("model", "sampler", "grid", "steps", "guidance", "samples", "status"):
         if table[name].isna().any():
-            raise ValueError(f"a {name} is missing")
+            raise ValueError(f"a row has no {name}")
+    for status in table["status"]:
+        if status not in (OK, PARTIAL, PENDING) and not status.startswith(FAILED):
+            raise ValueError(f"status {status[:40]!r}: expected {OK}, {PARTIAL}, {PENDING} or {FAILED}a reason")
+
+
+def check_numbers(name: str, column: pd.Series[Any]) -> None:
+    """A ValueError unless a column holds numbers that it can hold, or nothing."""
+    if not is_number(column):
+        raise ValueError(f"{name}: expected numbers")
+    values = column[column.notna()].to_numpy(dtype=float)
+    least, most = COUNTS.get(name, -math.inf), MOST if name in COUNTS else math.inf
+    wrong = ~np.isfinite(values) | (values < least) | (values > most)
+    if name in POSITIVE:
+        wrong |= values <= 0
+    if name in WHOLE:
+        wrong |= values != np.floor(values)
+    if wrong.any():
+        kind = "a whole number" if name in WHOLE else "a finite number"
+        above = " above 0" if name in POSITIVE else f" from {least}" if name in COUNTS else ""
+        raise ValueError(f"{name} {values[wrong][0]:g}: expected {kind}{above}")
+
+
+def is_number(column: pd.Series[Any]) -> bool:
+    """Whether a column holds numbers, or nothing at all."""
+    return pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column)
+
+
+def check_rows_of_cells(table: pd.DataFrame, record: RunRecord, keys: Sequence[str]) -> None:
+    """A ValueError where a row is not that of its cell; one whose cell was edited since is left out."""
+    rows = table[["sampler", "grid", "steps"]].itertuples(index=False, name=None)
+    for key, cell, row in zip(keys, record.cells, rows, strict=False):  # cells that were added have no row
+        if key == cell.key and row != (cell.sampler, cell.grid, cell.steps):
+            raise ValueError(f"the row {row[0]!r}, {row[1]}, {row[2]} steps is not that of its cell")

@@ -19,9 +19,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median, quantiles
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import torch
+from msgspec import Meta
 
 from ..samplers.sample import Samples
 from .environment import environment
@@ -44,6 +45,9 @@ COLUMNS = (
 CLEAR_REFS, STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
 FORGET_PEAK = "5"
 """What `clear_refs` takes to set the peak of resident memory back to what is resident now."""
+MOST = 2**53
+"""What was counted or clocked is less; a file may say anything."""
+Amount = Annotated[float, Meta(ge=0, le=MOST)]
 drawn_here = itertools.count()
 """Counts the chunks of this process: whether a chunk was its first is a fact about the process."""
 Thing = TypeVar("Thing")
@@ -53,21 +57,21 @@ Thing = TypeVar("Thing")
 class Timing:
     """What was counted and clocked while a chunk was drawn; None = unknown, as in chunks of earlier versions."""
 
-    nfe: float
-    network_evaluations: float
-    seconds: float
+    nfe: Amount
+    network_evaluations: Amount
+    seconds: Annotated[float, Meta(gt=0, le=MOST)]
     """Wall time of the whole chunk."""
-    model_seconds: float
+    model_seconds: Amount
     """The part spent in the network."""
-    peak_memory: int | None = None
+    peak_memory: Annotated[int, Meta(ge=0, le=MOST)] | None = None
     """Bytes: on an accelerator the most that tensors took, on a CPU the most that was resident of the process."""
     machine: str | None = None
     """`machine_of` where it was drawn."""
-    load: float | None = None
+    load: Amount | None = None
     """Load average of the last minute per core, this process included."""
-    number: int | None = None
+    number: Annotated[int, Meta(ge=0, le=MOST)] | None = None
     """How many chunks the process had drawn before."""
-    started: float | None = None
+    started: Amount | None = None
     """When, in seconds since 1970: which repeats are neighbours in time, never how long one took."""
     apart: bool = False
     """Whether cells of the run that it is shown beside were drawn at another time, and not in turn with it."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,14 +18,14 @@ from ..samplers.process import set_switches, state_kept
 from ..samplers.registry import Registry
 from .chunk import make_chunk, reason_of
 from .chunk_file import Chunk
-from .config import Config
 from .engines import Engine, InProcess, Limits
 from .environment import VERSIONS_THAT_MATTER, environment
-from .measures import check_code, check_extractors, check_model, check_plugins, config_of
-from .plan import Block, Cell, Plan, plan_for
+from .measures import check_code, check_extractors, check_model, check_plugins, check_settings
+from .plan import Block, Cell, Plan, behind, plan_for
+from .record import RunRecord
 from .run import engine_for_foreign
 from .statistics import yardsticks
-from .store import RUN_FILE, RunFolder, read_run
+from .store import RunFolder, read_run
 
 EQUAL, DIFFERS, DAMAGED = "equal", "differs", "damaged"
 
@@ -77,82 +77,74 @@ def verify(path: Path, registry: Registry, chunks: int = 3, seed: int = 0) -> Ve
     Raises InputError, ModelError or StoreError where the run cannot be made again here: other versions, another model,
     an edited sampler, a damaged run, code that the registry does not name as the user's own.
     """
-    about = read_run(path)
-    config = config_of(about, path)
-    check_plugins(about, path, registry)
+    record = read_run(path)
+    check_settings(record, path)
+    config = record.config
+    check_plugins(record, path, registry)
     check_code(config.model, path, registry)
-    check_versions(about, path)
+    check_versions(record, path)
     folder = RunFolder(path)
-    with set_as(about, path) as threads:
-        plan = plan_for(config, registry)
-        check_model(about, plan.model, path)
+    with set_as(record) as threads:
+        plan = behind(plan_for(config, registry), record.budgets)
+        check_model(record, plan.model, path)
         ready = yardsticks(config.metric, registry.metrics.things, plan.model)
-        check_extractors(about, plan.model, ready, path)
-        check_cells(about, plan, path)
-        there = [(cell, block) for cell in plan.cells for block in plan.blocks if folder.has(cell, block)]
+        check_extractors(record, plan.model, ready, path)
+        check_cells(record, plan, path)
+        there = [(cell, block) for cell in plan.cells for block in folder.whole_blocks([cell], plan.blocks)]
         if not there:
             raise InputError(f"{path}: has no chunk yet; give its run's command again to go on")
         chosen = sorted(random.Random(seed).sample(range(len(there)), min(chunks, len(there))))
-        reference = folder.reference()
+        reference = folder.ode_solution(plan.reference_key)
         here = InProcess(lambda cell, block: make_chunk(plan, cell, block, ready, reference))
         with closing(engine_for_foreign(plan, registry, folder, Limits()) or here) as foreign:
             checks = tuple(
                 checked(folder, cell, block, foreign if cell.is_foreign else here)
                 for cell, block in (there[i] for i in chosen)
             )
-    return Verification(checks, len(there), threads, notes_on(about, config))
+    return Verification(checks, len(there), threads, notes_on(record))
 
 
-def check_versions(about: Mapping[str, Any], path: Path) -> None:
+def check_versions(record: RunRecord, path: Path) -> None:
     """Refuse a run of other versions."""
     here = environment("cpu")["versions"]
-    there = environment_of(about).get("versions", {})
+    there = record.environment.versions
     for name in VERSIONS_THAT_MATTER:
         if there.get(name) != here[name]:
             raise InputError(f"{path}: made with {name} {there.get(name)}, and this is {here[name]}; install that one")
 
 
-def check_cells(about: Mapping[str, Any], plan: Plan, path: Path) -> None:
+def check_cells(record: RunRecord, plan: Plan, path: Path) -> None:
     """Refuse a run whose cells would be drawn in another way now."""
-    if about.get("plan") != plan.key:
+    if record.plan != plan.key:
         raise InputError(
-            f"{path}: its plan is {str(about.get('plan'))[:12]} there and {plan.key[:12]} here; a grid, a sampler's "
+            f"{path}: its plan is {record.plan[:12]} there and {plan.key[:12]} here; a grid, a sampler's "
             "options, the model's prompts or the build of torch are others"
         )
-    for stored, cell in zip(about["cells"], plan.cells, strict=True):
-        if stored["key"] != cell.key:
+    for stored, cell in zip(record.cells, plan.cells, strict=True):
+        if stored.key != cell.key:
             raise InputError(
-                f"{path}: sampler {cell.sampler!r} was edited since: {stored['key'][:12]} there and {cell.key[:12]} "
+                f"{path}: sampler {cell.sampler!r} was edited since: {stored.key[:12]} there and {cell.key[:12]} "
                 "here; give the run's command again to run it anew"
             )
 
 
-def environment_of(about: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Where a run was made, as far as it says."""
-    found = about.get("environment")
-    return found if isinstance(found, dict) else {}
-
-
 @contextmanager
-def set_as(about: Mapping[str, Any], path: Path) -> Iterator[int]:
+def set_as(record: RunRecord) -> Iterator[int]:
     """torch's threads and switches as the run had them, for as long as this lasts; how many threads."""
-    there = environment_of(about)
-    threads, turned = there.get("threads", torch.get_num_threads()), there.get("switches", {})
-    if not isinstance(turned, dict):
-        raise StoreError(f"{path / RUN_FILE}: damaged (switches {turned!r}); put back a copy of it")
+    threads = record.environment.threads
     with state_kept():
         torch.set_num_threads(threads)
-        set_switches(turned)
+        set_switches(record.environment.switches)
         yield threads
 
 
-def notes_on(about: Mapping[str, Any], config: Config) -> tuple[str, ...]:
+def notes_on(record: RunRecord) -> tuple[str, ...]:
     """What is another here than where the run was made, and may decide the last bits."""
-    here, there = environment(config.device), environment_of(about)
+    here, there = environment(record.config.device), record.environment
     return tuple(
-        f"{name} {there.get(name)!r} there, {here[name]!r} here"
+        f"{name} {getattr(there, name)!r} there, {here[name]!r} here"
         for name in ("cpu", "device", "system")
-        if there.get(name) != here[name]
+        if getattr(there, name) != here[name]
     )
 
 

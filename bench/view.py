@@ -24,7 +24,7 @@ from rich.text import Text
 from .plan import Cell, Plan
 from .sheet import Sheet, heading_of, metrics_of, with_interval
 from .statistics import metric_columns
-from .table import Labels
+from .table import Labels, by_sampler
 from .text import counted, printable
 
 LINE_EVERY_SECONDS = 10.0
@@ -70,9 +70,9 @@ def pivot(  # noqa: PLR0913  (what is shown, and the room for it)
     """The first metric in lines of text: samplers down, `budgets` (of steps, or NFE) across.
 
     There are at most `height` lines of at most `width` characters, but for a screen with no room for one sampler and
-    one number; the last lines say what is left out. Rows of the table come sampler by sampler.
+    one number; the last lines say what is left out.
     """
-    metric, across = first_metric(table), len(budgets)
+    table, metric, across = by_sampler(table), first_metric(table), len(budgets)
     names = [printable(str(name)) for name in table["sampler"].iloc[::across]]
     if table["grid"].nunique() > 1:
         grids = table["grid"].iloc[::across]

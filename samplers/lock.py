@@ -24,16 +24,17 @@ class WriterLock:
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / LOCK_FILE
-        file = locked_file(self._path)
-        self._close = weakref.finalize(self, os.close, file)
-        os.ftruncate(file, 0)
-        os.pwrite(file, str(os.getpid()).encode(), 0)
+        self._file = locked_file(self._path)
+        self._close = weakref.finalize(self, os.close, self._file)
+        os.ftruncate(self._file, 0)
+        os.pwrite(self._file, str(os.getpid()).encode(), 0)
 
     def release(self) -> None:
-        """Let the next writer in; a second time is nothing."""
+        """Let the next writer in; a second time is nothing, also where the first was interrupted."""
         if self._close.alive:
             with suppress(OSError):
-                self._path.unlink()  # while it is held: whoever opened this file meanwhile sees that it is gone
+                if is_at(self._file, self._path):  # else the next writer's file is there
+                    self._path.unlink()  # while it is held: whoever opened this file meanwhile sees that it is gone
             self._close()
 
 

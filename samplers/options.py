@@ -10,7 +10,7 @@ import re
 import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cache, cached_property
 from io import BufferedReader
 from pathlib import Path
 from types import NoneType
@@ -154,7 +154,7 @@ class Option(NamedTuple):
 
 def options_of(cls: type) -> dict[str, Option]:
     """The options of a dataclass by name."""
-    hints = get_type_hints(cls)
+    hints = hints_of(cls)
     return {
         f.name.removesuffix("_"): Option(f.name, _without_none(hints[f.name]), f.default)
         for f in dataclasses.fields(cls)
@@ -164,6 +164,12 @@ def options_of(cls: type) -> dict[str, Option]:
 def _without_none(kind: Any) -> Any:
     """File for File | None: the one option that may be left empty."""
     return File if set(get_args(kind)) == {File, NoneType} else kind
+
+
+@cache
+def hints_of(cls: type) -> dict[str, Any]:
+    """The types of a class's fields, looked up once: each cell of a plan asks for them."""
+    return get_type_hints(cls)
 
 
 def check_count(name: str, value: object, most: int = 10**9) -> int:

@@ -149,19 +149,17 @@ class Registry:
     def _resolved(self, spec: str) -> tuple[str, dict[str, Any]]:
         """Registered name and options of a spec, which may give an alias, or either in another spelling."""
         name, given = parse_spec(spec)
+        if name in self.samplers.things:
+            return name, dict(given)
         alias = self.aliases().get(loosely(name))
-        if name in self.samplers.things or not alias:
+        if not alias:
             return name, dict(given)
         name, preset = parse_spec(alias)
         return name, {**preset, **given}
 
     def aliases(self) -> dict[str, str]:
         """Names and familiar names, loosely spelt -> spec strings."""
-        return {loosely(name): name for name in self.samplers.things} | {
-            loosely(alias): f"{name}:{preset}" if preset else name
-            for name, cls in self.samplers.things.items()
-            for alias, preset in aliases_of(cls).items()
-        }
+        return aliases_in(tuple(self.samplers.things.items()))
 
     def _unknown_sampler(self, name: str) -> SamplerbenchError:
         """The error of a sampler that is not there; where other tools have it, nothing else is offered in its place."""
@@ -492,6 +490,16 @@ def named(model: Model, spec: str) -> Model:
 def default_registry() -> Registry:
     """The registry of the installed plugins, loaded once."""
     return load_registry()
+
+
+@functools.lru_cache(maxsize=8)
+def aliases_in(samplers: tuple[tuple[str, type[Sampler]], ...]) -> dict[str, str]:
+    """`Registry.aliases` of these samplers, made once for all the specs of a plan."""
+    return {loosely(name): name for name, _ in samplers} | {
+        loosely(alias): f"{name}:{preset}" if preset else name
+        for name, cls in samplers
+        for alias, preset in aliases_of(cls).items()
+    }
 
 
 ELSEWHERE = (

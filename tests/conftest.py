@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from samplerbench.bench import cli
-from samplerbench.bench.store import read_run
+from samplerbench.bench.store import RunFolder, sealed
+from samplerbench.bench.table import write_sealed_table
 
 # The models of the tests are small: a second thread would only wait for the first, here and in child processes.
 torch.set_num_threads(1)
@@ -97,14 +98,33 @@ def edited():
     """Change entries of a folder's run.json, as if they had been written so; with __ in its name that of an entry."""
 
     def change(folder, **changes):
-        about = read_run(folder)
-        about.pop("sha256", None)
+        about = json.loads((folder / "run.json").read_text())
+        del about["sha256"]
         for path, value in changes.items():
             *outer, last = path.split("__")
             entry = about
             for name in outer:
-                entry = entry[name]
-            entry[last] = value
-        (folder / "run.json").write_text(json.dumps(about))
+                entry = entry[int(name) if isinstance(entry, list) else name]
+            entry[int(last) if isinstance(entry, list) else last] = value
+        (folder / "run.json").write_bytes(sealed(json.dumps(about)))
 
     return change
+
+
+@pytest.fixture
+def stored_as(edited):
+    """Store another table in a run folder, with cells and a seal that fit it, as if its run had made it."""
+
+    def store(folder, table):
+        about = json.loads((folder / "run.json").read_text())
+        keys = [about["cells"][i % len(about["cells"])]["key"] for i in range(len(table))]
+        cells = [
+            {"sampler": row.sampler, "grid": row.grid, "steps": int(row.steps), "nfe": None, "key": key}
+            for row, key in zip(table.itertuples(), keys, strict=True)
+        ]
+        samplers = list(dict.fromkeys(table["sampler"]))
+        steps = [cell["steps"] for cell in cells if cell["sampler"] == samplers[0]]
+        edited(folder, cells=cells, config__sampler=samplers, config__steps=steps)
+        write_sealed_table(RunFolder(folder), table, keys)
+
+    return store

@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 
 import click
+import msgspec
 import numpy as np
 import torch
 
@@ -22,7 +23,7 @@ from samplerbench.bench.chunk_file import Chunk
 from samplerbench.bench.config import Config
 from samplerbench.bench.plan import plan_for
 from samplerbench.bench.run import Session, begin
-from samplerbench.bench.store import RunFolder
+from samplerbench.bench.store import RunFolder, read_run
 from samplerbench.bench.timing import Timing
 from samplerbench.samplers.extractor import Extractor
 from samplerbench.samplers.registry import load_registry
@@ -41,8 +42,9 @@ def plan_of(cells, samples):
     plan = plan_for(Config(model="mixture", sampler=("ddpm",), steps=(2,), samples=samples), registry, model)
     (cell,) = plan.cells
     keys = [hashlib.sha256(str(i).encode()).hexdigest() for i in range(cells)]
-    many = tuple(dataclasses.replace(cell, sampler=f"s{key[:8]}", key=key, setting=key) for key in keys)
-    return dataclasses.replace(plan, cells=many), registry
+    many = tuple(dataclasses.replace(cell, sampler=f"s{key[:16]}", key=key, setting=key) for key in keys)
+    config = dataclasses.replace(plan.config, sampler=tuple(cell.sampler for cell in many))
+    return dataclasses.replace(plan, cells=many, config=config), registry
 
 
 def chunk_of(block, seed):
@@ -143,7 +145,8 @@ def open_(folder, cells):
         path = first.chunk_path(cell, block)
         path.parent.mkdir()
         path.touch()  # what is in it is not read
-    about = {"command": "", "environment": {}}
+    about = msgspec.to_builtins(read_run(folder))
+    about = {name: about[name] for name in ("command", "plugins", "model", "extractors", "environment")}
     taken, again = said(lambda: opened(plan, folder, about))
     print(f"{cells} cells: opened, and looked for each chunk and failure, in {taken}; missing: {again}")
 
@@ -153,7 +156,7 @@ def opened(plan, folder, about):
     store = RunFolder(folder)
     store.open(plan, about)
     session = Session(plan, store, {}, store.failures(plan))
-    missing = sum(1 for _ in session._missing())
+    missing = sum(session._images_missing().values())
     store.close()
     return missing
 

@@ -7,6 +7,7 @@ import math
 import shutil
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pandas as pd
 import pytest
@@ -16,9 +17,10 @@ from samplerbench.bench.answers import read_answers
 from samplerbench.bench.budget import BEST, NO_ROW, budgets, budgets_to_rows, parse_seconds
 from samplerbench.bench.compare import NOT_SHOWN, SAME, WORSE, comparisons_to_table
 from samplerbench.bench.pareto import CLOSE, DOMINATED, ON_FRONT, costs_no_more, pareto
+from samplerbench.bench.record import CellRecord
 from samplerbench.bench.scores import NOT_MEASURED, Score, Scores
 from samplerbench.bench.store import RunFolder, read_run
-from samplerbench.bench.table import read_table
+from samplerbench.bench.table import read_table, write_sealed_table
 from samplerbench.bench.timing import Repeat, Timing
 from samplerbench.samplers.metric import mean_estimate
 from samplerbench.samplers.registry import load_registry
@@ -34,8 +36,8 @@ PLACE = Path("run")
 def score(sampler, values, *, nfe=10, seconds=0.01, quartiles=(), clocked=(), steps=10):
     """A row with these values of the metric, one a sample; None = it failed."""
     low, high = quartiles or (math.nan, math.nan)
-    cell = {"sampler": sampler, "grid": "uniform", "steps": steps, "nfe": nfe, "key": f"{sampler}-{steps}"}
-    row = cell | {
+    cell = CellRecord(sampler, "uniform", steps, nfe, f"{sampler}-{steps}")
+    row = msgspec.structs.asdict(cell) | {
         "samples": 0 if values is None else len(values), "seconds_per_image": seconds, "seconds_low": low,
         "seconds_high": high, "timing": "ok",
     }  # fmt: skip
@@ -131,7 +133,7 @@ def test_p_is_corrected_for_all_pairs_that_fit(scored):
     assert p(among) > 2 * p(alone)
     assert smallest == pytest.approx(6 * scored([rows[0], rows[2]], budgets, "nfe", [10], None)["p"].min())
     assert p(again) == p(among)
-    named_twice = dataclasses.replace(rows[0], cell={**rows[0].cell, "sampler": "a:option=1"})
+    named_twice = dataclasses.replace(rows[0], cell=msgspec.structs.replace(rows[0].cell, sampler="a:option=1"))
     twice = scored([*rows, named_twice], budgets, "nfe", [10], None)
     assert p(twice) == p(among)
 
@@ -354,9 +356,9 @@ def test_samples_that_are_gone_are_named(stored, tmp_path):
 
 def test_a_table_of_another_length_is_refused(stored, tmp_path):
     shutil.copytree(stored, tmp_path / "cut")
-    lines = (stored / "table.csv").read_text().splitlines(keepends=True)
-    (tmp_path / "cut" / "table.csv").write_text("".join(lines[:-1]))
-    with pytest.raises(sb.StoreError, match=r"9 rows, and run\.json has 10 cells"):
+    keys = [cell.key for cell in read_run(stored).cells]
+    write_sealed_table(RunFolder(tmp_path / "cut"), read_table(stored)[0].iloc[:-1], keys)
+    with pytest.raises(sb.StoreError, match=r"9 rows, and 10 were written"):
         pareto(tmp_path / "cut", REGISTRY)
 
 

@@ -53,7 +53,7 @@ def test_a_run_prints_the_table_and_says_where_it_is(sb, tmp_path):
     assert folder.name.startswith("toy-")
     assert len(folder.name) == len("toy-") + 8
     assert done.out == (folder / "table.md").read_text()
-    assert "grid.png, report.html, run.json, table.csv, table.md" in done.err
+    assert "grid.png, report.html, run.json, table.csv, table.md, table.seal" in done.err
 
 
 def test_json_is_the_table(sb, tmp_path):

@@ -24,13 +24,14 @@ from samplerbench.bench.compare import (
     holm,
     seconds_compared,
 )
+from samplerbench.bench.record import CellRecord
 from samplerbench.bench.statistics import student_p, student_t
 from samplerbench.bench.timing import Repeat, Timing, in_turn
 from samplerbench.plugins.metrics.fid import FID
 from samplerbench.samplers.metric import mean_estimate, root_mean_estimate
 from samplerbench.samplers.registry import load_registry
 
-CELL = {"sampler": "ddim", "grid": "uniform", "steps": 5, "nfe": 5, "key": ""}
+CELL = CellRecord("ddim", "uniform", 5, 5, "")
 
 
 def comparison(values_a, values_b, *, lower_is_better=True):

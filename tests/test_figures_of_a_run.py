@@ -14,6 +14,7 @@ import samplerbench as sb_
 from samplerbench.bench import figures
 from samplerbench.bench.charts import ROWS
 from samplerbench.bench.report_view import view_of
+from samplerbench.bench.table import read_table
 
 TOY = str(Path(__file__).with_name("toy.py"))
 SAMPLERS = ["ddim", "ddpm", "dpm-solver:order=2", "raises"]
@@ -106,15 +107,13 @@ def test_colours_are_those_of_the_light_page():
         figures.with_colours("var(--unknown)", colours)
 
 
-def test_a_name_is_a_text_and_a_file_stays_in_its_folder(run, tmp_path):
+def test_a_name_is_a_text_and_a_file_stays_in_its_folder(run, stored_as, tmp_path):
     shutil.copytree(run, tmp_path / "run")
-    table = pd.read_csv(tmp_path / "run" / "table.csv")
+    table, _ = read_table(run)
     name = "</text><script>x</script>&\x1b\u202e"
     table["sampler"] = table["sampler"].replace("ddim", name)
     table = table.rename(columns={"fid": "../fid", "fid_low": "../fid_low", "fid_high": "../fid_high"})
-    table.assign(fid=float("nan"), fid_low=float("nan"), fid_high=float("nan")).to_csv(
-        tmp_path / "run" / "table.csv", index=False
-    )
+    stored_as(tmp_path / "run", table.assign(fid=float("nan"), fid_low=float("nan"), fid_high=float("nan")))
     written = figures.write_figures(tmp_path / "run", tmp_path / "figures")
     assert {path.parent for path in written} == {tmp_path / "figures"}
     assert "---fid-nfe.svg" in {path.name for path in written}

@@ -1,6 +1,5 @@
 """What is measured again on a run folder is of the run's own model and extractors, and runs no code that it names."""
 
-import json
 import shutil
 
 import numpy as np
@@ -8,7 +7,6 @@ import pytest
 
 import samplerbench as sb
 from samplerbench.bench.measures import is_code, measures_of
-from samplerbench.bench.store import read_run
 from samplerbench.samplers.registry import load_registry
 
 MODEL = """
@@ -116,24 +114,18 @@ def test_other_references_and_extractors_are_refused(sb, tmp_path):
     sb(*ask).refused(4, "r: the extractor of fid, or what it is compared with, has the fingerprint")
 
 
-def test_another_model_under_the_name_is_refused(tmp_path):
+def test_another_model_under_the_name_is_refused(tmp_path, edited):
     folder = tmp_path / "run"
     sb.run("mixture", ["ddim"], steps=[2], n=8, output=folder)
-    about = read_run(folder)
-    about.pop("sha256")
-    about["model"]["fingerprint"] = "0" * 64
-    (folder / "run.json").write_text(json.dumps(about))
+    edited(folder, model__fingerprint="0" * 64)
     with pytest.raises(sb.ModelError, match="model 'mixture' has the fingerprint '000"):
         measures_of(folder, load_registry())
 
 
-def test_settings_that_are_not_known_are_refused(tmp_path):
+def test_settings_that_are_not_known_are_refused(tmp_path, edited):
     folder = tmp_path / "run"
     sb.run("mixture", ["ddim"], steps=[2], n=8, output=folder)
-    about = read_run(folder)
-    about.pop("sha256")
-    about["config"]["later"] = 1
-    (folder / "run.json").write_text(json.dumps(about))
+    edited(folder, config__later=1)
     with pytest.raises(sb.StoreError, match="later is not known to this version"):
         measures_of(folder, load_registry())
     shutil.rmtree(folder)

@@ -15,7 +15,6 @@ from pathlib import Path
 
 import altair
 import numpy as np
-import pandas as pd
 import pytest
 from PIL import Image
 
@@ -206,7 +205,7 @@ def test_the_differences_are_those_of_compare_and_corrected_for_all_pairs(finish
         for a in answers
         for pair in itertools.combinations([a["best"], *(o["row"] for o in a["others"])], 2)
     }:
-        one = next(c for c in compared(folder, *(about["cells"][i] for i in places), ready) if c.metric == metric)
+        one = next(c for c in compared(folder, *(about.cells[i] for i in places), ready) if c.metric == metric)
         if one.difference.value or one.difference.influence.any():
             by_pair[metric, *places] = one
     p_values = dict(zip(by_pair, holm([c.p for c in by_pair.values()]), strict=True))
@@ -461,7 +460,7 @@ def test_a_run_from_python_says_its_call(tmp_path):
     text = (result.folder / "report.html").read_text()
     assert "The call in Python" in text
     again = eval(view.call, {"samplerbench": Again(tmp_path / "again")})
-    assert read_run(again.folder)["plan"] == read_run(result.folder)["plan"]
+    assert read_run(again.folder).plan == read_run(result.folder).plan
 
 
 class Again:
@@ -476,8 +475,8 @@ class Again:
 
 def test_the_page_says_by_which_weights_and_data_it_was_measured(finished, view):
     about, facts = read_run(finished), dict(view.provenance)
-    label = about["extractors"]["fid"]
-    assert facts["Model"] == f"toy, weights {about['model']['fingerprint'][:12]}"
+    label = about.extractors["fid"]
+    assert facts["Model"] == f"toy, weights {about.model.fingerprint[:12]}"
     assert f"FID [toy quadrants], weights and data {label['fingerprint'][:12]}" in facts["Measured with"]
 
 
@@ -486,8 +485,8 @@ def test_the_page_says_by_which_weights_and_data_it_was_measured(finished, view)
 
 def test_a_path_goes_from_noise_to_the_cells_own_sample(finished):
     folder, about = RunFolder(finished), read_run(finished)
-    there = {cell["key"]: cell for cell in about["cells"] if read_path(folder, cell["key"])}
-    assert {(cell["sampler"], cell["steps"]) for cell in there.values()} == {(name, 5) for name in SAMPLERS[:-1]}
+    there = {cell.key: cell for cell in about.cells if read_path(folder, cell.key)}
+    assert {(cell.sampler, cell.steps) for cell in there.values()} == {(name, 5) for name in SAMPLERS[:-1]}
     for key in there:
         path = read_path(folder, key)
         assert len(path.images) == len(path.noise) == 6
@@ -516,7 +515,7 @@ def test_a_path_is_drawn_once_and_again_when_it_is_gone(finished, folder, monkey
 
 
 def test_a_sheet_holds_the_images(finished):
-    images = RunFolder(finished).first_chunk_of(read_run(finished)["cells"][0]["key"]).images[:11]
+    images = RunFolder(finished).first_chunk_of(read_run(finished).cells[0].key).images[:11]
     made = sheet(images)
     assert (made.width, made.height, made.images) == (64, 16, 11)
     assert made.uri.startswith("data:image/png;base64,iVBOR")
@@ -618,6 +617,26 @@ def test_no_chart_and_no_row_holds_what_json_does_not_know(view):
     assert all(map(math.isfinite, found))
 
 
+def test_a_report_beside_a_report_in_one_folder_writes_both(folder, monkeypatch):
+    """A second process writes the page and what is kept for it while the first is about to put its own in place."""
+    for name in (ANSWERS, FRONTS):
+        (folder / name).unlink()
+    names, inner = [], os.replace
+    measures = functools.partial(measures_of, folder, load_registry([TOY]))
+
+    def replace(temporary, path):
+        if len(names) < 3:
+            names.append(Path(path).name)
+            write_report(folder, measures)
+        inner(temporary, path)
+
+    monkeypatch.setattr(os, "replace", replace)
+    write_report(folder, measures)
+    assert len(names) == 3
+    assert not list(folder.rglob("*.tmp"))
+    assert Page((folder / "report.html").read_text()).scripts
+
+
 def test_json_cannot_leave_its_element():
     text = json_for_script({"a": "</script><!-- & \u2028"})
     assert not set("<>&") & set(text)
@@ -626,25 +645,22 @@ def test_json_cannot_leave_its_element():
         json_for_script(float("nan"))
 
 
-def hostile_folder(folder):
+@pytest.fixture
+def hostile_folder(folder, stored_as, edited):
     """A run folder with hostile strings in every text that a stranger may have written."""
-    table = pd.read_csv(folder / "table.csv")
+    table, _ = read_table(folder)
     rows = table.iloc[[i % 12 for i in range(30)]].copy().reset_index(drop=True)
     rows["sampler"], rows["grid"] = HOSTILE, HOSTILE[::-1]
     rows["status"] = ["ok" if i % 2 else f"failed: {text}" for i, text in enumerate(HOSTILE)]
-    rows["same_as"], rows["model"] = HOSTILE, " ".join(HOSTILE)
-    rows.to_csv(folder / "table.csv", index=False)
-    about = read_run(folder)
-    about["cells"] = [about["cells"][i % 12] for i in range(30)]
-    about["config"] |= {"prompts": HOSTILE, "model": " ".join(HOSTILE), "negative": HOSTILE[1], "device": HOSTILE[0]}
-    about["command"] = " ".join(HOSTILE)
-    about["extractors"] = {"fid": {"label": " ".join(HOSTILE), "note": " ".join(HOSTILE)}}
-    about["environment"] |= {
-        "cpu": HOSTILE[3],
-        "device": HOSTILE[4],
-        "versions": dict(zip(HOSTILE, HOSTILE, strict=True)),
-    }
-    (folder / "run.json").write_text(json.dumps(about))
+    rows["same_as"], rows["model"], rows["steps"] = HOSTILE, " ".join(HOSTILE), 2
+    stored_as(folder, rows)
+    edited(
+        folder, config__prompts=HOSTILE, config__model=" ".join(HOSTILE), config__negative=HOSTILE[1],
+        config__device=HOSTILE[0], command=" ".join(HOSTILE),
+        extractors={"fid": {"label": " ".join(HOSTILE), "note": " ".join(HOSTILE)}},
+        environment__cpu=HOSTILE[3], environment__device=HOSTILE[4],
+        environment__versions=dict(zip(HOSTILE, HOSTILE, strict=True)),
+    )  # fmt: skip
     keep(folder / ANSWERS, reports_signature(folder), [
         {"metric": "fid", "better": "lower", "budget": 5, "best": 1, "others": [
             {"row": i, "difference": -1.0, "low": -2.0, "high": 0.0, "p": 0.5, "verdict": HOSTILE[i]} for i in range(30)
@@ -658,9 +674,9 @@ def reports_signature(folder):
     return signature(read_run(folder), read_table(folder)[0])
 
 
-def test_hostile_texts_stay_text(folder, page):
+def test_hostile_texts_stay_text(hostile_folder, page):
     assert len(set(HOSTILE)) == 30
-    path = write_report(hostile_folder(folder))
+    path = write_report(hostile_folder)
     hostile = Page(path.read_text())
     assert len(hostile.scripts) == 3
     assert [text for kind, text in hostile.scripts if kind == "module"] == [t for k, t in page.scripts if k == "module"]
@@ -939,8 +955,8 @@ def test_the_page_can_be_pictured(browser, finished, name, tmp_path):
 
 
 @pytest.mark.slow
-def test_no_script_of_a_hostile_text_runs(browser, folder):
-    path = write_report(hostile_folder(folder))
+def test_no_script_of_a_hostile_text_runs(browser, hostile_folder):
+    path = write_report(hostile_folder)
     for size in (DESKTOP, TELEPHONE):
         opened(browser, path, size)
         choose(browser, "#budget", 1)

@@ -135,7 +135,7 @@ def test_there_is_a_row_for_each_sampler_and_step_count_with_equal_n(whole):
 
 def test_the_run_folder_has_what_it_should(whole):
     assert {p.name for p in whole.folder.iterdir()} == {
-        "run.json", "table.csv", "table.md", "grid.png", "report.html", "chunks",
+        "run.json", "table.csv", "table.seal", "table.md", "grid.png", "report.html", "chunks",
     }  # fmt: skip
     about = json.loads((whole.folder / "run.json").read_text())
     assert about["config"]["samples"] == 150
@@ -813,4 +813,4 @@ def test_a_start_at_alpha_0_takes_one_call_and_the_declared_count_knows_it(tmp_p
 def test_one_of_anything_need_not_be_in_a_list(tmp_path):
     one = sb.run("mixture", "ddim", 2, 8, output=tmp_path / "one")
     several = sb.run("mixture", ["ddim"], [2], 8, output=tmp_path / "several")
-    assert read_run(one.folder)["plan"] == read_run(several.folder)["plan"]
+    assert read_run(one.folder).plan == read_run(several.folder).plan

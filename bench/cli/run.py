@@ -7,7 +7,9 @@ import json
 import shlex
 import signal
 import sys
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import fields
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -31,15 +33,49 @@ from .options import (
 )
 
 if TYPE_CHECKING:
+    from ...samplers.registry import Registry
     from ..config import Config
     from ..plan import Plan
-    from ..run import Result, Session
+    from ..run import Manner, Result, Session
 
 SIGINT_EXIT, SIGTERM_EXIT = 130, 143
 
 
-class Stopped(BaseException):
-    """SIGTERM came."""
+class Signals:
+    """SIGINT and SIGTERM while a run goes on; use it as a context.
+
+    The first raises KeyboardInterrupt and ends the work, a second one ends what is made of it. Further ones are not
+    heard: what is left is to let the next writer in, and to say how to go on.
+    """
+
+    def __init__(self) -> None:
+        self.code = 0
+        """The exit code of the first; 0 before it."""
+        self._left = 2
+
+    def __enter__(self) -> Signals:
+        """Hear them."""
+        self._before = {number: signal.signal(number, self._hear) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """As before."""
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _hear(self, number: int, _: FrameType | None) -> None:
+        self.code = self.code or {signal.SIGINT: SIGINT_EXIT, signal.SIGTERM: SIGTERM_EXIT}[signal.Signals(number)]
+        self._left -= 1
+        if self._left >= 0:
+            raise KeyboardInterrupt
+
+    @contextmanager
+    def ending(self) -> Iterator[None]:
+        """Where one comes, what is done meanwhile ends here."""
+        try:
+            yield
+        except KeyboardInterrupt:
+            self.code = self.code or SIGINT_EXIT  # whoever raised it
 
 
 class FolderPath(FilePath):
@@ -99,6 +135,8 @@ class FolderPath(FilePath):
 @click.option("--dry-run", is_flag=True, help="Show the plan, its cost and an estimate of its time; write nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--fresh", is_flag=True, help="Start the run folder anew instead of resuming.")
+@click.option("--add", is_flag=True, help="Add samplers, steps or budgets to the run in -o, whose other settings hold; "
+              "only what is new is drawn.")  # fmt: skip
 @click.option("--repeats", type=WHOLE, default=0, metavar="N",
               help="Clock each cell at least so often. [default: once a whole chunk]")  # fmt: skip
 @click.option("--retry-failed", is_flag=True, help="Run cells again that failed; else they stay as they are.")
@@ -108,6 +146,7 @@ def run(  # noqa: PLR0913  (an option each)
     dry_run: bool,
     as_json: bool,
     fresh: bool,
+    add: bool,
     repeats: int,
     retry_failed: bool,
     **settings: Any,
@@ -122,22 +161,24 @@ def run(  # noqa: PLR0913  (an option each)
     from ..engines import Limits
     from ..identity import unknown
     from ..plan import plan_for, warnings_of
-    from ..run import Manner, begin, evaluations_left
-    from ..sheet import sheet_of
+    from ..run import Manner, enlarged_run, evaluations_left
     from ..store import check_output, default_output, edited_since
 
-    manner = Manner(fresh, repeats, retry_failed, Limits(settings.pop("time_limit"), settings.pop("memory_limit")))
+    limits = Limits(settings.pop("time_limit"), settings.pop("memory_limit"))
+    manner = Manner(fresh, add, repeats, retry_failed, limits)
     config = config_from(settings)
-    if config.threads:
-        torch.set_num_threads(config.threads)
     with stdout_for_data():  # what a plugin prints is no data
         registry = loaded_registry(plugin)
         warn_of_plugins(registry)
+        if add:
+            config = enlarged_run(output, settings_given(config), registry, fresh=fresh)
+        if config.threads:
+            torch.set_num_threads(config.threads)
         plan = plan_for(config, registry)
         if note := unknown(plan.model):
             complain(note, kind="Note")
         folder = output or default_output(plan)
-        resumes = check_output(folder, plan, fresh=fresh)
+        resumes = check_output(folder, plan, fresh=fresh, add=add)
         if not fresh and (edited := edited_since(folder, plan)):
             say(f"{folder}: edited since, and run again: {', '.join(edited)}", err=True)
         for note in plan.model.notes:
@@ -148,28 +189,49 @@ def run(  # noqa: PLR0913  (an option each)
         left = evaluations_left(plan, folder, manner)
         show_plan(plan, folder, left, as_json, resumes=resumes)
         return 0
+    return carried_out(plan, registry, folder, manner, as_json=as_json)
+
+
+def settings_given(config: Config) -> dict[str, Any]:
+    """Those settings of a configuration that the command line, the environment or a file gives."""
+    context = click.get_current_context()
+    sources = {field.name: context.get_parameter_source(field.name) for field in fields(config)}
+    default = click.core.ParameterSource.DEFAULT
+    return {name: getattr(config, name) for name, source in sources.items() if source not in (None, default)}
+
+
+def carried_out(plan: Plan, registry: Registry, folder: Path, manner: Manner, *, as_json: bool) -> int:
+    """Run a plan, print its table, and on a signal say how to go on; the exit code."""
+    from ..run import begin
+
     command = shlex.join(["samplerbench", *sys.argv[1:]])
-    with stdout_for_data():
-        session = begin(plan, registry, folder, manner, command)
-        if session.failures:
-            say(
-                f"{folder}: {counted(len(session.failures), 'cell')} failed before; --retry-failed runs them again",
-                err=True,
-            )
-        try:
-            result, code = watched(session)
-        except KeyboardInterrupt:  # again, while the table was made: chunks are all there
-            raise KeyboardInterrupt(f"stopped; go on with: {command}") from None
+    failed = False
+    with ExitStack() as opened, Signals() as signals, signals.ending():
+        with stdout_for_data():
+            session = begin(plan, registry, folder, manner, command)
+            opened.callback(session.folder.close)  # again where a signal came while it was closed
+            if session.failures:
+                number = counted(len(session.failures), "cell")
+                say(f"{folder}: {number} failed before; --retry-failed runs them again", err=True)
+            result = watched(session, signals)
+        failed = result.failed > 0
+        show_result(result, as_json)
+    if signals.code:
+        say(f"stopped; go on with: {command}", err=True)
+        return signals.code
+    return 1 if failed else 0
+
+
+def show_result(result: Result, as_json: bool) -> None:
+    """The table of a run as data, and where its files are."""
+    from ..sheet import sentences, sheet_of
+
     if as_json:
         click.echo(table_to_json(result.table, {"folder": str(result.folder)}))
     else:
-        print_sheet(sheet_of(result.table, result.labels))
+        print_sheet(sheet_of(result.table, result.labels, below=sentences(result.notes)))
         files = ", ".join(p.name for p in sorted(result.folder.iterdir()) if p.is_file())
         say(f"{result.folder}: {files}", err=True)
-    if code:
-        say(f"stopped; go on with: {command}", err=True)
-        return code
-    return 1 if result.failed else 0
 
 
 def config_from(settings: dict[str, Any]) -> Config:
@@ -191,29 +253,17 @@ def config_from(settings: dict[str, Any]) -> Config:
     )
 
 
-def watched(session: Session) -> tuple[Result, int]:
-    """Do the work under a live view; on a signal, conclude with what is there and return its exit code."""
+def watched(session: Session, signals: Signals) -> Result:
+    """Do the work under a live view, and conclude with what is there when it is done or a signal comes."""
     from rich.console import Console
 
     from ..view import View
 
-    def stop(_: int, __: FrameType | None) -> None:
-        raise Stopped
-
     gc.freeze()  # what is loaded stays until the end: no collection of garbage need walk through it
-    before = signal.signal(signal.SIGTERM, stop)
-    code = 0
     with closing(session.folder):
-        try:
-            with View(Console(stderr=True), session.labels) as view:
-                session.work(view)
-        except KeyboardInterrupt:
-            code = SIGINT_EXIT
-        except Stopped:
-            code = SIGTERM_EXIT
-        finally:
-            signal.signal(signal.SIGTERM, before)
-        return session.conclude(), code
+        with signals.ending(), View(Console(stderr=True), session.labels) as view:
+            session.work(view)
+        return session.conclude()
 
 
 def show_plan(plan: Plan, folder: Path, left: int, as_json: bool, *, resumes: bool) -> None:

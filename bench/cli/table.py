@@ -222,4 +222,4 @@ def show_found(folder: Path, registry: Registry, as_json: bool, question: Questi
     if as_json:
         click.echo(table_to_json(found, {"folder": str(folder)}))
     else:
-        print_rows(question.to_rows(found, read_run(folder).get("extractors", {})))
+        print_rows(question.to_rows(found, read_run(folder).extractors))

@@ -1,0 +1,146 @@
+"""run.json as its readers have it: one typed record, whose every field is checked as the file is read."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+from dataclasses import fields
+from functools import cached_property
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta, Struct
+
+from .config import LATER, Config
+
+MOST = 2**53
+"""Counts above are no whole numbers in JSON that other programs read."""
+MOST_THREADS = 4096
+Key = Annotated[str, Meta(pattern=r"\A[0-9a-f]{64}\Z")]
+Count = Annotated[int, Meta(ge=0, le=MOST)]
+Positive = Annotated[int, Meta(ge=1, le=MOST)]
+
+
+class CellRecord(Struct, frozen=True):
+    """A row of the run's table."""
+
+    sampler: str
+    """The spec as given."""
+    grid: str
+    steps: Positive
+    nfe: Count | None
+    """Model calls that the sampler declares; None = adaptive."""
+    key: Key
+
+
+class ModelRecord(Struct, frozen=True):
+    """The model that the run was made with."""
+
+    name: str
+    fingerprint: str
+    """'' where the model has none."""
+
+
+class EnvironmentRecord(Struct, frozen=True):
+    """Where the run was made."""
+
+    python: str
+    system: str
+    cpu: str
+    cores: Positive | None
+    threads: Annotated[int, Meta(ge=1, le=MOST_THREADS)]
+    device: str
+    versions: dict[str, str]
+    """By package."""
+    switches: dict[str, Any] = msgspec.field(default_factory=dict)
+    """Those of torch that were not as usual, by torch's names."""
+
+
+class AddedRecord(Struct, frozen=True):
+    """An enlargement of the run by `run --add`."""
+
+    command: str
+    rows: Positive
+    """How many rows the run had before."""
+
+
+class RunRecord(Struct, frozen=True, dict=True):
+    """What a run is of, where it was made, and its cells."""
+
+    format: int
+    plan: Key
+    config: Config
+    command: str
+    """That began the run; '' for a run from Python."""
+    plugins: tuple[str, ...]
+    model: ModelRecord
+    extractors: dict[str, dict[str, str]]
+    """For each metric its extractor's label, note, fingerprint and data, and what its Frechet distance is called."""
+    environment: EnvironmentRecord
+    cells: Annotated[tuple[CellRecord, ...], Meta(min_length=1)]
+    """In the order of the table: what was added later stands behind what was there."""
+    added: tuple[AddedRecord, ...] = ()
+    unknown_settings: tuple[str, ...] = ()
+    """Settings in the file that this version does not know."""
+
+    def __post_init__(self) -> None:
+        """ValueError where cells and settings do not belong together."""
+        settings = self.config
+        if not (math.isfinite(settings.guidance) and math.isfinite(settings.guidance_rescale)):
+            raise ValueError(f"config.guidance is {settings.guidance}; expected a finite number")
+        rows, counts = Counter(cell.sampler for cell in self.cells), settings.counts
+        if rows != dict.fromkeys(settings.sampler, len(counts)):
+            raise ValueError(f"cells are not those of {len(settings.sampler)} samplers at {len(counts)} counts each")
+        if not settings.nfe and any(c.steps != counts[i] for c, i in zip(self.cells, self.places, strict=True)):
+            raise ValueError("the steps of cells are not those of config.steps")
+        if any(one.rows >= len(self.cells) for one in self.added):
+            raise ValueError(f"added.rows is not below the number of cells, {len(self.cells)}")
+
+    @property
+    def across(self) -> Literal["nfe", "steps"]:
+        """What the run counts by."""
+        return "nfe" if self.config.nfe else "steps"
+
+    @property
+    def sizes_before(self) -> list[int]:
+        """How many rows the run had each time that it was added to."""
+        return [one.rows for one in self.added]
+
+    @property
+    def budgets(self) -> list[tuple[str, int]]:
+        """Sampler spec and step count or budget of each cell."""
+        return [(cell.sampler, self.config.counts[i]) for cell, i in zip(self.cells, self.places, strict=True)]
+
+    @cached_property
+    def places(self) -> tuple[int, ...]:
+        """For each cell the place of its budget or step count among those of the run: a sampler's cells stand in the
+        order of the counts, whatever stands between them."""
+        seen: defaultdict[str, int] = defaultdict(int)
+        found = []
+        for cell in self.cells:
+            found.append(seen[cell.sampler])
+            seen[cell.sampler] += 1
+        return tuple(found)
+
+
+def record_of(content: Mapping[str, Any]) -> RunRecord:
+    """The record in a JSON object; a ValueError names the field that is missing or not what it should be."""
+    settings = content.get("config")
+    unknown: list[str] = []
+    if isinstance(settings, Mapping):
+        known = {field.name for field in fields(Config)}
+        unknown = sorted(settings.keys() - known)
+        if missing := sorted(known - settings.keys() - set(LATER)):
+            raise ValueError(f"config.{missing[0]} is missing")
+    try:
+        return msgspec.convert({**content, "unknown_settings": unknown}, RunRecord)
+    except msgspec.ValidationError as error:
+        raise ValueError(told(error)) from error
+
+
+def told(error: msgspec.ValidationError) -> str:
+    """A violation with its field in front: "config.nfe: expected array, got int"."""
+    text, _, place = str(error).partition(" - at `$")
+    text = (text[:1].lower() + text[1:]).replace("`", "")
+    return f"{place.removeprefix('.').removesuffix('`')}: {text}" if place else text
