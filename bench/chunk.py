@@ -16,7 +16,7 @@ from ..samplers.errors import ModelError, PluginError, SamplerbenchError, text_o
 from ..samplers.metric import Rows
 from ..samplers.model import Model
 from ..samplers.predictor import NetworkFault, clock
-from ..samplers.process import SWITCHES, changes_told, state_kept
+from ..samplers.process import changes_told, state_kept, switches_kept
 from ..samplers.sample import Request, Samples, draw, no_images
 from ..samplers.sampler import SamplerFault
 from .chunk_file import Chunk
@@ -115,12 +115,10 @@ def chunk_read_by(extractors: Collection[str], plan: Plan, cell: Cell, block: Bl
 def extracted(model: Model, name: str, shown: Tensor, prompts: Sequence[str], first: int) -> Rows:
     """What an extractor says of images, or of states that are none, (n, d); only finite numbers are taken.
 
-    An extractor that turns a switch of torch for itself would turn it for the samplers too, so that is a fault.
+    PluginError for one that changes the process, as by a switch of torch: it would do so for the samplers too.
     """
-    with state_kept() as changed:
+    with switches_kept(f"extractor {name!r}"):
         rows = np.asarray(model.extractors[name].extract(shown, prompts))
-    if turned := [part for part in changed if part in SWITCHES]:
-        raise PluginError(f"extractor {name!r} {changes_told(turned)}; leave the process as it is")
     if rows.ndim != 2 or len(rows) != len(shown):  # noqa: PLR2004  (rows and columns)
         raise PluginError(f"extractor {name!r}: returned shape {rows.shape}; expected ({len(shown)}, d)")
     finite = np.isfinite(rows).all(1)

@@ -14,14 +14,14 @@ from ..samplers.errors import InputError, PluginError, shown
 from ..samplers.model import Model
 from ..samplers.noise import BLOCK
 from ..samplers.options import at_fault
-from ..samplers.process import state_kept
+from ..samplers.process import changes_told, state_kept
 from ..samplers.registry import Registry
 from ..samplers.sample import Request, request_for
 from ..samplers.sampler import MAX_CALLS, MAX_ORDER, MAX_STEPS, Sampler, declared_calls
 from ..samplers.schedule import VP
 from .config import Config
 from .equipment import equipped, model_for
-from .identity import recognised
+from .identity import recognised, unknown
 from .keys import asked_setting, cell_setting, digest, files_of, given, setting_of, shared_setting, source_hash
 from .sources import Code, FileUsed, code_of_class
 from .text import counted
@@ -196,9 +196,17 @@ class Plan:
 
 
 def plan_for(config: Config, registry: Registry, model: Model | None = None) -> Plan:
-    """Resolve every name of a configuration; errors name the setting."""
-    is_rebuildable = model is None
-    model = equipped(model, config, registry) if model else model_for(config, registry)
+    """Resolve every name of a configuration; errors name the setting.
+
+    What encoders and grids change of the process is put back: a key says under which switches samples are drawn.
+    """
+    with registry.remarking("plan of", model.name if model else config.model, " (an encoder or a grid did)"):
+        return planned_cells(config, registry, model)
+
+
+def planned_cells(config: Config, registry: Registry, given_model: Model | None) -> Plan:
+    """The plan, made by code that may be a stranger's."""
+    model = equipped(given_model, config, registry) if given_model else model_for(config, registry)
     model = recognised(model, registry, config)
     for name in config.metric:
         registry.metrics[name]
@@ -206,7 +214,7 @@ def plan_for(config: Config, registry: Registry, model: Model | None = None) -> 
     cells = [cell for spec in config.sampler for cell in cells_for(config, registry, model, spec, known)]
     reference = ode_reference(config, registry, model) if any(c.is_deterministic for c in cells) else None
     trial = replace(cells[0].request, sampler=registry.sampler(TRIAL_SAMPLER))
-    return Plan(config, model, tuple(cells), reference, trial, is_rebuildable)
+    return Plan(config, model, tuple(cells), reference, trial, is_rebuildable=given_model is None)
 
 
 def product_of(config: Config) -> Iterator[tuple[str, int]]:
@@ -251,8 +259,8 @@ def cells_for(config: Config, registry: Registry, model: Model, spec: str, known
         cells = [cell_for(config, registry, model, spec, budget, known) for budget in config.counts]
     if changed:
         raise PluginError(
-            f"sampler {spec!r}: what it declares (nfe, convergence, plan, options) changed {', '.join(changed)}; "
-            "that was put back; leave the process as it is"
+            f"sampler {spec!r}: what it declares (nfe, convergence, plan, options) {changes_told(changed)}; "
+            "leave the process as it is"
         )
     return cells
 
@@ -282,7 +290,7 @@ def cell_for(  # noqa: PLR0913  (a cell's coordinates)
 
 
 def warnings_of(plan: Plan) -> list[str]:
-    """Each warning once, with the cells that it is of."""
+    """Each warning once, with the cells that it is of; first that the run will not resume."""
     cells: dict[str, list[str]] = {}
     for cell in plan.cells:
         for warning in cell.request.warnings:
@@ -291,7 +299,8 @@ def warnings_of(plan: Plan) -> list[str]:
     def of(names: list[str]) -> str:
         return names[0] if len(names) == 1 else f"{names[0]} and {counted(len(names) - 1, 'other cell')}"
 
-    return [f"{of(names)}: {warning}" for warning, names in cells.items()]
+    own = [unknown(plan.model)] if not plan.model.fingerprint else []
+    return own + [f"{of(names)}: {warning}" for warning, names in cells.items()]
 
 
 def summary(plan: Plan) -> dict[str, Any]:

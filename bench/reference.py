@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -26,8 +25,10 @@ from ..samplers.image_data import ImageData, check_count
 from ..samplers.images import cropped, to_channels
 from ..samplers.metric import Moments, Rows
 from ..samplers.model import parse_size
+from ..samplers.process import switches
 from ..samplers.registry import Registry
 from .environment import version_of
+from .keys import digest, text_of
 from .reference_file import MOMENTS_SUFFIX, ROWS, ROWS_SUFFIX, About, Shape, is_moments, note_on, reference_file
 from .text import counted
 
@@ -151,7 +152,7 @@ class Images:
     def rows(self, extractor: Extractor, report: Report) -> Rows:
         """The rows (n, d): those that are kept, or made and kept; not kept where the extractor has no fingerprint."""
         about = self.about(extractor)
-        path = references_folder() / f"{about.key}-{made_with()}{ROWS_SUFFIX}"
+        path = references_folder() / f"{about.key}-{made_with(extractor)}{ROWS_SUFFIX}"
         if extractor.fingerprint and (kept := kept_rows(path, about)) is not None:
             return kept
         rows = self._extracted(extractor, report)
@@ -200,10 +201,11 @@ def references_folder() -> Path:
     return Path.home() / ".cache" / "samplerbench" / "references"
 
 
-def made_with() -> str:
-    """Hash of the versions that rows were made with: with others, they are made anew."""
+def made_with(extractor: Extractor) -> str:
+    """Hash of what rows are made with beside what identifies them: versions, the code of an extractor that did not come
+    with samplerbench, switches of torch. With others, they are made again."""
     versions = [version_of(package) for package in DECIDING]
-    return hashlib.sha256(json.dumps(versions).encode()).hexdigest()[:8]
+    return digest([versions, text_of(extractor.extract), switches()])[:8]
 
 
 def kept_rows(path: Path, about: About) -> Rows | None:

@@ -28,7 +28,6 @@ from .config import DEFAULT_SAMPLERS, Config, enlarged
 from .engines import Children, Engine, ForeignEngine, InProcess, Limits, Turn, turns
 from .environment import environment
 from .formats import sheet_to_html
-from .identity import unknown
 from .measures import check_plugins, check_settings
 from .paths import write_paths
 from .picture import write_picture
@@ -393,7 +392,7 @@ def run(  # noqa: PLR0913  (the settings of a run, each by name)
         }
         config = enlarged_run(None if output is None else Path(output), given, registry, fresh=fresh)
     plan = plan_for(config, registry, model if isinstance(model, Model) else None)
-    for warning in filter(None, (*warnings_of(plan), unknown(plan.model))):
+    for warning in warnings_of(plan):
         warnings.warn(warning, stacklevel=2)
     session = begin(plan, registry, Path(output) if output else default_output(plan), manner)
     with closing(session.folder):

@@ -15,6 +15,7 @@ from ..samplers.extractor import Extractor
 from ..samplers.metric import Estimate, Metric, Moments, Rows, root_mean_estimate
 from ..samplers.model import Model
 from ..samplers.options import at_fault
+from ..samplers.process import switches_kept
 from .chunk_file import Chunk, chunk_name
 from .config import Config
 
@@ -41,7 +42,7 @@ def yardsticks(names: Sequence[str], metrics: Mapping[str, type[Metric]], model:
     """Those of the named metrics for which the model has an extractor, and reference rows where they are needed."""
     ready = {}
     for name in names:
-        with at_fault(f"metric {name!r}"):
+        with at_fault(f"metric {name!r}"), switches_kept(f"metric {name!r}, or the extractor that it reads,"):
             metric = metrics[name]()
             if extractor := extractor_for(metric, model):
                 reference = extractor.reference() if extractor.reference else None
@@ -140,7 +141,7 @@ def estimates(gathered: Gathered, ready: Mapping[str, Yardstick]) -> dict[str, E
     found: dict[str, Estimate] = {}
     for name, yardstick in ready.items():
         rows = gathered.rows[yardstick.metric.extractor]
-        with at_fault(f"metric {name!r}"):
+        with at_fault(f"metric {name!r}"), switches_kept(f"metric {name!r}"):
             if len(rows) < yardstick.metric.fewest(rows.shape[1]):
                 continue
             found[name] = yardstick.metric.estimate(rows, yardstick.prepared)

@@ -90,7 +90,7 @@ class Model:
     """What each metric may read, by name: "features" for FID, "clip" for the CLIP score."""
     fingerprint: str = ""
     """Hash of the weights: part of what identifies a result."""
-    notes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = field(default=(), compare=False)
     """What must be known of the model before it is run, a sentence each, e.g. that it is distilled to a few steps."""
 
     def __post_init__(self) -> None:

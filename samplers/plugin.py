@@ -159,6 +159,10 @@ def why_no_code(path: Path) -> str:
     return "" if stat.S_ISREG(mode) else "a folder, pipe or device; expected a .py file"
 
 
+FILE_PREFIX = f"{GROUP}_plugin_"
+"""Of the name of a module that comes from a file by its path."""
+
+
 def import_file(path: Path) -> ModuleType:
     """The module in a file, where `why_no_code` says nothing. It is compiled each time: a cached one may be older than
     the file, and is litter. So are the modules beside it that were edited since they were imported.
@@ -167,7 +171,7 @@ def import_file(path: Path) -> ModuleType:
     """
     data = path.read_bytes()
     mark = hashlib.sha256(str(path.resolve()).encode() + data).hexdigest()[:8]
-    name = f"samplerbench_plugin_{path.stem}_{mark}"
+    name = f"{FILE_PREFIX}{path.stem}_{mark}"
     loader = importlib.machinery.SourceFileLoader(name, str(path))
     spec = importlib.util.spec_from_file_location(name, path, loader=loader)
     assert spec is not None
@@ -232,7 +236,7 @@ def forget_edited(folder: Path) -> None:
     """Have the modules of a folder imported again of which `source_of` gave a text that is no longer in the file."""
     for name, (spec, text) in list(_texts.items()):
         module, file = sys.modules.get(name), Path(str(spec.origin))
-        if module is None or module.__spec__ is not spec or name.startswith(f"{GROUP}."):
+        if module is None or module.__spec__ is not spec or name.startswith((f"{GROUP}.", FILE_PREFIX)):
             continue
         if folder in file.parents and not is_installed(file) and text_now(module) != text:
             del sys.modules[name], _texts[name]

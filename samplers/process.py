@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 import torch
 
-from .errors import InputError
+from .errors import InputError, PluginError
 from .patches import functions_now, put_back_functions
 
 FOR_GOOD = " (for good: a process sets it once)"
@@ -346,6 +346,16 @@ def _is_put_back(aspect: Aspect, state: Any) -> bool:
     except RuntimeError:  # interop threads
         return False
     return True
+
+
+@contextmanager
+def switches_kept(what: str) -> Iterator[None]:
+    """Put the state back; PluginError, which begins with `what`, where a switch was turned: numbers of others would
+    move, and its own with the order in which it is asked. Random numbers may be drawn, as for weights."""
+    with state_kept() as changed:
+        yield
+    if turned := [part for part in changed if part.removesuffix(FOR_GOOD) not in STREAMS]:
+        raise PluginError(f"{what} {changes_told(turned)}; leave the process as it is")
 
 
 def changes_told(changed: Sequence[str], when: str = "") -> str:

@@ -273,20 +273,23 @@ class Registry:
 
     @contextmanager
     def loading(self, kind: str, spec: str) -> Iterator[None]:
-        """What is raised meanwhile is the fault of the file that is read, but for what is said to the user.
-
-        What it changes of the process is put back, and remarked on unless it drew random numbers: networks do, for
-        weights that are then read from a file.
-        """
-        with state_kept() as changed:
+        """What is raised meanwhile is the fault of the file that is read, but for what is said to the user."""
+        with self.remarking(kind, spec, " while it was loaded"):
             try:
                 yield
             except SamplerbenchError:
                 raise
             except (Exception, SystemExit) as error:
                 raise ModelError(f"{kind} {spec!r}: {told(error)}") from error
+
+    @contextmanager
+    def remarking(self, kind: str, spec: str, when: str) -> Iterator[None]:
+        """Put the process's state back, and remark on what was changed. Random numbers may be drawn: a network draws
+        some for weights that are then read from a file."""
+        with state_kept() as changed:
+            yield
         if others := [name for name in changed if name not in STREAMS]:
-            remark = Remark(Origin(repr(spec), ""), changes_told(others, " while it was loaded"), kind)
+            remark = Remark(Origin(repr(spec), ""), changes_told(others, when), kind)
             self.remarks.append(remark)
             if self.tell:
                 self.tell(remark)

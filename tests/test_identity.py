@@ -77,7 +77,7 @@ def test_a_function_does_not_resume_and_one_line_says_so_before_it_is_drawn(sb, 
     for _ in range(2):
         done = go(sb)
         first, *rest = done.err.splitlines()
-        assert first.startswith(f"Note: model 'mine.py:make' {NOTE}")
+        assert first.startswith(f"Warning: model 'mine.py:make' {NOTE}")
         assert "fingerprint=" in first
         assert any("network evaluations to make" in line and " 0 network" not in line for line in rest)
     assert json.loads(done.out)["table"][0]["status"] == "ok"

@@ -13,10 +13,11 @@ import pytest
 import torch
 
 import samplerbench as sb_
-from samplerbench.bench import chunk
+from samplerbench.bench import chunk, statistics
 from samplerbench.bench.config import Config
 from samplerbench.bench.plan import plan_for
 from samplerbench.bench.store import read_run
+from samplerbench.plugins.metrics.fid import FID
 from samplerbench.samplers import process
 from samplerbench.samplers.process import set_switches, state_kept, switches
 from samplerbench.samplers.registry import load_registry
@@ -306,6 +307,39 @@ def test_an_extractor_that_turns_a_switch_for_itself_is_a_fault():
     with pytest.raises(sb_.PluginError, match=r"'features' changed torch's float32 precision; that was put back"):
         extracted(faster)
     assert everything() == before
+
+
+@pytest.mark.parametrize("where", ["prepare", "estimate", "reference"])
+def test_a_metric_that_turns_a_switch_is_a_fault(where):
+    plan = plan_for(Config(model="toy", sampler=("ddim",), steps=(2,), samples=8), load_registry([TOY]))
+
+    def turns(*_):
+        torch.set_flush_denormal(True)
+        return FID.prepare(*_) if where == "prepare" else np.zeros((100, 4), np.float32)
+
+    mine = type("Mine", (FID,), {} if where == "reference" else {where: turns})
+    features = plan.model.extractors["features"]
+    features = dataclasses.replace(features, reference=turns if where == "reference" else features.reference)
+    model = dataclasses.replace(plan.model, extractors={"features": features})
+    before = everything()
+    with pytest.raises(sb_.PluginError, match=r"metric 'fid'.* changed torch's denormal numbers; that was put back"):
+        statistics.estimates(
+            statistics.Gathered([], {"features": np.zeros((100, 4), np.float32)}),
+            statistics.yardsticks(["fid"], {"fid": mine}, model),
+        )
+    assert everything() == before
+
+
+def test_an_encoder_that_turns_a_switch_is_put_right_where_a_run_is_planned(sb, tmp_path):
+    encode = "return torch.stack("
+    text = Path(TOY).read_text().replace(encode, f"torch.use_deterministic_algorithms(True)\n    {encode}")
+    (tmp_path / "turning.py").write_text(text)
+    command = ("run", "--model", "toy", "-s", "ddim", "--steps", "2", "-n", "8", "--plugin", "turning.py")
+    assert sb(*command, "--dry-run").err == (
+        "Note: plan of 'toy' changed torch's deterministic algorithms (an encoder or a grid did); that was put back\n"
+    )
+    assert "metric 'fid', or the extractor that it reads, changed torch's determ" in sb(*command).err
+    assert switches() == {}
 
 
 def test_the_ode_solution_leaves_the_process_as_it_was():

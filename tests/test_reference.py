@@ -22,6 +22,8 @@ from samplerbench.bench.sheet import heading_of, notes_of
 from samplerbench.samplers.extractor import Extractor
 from samplerbench.samplers.image_data import ImageData
 from samplerbench.samplers.metric import Moments
+from samplerbench.samplers.plugin import import_file
+from samplerbench.samplers.process import state_kept
 from samplerbench.samplers.registry import load_registry
 
 SHAPE = (3, 8, 8)
@@ -189,6 +191,34 @@ def test_rows_of_other_versions_are_made_anew(cache, registry, monkeypatch):
     monkeypatch.setattr(reference, "version_of", lambda package: "2")
     images.rows(extractor, silent)
     assert extract.seen == 80
+    assert len(list(cache.iterdir())) == 2
+
+
+def test_rows_under_other_switches_of_torch_are_made_again(cache, registry):
+    extractor, extract = counting()
+    images = Images(registry.image_data("noise"), SHAPE)
+    images.rows(extractor, silent)
+    with state_kept():
+        torch.set_float32_matmul_precision("high")
+        images.rows(extractor, silent)
+    images.rows(extractor, silent)
+    assert extract.seen == 80
+
+
+def test_rows_of_an_extractor_whose_code_was_edited_are_made_again(cache, registry, tmp_path):
+    """Its author left the fingerprint as it was."""
+
+    def rows(factor):
+        path = tmp_path / "mine.py"
+        path.write_text(
+            f"def extract(images, prompts):\n    return {factor} * images.float().flatten(1)[:, :4].numpy()\n"
+        )
+        extractor = Extractor("mine", import_file(path).extract, fingerprint="1")
+        return Images(registry.image_data("noise"), SHAPE).rows(extractor, silent)
+
+    np.testing.assert_array_equal(2.0 * rows(1.0), rows(2.0))
+    assert len(list(cache.iterdir())) == 2
+    rows(1.0)
     assert len(list(cache.iterdir())) == 2
 
 

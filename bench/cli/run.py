@@ -159,7 +159,6 @@ def run(  # noqa: PLR0913  (an option each)
     import torch
 
     from ..engines import Limits
-    from ..identity import unknown
     from ..plan import plan_for, warnings_of
     from ..run import Manner, enlarged_run, evaluations_left
     from ..store import check_output, default_output, edited_since
@@ -175,8 +174,6 @@ def run(  # noqa: PLR0913  (an option each)
         if config.threads:
             torch.set_num_threads(config.threads)
         plan = plan_for(config, registry)
-        if note := unknown(plan.model):
-            complain(note, kind="Note")
         folder = output or default_output(plan)
         resumes = check_output(folder, plan, fresh=fresh, add=add)
         if not fresh and (edited := edited_since(folder, plan)):
