@@ -248,7 +248,7 @@ def test_a_model_that_brings_its_own_network_is_told_exact_times_in_low_precisio
         return x * 0.5
 
     model = sb.Model(name="m", network=lambda *_: network, schedule=VP, shape=(2,))
-    sb.sample(model, "ddim", grid=[531.7], n=1, dtype="bfloat16")
+    sb.sample(model, "ddim", grid=[531.7], x_init=torch.ones(1, 2), dtype="bfloat16")
     ((dtype, t),) = seen
     assert (dtype, t.dtype) == (torch.bfloat16, torch.float32)
     assert float(t[0]) == pytest.approx(531.7, rel=1e-7)
