@@ -15,6 +15,7 @@ from torch import Tensor
 from ..samplers.errors import ModelError, PluginError, SamplerbenchError, text_of, told
 from ..samplers.metric import Rows
 from ..samplers.model import Model
+from ..samplers.options import at_fault
 from ..samplers.predictor import NetworkFault, clock
 from ..samplers.process import changes_told, state_kept, switches_kept
 from ..samplers.sample import Request, Samples, draw, no_images
@@ -115,15 +116,20 @@ def chunk_read_by(extractors: Collection[str], plan: Plan, cell: Cell, block: Bl
 def extracted(model: Model, name: str, shown: Tensor, prompts: Sequence[str], first: int) -> Rows:
     """What an extractor says of images, or of states that are none, (n, d); only finite numbers are taken.
 
-    PluginError for one that changes the process, as by a switch of torch: it would do so for the samplers too.
+    PluginError, which names the extractor, for anything else that it returns, for whatever it raises, and for one that
+    changes the process, as by a switch of torch: it would do so for the samplers too.
     """
-    with switches_kept(f"extractor {name!r}"):
-        rows = np.asarray(model.extractors[name].extract(shown, prompts))
+    extractor = model.extractors[name]
+    what = f"extractor {name!r} ({extractor.label})"
+    with at_fault(what), switches_kept(f"extractor {name!r}"):
+        rows = np.asarray(extractor.extract(shown, prompts))
     if rows.ndim != 2 or len(rows) != len(shown):  # noqa: PLR2004  (rows and columns)
-        raise PluginError(f"extractor {name!r}: returned shape {rows.shape}; expected ({len(shown)}, d)")
+        raise PluginError(f"{what}: returned shape {rows.shape}; expected ({len(shown)}, d)")
+    if rows.dtype.kind not in "fiub":
+        raise PluginError(f"{what}: returned {rows.dtype}; expected numbers")
     finite = np.isfinite(rows).all(1)
     if not finite.all():
-        raise PluginError(f"extractor {name!r}: returned NaN or infinity for sample {first + int(finite.argmin())}")
+        raise PluginError(f"{what}: returned NaN or infinity for sample {first + int(finite.argmin())}")
     return rows
 
 

@@ -7,6 +7,7 @@ import os
 import re
 import stat
 import tomllib
+from codecs import BOM_UTF8
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
@@ -141,13 +142,14 @@ def read_prompts(path: Path) -> tuple[str, ...]:
 
 
 def read_text(what: str, path: Path) -> str:
-    """The text of a UTF-8 file, of a pipe or of what is typed."""
+    """The text of a UTF-8 file, of a pipe or of what is typed, with or without a byte order mark."""
     try:
         content = read_bytes(what, path)
-        return content.decode()
+        return content.removeprefix(BOM_UTF8).decode()
     except (OSError, ValueError) as error:  # a path with a zero byte in it is a ValueError
         if isinstance(error, UnicodeDecodeError):
-            line, byte = content.count(b"\n", 0, error.start) + 1, content[error.start]
+            text = content.removeprefix(BOM_UTF8)
+            line, byte = text.count(b"\n", 0, error.start) + 1, text[error.start]
             raise InputError(
                 f"{what} {path}, line {line}: byte {byte:#04x} is not UTF-8; save the file as UTF-8"
             ) from error

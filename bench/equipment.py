@@ -9,6 +9,7 @@ from ..samplers.errors import InputError, ModelError
 from ..samplers.extractor import Extractor
 from ..samplers.metric import Metric
 from ..samplers.model import Model
+from ..samplers.options import at_fault
 from ..samplers.registry import Registry
 from .config import Config
 from .reference import COMPARED, referring, source_of
@@ -104,4 +105,5 @@ def check_prompts(extractors: Mapping[str, Extractor], prompts: tuple[str, ...])
     """Have each extractor refuse prompts that it cannot read."""
     for extractor in {id(e): e for e in extractors.values()}.values():
         if extractor.check:
-            extractor.check(prompts)
+            with at_fault(f"extractor {extractor.label}: check of the prompts"):
+                extractor.check(prompts)

@@ -25,6 +25,7 @@ from ..samplers.image_data import ImageData, check_count
 from ..samplers.images import cropped, to_channels
 from ..samplers.metric import Moments, Rows
 from ..samplers.model import parse_size
+from ..samplers.options import at_fault
 from ..samplers.process import switches
 from ..samplers.registry import Registry
 from .environment import version_of
@@ -167,8 +168,10 @@ class Images:
         for first in range(0, self.count, BLOCK):
             numbers = range(first, min(first + BLOCK, self.count))
             images = torch.stack([self._image(i) for i in numbers])
-            rows = np.asarray(extractor.extract(images, [""] * len(images)), dtype=np.float32)
-            check_extracted(rows, numbers, f"{extractor.label}, reference {self.data.name}")
+            what = f"extractor {extractor.label}, reference {self.data.name}"
+            with at_fault(what):
+                rows = np.asarray(extractor.extract(images, [""] * len(images)), dtype=np.float32)
+            check_extracted(rows, numbers, what)
             blocks.append(rows)
             report(numbers.stop, self.count)
         if not blocks:

@@ -26,7 +26,8 @@ from ..samplers.extractor import Extractor
 from ..samplers.files import make_folder, write_named
 from ..samplers.metric import Moments, Rows
 from ..samplers.npz import Header, read_header
-from ..samplers.weights import check_regular, file_hash
+from ..samplers.weights import check_header, check_regular, file_hash
+from ..samplers.zip_file import opened_zip
 from .text import counted
 
 FORMAT = 1
@@ -39,6 +40,8 @@ MOST_COLUMNS = 8192
 """Of moments that are read: a covariance of so many takes 512 MB."""
 MOST_HEADER = 1 << 20
 """Bytes by which a member of an .npz may be longer than its numbers."""
+MOST_ARRAYS = 1024
+"""In an .npz."""
 MOST_TEXT = 4096
 """Letters of each fact that is read from a file."""
 ELSEWHERE = "made elsewhere: with which extractor is not recorded"
@@ -162,6 +165,7 @@ def read_rows(path: Path) -> tuple[Rows, About]:
     """What `samplerbench reference -o FILE.safetensors` wrote."""
     check_regular(path)
     try:
+        check_header(path)
         with safe_open(path, "np") as file:
             texts, names = file.metadata() or {}, set(file.keys())
             rows: Rows = file.get_tensor(ROWS) if names == {ROWS} else np.empty(0, dtype=np.float32)
@@ -180,7 +184,7 @@ def is_moments(path: Path) -> bool:
     if path.suffix.lower() != MOMENTS_SUFFIX or not path.is_file():
         return False
     try:
-        with zipfile.ZipFile(path) as archive:
+        with opened_zip(path, MOST_ARRAYS) as archive:
             return {f"{MEAN}.npy", f"{COVARIANCE}.npy"} <= set(archive.namelist())
     except (OSError, zipfile.BadZipFile, ValueError):
         return False
@@ -190,7 +194,7 @@ def read_moments(path: Path) -> tuple[Moments, About | None]:
     """Mean and covariance of an .npz, with what it says of itself, if it does."""
     check_regular(path)
     try:
-        with zipfile.ZipFile(path) as archive:
+        with opened_zip(path, MOST_ARRAYS) as archive:
             mean = numbers_in(archive, MEAN, 1)
             covariance = numbers_in(archive, COVARIANCE, 2)
             names = [name.removesuffix(".npy") for name in archive.namelist()]

@@ -10,14 +10,15 @@ from typing import Any
 
 import numpy as np
 
-from ..samplers.errors import InputError, PluginError, StoreError
+from ..samplers.errors import InputError, PluginError, StoreError, shown
 from ..samplers.extractor import Extractor
-from ..samplers.metric import Estimate, Metric, Moments, Rows, root_mean_estimate
+from ..samplers.metric import Estimate, Metric, Moments, Rows, TooFewError, root_mean_estimate
 from ..samplers.model import Model
 from ..samplers.options import at_fault
 from ..samplers.process import switches_kept
 from .chunk_file import Chunk, chunk_name
 from .config import Config
+from .text import counted
 
 LOW_HIGH_PREFIX = {"clip_score": "clip", "seconds_per_image": "seconds"}
 """Values whose interval columns have a shorter name."""
@@ -42,12 +43,27 @@ def yardsticks(names: Sequence[str], metrics: Mapping[str, type[Metric]], model:
     """Those of the named metrics for which the model has an extractor, and reference rows where they are needed."""
     ready = {}
     for name in names:
-        with at_fault(f"metric {name!r}"), switches_kept(f"metric {name!r}, or the extractor that it reads,"):
-            metric = metrics[name]()
+        with switches_kept(f"metric {name!r}, or the extractor that it reads,"):
+            with at_fault(f"metric {name!r}"):
+                metric = metrics[name]()
             if extractor := extractor_for(metric, model):
-                reference = extractor.reference() if extractor.reference else None
-                ready[name] = Yardstick(metric, metric.prepare(reference), width_of(reference))
+                with at_fault(f"extractor {metric.extractor!r} ({extractor.label}): reference"):
+                    reference = extractor.reference() if extractor.reference else None
+                    width = width_of(reference)
+                ready[name] = Yardstick(metric, prepared(name, metric, reference), width)
     return ready
+
+
+def prepared(name: str, metric: Metric, reference: Rows | Moments | None) -> Any:
+    """What a metric keeps of a reference. InputError for one of too few images, PluginError for a metric that fails."""
+    try:
+        with at_fault(f"metric {name!r}"):
+            return metric.prepare(reference)
+    except TooFewError as error:
+        raise InputError(
+            f"metric {name!r}: a reference of {counted(error.rows, 'image')}; expected at least {error.least}: "
+            "give more images as --reference, or leave the metric out"
+        ) from error
 
 
 def extractors_read(names: Sequence[str], metrics: Mapping[str, type[Metric]], model: Model) -> set[str]:
@@ -145,12 +161,24 @@ def estimates(gathered: Gathered, ready: Mapping[str, Yardstick]) -> dict[str, E
             if len(rows) < yardstick.metric.fewest(rows.shape[1]):
                 continue
             found[name] = yardstick.metric.estimate(rows, yardstick.prepared)
-        if not isinstance(found[name], Estimate):
-            raise PluginError(f"metric {name!r}: returned a {type(found[name]).__name__}; expected an Estimate")
+        check_estimate(name, found[name], len(rows))
     squares = [chunk.ode_distance for chunk in gathered.chunks if chunk.ode_distance is not None]
     if squares:
         found["ode_error"] = root_mean_estimate(np.concatenate(squares))
     return found
+
+
+def check_estimate(name: str, estimate: object, n: int) -> None:
+    """PluginError unless a metric's estimate is a number with the influence of each of the n samples."""
+    if not isinstance(estimate, Estimate):
+        raise PluginError(f"metric {name!r}: returned a {type(estimate).__name__}; expected an Estimate")
+    value, influence = estimate.value, estimate.influence
+    if isinstance(value, bool) or not isinstance(value, float | int | np.floating | np.integer):
+        raise PluginError(f"metric {name!r}: returned an Estimate of value {shown(value)}; expected a number")
+    if not isinstance(influence, np.ndarray) or influence.shape != (n,) or influence.dtype.kind != "f":
+        given = getattr(influence, "shape", None)
+        kind = f"{type(influence).__name__} of shape {given}" if given is not None else type(influence).__name__
+        raise PluginError(f"metric {name!r}: returned an influence that is a {kind}; expected an array of {n} floats")
 
 
 def measured(found: Mapping[str, Estimate], ready: Mapping[str, Yardstick]) -> dict[str, float]:

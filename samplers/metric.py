@@ -91,6 +91,14 @@ class Moments:
             )
 
 
+class TooFewError(InputError):
+    """Fewer rows than a metric needs, of the generated images or of the reference."""
+
+    def __init__(self, rows: int, least: int, text: str) -> None:
+        super().__init__(text)
+        self.rows, self.least = rows, least
+
+
 class Metric(ABC):
     """A function of what an extractor says of the generated images and of the reference images."""
 
@@ -138,7 +146,7 @@ def check_rows(rows: npt.NDArray[Any], width: int | None = None, least: int = 2)
         why = "" if width is None else ", as the reference rows; were both made by one extractor?"
         raise InputError(f"rows of shape {rows.shape}: expected (n, {expected}){why}")
     if len(rows) < least:
-        raise InputError(f"rows of shape {rows.shape}: expected at least {least} of them")
+        raise TooFewError(len(rows), least, f"rows of shape {rows.shape}: expected at least {least} of them")
     for i in range(0, len(rows), BLOCK):
         finite = np.isfinite(rows[i : i + BLOCK])
         if not finite.all():

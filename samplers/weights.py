@@ -72,7 +72,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     ModelError if it is missing, damaged, not what SHA256SUMS beside it says, not finite, or has weights that are all 0.
     """
     with _reading(path):
-        _check_header(path)
+        check_header(path)
         tensors = load_file(path)
     check_sum(path)
     return {name: _checked(tensor, name, path) for name, tensor in tensors.items()}
@@ -114,13 +114,13 @@ def read_stored(*paths: Path) -> Stored:
     shapes: dict[str, tuple[int, ...]] = {}
     for path in paths:
         with _reading(path):
-            _check_header(path)
+            check_header(path)
             with safe_open(path, "pt") as file:
                 shapes |= {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118  (no mapping)
     return Stored(shapes)
 
 
-def _check_header(path: Path) -> None:
+def check_header(path: Path) -> None:
     """ValueError for a header of so many bytes that reading it would take long."""
     with path.open("rb") as file:
         size = int.from_bytes(file.read(8), "little")  # what a safetensors file begins with

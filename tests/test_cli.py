@@ -402,7 +402,7 @@ def test_a_bad_config_is_one_line_and_nothing_is_written(sb, tmp_path, toml, wor
     assert files(tmp_path) == ["c.toml"]
 
 
-@pytest.mark.parametrize("content", [b"\xff\xfe", b"steps = '\x00'", b"a" + b"=[" * 5000, b"\xef\xbb\xbfsteps = 2"])
+@pytest.mark.parametrize("content", [b"\xff\xfe", b"steps = '\x00'", b"a" + b"=[" * 5000])
 def test_a_config_that_is_no_toml_is_refused(sb, tmp_path, content):
     (tmp_path / "c.toml").write_bytes(content)
     sb("run", "--model", "mixture", "--config", "c.toml").refused(2, "config c.toml")
@@ -444,6 +444,19 @@ def test_a_pipe_with_a_writer_is_read_to_its_end(late):
         writer.join()
     assert read_prompts(Path(f"/dev/fd/{reading}")) == ("left", "right")
     os.close(reading)
+
+
+def test_texts_with_a_byte_order_mark_are_the_texts_without(sb, tmp_path):
+    from samplerbench.bench.config import read_prompts
+
+    for name, text in {"prompts.txt": "sandal\nbag\n", "c.toml": 'steps = [3]\nsampler = "ddim"\n'}.items():
+        (tmp_path / name).write_bytes(b"\xef\xbb\xbf" + text.encode())
+    assert read_prompts(tmp_path / "prompts.txt") == ("sandal", "bag")
+    done = sb("run", "--prompts", "prompts.txt", "--config", "c.toml", "--dry-run", "--json")
+    assert done.code == 0
+    assert [(cell["sampler"], cell["steps"]) for cell in json.loads(done.out)["cells"]] == [("ddim", 3)]
+    (tmp_path / "prompts.txt").write_bytes(b"\xef\xbb\xbfa\nb\xff\n")
+    sb("run", "--prompts", "prompts.txt", "--dry-run").refused(2, "prompts.txt, line 2: byte 0xff is not UTF-8")
 
 
 @pytest.mark.parametrize(

@@ -321,6 +321,16 @@ def test_sums_are_those_of_sha256sum_and_say_nothing_of_other_files(tmp_path, fi
     assert "SHA-256" in refusal(lambda: read_weights(file))
 
 
+@pytest.mark.parametrize("right", [True, False])
+def test_sums_with_a_byte_order_mark_are_held_to(tmp_path, file, right):
+    digest = file_hash(file) if right else "0" * 64
+    (tmp_path / SUMS).write_bytes(b"\xef\xbb\xbf" + f"{digest}  {file.name}\n".encode())
+    if right:
+        assert read_weights(file)
+    else:
+        assert "SHA-256" in refusal(lambda: read_weights(file))
+
+
 @pytest.mark.parametrize("content", [b"\xff\xfe", b"one\n", b"\n"])
 def test_sums_that_cannot_be_read_are_refused(tmp_path, file, content):
     (tmp_path / SUMS).write_bytes(content)
@@ -376,6 +386,45 @@ def test_nothing_in_the_package_unpickles():
 def test_the_oldest_torch_that_is_allowed_is_one_whose_weights_only_holds():
     (line,) = re.findall(r'"torch>=(\d+)\.(\d+)"', (ROOT / "pyproject.toml").read_text())
     assert tuple(map(int, line)) >= (2, 10)
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2])
+def test_weights_of_fewer_bits_are_named(file, network, dtype):
+    save_file({k: v.to(dtype) for k, v in network.state_dict().items()}, file)
+    text = refusal(lambda: load_weights(network, file))
+    assert f"is {dtype}; expected float16, bfloat16, float32, float64: store it so" in text
+
+
+def test_double_weights_beyond_float32_are_refused(file, network):
+    save_file({k: torch.full_like(v, 1e300, dtype=torch.float64) for k, v in network.state_dict().items()}, file)
+    assert "NaN or infinity" in refusal(lambda: load_weights(network, file))
+
+
+def test_headers_and_json_are_bounded(tmp_path, file, network, monkeypatch):
+    file.write_bytes(headed({"__metadata__": {"a": "x" * 2**24}}))
+    assert re.search(
+        r"a header of 16,777,\d+ bytes, where at most 16,777,216 are read", refusal(lambda: read_weights(file))
+    )
+    monkeypatch.setattr(weights, "load_file", lambda *_: pytest.fail("read"))
+    save_file({"weight": torch.ones(1, 1, 3, 3), "bias": torch.ones(2)}, file)  # refused by its header
+    assert "1 tensors do not fit Conv2d: bias" in refusal(lambda: load_weights(network, file))
+    for name, content, words in (
+        ("large", b" " * (2**23 + 1), "8,388,609 bytes; expected at most 8,388,608"),
+        ("deep", b'{"a":' * 65 + b"{}" + b"}" * 65, "nested more than 64 deep"),
+        ("number", b'{"a": ' + b"9" * 5000 + b"}", "cannot be read as JSON"),
+        ("infinitely", b"[" * 10**6, "cannot be read as JSON"),
+    ):
+        (tmp_path / name).write_bytes(content)
+        assert words in refusal(lambda name=name: weights.read_json(tmp_path / name))
+    (tmp_path / "right").write_bytes(b"\xef\xbb\xbf" + b'{"a":' * 63 + b"[[]]" + b"}" * 63)
+    assert weights.read_json(tmp_path / "right")
+
+
+def test_names_of_tensors_stay_on_their_line(file, network):
+    save_file({"a\nb\x1b[31m": torch.ones(1), "c" * 5000: torch.ones(1)}, file)
+    text = refusal(lambda: load_weights(network, file))
+    assert text.isprintable()
+    assert len(text) < 500
 
 
 def test_reading_damaged_files_warns_of_nothing(file, network):

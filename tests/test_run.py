@@ -333,7 +333,7 @@ def test_what_an_extractor_may_not_return_fails_the_cell(tmp_path, spoilt, reaso
     faulty = dataclasses.replace(whole, extract=lambda images, prompts: spoilt(whole.extract(images, prompts)))
     model = dataclasses.replace(toy, extractors={**toy.extractors, "features": faulty})
     table = sb.run(model, ["ddpm"], steps=[2], n=64, output=tmp_path / "run").table
-    assert table["status"].str.contains(f"failed: extractor 'features': .*{reason}").all()
+    assert table["status"].str.contains(rf"failed: extractor 'features' \(toy quadrants\): .*{reason}").all()
 
 
 def test_extractors_see_the_states_of_a_model_that_makes_no_images(tmp_path):
