@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
 import samplerbench as sb
 from samplerbench.plugins.extractors import clip as plugin
@@ -177,6 +178,86 @@ def test_weights_that_do_not_fit_are_named(copy, images):
     save_file(tensors, copy / "model.safetensors")
     with pytest.raises(sb.ModelError, match=r"1 tensors do not fit CLIPModel: visual_projection\.weight"):
         plugin.clip(str(copy))["clip_image"].extract(images, ())
+
+
+@pytest.mark.parametrize(
+    ("tower", "changes"),
+    [
+        ("text_config", {"num_hidden_layers": 5_000_000}), ("vision_config", {"num_hidden_layers": 5_000_000}),
+        ("text_config", {"vocab_size": 10**12}), ("vision_config", {"image_size": 10**6}),
+        ("text_config", {"max_position_embeddings": 60_000}), ("text_config_dict", {"num_hidden_layers": 5_000_000}),
+    ],
+)  # fmt: skip
+def test_towers_larger_than_their_weights_are_never_made(copy, tower, changes):
+    made = []
+
+    def count(module, name, parameter):
+        made.append(0 if parameter is None or parameter.is_meta else parameter.numel())
+        if len(made) > 5000 or sum(made) > 10**6:
+            pytest.fail("made")
+
+    config = json.loads((copy / "config.json").read_text())
+    config[tower] = {**config.get(tower, config["text_config"]), **changes}
+    (copy / "config.json").write_text(json.dumps(config))
+    hook = register_module_parameter_registration_hook(count)
+    try:
+        with pytest.raises(sb.ModelError, match=r"config.json: describes a larger network than its weights are of"):
+            plugin.clip(str(copy))
+    finally:
+        hook.remove()
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"size": 10**9}, "a side of 1000000000, where 1 to 4096 is expected"),
+        ({"crop_size": {"height": 20, "width": 10**9}}, "a side of 1000000000"),
+        ({"crop_size": {"height": 20.5, "width": 20}}, "a side of 20.5"),
+        ({"image_mean": [0.5, float("nan"), 0.5]}, "nan, where a finite number is expected"),
+        ({"image_std": [0.5] * 10_000}, "image_std of 10000 numbers, where 3 are expected"),
+        ({"rescale_factor": 10**400}, "where a finite number is expected"),
+        ({"resample": 10**400}, "is not how a CLIP's images are prepared"),
+    ],
+)
+def test_preparations_that_cannot_be_are_named(copy, changes, words):
+    (copy / "preprocessor_config.json").write_text(json.dumps({**PREPARED, **changes}))
+    with pytest.raises(sb.ModelError) as caught:
+        plugin.clip(str(copy))
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 500
+
+
+@pytest.mark.parametrize("longest", [0, -1, 10**9, "12", 12.0, True])
+def test_lengths_of_texts_that_cannot_be_are_named(copy, longest):
+    config = json.loads((copy / "config.json").read_text())
+    config["text_config"]["max_position_embeddings"] = longest
+    (copy / "config.json").write_text(json.dumps(config))
+    with pytest.raises(sb.ModelError, match=r"config\.json: max_position_embeddings .*: expected 1 to 65536"):
+        plugin.clip(str(copy))
+
+
+def test_what_a_config_says_beside_its_towers_changes_nothing(copy, folder, images):
+    config = json.loads((copy / "config.json").read_text())
+    config["text_config"] |= {"num_labels": 10**9, "attn_implementation": "someone/kernels", "return_dict": False}
+    (copy / "config.json").write_text(json.dumps({**config, "num_labels": 10**9}))
+    ours, theirs = (plugin.clip(str(path))["clip"].extract(images, PROMPTS) for path in (copy, folder))
+    np.testing.assert_array_equal(ours, theirs)
+
+
+def test_old_configs_say_their_text_tower_under_another_name(copy, folder, images):
+    config = json.loads((copy / "config.json").read_text())
+    config["text_config_dict"] = config.pop("text_config")
+    (copy / "config.json").write_text(json.dumps(config))
+    ours, theirs = (plugin.clip(str(path))["clip"].extract(images, PROMPTS) for path in (copy, folder))
+    np.testing.assert_array_equal(ours, theirs)
+
+
+def test_files_with_a_byte_order_mark_are_read(copy, folder, images):
+    for name in ("config.json", "preprocessor_config.json", "tokenizer_config.json", "vocab.json", "merges.txt"):
+        (copy / name).write_bytes(b"\xef\xbb\xbf" + (copy / name).read_bytes())
+    ours, theirs = (plugin.clip(str(path))["clip"].extract(images, PROMPTS) for path in (copy, folder))
+    np.testing.assert_array_equal(ours, theirs)
 
 
 def test_positions_that_old_files_hold_are_left_out(copy, images):

@@ -210,12 +210,16 @@ def tokenizer_of(folder: Path) -> Any:
         return tokenizer
 
 
-def model_of(folder: Path) -> CLIPModel:
-    """The towers with the weights of a folder, built only where they are no larger than those."""
+def check_model(folder: Path) -> None:
+    """ModelError for a config that describes other towers than the weights are of; nothing takes memory."""
     stored = read_stored(folder / WEIGHTS)
     shapes = {name: shape for name, shape in stored.shapes.items() if name not in BUFFERS}
     with no_larger_than(stored, folder / CONFIG):
         check_shapes(new_model(folder), shapes, folder / WEIGHTS)
+
+
+def model_of(folder: Path) -> CLIPModel:
+    """The towers with the weights of a folder, which fit."""
     model = new_model(folder)
     tensors = read_weights(folder / WEIGHTS)
     fill(model, {name: tensor for name, tensor in tensors.items() if name not in BUFFERS}, folder / WEIGHTS)
@@ -305,6 +309,7 @@ def clip(argument: str = "") -> Mapping[str, Extractor]:
     short = name.rstrip("/").rpartition("/")[2]
     label = f"CLIP {short}"
     towers = Clip(folder, label)
+    check_model(folder)
 
     def embeddings(images: Tensor, prompts: Sequence[str]) -> Rows:
         return towers.images(images)
