@@ -21,7 +21,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812  (the name that every torch program uses)
 
-from ...samplers.errors import InputError, ModelError, in_line
+from ...samplers.errors import InputError, ModelError, in_line, shown
 from ...samplers.extractor import Extractor, ExtractorFactory
 from ...samplers.metric import Rows
 from ...samplers.registry import hookimpl
@@ -194,9 +194,7 @@ def longest_text(folder: Path) -> int:
     """How many tokens the text tower reads."""
     longest = tower_of(read_json(folder / CONFIG), "text_config", CLIP_TEXT).get("max_position_embeddings", LONGEST)
     if type(longest) is not int or not 1 <= longest <= MOST_TOKENS:
-        raise ModelError(
-            f"{folder / CONFIG}: max_position_embeddings {str(longest)[:SHOWN]}: expected 1 to {MOST_TOKENS}"
-        )
+        raise ModelError(f"{folder / CONFIG}: max_position_embeddings {shown(longest)}: expected 1 to {MOST_TOKENS}")
     return longest
 
 

@@ -23,7 +23,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from ...samplers.errors import InputError, ModelError, closest, in_line
+from ...samplers.errors import InputError, ModelError, closest, in_line, shown
 from ...samplers.model import Encode, Model, module_on, wrap_network
 from ...samplers.plugin import function_from_code
 from ...samplers.predictor import Network
@@ -179,9 +179,7 @@ def read_config(path: Path) -> dict[str, Any]:
             raise ModelError(f"{path}: {name} is {str(about.get(name))[:80]!r}; expected {expected}")
     given = about.get("arguments", {}).get(CHANNELS[about["network"]], about["shape"][0])
     if given != about["shape"][0]:
-        raise ModelError(
-            f"{path}: shape {about['shape']} with {str(given)[:80]} channels in arguments; expected as many"
-        )
+        raise ModelError(f"{path}: shape {about['shape']} with {shown(given)} channels in arguments; expected as many")
     return about
 
 

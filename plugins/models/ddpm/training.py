@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from ....samplers.clip import CLIP
-from ....samplers.errors import InputError, ModelError
+from ....samplers.errors import InputError, ModelError, shown
 from ....samplers.files import write_atomically
 from ....samplers.image_data import ImageData
 from ....samplers.lock import LOCK_FILE, sole_writer
@@ -158,7 +158,7 @@ def check_resumed(card: Card, place: Place) -> None:
     phases = [FEATURES] * bool(card.classes) + [CLIP_PHASE] * card.has_captions + [UNET]
     lengths = card.training.get("lengths")
     if not isinstance(lengths, dict) or not all(is_length(lengths.get(phase)) for phase in phases):
-        raise ModelError(f"{path}: lengths {str(lengths)[:80]}; expected the steps of {', '.join(phases)}")
+        raise ModelError(f"{path}: lengths {shown(lengths)}; expected the steps of {', '.join(phases)}")
 
 
 def is_length(value: object) -> bool:
