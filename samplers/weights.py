@@ -34,8 +34,8 @@ SHOWN_LETTERS = 80
 MATRIX = 2
 """Tensors of fewer dimensions, such as biases, may be zero."""
 SUMS = "SHA256SUMS"
-MOST_HEADER = 2**24
-"""Bytes of the header of a file of weights, which is names and shapes: room for some 150,000 tensors."""
+MOST_HEADER = 2**22
+"""Bytes of the header of a file of weights, which is names and shapes: room for some 40,000 tensors."""
 MOST_JSON = 2**23
 """Bytes of a JSON file, and of SHA256SUMS."""
 MOST_DEPTH = 64
@@ -144,7 +144,7 @@ def no_larger_than(stored: Stored, where: object) -> Iterator[None]:
         tensors, numbers = tensors + 1, numbers + tensor.numel()
         if tensors > ROOM * len(stored.shapes) or numbers > ROOM * stored.numbers:
             raise ModelError(
-                f"{where}: describes a larger network than its weights are of, which hold {len(stored.shapes):,} "
+                f"{where}: describes a larger network than the weights beside it, {len(stored.shapes):,} "
                 f"tensors of {stored.numbers:,} numbers; fetch both again"
             )
 

@@ -6,10 +6,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from samplerbench.plugins.data import npz, parquet
+from samplerbench.plugins.data import folder, npz, parquet, webdataset
 from samplerbench.plugins.data.captions import LONGEST
 from samplerbench.plugins.data.torchvision import KNOWN
-from samplerbench.samplers.images import FORMATS, MOST_BYTES, MOST_PIXELS
+from samplerbench.samplers import image_parts
+from samplerbench.samplers.images import FORMATS, MOST_BYTES, MOST_EXIF, MOST_PIXELS
 from samplerbench.samplers.registry import load_registry
 
 TEXT = (Path(__file__).parent.parent / "docs" / "data.md").read_text(encoding="utf-8")
@@ -31,8 +32,10 @@ def test_every_split_is_in_its_row():
 
 
 def test_limits_and_formats_are_those_of_the_program():
-    for number in (MOST_PIXELS, MOST_BYTES, LONGEST):
-        assert f"{number:,}" in TEXT
+    parts = image_parts.MOST_CHUNKS, image_parts.MOST_SEGMENTS, image_parts.MOST_SCANS, image_parts.LONGEST_HEADER
+    sets = folder.MOST_DEPTH, folder.MOST_FILES, webdataset.MOST_IDLE, webdataset.MOST_OF_IMAGE, parquet.MOST_COLUMNS
+    for number in (MOST_PIXELS, MOST_BYTES, MOST_EXIF, LONGEST, *parts, *sets):
+        assert re.search(rf"\b{number:,}\b", TEXT), number
     assert f"{npz.MOST_UNPACKED // 2**30} GiB" in TEXT
     assert f"{parquet.MOST_HELD // 2**30} GiB" in TEXT
     assert all(form.name in TEXT for form in FORMATS)

@@ -271,7 +271,7 @@ def test_a_tokenizer_that_cannot_be_read(copy):
 
 TEXT, T5_TEXT, WORDS = "text_encoder/config.json", "text_encoder_2/config.json", "tokenizer/tokenizer_config.json"
 TRANSFORMER, VAE = "transformer/config.json", "vae/config.json"
-LARGE = "describes a larger network than its weights are of, which hold "
+LARGE = "describes a larger network than the weights beside it, "
 
 
 @pytest.fixture
@@ -322,6 +322,15 @@ def test_a_network_larger_than_its_weights_is_never_made(copy, frugal, kind, fil
         samplerbench.load_model(f"diffusers:{folder}", size=16)
     assert str(caught.value).startswith(f"{folder / file}: ")
     assert "\n" not in str(caught.value)
+
+
+def test_a_plan_is_refused_as_a_run_is(sb, copy, frugal):
+    folder = copy("pixels")
+    edit(folder / CONFIG, layers_per_block=3_000_000)
+    run = ("run", "--model", f"diffusers:{folder}", "-s", "ddim", "--steps", 2, "-n", 2)
+    for more in (("--dry-run",), ("-o", "out")):
+        sb(*run, *more).refused(4, f"{folder / CONFIG}: {LARGE}144 tensors of 45,259 numbers; fetch both again")
+    assert not Path("out").exists()
 
 
 @pytest.mark.parametrize(

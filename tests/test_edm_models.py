@@ -16,7 +16,7 @@ from samplerbench.samplers.unet import UNet
 
 UNET = {"channels": 1, "widths": [8, 16], "heads": [0, 2], "blocks": 1, "patch": 1, "embedding_dim": 16}
 SHAPE = [1, 8, 8]
-LARGER = r"config.json: describes a larger network than its weights are of, which hold 86 tensors of 26,441 numbers"
+LARGER = r"config.json: describes a larger network than the weights beside it, 86 tensors of 26,441 numbers"
 
 
 @pytest.fixture

@@ -201,7 +201,7 @@ def test_towers_larger_than_their_weights_are_never_made(copy, tower, changes):
     (copy / "config.json").write_text(json.dumps(config))
     hook = register_module_parameter_registration_hook(count)
     try:
-        with pytest.raises(sb.ModelError, match=r"config.json: describes a larger network than its weights are of"):
+        with pytest.raises(sb.ModelError, match=r"config.json: describes a larger network than the weights beside it"):
             plugin.clip(str(copy))
     finally:
         hook.remove()

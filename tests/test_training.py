@@ -673,9 +673,9 @@ UNET_FAULTS = {
     "patch": ({"patch": 16}, "divisible by 32"),
     "as wide as it may be": (
         {"widths": [4096, 4096], "blocks": 16},
-        "describes a larger network than its weights are of",
+        "describes a larger network than the weights beside it",
     ),
-    "as deep as it may be": ({"blocks": 16}, "describes a larger network than its weights are of"),
+    "as deep as it may be": ({"blocks": 16}, "describes a larger network than the weights beside it"),
 }
 
 
