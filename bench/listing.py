@@ -199,7 +199,7 @@ def _accepted(option: Option) -> str:
 
 
 def field_docstrings(cls: type) -> dict[str, str]:
-    """The string that stands under each field of a class or of its bases; {} where there is no source."""
+    """The string under each field or attribute of a class or of its bases; {} where there is no source."""
     found: dict[str, str] = {}
     for part in reversed(cls.__mro__[:-1]):
         try:
@@ -208,10 +208,12 @@ def field_docstrings(cls: type) -> dict[str, str]:
             continue
         body = tree.body[0].body if isinstance(tree.body[0], ast.ClassDef) else []
         for statement, under in pairwise(body):
-            if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
-                match under:
-                    case ast.Expr(value=ast.Constant(value=str(text))):
-                        found[statement.target.id] = " ".join(text.split())
+            match (statement, under):
+                case (
+                    ast.AnnAssign(target=ast.Name(id=name)) | ast.Assign(targets=[ast.Name(id=name)]),
+                    ast.Expr(value=ast.Constant(value=str(text))),
+                ):
+                    found[name] = " ".join(text.split())
     return found
 
 

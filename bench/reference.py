@@ -21,7 +21,7 @@ from torch import Tensor
 from ..samplers.errors import InputError, ModelError
 from ..samplers.extractor import Extractor
 from ..samplers.files import make_folder, write_beside_others
-from ..samplers.image_data import ImageData, check_count
+from ..samplers.image_data import ImageData, check_count, image_of
 from ..samplers.images import cropped, to_channels
 from ..samplers.metric import Moments, Rows
 from ..samplers.model import parse_size
@@ -180,7 +180,7 @@ class Images:
 
     def _image(self, i: int) -> Tensor:
         """Image i, cropped at its centre and resized by PIL's bicubic filter; grey or colour as the shape is."""
-        image = self.data.image(i)
+        image = image_of(self.data, i)
         channels, *size = self.shape
         if self.as_they_are and list(image.shape[1:]) != size:
             found, first = (f"{width}x{height}" for height, width in (image.shape[1:], size))
@@ -250,7 +250,7 @@ def images_at(data: ImageData, size: str | None, samples: int | None) -> Images:
     """The first images of a data set, or all, at a size; by default as they are, which is refused if they differ."""
     if not len(data):
         raise InputError(f"reference {data.name}: no images in it")
-    channels, height, width = data.image(0).shape
+    channels, height, width = image_of(data, 0).shape
     if size is not None:
         width, height = parse_size(size)
     return Images(data, (channels, height, width), samples, as_they_are=size is None)

@@ -109,6 +109,7 @@ class Result:
     """What a run made."""
 
     folder: Path
+    """The run folder."""
     table: pd.DataFrame
     """The columns of table.csv, a row for each sampler spec x grid x steps x guidance."""
     labels: dict[str, dict[str, str]]

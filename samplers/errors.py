@@ -12,7 +12,7 @@ LONGEST_SHOWN = 80
 
 
 class SamplerbenchError(Exception):
-    """One line: what was given, what is accepted, the usual fix."""
+    """An error that a user can cause, in one line: what was given, what is accepted, the usual fix."""
 
     exit_code = 1
 

@@ -18,9 +18,10 @@ from torch import Tensor
 from .errors import InputError, shown
 from .extractor import Extractor
 from .level import Level
+from .metric import Floats
 from .model import Model
 from .predictor import Predicts
-from .schedule import Float64s, Schedule
+from .schedule import Schedule
 
 EXACT_SAMPLES = 10_000
 """How many samples of the data stand for it."""
@@ -31,8 +32,11 @@ class GaussianMixture:
     """Data of shape (D,): x0 ~ sum_k weight_k N(mean_k, variance_k I)."""
 
     means: tuple[tuple[float, ...], ...]
+    """Of each of the K components, D numbers."""
     variances: tuple[float, ...]
+    """Of each component, alike in all directions."""
     weights: tuple[float, ...]
+    """Of each component; their sum is 1."""
 
     def __post_init__(self) -> None:
         """Check the numbers, which may come in any sequences."""
@@ -56,7 +60,7 @@ class GaussianMixture:
 
     @property
     def dim(self) -> int:
-        """D."""
+        """D, the numbers of a sample."""
         return len(self.means[0])
 
     def x0(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
@@ -73,12 +77,12 @@ class GaussianMixture:
         posterior = means + (alpha * variances / s2)[:, :, None] * residual
         return (responsibility[:, :, None] * posterior).sum(1)
 
-    def draw(self, n: int, seed: int) -> Float64s:
+    def draw(self, n: int, seed: int) -> Floats:
         """n samples of the data, (n, D)."""
         rng = np.random.default_rng(seed)
         which = rng.choice(len(self.weights), size=n, p=self.weights)
         spread = np.sqrt(self.variances)[which, None] * rng.standard_normal((n, self.dim))
-        drawn: Float64s = np.asarray(self.means)[which] + spread
+        drawn: Floats = np.asarray(self.means)[which] + spread
         return drawn
 
 
@@ -160,10 +164,10 @@ def _quantiles(data: GaussianMixture, probabilities: tuple[float, ...], level: L
     return tuple(((low + high) / 2).tolist())
 
 
-def _distribution(data: GaussianMixture, x: Float64s, level: Level) -> Float64s:
+def _distribution(data: GaussianMixture, x: Floats, level: Level) -> Floats:
     """P(state <= x) at a level."""
     means = level.alpha * np.asarray(data.means)[:, 0]
     variances = level.alpha**2 * np.asarray(data.variances) + level.sigma**2
     z = (x[:, None] - means) / np.sqrt(variances)
-    below: Float64s = np.asarray(torch.special.ndtr(torch.from_numpy(z))) @ np.asarray(data.weights)
+    below: Floats = np.asarray(torch.special.ndtr(torch.from_numpy(z))) @ np.asarray(data.weights)
     return below

@@ -12,26 +12,27 @@ from .metric import Moments, Rows
 
 @dataclass(frozen=True)
 class Extractor:
-    """What metrics see of a sample: images (or states that are none) and their prompts -> a row of numbers each."""
+    """What metrics see of a sample: a function from images and prompts to rows of numbers, and what to know of it."""
 
     label: str
-    """Shown wherever its numbers are shown, e.g. "fashion-mnist CNN"."""
+    """Shown beside every number that is made with it, e.g. "fashion-mnist CNN"."""
     extract: Callable[[Tensor, Sequence[str]], Rows]
-    """uint8 (n, C, H, W), or the clean states (n, *shape) where `Model.images` has none, and n prompts -> (n, d)."""
+    """Images, uint8 (n, C, H, W), and n prompts -> rows (n, d). Of a model without images it gets the clean states,
+    (n, *shape)."""
     reference: Callable[[], Rows | Moments] | None = None
-    """Rows of the real images that the model was made to imitate, (N, d), or their moments alone."""
+    """Returns the rows (N, d) of the real images that the model imitates, or only their moments; None = it has none."""
     note: str = ""
-    """What a reader of its numbers must know, shown under every table."""
+    """What a reader of its numbers must know, one line under every table."""
     fingerprint: str = ""
-    """Hash of its weights and reference: numbers of two fingerprints are never compared."""
+    """Hash of everything that its rows and its reference depend on. Rows are stored under it, and numbers of two
+    fingerprints are never compared."""
     frechet: str = ""
     """What the Frechet distance of its rows is called, e.g. "FD-DINOv2"; '' = FID with the label beside it."""
     data: str = ""
-    """What the reference is of, e.g. "10,000 test images of Fashion-MNIST"; '' where the note says it, or none is."""
+    """What the reference is of, e.g. "10,000 test images of Fashion-MNIST"; '' = none, or the note says it."""
     check: Callable[[Sequence[str]], None] | None = None
-    """Asked before a run: raises InputError for prompts that it cannot read; None = it reads any."""
+    """Called with the prompts before a run: raises InputError for those that it cannot read. None = it reads any."""
 
 
 ExtractorFactory = Callable[[str], Mapping[str, Extractor]]
-"""What follows the colon in "name:argument" ('' if nothing) -> extractors by what metrics read, as `Model.extractors`;
-without reference."""
+"""What follows the colon in "name:argument" ('' if nothing) -> extractors by role, the names that metrics read."""

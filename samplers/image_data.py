@@ -5,9 +5,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
 
-from .errors import ModelError
+from .errors import ModelError, PluginError
+from .options import at_fault
+
+IMAGE_DIMS = 3
+IMAGE_CHANNELS = (1, 3)
 
 
 class ImageData(ABC):
@@ -16,12 +21,12 @@ class ImageData(ABC):
     name: str
     """What it is called where its images are used, e.g. "cifar10 train"."""
     notes: tuple[str, ...] = ()
-    """What a reader of numbers made with it must know, a sentence each, e.g. that its files are JPEG."""
+    """What a reader of numbers made with the images must know, a sentence each, e.g. that the files are JPEG."""
 
     @property
     @abstractmethod
     def fingerprint(self) -> str:
-        """Hash of everything that its images and captions depend on."""
+        """Hash of everything that the images and captions depend on."""
 
     @abstractmethod
     def __len__(self) -> int:
@@ -34,6 +39,18 @@ class ImageData(ABC):
     def caption(self, i: int) -> str | None:
         """The caption of image i; None where there is none."""
         return None
+
+
+def image_of(data: ImageData, i: int) -> Tensor:
+    """Image i, checked: uint8 (1 or 3, H, W). PluginError for anything else, and for what `image` raises."""
+    with at_fault(f"data {data.name!r}: image {i}"):
+        image = data.image(i)
+    if not isinstance(image, Tensor):
+        raise PluginError(f"data {data.name!r}: image {i} is a {type(image).__name__}; expected a tensor")
+    if image.dtype != torch.uint8 or image.ndim != IMAGE_DIMS or image.shape[0] not in IMAGE_CHANNELS:
+        found = f"{str(image.dtype).removeprefix('torch.')} {tuple(image.shape)}"
+        raise PluginError(f"data {data.name!r}: image {i} is {found}; expected uint8 (1 or 3, H, W), from 0 to 255")
+    return image
 
 
 def check_count(data: ImageData, asked: int) -> None:

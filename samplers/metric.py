@@ -15,8 +15,9 @@ import numpy.typing as npt
 from .errors import InputError
 
 Floats = npt.NDArray[np.float64]
+"""Numbers in float64, of any shape."""
 Rows = npt.NDArray[np.float32]
-"""What an extractor says of n images, (n, d)."""
+"""A row of d numbers for each of n images, (n, d), as an extractor returns them."""
 Z95 = 1.959963984540054
 """The 97.5 % point of the normal distribution."""
 ASYMMETRY = 1e-5
@@ -27,14 +28,15 @@ BLOCK = 2048
 
 @dataclass(frozen=True)
 class Estimate:
-    """A value and how much each sample moved it."""
+    """A metric's value on n samples, and how much each of them moved it."""
 
     value: float
+    """NaN where there is none."""
     influence: Floats
-    """(n,), mean 0: the value behaves as a constant plus the mean of these over the samples."""
+    """(n,), of mean 0: to first order the value is a constant plus the mean of these over the samples."""
 
     def __sub__(self, other: Estimate) -> Estimate:
-        """The difference of two values on the same samples. InputError if there are not as many of each."""
+        """The difference of two values on the same samples. InputError if their numbers of samples differ."""
         if len(self.influence) != len(other.influence):
             raise InputError(
                 f"values on {len(self.influence)} and on {len(other.influence)} samples: "
@@ -44,7 +46,7 @@ class Estimate:
 
     @cached_property
     def standard_error(self) -> float:
-        """Standard deviation of the influence over sqrt(n)."""
+        """The standard deviation of the influence, over sqrt(n)."""
         n = len(self.influence)
         return float(self.influence.std(ddof=1)) / math.sqrt(n) if n > 1 else math.nan
 
@@ -61,9 +63,10 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Moments:
-    """A reference as the field publishes it: mean and covariance of the features of images, without the features.
+    """The mean and covariance of the features of reference images, where only these were published.
 
-    InputError if they are not of one width, not finite or no covariance.
+    Raises InputError unless both are finite and of one width, and the covariance is symmetric without a negative
+    variance.
     """
 
     mean: Floats
@@ -71,7 +74,7 @@ class Moments:
     covariance: Floats
     """(d, d), divisor samples - 1."""
     samples: int | None = None
-    """Of how many images they are, where that is known."""
+    """The number of images that they are of, if it is known."""
 
     def __post_init__(self) -> None:
         """Refuse what no images have."""
@@ -82,12 +85,12 @@ class Moments:
             )
         for name, numbers in (("mean", self.mean), ("covariance", self.covariance)):
             if not np.isfinite(numbers).all():
-                raise InputError(f"a reference whose {name} is not finite: expected numbers; compute it anew")
+                raise InputError(f"a reference whose {name} is not finite: expected numbers; compute it again")
         apart = float(np.abs(self.covariance - self.covariance.T).max())
         if apart > ASYMMETRY * float(np.abs(self.covariance).max()) or self.covariance.diagonal().min() < 0:
             raise InputError(
-                f"a reference whose covariance is none: it differs from its transpose by up to {apart:.2g}, its least "
-                f"variance is {self.covariance.diagonal().min():.2g}; expected symmetric, none negative"
+                f"a reference whose covariance is invalid: it differs from its transpose by up to {apart:.2g}, its "
+                f"least variance is {self.covariance.diagonal().min():.2g}; expected symmetric, none negative"
             )
 
 
@@ -100,37 +103,46 @@ class TooFewError(InputError):
 
 
 class Metric(ABC):
-    """A function of what an extractor says of the generated images and of the reference images."""
+    """A number about generated images, from the rows that an extractor makes of them and of reference images.
+
+    A subclass says what it reads in class attributes, and is made without arguments.
+    """
 
     extractor: str
-    """Which of the model's extractors it reads."""
+    """The role of the extractor whose rows it reads, e.g. "features"."""
     better: Literal["lower", "higher"]
+    """Which values are better; comparisons and bold numbers follow it."""
     unit: str
+    """Shown behind the value, e.g. "%"; '' = none."""
     least: int
     """The fewest samples for which the value means anything, whatever the rows are."""
     least_per_column: int = 0
-    """As many again for each of the d numbers of a row."""
+    """The fewest samples for each of the d numbers of a row; the larger of the two counts holds."""
     needs_reference = False
-    """Whether it compares with the reference rows, and cannot be without them."""
+    """Whether it compares with a reference. It is left out then where there is none."""
 
     def prepare(self, reference: Rows | Moments | None) -> Any:
-        """What is needed of the reference, computed once for all cells: rows (N, d), or their moments alone.
+        """What `estimate` needs of the reference, computed once for all cells; None where there is no reference.
 
-        A metric that needs the rows refuses moments by `rows_needed`.
+        The reference is its rows (N, d), or only their moments. A metric that needs the rows refuses moments by
+        `rows_needed`.
         """
         return None
 
     def fewest(self, width: int) -> int:
-        """The fewest samples for which the value of rows of so many numbers means anything."""
+        """The fewest samples for which the value means anything, where a row has `width` numbers."""
         return max(self.least, self.least_per_column * width)
 
     @abstractmethod
     def estimate(self, rows: Rows, prepared: Any) -> Estimate:
-        """Rows (n, d) of the generated images -> the value and each sample's influence on it."""
+        """Rows (n, d) of the generated images, in the order of the samples -> the value and each sample's influence.
+
+        `prepared` is what `prepare` returned.
+        """
 
 
 def rows_needed(name: str, reference: Rows | Moments) -> Rows:
-    """The reference rows, for the metric of that name; InputError if there are their moments alone."""
+    """The reference rows, (N, d). Raises InputError, which names the metric, where only their moments are known."""
     if isinstance(reference, Moments):
         raise InputError(
             f"{name}: needs the features of the reference images themselves; the reference has their mean and "
@@ -140,7 +152,10 @@ def rows_needed(name: str, reference: Rows | Moments) -> Rows:
 
 
 def check_rows(rows: npt.NDArray[Any], width: int | None = None, least: int = 2) -> None:
-    """Refuse what is no table of at least so many finite rows, of the width of the reference rows if that is given."""
+    """Raise InputError unless the rows are finite, (n, d), and n is at least `least`.
+
+    `width`, if given, is the d that is expected: that of the reference rows.
+    """
     expected = "d" if width is None else width
     if rows.ndim != 2 or width not in (None, rows.shape[1]):  # noqa: PLR2004  (rows and columns)
         why = "" if width is None else ", as the reference rows; were both made by one extractor?"
@@ -155,7 +170,10 @@ def check_rows(rows: npt.NDArray[Any], width: int | None = None, least: int = 2)
 
 
 def in_blocks(rows: npt.NDArray[np.floating[Any]], centre: Floats | float = 0.0) -> Iterator[tuple[slice, Floats]]:
-    """Where a block of rows is, and the block less `centre` in float64; it is overwritten by the next."""
+    """Go through rows (n, d) in float64, block by block, with `centre`, a number or (d,), subtracted.
+
+    Yields where each block is, and the block. It is overwritten by the next: a large table is never held in float64.
+    """
     space = np.empty((min(BLOCK, len(rows)), rows.shape[1]))
     for i in range(0, len(rows), BLOCK):
         block = rows[i : i + BLOCK]
@@ -163,14 +181,14 @@ def in_blocks(rows: npt.NDArray[np.floating[Any]], centre: Floats | float = 0.0)
 
 
 def root_mean_estimate(squares: npt.NDArray[np.floating[Any]]) -> Estimate:
-    """The root of the mean of one square a sample, (n,); its influence by the derivative of the root."""
+    """The root of the mean of one square for each sample, (n,); its influence has the derivative of the root."""
     exact = squares.astype(np.float64)
     root = math.sqrt(float(exact.mean()))
     return Estimate(root, (exact - exact.mean()) / (2 * root) if root else np.zeros_like(exact))
 
 
 def mean_estimate(values: npt.NDArray[np.floating[Any] | np.bool_]) -> Estimate:
-    """The mean of one number, or of one yes or no, a sample, (n,)."""
+    """The mean of one number for each sample, (n,); of yes and no, the share of yes."""
     exact = values.astype(np.float64)
     mean = float(exact.mean())
     return Estimate(mean, exact - mean)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from .errors import InputError, SamplerbenchError, in_line, shown
 from .extractor import Extractor
-from .image_data import ImageData
+from .image_data import IMAGE_CHANNELS, IMAGE_DIMS, ImageData
 from .options import is_number
 from .predictor import (
     CallLog,
@@ -34,13 +34,14 @@ from .predictor import (
     clipped,
 )
 from .schedule import VP, Schedule
-from .training import Report
+from .training import Progress
 
 NetworkLoader = Callable[[torch.device, torch.dtype], Network]
+"""(device, dtype) -> the network, there and in that precision."""
 Encode = Callable[[Sequence[str]], Tensor]
+"""n prompts -> their condition, a tensor of n rows."""
 Range = tuple[float, float]
-IMAGE_DIMS = 3
-IMAGE_CHANNELS = (1, 3)
+"""What is black and what is white, (low, high)."""
 UNIT_RANGE: Range = (-1.0, 1.0)
 MOST_NUMBERS = 2**31
 """Of one state: more than any machine has room for."""
@@ -56,15 +57,18 @@ class Model:
     """A network with its schedule and all that surrounds it."""
 
     name: str
+    """Shown in tables and used in the names of run folders."""
     network: NetworkLoader
     """(device, dtype) -> the network there. It is given x in that dtype and t in the state's, float32 or wider (int64
     with timesteps "integer"), so that a network of low precision is told exact times."""
     schedule: Schedule
+    """The noise schedule that the network was trained with."""
     shape: tuple[int, ...]
     """Of one state, without the batch."""
     predicts: Predicts = "eps"
+    """What the network answers with."""
     timesteps: Timesteps = "fractional"
-    """What the network knows: any t, or only whole ones."""
+    """Which times the network knows: any, or only whole timesteps."""
     clip: Clip | None = None
     """Bounds of x0, (low, high) or `dynamic_threshold()`; None = not clipped."""
     value_range: Range = UNIT_RANGE
@@ -72,11 +76,11 @@ class Model:
     batch_size: int = 64
     """Rows of one network call, unless the user says otherwise."""
     encode: Encode | None = None
-    """Prompts -> condition (n, ...); None = unconditional."""
+    """n prompts -> condition (n, ...); None = unconditional."""
     unconditional: Encode | None = None
-    """As `encode`, for "no prompt" (the texts are only counted)."""
+    """Like `encode`, for no prompt: it gets n texts and only counts them. None = `encode` of the empty text."""
     check_texts: Callable[[Sequence[str]], object] | None = None
-    """Raises what `encode` would raise at texts that the model cannot read, without the work; None = `encode` does."""
+    """Raises InputError for texts that the model cannot read, without the work of `encode`; None = `encode` does."""
     guide: Callable[[Tensor, float], Tensor] | None = None
     """(condition, guidance) -> condition, for a network that is told the guidance and asked once (distilled guidance);
     None = the answers with and without the prompt are mixed."""
@@ -87,9 +91,10 @@ class Model:
     image_shape: tuple[int, int, int] | None = None
     """(C, H, W) of the images that `decode` makes."""
     extractors: Mapping[str, Extractor] = field(default_factory=dict)
-    """What each metric may read, by name: "features" for FID, "clip" for the CLIP score."""
+    """What metrics may read, by role: "features" for FID, "clip" for the CLIP score."""
     fingerprint: str = ""
-    """Hash of the weights: part of what identifies a result."""
+    """Hash of the weights, part of what identifies a result; '' = a run of this model is not resumed, unless its network
+    is a torch module."""
     notes: tuple[str, ...] = field(default=(), compare=False)
     """What must be known of the model before it is run, a sentence each, e.g. that it is distilled to a few steps."""
 
@@ -383,7 +388,7 @@ class TrainableModel(Protocol):
         """Load the model; `argument` is what follows the colon in "name:argument", or ''."""
         ...
 
-    def train(self, *, data: Path | None, output: Path, seed: int, report: Report) -> None:
+    def train(self, *, data: Path | None, output: Path, seed: int, report: Callable[[Progress], None]) -> None:
         """Train it on `data` (None = wherever it finds its data) and write its files to `output`, resuming there."""
         ...
 
@@ -396,7 +401,9 @@ class TrainableOnImages(Protocol):
         """Load the model; `argument` is what follows the colon in "name:argument", or ''."""
         ...
 
-    def train_on(self, images: ImageData, *, output: Path, seed: int, report: Report, **settings: Any) -> Sequence[str]:
+    def train_on(
+        self, images: ImageData, *, output: Path, seed: int, report: Callable[[Progress], None], **settings: Any
+    ) -> Sequence[str]:
         """Train it on `images` and write its files to `output`, resuming there; returns what the user should know.
 
         Its other keyword-only parameters are the settings of its training, which the command line gives by name.

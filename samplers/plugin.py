@@ -32,9 +32,10 @@ API_VERSION = 1
 """Version of the interface that plugins are written for; a module may state its own as `samplerbench_api = 1`."""
 hookspec = pluggy.HookspecMarker(GROUP)
 hookimpl = pluggy.HookimplMarker(GROUP)
+"""Marks a function of a plugin as a hook: `@hookimpl` above `def samplerbench_samplers(): ...`."""
 
 ModelFactory = Callable[..., Model]
-"""What follows the colon in "name:argument" ('' if nothing), and settings of the model by name -> the model."""
+"""What follows the colon in "name:argument" ('' if nothing), and the model's settings by keyword -> the model."""
 
 
 class Hooks:

@@ -21,7 +21,9 @@ from .noise import BLOCK
 from .options import check_count, is_number
 
 Predicts = Literal["eps", "x0", "v", "flow"]
+"""What a network answers with: the noise, the clean sample, v = alpha eps - sigma x0, or flow = eps - x0."""
 Timesteps = Literal["fractional", "integer"]
+"""Which times a network knows: any, or only whole timesteps, as one does that looks them up in a table."""
 WIDE_STATE_BELOW = 1e-3
 """Where alpha is below this, and not 0, a run keeps its state in float64. Rounding a float32 state changes it by 6e-8,
 and by 6e-8 / alpha in units of the data; samplers that reuse earlier predictions carry that to the end."""
@@ -36,12 +38,16 @@ class NetworkFault(SamplerbenchError):  # noqa: N818  (the network is at fault, 
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """What a network said of the state x at a level. x and answer are (n, *shape)."""
+    """What a network said of the state x at a level, whatever it predicts; guidance and clipping are in it."""
 
     x: Tensor
+    """The state that it was asked about, (n, *shape)."""
     level: Level
+    """Where x is."""
     answer: Tensor
+    """What it answered, (n, *shape)."""
     predicts: Predicts
+    """What the answer is."""
 
     @property
     def x0(self) -> Tensor:
@@ -96,7 +102,7 @@ class Predictor(Protocol):
     """(x, level) -> Prediction; one call = one evaluation."""
 
     def __call__(self, x: Tensor, level: Level, rows: slice = ALL) -> Prediction:
-        """x is the state (n, *shape) at `level`, unscaled, or that of these rows of it alone."""
+        """x is the state (n, *shape) at `level`, unscaled, or only these rows of it."""
         ...
 
 

@@ -92,6 +92,10 @@ class Catalogue(Generic[T]):
             raise self.unknown(name)
         return self.things[name]
 
+    def spelt_like(self, name: str) -> str:
+        """The registered name that is this one but for spaces, underscores and dashes; '' if there is none."""
+        return next((taken for taken in self.things if loosely(taken) == loosely(name)), "")
+
     def unknown(self, name: str, near: str | None = None) -> SamplerbenchError:
         """The error of a name that is not there: with the closest, the list, and what may be missing from it.
 
@@ -157,6 +161,10 @@ class Registry:
         name, preset = parse_spec(alias)
         return name, {**preset, **given}
 
+    def alias(self, name: str) -> str:
+        """The spec that a familiar name of a sampler stands for, '' if it is no such name."""
+        return self.aliases().get(loosely(name), "")
+
     def aliases(self) -> dict[str, str]:
         """Names and familiar names, loosely spelt -> spec strings."""
         return aliases_in(tuple(self.samplers.things.items()))
@@ -185,7 +193,10 @@ class Registry:
         name, options = parse_spec(str(grid or schedule.default_grid))
         placed = construct(self.grids[name], f"grid {name!r}", options)
         with at_fault(f"grid {name!r}"):
-            return levels_on(placed, schedule, steps, integer=integer)
+            levels = levels_on(placed, schedule, steps, integer=integer)
+        if (noisy := len(levels) - 1) != steps:
+            raise PluginError(f"grid {name!r}: placed {noisy} levels for {steps} steps; expected one for each step")
+        return levels
 
     def model(self, spec: str, **settings: object) -> Model:
         """The model that "name", "name:argument", "file.py:function", "module:function" or a folder describes.
@@ -216,13 +227,13 @@ class Registry:
         name, _, argument = spec.partition(":")
         factory = self.extractors[name]
         with self.loading("extractor", spec):
-            return factory(argument)
+            return checked_extractors(factory(argument), spec)
 
     def image_data(self, spec: str) -> ImageData:
         """The images that "name", "name:argument", a file or a folder describes."""
         factory, argument = found_for(self.data, spec)
         with self.loading("data", spec):
-            return factory(argument)
+            return checked_data(factory(argument), spec)
 
     def _catalogues(self) -> dict[str, Catalogue[Any]]:
         """A copy of each catalogue, by kind."""
@@ -297,10 +308,10 @@ class Registry:
 
 @runtime_checkable
 class ReadsPaths(Protocol):
-    """What a factory is that knows its own files: a path to one is enough to name it."""
+    """A factory that knows its own files: the path of one is enough, without a name before it."""
 
     def reads(self, path: Path) -> bool:
-        """Whether a file or folder that is there is one of its own."""
+        """Whether a file or folder, which exists, is one of its own."""
         ...
 
 
@@ -340,6 +351,29 @@ def refuse_settings(what: str, given: Iterable[str], accepted: Sequence[str]) ->
     for name in given:
         if name not in accepted:
             raise InputError(f"{what}: has no {name}; settings of this model: {', '.join(accepted) or 'none'}")
+
+
+def checked_extractors(made: object, spec: str) -> Mapping[str, Extractor]:
+    """What a factory of extractors returned, if it is that; PluginError says what else it is."""
+    if not isinstance(made, Mapping):
+        raise PluginError(
+            f"extractor {spec!r}: returned a {type(made).__name__}; expected a dict of Extractors by role"
+        )
+    for role, extractor in made.items():
+        if not isinstance(extractor, Extractor):
+            raise PluginError(
+                f"extractor {spec!r}: returned a {type(extractor).__name__} as {role!r}; expected an Extractor"
+            )
+    return made
+
+
+def checked_data(made: object, spec: str) -> ImageData:
+    """What a factory of image data returned, if it is that; PluginError says what else it is."""
+    if not isinstance(made, ImageData):
+        raise PluginError(f"data {spec!r}: returned a {type(made).__name__}; expected an ImageData")
+    if not hasattr(made, "name"):
+        raise PluginError(f"data {spec!r}: {type(made).__name__} does not say its name; expected an attribute `name`")
+    return made
 
 
 def load_registry(plugins: Iterable[str] = (), models: Iterable[str] = ()) -> Registry:
@@ -424,6 +458,8 @@ def misfit(thing: object, base: type) -> str:
     if inspect.isabstract(thing):
         missing = ", ".join(sorted(getattr(thing, "__abstractmethods__")))  # noqa: B009
         return f"{thing.__name__} lacks {missing}; expected a concrete subclass of {base.__name__}"
+    if unsaid := [name for name in inspect.get_annotations(base) if not hasattr(thing, name)]:
+        return f"{thing.__name__} does not say its {', '.join(unsaid)}; expected class attributes of these names"
     for method in sorted(getattr(base, "__abstractmethods__", ())):
         expected, given = (inspect.signature(getattr(cls, method)) for cls in (base, thing))
         try:

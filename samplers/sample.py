@@ -14,6 +14,7 @@ from torch import Tensor
 
 from .errors import InputError, SamplerbenchError, in_line, shown
 from .grid import Levels, listed_times, rounding_note, start_fix, start_note
+from .image_data import ImageData
 from .level import Level
 from .model import Model, condition_from, described, predictor_for
 from .mosaic import mosaic, png
@@ -502,3 +503,8 @@ def load_model(spec: str | os.PathLike[str], **settings: object) -> Model:
     if not isinstance(spec, str | os.PathLike) or not isinstance(path := os.fspath(spec), str):
         raise InputError(f"model {_given(spec)}: expected a name or a path")
     return default_registry().model(path, **settings)
+
+
+def load_data(spec: str | os.PathLike[str]) -> ImageData:
+    """The images that "name", "name:argument", a file or a folder describes, as `samplerbench list data` names them."""
+    return default_registry().image_data(os.fspath(spec))

@@ -24,7 +24,7 @@ MAX_CALLS = 100 * MAX_STEPS
 MAX_ORDER = 99
 """A higher order of convergence than any method has."""
 Past = Any
-"""What a sampler hands from one step to the next; None at the start. No one else looks inside."""
+"""What a step hands to the next one, None in the first: the sampler's own business, of any type."""
 
 
 class SamplerFault(SamplerbenchError):  # noqa: N818  (the sampler is at fault, not the program)
@@ -38,9 +38,11 @@ class Run:
     grid: Levels
     """All levels of the run, the clean end last."""
     predictor: Predictor
+    """The model: a step asks it by `predict`."""
     draw: Callable[[Level, Level, int, int], Tensor]
     """(a, b, interval number, ordinal of the draw in this step) -> unit normal noise."""
     schedule: Schedule
+    """The model's noise schedule."""
     integer: bool = False
     """The network knows whole timesteps only."""
     i: int = 0
@@ -50,7 +52,7 @@ class Run:
     def predict(self, x: Tensor, level: Level, rows: slice = ALL) -> Prediction:
         """Ask the model about the state x at a level. One call = one function evaluation (NFE).
 
-        A sampler that takes each sample its own way asks about some rows alone; x is then the state of those.
+        A sampler that takes each sample its own way asks about some rows only; x is then the state of those.
         """
         return self.predictor(x, level) if rows == ALL else self.predictor(x, level, rows)
 
@@ -67,7 +69,7 @@ class Run:
     def between(self, a: Level, b: Level, count: int) -> list[tuple[float, Level]]:
         """`count` levels inside an interval, even in lambda, each with its place in (0, 1).
 
-        None at all where lambda is infinite at an end, or where a network of whole timesteps has too few left there.
+        An empty list where lambda is infinite at an end, or where the network knows too few timesteps in between.
         """
         h = b.lambda_ - a.lambda_
         if math.isinf(h):

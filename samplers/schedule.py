@@ -161,7 +161,9 @@ class EDM(Schedule):
     """Variance exploding in Karras et al.'s form: x = x0 + sigma eps, and the time is sigma itself."""
 
     sigma_min: float = 0.002
+    """The cleanest level of grids."""
     sigma_max: float = 80.0
+    """The noisiest level, where sampling starts."""
     default_grid = "karras"
 
     def __post_init__(self) -> None:

@@ -34,13 +34,17 @@ class Progress:
     """What a training loop tells after each step."""
 
     phase: str
+    """What is trained or prepared, e.g. "images"."""
     step: int
+    """Steps that are done."""
     steps: int
+    """Steps of the whole phase."""
     loss: float
     """Mean over the last steps, exponentially weighted."""
     seconds: float
     """Since the loop started or resumed."""
     resumed_at: int
+    """The step at which this process began, 0 for a new training."""
 
     @property
     def eta(self) -> float:

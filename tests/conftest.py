@@ -3,6 +3,8 @@
 import importlib.metadata
 import json
 import os
+import shlex
+import subprocess
 import sys
 
 import pytest
@@ -128,3 +130,32 @@ def stored_as(edited):
         write_sealed_table(RunFolder(folder), table, keys)
 
     return store
+
+
+@pytest.fixture
+def follow(tmp_path, monkeypatch, capsys):
+    """Carry out a command of a documentation page in an empty folder; returns the lines that it prints on stdout."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setattr("os.getloadavg", lambda: (0.0, 0.0, 0.0))  # a busy machine has a caption of its own
+    threads = torch.get_num_threads()
+
+    def carry_out(command: str) -> list[str]:
+        words = shlex.split(command)
+        if words[0] == "samplerbench":
+            monkeypatch.setattr(sys, "argv", words)
+            with pytest.raises(SystemExit) as stopped:
+                cli.main()
+            out, err = capsys.readouterr()
+            assert stopped.value.code == (1 if "FAILS" in out else 0), err
+            return out.splitlines()
+        if words[0] == "pytest":
+            command = shlex.join([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *words[1:]])
+        elif words[0] == "python":
+            command = shlex.join([sys.executable, *words[1:]])
+        done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout.splitlines()
+
+    yield carry_out
+    torch.set_num_threads(threads)

@@ -3,7 +3,6 @@
 import hashlib
 import io
 import pickle
-import re
 from pathlib import Path
 
 import numpy as np
@@ -49,17 +48,6 @@ class Canary:
 
     def __reduce__(self):
         return Path.touch, (self.path,)
-
-
-def test_the_plugin_of_the_guide_works(tmp_path):
-    guide = (Path(__file__).parent.parent / "docs" / "extractors.md").read_text(encoding="utf-8")
-    (tmp_path / "own.py").write_text(guide.partition("```python\n")[2].partition("```")[0])
-    registry = load_registry([str(tmp_path / "own.py")])
-    images = pictures(2)
-    rows = registry.extractors_of("brightness")["features"].extract(images, ())
-    np.testing.assert_allclose(rows, images.float().mean((2, 3)).numpy())
-    listed = set(re.findall(r"^\| `([\w.-]+)`", guide, flags=re.MULTILINE))
-    assert listed - {".safetensors", ".npz"} == {name for name in registry.extractors.things if name != "brightness"}
 
 
 # Images

@@ -1,18 +1,33 @@
-"""`samplerbench new-plugin`: what it writes works, and it writes over nothing."""
+"""`samplerbench new-plugin`: what it writes works, for every kind of plugin, and it overwrites nothing."""
 
 import ast
 import os
+import shutil
 import subprocess
 import sys
 import tomllib
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import samplerbench as sb
 from samplerbench.bench import cli
-from samplerbench.bench.new_plugin import check_name, files_of_package, files_of_plugin, new_plugin
+from samplerbench.bench import new_plugin as scaffolds
+from samplerbench.bench.new_plugin import (
+    KINDS,
+    check_name,
+    commands_of,
+    files_of_package,
+    files_of_plugin,
+    new_plugin,
+)
+from samplerbench.samplers.plugin import KINDS as HOOK_KINDS
 from samplerbench.samplers.registry import default_registry, load_registry
+
+TEMPLATES = Path(__file__).parent.parent / "templates"
 
 
 @pytest.fixture
@@ -65,13 +80,66 @@ def test_a_project_that_can_be_installed_is_written(command, tmp_path):
     assert project["project"]["entry-points"]["samplerbench"] == {"my-own": "my_own"}
 
 
-@pytest.mark.parametrize("name", ["my-own", "dpm-2x", "x", "under_score"])
-def test_no_name_of_the_template_is_left(name):
-    for path, text in (files_of_plugin(name) | files_of_package(name)).items():
-        for word in ("my-sampler", "my_sampler", "MySampler"):
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_kind_is_written_and_the_next_command_is_named(command, tmp_path, kind):
+    code, out, err = command("new-plugin", "my-own", "--kind", kind, "-o", "here")
+    assert code == 0
+    assert out.splitlines() == ["here/my_own.py", "here/test_my_own.py"]
+    assert err.startswith("next: samplerbench ")
+    assert err.endswith(" --plugin here/my_own.py\n")
+    assert "my-own" in err or f"list {KINDS[kind]}" in err
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_project_of_each_kind_says_what_to_try(command, tmp_path, kind):
+    assert command("new-plugin", "my-own", "--kind", kind, "--package")[0] == 0
+    files = tree(tmp_path / "my-own")
+    assert list(files) == ["README.md", "pyproject.toml", "src/my_own/__init__.py", "tests/test_my_own.py"]
+    assert "\n".join(commands_of("my-own", kind)) in files["README.md"]
+    assert not any("--plugin" in text for text in files.values())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", ["mine", "dpm-2x", "x", "under_score"])
+def test_no_name_of_the_template_is_left(name, kind):
+    for path, text in (files_of_plugin(name, kind) | files_of_package(name, kind)).items():
+        for word in (f"my-{kind}", f"my_{kind}", f"My{kind.capitalize()}", "my-plugin", "my_plugin", "COMMANDS"):
             assert word not in path + text
         if path.endswith(".py"):
             ast.parse(text)
+
+
+def test_a_name_that_contains_the_template_s_is_written_once():
+    text = (
+        files_of_plugin("my-plugin-two")["my_plugin_two.py"] + files_of_plugin("my-grid-two", "grid")["my_grid_two.py"]
+    )
+    assert '{"my-plugin-two": MyPluginTwo}' in text
+    assert '{"my-grid-two": MyGridTwo}' in text
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_written_registers_itself(tmp_path, kind):
+    path, _ = new_plugin("my-own", tmp_path, default_registry(), kind=kind, package=False)
+    registry = load_registry([str(path)])
+    assert getattr(registry, KINDS[kind]).origins["my-own"].plugin == str(path)
+    assert not [remark for remark in registry.remarks if remark.origin.plugin == str(path)]
+
+
+def test_every_hook_has_a_kind():
+    assert sorted(KINDS.values()) == sorted(HOOK_KINDS)
+
+
+def test_a_kind_is_a_pair_of_templates_and_a_row(tmp_path, monkeypatch):
+    shutil.copytree(TEMPLATES, tmp_path / "templates")
+    (tmp_path / "templates" / "my_engine.py").write_text(
+        '"""my-engine.\n\n    samplerbench list --plugin my_engine.py\n"""\n'
+    )
+    (tmp_path / "templates" / "test_my_engine.py").write_text("from my_engine import MyEngine\n")
+    monkeypatch.setattr(scaffolds, "TEMPLATES", tmp_path / "templates")
+    monkeypatch.setitem(scaffolds.KINDS, "engine", "samplers")
+    source, test = new_plugin("two-hosts", tmp_path / "here", default_registry(), kind="engine", package=False)
+    assert source.read_text().startswith('"""two-hosts.')
+    assert test.read_text() == "from two_hosts import TwoHosts\n"
 
 
 def test_the_sampler_works_as_it_is(tmp_path):
@@ -93,6 +161,50 @@ def test_the_sampler_passes_the_test_that_comes_with_it(tmp_path):
     source.write_text(text.replace("convergence = 1", "convergence = 2"))
     with pytest.raises(AssertionError, match="order"):
         run_tests(tmp_path)
+
+
+FAULTS = {
+    "grid": ("[w * first + (1 - w) * last", "[w * last + (1 - w) * first"),
+    "model": ('predicts="eps"', 'predicts="x0"'),
+    "metric": ("(rows - mean) @ shift / value", "2 * (rows - mean) @ shift / value"),
+    "extractor": ("grey = images.double()", "grey = images.double() - images.double().mean()"),
+    "data": ("(255 * disc[None]).to(torch.uint8)", "disc[None].float()"),
+}
+"""By kind, a place of the template and a mistake that its test must see."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", FAULTS)
+def test_each_kind_passes_the_test_that_comes_with_it_and_a_mistake_does_not(tmp_path, kind):
+    source, _ = new_plugin("my-own", tmp_path, default_registry(), kind=kind, package=False)
+    assert " passed" in run_tests(tmp_path)
+    right, wrong = FAULTS[kind]
+    text = source.read_text()
+    assert text.count(right) == 1
+    source.write_text(text.replace(right, wrong))
+    with pytest.raises(AssertionError, match=" failed"):
+        run_tests(tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_commands_in_its_docstring_work(command, tmp_path, kind):
+    new_plugin("my-own", tmp_path, default_registry(), kind=kind, package=False)
+    (tmp_path / "PHOTOS").mkdir()
+    rng = np.random.default_rng(0)
+    for i in range(4):
+        Image.fromarray(rng.integers(0, 256, (28, 28, 3), dtype=np.uint8)).save(tmp_path / "PHOTOS" / f"{i}.png")
+    for line in commands_of("my-own", kind):
+        code, out, err = command(*line.split()[1:], "--plugin", "my_own.py")
+        assert code == 0, err
+        assert "my-own" in out or "FD-my-own" in out or kind in ("grid", "data"), out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", FAULTS)
+def test_a_project_of_each_kind_passes_its_tests(tmp_path, kind):
+    new_plugin("my-own", tmp_path, default_registry(), kind=kind, package=True)
+    assert " passed" in run_tests(tmp_path / "my-own")
 
 
 @pytest.mark.slow
@@ -163,8 +275,35 @@ def test_a_bad_name_is_refused_and_nothing_is_written(command, tmp_path, name, w
     assert not list(tmp_path.iterdir())
 
 
-def test_the_name_of_the_template_is_as_good_as_any():
-    check_name("my-sampler", default_registry())
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_name_of_the_template_is_as_good_as_any(kind):
+    check_name(f"my-{kind}", default_registry(), kind)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "taken"),
+    [("grid", "kar-ras", "karras"), ("model", "fashion_mnist", "fashion-mnist"), ("metric", "f_id", "fid"),
+     ("extractor", "incep-tion", "inception"), ("data", "cifar-10", "cifar10")],
+)  # fmt: skip
+def test_a_name_that_is_taken_is_refused_by_its_kind(command, tmp_path, kind, name, taken):
+    code, out, err = command("new-plugin", name, "--kind", kind)
+    assert (code, out) == (2, "")
+    assert f"there is a {kind} '{taken}', from samplerbench.plugins" in err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_name_that_another_kind_has_is_free():
+    check_name("karras", default_registry(), "metric")
+    check_name("dpmpp-2m", default_registry(), "grid")
+
+
+def test_an_unknown_kind_is_refused_with_the_closest(command, tmp_path):
+    code, out, err = command("new-plugin", "my-own", "--kind", "metrics")
+    assert (code, out) == (2, "")
+    assert err == (
+        "Error: unknown kind 'metrics' (did you mean 'metric'?); kinds: sampler, grid, model, metric, extractor, data\n"
+    )
+    assert not list(tmp_path.iterdir())
 
 
 def test_an_output_that_is_no_folder_is_refused(command, tmp_path):

@@ -488,7 +488,7 @@ def test_a_file_made_elsewhere_is_taken_where_its_width_fits_and_says_so(plugin,
     [
         ({"mu": np.zeros(3), "sigma": np.eye(4)}, r"mean \(3,\) and covariance \(4, 4\)"),
         ({"mu": np.array([0, np.nan]), "sigma": np.eye(2)}, "mean is not finite"),
-        ({"mu": np.zeros(2), "sigma": np.array([[1, 2], [0, 1.0]])}, "covariance is none: it differs"),
+        ({"mu": np.zeros(2), "sigma": np.array([[1, 2], [0, 1.0]])}, "covariance is invalid: it differs"),
         ({"mu": np.zeros(2), "sigma": np.diag([1, -1.0])}, "least variance"),
         ({"mu": np.zeros((1, 2)), "sigma": np.eye(2)}, "mu is float64"),
         ({"mu": np.zeros(2, dtype=int), "sigma": np.eye(2)}, "mu is int64"),

@@ -11,8 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from samplerbench import Extractor, Metric, Model, Sampler, hookimpl, vp_linear
-from samplerbench.samplers.metric import mean_estimate
+from samplerbench import Extractor, Metric, Model, Sampler, hookimpl, mean_estimate, vp_linear
 
 SHAPE = (1, 8, 8)
 VARIANCE = 0.04

@@ -1,4 +1,4 @@
-"""`samplerbench list`, `new-plugin` and `check`: what is registered, a start for one's own, and whether it is right."""
+"""`samplerbench list`, `new-plugin` and `check`: what is registered, a plugin to start from, is a sampler right?"""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ from pathlib import Path
 import click
 
 from ...samplers.errors import InputError, closest
+from ..new_plugin import KINDS as PLUGIN_KINDS
+from ..new_plugin import commands_of, new_plugin
 from ..output import loaded_registry, print_card, print_rows, say, stdout_for_data, warn_of_plugins
 from .options import Command, FilePath, plugin_options
 
-KINDS = ("samplers", "grids", "models", "metrics", "extractors", "data", "commands")
+KINDS = ("samplers", "grids", "models", "metrics", "extractors", "data", "commands", "api")
 
 
 def known_kind(_: click.Context, __: click.Parameter, kind: str) -> str:
@@ -23,30 +25,36 @@ def known_kind(_: click.Context, __: click.Parameter, kind: str) -> str:
     return kind
 
 
+def known_kind_of_plugin(_: click.Context, __: click.Parameter, kind: str) -> str:
+    """The kind of a new plugin, or an error with the closest."""
+    if kind not in PLUGIN_KINDS:
+        raise InputError(f"unknown kind {kind!r}{closest(kind, PLUGIN_KINDS)}; kinds: {', '.join(PLUGIN_KINDS)}")
+    return kind
+
+
 @click.command("list", cls=Command)
 @click.argument("kind", metavar=f"[{'|'.join(KINDS)}]", default="samplers", callback=known_kind)
 @plugin_options
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@click.option("--markdown", is_flag=True, help="Print a page of documentation on samplers, grids, metrics or commands.")
+@click.option(
+    "--markdown", is_flag=True, help="Print a page of documentation: samplers, grids, metrics, commands or api."
+)
 def list_(kind: str, plugin: tuple[str, ...], as_json: bool, markdown: bool) -> None:
     """List what is registered: samplers (the default), grids, models, metrics, extractors, data; and plugins that are
     broken.
 
-    "commands" lists the commands of this program.
+    "commands" lists the commands of this program, "api" the names that Python code imports from samplerbench.
     """
-    from ..commands import commands_listing, commands_page
     from ..listing import listing, page
 
     if markdown and as_json:
         raise InputError("--json and --markdown: expected one of them")
-    if kind == "commands":
-        program = click.get_current_context().find_root().command
-        assert isinstance(program, click.Group)
-        rows = commands_listing(program)
+    if kind in ("commands", "api"):
+        rows, text = program_listing(kind)
         if as_json:
             click.echo(json.dumps({kind: rows}))
         elif markdown:
-            click.echo(commands_page(program), nl=False)
+            click.echo(text, nl=False)
         else:
             print_rows(rows)
         return
@@ -65,23 +73,36 @@ def list_(kind: str, plugin: tuple[str, ...], as_json: bool, markdown: bool) -> 
     warn_of_plugins(registry)
 
 
+def program_listing(kind: str) -> tuple[list[dict[str, str]], str]:
+    """The rows and the page of what the program itself has: its commands, or its Python names."""
+    from ..api_page import api_listing, api_page
+    from ..commands import commands_listing, commands_page
+
+    if kind == "api":
+        return api_listing(), api_page()
+    program = click.get_current_context().find_root().command
+    assert isinstance(program, click.Group)
+    return commands_listing(program), commands_page(program)
+
+
 @click.command("new-plugin", cls=Command)
 @click.argument("name")
+@click.option("--kind", default="sampler", show_default=True, metavar="KIND", callback=known_kind_of_plugin,
+              help=f"What the plugin adds: {', '.join(PLUGIN_KINDS)}.")  # fmt: skip
 @click.option("--package", is_flag=True, help="A project folder that can be installed, with an entry point.")
 @click.option("-o", "--output", type=FilePath(), default=Path(), metavar="DIR", help="Where. [default: here]")
-def new_plugin_(name: str, package: bool, output: Path) -> None:
-    """Write a sampler to start from, which works, and a test that holds it to its claims."""
-    from ..new_plugin import new_plugin
-
+def new_plugin_(name: str, kind: str, package: bool, output: Path) -> None:
+    """Write a plugin to start from, which works as it stands, and a test of it."""
     with stdout_for_data():
         registry = loaded_registry()
-        paths = new_plugin(name, output, registry, package=package)
+        paths = new_plugin(name, output, registry, kind=kind, package=package)
     for path in paths:
         say(str(path))
+    first = commands_of(name, kind)[0]
     if package:
-        say(f"next: pip install -e {shlex.quote(str(output / name))} && samplerbench check {name}", err=True)
+        say(f"next: pip install -e {shlex.quote(str(output / name))} && {first}", err=True)
     else:
-        say(f"next: samplerbench check {name} --plugin {shlex.quote(str(paths[0]))}", err=True)
+        say(f"next: {first} --plugin {shlex.quote(str(paths[0]))}", err=True)
 
 
 @click.command("check", cls=Command)

@@ -13,12 +13,13 @@ class Finding:
     """One line of the report card."""
 
     name: str
-    """What was looked at."""
+    """What is checked."""
     claim: str
-    """What should be."""
+    """What should hold."""
     measured: str
-    """What was."""
+    """What was measured."""
     holds: bool
+    """Whether the measurement bears the claim out."""
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal, get_args, get_origin
 
 from ...samplers.options import options_of
-from ...samplers.registry import Registry, default_registry
+from ...samplers.registry import Registry, default_registry, load_registry
 from ...samplers.sampler import Sampler
 from . import equivalence, order, randomness, runs
 from .card import FULL, QUICK, Check, Finding
@@ -33,14 +34,14 @@ CHECKS: tuple[Check, ...] = (
 )
 
 
-def check(sampler: Sampler | str, *, quick: bool = False, registry: Registry | None = None) -> list[Finding]:
-    """The report card of a sampler, given as an object or as a spec string.
+def check(sampler: Sampler | str, *, quick: bool = False, plugins: Sequence[str] = ()) -> list[Finding]:
+    """The report card of a sampler, given as an object or as a spec string; `plugins` are files or modules.
 
     A check that the sampler breaks is a finding that does not hold, with the error in the place of the measurement.
     Nothing is drawn at random: the same sampler always has the same card.
     """
     if isinstance(sampler, str):
-        sampler = (registry or default_registry()).sampler(sampler)
+        sampler = (load_registry(plugins) if plugins else default_registry()).sampler(sampler)
     findings: list[Finding] = []
     for measure in CHECKS:
         try:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ....samplers.errors import ModelError
-from ....samplers.image_data import ImageData
+from ....samplers.image_data import ImageData, image_of
 from ....samplers.images import COLOUR, cropped, to_channels
 from ....samplers.training import Progress, Report
 
@@ -26,7 +26,7 @@ def prepare(data: ImageData, size: int, path: Path, report: Report) -> tuple[int
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.tmp")
-    channels = len(data.image(0))
+    channels = len(image_of(data, 0))
     try:
         if not _write(data, size, channels, temporary, report):
             channels = COLOUR
@@ -60,7 +60,7 @@ def _write(data: ImageData, size: int, channels: int, path: Path, report: Report
 def _large_enough(data: ImageData, size: int) -> Iterator[tuple[int, Tensor]]:
     """The images by number; ModelError at the first that is smaller than `size` on a side."""
     for i in range(len(data)):
-        image = data.image(i)
+        image = image_of(data, i)
         height, width = image.shape[-2:]
         if min(height, width) < size:
             raise ModelError(

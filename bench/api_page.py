@@ -1,0 +1,227 @@
+"""The public names of `samplerbench`, as `samplerbench list api` shows them and as a page of documentation."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+import re
+from collections.abc import Iterator, Mapping
+from itertools import pairwise
+from typing import Any
+
+from .listing import field_docstrings
+
+PACKAGE = __package__.partition(".")[0]
+WIDTH = 100
+"""Characters of a signature in one line; a longer one has a line for each parameter."""
+SHOWN = ("__call__", "__len__", "__sub__")
+"""Methods that Python calls by another name, and that belong to what a class is."""
+HEAD = """# Python
+
+Made by `samplerbench list api --markdown > docs/api.md` from the docstrings of everything that `samplerbench` exports:
+
+```python
+import samplerbench as sb
+```
+
+[What is stable, and for how long](plugins.md#what-is-stable-and-for-how-long) holds for these names. Shapes are in
+brackets: n samples, \\*shape of one state without the batch, N reference images, d numbers of a row."""
+
+
+class Verbatim:
+    """An annotation that a signature shows as it is written in the source."""
+
+    def __init__(self, text: object) -> None:
+        self.text = text
+
+    def __repr__(self) -> str:
+        """The text, without quotes."""
+        return self.text if isinstance(self.text, str) else inspect.formatannotation(self.text)
+
+
+def public_names() -> dict[str, Any]:
+    """Every name that the package exports, and what it is."""
+    package = importlib.import_module(PACKAGE)
+    return {name: getattr(package, name) for name in sorted(package.__all__, key=str.lower)}
+
+
+def api_listing() -> list[dict[str, str]]:
+    """A row for each public name: the name and the first line of what is said of it."""
+    return [{"name": name, "what it is": description(name, thing)} for name, thing in public_names().items()]
+
+
+def api_page() -> str:
+    """The reference in Markdown: functions, classes, errors, then types and constants."""
+    sections: dict[str, list[str]] = {"Functions": [], "Classes": [], "Errors": [], "Types and constants": []}
+    for name, thing in public_names().items():
+        if inspect.isfunction(thing):
+            heading, entry = "Functions", function_entry(name, thing)
+        elif is_class(thing) and issubclass(thing, Exception):
+            heading, entry = "Errors", error_entry(name, thing)
+        elif is_class(thing):
+            heading, entry = "Classes", class_entry(name, thing)
+        else:
+            heading, entry = "Types and constants", value_entry(name)
+        sections[heading] += [f"### {name}", *entry]
+    blocks = [HEAD, *(block for heading, entries in sections.items() for block in (f"## {heading}", *entries))]
+    return "\n\n".join(blocks) + "\n"
+
+
+def description(name: str, thing: object) -> str:
+    """The first line of what the source says of a public name."""
+    is_code = inspect.isfunction(thing) or is_class(thing)
+    return ((inspect.getdoc(thing) or "") if is_code else definition_of(name)[1]).partition("\n")[0]
+
+
+def is_class(thing: object) -> bool:
+    """Whether a public name is a class of the package, and not another name of a type of Python's."""
+    return isinstance(thing, type) and thing.__module__.startswith(f"{PACKAGE}.")
+
+
+# ---- Entries ----
+
+
+def function_entry(name: str, function: Any) -> Iterator[str]:
+    """Signature and docstring."""
+    yield code(signature_of(function, name))
+    yield as_markdown(inspect.getdoc(function) or "")
+
+
+def error_entry(name: str, error: type[Exception]) -> Iterator[str]:
+    """What it is an error of, and the exit code of the command line."""
+    bases = ", ".join(base.__name__ for base in error.__bases__)
+    yield code(f"class {name}({bases})")
+    yield f"{as_markdown(inspect.getdoc(error) or '')} Exit code {getattr(error, 'exit_code', 1)}."
+
+
+def class_entry(name: str, cls: type) -> Iterator[str]:
+    """How it is made, its docstring, then its attributes and its methods."""
+    is_made_by_users = not inspect.isabstract(cls) and not getattr(cls, "_is_protocol", False)
+    bases = [base.__name__ for base in cls.__bases__ if base is not object]
+    yield code(signature_of(cls, name) if is_made_by_users else f"class {name}({', '.join(bases)})")
+    yield as_markdown(inspect.getdoc(cls) or "")
+    if is_made_by_users and bases:
+        yield f"It is a `{bases[0]}`, with what that has."
+    items = [*attributes_of(cls), *methods_of(cls)]
+    if items:
+        yield "\n".join(f"- `{item}`{said(text)}" for item, text in items)
+
+
+def value_entry(name: str) -> Iterator[str]:
+    """How a type or a constant is defined, and what is said under it."""
+    text, meaning = definition_of(name)
+    yield code(text)
+    if meaning:
+        yield as_markdown(meaning)
+
+
+def attributes_of(cls: type) -> Iterator[tuple[str, str]]:
+    """(name and type, meaning) of the fields, class attributes and properties that a class defines itself."""
+    meanings = field_docstrings(cls)
+    annotations = inspect.get_annotations(cls)
+    for name, value in {**dict.fromkeys(annotations), **vars(cls)}.items():
+        getter = getattr(value, "fget", None) or getattr(value, "func", None)
+        if name.startswith("_") or (callable(value) and name not in annotations):
+            continue
+        if getter:
+            yield f"{name}: {Verbatim(getter.__annotations__['return'])}", inspect.getdoc(getter) or ""
+        elif name in annotations or name in meanings:
+            kind = annotations.get(name)
+            yield f"{name}: {Verbatim(kind)}" if kind else f"{name} = {shown(value)}", meanings.get(name, "")
+
+
+def methods_of(cls: type) -> Iterator[tuple[str, str]]:
+    """(signature, docstring) of the methods that a class defines itself."""
+    for name, value in vars(cls).items():
+        if inspect.isfunction(value) and (not name.startswith("_") or name in SHOWN):
+            yield one_line(signature_of(value, name)), inspect.getdoc(value) or ""
+
+
+# ---- Source ----
+
+
+def signature_of(thing: Any, name: str) -> str:
+    """A function or a class as it is called, with annotations as in the source; long ones have a line a parameter."""
+    found = inspect.signature(thing)
+    public = [p for p in found.parameters.values() if not p.name.startswith("_")]
+    parameters = [p.replace(annotation=_verbatim(p.annotation), default=_default(p.default)) for p in public]
+    returns = found.empty if isinstance(thing, type) else _verbatim(found.return_annotation)
+    exact = found.replace(parameters=parameters, return_annotation=returns)
+    text = f"{name}{exact}"
+    return (text if len(text) <= WIDTH else f"{name}{_wrapped(exact)}").replace("<factory>", "...")
+
+
+def _verbatim(annotation: object) -> object:
+    return annotation if annotation is inspect.Parameter.empty else Verbatim(annotation)
+
+
+def _default(value: object) -> object:
+    return value if value is inspect.Parameter.empty else Verbatim(shown(value))
+
+
+def shown(value: object) -> str:
+    """A value as it is written here, with double quotes."""
+    text = repr(value)
+    return text if '"' in text else text.replace("'", '"')
+
+
+def _wrapped(signature: inspect.Signature) -> str:
+    """A signature with a line for each parameter."""
+    lines: list[str] = []
+    parameters = list(signature.parameters.values())
+    for before, parameter in pairwise([None, *parameters]):
+        assert parameter is not None
+        star = parameter.KEYWORD_ONLY
+        if parameter.kind is star and (before is None or before.kind not in (star, parameter.VAR_POSITIONAL)):
+            lines.append("*")
+        lines.append(str(parameter))
+    returns = str(signature.replace(parameters=[])).removeprefix("()")
+    return "(\n" + "".join(f"    {line},\n" for line in lines) + f"){returns}"
+
+
+def definition_of(name: str) -> tuple[str, str]:
+    """How a name that is no class and no function is defined in its module, and the text that stands under it."""
+    package = importlib.import_module(PACKAGE)
+    home = importlib.import_module(f"{PACKAGE}.{homes(package)[name]}")
+    source = inspect.getsource(home)
+    body = ast.parse(source).body
+    for statement, under in pairwise([*body, ast.Pass()]):
+        if isinstance(statement, ast.Assign) and ast.unparse(statement.targets[0]) == name:
+            written = ast.get_source_segment(source, statement) or ""
+            match under:
+                case ast.Expr(value=ast.Constant(value=str(meaning))):
+                    return written, inspect.cleandoc(meaning)
+            return written, ""
+    raise LookupError(f"{name}: is not defined at the top level of {home.__name__}")
+
+
+def homes(package: Any) -> Mapping[str, str]:
+    """The module of each public name, below the package."""
+    found: Mapping[str, str] = package._HOME_OF
+    return found
+
+
+# ---- Markdown ----
+
+
+def code(text: str) -> str:
+    """A block of Python."""
+    return f"```python\n{text}\n```"
+
+
+def one_line(text: str) -> str:
+    """A signature in one line."""
+    return re.sub(r",\s*\)", ")", " ".join(text.split()).replace("( ", "("))
+
+
+def said(text: str) -> str:
+    """What follows an item of a list: its text, whose further paragraphs are indented."""
+    paragraphs = [as_markdown(" ".join(paragraph.split())) for paragraph in text.split("\n\n")]
+    return f": {paragraphs[0]}" + "".join(f"\n\n    {more}" for more in paragraphs[1:]) if text else ""
+
+
+def as_markdown(text: str) -> str:
+    """A docstring in which Markdown obeys nothing but what stands in backticks."""
+    parts = re.split(r"(`+[^`]*`+)", text)
+    return "".join(part if i % 2 else re.sub(r"([*<]|\b_|_\b)", r"\\\1", part) for i, part in enumerate(parts))
