@@ -5,15 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
+import msgspec
 import pandas as pd
 
 from ..samplers.metric import Estimate
 from .chunk_file import Place
 from .kept import keep, kept
 from .races import Answer, Field, Race, answers_to, contenders, races_in
-from .record import RunRecord
+from .record import Count, Positive, RunRecord
 from .statistics import Yardstick, estimates, gather
 from .store import CHUNKS, RunFolder
 
@@ -106,23 +107,34 @@ def read_answers(folder: RunFolder, record: RunRecord, table: pd.DataFrame) -> l
     return answers if is_sound else None
 
 
+class OtherRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A row beside the best of an answer, as it is stored."""
+
+    row: Count
+    difference: float | None
+    low: float | None
+    high: float | None
+    p: float | None
+    verdict: str
+
+
+class AnswerRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """An answer, as it is stored."""
+
+    metric: str
+    better: Literal["lower", "higher"]
+    budget: Positive
+    best: Count
+    others: list[OtherRecord]
+
+
 def is_answer(value: Any, rows: int) -> bool:
     """Whether a value from a file, which may be a stranger's, is an answer on a table of so many rows."""
-    kinds: dict[str, Any] = {"metric": str, "better": str, "budget": (int, float), "best": int, "others": list}
-    if not has_kinds(value, kinds) or not 0 <= value["best"] < rows:
+    try:
+        answer = msgspec.convert(value, AnswerRecord)
+    except msgspec.ValidationError:
         return False
-    number = (int, float, type(None))
-    kinds = {"row": int, "difference": number, "low": number, "high": number, "p": number, "verdict": str}
-    return all(has_kinds(other, kinds) and 0 <= other["row"] < rows for other in value["others"])
-
-
-def has_kinds(value: Any, kinds: Mapping[str, Any]) -> bool:
-    """Whether a value is a dict of these entries and no others."""
-    return (
-        isinstance(value, dict)
-        and value.keys() == kinds.keys()
-        and all(isinstance(value[name], kind) for name, kind in kinds.items())
-    )
+    return all(row < rows for row in (answer.best, *(other.row for other in answer.others)))
 
 
 def signature(record: RunRecord, table: pd.DataFrame) -> list[list[Any]]:

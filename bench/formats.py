@@ -101,7 +101,8 @@ class Pivot:
 
 def content_of(path: Path) -> Content:
     """The table of a run folder."""
-    record, (table, labels) = read_run(path), read_table(path)
+    record = read_run(path)
+    table, labels = read_table(path, record)
     origins = [Origin(path, record, place) for place in range(len(table))]
     return Content(table, labels, origins, {"folder": str(path)}, notes_on_added(record.sizes_before, len(table)))
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pandas as pd
 
 from ..samplers.errors import SamplerbenchError
@@ -53,10 +54,11 @@ def fronts_of(
 
 def is_fronts(value: Any, rows: int) -> bool:
     """Whether a value from a file, which may be a stranger's, is `Fronts` of a table of so many rows."""
-    return isinstance(value, dict) and all(
-        isinstance(verdicts, list) and len(verdicts) == rows and all(isinstance(one, str) for one in verdicts)
-        for verdicts in value.values()
-    )
+    try:
+        fronts = msgspec.convert(value, Fronts)
+    except msgspec.ValidationError:
+        return False
+    return all(len(verdicts) == rows for verdicts in fronts.values())
 
 
 def verdicts(ranked: pd.DataFrame, table: pd.DataFrame) -> list[str]:

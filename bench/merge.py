@@ -85,7 +85,8 @@ def merge(paths: Sequence[Path]) -> Merged:
 
     Raises InputError where the runs cannot be compared, or where two have another result for the same cell.
     """
-    runs = [StoredRun(path, read_run(path), *read_table(path)) for path in paths]
+    records = {path: read_run(path) for path in paths}
+    runs = [StoredRun(path, records[path], *read_table(path, records[path])) for path in paths]
     check_comparable(runs)
     rows: dict[tuple[Any, ...], dict[str, Any]] = {}
     of_run: dict[tuple[Any, ...], StoredRun] = {}

@@ -17,7 +17,7 @@ from ..samplers.files import write_atomically
 from ..samplers.mosaic import Images, mosaic, png
 from .config import Config
 from .plan import Cell, Plan
-from .record import CellRecord
+from .record import CellRecord, RunRecord
 from .store import RunFolder, disk_errors, read_run
 from .table import FAILED, read_table
 
@@ -80,19 +80,19 @@ def redrawn(path: Path) -> Image.Image:
     for cell in record.cells:
         if first := folder.first_chunk_of(cell.key):
             shown[cell.key] = first.images
-    picture = run_picture(record.config, record.cells, shown, stored_failures(path, record.cells))
+    picture = run_picture(record.config, record.cells, shown, stored_failures(path, record))
     if not picture:
         raise InputError(f"{path}: no images are kept in it; expected the folder of a run of a model that makes images")
     return picture
 
 
-def stored_failures(path: Path, cells: Sequence[CellRecord]) -> dict[str, str]:
+def stored_failures(path: Path, record: RunRecord) -> dict[str, str]:
     """The reasons of failure that the table of a run tells, by cell key; its rows are in the order of the cells."""
     with suppress(InputError):  # there is no table yet
-        statuses = read_table(path)[0]["status"].astype(str)
+        statuses = read_table(path, record)[0]["status"].astype(str)
         return {
             cell.key: status.removeprefix(FAILED)
-            for cell, status in zip(cells, statuses, strict=True)
+            for cell, status in zip(record.cells, statuses, strict=True)
             if status.startswith(FAILED)
         }
     return {}

@@ -86,7 +86,7 @@ class View:
 def view_of(path: Path, measures: Measures | None = None) -> View:
     """What the page of a run folder shows; what the folder has not kept is measured, if there is what measures."""
     record = read_run(path)
-    table, labels = read_table(path)
+    table, labels = read_table(path, record)
     folder = RunFolder(path)
     answers = answers_of(record, table, folder, measures)
     names = series_names(table)

@@ -119,7 +119,7 @@ def all_scores_of(path: Path, registry: Registry, metric: str | None, *, by: Cos
 
 def _scores(path: Path, metric: str, ready: Mapping[str, Yardstick], by: Cost) -> Scores:
     record = read_run(path)
-    table, _ = read_table(path)
+    table, _ = read_table(path, record)
     rows = zip(record.cells, table.to_dict("records"), strict=True)
     scores = tuple(_score(RunFolder(path), cell, row, metric, ready) for cell, row in rows)
     if by == "seconds" and len(machines([repeat for score in scores for repeat in score.clocked])) > 1:

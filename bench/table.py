@@ -218,15 +218,14 @@ def row_name(row: Mapping[str, Any], other: Mapping[str, Any]) -> str:
     return name if row["steps"] == other["steps"] else f"{name}, {row['steps']} steps"
 
 
-def read_table(path: Path) -> tuple[pd.DataFrame, Labels]:
-    """The table of a run folder and the labels of its extractors.
+def read_table(path: Path, record: RunRecord | None = None) -> tuple[pd.DataFrame, Labels]:
+    """The table of a run folder and the labels of its extractors; `record` is its run.json, where that was read.
 
     A row for each cell of run.json: a cell that was added or edited after the table was written is pending in it.
     """
-    record = read_run(path)
+    record = record or read_run(path)
     try:
-        content = bytes_of(path / TABLE_FILE)
-        keys = sealed_table(path, content).cells
+        content, keys = sealed_content(path)
         table = csv_to_frame(content)
         check_table(table)
         if len(table) != len(keys):
@@ -277,6 +276,16 @@ def write_sealed_table(folder: RunFolder, table: pd.DataFrame, keys: Sequence[st
     with disk_errors(folder.path):
         write_atomically(folder.path / TABLE_SEAL, sealed(json.dumps(msgspec.to_builtins(seal))))
         write_atomically(folder.path / TABLE_FILE, content)
+
+
+def sealed_content(path: Path) -> tuple[bytes, tuple[str, ...]]:
+    """The bytes of table.csv and the keys of its rows; a ValueError where it is not what was written."""
+    for _ in range(2):  # a run may replace both files meanwhile
+        content = bytes_of(path / TABLE_FILE)
+        with suppress(ValueError):
+            return content, sealed_table(path, content).cells
+    content = bytes_of(path / TABLE_FILE)
+    return content, sealed_table(path, content).cells
 
 
 def sealed_table(path: Path, content: bytes) -> Sealed:

@@ -18,6 +18,10 @@ import pandas as pd
 import pytest
 import torch
 
+from samplerbench.bench import run as harness
+from samplerbench.bench.store import RunFolder
+from samplerbench.samplers.lock import LOCK_FILE
+
 TOY = str(Path(__file__).with_name("toy.py"))
 MIXTURE = ("run", "--model", "mixture", "-s", "ddim", "--steps", "2", "-n", "8")
 TOY_RUN = ("run", "--plugin", TOY, "--model", "toy", "--steps", "2")
@@ -940,21 +944,38 @@ def test_a_signal_leaves_a_usable_table_and_says_how_to_go_on(tmp_path, name, co
         assert (tmp_path / "here" / file).is_file()
 
 
-def test_ctrl_c_again_while_the_table_is_made_says_how_to_go_on_and_loses_nothing(sb, tmp_path, monkeypatch):
-    from samplerbench.bench.run import Session
+@pytest.mark.parametrize(("first", "second", "code"), [
+    (signal.SIGTERM, signal.SIGTERM, 143), (signal.SIGINT, signal.SIGINT, 130), (signal.SIGTERM, signal.SIGINT, 143),
+    (None, signal.SIGTERM, 143), (None, signal.SIGINT, 130),
+])  # fmt: skip
+@pytest.mark.parametrize("where", ["write_table", "write_report", "close"])
+def test_a_second_signal_says_how_to_go_on_and_leaves_no_lock(sb, tmp_path, monkeypatch, first, second, code, where):
+    """It comes while the table or the page is made, or while the lock is given back; a third one is not heard."""
+    sent, handlers = [], [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
 
-    def interrupted(session):
-        raise KeyboardInterrupt
+    def interrupted(inner):
+        def call(*arguments):
+            sent.append(second)
+            os.kill(os.getpid(), second)
+            return inner(*arguments)
 
+        return call
+
+    samplers = ["-s", "ddpm", *(["-s", f"signals:number={int(first)}"] if first else [])]
+    command = [*TOY_RUN, *samplers, "-n", "70", "-o", "here"]
+    place = RunFolder if where == "close" else harness
     with monkeypatch.context() as patch:
-        patch.setattr(Session, "conclude", interrupted)
-        done = sb(*MIXTURE, "-o", "here")
-    assert done.code == 130
-    assert done.err.splitlines()[-1] == f"Error: stopped; go on with: samplerbench {' '.join(MIXTURE)} -o here"
-    before = {path: path.read_bytes() for path in tmp_path.rglob("*.safetensors")}
-    assert len(before) == 2  # a chunk and the ODE reference
-    assert sb(*MIXTURE, "-o", "here").code == 0
-    assert {path: path.read_bytes() for path in before} == before
+        patch.setattr(place, where, interrupted(getattr(place, where)))
+        done = sb(*command)
+    assert done.code == code, done.err
+    assert done.err.splitlines()[-1] == f"stopped; go on with: samplerbench {shlex.join(command)}"
+    assert "Traceback" not in done.err
+    assert len(sent) == (3 if where == "close" else 1)  # by `conclude`, by who called it, and at the end
+    assert not (tmp_path / "here" / LOCK_FILE).exists()
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
+    assert len(list(tmp_path.glob("here/chunks/*/00000000-0064.safetensors"))) == (2 if first else 1)
+    if first is None:
+        assert sb(*command).code == 0
 
 
 @pytest.mark.slow

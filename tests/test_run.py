@@ -266,6 +266,18 @@ def test_a_budget_of_calls_takes_the_most_steps_that_fit(tmp_path):
     assert table[["steps", "nfe"]].values.tolist() == [[8, 8], [3, 7]]
 
 
+def test_a_metric_of_the_default_that_needs_more_samples_is_left_out_with_a_word(tmp_path):
+    result = toy_run(["ddpm"], tmp_path / "run", n=1)
+    words = "FID is left out: it needs 2 images a row, not 1."
+    for text in (*(p.read_text() for p in (tmp_path / "run" / name for name in ("table.md", "report.html"))),
+                 result._repr_html_()):  # fmt: skip
+        assert words in text
+    assert "FID" not in (tmp_path / "run" / "table.md").read_text().splitlines()[0]
+    toy_run(["ddpm"], tmp_path / "two", n=2)
+    assert "left out" not in (tmp_path / "two" / "table.md").read_text()
+    refused(tmp_path, lambda: toy_run(["ddpm"], tmp_path / "three", n=1, metrics="fid"), "samples 1", "give -n 2")
+
+
 @pytest.mark.parametrize("n", [1, 2, 63, 64, 65])
 def test_any_number_of_samples_can_be_asked_for(tmp_path, n):
     result = toy_run(["ddpm", "ddim"], tmp_path / "run", n=n)

@@ -203,20 +203,20 @@ def carried_out(plan: Plan, registry: Registry, folder: Path, manner: Manner, *,
 
     command = shlex.join(["samplerbench", *sys.argv[1:]])
     failed = False
-    with ExitStack() as opened, Signals() as signals, signals.ending():
-        with stdout_for_data():
-            session = begin(plan, registry, folder, manner, command)
-            opened.callback(session.folder.close)  # again where a signal came while it was closed
-            if session.failures:
-                number = counted(len(session.failures), "cell")
-                say(f"{folder}: {number} failed before; --retry-failed runs them again", err=True)
-            result = watched(session, signals)
-        failed = result.failed > 0
-        show_result(result, as_json)
-    if signals.code:
-        say(f"stopped; go on with: {command}", err=True)
-        return signals.code
-    return 1 if failed else 0
+    with Signals() as signals:
+        with ExitStack() as opened, signals.ending():
+            with stdout_for_data():
+                session = begin(plan, registry, folder, manner, command)
+                opened.callback(session.folder.close)  # again where a signal came while it was closed
+                if session.failures:
+                    number = counted(len(session.failures), "cell")
+                    say(f"{folder}: {number} failed before; --retry-failed runs them again", err=True)
+                result = watched(session, signals)
+            failed = result.failed > 0
+            show_result(result, as_json)
+        if signals.code:
+            say(f"stopped; go on with: {command}", err=True)
+    return signals.code or int(failed)
 
 
 def show_result(result: Result, as_json: bool) -> None:
