@@ -13,7 +13,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-import altair as alt
+from .surroundings import docstrings_kept
+
+with docstrings_kept("altair"):
+    import altair as alt
 
 ROWS = "rows"
 COLOURS = 7

@@ -5,14 +5,13 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from collections.abc import Collection, Mapping, Sequence
-from contextlib import suppress
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ..samplers.errors import ModelError, PluginError, SamplerbenchError, text_of, told
+from ..samplers.errors import ModelError, PluginError, SamplerbenchError, forgiven, pass_on, text_of, told
 from ..samplers.metric import Rows
 from ..samplers.model import Model
 from ..samplers.options import at_fault
@@ -42,7 +41,8 @@ def warm_up(plan: Plan) -> None:
         trial(plan.trial)
     except ModelError:
         raise
-    except (Exception, SystemExit):  # it will fail again, as a chunk of a cell, and be reported there
+    except BaseException as error:  # it will fail again, as a chunk of a cell, and be reported there
+        pass_on(error)
         return
 
 
@@ -51,7 +51,7 @@ def answer_of(plan: Plan) -> str | None:
     if is_seen(plan.model.fingerprint):
         return plan.model.fingerprint
     if not plan.model.fingerprint:
-        with suppress(Exception, SystemExit):
+        with forgiven():
             return sample_hashes(trial(plan.trial).x.cpu()).tobytes().hex()
     return None
 
@@ -162,7 +162,7 @@ def sample_hashes(samples: Tensor) -> npt.NDArray[np.uint8]:
 
 def seconds_per_evaluation(plan: Plan) -> float | None:
     """Time of one sample evaluation of the network, for estimates alone; None if the model fails in a trial."""
-    with suppress(Exception, SystemExit):
+    with forgiven():
         trial(plan.trial)
         second = trial(plan.trial)
         return second.seconds / (second.network_evaluations * plan.trial.batch_size)
@@ -172,7 +172,7 @@ def seconds_per_evaluation(plan: Plan) -> float | None:
 def seconds_after_drawing(plan: Plan, extractors: Collection[str]) -> float | None:
     """Time to decode one sample and to have these extractors read it, for estimates alone; None if that fails."""
     model, device = plan.model, plan.trial.device
-    with suppress(Exception, SystemExit), torch.no_grad():
+    with forgiven(), torch.no_grad():
         samples = trial(plan.trial)
         for _ in range(2):  # the first time an extractor may load its weights
             started = clock(device)

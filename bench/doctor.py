@@ -17,6 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..samplers.errors import pass_on
+
 if TYPE_CHECKING:
     from ..samplers.registry import Registry
 
@@ -63,7 +65,8 @@ class Examination:
         """What is raised meanwhile is a problem of this part alone."""
         try:
             yield
-        except (Exception, SystemExit) as error:
+        except BaseException as error:
+            pass_on(error)
             self.problems.append(f"{name}: {type(error).__name__}: {error}")
 
 

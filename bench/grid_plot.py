@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from ..samplers.errors import InputError, SamplerbenchError, StoreError
+from ..samplers.errors import InputError, SamplerbenchError, StoreError, pass_on
 from ..samplers.files import write_named
 from ..samplers.model import Model, to_images
 from ..samplers.mosaic import Images, mosaic
@@ -210,7 +210,8 @@ def drawn(plot: Plot, request: Request) -> Drawn | str:
         states = samples.trajectory if samples.trajectory else (samples.x,)
         images = [request.model.images(state) for state in states]
         kept = tuple(image.cpu().numpy() for image in images if image is not None)
-    except (Exception, SystemExit) as error:  # a sampler may raise anything; it fails its own cell
+    except BaseException as error:  # a sampler may raise anything; it fails its own cell
+        pass_on(error)
         return reason_of(error)
     return Drawn(kept) if kept else "the model made no images"
 

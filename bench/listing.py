@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from typing import Literal, get_args, get_origin
 
-from ..samplers.errors import InputError
+from ..samplers.errors import InputError, pass_on
 from ..samplers.options import File, Option, describe_options, options_of
 from ..samplers.registry import Catalogue, Registry
 from ..samplers.sampler import Sampler
@@ -75,7 +75,8 @@ def claim(ask: Callable[[Sampler], str], cls: type[Sampler]) -> str:
     """What a sampler with its default options says of itself; a plugin that raises there is shown doing so."""
     try:
         return ask(cls())
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
+        pass_on(error)
         return f"raises {type(error).__name__}"
 
 

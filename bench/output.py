@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from .sheet import Sheet
 
 STDOUT, STDERR = 1, 2
+LONGEST = 2000
+"""Characters of a message: one that repeats what was given may be as long as that."""
 PATIENCE = 5.0
 """Seconds that plugins may take to load before a word is said."""
 
@@ -35,7 +37,9 @@ def say(text: str, *, err: bool = False) -> None:
 
 
 def complain(message: str, kind: str = "Error") -> None:
-    """One line on stderr, with nothing in it that a terminal would obey."""
+    """One line on stderr, with nothing in it that a terminal would obey; what is very long is cut in its middle."""
+    if len(message) > LONGEST:
+        message = f"{message[: LONGEST // 2]} ... {message[-LONGEST // 2 :]}"
     say(f"{kind}: {message}", err=True)
 
 

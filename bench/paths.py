@@ -6,7 +6,6 @@ import dataclasses
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -15,6 +14,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from ..samplers.errors import forgiven
 from ..samplers.files import make_folder
 from ..samplers.process import state_kept
 from ..samplers.sample import Request, draw
@@ -93,7 +93,7 @@ def path_budget(budgets: Sequence[int]) -> int:
 def path_of(request: Request) -> SamplePath | None:
     """The path of one sample, None where it cannot be drawn."""
     alone = dataclasses.replace(request, batch_size=1)
-    with suppress(Exception, SystemExit), state_kept():
+    with forgiven(), state_kept():
         states = draw(alone, SAMPLE, 1, trajectory=True).trajectory or ()
         levels = request.levels
         chosen = np.unique(np.linspace(0, len(states) - 1, STATES).round().astype(int))

@@ -16,7 +16,7 @@ import msgspec
 import pandas as pd
 from torch import Tensor
 
-from ..samplers.errors import InputError, shown
+from ..samplers.errors import InputError, pass_on, shown
 from ..samplers.model import Model
 from ..samplers.options import check_count
 from ..samplers.registry import Registry, load_registry
@@ -210,7 +210,8 @@ class Session:
                     continue
                 try:
                     chunk = turn.marked(engines[cell.key].make(cell, block))
-                except (Exception, SystemExit) as error:  # a sampler may raise anything; it fails its own cell
+                except BaseException as error:  # a sampler may raise anything; it fails its own cell
+                    pass_on(error)
                     watch.failed(cell, self._fail(cell, error), self._spared(cell))
                 else:
                     self.folder.write(cell, block, chunk)
@@ -273,7 +274,8 @@ class Session:
                 continue
             try:
                 chunk = turn.marked(engines[cell.key].make(cell, block))
-            except (Exception, SystemExit) as error:  # as in `work`
+            except BaseException as error:  # as in `work`
+                pass_on(error)
                 gave_up.add(cell.key)
                 spared = sum(_cost(cell) * block.n for other in todo[i:] if other.key == cell.key)
                 watch.failed(cell, f"clocked again: {reason_of(error)}", spared)

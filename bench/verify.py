@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ..samplers.errors import InputError, StoreError
+from ..samplers.errors import InputError, StoreError, pass_on
 from ..samplers.process import set_switches, state_kept
 from ..samplers.registry import Registry
 from .chunk import make_chunk, reason_of
@@ -157,7 +157,8 @@ def checked(folder: RunFolder, cell: Cell, block: Block, engine: Engine) -> Chec
         return Check(*place, DAMAGED, (str(error),))
     try:
         drawn = engine.make(cell, block)
-    except (Exception, SystemExit) as error:  # a sampler may raise anything
+    except BaseException as error:  # a sampler may raise anything
+        pass_on(error)
         return Check(*place, DIFFERS, (f"cannot be drawn: {reason_of(error)}",))
     found = tuple(chunk_differences(stored, drawn))
     return Check(*place, DIFFERS if found else EQUAL, found)

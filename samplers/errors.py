@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from types import TracebackType
 
 LONGEST_TOLD = 200
 """Characters of another library's exception in a line."""
@@ -39,6 +40,31 @@ class StoreError(SamplerbenchError):
     """A run folder that cannot be read or written."""
 
     exit_code = 5
+
+
+class Stop(BaseException):
+    """The program is to end, by a signal that is not Ctrl-C."""
+
+
+ENDS = (KeyboardInterrupt, Stop)
+"""What ends the program from outside. A plugin may raise anything else itself."""
+
+
+def pass_on(error: BaseException) -> None:
+    """Raise again what ends the program from outside."""
+    if isinstance(error, ENDS):
+        raise error
+
+
+class forgiven:  # noqa: N801  (read as a verb: with forgiven())
+    """What a plugin raises meanwhile does not matter, but for what `pass_on` raises again."""
+
+    def __enter__(self) -> None:
+        """Nothing to do."""
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> bool:
+        """Whether the error goes no further."""
+        return error is not None and not isinstance(error, ENDS)
 
 
 def told(error: BaseException) -> str:

@@ -93,8 +93,8 @@ class Model:
     extractors: Mapping[str, Extractor] = field(default_factory=dict)
     """What metrics may read, by role: "features" for FID, "clip" for the CLIP score."""
     fingerprint: str = ""
-    """Hash of the weights, part of what identifies a result; '' = a run of this model is not resumed, unless its network
-    is a torch module."""
+    """Hash of the weights, part of what identifies a result; '' = a run of this model is not resumed, unless its
+    network is a torch module."""
     notes: tuple[str, ...] = field(default=(), compare=False)
     """What must be known of the model before it is run, a sentence each, e.g. that it is distilled to a few steps."""
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import NoneType
 from typing import Any, Literal, NamedTuple, TypeGuard, TypeVar, get_args, get_origin, get_type_hints
 
-from .errors import InputError, PluginError, SamplerbenchError, closest, shown, text_of, told
+from .errors import InputError, PluginError, SamplerbenchError, closest, pass_on, shown, text_of, told
 
 T = TypeVar("T")
 MOST_BYTES = 1 << 30
@@ -127,7 +127,8 @@ def construct(cls: type[T], what: str, options: Mapping[str, object]) -> T:
         raise
     except ValueError as error:  # how a dataclass of anyone's refuses its options
         raise InputError(f"{what}: {text_of(error)}") from error
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
+        pass_on(error)
         raise PluginError(f"{what}: {told(error)}") from error
 
 
@@ -138,7 +139,8 @@ def at_fault(what: str) -> Iterator[None]:
         yield
     except SamplerbenchError:
         raise
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
+        pass_on(error)
         raise PluginError(f"{what} raised {told(error)}") from error
 
 

@@ -19,7 +19,7 @@ from typing import Any
 
 import pluggy
 
-from .errors import ModelError, PluginError, closest, told
+from .errors import ModelError, PluginError, closest, pass_on, told
 from .extractor import ExtractorFactory
 from .grid import Grid
 from .image_data import ImageDataFactory
@@ -271,7 +271,8 @@ def function_from_code(spec: str, what: str) -> Callable[[], Any] | None:
             return None
         else:
             module = importlib.import_module(home)
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
+        pass_on(error)
         if isinstance(error, ModuleNotFoundError) and not is_file and is_above(error.name, home):
             return None
         raise ModelError(f"{what}: {told(error)}") from error

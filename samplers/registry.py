@@ -24,7 +24,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
-from .errors import InputError, ModelError, PluginError, SamplerbenchError, closest, told
+from .errors import InputError, ModelError, PluginError, SamplerbenchError, closest, pass_on, told
 from .extractor import Extractor, ExtractorFactory
 from .grid import Grid, Levels, levels_at, levels_on, listed_times
 from .image_data import ImageData, ImageDataFactory
@@ -101,7 +101,9 @@ class Catalogue(Generic[T]):
 
         `near` is what to say in place of the closest of the registered names.
         """
-        unknown = f"unknown {self.kind} {name!r}{closest(name, self.things) if near is None else near}"
+        if near is None:
+            near = " (one name, not a list)" if "," in name else closest(name, self.things)
+        unknown = f"unknown {self.kind} {name!r}{near}"
         listed = f"there are: {', '.join(sorted(self.things))}"
         if not self.broken:
             return InputError(f"{unknown}; {listed}")
@@ -171,6 +173,8 @@ class Registry:
 
     def _unknown_sampler(self, name: str) -> SamplerbenchError:
         """The error of a sampler that is not there; where other tools have it, nothing else is offered in its place."""
+        if set(name) & set(",="):
+            return self.samplers.unknown(name, " (options follow a colon, as in ddim:eta=0.5; one sampler each)")
         if is_elsewhere(name):
             return self.samplers.unknown(name, " (other tools have it, samplerbench does not)")
         familiar = [alias for cls in self.samplers.things.values() for alias in aliases_of(cls)]
@@ -182,7 +186,7 @@ class Registry:
             try:
                 times = [float(t) for t in listed]
             except (TypeError, ValueError) as error:
-                raise InputError(f"grid {grid!r}: expected a name, or a list of levels") from error
+                raise InputError(f"grid {grid!r}: expected a name, or a list of levels as in 999/500/20") from error
             if integer and not all(t.is_integer() for t in times):
                 raise InputError(f"grid {times}: this network knows whole timesteps only")
             if len(times) != steps:
@@ -191,6 +195,8 @@ class Registry:
                 )
             return levels_at(times, schedule)
         name, options = parse_spec(str(grid or schedule.default_grid))
+        if name[:1].isdigit() and name not in self.grids.things:
+            raise InputError(f"grid {grid!r}: expected a name, or a list of at least two levels as in 999/500/20")
         placed = construct(self.grids[name], f"grid {name!r}", options)
         with at_fault(f"grid {name!r}"):
             levels = levels_on(placed, schedule, steps, integer=integer)
@@ -261,7 +267,8 @@ class Registry:
         """What a plugin raises meanwhile is noted, and is the end of that plugin alone."""
         try:
             yield
-        except (Exception, SystemExit) as error:  # a plugin may do anything; only Ctrl-C is the user's
+        except BaseException as error:  # a plugin may do anything; only Ctrl-C is the user's
+            pass_on(error)
             self.broken.append(Broken(origin, told(error)))
 
     @contextmanager
@@ -290,7 +297,8 @@ class Registry:
                 yield
             except SamplerbenchError:
                 raise
-            except (Exception, SystemExit) as error:
+            except BaseException as error:
+                pass_on(error)
                 raise ModelError(f"{kind} {spec!r}: {told(error)}") from error
 
     @contextmanager
@@ -330,6 +338,8 @@ def found_for(catalogue: Catalogue[T], spec: str) -> tuple[T, str]:
         raise InputError(
             f"{catalogue.kind} {spec!r}: a {what} that none of {', '.join(sorted(catalogue.things))} reads"
         )
+    if name not in catalogue.things:
+        raise catalogue.unknown(name, closest(name, catalogue.things) or " (and no such file or folder)")
     return catalogue[name], argument
 
 
@@ -436,7 +446,8 @@ def register_named(registry: Registry, plugin: str) -> None:
         raise PluginError(f"plugin {plugin}: {fault}")
     try:
         module = import_file(Path(plugin)) if is_file else importlib.import_module(plugin)
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
+        pass_on(error)
         hint = f"; give --plugin {plugin}.py for the file" if Path(f"{plugin}.py").is_file() else ""
         raise PluginError(f"plugin {plugin}: {told(error)}{hint}") from error
     before = len(registry.broken)

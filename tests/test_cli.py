@@ -306,9 +306,17 @@ def test_a_dry_run_of_a_failing_sampler_says_so_in_one_line(sb, sampler, tmp_pat
         (["--prompts", "nowhere.txt"], ["prompts nowhere.txt"]),
         (["--prompts", "\x00"], ["prompts"]),
         (["--config", "nowhere.toml"], ["config nowhere.toml"]),
-        (["--stepz", "3"], ["unknown option '--stepz' (did you mean 'steps'?)"]),
-        (["--steps"], ["--steps", "argument"]),
-        (["surplus"], ["surplus"]),
+        (["--stepz", "3"], ["unknown option '--stepz' (did you mean '--steps'?)"]),
+        (["--steps"], ["--steps", "argument", "expected --steps N,N,...: Step counts"]),
+        (["-m", "x"], ["unknown option '-m'", "samplerbench run --help"]),
+        (["surplus"], ["unexpected argument (surplus); usage: samplerbench run [OPTIONS]"]),
+        (["-s", "ddim,eta=0.5"], ["unknown sampler 'ddim,eta=0.5' (options follow a colon, as in ddim:eta=0.5"]),
+        (["-s", "ddim,ddpm"], ["unknown sampler 'ddim,ddpm'", "one sampler each"]),
+        (["--metric", "fid,kid"], ["unknown metric 'fid,kid' (one name, not a list); there are: "]),
+        (["--grid", "999,500,20"], ["grid '999,500,20': expected a name, or a list", "as in 999/500/20"]),
+        (["--grid", "999"], ["grid '999': expected a name, or a list of at least two levels as in 999/500/20"]),
+        (["--grid", "999/x"], ["grid '999/x': expected a name, or a list of levels as in 999/500/20"]),
+        (["--model", "a/b"], ["unknown model 'a/b' (and no such file or folder); there are: "]),
         (["-o", "file"], ["output file", "is a file", "folder"]),
         (["-o", "busy"], ["output busy", "holds other files"]),
         (["-o", "x" * 300], ["output"]),
@@ -527,6 +535,45 @@ def test_table_without_a_run_is_refused(sb, tmp_path):
     sb("table", "nowhere").refused(2, "nowhere")
     (tmp_path / "file").touch()
     sb("table", "file").refused(2, "file")
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (
+            "lsit",
+            "unknown command 'lsit' (did you mean 'list'?); there are: run, list, new-plugin, check, table, report",
+        ),
+        ("zzz", "unknown command 'zzz'; there are: run, list"),
+        ("--foo", "unknown option '--foo'; samplerbench --help lists them"),
+        ("verify", "RUN: not given; usage: samplerbench verify [OPTIONS] RUN"),
+        ("new-plugin", "NAME: not given; usage: samplerbench new-plugin [OPTIONS] NAME"),
+        ("train", "--output: not given; expected --output DIR: Where weights, log and checkpoints go"),
+        ("reference .", "--extractor: not given; expected --extractor NAME: What reads the images"),
+        ("reference . --extractor clip -n 0", "samples 0: expected a whole number from 1, as in 8"),
+        ("reference . --extractor clip -n x", "samples 'x': expected a whole number from 1, as in 8"),
+        ("verify r --chunks 0", "chunks 0: expected a whole number from 1"),
+        ("verify r --chunks all", "chunks 'all': expected a whole number from 1"),
+        ("verify r --chunk 1", "unknown option '--chunk' (did you mean '--chunks'?); samplerbench verify --help"),
+        ("check ddim --steps 5", "unknown option '--steps'; samplerbench check --help lists them"),
+        ("table r --format xml", "--format: 'xml' is not one of 'md', 'csv', 'latex', 'html', 'json', 'parquet'"),
+        ("table r --format", "Option '--format' requires an argument; expected --format [md|csv|"),
+        ("table r --compare ddim", "requires 2 arguments; expected --compare A B: Two samplers of the run"),
+        ("table --merge", "--merge: 0 runs; expected two or more"),
+        ("table r --merge", "--merge: 1 run; expected two or more"),
+        ("doctor now", "unexpected argument (now); usage: samplerbench doctor [OPTIONS]"),
+        ("doctor now then", "unexpected arguments (now then); usage: samplerbench doctor [OPTIONS]"),
+        ("train --data nowhere -o t", "unknown data 'nowhere' (and no such file or folder); there are: cifar10"),
+    ],
+)
+def test_a_slip_is_answered_with_what_is_accepted(sb, tmp_path, line, message):
+    sb(*line.split()).refused(2, message)
+    assert files(tmp_path) == []
+
+
+def test_a_variable_in_the_name_of_an_argument_is_refused(sb):
+    """Arguments are not read from variables, so one that was meant to be is not passed over."""
+    sb("list", env={"SAMPLERBENCH_LIST_KIND": "grids"}).refused(2, "variable SAMPLERBENCH_LIST_KIND: no option of")
 
 
 def test_train_refuses_what_it_cannot_do(sb, tmp_path):

@@ -17,6 +17,7 @@ import samplerbench as sb
 from samplerbench.bench import cli, doctor, figures, grid_plot, report
 from samplerbench.bench.conformance import check
 from samplerbench.samplers import registry
+from samplerbench.samplers.errors import Stop
 from samplerbench.samplers.variables import ALLOW_DOWNLOAD, NO_PLUGINS
 
 ODD = [
@@ -26,13 +27,15 @@ ODD = [
     "\t", "ddim", "ddpm", "euler-a", "dpm-solver", "ddim:eta=0.5", "ddim:eta=", "ddim:eta=1,eta=1", "ddim:grid=x",
     "dpm-solver:order=2", "dpm-solver:order=9", "karras", "karras:rho=0", "logsnr", "leading", "gaussian",
     "gaussian:edm", "gaussian:flow", "mixture:x", "gaussian:", ":x", "fid", "clip_score", "cpu", "cuda", "cpu:1",
-    "float64", "bfloat16", "float16", "5,10", "5,,10", "5,5", "1,2,3",
+    "float64", "bfloat16", "float16", "5,10", "5,,10", "5,5", "1,2,3", "9/4/0", "200/100/50", "9/", "\udcff\udcfe",
+    "DPM++ 2M Karras", "dpm++ sde", "LCM", "seed=0,1", "grid=karras,9/4/0", "prompt=a, b;c", "guidance=1;2",
+    "sampler=ddim:eta=1,grid=karras,ddpm", "sampler=eta=1",
 ]  # fmt: skip
 RUN, PIPE, CONFIG = "../made", "../pipe", "../fuzz.toml"
 """A run, a pipe that nobody writes to, and the config file of a command line."""
 ODD += [RUN, PIPE, "/dev/zero"]
 RIGHT = {
-    "run": ["--model", "gaussian", "--dry-run"], "grid": ["--model", "gaussian", "-x", "steps=2,3"], "table": [RUN],
+    "run": ["--model", "gaussian", "--dry-run"], "grid": ["-x", "steps=2,3"], "table": [RUN],
     "report": [RUN], "verify": [RUN], "check": ["ddim", "--quick"], "new-plugin": ["mine"], "list": ["grids"],
     "train": ["fashion-mnist", "--data", ".", "-o", "out"], "reference": [".", "--extractor", "inception"],
     "doctor": [],
@@ -62,7 +65,18 @@ FEW_STEPS = 100
 
 
 def mutated(rng, name):
-    """A line of a command that is right but for a few changes, and the text of its config file, if it has one."""
+    """A line of a command that is right but for a few changes, the text of its config file, if it has one, and the
+    variables that it finds."""
+    arguments, toml = mutated_line(rng, name)
+    if rng.random() > 0.1:
+        return arguments, toml, {}
+    option = rng.choice([option.lstrip("-") for option, _ in OPTIONS[name]] or ["x"]).upper().replace("-", "_")
+    command = name.upper().replace("-", "_")
+    return arguments, toml, {f"SAMPLERBENCH_{command}_{option}": rng.choice(ODD)}
+
+
+def mutated_line(rng, name):
+    """Words, and the text of a config file."""
     arguments = [name, *RIGHT[name]]
     kept = len(arguments) if name == "run" else 1
     if name == "run":
@@ -101,7 +115,8 @@ def outcome(monkeypatch, tmp_path, capsys):
         monkeypatch.setenv(name, "")  # a line that is refused leaves what its flags set, as its process would end
     monkeypatch.setattr(registry, "load_registry", LOADED)
     monkeypatch.setattr(check, "check", lambda *_, **__: [])
-    monkeypatch.setattr(grid_plot, "make_grid", lambda *_: {})
+    requests_for = grid_plot.requests_for
+    monkeypatch.setattr(grid_plot, "make_grid", lambda plot, found, *_: requests_for(plot, found) and {})
     monkeypatch.setattr(doctor, "examine", EXAMINED)
     monkeypatch.setattr(report, "write_report", lambda folder, _: folder / "report.html")
     monkeypatch.setattr(figures, "write_figures", lambda folder, *_: [folder])
@@ -112,12 +127,15 @@ def outcome(monkeypatch, tmp_path, capsys):
     os.mkfifo(tmp_path / "pipe")
     monkeypatch.chdir(folder)
 
-    def run(arguments, toml):
+    def run(arguments, toml, env):
         if toml is not None:
             config.write_bytes(toml.encode("utf-8", "surrogatepass"))
-        monkeypatch.setattr(sys, "argv", ["samplerbench", *arguments])
-        with ended_by_alarm(), pytest.raises(SystemExit) as stopped:
-            cli.main()
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "argv", ["samplerbench", *arguments])
+            for variable, value in env.items():
+                patch.setenv(variable, value)
+            with ended_by_alarm(), pytest.raises(SystemExit) as stopped:
+                cli.main()
         out, err = capsys.readouterr()
         code, written = stopped.value.code, list(folder.iterdir())
         assert code in ((0, 1, 2, 3, 4, 5) if arguments[0] != "run" else (0, 2, 3, 4, 5))
@@ -137,12 +155,16 @@ def outcome(monkeypatch, tmp_path, capsys):
     torch.set_num_threads(threads)
 
 
+class Hangs(Stop):
+    """A minute is over; nothing that forgives a plugin forgives this."""
+
+
 @contextmanager
 def ended_by_alarm():
     """What hangs meanwhile is ended, so that the command line is told."""
 
     def ring(*_):
-        pytest.fail("hangs")
+        raise Hangs
 
     before = signal.signal(signal.SIGALRM, ring)
     signal.alarm(60)
@@ -153,9 +175,11 @@ def ended_by_alarm():
         signal.signal(signal.SIGALRM, before)
 
 
-def too_slow(arguments, toml):
+def too_slow(arguments, toml, env):
     """Whether it would draw many steps for its estimate of time."""
-    numbers = [part for text in (*arguments, *(toml or "").split()) for part in text.strip("[]',").split(",")]
+    numbers = [
+        part for text in (*arguments, *(toml or "").split(), *env.values()) for part in text.strip("[]',").split(",")
+    ]
     return any(n.strip().isdecimal() and FEW_STEPS < int(n) <= 10_000 for n in numbers)
 
 
@@ -165,15 +189,15 @@ def fuzz(outcome, names, count, seed):
     codes = {name: Counter() for name in names}
     for name, counts in codes.items():
         while counts.total() < count:
-            arguments, toml = mutated(rng, name)
-            if too_slow(arguments, toml):
+            arguments, toml, env = mutated(rng, name)
+            if too_slow(arguments, toml, env):
                 continue
             try:
-                counts[outcome(arguments, toml)] += 1
+                counts[outcome(arguments, toml, env)] += 1
             except BaseException as error:
                 if isinstance(error, KeyboardInterrupt):
                     raise
-                error.add_note(f"command line: {arguments!r}\nconfig: {toml!r}")
+                error.add_note(f"command line: {arguments!r}\nconfig: {toml!r}\nvariables: {env!r}")
                 raise
     return codes
 

@@ -161,7 +161,12 @@ FAULTY = {
     "syntax": "def broken(:",
     "raises": "raise RuntimeError('one\\ntwo \\x1b[31m')",
     "exits": "import sys; sys.exit(0)",
+    "raises what is no Exception": "raise BaseException('odd')",
+    "raises GeneratorExit": "raise GeneratorExit",
+    "is cancelled": "import asyncio; raise asyncio.CancelledError",
+    "raises a group": "raise BaseExceptionGroup('two', [GeneratorExit(), ValueError('x')])",
     "hook raises": spoilt('return {"mine": Mine}', "1 / 0"),
+    "hook raises what is no Exception": spoilt('return {"mine": Mine}', "raise BaseException('odd')"),
     "hook exits": spoilt('return {"mine": Mine}', "raise SystemExit(0)"),
     "hook forgets": spoilt('return {"mine": Mine}', "pass"),
     "no name": spoilt('"mine"', "'../x'"),
@@ -473,6 +478,37 @@ def test_no_exit_and_no_exception_of_a_plugin_passes_for_the_program_s(sb, plugi
     sb(*MIXTURE, *arguments, "--plugin", plugin(source)).refused(code, *words)
 
 
+@pytest.mark.parametrize("raised", ["BaseException('odd')", "GeneratorExit", "Panic('odd')"])
+def test_what_is_no_exception_of_the_usual_kind_is_the_plugin_s_fault_too(sb, plugin, raised):
+    """Libraries that are written in other languages raise their own kinds."""
+    kind = raised.partition("(")[0]
+    panic = "class Panic(BaseException):\n    pass\n"
+    for source, code in (
+        (f"{panic}raise {raised}", 3),
+        (panic + spoilt('return {"mine": Mine}', f"raise {raised}"), 3),
+        (panic + spoilt("return steps", f"raise {raised}"), 3),
+        (panic + spoilt("convergence = 1", f"def __post_init__(self):\n        raise {raised}"), 3),
+    ):
+        sb(*MIXTURE, "-s", "mine", "--plugin", plugin(source)).refused(code, kind)
+    sb(*MIXTURE, "-s", "ddim", "--model", f"{plugin(f'{panic}raise {raised}')}:make").refused(4, kind)
+    made = f"{panic}def make():\n    raise {raised}\n"
+    sb(*MIXTURE, "-s", "ddim", "--model", f"{plugin(made)}:make").refused(4, kind)
+    checked = sb("check", "mine", "--quick", "--plugin", plugin(panic + with_step(f"raise {raised}")))
+    assert (checked.code, kind in checked.out) == (1, True)
+
+
+def test_ctrl_c_is_the_user_s_wherever_it_comes(sb, plugin):
+    done = sb("list", "--plugin", plugin("raise KeyboardInterrupt"))
+    assert done.code == 130
+    assert (
+        done.err
+        == f"Error: stopped while plugin {plugin('raise KeyboardInterrupt')} was loaded; --no-plugins leaves it out\n"
+    )
+    stopped = sb(*MIXTURE, "-s", "mine", "--plugin", plugin(with_step("raise KeyboardInterrupt")))
+    assert stopped.code == 130
+    assert "go on with: samplerbench run" in stopped.err
+
+
 def test_a_metric_that_estimates_nothing_is_at_fault(sb, plugin):
     path = plugin(GOOD + CODE.replace("prepare(self, reference):\n        exit(0)", "_(self):\n        pass"))
     done = sb(*MIXTURE, "-s", "mine", "--metric", "mine", "--model", "toy", "--plugin", TOY, "--plugin", path)
@@ -581,10 +617,26 @@ def test_an_exit_that_nothing_catches_is_still_no_success(sb, monkeypatch):
         (with_step("return x"), ["step 0", "the pair (x, past)"]),
         (with_step("return x * float('nan'), None"), ["step 0", "not finite"]),
         (with_step("raise SystemExit(0)"), ["SystemExit"]),
+        (with_step("raise BaseException('odd')"), ["BaseException: odd"]),
+        (with_step("raise GeneratorExit"), ["GeneratorExit"]),
         (with_step("return x, None"), ["made 0 model calls", "nfe(2) declares 2"]),
         (with_step("[run.predict(x, a) for _ in range(9)]"), ["made 20 model calls", "nfe(2) declares 2"]),
     ],
-    ids=["dtype", "device", "shape", "array", "none", "none in pair", "no pair", "nan", "exit", "0 calls", "10 x"],
+    ids=[
+        "dtype",
+        "device",
+        "shape",
+        "array",
+        "none",
+        "none in pair",
+        "no pair",
+        "nan",
+        "exit",
+        "no exception",
+        "generator",
+        "0 calls",
+        "10 x",
+    ],
 )
 def test_a_step_that_goes_wrong_fails_its_own_cell(sb, plugin, source, words):
     done = sb(*MIXTURE, "-s", "mine", "-s", "ddim", "--plugin", plugin(source), "--json")

@@ -232,7 +232,7 @@ def test_an_option_has_its_type():
 
 def test_an_unknown_model_names_the_closest():
     for name in ("nonsense", "x" * 300):  # the second is longer than a file's name may be
-        with pytest.raises(sb.InputError, match=f"unknown model '{name}'; there are"):
+        with pytest.raises(sb.InputError, match=rf"unknown model '{name}' \(and no such file or folder\); there are"):
             sb.load_model(name)
 
 

@@ -6,21 +6,45 @@ Each command imports what it needs when it runs, so that --help waits for nothin
 
 from __future__ import annotations
 
+import errno
 import io
 import sys
 from typing import NoReturn
 
 import click
 
-from ...samplers.errors import PluginError, SamplerbenchError
+from ...samplers.errors import InputError, PluginError, SamplerbenchError, StoreError, closest
 from ..output import complain, standard_streams
 from . import doctor, grid, plugins, reference, results, run, table, train
 from .run import SIGINT_EXIT
 
+MACHINE_FAULTS = (errno.EMFILE, errno.ENFILE, errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ENOMEM, errno.EAGAIN)
+"""What a machine runs out of wherever a program happens to be: open files, room, processes."""
 CONTEXT = {"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "SAMPLERBENCH", "max_content_width": 100}
 
 
-@click.group(context_settings=CONTEXT)
+class Program(click.Group):
+    """The commands; a word that is none of them is refused with all that there are."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """As click does."""
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            raise InputError(f"unknown option {error.option_name!r}; samplerbench --help lists them") from error
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click does."""
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            near = closest(args[0], self.commands)
+            raise InputError(f"unknown command {args[0]!r}{near}; there are: {', '.join(self.commands)}") from error
+
+
+@click.group(cls=Program, context_settings=CONTEXT)
 @click.version_option(package_name="samplerbench")
 def cli() -> None:
     """Compare diffusion samplers: FID, CLIP score and wall time across step counts."""
@@ -70,4 +94,9 @@ def exit_code() -> int:
         code = PluginError.exit_code
     except BrokenPipeError:  # who reads the output has had enough
         code = 0
+    except OSError as error:
+        if error.errno not in MACHINE_FAULTS:
+            raise
+        complain(f"{error.filename or 'the system'}: {error.strerror}")
+        code = StoreError.exit_code
     return int(code)

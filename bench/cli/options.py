@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ import click
 
 from ...samplers.errors import InputError, closest
 from ...samplers.variables import ALLOW_DOWNLOAD, NO_PLUGINS
+from ..surroundings import check_surroundings
 
 if TYPE_CHECKING:
     from ..config import ConfigFile, Kind
@@ -22,7 +23,7 @@ CONFIG = "samplerbench.config"
 
 
 class FilePath(click.Path):
-    """A path; what cannot be one is refused in one line."""
+    """A path; a text that cannot be one is refused in one line."""
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(path_type=Path, **settings)
@@ -30,10 +31,14 @@ class FilePath(click.Path):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """As click does, with its ValueErrors explained."""
         try:
-            return super().convert(value, param, ctx)
+            path = super().convert(value, param, ctx)
+            with suppress(FileNotFoundError, NotADirectoryError, PermissionError):
+                os.lstat(path)  # refuses a name that no file can have
         except (ValueError, OSError, TypeError) as error:
-            name = param.name if param else "path"
-            raise InputError(f"{name} {str(value)[:80]!r}: is no path ({error})") from error
+            name = param.name if isinstance(param, click.Option) else "path"
+            reason = getattr(error, "strerror", None) or error
+            raise InputError(f"{name} {str(value)[:80]!r}: cannot be a path ({reason})") from error
+        return path
 
 
 class Number(click.types.FloatParamType):
@@ -52,8 +57,23 @@ class Number(click.types.FloatParamType):
             raise InputError(f"{name} {str(value)[:80]!r}: expected {self.expected}") from error
 
 
+class Count(Number):
+    """A whole number from 1."""
+
+    def __init__(self) -> None:
+        super().__init__(int, "a whole number from 1, as in 8")
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The number that a text says; InputError for one below 1."""
+        number = super().convert(value, param, ctx)
+        if number < 1:
+            raise InputError(f"{param.name if param else self.name} {number}: expected {self.expected}")
+        return number
+
+
 WHOLE = Number(int, "a whole number, as in 8")
 CALLS = Number(int, "1 or 2")
+COUNT = Count()
 GUIDANCE = Number(float, "a number above 0, as in 2.5")
 SHARE = Number(float, "a number from 0 to 1, as in 0.7")
 POSITIVE = Number(float, "a number above 0, as in 2.5")
@@ -64,15 +84,14 @@ class Command(click.Command):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """As click does; a variable of the environment that is meant for this command and is no option is refused."""
+        if not set(args) & set(ctx.help_option_names):
+            check_surroundings()
         check_environment(ctx)
         try:
             with origin_named(ctx):
                 return super().parse_args(ctx, args)
-        except click.NoSuchOption as error:
-            known = {option.lstrip("-"): option for p in self.params for option in (*p.opts, *p.secondary_opts)}
-            near = closest(error.option_name.lstrip("-"), known)  # of the words: the dashes are alike in all
-            name = error.option_name
-            raise InputError(f"unknown option {name!r}{near}; {ctx.command_path} --help lists them") from error
+        except click.UsageError as error:
+            raise InputError(usage_fault(ctx, error)) from error
 
     def invoke(self, ctx: click.Context) -> Any:
         """As click does."""
@@ -80,10 +99,47 @@ class Command(click.Command):
             return super().invoke(ctx)
 
 
+def usage_fault(ctx: click.Context, error: click.UsageError) -> str:
+    """What is wrong with the words of a command line, what is expected there, and where to read more."""
+    usage = f"usage: {ctx.command_path} {' '.join(ctx.command.collect_usage_pieces(ctx))}"
+    if isinstance(error, click.NoSuchOption):
+        near = nearest_option(ctx, error.option_name)
+        return f"unknown option {error.option_name!r}{near}; {ctx.command_path} --help lists them"
+    if isinstance(error, click.BadOptionUsage):  # without its value
+        param = next(p for p in options_in(ctx) if error.option_name in (*p.opts, *p.secondary_opts))
+        return f"{error.message.rstrip('.')}; {expected_value(ctx, param, error.option_name)}"
+    if isinstance(error, click.BadParameter) and isinstance(error.param, click.Option):
+        name = max(error.param.opts, key=len)
+        if isinstance(error, click.MissingParameter):
+            return f"{name}: not given; {expected_value(ctx, error.param, name)}"
+        return f"{name}: {error.message.rstrip('.')}"
+    if isinstance(error, click.MissingParameter) and error.param:
+        return f"{error.param.make_metavar(ctx)}: not given; {usage}"
+    return f"{error.format_message().rstrip('.').replace('Got unexpected extra', 'unexpected')}; {usage}"
+
+
+def options_in(ctx: click.Context) -> list[click.Option]:
+    """The options of a command."""
+    return [param for param in ctx.command.params if isinstance(param, click.Option)]
+
+
+def nearest_option(ctx: click.Context, name: str) -> str:
+    """' (did you mean --X?)' where an option is near in its words: the dashes are alike in all."""
+    known = {option.lstrip("-"): option for p in options_in(ctx) for option in (*p.opts, *p.secondary_opts)}
+    near = closest(name.lstrip("-"), known)
+    return near.replace("'", f"'{'--' if name.startswith('--') else ''}", 1)
+
+
+def expected_value(ctx: click.Context, option: click.Option, name: str) -> str:
+    """What an option takes, in the words of its help."""
+    text = (option.help or "").partition(" [default")[0].rstrip(".")
+    return f"expected {name} {option.make_metavar(ctx)}" + (f": {text}" if text else "")
+
+
 def check_environment(ctx: click.Context) -> None:
     """Refuse SAMPLERBENCH_<COMMAND>_<NAME> where the command has no option of that name."""
     prefix = f"{ctx.auto_envvar_prefix}_"
-    known = {f"{prefix}{(param.name or '').upper()}" for param in ctx.command.params}
+    known = {f"{prefix}{(option.name or '').upper()}" for option in options_in(ctx)}
     for name in sorted(os.environ):
         if name.startswith(prefix) and name not in known:
             raise InputError(

@@ -58,6 +58,7 @@ def list_(kind: str, plugin: tuple[str, ...], as_json: bool, markdown: bool) -> 
         else:
             print_rows(rows)
         return
+
     with stdout_for_data():
         registry = loaded_registry(plugin)
         rows = listing(registry, kind)

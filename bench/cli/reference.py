@@ -9,7 +9,7 @@ import click
 
 from ..output import complain, loaded_registry, say, stdout_for_data, warn_of_plugins
 from ..text import counted
-from .options import Command, FilePath, download_option, plugin_options
+from .options import COUNT, Command, FilePath, download_option, plugin_options
 
 
 @click.command("reference", cls=Command)
@@ -18,7 +18,7 @@ from .options import Command, FilePath, download_option, plugin_options
               "extractors` names them.")  # fmt: skip
 @click.option("--size", metavar="WxH", help="Crop each image at its centre and resize it, 512 or 512x768. [default: as "
               "they are, if all have one size]")  # fmt: skip
-@click.option("-n", "--samples", type=click.IntRange(min=1), metavar="N", help="The first N images. [default: all]")
+@click.option("-n", "--samples", type=COUNT, metavar="N", help="The first N images. [default: all]")
 @click.option("-o", "--output", type=FilePath(), metavar="FILE", help=".npz for mean and covariance (mu, sigma), "
               ".safetensors for the rows. [default: kept for later runs alone]")  # fmt: skip
 @download_option

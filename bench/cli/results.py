@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from ..output import complain, loaded_registry, print_rows, say, stdout_for_data, warn_of_plugins
-from .options import WHOLE, Command, FilePath, own_model_option, plugin_options
+from .options import COUNT, WHOLE, Command, FilePath, own_model_option, plugin_options
 
 
 @click.command(cls=Command)
@@ -44,9 +44,7 @@ def report(run_folder: Path | None, figures: Path | None, plugin: tuple[str, ...
 
 @click.command("verify", cls=Command)
 @click.argument("run_folder", metavar="RUN", type=FilePath())
-@click.option(
-    "--chunks", type=click.IntRange(min=1), default=3, show_default=True, help="How many; all if it has fewer."
-)
+@click.option("--chunks", type=COUNT, default=3, show_default=True, help="How many; all if it has fewer.")
 @click.option("--seed", type=WHOLE, default=0, show_default=True, help="Which: they are chosen at random.")
 @own_model_option
 @plugin_options

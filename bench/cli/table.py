@@ -12,6 +12,7 @@ import click
 
 from ...samplers.errors import InputError
 from ..output import loaded_registry, print_rows, print_sheet, say, stdout_for_data, table_to_json, warn_of_plugins
+from ..text import counted
 from .options import Command, FilePath, own_model_option, plugin_options
 
 if TYPE_CHECKING:
@@ -197,7 +198,8 @@ def content_asked_for(folders: tuple[Path, ...], as_one: bool) -> Content:
 
     if as_one:
         if len(folders) < 2:  # noqa: PLR2004  (a merger)
-            raise InputError(f"--merge: {len(folders)} runs; expected two or more, as in table RUN RUN --merge")
+            runs = counted(len(folders), "run")
+            raise InputError(f"--merge: {runs}; expected two or more, as in table RUN RUN --merge")
         return merged_content(folders)
     if len(folders) > 1:
         raise InputError(SEVERAL_RUNS.format(len(folders)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, get_args, get_origin
 
+from ...samplers.errors import pass_on
 from ...samplers.options import options_of
 from ...samplers.registry import Registry, default_registry, load_registry
 from ...samplers.sampler import Sampler
@@ -46,7 +47,8 @@ def check(sampler: Sampler | str, *, quick: bool = False, plugins: Sequence[str]
     for measure in CHECKS:
         try:
             findings += measure(sampler, QUICK if quick else FULL)
-        except (Exception, SystemExit) as error:  # a stranger's sampler may do anything
+        except BaseException as error:  # a stranger's sampler may do anything
+            pass_on(error)
             name = measure.__name__.replace("_", " ")
             findings.append(Finding(name, "can be measured", f"{type(error).__name__}: {error}", False))
     return findings
