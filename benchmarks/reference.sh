@@ -25,12 +25,12 @@ declare -A runs=(
 )
 order=(verdicts family variance ode-error third-order reference thousand)
 
-# A run of another format or version is refused as another run (exit 2) and drawn from its first chunk.
+# A run of another version (exit 2) or format (exit 5) is refused, and then drawn from its first chunk.
 draw() {
     local output=$1 status=0
     shift
     samplerbench run "$@" -o "$output" || status=$?
-    if [ "$status" = 2 ]; then
+    if [ "$status" = 2 ] || [ "$status" = 5 ]; then
         samplerbench run "$@" -o "$output" --fresh
     elif [ "$status" != 0 ]; then
         exit "$status"
