@@ -148,7 +148,7 @@ class Registry:
         """Whether the sampler of a spec did not come with samplerbench."""
         name = self._resolved(spec)[0]
         if name not in self.samplers.things:
-            raise self.samplers.unknown(name)
+            raise self._unknown_sampler(name)
         plugin = self.samplers.origins[name].plugin
         return plugin != BUILT_IN and not plugin.startswith(f"{BUILT_IN}.")
 

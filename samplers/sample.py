@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -257,7 +257,9 @@ def draw(  # noqa: PLR0913  (the block, and what may replace its noise)
     wide = any(0 < level.alpha < WIDE_STATE_BELOW for level in levels)
 
     prompts = request.prompts_of(first, n)
-    with torch.inference_mode(False), torch.no_grad():  # in inference mode torch does not count changes in place
+    # In inference mode torch does not count changes in place; to leave it would hide what a sampler does to autocast.
+    counting = torch.inference_mode(False) if torch.is_inference_mode_enabled() else nullcontext()
+    with counting, torch.no_grad():
         like = x_init.to(request.device, torch.float64 if wide else state_dtype)
         like = like.clone() if like.is_inference() else like
 

@@ -69,7 +69,7 @@ def test_no_such_folder(tmp_path):
     refused(tmp_path / "none", "no such folder")
     refused("", "expected a folder or an identifier", error=InputError)
     (tmp_path / "model.safetensors").write_bytes(b"")
-    refused(tmp_path / "model.safetensors", "a file; expected a folder")
+    refused(tmp_path / "model.safetensors", "looks like an empty file; expected a safetensors file")
     refused(tmp_path, "model_index.json: no such file; expected a folder as save_pretrained")
 
 

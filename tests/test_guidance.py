@@ -13,6 +13,9 @@ from samplerbench.bench.plan import plan_for
 from samplerbench.samplers.predictor import Guided, NetworkPredictor
 from samplerbench.samplers.registry import load_registry
 
+# The models here are made for a test: that their runs do not resume is as it should be.
+pytestmark = pytest.mark.filterwarnings("ignore:model .* has no fingerprint:UserWarning")
+
 TOY = str(Path(__file__).with_name("toy.py"))
 LEVEL = sb.vp_linear().at_time(300)
 X = torch.randn(5, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)

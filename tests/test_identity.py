@@ -12,6 +12,7 @@ from samplerbench.bench import chunk, identity
 from samplerbench.bench.config import Config
 from samplerbench.bench.measures import measures_of
 from samplerbench.bench.plan import plan_for
+from samplerbench.bench.record import ModelRecord
 from samplerbench.bench.store import read_run
 from samplerbench.samplers.model import Model
 from samplerbench.samplers.registry import load_registry
@@ -86,7 +87,7 @@ def test_a_function_does_not_resume_and_one_line_says_so_before_it_is_drawn(sb, 
 def test_a_function_with_a_fingerprint_resumes_until_it_or_its_code_changes(sb, mine):
     mine(FUNCTION.format(', fingerprint="a"'))
     assert " 0 network evaluations" not in go(sb).err
-    assert read_run(Path("run"))["model"] == {"name": "mine.py:make", "fingerprint": "a"}
+    assert read_run(Path("run")).model == ModelRecord("mine.py:make", "a")
     again = go(sb)
     assert " 0 network evaluations to make" in again.err
     assert NOTE not in again.err

@@ -447,7 +447,7 @@ def test_a_run_of_format_1_is_refused_in_one_line(here, sb, edited):
     edited(here / "run", format=1)
     sb(*command).refused(5, "run.json: format 1, and this version reads 2")
     assert sb(*command, "--fresh").code == 0
-    assert read_run(here / "run")["format"] == 2
+    assert read_run(here / "run").format == 2
 
 
 NOT_OF_SAMPLES = ("overhead", "timing", "repeats", "peak_memory_mb", "load_per_core")

@@ -182,7 +182,7 @@ def test_the_command_prints_one_table_with_what_differs_as_a_column(sb, runs):
     ("arguments", "words"),
     [
         (["a", "b"], ["2 runs", "add --merge"]),
-        (["a", "--merge"], ["--merge: 1 runs", "two or more"]),
+        (["a", "--merge"], ["--merge: 1 run;", "two or more"]),
         (["--merge"], ["--merge: 0 runs"]),
         (["a", "b", "--merge", "--compare", "ddim", "ddpm"], ["--compare and --merge", "one of them"]),
         (["a", "nowhere", "--merge"], ["nowhere", "no such folder"]),

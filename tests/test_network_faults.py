@@ -9,6 +9,9 @@ import torch
 import samplerbench as sb
 from samplerbench.samplers.predictor import CallLog, NetworkPredictor
 
+# The models here are made for a test: that their runs do not resume is as it should be.
+pytestmark = pytest.mark.filterwarnings("ignore:model .* has no fingerprint:UserWarning")
+
 VP = sb.vp_linear()
 SHAPE = (1, 4, 4)
 

@@ -233,8 +233,8 @@ def test_a_plugin_s_import_moves_no_number_of_a_built_in_sampler(sb, tmp_path):
         "that was put back\n"
     )
     one, two = (read_run(tmp_path / name) for name in ("first", "second"))
-    assert one["environment"]["switches"] == two["environment"]["switches"] == {}
-    assert one["cells"] == two["cells"]
+    assert one.environment.switches == two.environment.switches == {}
+    assert one.cells == two.cells
     assert json.loads(first.out)["table"][0]["ode_error"] == json.loads(done.out)["table"][0]["ode_error"]
     assert torch.get_float32_matmul_precision() == "highest"
     assert not process.flushes_denormals()
@@ -244,7 +244,7 @@ def test_a_run_records_the_switches_and_is_refused_under_others(sb, tmp_path):
     with state_kept():
         torch.set_float32_matmul_precision("medium")
         assert sb(*RUN, "-o", "run").code == 0
-    recorded = read_run(tmp_path / "run")["environment"]["switches"]
+    recorded = read_run(tmp_path / "run").environment.switches
     assert recorded["torch.get_float32_matmul_precision"] == "medium"
     sb(*RUN, "-o", "run").refused(2, "belongs to another run", "torch.get_float32_matmul_precision: medium -> as usual")
     assert sb("verify", "run").code == 0  # drawn under the switches that the run had
@@ -256,7 +256,7 @@ def test_switches_of_a_run_that_are_none_are_refused_by_verify(sb, tmp_path, edi
     edited(tmp_path / "run", environment__switches={"torch.turbo": True})
     sb("verify", "run").refused(2, "switch 'torch.turbo'")
     edited(tmp_path / "run", environment__switches=[1])
-    sb("verify", "run").refused(5, "damaged (switches [1])")
+    sb("verify", "run").refused(5, "damaged (environment.switches: expected object, got array)")
 
 
 MODEL = """

@@ -351,7 +351,7 @@ def test_an_output_that_is_a_device_is_refused_in_plain_words(sb):
 
 
 def test_an_output_of_too_long_a_name_is_refused_with_what_to_do(sb):
-    sb(*RUN, "-o", "x" * 300).refused(2, "x: cannot be a folder (File name too long); give a shorter -o\n")
+    sb(*RUN, "-o", "x" * 300).refused(2, "cannot be a path (File name too long); give another or a shorter one\n")
 
 
 @pytest.mark.parametrize("environment", [False, True])

@@ -37,7 +37,9 @@ class FilePath(click.Path):
         except (ValueError, OSError, TypeError) as error:
             name = param.name if isinstance(param, click.Option) else "path"
             reason = getattr(error, "strerror", None) or error
-            raise InputError(f"{name} {str(value)[:80]!r}: cannot be a path ({reason})") from error
+            raise InputError(
+                f"{name} {str(value)[:80]!r}: cannot be a path ({reason}); give another or a shorter one"
+            ) from error
         return path
 
 
