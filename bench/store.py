@@ -526,7 +526,7 @@ def check_format(path: Path, content: Mapping[str, Any]) -> None:
     if (there := content.get("format")) != FORMAT or isinstance(there, bool):
         raise StoreError(
             f"{path}: format {str(there)[:20]}, and this version reads {FORMAT}; "
-            f"use samplerbench {written_by(content)}, or give another -o"
+            f"give another -o, --fresh to draw it again, or use samplerbench {written_by(content)}"
         )
 
 

@@ -325,16 +325,33 @@ ASPECTS: dict[str, Aspect] = {
 }
 
 
+def _autocast_nesting() -> int:
+    """How many autocast contexts are entered, which torch only says as it counts."""
+    nesting = torch.autocast_increment_nesting() - 1
+    torch.autocast_decrement_nesting()
+    return nesting
+
+
+def _leave_autocast(nesting: int) -> None:
+    """Count back to so many contexts. Within one that was never left, torch would keep casts of weights, and a training
+    that comes later would compute with those and not with the weights that it changes."""
+    while _autocast_nesting() > nesting:
+        torch.autocast_decrement_nesting()
+    if not nesting:
+        torch.clear_autocast_cache()
+
+
 @contextmanager
 def state_kept() -> Iterator[list[str]]:
     """Put the process's state back as it was; the list, filled at the end, names what had been changed."""
     before = {name: aspect.read() for name, aspect in ASPECTS.items()}
-    functions = functions_now()
+    functions, nesting = functions_now(), _autocast_nesting()
     changed: list[str] = []
     try:
         yield changed
     finally:
         changed += put_back_functions(functions)  # first, because all others are read and put back by them
+        _leave_autocast(nesting)
         for name, aspect in ASPECTS.items():
             if before[name] is not None and aspect.read() != before[name]:
                 changed.append(name if _is_put_back(aspect, before[name]) else f"{name}{FOR_GOOD}")

@@ -366,3 +366,14 @@ def test_a_child_computes_under_the_switches_of_its_parent(tmp_path, monkeypatch
         result = sb_.run("mixture", ["mine", "ddim"], 2, 8, plugins=[str(plugin)], output=tmp_path / "run")
     assert result.table["status"].tolist() == ["ok", "ok"]
     assert result.table["same_as"].tolist()[1] == "mine"
+
+
+def test_an_autocast_that_was_never_left_is_left():
+    """Its count too: within a context torch keeps casts of weights, which a later training would compute with."""
+    before = torch.autocast_increment_nesting()
+    torch.autocast_decrement_nesting()
+    with state_kept() as changed:
+        torch.autocast("cpu", dtype=torch.bfloat16).__enter__()
+    assert changed == ["torch's autocast"]
+    assert torch.autocast_increment_nesting() == before
+    torch.autocast_decrement_nesting()
