@@ -69,9 +69,9 @@ if TYPE_CHECKING:
     from .samplers.sample import make_sampler as make_sampler
     from .samplers.sample import sample as sample
     from .samplers.sampler import Past as Past
-    from .samplers.sampler import Run as Run
     from .samplers.sampler import Sampler as Sampler
     from .samplers.sampler import SamplerFault as SamplerFault
+    from .samplers.sampler import StepContext as StepContext
     from .samplers.schedule import EDM as EDM
     from .samplers.schedule import VP as VP
     from .samplers.schedule import Flow as Flow
@@ -112,7 +112,7 @@ _HOMES = {
     ),
     "samplers.registry": ("ReadsPaths",),
     "samplers.sample": ("Samples", "list_samplers", "load_data", "load_model", "make_sampler", "sample"),
-    "samplers.sampler": ("Past", "Run", "Sampler", "SamplerFault"),
+    "samplers.sampler": ("Past", "Sampler", "SamplerFault", "StepContext"),
     "samplers.schedule": (
         "EDM", "Flow", "Schedule", "VP", "edm", "flow", "rescale_zero_terminal_snr", "vp_cosine",
         "vp_from_alphas_cumprod", "vp_linear", "vp_scaled_linear",
@@ -121,7 +121,7 @@ _HOMES = {
 }  # fmt: skip
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
-_RENAMED: dict[str, tuple[str, str]] = {}
+_RENAMED: dict[str, tuple[str, str]] = {"Run": ("StepContext", "0.1")}
 """Old public name -> (new name, version that renamed it). The old name works for two minor versions, with a warning."""
 
 __all__ = sorted(_HOME_OF)  # noqa: PLE0605  (the names above, once)

@@ -32,7 +32,8 @@ is added later changes no key."""
 KEPT_SIDE = 64
 """Up to this side length all images are kept, unless told otherwise."""
 TRIAL_SAMPLER = "ddim"
-ODE_SAMPLES = 64
+ODE_SAMPLES, ODE_SHARE = 256, 4
+"""At most so many images have a converged solution, and at most one of so many."""
 ODE_SAMPLER = "dpm-solver++:order=2"
 ODE_STEPS = 101
 """100 even steps in lambda and one to the clean end."""
@@ -185,7 +186,7 @@ class Plan:
     @property
     def ode_samples(self) -> int:
         """How many samples have a converged solution."""
-        return min(ODE_SAMPLES, self.config.samples) if self.reference else 0
+        return ode_count(self.config.samples) if self.reference else 0
 
     @property
     def keep_images(self) -> bool:
@@ -193,6 +194,11 @@ class Plan:
         if self.config.keep_images is not None:
             return self.config.keep_images
         return max((self.model.shown_shape or self.model.shape)[-2:]) <= KEPT_SIDE
+
+
+def ode_count(samples: int) -> int:
+    """How many of a run's samples are compared with their converged solution, at least one."""
+    return max(1, min(ODE_SAMPLES, samples // ODE_SHARE))
 
 
 def plan_for(config: Config, registry: Registry, model: Model | None = None) -> Plan:

@@ -73,7 +73,8 @@ class Code:
     @property
     def digest(self) -> str:
         """SHA-256 of it all; the names of modules and files are no part of it, as a file may be moved."""
-        parts = [sorted(self.modules.values()), sorted(file.sha256 for file in self.files), self.versions]
+        texts = sorted(filter(None, (essence(name, text) for name, text in self.modules.items())))
+        parts = [texts, sorted(file.sha256 for file in self.files), self.versions]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
@@ -188,6 +189,39 @@ def tree_of(text: str) -> ast.Module:
         return ast.parse(text)
     except (SyntaxError, ValueError, RecursionError):
         return ast.Module([], [])
+
+
+def essence(name: str, text: str) -> str:
+    """What of a module's text can decide a number.
+
+    Of a built-in plugin only the statements count, without comments, docstrings and the places that it imports from:
+    those are of the core or built in as well, so that rewording or moving a built-in file redraws nothing. A stranger's
+    text counts as it stands, as its code may read it.
+    """
+    return statements_of(text) if package_of(name) == BUILT_IN else text
+
+
+@functools.lru_cache(maxsize=1024)
+def statements_of(text: str) -> str:
+    """The statements of a built-in module in one way of writing; what it imports from ours, sorted, by name alone."""
+    tree = ast.parse(text)
+    ours = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
+            imports = [child for child in node.body if isinstance(child, ast.ImportFrom) and child.level]
+            ours |= {f"{alias.name} {alias.asname or alias.name}" for child in imports for alias in child.names}
+            node.body = [child for child in node.body if child not in imports and not is_text(child)] or [ast.Pass()]
+    return "" if is_empty(tree) else "\n".join([*sorted(ours), ast.unparse(tree)])
+
+
+def is_text(node: ast.stmt) -> bool:
+    """Whether a statement is a text that stands alone: a docstring."""
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+
+
+def is_empty(tree: ast.Module) -> bool:
+    """Whether nothing is left of a module."""
+    return all(isinstance(node, ast.Pass) for node in tree.body)
 
 
 @functools.lru_cache(maxsize=1024)

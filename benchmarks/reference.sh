@@ -3,8 +3,8 @@
 #
 #     benchmarks/reference.sh [NAME...]
 #
-# Each NAME is a folder of results/, or "readme"; without one, all of them, in about three hours on one core. What is
-# stopped goes on where it was: give the same command again. Two names may be drawn at the same time in two shells.
+# Each NAME is a folder of results/, or "readme"; without one, all of them, in about two hours on one core. What is
+# stopped goes on where it was: give the same command again. Cells that two runs share are drawn once.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -14,24 +14,41 @@ declare -A runs=(
     [family]="-n 1024 --nfe 5,8,10,15,20 -s ddpm -s ddim -s euler -s heun -s dpm-solver -s dpm-solver:order=3
         -s dpm-solver++ -s dpm-solver++:order=3 -s unipc -s deis -s ipndm -s dpm-solver++-sde"
     [variance]="-n 2048 --steps 5,10,20 -s ddpm -s ddpm:variance=large -s ddim"
-    [ode-error]="-n 64 --nfe 10,20,40 --metric clip_score -s ddim -s dpm-solver -s dpm-solver:order=3
+    [ode-error]="-n 512 --nfe 10,20,40 --metric clip_score -s ddim -s dpm-solver -s dpm-solver:order=3
         -s dpm-solver:plan=fast -s dpm-solver++ -s ddim:grid=logsnr -s dpm-solver:grid=logsnr
         -s dpm-solver:order=3,grid=logsnr -s dpm-solver:plan=fast,grid=logsnr -s dpm-solver++:grid=logsnr"
     [third-order]="-n 512 --nfe 5,10,20 -s dpm-solver++ -s dpm-solver++:order=3
         -s dpm-solver++:order=3,coefficients=published -s dpm-solver++:grid=logsnr
         -s dpm-solver++:order=3,grid=logsnr -s dpm-solver++:order=3,coefficients=published,grid=logsnr"
-    [reference]="-n 2048 --steps 5,10,20,50,100"
+    [reference]="-n 1024 --steps 5,10,20,50,100"
     [thousand]="-n 256 --steps 10,20,50,100,1000 -s ddpm -s ddpm:variance=large -s ddim"
 )
-order=(verdicts family variance ode-error third-order reference thousand)
+order=(family verdicts variance ode-error third-order reference thousand)
+
+# Give a run the chunks of those drawn before: a chunk is never changed once it is written, so that a link is enough, and
+# cells that are not of the run are not read.
+share() {
+    local other cell
+    for other in "${order[@]}"; do
+        for cell in "results/$other"/chunks/*/; do
+            if [ "results/$other" != "$1" ] && [ -d "$cell" ] && [ "$(basename "$cell")" != paths ]; then
+                mkdir -p "$1/chunks/$(basename "$cell")"
+                cp -ln "$cell"*.safetensors "$1/chunks/$(basename "$cell")/" || true
+            fi
+        done
+    done
+}
 
 # A run of another version (exit 2) or format (exit 5) is refused, and then drawn from its first chunk.
 draw() {
     local output=$1 status=0
     shift
+    share "$output"
     samplerbench run "$@" -o "$output" || status=$?
     if [ "$status" = 2 ] || [ "$status" = 5 ]; then
-        samplerbench run "$@" -o "$output" --fresh
+        rm -r "$output"
+        share "$output"
+        samplerbench run "$@" -o "$output"
     elif [ "$status" != 0 ]; then
         exit "$status"
     fi

@@ -19,7 +19,7 @@ from torch import Tensor
 from ..samplers.errors import InputError
 from ..samplers.level import Level
 from ..samplers.registry import hookimpl
-from ..samplers.sampler import Past, Run, Sampler
+from ..samplers.sampler import Past, Sampler, StepContext
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class DDIM(Sampler):
         """One call a step."""
         return steps
 
-    def step(self, run: Run, x: Tensor, a: Level, b: Level, past: Past) -> tuple[Tensor, Past]:
+    def step(self, run: StepContext, x: Tensor, a: Level, b: Level, past: Past) -> tuple[Tensor, Past]:
         """Equation 12, in alpha and sigma."""
         s = self.eta * b.sigma * math.sqrt(1 - (b.sigma_ve / a.sigma_ve) ** 2)
         x = run.predict(x, a).combine(b.alpha, math.sqrt(b.sigma**2 - s**2))

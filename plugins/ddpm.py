@@ -19,7 +19,7 @@ from torch import Tensor
 from ..samplers.ddpm import posterior
 from ..samplers.level import Level
 from ..samplers.registry import hookimpl
-from ..samplers.sampler import Past, Run, Sampler
+from ..samplers.sampler import Past, Sampler, StepContext
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class DDPM(Sampler):
         """One call a step."""
         return steps
 
-    def step(self, run: Run, x: Tensor, a: Level, b: Level, past: Past) -> tuple[Tensor, Past]:
+    def step(self, run: StepContext, x: Tensor, a: Level, b: Level, past: Past) -> tuple[Tensor, Past]:
         """Draw from the posterior; the last step takes its mean."""
         q = posterior(a, b, self.variance)
         x = run.predict(x, a).mean(q.x_weight, q.x0_weight)

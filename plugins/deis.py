@@ -25,7 +25,7 @@ from torch import Tensor
 
 from ..samplers.level import Level
 from ..samplers.registry import hookimpl
-from ..samplers.sampler import Past, Run, Sampler
+from ..samplers.sampler import Past, Sampler, StepContext
 
 NODES, WEIGHTS = np.polynomial.legendre.leggauss(32)
 U, WEIGHTS = (1 + NODES) / 2, WEIGHTS / 2
@@ -50,7 +50,7 @@ class DEIS(Sampler):
         """One call a step."""
         return steps
 
-    def step(self, run: Run, x: Tensor, a: Level, b: Level, past: Past) -> tuple[Tensor, Past]:
+    def step(self, run: StepContext, x: Tensor, a: Level, b: Level, past: Past) -> tuple[Tensor, Past]:
         """First order, which is sum_j C_j times the newest eps, then what the older ones differ by."""
         prediction = run.predict(x, a)
         x = prediction.combine(b.alpha, b.sigma)

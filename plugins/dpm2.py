@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..samplers.level import Level
 from ..samplers.registry import hookimpl
-from ..samplers.sampler import Past, Run, Sampler
+from ..samplers.sampler import Past, Sampler, StepContext
 
 
 @dataclass(frozen=True)
@@ -31,12 +31,12 @@ class DPM2(Sampler):
         """Two calls an interval, one in the last."""
         return 2 * steps - 1
 
-    def step(self, run: Run, x: Tensor, a: Level, b: Level, past: Past) -> tuple[Tensor, Past]:
+    def step(self, run: StepContext, x: Tensor, a: Level, b: Level, past: Past) -> tuple[Tensor, Past]:
         """One interval."""
         return midpoint_step(run, x, a, b), None
 
 
-def midpoint_step(run: Run, x: Tensor, a: Level, b: Level) -> Tensor:
+def midpoint_step(run: StepContext, x: Tensor, a: Level, b: Level) -> Tensor:
     """x from a to b; Euler where there is no middle."""
     at_a = run.predict(x, a)
     euler = at_a.combine(b.alpha, b.sigma)

@@ -18,7 +18,7 @@ from torch import Tensor
 from ..samplers.errors import InputError
 from ..samplers.level import Level
 from ..samplers.registry import hookimpl
-from ..samplers.sampler import Past, Run, Sampler
+from ..samplers.sampler import Past, Sampler, StepContext
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class DPM2Ancestral(Sampler):
         """Two calls an interval, one in the last."""
         return 2 * steps - 1
 
-    def step(self, run: Run, x: Tensor, a: Level, b: Level, past: Past) -> tuple[Tensor, Past]:
+    def step(self, run: StepContext, x: Tensor, a: Level, b: Level, past: Past) -> tuple[Tensor, Past]:
         """Down without noise, then up."""
         s = b.sigma_ve
         s_up = self.eta * s * math.sqrt(1 - (s / a.sigma_ve) ** 2)

@@ -26,7 +26,7 @@ from torch import Tensor
 from ..samplers.errors import InputError
 from ..samplers.level import Level
 from ..samplers.registry import hookimpl
-from ..samplers.sampler import Past, Run, Sampler
+from ..samplers.sampler import Past, Sampler, StepContext
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class DPMSolver(Sampler):
             return [self.order] * noisy
         return [3 - (self.saved + i) // noisy for i in range(noisy)]  # one less in each, the latest first
 
-    def step(self, run: Run, x: Tensor, a: Level, b: Level, past: Past) -> tuple[Tensor, Past]:
+    def step(self, run: StepContext, x: Tensor, a: Level, b: Level, past: Past) -> tuple[Tensor, Past]:
         """One interval: first order, then what the higher derivatives add."""
         at_a = run.predict(x, a)
         first_order = at_a.combine(b.alpha, b.sigma)

@@ -25,7 +25,7 @@ from ..samplers.errors import InputError
 from ..samplers.level import Level
 from ..samplers.predictor import Prediction
 from ..samplers.registry import hookimpl
-from ..samplers.sampler import Past, Run, Sampler
+from ..samplers.sampler import Past, Sampler, StepContext
 
 ACCEPTED = 0.81
 """A step is kept if the next may be at least this much of it."""
@@ -63,7 +63,7 @@ class DPMSolverAdaptive(Sampler):
         """As many as it takes."""
         return
 
-    def step(self, run: Run, x: Tensor, a: Level, b: Level, past: Past) -> tuple[Tensor, Past]:
+    def step(self, run: StepContext, x: Tensor, a: Level, b: Level, past: Past) -> tuple[Tensor, Past]:
         """Each sample by itself; `past` is the step that each tries next."""
         if b.is_clean or a.alpha == 0:
             return run.predict(x, a).combine(b.alpha, b.sigma), past
@@ -72,7 +72,7 @@ class DPMSolverAdaptive(Sampler):
         return torch.cat([x_b for x_b, _ in ends]), [h for _, h in ends]
 
     def _solve(  # noqa: PLR0913  (an interval, and whose)
-        self, run: Run, x: Tensor, a: Level, b: Level, rows: slice, h: float
+        self, run: StepContext, x: Tensor, a: Level, b: Level, rows: slice, h: float
     ) -> tuple[Tensor, float]:
         """One sample from a to b, starting with a step h; the sample at b and the step to try next."""
         s, at_s, previous = a, run.predict(x, a, rows), x / a.alpha
@@ -92,7 +92,7 @@ class DPMSolverAdaptive(Sampler):
                 return b.alpha * high, h
             s, at_s, previous = t, run.predict(t.alpha * high, t, rows), low
 
-    def _two_orders(self, run: Run, at_s: Prediction, s: Level, t: Level, rows: slice) -> tuple[Tensor, Tensor]:
+    def _two_orders(self, run: StepContext, at_s: Prediction, s: Level, t: Level, rows: slice) -> tuple[Tensor, Tensor]:
         """x / alpha at t with the lower and the higher order; the same twice where no level fits in between."""
         first = at_s.combine(1.0, t.sigma_ve)
         inner = run.between(s, t, self.order - 1)
@@ -111,7 +111,7 @@ class DPMSolverAdaptive(Sampler):
         return second, first - t.sigma_ve / r2 * (math.expm1(h) / h - 1) * d2
 
 
-def _after(run: Run, s: Level, h: float, b: Level) -> Level:
+def _after(run: StepContext, s: Level, h: float, b: Level) -> Level:
     """The level h further in lambda, b if that is nearer; whole timesteps are never beyond h, but for the next one."""
     if s.lambda_ + h > b.lambda_ - 1e-5:
         return b

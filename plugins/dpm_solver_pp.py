@@ -22,7 +22,7 @@ from torch import Tensor
 
 from ..samplers.level import Level
 from ..samplers.registry import hookimpl
-from ..samplers.sampler import Past, Run, Sampler
+from ..samplers.sampler import Past, Sampler, StepContext
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class DPMSolverPP(Sampler):
         """One call a step."""
         return steps
 
-    def step(self, run: Run, x: Tensor, a: Level, b: Level, past: Past) -> tuple[Tensor, Past]:
+    def step(self, run: StepContext, x: Tensor, a: Level, b: Level, past: Past) -> tuple[Tensor, Past]:
         """x_b = first order + alpha_b (phi_2 D1 - phi_3 D2), D1 and D2 the derivatives of x0 times h and h^2."""
         prediction = run.predict(x, a)
         history = [(a.lambda_, prediction.x0), *(past or [])][: self.order]

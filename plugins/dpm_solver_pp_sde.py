@@ -23,7 +23,7 @@ from torch import Tensor
 from ..samplers.errors import InputError
 from ..samplers.level import Level
 from ..samplers.registry import hookimpl
-from ..samplers.sampler import Past, Run, Sampler
+from ..samplers.sampler import Past, Sampler, StepContext
 from .dpm_solver_pp import derivatives
 
 
@@ -66,7 +66,7 @@ class DPMSolverPPSDE(Sampler):
         """One call a step."""
         return steps
 
-    def step(self, run: Run, x: Tensor, a: Level, b: Level, past: Past) -> tuple[Tensor, Past]:
+    def step(self, run: StepContext, x: Tensor, a: Level, b: Level, past: Past) -> tuple[Tensor, Past]:
         """First order, what the older predictions add, noise."""
         prediction = run.predict(x, a)
         history = [(a.lambda_, prediction.x0), *(past or [])][: self.order]

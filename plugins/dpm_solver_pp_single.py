@@ -22,7 +22,7 @@ from torch import Tensor
 from ..samplers.errors import InputError
 from ..samplers.level import Level
 from ..samplers.registry import hookimpl
-from ..samplers.sampler import Past, Run, Sampler
+from ..samplers.sampler import Past, Sampler, StepContext
 
 
 @dataclass(frozen=True)
@@ -54,14 +54,14 @@ class DPMSolverPPSingle(Sampler):
         """`order` calls an interval, one in the last."""
         return self.order * (steps - 1) + 1
 
-    def step(self, run: Run, x: Tensor, a: Level, b: Level, past: Past) -> tuple[Tensor, Past]:
+    def step(self, run: StepContext, x: Tensor, a: Level, b: Level, past: Past) -> tuple[Tensor, Past]:
         """To the level down, which is b without eta, then the noise."""
         s_up = self.eta * b.sigma_ve * math.sqrt(1 - (b.sigma_ve / a.sigma_ve) ** 2)
         down = Level(b.alpha, b.alpha * math.sqrt(b.sigma_ve**2 - s_up**2), b.t)
         x = self._down(run, x, a, down)
         return x + b.alpha * s_up * run.noise(a, b) if s_up else x, None
 
-    def _down(self, run: Run, x: Tensor, a: Level, b: Level) -> Tensor:
+    def _down(self, run: StepContext, x: Tensor, a: Level, b: Level) -> Tensor:
         """One interval without noise: first order, then what the higher derivatives add."""
         at_a = run.predict(x, a)
         x = at_a.combine(b.alpha, b.sigma)

@@ -21,7 +21,7 @@ from torch import Tensor
 from ..samplers.errors import InputError
 from ..samplers.level import Level
 from ..samplers.registry import hookimpl
-from ..samplers.sampler import Past, Run, Sampler
+from ..samplers.sampler import Past, Sampler, StepContext
 from .heun import heun_step
 
 
@@ -56,7 +56,7 @@ class EDM(Sampler):
         """Two calls an interval, one in the last."""
         return 2 * steps - 1
 
-    def step(self, run: Run, x: Tensor, a: Level, b: Level, past: Past) -> tuple[Tensor, Past]:
+    def step(self, run: StepContext, x: Tensor, a: Level, b: Level, past: Past) -> tuple[Tensor, Past]:
         """From a up to the noisier hat, from there down to b."""
         hat = self._raised(run, a, b)
         if hat.sigma_ve > a.sigma_ve:
@@ -65,7 +65,7 @@ class EDM(Sampler):
             x = x + hat.alpha * added * run.noise(a, b) if added else x
         return heun_step(run, x, hat, b), None
 
-    def _raised(self, run: Run, a: Level, b: Level) -> Level:
+    def _raised(self, run: StepContext, a: Level, b: Level) -> Level:
         """The level that churn raises a to, one that the network knows; a itself where there is no churn."""
         gamma = min(self.churn / (len(run.grid) - 1), math.sqrt(2) - 1)
         first = run.grid[0]

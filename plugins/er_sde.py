@@ -23,7 +23,7 @@ from torch import Tensor
 
 from ..samplers.level import Level
 from ..samplers.registry import hookimpl
-from ..samplers.sampler import Past, Run, Sampler
+from ..samplers.sampler import Past, Sampler, StepContext
 from ..samplers.schedule import Float64s
 
 NODES, WEIGHTS = np.polynomial.legendre.leggauss(32)
@@ -50,7 +50,7 @@ class ERSDE(Sampler):
         """One call a step."""
         return steps
 
-    def step(self, run: Run, x: Tensor, a: Level, b: Level, past: Past) -> tuple[Tensor, Past]:
+    def step(self, run: StepContext, x: Tensor, a: Level, b: Level, past: Past) -> tuple[Tensor, Past]:
         """First order, what the derivatives of x0 add, noise."""
         prediction = run.predict(x, a)
         decay = float(self._scale(b.sigma_ve) / self._scale(a.sigma_ve))

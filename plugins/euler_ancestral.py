@@ -19,7 +19,7 @@ from torch import Tensor
 from ..samplers.errors import InputError
 from ..samplers.level import Level
 from ..samplers.registry import hookimpl
-from ..samplers.sampler import Past, Run, Sampler
+from ..samplers.sampler import Past, Sampler, StepContext
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class EulerAncestral(Sampler):
         """One call a step."""
         return steps
 
-    def step(self, run: Run, x: Tensor, a: Level, b: Level, past: Past) -> tuple[Tensor, Past]:
+    def step(self, run: StepContext, x: Tensor, a: Level, b: Level, past: Past) -> tuple[Tensor, Past]:
         """get_ancestral_step and the Euler step of k-diffusion, for any alpha."""
         s = b.sigma_ve
         s_up = min(s, self.eta * s * math.sqrt(1 - (s / a.sigma_ve) ** 2))

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from ..samplers.level import Level
 from ..samplers.registry import hookimpl
-from ..samplers.sampler import Past, Run, Sampler
+from ..samplers.sampler import Past, Sampler, StepContext
 
 
 @dataclass(frozen=True)
@@ -37,12 +37,12 @@ class Heun(Sampler):
         """Two calls an interval, one in the last."""
         return 2 * steps - 1
 
-    def step(self, run: Run, x: Tensor, a: Level, b: Level, past: Past) -> tuple[Tensor, Past]:
+    def step(self, run: StepContext, x: Tensor, a: Level, b: Level, past: Past) -> tuple[Tensor, Past]:
         """One interval in the chosen variable."""
         return heun_step(run, x, a, b, self.variable), None
 
 
-def heun_step(run: Run, x: Tensor, a: Level, b: Level, variable: Literal["sigma", "t"] = "sigma") -> Tensor:
+def heun_step(run: StepContext, x: Tensor, a: Level, b: Level, variable: Literal["sigma", "t"] = "sigma") -> Tensor:
     """x from a to b; Euler alone where an end has no noise or no signal."""
     at_a = run.predict(x, a)
     euler = at_a.combine(b.alpha, b.sigma)

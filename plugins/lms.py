@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ..samplers.level import Level
 from ..samplers.registry import hookimpl
-from ..samplers.sampler import Past, Run, Sampler
+from ..samplers.sampler import Past, Sampler, StepContext
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class LMS(Sampler):
         """One call a step."""
         return steps
 
-    def step(self, run: Run, x: Tensor, a: Level, b: Level, past: Past) -> tuple[Tensor, Past]:
+    def step(self, run: StepContext, x: Tensor, a: Level, b: Level, past: Past) -> tuple[Tensor, Past]:
         """Euler, then what the older predictions say of the bend."""
         prediction = run.predict(x, a)
         euler = prediction.combine(b.alpha, b.sigma)

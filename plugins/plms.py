@@ -20,7 +20,7 @@ from torch import Tensor
 
 from ..samplers.level import Level
 from ..samplers.registry import hookimpl
-from ..samplers.sampler import Past, Run, Sampler
+from ..samplers.sampler import Past, Sampler, StepContext
 from .ipndm import bend
 
 
@@ -36,7 +36,7 @@ class PLMS(Sampler):
         """One call a step, and one more in the first of several."""
         return steps + 1 if steps > 1 else 1
 
-    def step(self, run: Run, x: Tensor, a: Level, b: Level, past: Past) -> tuple[Tensor, Past]:
+    def step(self, run: StepContext, x: Tensor, a: Level, b: Level, past: Past) -> tuple[Tensor, Past]:
         """DDIM, then what the older predictions, or at the start the next one, add."""
         prediction = run.predict(x, a)
         euler = prediction.combine(b.alpha, b.sigma)

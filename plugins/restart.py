@@ -23,7 +23,7 @@ from torch import Tensor
 from ..samplers.errors import InputError
 from ..samplers.level import Level
 from ..samplers.registry import hookimpl
-from ..samplers.sampler import Past, Run, Sampler
+from ..samplers.sampler import Past, Sampler, StepContext
 from .heun import heun_step
 
 RHO = 7
@@ -63,7 +63,7 @@ class Restart(Sampler):
         """Heun's calls, and two an interval of each restart."""
         return 2 * steps - 1 + (2 * self.k * (self.steps - 1) if steps > 1 else 0)
 
-    def step(self, run: Run, x: Tensor, a: Level, b: Level, past: Past) -> tuple[Tensor, Past]:
+    def step(self, run: StepContext, x: Tensor, a: Level, b: Level, past: Past) -> tuple[Tensor, Past]:
         """One interval, then the restarts if b is where they belong."""
         x = heun_step(run, x, a, b)
         noisy = run.grid[1:-1] if run.grid[0].alpha else run.grid[2:-1]
@@ -80,7 +80,7 @@ class Restart(Sampler):
                 x = heun_step(run, x, c, d)
         return x, None
 
-    def _stretch(self, run: Run, b: Level) -> list[Level]:
+    def _stretch(self, run: StepContext, b: Level) -> list[Level]:
         """The levels of a restart, from the noisy end to b."""
         s, first = b.sigma_ve, run.grid[0]
         top = min(self.s_max if s < self.s_max else s * self.s_max / self.s_min, first.sigma_ve)

@@ -25,7 +25,7 @@ from torch import Tensor
 from ..samplers.errors import InputError
 from ..samplers.level import Level
 from ..samplers.registry import hookimpl
-from ..samplers.sampler import Past, Run, Sampler
+from ..samplers.sampler import Past, Sampler, StepContext
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class SEEDS(Sampler):
         """`order` calls an interval, one in the last."""
         return self.order * (steps - 1) + 1
 
-    def step(self, run: Run, x: Tensor, a: Level, b: Level, past: Past) -> tuple[Tensor, Past]:
+    def step(self, run: StepContext, x: Tensor, a: Level, b: Level, past: Past) -> tuple[Tensor, Past]:
         """From place to place; the state at each is first order from a, what x0 changed by before it, and noise."""
         at_a = run.predict(x, a)
         place, change = a, None

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from ..samplers.level import Level
 from ..samplers.registry import hookimpl
-from ..samplers.sampler import Past, Run, Sampler
+from ..samplers.sampler import Past, Sampler, StepContext
 from .deis import adams_weights
 
 
@@ -49,7 +49,7 @@ class UniPC(Sampler):
         """One call a step."""
         return steps
 
-    def step(self, run: Run, x: Tensor, a: Level, b: Level, past: Past) -> tuple[Tensor, Past]:
+    def step(self, run: StepContext, x: Tensor, a: Level, b: Level, past: Past) -> tuple[Tensor, Past]:
         """Predict, evaluate, correct; the newest prediction is at a already where the last step corrected with it."""
         history = past or []
         if not history or history[0][0] != a.lambda_:

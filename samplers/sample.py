@@ -22,7 +22,7 @@ from .noise import Noise, NoiseFunction, check_seed
 from .options import check_count, is_number
 from .predictor import WIDE_STATE_BELOW, CallLog, Counted, NetworkFault, check_batch_size, clock, conversion
 from .registry import Registry, default_registry
-from .sampler import MAX_STEPS, Run, Sampler, finite_or_fault, integrate
+from .sampler import MAX_STEPS, Sampler, StepContext, finite_or_fault, integrate
 
 MOST_SHOWN = 64
 """Images of a sample that a notebook shows."""
@@ -274,7 +274,7 @@ def draw(  # noqa: PLR0913  (the block, and what may replace its noise)
             batch_size=request.batch_size, device=request.device, dtype=request.dtype, log=log,
         )  # fmt: skip
         counted = Counted(predictor)
-        run = Run(levels, counted, drawn, model.schedule, integer=model.timesteps == "integer")
+        run = StepContext(levels, counted, drawn, model.schedule, integer=model.timesteps == "integer")
         states = [like] if trajectory else []
         started = clock(request.device)
         try:
@@ -341,7 +341,7 @@ def no_images(model: Model, x: Tensor) -> None:
     """Nothing, where only x is wanted."""
 
 
-def _replay(sampler: Sampler, run: Run, x: Tensor) -> Callable[[Callable[[Tensor], None]], object]:
+def _replay(sampler: Sampler, run: StepContext, x: Tensor) -> Callable[[Callable[[Tensor], None]], object]:
     return lambda watch: integrate(sampler, run, x, watch=watch)
 
 

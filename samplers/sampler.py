@@ -32,8 +32,8 @@ class SamplerFault(SamplerbenchError):  # noqa: N818  (the sampler is at fault, 
 
 
 @dataclass
-class Run:
-    """What a step can ask for."""
+class StepContext:
+    """What a step can ask for: the model's prediction, noise, levels, and its place on the grid."""
 
     grid: Levels
     """All levels of the run, the clean end last."""
@@ -115,7 +115,7 @@ class Sampler(ABC):
         """
 
     @abstractmethod
-    def step(self, run: Run, x: Tensor, a: Level, b: Level, past: Past) -> tuple[Tensor, Past]:
+    def step(self, run: StepContext, x: Tensor, a: Level, b: Level, past: Past) -> tuple[Tensor, Past]:
         """Take the state x (n, *shape) from level a to the cleaner level b; returns (x, past)."""
 
     def plan(self, nfe: int) -> tuple[Sampler, int]:
@@ -135,7 +135,7 @@ class Sampler(ABC):
 
 def integrate(
     sampler: Sampler,
-    run: Run,
+    run: StepContext,
     x: Tensor,
     *,
     watch: Callable[[Tensor], None] | None = None,

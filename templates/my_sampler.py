@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
-from samplerbench import Level, Run, Sampler, hookimpl
+from samplerbench import Level, StepContext, Sampler, hookimpl
 
 samplerbench_api = 1  # the version of the interface that this file is written for
 
@@ -32,7 +32,7 @@ class MySampler(Sampler):
         """Calls of the model that a run of `steps` steps makes; they are counted, and a run that differs fails."""
         return steps
 
-    def step(self, run: Run, x: Tensor, a: Level, b: Level, past: Any) -> tuple[Tensor, Any]:
+    def step(self, run: StepContext, x: Tensor, a: Level, b: Level, past: Any) -> tuple[Tensor, Any]:
         """Take the state x = alpha x0 + sigma eps, (n, *shape), from level a to the cleaner level b.
 
         A level has alpha, sigma, lambda_ = log(alpha / sigma) and sigma_ve = sigma / alpha, all Python floats.

@@ -361,7 +361,7 @@ def test_fast_is_of_order_3_up_to_the_jump_to_the_clean_end(saved):
 
     for steps in (100, 200, 400):
         levels = [EDM.at_lambda(-2.5 + 5.5 * i / steps) for i in range(steps + 1)]
-        run, x = sb.Run(tuple(levels), predict, None, EDM), x0
+        run, x = sb.StepContext(tuple(levels), predict, None, EDM), x0
         for i, (a, b) in enumerate(itertools.pairwise(levels)):
             run.enter(i)
             x, _ = sampler.step(run, x, a, b, None)
@@ -406,7 +406,7 @@ def test_constant_coefficients_lose_an_order_where_neighbouring_steps_differ(spe
     for h in (0.02, 0.01):
         back = [h, h * ratio, h, h * ratio]  # before them the last step, h, after a step of h * ratio
         levels = [EDM.at_time(1.0 + sum(back[i:])) for i in range(5)] + [EDM.at_time(1.0 - h)]
-        run = sb.Run(tuple(levels), predictor_of(model), no_noise, EDM)
+        run = sb.StepContext(tuple(levels), predictor_of(model), no_noise, EDM)
         past = None
         for a, b in itertools.pairwise(levels):
             x, past = sampler.step(run, gaussian_flow(0.4, 0.3, torch.from_numpy(X), start, a), a, b, past)

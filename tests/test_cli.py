@@ -219,9 +219,9 @@ def test_a_dry_run_counts_the_evaluations_and_writes_nothing(sb, tmp_path):
     cells = [(c["sampler"], c["steps"], c["nfe"]) for c in about["cells"]]
     assert cells == [("ddim", 4, 4), ("ddim", 10, 10), ("dpm-solver:order=3", 4, 10),
                      ("dpm-solver:order=3", 10, 28), ("ddpm", 4, 4), ("ddpm", 10, 10)]  # fmt: skip
-    assert about["network_evaluations"] == (4 + 10 + 10 + 28 + 4 + 10) * 100 + 64 * 101
+    assert about["network_evaluations"] == (4 + 10 + 10 + 28 + 4 + 10) * 100 + 25 * 101
     assert about["estimated_seconds"] >= 0
-    assert "13,064 network evaluations" in sb(*command).out
+    assert "9,125 network evaluations" in sb(*command).out
     assert files(tmp_path) == []
 
 

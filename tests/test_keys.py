@@ -475,3 +475,45 @@ def test_every_column_that_a_clock_or_a_place_moves_says_so(here, monkeypatch):
         assert not moved or depends_on_clock_or_place(column), column
     assert {c for c in here_.columns if depends_on_clock_or_place(c)} == set(table.timing.COLUMNS)
     assert (there["seconds_per_image"] > 1e3 * here_["seconds_per_image"]).all()  # the clock was another
+
+
+BUILT = '''"""A sampler."""
+from ..samplers.sampler import Past, Sampler
+from .deis import adams_weights
+
+class Mine(Sampler):
+    """It steps."""
+    scale = 2.0
+    """A number."""
+
+    def step(self):
+        return self.scale  # why
+'''
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "is_known"),
+    [
+        ("It steps.", "It goes on.", True),
+        ('    """A number."""\n', "", True),
+        ("# why", "# why not", True),
+        (
+            "from ..samplers.sampler import Past, Sampler\nfrom .deis",
+            "from ...core.way import Sampler, Past\nfrom .d",
+            True,
+        ),
+        ("2.0", "2.5", False),
+        ("adams_weights", "adams_weights as weights", False),
+        ("self.scale  #", "-self.scale  #", False),
+    ],
+)
+def test_rewording_or_moving_a_built_in_sampler_redraws_nothing(before, after, is_known):
+    assert before in BUILT
+    digests = [
+        sources.Code({name: BUILT.replace(before, after) if edited else BUILT}, (), {}).digest
+        for name in ("samplerbench.plugins.mine", "stranger")
+        for edited in (False, True)
+    ]
+    assert (digests[0] == digests[1]) is is_known
+    assert digests[2] != digests[3]
+    assert digests[0] != digests[2]

@@ -404,7 +404,7 @@ def run_over(levels):
     def no_noise(*where):
         raise AssertionError(f"drew noise at {where}")
 
-    return sb.Run(tuple(levels), predict, no_noise, EDM)
+    return sb.StepContext(tuple(levels), predict, no_noise, EDM)
 
 
 def errors_of(spec, warm_up, counts):
@@ -583,7 +583,7 @@ def test_the_noise_of_seeds_is_one_path_at_every_place(order, eta):
         states.append((level, x))
         return sb.Prediction(x, level, 0 * x, "x0")
 
-    run = sb.Run((a, b, EDM.clean), predict, lambda *where: next(pulses), EDM)
+    run = sb.StepContext((a, b, EDM.clean), predict, lambda *where: next(pulses), EDM)
     end, _ = sb.make_sampler("seeds", order=order, eta=eta).step(run, rows, a, b, None)
     path = [*states[1:], (b, end)]
     assert len(path) == order

@@ -142,7 +142,9 @@ def own_attributes(cls):
 AUTHORED = {"samplers": sb.Sampler, "grids": sb.Grid, "metrics": sb.Metric, "data": sb.ImageData}
 """By kind, the class that an author's class inherits from."""
 SAID = [(kind, method) for kind, cls in AUTHORED.items() for method in own_methods(cls)]
-ASKED = [("samplers", method) for method in own_methods(sb.Run) if method.__name__ != "enter"]  # that is for the driver
+ASKED = [
+    ("samplers", method) for method in own_methods(sb.StepContext) if method.__name__ != "enter"
+]  # that is for the driver
 
 
 @pytest.mark.parametrize(("kind", "method"), [*SAID, *ASKED], ids=lambda x: getattr(x, "__qualname__", x))

@@ -115,7 +115,7 @@ def run_over(data, levels, schedule):
     def no_noise(*where):
         raise AssertionError(f"a deterministic sampler drew noise at {where}")
 
-    return sb.Run(tuple(levels), predict, no_noise, schedule)
+    return sb.StepContext(tuple(levels), predict, no_noise, schedule)
 
 
 @pytest.mark.parametrize("spec", [spec for spec in DETERMINISTIC if sb.make_sampler(spec).convergence == 1])
@@ -225,8 +225,8 @@ def test_a_run_of_whole_timesteps_goes_to_the_nearest_in_time(t):
 
     lambda_ = VP.at_time(t).lambda_
     levels = (VP.at_time(999), VP.clean)
-    assert sb.Run(levels, never, never, VP, integer=True).at(lambda_) == VP.at_time(round(t))
-    assert sb.Run(levels, never, never, VP).at(lambda_).t == pytest.approx(t, rel=1e-9)
+    assert sb.StepContext(levels, never, never, VP, integer=True).at(lambda_) == VP.at_time(round(t))
+    assert sb.StepContext(levels, never, never, VP).at(lambda_).t == pytest.approx(t, rel=1e-9)
 
 
 @pytest.mark.parametrize("spec", SPECS)

@@ -383,7 +383,7 @@ def test_a_dry_run_changes_nothing_of_a_run(sb, copy, more):
 def test_a_dry_run_says_how_much_is_left_to_make(sb, copy):
     command = ("run", "--plugin", TOY, "--model", "mixture", "-s", "ddpm", "-s", "late", "-s", "ddim", "--steps", 2)
     command = (*command, "-n", 66, "-o", copy, "--dry-run")
-    total = 3 * 2 * 66 + 64 * 101
+    total = 3 * 2 * 66 + 16 * 101
 
     def left(*more):
         about = json.loads(sb(*command, *more, "--json").out)
@@ -399,7 +399,7 @@ def test_a_dry_run_says_how_much_is_left_to_make(sb, copy):
     RunFolder(copy).chunk_path(PLAN.cells[0], PLAN.blocks[0]).unlink()
     assert left() == 2 * 64
     (copy / "chunks" / "ode-reference.safetensors").unlink()
-    assert left() == 2 * 64 + 64 * 101
+    assert left() == 2 * 64 + 16 * 101
     shutil.rmtree(copy)
     assert left() == total
     assert "left" not in sb(*command).out

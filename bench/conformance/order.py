@@ -17,7 +17,7 @@ from torch import Tensor
 from ...samplers.exact import GaussianMixture, quantile_path
 from ...samplers.level import Level
 from ...samplers.predictor import ALL, Prediction
-from ...samplers.sampler import Run, Sampler, integrate
+from ...samplers.sampler import Sampler, StepContext, integrate
 from ...samplers.schedule import Schedule, edm, vp_linear
 from .card import Effort, Finding
 
@@ -188,7 +188,7 @@ def _error(x: Tensor, level: Level) -> float:
     return float((x - quantile_path(LINE, QUANTILES, level)).square().mean().sqrt())
 
 
-def _noisy_run(levels: Sequence[Level], schedule: Schedule) -> Run:
+def _noisy_run(levels: Sequence[Level], schedule: Schedule) -> StepContext:
     """A run over noisy levels alone, with the exact eps of LINE, that refuses to draw noise."""
 
     def predict(x: Tensor, level: Level, rows: slice = ALL) -> Prediction:
@@ -198,4 +198,4 @@ def _noisy_run(levels: Sequence[Level], schedule: Schedule) -> Run:
     def no_noise(*where: object) -> Tensor:
         raise ValueError("noise was drawn, though the sampler claims an order of convergence")
 
-    return Run(tuple(levels), predict, no_noise, schedule)
+    return StepContext(tuple(levels), predict, no_noise, schedule)
