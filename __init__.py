@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from .samplers.model import Model as Model
     from .samplers.model import ModelWithData as ModelWithData
     from .samplers.model import NetworkLoader as NetworkLoader
+    from .samplers.model import Progress as Progress
     from .samplers.model import Range as Range
     from .samplers.model import TrainableModel as TrainableModel
     from .samplers.model import TrainableOnImages as TrainableOnImages
@@ -83,7 +84,6 @@ if TYPE_CHECKING:
     from .samplers.schedule import vp_from_alphas_cumprod as vp_from_alphas_cumprod
     from .samplers.schedule import vp_linear as vp_linear
     from .samplers.schedule import vp_scaled_linear as vp_scaled_linear
-    from .samplers.training import Progress as Progress
 
 _HOMES = {
     "bench.conformance.card": ("Finding",),
@@ -100,7 +100,7 @@ _HOMES = {
         "root_mean_estimate", "rows_needed",
     ),
     "samplers.model": (
-        "Encode", "Model", "ModelWithData", "NetworkLoader", "Range", "TrainableModel", "TrainableOnImages",
+        "Encode", "Model", "ModelWithData", "NetworkLoader", "Progress", "Range", "TrainableModel", "TrainableOnImages",
         "to_images", "wrap_network",
     ),
     "samplers.noise": ("NoiseFunction",),
@@ -117,7 +117,6 @@ _HOMES = {
         "EDM", "Flow", "Schedule", "VP", "edm", "flow", "rescale_zero_terminal_snr", "vp_cosine",
         "vp_from_alphas_cumprod", "vp_linear", "vp_scaled_linear",
     ),
-    "samplers.training": ("Progress",),
 }  # fmt: skip
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 

@@ -22,24 +22,24 @@ from ..samplers.options import check_count
 from ..samplers.registry import Registry, load_registry
 from ..samplers.sample import check_texts
 from ..samplers.variables import IN_PROCESS, is_on
-from .answers import answers_from, directions, write_answers
-from .chunk import make_chunk, ode_solution, reason_of, warm_up
-from .config import DEFAULT_SAMPLERS, Config, enlarged
-from .engines import Children, Engine, ForeignEngine, InProcess, Limits, Turn, turns
-from .environment import environment
-from .formats import sheet_to_html
-from .measures import check_plugins, check_settings
-from .paths import write_paths
-from .picture import write_picture
-from .plan import Cell, Plan, behind, plan_for, warnings_of
-from .record import RunRecord
-from .report import write_report
-from .sheet import notes_on_added, sentences, sheet_of, write_table
-from .statistics import Yardstick, check_metrics, yardsticks
-from .store import REFERENCE, RunFolder, default_output, read_run, stored_run
-from .table import GrowingTable, check_metric_names
-from .timing import in_turn
-from .view import notebook_view
+from .draw.chunk import make_chunk, ode_solution, reason_of, warm_up
+from .draw.clock import in_turn
+from .draw.engines import Children, Engine, ForeignEngine, InProcess, Limits, Turn, turns
+from .draw.paths import write_paths
+from .draw.store import REFERENCE, RunFolder, default_output, read_run, stored_run
+from .judge.answers import answers_from, directions, write_answers
+from .judge.measures import check_plugins, check_settings
+from .judge.table import GrowingTable, check_metric_names
+from .plan.config import DEFAULT_SAMPLERS, Config, enlarged
+from .plan.environment import environment
+from .plan.plan import Cell, Plan, behind, plan_for, warnings_of
+from .plan.record import RunRecord
+from .plan.yardstick import Yardstick, check_metrics, yardsticks
+from .show.formats import sheet_to_html
+from .show.live import notebook_view
+from .show.page import write_report
+from .show.picture import write_picture
+from .show.sheet import notes_on_added, sentences, sheet_of, write_table
 
 MOST_REPEATS = 10_000
 T = TypeVar("T", str, int)

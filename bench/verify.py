@@ -16,16 +16,22 @@ import torch
 from ..samplers.errors import InputError, StoreError, pass_on
 from ..samplers.process import set_switches, state_kept
 from ..samplers.registry import Registry
-from .chunk import make_chunk, reason_of
-from .chunk_file import Chunk
-from .engines import Engine, InProcess, Limits
-from .environment import VERSIONS_THAT_MATTER, environment
-from .measures import check_code, check_extractors, check_model, check_plugins, check_settings
-from .plan import Block, Cell, Plan, behind, plan_for
-from .record import RunRecord
+from .draw.chunk import make_chunk, reason_of
+from .draw.chunk_file import Chunk
+from .draw.engines import Engine, InProcess, Limits
+from .draw.store import RunFolder, read_run
+from .judge.measures import (
+    check_code,
+    check_extractors,
+    check_model,
+    check_plugins,
+    check_settings,
+)
+from .plan.environment import VERSIONS_THAT_MATTER, environment
+from .plan.plan import Block, Cell, Plan, behind, plan_for
+from .plan.record import RunRecord
+from .plan.yardstick import yardsticks
 from .run import engine_for_foreign
-from .statistics import yardsticks
-from .store import RunFolder, read_run
 
 EQUAL, DIFFERS, DAMAGED = "equal", "differs", "damaged"
 

@@ -1,0 +1,1 @@
+"""Everything that registers. Each module below this package is a plugin; one file is one thing."""

@@ -34,7 +34,6 @@ from .predictor import (
     clipped,
 )
 from .schedule import VP, Schedule
-from .training import Progress
 
 NetworkLoader = Callable[[torch.device, torch.dtype], Network]
 """(device, dtype) -> the network, there and in that precision."""
@@ -378,6 +377,29 @@ def module_on(module: nn.Module, device: torch.device, dtype: torch.dtype) -> nn
     if there and not module.training:
         return module
     return copy.deepcopy(module).to(device=device, dtype=dtype).eval().requires_grad_(False)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a training loop tells after each step."""
+
+    phase: str
+    """What is trained or prepared, e.g. "images"."""
+    step: int
+    """Steps that are done."""
+    steps: int
+    """Steps of the whole phase."""
+    loss: float
+    """Mean over the last steps, exponentially weighted."""
+    seconds: float
+    """Since the loop started or resumed."""
+    resumed_at: int
+    """The step at which this process began, 0 for a new training."""
+
+    @property
+    def eta(self) -> float:
+        """Seconds that are left at the present speed."""
+        return (self.steps - self.step) * self.seconds / max(self.step - self.resumed_at, 1)
 
 
 @runtime_checkable

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from .errors import InputError, SamplerbenchError, in_line, shown
+from .files.tiles import mosaic, png
 from .grid import Levels, listed_times, rounding_note, start_fix, start_note
 from .image_data import ImageData
 from .level import Level
 from .model import Model, condition_from, described, predictor_for
-from .mosaic import mosaic, png
 from .noise import Noise, NoiseFunction, check_seed
 from .options import check_count, is_number
 from .predictor import WIDE_STATE_BELOW, CallLog, Counted, NetworkFault, check_batch_size, clock, conversion

@@ -200,3 +200,17 @@ def _describe(value: object) -> str:
     if isinstance(value, Tensor):
         return f"a tensor {tuple(value.shape)} {str(value.dtype).removeprefix('torch.')} on {value.device}"
     return f"a {type(value).__name__}" if value is not None else "None"
+
+
+FAR = 10
+"""A step count at which the NFE rule of every sampler has settled."""
+
+
+def nfe_rule(sampler: Sampler) -> str:
+    """ "steps", "2 steps - 1", or "adaptive", from what the sampler declares."""
+    here, there = sampler.nfe(FAR), sampler.nfe(FAR + 1)
+    if here is None or there is None:
+        return "adaptive"
+    factor, rest = there - here, here - FAR * (there - here)
+    rule = "steps" if factor == 1 else f"{factor} steps"
+    return f"{rule} {'+' if rest > 0 else '-'} {abs(rest)}" if rest else rule

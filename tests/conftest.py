@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from samplerbench.bench import cli
-from samplerbench.bench.store import RunFolder, sealed
-from samplerbench.bench.table import write_sealed_table
+from samplerbench.bench.draw.store import RunFolder, sealed
+from samplerbench.bench.judge.table import write_sealed_table
 
 # The models of the tests are small: a second thread would only wait for the first, here and in child processes.
 torch.set_num_threads(1)

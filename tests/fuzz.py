@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 import torch
 
-from samplerbench.bench.timing import forget_peak_memory, peak_memory
+from samplerbench.bench.draw.clock import forget_peak_memory, peak_memory
 
 HANG = 60
 """Seconds after which a reader is ended."""

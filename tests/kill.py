@@ -18,8 +18,8 @@ from pathlib import Path
 import click
 import pandas as pd
 
-from samplerbench.bench import timing
-from samplerbench.bench.store import RunFolder
+from samplerbench.bench.draw import clock as timing
+from samplerbench.bench.draw.store import RunFolder
 from samplerbench.samplers.errors import StoreError
 
 SAMPLERS = ("ddpm", "ddim", "heun", "dpm-solver++")

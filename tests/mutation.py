@@ -48,10 +48,10 @@ MODERN = ("deis", "dpm_solver_pp_sde", "dpm_solver_pp_single", "er_sde", "sa_sol
 FIRST = {
     **{f"plugins/{name}.py": ("classic_samplers", "conformance") for name in CLASSIC},
     **{f"plugins/{name}.py": ("modern_samplers", "conformance") for name in MODERN},
-    "plugins/dpm_solver.py": ("classic_samplers", "conformance"),
-    "plugins/dpm_solver_pp.py": ("modern_samplers", "conformance"),
-    "plugins/grid_shift_twice.py": ("grid",),
-    "plugins/grids.py": ("grid", "modern_samplers"),
+    "plugins/samplers/dpm_solver.py": ("classic_samplers", "conformance"),
+    "plugins/samplers/dpm_solver_pp.py": ("modern_samplers", "conformance"),
+    "plugins/grids/shift_twice.py": ("grid",),
+    "plugins/grids/grids.py": ("grid", "modern_samplers"),
     "samplers/predictor.py": ("predictor",),
     "samplers/schedule.py": ("schedule",),
     "samplers/grid.py": ("grid",),
@@ -86,7 +86,7 @@ def plant(file: str, *bugs: tuple[str, str, str]) -> None:
 # ---- The samplers ----
 
 plant(
-    "plugins/ddim.py",
+    "plugins/samplers/ddim.py",
     ("ddim: variance of the noise added to that of eps", "b.sigma**2 - s**2", "b.sigma**2 + s**2"),
     (
         "ddim: noise drawn where its factor is zero",
@@ -98,13 +98,13 @@ plant(
     ("ddim: calls of one step too many declared", "return steps\n", "return steps + 1\n"),
 )
 plant(
-    "plugins/ddpm.py",
+    "plugins/samplers/ddpm.py",
     ("ddpm: weights of x and x0 swapped", "mean(q.x_weight, q.x0_weight)", "mean(q.x0_weight, q.x_weight)"),
     ("ddpm: variance in place of the deviation", "x + q.std * run", "x + q.std**2 * run"),
     ("ddpm: option variance without effect", "posterior(a, b, self.variance)", "posterior(a, b)"),
 )
 plant(
-    "plugins/deis.py",
+    "plugins/samplers/deis.py",
     ("deis: sign of what the past adds", "x = x - b.sigma * w_j", "x = x + b.sigma * w_j"),
     ("deis: past one too long", "[: self.order + 1]", "[: self.order + 2]"),
     ("deis: past reversed", "*(past or [])]", "*reversed(past or [])]"),
@@ -114,7 +114,7 @@ plant(
     ("deis: places of the past mirrored", "(lambda_ - a.lambda_) / h for", "(a.lambda_ - lambda_) / h for"),
 )
 plant(
-    "plugins/dpm2.py",
+    "plugins/samplers/dpm2.py",
     (
         "dpm2: step in sigma, not in sigma / alpha",
         "euler + b.alpha * (b.sigma_ve - a.sigma_ve) *",
@@ -131,7 +131,7 @@ plant(
     ("dpm2: correction by half", "(at_middle.eps - at_a.eps)", "(at_middle.eps - at_a.eps) / 2"),
 )
 plant(
-    "plugins/dpm2_ancestral.py",
+    "plugins/samplers/dpm2_ancestral.py",
     ("dpm2-a: middle on the way to b, not down", "math.log(s_down)", "math.log(s)"),
     ("dpm2-a: noise not scaled by alpha", "x + b.alpha * s_up * run", "x + s_up * run"),
     ("dpm2-a: deviations subtracted", "math.sqrt(s**2 - s_up**2)", "s - s_up"),
@@ -139,7 +139,7 @@ plant(
     ("dpm2-a: eta without effect", "s_up = self.eta * s *", "s_up = s *"),
 )
 plant(
-    "plugins/dpm_solver.py",
+    "plugins/samplers/dpm_solver.py",
     ("dpm-solver: order 2, sign of h", "b.sigma * math.expm1(h) / (2", "b.sigma * math.expm1(-h) / (2"),
     ("dpm-solver: order 2, factor 1/2 missing", "/ (2 * r1) * d1", "/ r1 * d1"),
     ("dpm-solver: order 3, ratio of the first place", "first_order - b.sigma / r2", "first_order - b.sigma / r1"),
@@ -165,7 +165,7 @@ plant(
     ("fast: an interval less than the budget has", "math.ceil((nfe - 1) / 3)", "(nfe - 1) // 3"),
 )
 plant(
-    "plugins/dpm_solver_adaptive.py",
+    "plugins/samplers/dpm_solver_adaptive.py",
     ("adaptive: sign of the second order", "second = first - t.sigma_ve", "second = first + t.sigma_ve"),
     ("adaptive: lower order kept", "return b.alpha * high, h", "return b.alpha * low, h"),
     ("adaptive: no step rejected", "factor < ACCEPTED and", "factor < 0 and"),
@@ -176,7 +176,7 @@ plant(
     ("adaptive: state compared without 1 / alpha", "x / a.alpha\n", "x\n"),
 )
 plant(
-    "plugins/dpm_solver_pp.py",
+    "plugins/samplers/dpm_solver_pp.py",
     ("dpm-solver++: 2M, sign of the correction", "x - 0.5 * b.alpha", "x + 0.5 * b.alpha"),
     ("dpm-solver++: 2M, growth in place of decay", "b.alpha * math.expm1(-h) * d1", "b.alpha * math.expm1(h) * d1"),
     ("dpm-solver++: ratio of the steps upside down", "d1_0 = (m0 - m1) / r0", "d1_0 = (m0 - m1) * r0"),
@@ -188,7 +188,7 @@ plant(
     ("dpm-solver++: past one too short", "[: self.order]", "[: max(1, self.order - 1)]"),
 )
 plant(
-    "plugins/dpm_solver_pp_sde.py",
+    "plugins/samplers/dpm_solver_pp_sde.py",
     ("dpm-solver++-sde: variance of the noise", "math.sqrt(1 - decay**2)", "math.sqrt(1 - decay)"),
     ("dpm-solver++-sde: eta squared in the decay", "** self.eta  #", "** self.eta**2  #"),
     ("dpm-solver++-sde: step of the ODE in the kernel", "(1 + self.eta) * h", "h"),
@@ -198,7 +198,7 @@ plant(
     ("dpm-solver++-sde: weight of x0 without the scale", "b.alpha - a.alpha * kept)", "b.alpha * (1 - kept))"),
 )
 plant(
-    "plugins/dpm_solver_pp_single.py",
+    "plugins/samplers/dpm_solver_pp_single.py",
     ("dpm-solver++-single: order 2, sign", "x - b.alpha * math.expm1(-h)", "x + b.alpha * math.expm1(-h)"),
     ("dpm-solver++-single: order 2, factor 1/2 missing", "/ (2 * r1) * d1", "/ r1 * d1"),
     (
@@ -212,7 +212,7 @@ plant(
     ("dpm-solver++-single: level down not scaled by alpha", "Level(b.alpha, b.alpha * math", "Level(b.alpha, math"),
 )
 plant(
-    "plugins/edm.py",
+    "plugins/samplers/edm.py",
     ("edm: growth without its bound", "math.sqrt(2) - 1)", "math.sqrt(2))"),
     ("edm: churn spread over one interval more", "(len(run.grid) - 1)", "len(run.grid)"),
     ("edm: deviations subtracted", "math.sqrt(hat.sigma_ve**2 - a.sigma_ve**2)", "(hat.sigma_ve - a.sigma_ve)"),
@@ -224,7 +224,7 @@ plant(
     ("edm: bounds swapped", "self.s_tmin <= a.sigma_ve <= self.s_tmax", "self.s_tmax <= a.sigma_ve <= self.s_tmin"),
 )
 plant(
-    "plugins/er_sde.py",
+    "plugins/samplers/er_sde.py",
     ("er-sde: variance of the noise", "math.sqrt(1 - decay**2)", "math.sqrt(1 - decay)"),
     ("er-sde: constant of the noise scale function missing", "np.exp(rho**0.3) + 10", "np.exp(rho**0.3)"),
     (
@@ -244,13 +244,13 @@ plant(
     ("er-sde: past one too short", "[: self.order]", "[: max(1, self.order - 1)]"),
 )
 plant(
-    "plugins/euler.py",
+    "plugins/samplers/euler.py",
     ("euler: sign of eps", "combine(b.alpha, b.sigma)", "combine(b.alpha, -b.sigma)"),
     ("euler: stays where it is", "combine(b.alpha, b.sigma)", "combine(a.alpha, a.sigma)"),
     ("euler: first step not declared", "return steps\n", "return steps - 1\n"),
 )
 plant(
-    "plugins/euler_ancestral.py",
+    "plugins/samplers/euler_ancestral.py",
     (
         "euler-a: variance in place of the deviation",
         "math.sqrt(1 - (s / a.sigma_ve) ** 2)",
@@ -262,7 +262,7 @@ plant(
     ("euler-a: eta without effect", "self.eta * s * math", "s * math"),
 )
 plant(
-    "plugins/heun.py",
+    "plugins/samplers/heun.py",
     ("heun: sum of the slopes for their mean", "euler + 0.5 * b.alpha", "euler + b.alpha"),
     ("heun: sign of the step", "(b.sigma_ve - a.sigma_ve)", "(a.sigma_ve - b.sigma_ve)"),
     ("heun: end asked as if at the start", "run.predict(euler, b)", "run.predict(euler, a)"),
@@ -275,7 +275,7 @@ plant(
     ("heun: two calls declared for the last step", "2 * steps - 1", "2 * steps"),
 )
 plant(
-    "plugins/ipndm.py",
+    "plugins/samplers/ipndm.py",
     ("ipndm: order 2 as Adams-Moulton", "(3 / 2, -1 / 2)", "(1 / 2, 1 / 2)"),
     ("ipndm: order 3, sign of the middle weight", "-16 / 12", "16 / 12"),
     ("ipndm: order 4, weights swapped", "37 / 24, -9 / 24", "-9 / 24, 37 / 24"),
@@ -284,7 +284,7 @@ plant(
     ("ipndm: step not scaled by alpha", "euler + b.alpha * (b.sigma_ve", "euler + (b.sigma_ve"),
 )
 plant(
-    "plugins/lms.py",
+    "plugins/samplers/lms.py",
     ("lms: integral in units of the step", "c.append(h * float(", "c.append(float("),
     ("lms: sign of the older predictions", "(eps - prediction.eps)", "(prediction.eps - eps)"),
     ("lms: integral over half the step", "lagrange.integ()(1.0)", "lagrange.integ()(0.5)"),
@@ -293,7 +293,7 @@ plant(
     ("lms: past one too short", "[: self.order]", "[: max(1, self.order - 1)]"),
 )
 plant(
-    "plugins/plms.py",
+    "plugins/samplers/plms.py",
     ("plms: start without the mean of the slopes", "- prediction.eps) / 2", "- prediction.eps)"),
     ("plms: start asks twice at the same level", "run.predict(euler, b)", "run.predict(euler, a)"),
     ("plms: past one too short", "[:4]", "[:3]"),
@@ -301,7 +301,7 @@ plant(
     ("plms: step not scaled by alpha", "euler + b.alpha * (b.sigma_ve", "euler + (b.sigma_ve"),
 )
 plant(
-    "plugins/restart.py",
+    "plugins/samplers/restart.py",
     ("restart: deviations subtracted", "math.sqrt(up.sigma_ve**2 - b.sigma_ve**2)", "up.sigma_ve - b.sigma_ve"),
     ("restart: one repetition less", "range(self.k)", "range(self.k - 1)"),
     ("restart: state scaled the wrong way", "up.alpha / b.alpha * x", "b.alpha / up.alpha * x"),
@@ -312,7 +312,7 @@ plant(
     ("restart: inner levels one too near", "i / (self.steps - 1) *", "i / self.steps *"),
 )
 plant(
-    "plugins/sa_solver.py",
+    "plugins/samplers/sa_solver.py",
     ("sa-solver: tau not squared in the decay", "** self.tau**2  #", "** self.tau  #"),
     ("sa-solver: variance of the noise", "math.sqrt(1 - decay**2)", "math.sqrt(1 - decay)"),
     ("sa-solver: kernel of the ODE", "-(1 + self.tau**2) * h)", "-h)"),
@@ -336,7 +336,7 @@ plant(
     ("sa-solver: old prediction taken for the new", "if not history or history[0][0] != a.lambda_:", "if not history:"),
 )
 plant(
-    "plugins/seeds.py",
+    "plugins/samplers/seeds.py",
     ("seeds: variance of the noise", "math.sqrt(1 - decay**2)", "math.sqrt(1 - decay)"),
     ("seeds: noise of the stages forgotten", "noise = kept * noise + std", "noise = std"),
     ("seeds: noise of the stages not damped", "noise = kept * noise + std", "noise = noise + std"),
@@ -347,7 +347,7 @@ plant(
     ("seeds: full calls declared for the last step", "self.order * (steps - 1) + 1", "self.order * steps"),
 )
 plant(
-    "plugins/unipc.py",
+    "plugins/samplers/unipc.py",
     ("unipc: one rho, factor 1/2 missing", "[0.5 * (h", "[(h"),
     ("unipc: variants swapped", 'self.variant == "bh1"', 'self.variant == "bh2"'),
     (
@@ -365,13 +365,13 @@ plant(
 # ---- The grids ----
 
 plant(
-    "plugins/grid_shift_twice.py",
+    "plugins/grids/shift_twice.py",
     ("shift-twice: the last time not shifted before", "last=shifted_last", "last=1 / self.timesteps"),
     ("shift-twice: the last time shifted by another factor", "Shift(self.factor, last=1 / self", "Shift(last=1 / self"),
 )
 
 plant(
-    "plugins/grids.py",
+    "plugins/grids/grids.py",
     ("uniform: flow divided into one more", "1 - i / steps for", "1 - i / (steps + 1) for"),
     ("uniform: EDM's sigmas rounded too", "times.round() if isinstance(schedule, VP) else times", "times.round()"),
     (

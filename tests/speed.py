@@ -81,9 +81,10 @@ def measure_memory(n, names):
     """Chunks of 64 as they come from the disk, put together and measured."""
     import numpy as np
 
-    from samplerbench.bench.chunk_file import Chunk
-    from samplerbench.bench.statistics import Yardstick, estimates, gather
-    from samplerbench.bench.timing import Timing
+    from samplerbench.bench.draw.chunk_file import Chunk
+    from samplerbench.bench.draw.clock import Timing
+    from samplerbench.bench.judge.statistics import estimates, gather
+    from samplerbench.bench.plan.yardstick import Yardstick
     from samplerbench.samplers.registry import load_registry
 
     registry = load_registry()

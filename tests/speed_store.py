@@ -19,12 +19,12 @@ import msgspec
 import numpy as np
 import torch
 
-from samplerbench.bench.chunk_file import Chunk
-from samplerbench.bench.config import Config
-from samplerbench.bench.plan import plan_for
+from samplerbench.bench.draw.chunk_file import Chunk
+from samplerbench.bench.draw.clock import Timing
+from samplerbench.bench.draw.store import RunFolder, read_run
+from samplerbench.bench.plan.config import Config
+from samplerbench.bench.plan.plan import plan_for
 from samplerbench.bench.run import Session, begin
-from samplerbench.bench.store import RunFolder, read_run
-from samplerbench.bench.timing import Timing
 from samplerbench.samplers.extractor import Extractor
 from samplerbench.samplers.registry import load_registry
 

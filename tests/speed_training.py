@@ -16,8 +16,8 @@ from samplerbench.plugins.models.ddpm.losses import denoising
 from samplerbench.plugins.models.ddpm.networks import CONDITION_DIM, PRESETS, unet_of
 from samplerbench.plugins.models.ddpm.settings import BATCH, PRECISIONS, Settings
 from samplerbench.plugins.models.ddpm.training import UNET, recipe_of
-from samplerbench.samplers.ranks import Ranks
-from samplerbench.samplers.training import fit
+from samplerbench.samplers.nets.ranks import Ranks
+from samplerbench.samplers.nets.training import fit
 
 SIDE, IMAGES = 32, 512
 

@@ -10,15 +10,15 @@ import pytest
 import torch
 
 import samplerbench as sb_
-from samplerbench.bench import chunk as harness
-from samplerbench.bench import timing
-from samplerbench.bench.answers import read_answers, signature
-from samplerbench.bench.figures import write_figures
-from samplerbench.bench.picture import redrawn
-from samplerbench.bench.report_view import view_of
+from samplerbench.bench.draw import chunk as harness
+from samplerbench.bench.draw import clock as timing
+from samplerbench.bench.draw.store import RunFolder, read_run
+from samplerbench.bench.judge.answers import read_answers, signature
+from samplerbench.bench.judge.table import by_sampler, read_table
 from samplerbench.bench.run import Session
-from samplerbench.bench.store import RunFolder, read_run
-from samplerbench.bench.table import by_sampler, read_table
+from samplerbench.bench.show.figures import write_figures
+from samplerbench.bench.show.picture import redrawn
+from samplerbench.bench.show.view import view_of
 from samplerbench.bench.verify import verify
 from samplerbench.samplers.registry import load_registry
 

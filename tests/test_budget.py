@@ -13,15 +13,16 @@ import pandas as pd
 import pytest
 
 import samplerbench as sb
-from samplerbench.bench.answers import read_answers
-from samplerbench.bench.budget import BEST, NO_ROW, budgets, budgets_to_rows, parse_seconds
-from samplerbench.bench.compare import NOT_SHOWN, SAME, WORSE, comparisons_to_table
-from samplerbench.bench.pareto import CLOSE, DOMINATED, ON_FRONT, costs_no_more, pareto
-from samplerbench.bench.record import CellRecord
-from samplerbench.bench.scores import NOT_MEASURED, Score, Scores
-from samplerbench.bench.store import RunFolder, read_run
-from samplerbench.bench.table import read_table, write_sealed_table
-from samplerbench.bench.timing import Repeat, Timing
+from samplerbench.bench.draw.clock import Repeat, Timing
+from samplerbench.bench.draw.store import RunFolder, read_run
+from samplerbench.bench.judge.answers import read_answers
+from samplerbench.bench.judge.budget import BEST, NO_ROW, budgets, parse_seconds
+from samplerbench.bench.judge.compare import NOT_SHOWN, SAME, WORSE, comparisons_to_table
+from samplerbench.bench.judge.pareto import CLOSE, DOMINATED, ON_FRONT, costs_no_more, pareto
+from samplerbench.bench.judge.scores import NOT_MEASURED, Score, Scores
+from samplerbench.bench.judge.table import read_table, write_sealed_table
+from samplerbench.bench.plan.record import CellRecord
+from samplerbench.bench.show.verdicts import budgets_to_rows
 from samplerbench.samplers.metric import mean_estimate
 from samplerbench.samplers.registry import load_registry
 
@@ -52,7 +53,7 @@ def scored(monkeypatch):
     def of(rows, find, *arguments, lower_is_better=True):
         scores = Scores("m", {"m": lower_is_better}, tuple(rows))
         for name in ("budget.all_scores_of", "pareto.scores_of"):
-            monkeypatch.setattr(f"samplerbench.bench.{name}", lambda *_, **__: scores)
+            monkeypatch.setattr(f"samplerbench.bench.judge.{name}", lambda *_, **__: scores)
         return find(PLACE, REGISTRY, *arguments)
 
     return of
@@ -366,7 +367,7 @@ def test_seconds_of_several_machines_are_not_ranked(tmp_path, monkeypatch):
     settings = {"steps": [2], "n": 64, "output": tmp_path / "run", "plugins": [TOY]}
     folder = sb.run("toy", ["ddim", "ddpm"], **settings).folder
     next(folder.glob("chunks/*/00000000-*.safetensors")).unlink()
-    monkeypatch.setattr("samplerbench.bench.timing.machine_of", lambda device: "another")
+    monkeypatch.setattr("samplerbench.bench.draw.clock.machine_of", lambda device: "another")
     sb.run("toy", ["ddim", "ddpm"], **settings)
     for find in (lambda: budgets(folder, REGISTRY, "seconds", [1.0], None), lambda: pareto(folder, REGISTRY)):
         with pytest.raises(sb.InputError, match="several machines, whose seconds are not compared"):

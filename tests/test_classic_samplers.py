@@ -12,8 +12,8 @@ import pytest
 import torch
 
 import samplerbench as sb
-from samplerbench.plugins.ipndm import ADAMS_BASHFORTH
-from samplerbench.plugins.lms import coefficients
+from samplerbench.plugins.samplers.ipndm import ADAMS_BASHFORTH
+from samplerbench.plugins.samplers.lms import coefficients
 from samplerbench.samplers.exact import exact_model, gaussian, gaussian_flow
 
 MEANS = np.array([[-1.0, 0.5], [0.8, 1.0], [0.3, -1.2]])

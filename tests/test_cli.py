@@ -19,8 +19,8 @@ import pytest
 import torch
 
 from samplerbench.bench import run as harness
-from samplerbench.bench.store import RunFolder
-from samplerbench.samplers.lock import LOCK_FILE
+from samplerbench.bench.draw.store import RunFolder
+from samplerbench.samplers.files.lock import LOCK_FILE
 
 TOY = str(Path(__file__).with_name("toy.py"))
 MIXTURE = ("run", "--model", "mixture", "-s", "ddim", "--steps", "2", "-n", "8")
@@ -239,7 +239,7 @@ def test_a_dry_run_counts_guidance_and_leaves_out_a_reference_that_no_cell_needs
 
 
 def test_a_dry_run_makes_a_short_trial_whatever_the_number_of_steps(sb, monkeypatch):
-    from samplerbench.bench import chunk
+    from samplerbench.bench.draw import chunk
 
     made = []
     inner = chunk.draw
@@ -439,7 +439,7 @@ def test_what_would_keep_a_reader_waiting_is_refused(sb, tmp_path, option):
 
 @pytest.mark.parametrize("late", [False, True])
 def test_a_pipe_with_a_writer_is_read_to_its_end(late):
-    from samplerbench.bench.config import read_prompts
+    from samplerbench.bench.plan.config import read_prompts
 
     reading, writing = os.pipe()
 
@@ -459,7 +459,7 @@ def test_a_pipe_with_a_writer_is_read_to_its_end(late):
 
 
 def test_texts_with_a_byte_order_mark_are_the_texts_without(sb, tmp_path):
-    from samplerbench.bench.config import read_prompts
+    from samplerbench.bench.plan.config import read_prompts
 
     for name, text in {"prompts.txt": "sandal\nbag\n", "c.toml": 'steps = [3]\nsampler = "ddim"\n'}.items():
         (tmp_path / name).write_bytes(b"\xef\xbb\xbf" + text.encode())
@@ -618,7 +618,7 @@ BROKEN = {
     "registers nothing": "x = 1\n",
     "unknown hook": "from samplerbench import hookimpl\n@hookimpl\ndef samplerbench_sampler():\n    return {}\n",
     "hook raises": "from samplerbench import hookimpl\n@hookimpl\ndef samplerbench_samplers():\n    1 / 0\n",
-    "takes a name": "from samplerbench import hookimpl\nfrom samplerbench.plugins.ddim import DDIM\n"
+    "takes a name": "from samplerbench import hookimpl\nfrom samplerbench.plugins.samplers.ddim import DDIM\n"
     "@hookimpl\ndef samplerbench_samplers():\n    return {'ddim': DDIM}\n",
 }
 
@@ -677,7 +677,7 @@ def test_a_path_that_is_no_model_is_told_from_an_unknown_name(sb, tmp_path):
 
 COSTLY = """
 from samplerbench import hookimpl
-from samplerbench.plugins.ddim import DDIM
+from samplerbench.plugins.samplers.ddim import DDIM
 
 
 class Costly(DDIM):
@@ -766,7 +766,7 @@ def test_list_survives_a_sampler_that_cannot_be_asked(sb, tmp_path):
         """
         from dataclasses import dataclass
         from samplerbench import hookimpl
-        from samplerbench.plugins.ddim import DDIM
+        from samplerbench.plugins.samplers.ddim import DDIM
 
         @dataclass(frozen=True)
         class Mine(DDIM):
@@ -792,7 +792,7 @@ def test_a_budget_for_a_sampler_whose_cost_never_grows_is_refused_and_ends(sb, t
         """
         from dataclasses import dataclass
         from samplerbench import hookimpl
-        from samplerbench.plugins.ddim import DDIM
+        from samplerbench.plugins.samplers.ddim import DDIM
 
         asked = []
 
@@ -830,14 +830,14 @@ def test_a_metric_cannot_take_the_name_of_a_column(sb, tmp_path):
 
 
 def test_plugins_that_take_long_to_load_are_spoken_of_meanwhile(sb, tmp_path, monkeypatch):
-    from samplerbench.bench import output
+    from samplerbench.bench.cli import loading
 
     write(
         tmp_path / "mine.py",
         """
         import threading
         from samplerbench import hookimpl
-        from samplerbench.plugins.ddim import DDIM
+        from samplerbench.plugins.samplers.ddim import DDIM
 
         for thread in threading.enumerate():
             if isinstance(thread, threading.Timer):
@@ -851,7 +851,7 @@ def test_plugins_that_take_long_to_load_are_spoken_of_meanwhile(sb, tmp_path, mo
             return {"mine": Mine}
         """,
     )
-    monkeypatch.setattr(output, "PATIENCE", 0)
+    monkeypatch.setattr(loading, "PATIENCE", 0)
     for command in (["list"], [*MIXTURE, "--dry-run"]):
         done = sb(*command, "--plugin", "mine.py")
         assert done.code == 0
@@ -859,7 +859,7 @@ def test_plugins_that_take_long_to_load_are_spoken_of_meanwhile(sb, tmp_path, mo
 
 
 def test_what_is_done_in_time_is_not_spoken_of(capsys):
-    from samplerbench.bench.output import noted_after
+    from samplerbench.bench.cli.loading import noted_after
 
     with noted_after(600, "slow") as waiting:
         assert waiting.is_alive()
@@ -1113,7 +1113,7 @@ def test_a_run_goes_on_when_nobody_reads_its_messages(sb, tmp_path, monkeypatch,
 
 
 def test_a_heading_has_nothing_in_it_that_a_terminal_would_obey(capsys):
-    from samplerbench.bench.output import print_rows
+    from samplerbench.bench.show.console import print_rows
 
     print_rows([{"FID [\x1b]0;title\x07]": "1", "b": "\x1b[31m"}, {"FID [\x1b]0;title\x07]": "2", "b": "\u202e"}])
     first, *rows = capsys.readouterr().out.splitlines()

@@ -14,8 +14,11 @@ import pytest
 import torch
 
 import samplerbench as sb
-from samplerbench.bench import cli, doctor, figures, grid_plot, report
+from samplerbench.bench import cli
+from samplerbench.bench.cli import diagnosis as doctor
 from samplerbench.bench.conformance import check
+from samplerbench.bench.show import figures, grid_plot
+from samplerbench.bench.show import page as report
 from samplerbench.samplers import registry
 from samplerbench.samplers.errors import Stop
 from samplerbench.samplers.variables import ALLOW_DOWNLOAD, NO_PLUGINS

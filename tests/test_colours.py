@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from samplerbench.bench.charts import COLOURS
+from samplerbench.bench.show.charts import COLOURS
 
 STYLE = (Path(__file__).parent.parent / "templates" / "report.css").read_text()
 PAIRS = {name: pair for name, *pair in re.findall(r"--([\w-]+): light-dark\((#[0-9a-f]{6}), (#[0-9a-f]{6})\)", STYLE)}

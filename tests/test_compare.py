@@ -12,21 +12,21 @@ import pytest
 
 import samplerbench as sb
 from samplerbench.bench import cli
-from samplerbench.bench.compare import (
+from samplerbench.bench.draw.clock import Repeat, Timing, in_turn
+from samplerbench.bench.judge.compare import (
     BETTER,
     NOT_SHOWN,
     SAME,
     WORSE,
     Comparison,
     compare,
-    comparison_to_rows,
     comparisons_to_table,
     holm,
     seconds_compared,
 )
-from samplerbench.bench.record import CellRecord
-from samplerbench.bench.statistics import student_p, student_t
-from samplerbench.bench.timing import Repeat, Timing, in_turn
+from samplerbench.bench.judge.statistics import student_p, student_t
+from samplerbench.bench.plan.record import CellRecord
+from samplerbench.bench.show.verdicts import comparison_to_rows
 from samplerbench.plugins.metrics.fid import FID
 from samplerbench.samplers.metric import mean_estimate, root_mean_estimate
 from samplerbench.samplers.registry import load_registry

@@ -17,8 +17,8 @@ import pytest
 
 import samplerbench as sb
 from samplerbench.bench import cli
-from samplerbench.bench.chunk_file import arrays_to_bytes, bytes_to_arrays
-from samplerbench.bench.store import sealed
+from samplerbench.bench.draw.chunk_file import arrays_to_bytes, bytes_to_arrays
+from samplerbench.bench.draw.store import sealed
 from samplerbench.samplers import registry
 
 SPEC = importlib.util.spec_from_file_location("samplerbench_fuzz", Path(__file__).with_name("fuzz.py"))

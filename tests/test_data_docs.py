@@ -9,8 +9,8 @@ from PIL import Image
 from samplerbench.plugins.data import folder, npz, parquet, webdataset
 from samplerbench.plugins.data.captions import LONGEST
 from samplerbench.plugins.data.torchvision import KNOWN
-from samplerbench.samplers import image_parts
-from samplerbench.samplers.images import FORMATS, MOST_BYTES, MOST_EXIF, MOST_PIXELS
+from samplerbench.samplers.files import image_parts
+from samplerbench.samplers.files.images import FORMATS, MOST_BYTES, MOST_EXIF, MOST_PIXELS
 from samplerbench.samplers.registry import load_registry
 
 TEXT = (Path(__file__).parent.parent / "docs" / "data.md").read_text(encoding="utf-8")

@@ -14,8 +14,8 @@ import torch
 from PIL import Image
 
 import samplerbench as sb
-from samplerbench.samplers import image_parts, images
-from samplerbench.samplers.images import FORMATS, MOST_PIXELS, cropped, decoded, header, to_channels
+from samplerbench.samplers.files import image_parts, images
+from samplerbench.samplers.files.images import FORMATS, MOST_PIXELS, cropped, decoded, header, to_channels
 
 RNG = np.random.default_rng(5)
 COLOUR = RNG.integers(0, 256, (6, 8, 3), np.uint8)

@@ -15,8 +15,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import samplerbench as sb
-from samplerbench.bench.config import Config
-from samplerbench.bench.plan import plan_for
+from samplerbench.bench.plan.config import Config
+from samplerbench.bench.plan.plan import plan_for
 from samplerbench.plugins.models.diffusers import building, canvas, text
 from samplerbench.plugins.models.diffusers.libraries import LOGGED, library, quietly
 from samplerbench.samplers.errors import InputError

@@ -14,8 +14,8 @@ from click.testing import CliRunner
 
 import samplerbench as sb
 from samplerbench.bench.cli import cli
-from samplerbench.bench.commands import commands_page
-from samplerbench.bench.listing import field_docstrings, page, paragraphs_of
+from samplerbench.bench.cli.commands import commands_page
+from samplerbench.bench.cli.listing import field_docstrings, page, paragraphs_of
 from samplerbench.samplers.exact import exact_model
 from samplerbench.samplers.options import options_of
 from samplerbench.samplers.registry import Registry, load_registry

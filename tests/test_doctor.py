@@ -12,8 +12,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from samplerbench.bench import doctor
-from samplerbench.bench.doctor import Requirement, requirement_of
+from samplerbench.bench.cli import diagnosis as doctor
+from samplerbench.bench.cli.diagnosis import Requirement, requirement_of
 from samplerbench.plugins.models.fashion_mnist import data
 from samplerbench.samplers.registry import load_registry
 

@@ -12,7 +12,7 @@ import samplerbench as sb
 from samplerbench.plugins.models import edm
 from samplerbench.plugins.models.edm import Preconditioned
 from samplerbench.samplers.exact import exact_model
-from samplerbench.samplers.unet import UNet
+from samplerbench.samplers.nets.unet import UNet
 
 UNET = {"channels": 1, "widths": [8, 16], "heads": [0, 2], "blocks": 1, "patch": 1, "embedding_dim": 16}
 SHAPE = [1, 8, 8]

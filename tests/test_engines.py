@@ -16,13 +16,13 @@ import torch
 from safetensors.numpy import save
 
 import samplerbench as sb
-from samplerbench.bench import child_process, chunk, engines
-from samplerbench.bench.child import Parent, serve
-from samplerbench.bench.chunk import make_chunk
-from samplerbench.bench.chunk_file import chunk_from_arrays, chunk_to_arrays
-from samplerbench.bench.config import Config, as_json, from_json
-from samplerbench.bench.engines import ChildFault, ChildProcess, Children, InProcess, Limits, Speed, turns
-from samplerbench.bench.plan import plan_for
+from samplerbench.bench.draw import child_process, chunk, engines
+from samplerbench.bench.draw.child import Parent, serve
+from samplerbench.bench.draw.chunk import make_chunk
+from samplerbench.bench.draw.chunk_file import chunk_from_arrays, chunk_to_arrays
+from samplerbench.bench.draw.engines import ChildFault, ChildProcess, Children, InProcess, Limits, Speed, turns
+from samplerbench.bench.plan.config import Config, as_json, from_json
+from samplerbench.bench.plan.plan import plan_for
 from samplerbench.bench.run import Manner, NoWatch, begin
 from samplerbench.samplers.model import to_images
 from samplerbench.samplers.registry import load_registry
@@ -238,7 +238,7 @@ def test_nothing_of_a_stranger_s_runs_here_for_a_trial(stranger, monkeypatch):
     )
     chunk.warm_up(plan)
     assert chunk.seconds_per_evaluation(plan) is None
-    assert set(drawn) == {"samplerbench.plugins.ddim"}
+    assert set(drawn) == {"samplerbench.plugins.samplers.ddim"}
 
 
 def test_an_engine_is_told_what_is_next_and_what_failed(tmp_path, stranger):

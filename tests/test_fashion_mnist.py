@@ -19,10 +19,10 @@ from samplerbench.plugins.models.fashion_mnist import captions, data, recipe
 from samplerbench.plugins.models.fashion_mnist.data import CLASSES, DEBIAN_FOLDER, load_split, read_split
 from samplerbench.plugins.models.fashion_mnist.model import FashionMNIST, load_clip
 from samplerbench.plugins.models.fashion_mnist.networks import FOLDER, FeatureNet
-from samplerbench.samplers.clip import Tokenizer
-from samplerbench.samplers.training import Recipe, fit
+from samplerbench.samplers.files.weights import load_weights
+from samplerbench.samplers.nets.clip import Tokenizer
+from samplerbench.samplers.nets.training import Recipe, fit
 from samplerbench.samplers.variables import ALLOW_DOWNLOAD
-from samplerbench.samplers.weights import load_weights
 
 WEIGHTS = ("unet", "clip", "features", "reference", "clip_reference")
 needs_data = pytest.mark.skipif(not DEBIAN_FOLDER.is_dir(), reason="the data set is not installed")

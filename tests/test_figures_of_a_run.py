@@ -11,10 +11,10 @@ import pytest
 from PIL import Image
 
 import samplerbench as sb_
-from samplerbench.bench import figures
-from samplerbench.bench.charts import ROWS
-from samplerbench.bench.report_view import view_of
-from samplerbench.bench.table import read_table
+from samplerbench.bench.judge.table import read_table
+from samplerbench.bench.show import figures
+from samplerbench.bench.show.charts import ROWS
+from samplerbench.bench.show.view import view_of
 
 TOY = str(Path(__file__).with_name("toy.py"))
 SAMPLERS = ["ddim", "ddpm", "dpm-solver:order=2", "raises"]

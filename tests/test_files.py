@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 import samplerbench as sb
-from samplerbench.bench.formats import write_output
-from samplerbench.bench.grid_plot import write_file
-from samplerbench.bench.reference_file import About, export
-from samplerbench.samplers import files
-from samplerbench.samplers.files import write_beside_others, write_named
+from samplerbench.bench.plan.reference_file import About, export
+from samplerbench.bench.show.formats import write_output
+from samplerbench.bench.show.grid_plot import write_file
+from samplerbench.samplers.files import atomic as files
+from samplerbench.samplers.files.atomic import write_beside_others, write_named
 
 
 def write_reference(path, content):

@@ -19,8 +19,8 @@ from samplerbench.plugins.extractors import clip as clip_plugin
 from samplerbench.plugins.models.ddpm.card import Card, write_card
 from samplerbench.plugins.models.ddpm.networks import FEATURE_DIM
 from samplerbench.samplers.errors import SamplerbenchError
-from samplerbench.samplers.unet import UNet
-from samplerbench.samplers.weights import SUMS, write_sums
+from samplerbench.samplers.files.weights import SUMS, write_sums
+from samplerbench.samplers.nets.unet import UNet
 
 
 def module(name):

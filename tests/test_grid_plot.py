@@ -11,10 +11,10 @@ from click.testing import CliRunner
 from PIL import Image
 
 import samplerbench as sb
-from samplerbench.bench import picture
-from samplerbench.bench.axes import AXES, parse_axis
 from samplerbench.bench.cli import cli
-from samplerbench.bench.grid_plot import (
+from samplerbench.bench.show import picture
+from samplerbench.bench.show.axes import AXES, parse_axis
+from samplerbench.bench.show.grid_plot import (
     MOST_FRAMES,
     batch_size_for,
     check_target,
@@ -25,9 +25,9 @@ from samplerbench.bench.grid_plot import (
     requests_for,
     to_png,
 )
-from samplerbench.bench.picture import LABEL_WIDTH, MARGIN, labelled_grid, text_width, wrapped
+from samplerbench.bench.show.picture import LABEL_WIDTH, MARGIN, labelled_grid, text_width, wrapped
+from samplerbench.samplers.files.tiles import mosaic
 from samplerbench.samplers.model import to_images
-from samplerbench.samplers.mosaic import mosaic
 from samplerbench.samplers.registry import load_registry
 
 TOY = str(Path(__file__).with_name("toy.py"))

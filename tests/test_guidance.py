@@ -8,8 +8,8 @@ import pytest
 import torch
 
 import samplerbench as sb
-from samplerbench.bench.config import Config, as_json
-from samplerbench.bench.plan import plan_for
+from samplerbench.bench.plan.config import Config, as_json
+from samplerbench.bench.plan.plan import plan_for
 from samplerbench.samplers.predictor import Guided, NetworkPredictor
 from samplerbench.samplers.registry import load_registry
 

@@ -8,12 +8,13 @@ import pytest
 import torch
 
 import samplerbench as sb_
-from samplerbench.bench import chunk, identity
-from samplerbench.bench.config import Config
-from samplerbench.bench.measures import measures_of
-from samplerbench.bench.plan import plan_for
-from samplerbench.bench.record import ModelRecord
-from samplerbench.bench.store import read_run
+from samplerbench.bench.draw import chunk
+from samplerbench.bench.draw.store import read_run
+from samplerbench.bench.judge.measures import measures_of
+from samplerbench.bench.plan import identity
+from samplerbench.bench.plan.config import Config
+from samplerbench.bench.plan.plan import plan_for
+from samplerbench.bench.plan.record import ModelRecord
 from samplerbench.samplers.model import Model
 from samplerbench.samplers.registry import load_registry
 
@@ -48,7 +49,7 @@ RUN = ("run", "--model", "mine.py:make", "-s", "ddim", "--steps", "2", "-n", "8"
 NOTE = "has no fingerprint and is no torch module to be known by: this run will not resume; give wrap_network("
 THEIRS = """
 from samplerbench import hookimpl
-from samplerbench.plugins.ddim import DDIM
+from samplerbench.plugins.samplers.ddim import DDIM
 
 class Theirs(DDIM):
     pass
@@ -169,7 +170,7 @@ def test_a_fingerprint_is_of_weights_code_and_a_sample():
     assert fingerprint_of(Net()) == before
     assert differ(before, fingerprint_of(Net(weight=0.6))) == [True, False, True]
     assert differ(before, fingerprint_of(Net(scale=2.0))) == [False, False, True]
-    heir = type("Net", (Net,), {"__module__": "samplerbench.samplers.unet", "__qualname__": "Net"})
+    heir = type("Net", (Net,), {"__module__": "samplerbench.samplers.nets.unet", "__qualname__": "Net"})
     assert differ(before, fingerprint_of(heir())) == [False, True, False]
     assert fingerprint_of(Net(), fingerprint="mine") == "mine"
 

@@ -13,10 +13,10 @@ import pytest
 import torch
 
 import samplerbench as sb
-from samplerbench.bench import timing
-from samplerbench.bench.chunk import make_chunk
-from samplerbench.bench.config import Config
-from samplerbench.bench.plan import plan_for
+from samplerbench.bench.draw import clock as timing
+from samplerbench.bench.draw.chunk import make_chunk
+from samplerbench.bench.plan.config import Config
+from samplerbench.bench.plan.plan import plan_for
 from samplerbench.bench.run import NoWatch, begin
 from samplerbench.samplers.noise import Noise
 from samplerbench.samplers.registry import load_registry

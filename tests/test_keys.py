@@ -10,12 +10,14 @@ import pytest
 import torch
 
 import samplerbench as sb_
-from samplerbench.bench import chunk, keys, plan, sources, table
-from samplerbench.bench.config import Config
-from samplerbench.bench.plan import plan_for
+from samplerbench.bench.draw import chunk
+from samplerbench.bench.draw.store import read_run
+from samplerbench.bench.judge import table
+from samplerbench.bench.plan import keys, plan, sources
+from samplerbench.bench.plan.config import Config
+from samplerbench.bench.plan.plan import plan_for
 from samplerbench.bench.run import NoWatch, begin
-from samplerbench.bench.store import read_run
-from samplerbench.plugins.ddim import DDIM
+from samplerbench.plugins.samplers.ddim import DDIM
 from samplerbench.samplers.model import Model
 from samplerbench.samplers.plugin import import_file
 from samplerbench.samplers.registry import load_registry
@@ -284,7 +286,9 @@ def test_of_installed_packages_no_text_is_read(here):
     code = sources.code_of_class(load_registry(["scaled.py"]).samplers.things["scaled"])
     assert [name.rpartition("_")[0] for name in code.modules] == ["samplerbench_plugin_scaled"]
     built_in = sources.code_of_class(DDIM)
-    assert set(built_in.modules) == {"samplerbench.plugins", "samplerbench.plugins.ddim"}
+    assert set(built_in.modules) == {
+        "samplerbench.plugins", "samplerbench.plugins.samplers", "samplerbench.plugins.samplers.ddim",
+    }  # fmt: skip
     assert (built_in.files, built_in.versions) == ((), {})
 
 
@@ -467,8 +471,8 @@ def test_every_column_that_a_clock_or_a_place_moves_says_so(here, monkeypatch):
     times = iter(np.random.default_rng(5).uniform(1e3, 1e6, 100_000).cumsum())
     for module in ("samplerbench.samplers.sample", "samplerbench.samplers.predictor"):
         monkeypatch.setattr(f"{module}.clock", lambda device: next(times))
-    monkeypatch.setattr("samplerbench.bench.timing.load_per_core", lambda: 7.0)
-    monkeypatch.setattr("samplerbench.bench.timing.peak_memory", lambda device: 12345)
+    monkeypatch.setattr("samplerbench.bench.draw.clock.load_per_core", lambda: 7.0)
+    monkeypatch.setattr("samplerbench.bench.draw.clock.peak_memory", lambda device: 12345)
     there = run("there")
     for column in here_.columns:
         moved = not here_[column].equals(there[column])

@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from samplerbench.bench import plan as planning
-from samplerbench.bench.chunk_file import Chunk
-from samplerbench.bench.config import Config
-from samplerbench.bench.plan import Block, Blocks, plan_for
+from samplerbench.bench.draw.chunk_file import Chunk
+from samplerbench.bench.draw.clock import Timing
+from samplerbench.bench.draw.store import RunFolder
+from samplerbench.bench.plan import plan as planning
+from samplerbench.bench.plan.config import Config
+from samplerbench.bench.plan.plan import Block, Blocks, plan_for
 from samplerbench.bench.run import Manner, Session, begin, evaluations_left
-from samplerbench.bench.store import RunFolder
-from samplerbench.bench.timing import Timing
 from samplerbench.samplers.registry import load_registry
 
 REGISTRY = load_registry()

@@ -7,8 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from samplerbench.bench.reference import Images
-from samplerbench.bench.statistics import check_estimate, yardsticks
+from samplerbench.bench.judge.statistics import check_estimate
+from samplerbench.bench.plan.reference import Images
+from samplerbench.bench.plan.yardstick import yardsticks
 from samplerbench.plugins.data.folder import FolderImages
 from samplerbench.samplers.errors import InputError, PluginError
 from samplerbench.samplers.extractor import Extractor

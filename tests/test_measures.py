@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import samplerbench as sb
-from samplerbench.bench.measures import is_code, measures_of
+from samplerbench.bench.judge.measures import is_code, measures_of
 from samplerbench.samplers.registry import load_registry
 
 MODEL = """
@@ -23,7 +23,7 @@ def make():
 PLUGIN = """
 from pathlib import Path
 from samplerbench import hookimpl
-from samplerbench.plugins.ddim import DDIM
+from samplerbench.plugins.samplers.ddim import DDIM
 
 Path("ran").touch()
 

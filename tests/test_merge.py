@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 
 import samplerbench as sb_
-from samplerbench.bench import timing
-from samplerbench.bench.merge import RUNS_NOTE, SECONDS_NOTE, merge
-from samplerbench.bench.table import read_table
+from samplerbench.bench.draw import clock as timing
+from samplerbench.bench.judge.merge import RUNS_NOTE, SECONDS_NOTE, merge
+from samplerbench.bench.judge.table import read_table
 
 TOY = str(Path(__file__).with_name("toy.py"))
 CLOCKED = list(timing.COLUMNS)

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 import samplerbench as sb
-from samplerbench.bench.statistics import Gathered, Yardstick, estimates, measured
+from samplerbench.bench.judge.statistics import Gathered, estimates, measured
+from samplerbench.bench.plan.yardstick import Yardstick
 from samplerbench.plugins.metrics.clip_score import CLIPScore
 from samplerbench.plugins.metrics.fd_clip import FrechetCLIP
 from samplerbench.plugins.metrics.fid import (

@@ -20,16 +20,16 @@ from torch import nn
 import samplerbench as sb_
 from samplerbench.plugins.models.fashion_mnist.model import WEIGHTS
 from samplerbench.plugins.models.fashion_mnist.networks import FOLDER
-from samplerbench.samplers import weights
 from samplerbench.samplers.errors import told
-from samplerbench.samplers.training import Recipe, fit, read_checkpoint
-from samplerbench.samplers.weights import SUMS, file_hash, load_weights, read_weights, write_sums
+from samplerbench.samplers.files import weights
+from samplerbench.samplers.files.weights import SUMS, file_hash, load_weights, read_weights, write_sums
+from samplerbench.samplers.nets.training import Recipe, fit, read_checkpoint
 
 ROOT = Path(__file__).parent.parent
 PLUGIN = """
 import torch
 from samplerbench import Model, hookimpl, vp_linear
-from samplerbench.samplers.weights import load_weights
+from samplerbench.samplers.files.weights import load_weights
 
 def small(path):
     network = load_weights(torch.nn.Conv2d(1, 1, 3, padding=1), __import__("pathlib").Path(path))
@@ -380,7 +380,7 @@ def test_nothing_in_the_package_unpickles():
                 if called == "torch.load":
                     calls += 1
                     assert any(k.arg == "weights_only" and ast.unparse(k.value) == "True" for k in node.keywords), path
-    assert calls == 1  # samplers/torch_file.py
+    assert calls == 1  # samplers/files/torch_file.py
 
 
 def test_the_oldest_torch_that_is_allowed_is_one_whose_weights_only_holds():

@@ -14,7 +14,7 @@ from numpy.polynomial import Polynomial
 
 import samplerbench as sb
 from samplerbench.bench.conformance.randomness import Pulses, moments
-from samplerbench.plugins.grids import beta_distribution, beta_quantiles
+from samplerbench.plugins.grids.grids import beta_distribution, beta_quantiles
 from samplerbench.samplers.exact import exact_model, gaussian, gaussian_flow
 from samplerbench.samplers.registry import default_registry
 

@@ -15,8 +15,8 @@ from PIL import Image
 
 import samplerbench as sb
 from samplerbench.bench import cli
-from samplerbench.bench import new_plugin as scaffolds
-from samplerbench.bench.new_plugin import (
+from samplerbench.bench.cli import scaffold as scaffolds
+from samplerbench.bench.cli.scaffold import (
     KINDS,
     check_name,
     commands_of,
@@ -256,7 +256,7 @@ def test_a_test_that_is_there_keeps_the_sampler_from_being_written(command, tmp_
             "", "../x", "a/b", "My", "1st", "-x-", "a--b", "a.b", "a b", "=1+1", "\x1b[31m", "\u202ex", "é", "x\n",
             "x" * 41,
         )),
-        ("ddim", "there is a sampler 'ddim', from samplerbench.plugins.ddim"),
+        ("ddim", "there is a sampler 'ddim', from samplerbench.plugins.samplers.ddim"),
         ("dpm_solver", "there is a sampler 'dpm-solver'"),
         ("dpmpp-2m", "another name of the sampler 'dpm-solver++'"),
         ("class", "word or a module 'class'"),

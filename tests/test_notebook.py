@@ -14,7 +14,7 @@ from PIL import Image
 
 import samplerbench as sb
 from samplerbench.bench.run import Result
-from samplerbench.bench.sheet import table_to_cells
+from samplerbench.bench.show.sheet import table_to_cells
 
 HOSTILE = "<script>alert('&')</script>"
 

@@ -7,7 +7,7 @@ import textwrap
 import pytest
 
 import samplerbench as sb
-from samplerbench.bench.listing import listing
+from samplerbench.bench.cli.listing import listing
 from samplerbench.samplers import options
 from samplerbench.samplers.options import describe_options, option_fault, options_of, parse_spec
 from samplerbench.samplers.registry import load_registry

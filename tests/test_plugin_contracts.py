@@ -7,8 +7,9 @@ import pytest
 import torch
 
 import samplerbench as sb
-from samplerbench.bench.reference import Images
-from samplerbench.bench.statistics import Gathered, Yardstick, estimates
+from samplerbench.bench.judge.statistics import Gathered, estimates
+from samplerbench.bench.plan.reference import Images
+from samplerbench.bench.plan.yardstick import Yardstick
 from samplerbench.samplers.image_data import image_of
 from samplerbench.samplers.plugin import Origin
 from samplerbench.samplers.registry import Registry, load_registry

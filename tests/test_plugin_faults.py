@@ -15,9 +15,9 @@ import pytest
 import torch
 
 import samplerbench
-from samplerbench.bench.chunk import reason_of
-from samplerbench.bench.config import Config
-from samplerbench.bench.plan import plan_for
+from samplerbench.bench.draw.chunk import reason_of
+from samplerbench.bench.plan.config import Config
+from samplerbench.bench.plan.plan import plan_for
 from samplerbench.samplers import process, registry
 from samplerbench.samplers.patches import functions_now, put_back_functions
 from samplerbench.samplers.registry import load_registry
@@ -303,7 +303,7 @@ def test_an_entry_point_with_the_built_in_s_name_harms_nobody_else(install):
     install("stranger_bold", spoilt('"mine"', '"ddim"'), entry="builtin")
     found = load_registry()
     assert names(found) == everyone
-    assert "samplerbench.plugins.ddim" in found.broken[0].reason
+    assert "samplerbench.plugins.samplers.ddim" in found.broken[0].reason
 
 
 def alias(**aliases):
@@ -314,9 +314,12 @@ def alias(**aliases):
 @pytest.mark.parametrize(
     ("source", "words"),
     [
-        (alias(euler_a=""), ["alias 'euler_a' of sampler 'mine'", "'euler-a'", "samplerbench.plugins.euler_ancestral"]),
-        (alias(DPMpp_2M=""), ["alias 'DPMpp_2M'", "'dpm-solver++'", "samplerbench.plugins.dpm_solver_pp"]),
-        (alias(dpm_solver=""), ["alias 'dpm_solver'", "'dpm-solver'", "samplerbench.plugins.dpm_solver"]),
+        (
+            alias(euler_a=""),
+            ["alias 'euler_a' of sampler 'mine'", "'euler-a'", "samplerbench.plugins.samplers.euler_ancestral"],
+        ),
+        (alias(DPMpp_2M=""), ["alias 'DPMpp_2M'", "'dpm-solver++'", "samplerbench.plugins.samplers.dpm_solver_pp"]),
+        (alias(dpm_solver=""), ["alias 'dpm_solver'", "'dpm-solver'", "samplerbench.plugins.samplers.dpm_solver"]),
         (alias(MINE="grid=karras"), ["alias 'MINE'", "its own name"]),
         (alias(mein="etta=1"), ["alias 'mein'", "unknown option 'etta'"]),
         (alias(mein="eta"), ["'eta'", "option=value"]),
@@ -598,7 +601,7 @@ def test_a_very_long_text_of_an_exception_is_cut_before_it_is_made_one_line():
 
 
 def test_an_exit_that_nothing_catches_is_still_no_success(sb, monkeypatch):
-    monkeypatch.setattr("samplerbench.bench.listing.listing", lambda *_: sys.exit(0))
+    monkeypatch.setattr("samplerbench.bench.cli.listing.listing", lambda *_: sys.exit(0))
     sb("list").refused(3, "sys.exit(0)")
 
 
@@ -719,8 +722,8 @@ REPLACING = {
     "builtins.round": "import builtins; builtins.round = int",
     "samplerbench.samplers.predictor.Prediction.combine": "from samplerbench.samplers import predictor as p; "
     "p.Prediction.combine = lambda self, *a: 0",
-    "samplerbench.plugins.ddim.DDIM.step": "from samplerbench.plugins import ddim; ddim.DDIM.step = print",
-    "samplerbench.plugins.ddim.DDIM.plan": "from samplerbench.plugins import ddim; ddim.DDIM.plan = print",
+    "samplerbench.plugins.samplers.ddim.DDIM.step": "import samplerbench as s; s.list_samplers()['ddim'].step = print",
+    "samplerbench.plugins.samplers.ddim.DDIM.plan": "import samplerbench as s; s.list_samplers()['ddim'].plan = print",
 }
 
 
@@ -745,7 +748,7 @@ def test_an_import_that_replaces_a_function_is_named_and_undone(install, name):
     assert (origin, text) == ("stranger_good 1.0", f"changed {name} while it was loaded; that was put back")
 
 
-@pytest.mark.parametrize("name", ["torch.add", "samplerbench.plugins.ddim.DDIM.step"])
+@pytest.mark.parametrize("name", ["torch.add", "samplerbench.plugins.samplers.ddim.DDIM.step"])
 def test_a_cell_that_replaces_a_function_fails_and_the_next_is_as_it_would_be(sb, plugin, name):
     alone = json.loads(sb(*MIXTURE, "-s", "ddim", "-o", "alone", "--json").out)["table"]
     path = plugin(with_step(REPLACING[name]))

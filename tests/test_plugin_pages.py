@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 import samplerbench as sb
-from samplerbench.bench.api_page import one_line, signature_of
+from samplerbench.bench.cli.api_page import one_line, signature_of
 from samplerbench.samplers import extractor, image_data
 from samplerbench.samplers.plugin import KINDS, Hooks
 from samplerbench.samplers.registry import load_registry

@@ -13,10 +13,12 @@ import pytest
 import torch
 
 import samplerbench as sb_
-from samplerbench.bench import chunk, statistics
-from samplerbench.bench.config import Config
-from samplerbench.bench.plan import plan_for
-from samplerbench.bench.store import read_run
+from samplerbench.bench.draw import chunk
+from samplerbench.bench.draw.store import read_run
+from samplerbench.bench.judge import statistics
+from samplerbench.bench.plan import yardstick
+from samplerbench.bench.plan.config import Config
+from samplerbench.bench.plan.plan import plan_for
 from samplerbench.plugins.metrics.fid import FID
 from samplerbench.samplers import process
 from samplerbench.samplers.process import set_switches, state_kept, switches
@@ -211,7 +213,7 @@ MOVES = """
 import torch
 torch.set_float32_matmul_precision("medium")
 from samplerbench import hookimpl
-from samplerbench.plugins.ddim import DDIM
+from samplerbench.plugins.samplers.ddim import DDIM
 
 class Mine(DDIM):
     pass
@@ -325,7 +327,7 @@ def test_a_metric_that_turns_a_switch_is_a_fault(where):
     with pytest.raises(sb_.PluginError, match=r"metric 'fid'.* changed torch's denormal numbers; that was put back"):
         statistics.estimates(
             statistics.Gathered([], {"features": np.zeros((100, 4), np.float32)}),
-            statistics.yardsticks(["fid"], {"fid": mine}, model),
+            yardstick.yardsticks(["fid"], {"fid": mine}, model),
         )
     assert everything() == before
 

@@ -15,8 +15,8 @@ import pytest
 from click.testing import CliRunner
 
 import samplerbench as sb
-from samplerbench.bench.api_page import api_page, as_markdown
 from samplerbench.bench.cli import cli
+from samplerbench.bench.cli.api_page import api_page, as_markdown
 
 ROOT = Path(__file__).parent.parent
 VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]

@@ -12,13 +12,13 @@ import torch
 from PIL import Image
 
 import samplerbench as sb
-from samplerbench.bench import reference
-from samplerbench.bench.config import Config
-from samplerbench.bench.equipment import equipped, model_for
-from samplerbench.bench.plan import plan_for
-from samplerbench.bench.reference import Images, referring
-from samplerbench.bench.reference_file import export, exported, read_moments, read_rows, reference_file
-from samplerbench.bench.sheet import heading_of, notes_of
+from samplerbench.bench.plan import reference
+from samplerbench.bench.plan.config import Config
+from samplerbench.bench.plan.equipment import equipped, model_for
+from samplerbench.bench.plan.plan import plan_for
+from samplerbench.bench.plan.reference import Images, referring
+from samplerbench.bench.plan.reference_file import export, exported, read_moments, read_rows, reference_file
+from samplerbench.bench.show.sheet import heading_of, notes_of
 from samplerbench.samplers.extractor import Extractor
 from samplerbench.samplers.image_data import ImageData
 from samplerbench.samplers.metric import Moments

@@ -240,7 +240,7 @@ def test_the_built_in_samplers_are_listed_with_their_origin():
     registry = default_registry()
     assert {"ddim", "ddpm", "dpm-solver", "dpm-solver++", "euler-a"} <= set(sb.list_samplers())
     assert list(sb.list_samplers()) == sorted(sb.list_samplers())
-    assert registry.samplers.origins["ddim"].plugin == "samplerbench.plugins.ddim"
+    assert registry.samplers.origins["ddim"].plugin == "samplerbench.plugins.samplers.ddim"
     assert registry.samplers.origins["ddim"].version
     assert all(issubclass(cls, sb.Sampler) for cls in sb.list_samplers().values())
     assert not registry.broken
@@ -290,7 +290,7 @@ def test_two_plugins_with_one_name_are_refused_naming_both(plugin):
 
 def test_a_built_in_name_cannot_be_shadowed(plugin):
     path = plugin(MY_EULER.replace("my-euler", "ddim"))
-    refuses(path, "sampler 'ddim' is registered twice", "samplerbench.plugins.ddim")
+    refuses(path, "sampler 'ddim' is registered twice", "samplerbench.plugins.samplers.ddim")
 
 
 HOOK = "from samplerbench import hookimpl\n@hookimpl\n"
@@ -441,7 +441,7 @@ def installed(tmp_path, monkeypatch):
         ("stranger_hook", HOOK + "def samplerbench_sampler():\n    return {}", "samplerbench_sampler"),
         ("stranger_args", HOOK + "def samplerbench_samplers(x):\n    return {}", "samplerbench_samplers"),
         ("stranger_exit_in_hook", HOOK + "def samplerbench_models():\n    raise SystemExit(0)", "SystemExit"),
-        ("stranger_shadow", MY_EULER.replace("my-euler", "ddpm"), "samplerbench.plugins.ddpm"),
+        ("stranger_shadow", MY_EULER.replace("my-euler", "ddpm"), "samplerbench.plugins.samplers.ddpm"),
     ],
 )
 def test_a_broken_installed_plugin_is_listed_and_the_others_load(installed, name, source, reason):

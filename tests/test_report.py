@@ -19,25 +19,26 @@ import pytest
 from PIL import Image
 
 import samplerbench as sb
-from samplerbench.bench import report_view as reports
-from samplerbench.bench.answers import ANSWERS, answers_for, read_answers, signature
-from samplerbench.bench.charts import drawn_interval, round_ticks
-from samplerbench.bench.compare import compared, holm
-from samplerbench.bench.config import Config
-from samplerbench.bench.fronts import FRONTS, clocked_signature, fronts_of
-from samplerbench.bench.kept import keep, kept
-from samplerbench.bench.measures import measures_of
-from samplerbench.bench.pareto import pareto
-from samplerbench.bench.paths import PATHS, read_path, write_paths
-from samplerbench.bench.report import json_for_script, source_hash, view_to_html, write_report
-from samplerbench.bench.report_view import view_of
+from samplerbench.bench.draw.paths import PATHS, read_path, write_paths
+from samplerbench.bench.draw.store import SEAL, RunFolder, read_run
+from samplerbench.bench.judge.answers import ANSWERS, answers_for, read_answers, signature
+from samplerbench.bench.judge.compare import compared, holm
+from samplerbench.bench.judge.fronts import FRONTS, clocked_signature, fronts_of
+from samplerbench.bench.judge.kept import keep, kept
+from samplerbench.bench.judge.measures import measures_of
+from samplerbench.bench.judge.pareto import pareto
+from samplerbench.bench.judge.table import read_table
+from samplerbench.bench.plan.config import Config
 from samplerbench.bench.run import NoWatch, begin, plan_for
-from samplerbench.bench.sheet import table_to_cells
-from samplerbench.bench.sprites import BUDGET, sheet, sheets, shrunk
-from samplerbench.bench.store import SEAL, RunFolder, read_run
-from samplerbench.bench.table import read_table
-from samplerbench.bench.text import printable
+from samplerbench.bench.show import view as reports
+from samplerbench.bench.show.charts import drawn_interval, round_ticks
+from samplerbench.bench.show.page import json_for_script, source_hash, view_to_html, write_report
+from samplerbench.bench.show.sheet import table_to_cells
+from samplerbench.bench.show.sprites import BUDGET, sheet, sheets
+from samplerbench.bench.show.view import view_of
+from samplerbench.samplers.files.tiles import shrunk
 from samplerbench.samplers.registry import load_registry
+from samplerbench.samplers.text import printable
 
 TOY = str(Path(__file__).with_name("toy.py"))
 SAMPLERS = ["ddim", "euler", "ddpm", "dpm-solver", "raises"]
@@ -507,7 +508,7 @@ def test_a_path_is_drawn_once_and_again_when_it_is_gone(finished, folder, monkey
     again, before = (read_path(RunFolder(place), plan.cells[2].key) for place in (folder, finished))
     np.testing.assert_array_equal(again.images, before.images)
     assert again.noise == before.noise
-    monkeypatch.setattr("samplerbench.bench.paths.draw", lambda *_, **__: pytest.fail("drawn again"))
+    monkeypatch.setattr("samplerbench.bench.draw.paths.draw", lambda *_, **__: pytest.fail("drawn again"))
     write_paths(plan, RunFolder(folder), failures)
 
 

@@ -1,6 +1,7 @@
 """What holds of the repository as a whole: import rules, packaging, public names, wording."""
 
 import ast
+import graphlib
 import re
 import subprocess
 import sys
@@ -15,20 +16,11 @@ import samplerbench
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("samplers", "plugins", "bench")
 
-# Each module of the core may import those before it; the registry comes last.
-STREAM = [
-    {"errors", "files", "level", "zip_file", "image_parts"},
-    {"options", "variables", "mosaic", "philox", "philox_torch", "philox_triton", "patches", "torch_file"},
-    {"schedule"},
-    {"grid", "noise", "predictor", "ddpm", "unet", "clip", "weights"},
-    {"ranks", "training", "process", "images", "npz", "lock"},
-    {"sampler", "metric", "image_data"},
-    {"extractor"},
-    {"model"},
-    {"exact", "plugin"},
-    {"registry"},
-    {"sample"},
-]
+LAYERS = ("plan", "draw", "judge", "show", "", "conformance", "cli")
+"""Folders of bench/ from the lowest up, "" for the modules beside them; each may import those before it."""
+MOST_BESIDE_FOLDERS = 6
+WHOLE_FOLDERS = ("conformance", "cli")
+"""Those that the guide names as a whole."""
 
 
 def tracked(*patterns: str) -> list[Path]:
@@ -40,6 +32,12 @@ def tracked(*patterns: str) -> list[Path]:
     return [ROOT / line for line in done.stdout.splitlines() if (ROOT / line).is_file()]
 
 
+def module_of(path: Path) -> str:
+    """The dotted name of a file of the package."""
+    parts = ["samplerbench", *path.relative_to(ROOT).with_suffix("").parts]
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
 def imports_of(path: Path) -> set[str]:
     """Modules that a file imports, absolute, with samplerbench as the root of relative ones."""
     package = ["samplerbench", *path.relative_to(ROOT).parent.parts]
@@ -49,7 +47,11 @@ def imports_of(path: Path) -> set[str]:
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             base = package[: len(package) - node.level + 1] if node.level else []
-            found.add(".".join([*base, *([node.module] if node.module else [])]))
+            home = ".".join([*base, *([node.module] if node.module else [])])
+            here = ROOT.joinpath(*home.split(".")[1:]) if node.level else None
+            for alias in node.names:
+                is_module = here and ((here / f"{alias.name}.py").is_file() or (here / alias.name).is_dir())
+                found.add(f"{home}.{alias.name}" if is_module else home)
     return found
 
 
@@ -69,23 +71,47 @@ def test_bench_knows_no_plugin_by_name():
         assert not any(name.startswith("samplerbench.plugins") for name in imports_of(path)), path
 
 
-def test_the_core_is_imported_downstream_only():
-    rank = {module: i for i, modules in enumerate(STREAM) for module in modules}
-    files = [path for path in sources("samplers") if path.name != "__init__.py"]
-    assert {path.stem for path in files} == set(rank)
-    for path in files:
+def test_no_module_imports_itself_by_way_of_others():
+    graph = {module_of(path): imports_of(path) for package in PACKAGES for path in sources(package)}
+    order = graphlib.TopologicalSorter({name: {n for n in found if n in graph} for name, found in graph.items()})
+    order.prepare()  # CycleError names the circle
+
+
+def test_the_core_uses_no_network_of_its_own():
+    for path in sources("samplers"):
+        if path.parent.name != "nets":
+            assert not any(name.startswith("samplerbench.samplers.nets") for name in imports_of(path)), path
+
+
+def layer_of(module: str) -> str | None:
+    """The folder of bench/ that a module is in, '' for one beside them; None for a module elsewhere."""
+    parts = module.split(".")
+    if parts[:2] != ["samplerbench", "bench"]:
+        return None
+    return parts[2] if len(parts) > 2 and (ROOT / "bench" / parts[2]).is_dir() else ""
+
+
+def test_each_layer_of_the_bench_imports_those_below_it():
+    folders = {path.name for path in (ROOT / "bench").iterdir() if (path / "__init__.py").is_file()}
+    assert folders == set(LAYERS) - {""}
+    for path in sources("bench"):
+        mine = layer_of(module_of(path))
         for name in imports_of(path):
-            if name.startswith("samplerbench.samplers."):
-                assert rank[name.split(".")[2]] <= rank[path.stem], f"{path.name} imports {name}"
+            if (theirs := layer_of(name)) is not None and name != "samplerbench.bench":
+                assert LAYERS.index(theirs) <= LAYERS.index(mine), f"{path} imports {name}"
+
+
+def test_few_modules_stand_beside_the_folders_of_the_bench():
+    beside = [path.stem for path in (ROOT / "bench").glob("*.py") if path.name != "__init__.py"]
+    assert len(beside) <= MOST_BESIDE_FOLDERS, beside
 
 
 def test_the_guide_names_every_module_of_the_bench_once():
     guide = (ROOT / "CONTRIBUTING.md").read_text()
-    table = guide[guide.index("| question | module |") : guide.index("## A sampler")]
-    there = [path for path in (ROOT / "bench").iterdir() if path.suffix == ".py" or (path / "__init__.py").is_file()]
-    names = {f"{path.stem}/" if path.is_dir() else path.stem for path in there} - {"__init__"}
-    named = re.findall(r"`([\w/]+)`", table)
-    assert sorted(named) == sorted(names)
+    table = guide[guide.index("| question | modules |") : guide.index("## A sampler")]
+    there = [path for path in sources("bench") if path.name != "__init__.py" and path.parent.name not in WHOLE_FOLDERS]
+    names = [path.relative_to(ROOT / "bench").with_suffix("").as_posix() for path in there]
+    assert sorted(re.findall(r"`([\w/]+)`", table)) == sorted([*names, *(f"{folder}/" for folder in WHOLE_FOLDERS)])
 
 
 def test_nothing_is_imported_under_a_bare_name():

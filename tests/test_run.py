@@ -14,12 +14,12 @@ from PIL import Image
 from safetensors.numpy import load_file
 
 import samplerbench as sb
-from samplerbench.bench import chunk as harness
-from samplerbench.bench import timing
-from samplerbench.bench.config import Config
-from samplerbench.bench.plan import plan_for
+from samplerbench.bench.draw import chunk as harness
+from samplerbench.bench.draw import clock as timing
+from samplerbench.bench.draw.store import RunFolder, read_run
+from samplerbench.bench.plan.config import Config
+from samplerbench.bench.plan.plan import plan_for
 from samplerbench.bench.run import NoWatch, begin
-from samplerbench.bench.store import RunFolder, read_run
 from samplerbench.plugins.metrics.fid import FID
 from samplerbench.samplers.registry import load_registry
 from samplerbench.samplers.sample import draw
@@ -537,7 +537,7 @@ def test_another_number_of_threads_is_refused_by_name(tmp_path):
 TURNED = """
 from dataclasses import dataclass
 from samplerbench import hookimpl
-from samplerbench.plugins.ddim import DDIM
+from samplerbench.plugins.samplers.ddim import DDIM
 
 @dataclass(frozen=True)
 class Turned(DDIM):
@@ -714,7 +714,7 @@ def test_two_plugin_files_of_one_name_keep_apart(tmp_path):
         (tmp_path / name).mkdir()
         (tmp_path / name / "mine.py").write_text(
             "from dataclasses import dataclass\nfrom samplerbench import hookimpl\n"
-            "from samplerbench.plugins.ddim import DDIM\n"
+            "from samplerbench.plugins.samplers.ddim import DDIM\n"
             f"@dataclass(frozen=True)\nclass Mine{name.upper()}(DDIM):\n    eta: float = {eta}\n"
             f"@hookimpl\ndef samplerbench_samplers():\n    return {{'mine-{name}': Mine{name.upper()}}}\n"
         )

@@ -15,7 +15,12 @@ import pandas as pd
 import pytest
 
 import samplerbench as sb_
-from samplerbench.bench.formats import (
+from samplerbench.bench.draw.store import read_run
+from samplerbench.bench.judge.merge import Origin
+from samplerbench.bench.judge.races import shown_best
+from samplerbench.bench.judge.statistics import metric_columns
+from samplerbench.bench.judge.table import csv_to_frame, frame_to_csv, read_table
+from samplerbench.bench.show.formats import (
     DATA,
     FORMATS,
     SHEETS,
@@ -31,11 +36,9 @@ from samplerbench.bench.formats import (
     sheet_for,
     sorted_by,
 )
-from samplerbench.bench.latex import head, latex
-from samplerbench.bench.merge import Origin
-from samplerbench.bench.races import shown_best
-from samplerbench.bench.report import write_report
-from samplerbench.bench.sheet import (
+from samplerbench.bench.show.latex import head, latex
+from samplerbench.bench.show.page import write_report
+from samplerbench.bench.show.sheet import (
     Column,
     Entry,
     Sheet,
@@ -45,11 +48,8 @@ from samplerbench.bench.sheet import (
     sheet_to_markdown,
     with_interval,
 )
-from samplerbench.bench.statistics import metric_columns
-from samplerbench.bench.store import read_run
-from samplerbench.bench.table import csv_to_frame, frame_to_csv, read_table
-from samplerbench.bench.text import printable
 from samplerbench.samplers.registry import load_registry
+from samplerbench.samplers.text import printable
 
 TOY = str(Path(__file__).with_name("toy.py"))
 REGISTRY = load_registry([TOY])

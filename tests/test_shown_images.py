@@ -6,8 +6,8 @@ import pytest
 import torch
 
 import samplerbench as sb
-from samplerbench.bench.config import Config
-from samplerbench.bench.plan import plan_for
+from samplerbench.bench.plan.config import Config
+from samplerbench.bench.plan.plan import plan_for
 from samplerbench.samplers.model import to_images
 from samplerbench.samplers.registry import load_registry
 

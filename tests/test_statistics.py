@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import samplerbench as sb_
-from samplerbench.bench.config import Config
-from samplerbench.bench.statistics import Yardstick, check_metrics, yardsticks
+from samplerbench.bench.plan.config import Config
+from samplerbench.bench.plan.yardstick import Yardstick, check_metrics, yardsticks
 from samplerbench.samplers.metric import Moments
 from samplerbench.samplers.registry import load_registry
 

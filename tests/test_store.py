@@ -21,22 +21,33 @@ from PIL import Image
 from safetensors import safe_open
 
 import samplerbench as sb_
-from samplerbench.bench import keys, store, timing
 from samplerbench.bench import run as harness
-from samplerbench.bench.answers import ANSWERS, answers_for, read_answers
-from samplerbench.bench.chunk_file import arrays_to_bytes, bytes_to_arrays, content_hash
-from samplerbench.bench.config import Config
-from samplerbench.bench.fronts import FRONTS
-from samplerbench.bench.paths import PATHS
-from samplerbench.bench.picture import redrawn
-from samplerbench.bench.plan import plan_for
-from samplerbench.bench.report import write_report
+from samplerbench.bench.draw import clock as timing
+from samplerbench.bench.draw import store
+from samplerbench.bench.draw.chunk_file import arrays_to_bytes, bytes_to_arrays, content_hash
+from samplerbench.bench.draw.paths import PATHS
+from samplerbench.bench.draw.store import (
+    CHUNKS,
+    RUN_FILE,
+    RunFolder,
+    is_own,
+    names_below,
+    read_run,
+    sealed,
+    unsealed,
+)
+from samplerbench.bench.judge.answers import ANSWERS, answers_for, read_answers
+from samplerbench.bench.judge.fronts import FRONTS
+from samplerbench.bench.judge.table import GrowingTable, read_table, write_sealed_table
+from samplerbench.bench.plan import keys
+from samplerbench.bench.plan.config import Config
+from samplerbench.bench.plan.plan import plan_for
+from samplerbench.bench.plan.yardstick import yardsticks
 from samplerbench.bench.run import Manner, NoWatch, begin, next_renewal
-from samplerbench.bench.sheet import table_to_markdown
-from samplerbench.bench.statistics import yardsticks
-from samplerbench.bench.store import CHUNKS, RUN_FILE, RunFolder, is_own, names_below, read_run, sealed, unsealed
-from samplerbench.bench.table import GrowingTable, read_table, write_sealed_table
-from samplerbench.samplers.lock import LOCK_FILE, WriterLock
+from samplerbench.bench.show.page import write_report
+from samplerbench.bench.show.picture import redrawn
+from samplerbench.bench.show.sheet import table_to_markdown
+from samplerbench.samplers.files.lock import LOCK_FILE, WriterLock
 from samplerbench.samplers.registry import load_registry
 
 TOY = str(Path(__file__).with_name("toy.py"))
@@ -172,7 +183,7 @@ def test_a_second_writer_is_refused_and_readers_are_not(sb, stored, copy):
 HOLD = """
 import sys
 from pathlib import Path
-from samplerbench.samplers.lock import WriterLock
+from samplerbench.samplers.files.lock import WriterLock
 lock = WriterLock(Path(sys.argv[1]))
 print("held", flush=True)
 sys.stdin.read()
@@ -481,7 +492,7 @@ MOODY = """
 from dataclasses import dataclass
 from pathlib import Path
 from samplerbench import hookimpl
-from samplerbench.plugins.ddim import DDIM
+from samplerbench.plugins.samplers.ddim import DDIM
 
 @dataclass(frozen=True)
 class Moody(DDIM):
@@ -1146,7 +1157,7 @@ def test_a_repeat_for_the_clock_measures_no_cell_again(tmp_path, monkeypatch):
     session.work(NoWatch())
     before = session.growing.table({})
     measured, timed, inner = [], [], timing.timed
-    monkeypatch.setattr("samplerbench.bench.table.estimates", measured.append)
+    monkeypatch.setattr("samplerbench.bench.judge.table.estimates", measured.append)
     monkeypatch.setattr(timing, "timed", lambda repeats: timed.append(repeats) or inner(repeats))
     session.folder.write_repeat(plan.cells[1], session.folder.read(plan.cells[1], plan.blocks[0]).repeat)
     after = session.growing.table({})
@@ -1179,7 +1190,7 @@ def test_a_picture_drawn_again_reads_one_chunk_of_each_cell(rich, monkeypatch):
 
 
 def test_the_answers_of_a_run_are_of_the_estimates_of_its_table(tmp_path, monkeypatch):
-    monkeypatch.setattr("samplerbench.bench.answers.estimates", None)  # nothing is measured a second time
+    monkeypatch.setattr("samplerbench.bench.judge.answers.estimates", None)  # nothing is measured a second time
     plan = plan_of("ddim", "late", "ddpm", model="toy")
     result = finished(plan, tmp_path / "run")
     monkeypatch.undo()
@@ -1191,7 +1202,7 @@ def test_the_answers_of_a_run_are_of_the_estimates_of_its_table(tmp_path, monkey
 
 
 def test_what_is_too_much_to_remember_is_read_again(stored, copy, monkeypatch):
-    monkeypatch.setattr("samplerbench.bench.table.REMEMBERED_BYTES", 0)
+    monkeypatch.setattr("samplerbench.bench.judge.table.REMEMBERED_BYTES", 0)
     session = begin(PLAN, REGISTRY, copy)
     growing = GrowingTable(PLAN, session.folder, session.ready)
     for _ in range(2):

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 import samplerbench as sb
-from samplerbench.bench import surroundings
-from samplerbench.bench.surroundings import FREE_FILES, docstrings_kept
+from samplerbench.bench.plan import surroundings
+from samplerbench.bench.plan.surroundings import FREE_FILES, docstrings_kept
 from samplerbench.samplers.errors import StoreError
 
 PROGRAM = "from samplerbench.bench.cli import main; main()"
@@ -123,7 +123,7 @@ def test_what_a_machine_runs_out_of_in_the_midst_of_work_is_one_line(sb, monkeyp
     def examine(*_):
         raise fault
 
-    monkeypatch.setattr("samplerbench.bench.doctor.examine", examine)
+    monkeypatch.setattr("samplerbench.bench.cli.diagnosis.examine", examine)
     sb("doctor").refused(5, said)
 
 
@@ -144,7 +144,7 @@ def test_a_run_needs_no_more_files_than_are_asked_for(tmp_path):
 
 MINE = """
 from samplerbench import hookimpl
-from samplerbench.plugins.ddim import DDIM
+from samplerbench.plugins.samplers.ddim import DDIM
 class Mine(DDIM):
     pass
 @hookimpl
@@ -170,7 +170,7 @@ def test_a_package_keeps_its_docstrings_where_the_others_lose_them(tmp_path):
     (tmp_path / "wordy" / "inner.py").write_text('"""More."""\nassert True\n')
     (tmp_path / "silent.py").write_text('"""None."""\n')
     script = (
-        "from samplerbench.bench.surroundings import docstrings_kept\n"
+        "from samplerbench.bench.plan.surroundings import docstrings_kept\n"
         "with docstrings_kept('wordy'):\n    import wordy, silent\n"
         "print(wordy.__doc__, wordy.inner.__doc__, silent.__doc__)\n"
     )

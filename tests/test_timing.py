@@ -12,16 +12,16 @@ import pytest
 import torch
 
 import samplerbench as sb
-from samplerbench.bench import chunk as harness
-from samplerbench.bench import timing
 from samplerbench.bench.cli import cli
-from samplerbench.bench.config import Config
-from samplerbench.bench.plan import plan_for
+from samplerbench.bench.draw import chunk as harness
+from samplerbench.bench.draw import clock as timing
+from samplerbench.bench.draw.clock import Repeat, Timing, clocked, in_turn, neighbours, timed
+from samplerbench.bench.draw.store import RunFolder
+from samplerbench.bench.judge.table import CLOCK_COLUMNS, COLUMNS
+from samplerbench.bench.plan.config import Config
+from samplerbench.bench.plan.plan import plan_for
 from samplerbench.bench.run import Manner, NoWatch, begin
-from samplerbench.bench.sheet import caption, table_to_cells, table_to_markdown
-from samplerbench.bench.store import RunFolder
-from samplerbench.bench.table import CLOCK_COLUMNS, COLUMNS
-from samplerbench.bench.timing import Repeat, Timing, clocked, in_turn, neighbours, timed
+from samplerbench.bench.show.sheet import caption, table_to_cells, table_to_markdown
 from samplerbench.samplers import predictor, sample
 from samplerbench.samplers.predictor import Counted
 from samplerbench.samplers.registry import load_registry

@@ -10,10 +10,10 @@ from torch import nn
 
 import samplerbench as sb
 from samplerbench.plugins.extractors.files import read_pickled
-from samplerbench.samplers import torch_file, zip_file
-from samplerbench.samplers.torch_file import read_torch_file
-from samplerbench.samplers.training import Recipe, fit
-from samplerbench.samplers.zip_file import members_of, opened_zip
+from samplerbench.samplers.files import torch_file, zip_file
+from samplerbench.samplers.files.torch_file import read_torch_file
+from samplerbench.samplers.files.zip_file import members_of, opened_zip
+from samplerbench.samplers.nets.training import Recipe, fit
 
 RECIPE = Recipe("phase", steps=4, lr=0.1, warmup=1, ema=0.5, bf16=False)
 

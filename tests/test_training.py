@@ -31,13 +31,14 @@ from samplerbench.plugins.models.ddpm.model import DDPM
 from samplerbench.plugins.models.ddpm.networks import PRESETS, unet_of
 from samplerbench.plugins.models.ddpm.pixels import mapped, prepare
 from samplerbench.plugins.models.ddpm.settings import Settings
-from samplerbench.samplers import files, weights
+from samplerbench.samplers.files import atomic as files
+from samplerbench.samplers.files import weights
+from samplerbench.samplers.files.images import cropped
+from samplerbench.samplers.files.lock import LOCK_FILE, sole_writer
+from samplerbench.samplers.files.weights import read_weights
 from samplerbench.samplers.image_data import ImageData
-from samplerbench.samplers.images import cropped
-from samplerbench.samplers.lock import LOCK_FILE, sole_writer
-from samplerbench.samplers.ranks import Ranks, joined, rank_of
-from samplerbench.samplers.training import Recipe, fit, read_checkpoint
-from samplerbench.samplers.weights import read_weights
+from samplerbench.samplers.nets.ranks import Ranks, joined, rank_of
+from samplerbench.samplers.nets.training import Recipe, fit, read_checkpoint
 
 SIDE = 8
 SHORT = {"size": SIDE, "steps": 3, "batch_size": 8}
@@ -760,8 +761,8 @@ import sys
 from pathlib import Path
 import torch
 from torch import nn
-from samplerbench.samplers.ranks import joined
-from samplerbench.samplers.training import Recipe, fit
+from samplerbench.samplers.nets.ranks import joined
+from samplerbench.samplers.nets.training import Recipe, fit
 
 with joined(torch.device("cpu")) as ranks:
     torch.manual_seed(ranks.rank)  # DistributedDataParallel gives all the first one's weights

@@ -9,12 +9,12 @@ import pytest
 from rich.console import Console
 
 import samplerbench as sb
-from samplerbench.bench.config import Config
-from samplerbench.bench.plan import plan_for
+from samplerbench.bench.judge.table import COLUMNS
+from samplerbench.bench.plan.config import Config
+from samplerbench.bench.plan.plan import plan_for
 from samplerbench.bench.run import Session, begin
-from samplerbench.bench.sheet import caption, sheet_of
-from samplerbench.bench.table import COLUMNS
-from samplerbench.bench.view import View, draws_live, duration, pivot, rich_table
+from samplerbench.bench.show.live import View, draws_live, duration, pivot, rich_table
+from samplerbench.bench.show.sheet import caption, sheet_of
 from samplerbench.samplers.registry import load_registry
 
 TOY = str(Path(__file__).with_name("toy.py"))

@@ -14,7 +14,7 @@ from typing import NoReturn
 import click
 
 from ...samplers.errors import InputError, PluginError, SamplerbenchError, StoreError, closest
-from ..output import complain, standard_streams
+from ..show.console import complain, standard_streams
 from . import doctor, grid, plugins, reference, results, run, table, train
 from .run import SIGINT_EXIT
 

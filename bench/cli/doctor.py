@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from ..output import say, stdout_for_data
+from ..show.console import say, stdout_for_data
 from .options import Command, plugin_options
 
 
@@ -19,7 +19,7 @@ def doctor(plugin: tuple[str, ...], as_json: bool) -> int:
 
     The exit code is 1 where it would not.
     """
-    from ..doctor import examination_to_lines, examine, without_home
+    from .diagnosis import examination_to_lines, examine, without_home
 
     with stdout_for_data():
         seen = examine(plugin, Path("results"))

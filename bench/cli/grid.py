@@ -8,7 +8,8 @@ from typing import Any
 import click
 
 from ...samplers.errors import InputError
-from ..output import complain, loaded_registry, say, stdout_for_data, warn_of_plugins
+from ..show.console import complain, say, stdout_for_data
+from .loading import loaded_registry, warn_of_plugins
 from .options import CALLS, GUIDANCE, SHARE, WHOLE, Command, FilePath, model_options, plugin_options
 
 
@@ -69,10 +70,10 @@ def grid_(run_folder: Path | None, output: Path | None, plugin: tuple[str, ...],
 
 def redraw_run(run_folder: Path | None, output: Path | None) -> None:
     """The picture of a run again."""
-    from ...samplers.mosaic import png
-    from ..grid_plot import check_target, write_file
-    from ..picture import PICTURE_FILE, redrawn
-    from ..store import newest_run
+    from ...samplers.files.tiles import png
+    from ..draw.store import newest_run
+    from ..show.grid_plot import check_target, write_file
+    from ..show.picture import PICTURE_FILE, redrawn
 
     folder = run_folder or newest_run(Path("results"))
     target = check_target(output or folder / PICTURE_FILE, ".png")
@@ -84,8 +85,8 @@ def draw_grid(options: dict[str, Any], output: Path | None, plugin: tuple[str, .
     """A grid of new images; the exit code."""
     from rich.console import Console
 
-    from ..grid_plot import check_target, make_grid, plot_for, suffix_of
-    from ..view import CellBar
+    from ..show.grid_plot import check_target, make_grid, plot_for, suffix_of
+    from ..show.live import CellBar
 
     plot = plot_for(options, plugin)
     target = check_target(output or plot.default_output, suffix_of(plot.trajectory))

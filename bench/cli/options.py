@@ -13,10 +13,10 @@ import click
 
 from ...samplers.errors import InputError, closest
 from ...samplers.variables import ALLOW_DOWNLOAD, NO_PLUGINS
-from ..surroundings import check_surroundings
+from ..plan.surroundings import check_surroundings
 
 if TYPE_CHECKING:
-    from ..config import ConfigFile, Kind
+    from ..plan.config import ConfigFile, Kind
 
 CONFIG = "samplerbench.config"
 """Where a command's context keeps its config file."""
@@ -230,7 +230,7 @@ def load_config_file(ctx: click.Context, _: click.Parameter, path: Path | None) 
     """Make the settings of a TOML file the defaults of this command."""
     if path is None:
         return
-    from ..config import read_toml
+    from ..plan.config import read_toml
 
     options = [p for p in ctx.command.params if isinstance(p, click.Option) and p.name not in ("config", "help")]
     by_name = {name: option for option in options for name in long_names(option)}

@@ -10,10 +10,11 @@ from pathlib import Path
 import click
 
 from ...samplers.errors import InputError, closest
-from ..new_plugin import KINDS as PLUGIN_KINDS
-from ..new_plugin import commands_of, new_plugin
-from ..output import loaded_registry, print_card, print_rows, say, stdout_for_data, warn_of_plugins
+from ..show.console import print_rows, say, stdout_for_data
+from .loading import loaded_registry, print_card, warn_of_plugins
 from .options import Command, FilePath, plugin_options
+from .scaffold import KINDS as PLUGIN_KINDS
+from .scaffold import commands_of, new_plugin
 
 KINDS = ("samplers", "grids", "models", "metrics", "extractors", "data", "commands", "api")
 
@@ -45,7 +46,7 @@ def list_(kind: str, plugin: tuple[str, ...], as_json: bool, markdown: bool) -> 
 
     "commands" lists the commands of this program, "api" the names that Python code imports from samplerbench.
     """
-    from ..listing import listing, page
+    from .listing import listing, page
 
     if markdown and as_json:
         raise InputError("--json and --markdown: expected one of them")
@@ -76,8 +77,8 @@ def list_(kind: str, plugin: tuple[str, ...], as_json: bool, markdown: bool) -> 
 
 def program_listing(kind: str) -> tuple[list[dict[str, str]], str]:
     """The rows and the page of what the program itself has: its commands, or its Python names."""
-    from ..api_page import api_listing, api_page
-    from ..commands import commands_listing, commands_page
+    from .api_page import api_listing, api_page
+    from .commands import commands_listing, commands_page
 
     if kind == "api":
         return api_listing(), api_page()

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import click
 
-from ..output import complain, loaded_registry, say, stdout_for_data, warn_of_plugins
-from ..text import counted
+from ...samplers.text import counted
+from ..show.console import complain, say, stdout_for_data
+from .loading import loaded_registry, warn_of_plugins
 from .options import COUNT, Command, FilePath, download_option, plugin_options
 
 
@@ -37,8 +38,8 @@ def reference_(  # noqa: PLR0913  (an option each)
 
     Its rows are kept in ~/.cache/samplerbench, where a run on the same images, extractor and size finds them.
     """
-    from ..reference import bar_on_terminal, data_of, images_at, one_extractor
-    from ..reference_file import check_suffix, export
+    from ..plan.reference import bar_on_terminal, data_of, images_at, one_extractor
+    from ..plan.reference_file import check_suffix, export
 
     if output:
         check_suffix(output)

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import click
 
-from ..output import complain, loaded_registry, print_rows, say, stdout_for_data, warn_of_plugins
+from ..show.console import complain, print_rows, say, stdout_for_data
+from .loading import loaded_registry, warn_of_plugins
 from .options import COUNT, WHOLE, Command, FilePath, own_model_option, plugin_options
 
 
@@ -27,10 +28,10 @@ def report(run_folder: Path | None, figures: Path | None, plugin: tuple[str, ...
     With --figures, its charts for a paper: each metric against model calls and against time, and the samples, 3.25
     inches wide.
     """
-    from ..figures import write_figures
-    from ..measures import measures_of
-    from ..report import write_report
-    from ..store import newest_run
+    from ..draw.store import newest_run
+    from ..judge.measures import measures_of
+    from ..show.figures import write_figures
+    from ..show.page import write_report
 
     folder = run_folder or newest_run(Path("results"))
     with stdout_for_data():

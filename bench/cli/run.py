@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ...samplers.errors import InputError
-from ..output import complain, loaded_registry, print_sheet, say, stdout_for_data, table_to_json, warn_of_plugins
-from ..text import counted
+from ...samplers.text import counted
+from ..show.console import complain, print_sheet, say, stdout_for_data, table_to_json
+from .loading import loaded_registry, warn_of_plugins
 from .options import (
     CALLS,
     GUIDANCE,
@@ -34,8 +35,8 @@ from .options import (
 
 if TYPE_CHECKING:
     from ...samplers.registry import Registry
-    from ..config import Config
-    from ..plan import Plan
+    from ..plan.config import Config
+    from ..plan.plan import Plan
     from ..run import Manner, Result, Session
 
 SIGINT_EXIT, SIGTERM_EXIT = 130, 143
@@ -158,10 +159,10 @@ def run(  # noqa: PLR0913  (an option each)
     """
     import torch
 
-    from ..engines import Limits
-    from ..plan import plan_for, warnings_of
+    from ..draw.engines import Limits
+    from ..draw.store import check_output, default_output, edited_since
+    from ..plan.plan import plan_for, warnings_of
     from ..run import Manner, enlarged_run, evaluations_left
-    from ..store import check_output, default_output, edited_since
 
     limits = Limits(settings.pop("time_limit"), settings.pop("memory_limit"))
     manner = Manner(fresh, add, repeats, retry_failed, limits)
@@ -221,7 +222,7 @@ def carried_out(plan: Plan, registry: Registry, folder: Path, manner: Manner, *,
 
 def show_result(result: Result, as_json: bool) -> None:
     """The table of a run as data, and where its files are."""
-    from ..sheet import sentences, sheet_of
+    from ..show.sheet import sentences, sheet_of
 
     if as_json:
         click.echo(table_to_json(result.table, {"folder": str(result.folder)}))
@@ -233,8 +234,8 @@ def show_result(result: Result, as_json: bool) -> None:
 
 def config_from(settings: dict[str, Any]) -> Config:
     """The command's options as a checked configuration."""
-    from ..axes import lists_levels
-    from ..config import DEFAULT_SAMPLERS, Config, parse_counts, read_prompts
+    from ..plan.config import DEFAULT_SAMPLERS, Config, parse_counts, read_prompts
+    from ..show.axes import lists_levels
 
     steps, nfe, grid = settings.pop("steps"), settings.pop("nfe"), settings["grid"]
     if steps is None and nfe is None:
@@ -254,7 +255,7 @@ def watched(session: Session, signals: Signals) -> Result:
     """Do the work under a live view, and conclude with what is there when it is done or a signal comes."""
     from rich.console import Console
 
-    from ..view import View
+    from ..show.live import View
 
     gc.freeze()  # what is loaded stays until the end: no collection of garbage need walk through it
     with closing(session.folder):
@@ -265,8 +266,8 @@ def watched(session: Session, signals: Signals) -> Result:
 
 def show_plan(plan: Plan, folder: Path, left: int, as_json: bool, *, resumes: bool) -> None:
     """The plan, how many evaluations it makes, how many of them are left, and about how long these take here."""
-    from ..chunk import seconds_per_evaluation
-    from ..plan import summary
+    from ..draw.chunk import seconds_per_evaluation
+    from ..plan.plan import summary
 
     about = summary(plan) | {"network_evaluations_left": left, "output": str(folder)}
     with stdout_for_data():

@@ -11,16 +11,17 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from ...samplers.errors import InputError
-from ..output import loaded_registry, print_rows, print_sheet, say, stdout_for_data, table_to_json, warn_of_plugins
-from ..text import counted
+from ...samplers.text import counted
+from ..show.console import print_rows, print_sheet, say, stdout_for_data, table_to_json
+from .loading import loaded_registry, warn_of_plugins
 from .options import Command, FilePath, own_model_option, plugin_options
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from ...samplers.registry import Registry
-    from ..formats import Content
-    from ..table import Labels
+    from ..judge.table import Labels
+    from ..show.formats import Content
 
 SEVERAL_RUNS = "table: {} runs; add --merge for one table of them, or give one run"
 
@@ -133,22 +134,25 @@ class Question:
 
 def comparison(folder: Path, pair: tuple[str, str]) -> Question:
     """Is one sampler better than another?"""
-    from ..compare import compare, comparison_to_rows
+    from ..judge.compare import compare
+    from ..show.verdicts import comparison_to_rows
 
     return Question(lambda registry: compare(folder, *pair, registry), comparison_to_rows)
 
 
 def front_of(folder: Path, metric: str | None, cost: Literal["seconds", "nfe"]) -> Question:
     """Which rows are worth their cost?"""
-    from ..pareto import pareto, pareto_to_rows
+    from ..judge.pareto import pareto
+    from ..show.verdicts import pareto_to_rows
 
     return Question(lambda registry: pareto(folder, registry, metric, cost), pareto_to_rows)
 
 
 def ranking(folder: Path, metric: str | None, nfe: str | None, seconds: str | None) -> Question:
     """Which samplers make the most of budgets, of model calls or of seconds an image?"""
-    from ..budget import budgets, budgets_to_rows, parse_seconds
-    from ..config import parse_counts
+    from ..judge.budget import budgets, parse_seconds
+    from ..plan.config import parse_counts
+    from ..show.verdicts import budgets_to_rows
 
     amounts = parse_counts("nfe", nfe) if nfe else parse_seconds(str(seconds))
     by: Literal["seconds", "nfe"] = "nfe" if nfe else "seconds"
@@ -167,7 +171,7 @@ def show_table(  # noqa: PLR0913  (the options of a table, each by name)
     pivot: str | None,
 ) -> None:
     """The table of a run, or of several, laid out as asked for."""
-    from ..formats import SHEETS, Layout, parse_columns, rendered, sheet_with_best, write_output
+    from ..show.formats import SHEETS, Layout, parse_columns, rendered, sheet_with_best, write_output
 
     if output and form is None:
         raise InputError(f"output {output}: in which format? expected with --format, as in --format latex -o {output}")
@@ -194,7 +198,7 @@ def show_table(  # noqa: PLR0913  (the options of a table, each by name)
 
 def content_asked_for(folders: tuple[Path, ...], as_one: bool) -> Content:
     """The table of one run, by default the newest, or of several together."""
-    from ..formats import content_of, merged_content
+    from ..show.formats import content_of, merged_content
 
     if as_one:
         if len(folders) < 2:  # noqa: PLR2004  (a merger)
@@ -208,7 +212,7 @@ def content_asked_for(folders: tuple[Path, ...], as_one: bool) -> Content:
 
 def the_newest() -> Path:
     """The newest run in results/, which is said."""
-    from ..store import newest_run
+    from ..draw.store import newest_run
 
     folder = newest_run(Path("results"))
     say(str(folder), err=True)
@@ -217,7 +221,7 @@ def the_newest() -> Path:
 
 def show_found(folder: Path, registry: Registry, as_json: bool, question: Question) -> None:
     """What is found in a run's samples, as JSON or as people read it."""
-    from ..store import read_run
+    from ..draw.store import read_run
 
     with stdout_for_data():
         found = question.find(registry)

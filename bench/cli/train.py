@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ...samplers.errors import InputError, ModelError, SamplerbenchError, StoreError
-from ..output import complain, loaded_registry, say, stdout_for_data, warn_of_plugins
+from ..show.console import complain, say, stdout_for_data
+from .loading import loaded_registry, warn_of_plugins
 from .options import POSITIVE, WHOLE, Command, FilePath, download_option, plugin_options
 
 if TYPE_CHECKING:
@@ -53,8 +54,8 @@ def train(model: str | None, data: str | None, output: Path, plugin: tuple[str, 
     """
     from rich.console import Console
 
-    from ...samplers.ranks import rank_of
-    from ..training_view import TrainingView
+    from ...samplers.nets.ranks import rank_of
+    from ..show.training_view import TrainingView
 
     if output.exists() and not output.is_dir():
         raise InputError(f"output {output}: is a file; expected a folder")

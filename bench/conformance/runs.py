@@ -14,9 +14,8 @@ from ...samplers.model import wrap_network
 from ...samplers.predictor import Predicts
 from ...samplers.registry import default_registry
 from ...samplers.sample import sample
-from ...samplers.sampler import Sampler, declared_calls
+from ...samplers.sampler import Sampler, declared_calls, nfe_rule
 from ...samplers.schedule import Schedule, vp_linear
-from ..listing import nfe_rule
 from .card import Effort, Finding
 from .models import EQUAL, NO_SIGNAL, PLANE, SCHEDULES, Stream, apart, drawn, noise_to_start_from
 

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from ...samplers.errors import ModelError
-from ...samplers.weights import check_size
+from ...samplers.files.weights import check_size
 from .names import path_of
 
 TABLES = ("metadata.csv", "captions.csv")

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from ...samplers.errors import ModelError
+from ...samplers.files.images import COLOUR, RULES, Header, decoded, header, to_channels
 from ...samplers.image_data import ImageData
-from ...samplers.images import COLOUR, RULES, Header, decoded, header, to_channels
 
 
 class EncodedImages(ImageData):

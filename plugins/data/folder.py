@@ -16,8 +16,8 @@ from itertools import islice
 from pathlib import Path, PurePosixPath
 
 from ...samplers.errors import ModelError
+from ...samplers.files.images import READ, SUFFIXES, file_bytes
 from ...samplers.image_data import ImageData, ImageDataFactory
-from ...samplers.images import READ, SUFFIXES, file_bytes
 from ...samplers.plugin import hookimpl
 from .captions import captions_of
 from .encoded import EncodedImages

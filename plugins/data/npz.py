@@ -17,11 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...samplers.errors import ModelError
+from ...samplers.files.npz import read_header
+from ...samplers.files.weights import check_regular, kind_of
+from ...samplers.files.zip_file import opened_zip
 from ...samplers.image_data import ImageData, ImageDataFactory
-from ...samplers.npz import read_header
 from ...samplers.plugin import hookimpl
-from ...samplers.weights import check_regular, kind_of
-from ...samplers.zip_file import opened_zip
 from .arrays import ArrayImages, channels_first
 from .captions import one_line
 

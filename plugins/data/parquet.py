@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from ...samplers.errors import ModelError, in_line
+from ...samplers.files.images import MOST_BYTES
+from ...samplers.files.weights import MOST_JSON, kind_of
 from ...samplers.image_data import ImageData, ImageDataFactory
-from ...samplers.images import MOST_BYTES
 from ...samplers.plugin import hookimpl
-from ...samplers.weights import MOST_JSON, kind_of
 from .captions import one_line
 from .encoded import EncodedImages
 from .names import portable

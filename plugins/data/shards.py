@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from ...samplers.errors import ModelError
-from ...samplers.weights import check_regular
+from ...samplers.files.weights import check_regular
 from .names import byte_order, portable
 
 OF_A_SPLIT = re.compile(r"(.+)-\d{5}-of-\d{5}\..+")

@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ...samplers.errors import ModelError
+from ...samplers.files.images import MOST_BYTES, SUFFIXES
+from ...samplers.files.weights import kind_of
 from ...samplers.image_data import ImageData, ImageDataFactory
-from ...samplers.images import MOST_BYTES, SUFFIXES
 from ...samplers.plugin import hookimpl
-from ...samplers.weights import kind_of
 from .captions import TEXT_COLUMNS, one_line, shown
 from .encoded import EncodedImages
 from .names import portable

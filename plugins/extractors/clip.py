@@ -23,10 +23,10 @@ from torch.nn import functional as F  # noqa: N812  (the name that every torch p
 
 from ...samplers.errors import InputError, ModelError, in_line, shown
 from ...samplers.extractor import Extractor, ExtractorFactory
+from ...samplers.files.weights import check_shapes, no_larger_than, read_json, read_stored, read_weights
 from ...samplers.metric import Rows
 from ...samplers.registry import hookimpl
 from ...samplers.variables import ALLOW_DOWNLOAD, is_on
-from ...samplers.weights import check_shapes, no_larger_than, read_json, read_stored, read_weights
 from ..models.diffusers.configs import CLIP_TEXT, CLIP_VISION, fields_of
 from ..models.diffusers.tokenizers import readable
 from .files import checked_hash, fill

@@ -16,9 +16,9 @@ from torch.nn import functional as F  # noqa: N812  (the name that every torch p
 
 from ...samplers.errors import InputError, ModelError
 from ...samplers.extractor import Extractor, ExtractorFactory
+from ...samplers.files.weights import channels_last
 from ...samplers.metric import Rows
 from ...samplers.registry import hookimpl
-from ...samplers.weights import channels_last
 from .files import checked_hash, fill, read_pickled
 from .images import GREY_NOTE, Once, as_colour, in_batches, resized
 

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from ...samplers.errors import ModelError, in_line
-from ...samplers.torch_file import read_torch_file
+from ...samplers.files.torch_file import read_torch_file
+from ...samplers.files.weights import SHOWN_KEYS, check_regular, file_hash
 from ...samplers.variables import ALLOW_DOWNLOAD, is_on
-from ...samplers.weights import SHOWN_KEYS, check_regular, file_hash
 
 
 @dataclass(frozen=True)

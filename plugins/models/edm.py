@@ -24,13 +24,13 @@ import torch
 from torch import Tensor, nn
 
 from ...samplers.errors import InputError, ModelError, closest, in_line, shown
+from ...samplers.files.weights import file_hash, filled, read_json
 from ...samplers.model import Encode, Model, module_on, wrap_network
+from ...samplers.nets.unet import UNet
 from ...samplers.plugin import function_from_code
 from ...samplers.predictor import Network
 from ...samplers.registry import ModelFactory, hookimpl
 from ...samplers.schedule import edm
-from ...samplers.unet import UNet
-from ...samplers.weights import file_hash, filled, read_json
 from .rows import rows_of_a_call
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"

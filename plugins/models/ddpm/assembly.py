@@ -7,12 +7,12 @@ from pathlib import Path
 
 import torch
 
-from ....samplers.clip import CLIP
 from ....samplers.extractor import Extractor
+from ....samplers.files.weights import filled
 from ....samplers.model import Model
+from ....samplers.nets.clip import CLIP
+from ....samplers.nets.unet import UNet
 from ....samplers.schedule import vp_linear
-from ....samplers.unet import UNet
-from ....samplers.weights import filled
 from ..rows import rows_of_a_call
 from .card import Card
 from .losses import PREDICTS

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ....samplers.clip import Tokenizer, vocabulary_of, words_of
+from ....samplers.nets.clip import Tokenizer, vocabulary_of, words_of
 
 MOST_WORDS = 4_096
 """Of a vocabulary; rarer words are left out of the captions."""

@@ -8,12 +8,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ....samplers.clip import CLIP
 from ....samplers.errors import ModelError
-from ....samplers.files import make_folder, write_atomically
+from ....samplers.files.atomic import make_folder, write_atomically
+from ....samplers.files.weights import check_regular, check_sum, read_json
 from ....samplers.model import is_image_shape
-from ....samplers.unet import UNet
-from ....samplers.weights import check_regular, check_sum, read_json
+from ....samplers.nets.clip import CLIP
+from ....samplers.nets.unet import UNet
 from .captions import LONGEST, MOST_PROMPTS, MOST_WORDS
 from .networks import CONDITION_DIM, SIZES, FeatureNet, unet_of
 

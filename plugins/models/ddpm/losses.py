@@ -8,12 +8,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  (the name that every torch program uses)
 
-from ....samplers.clip import CLIP
 from ....samplers.ddpm import Draw, draw_examples, loss_of_draw
+from ....samplers.nets.clip import CLIP
+from ....samplers.nets.ranks import ALONE, Ranks
+from ....samplers.nets.training import LossOf, batch_of, step_generator
 from ....samplers.predictor import Predicts
-from ....samplers.ranks import ALONE, Ranks
 from ....samplers.schedule import vp_linear
-from ....samplers.training import LossOf, batch_of, step_generator
 
 CONDITION_DROP = 0.1
 """Share of training images without a condition, which makes classifier-free guidance possible."""

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ....samplers.clip import ImageEncoder
 from ....samplers.errors import InputError
-from ....samplers.unet import UNet
+from ....samplers.nets.clip import ImageEncoder
+from ....samplers.nets.unet import UNet
 
 FEATURE_DIM = 64
 CONDITION_DIM = 64

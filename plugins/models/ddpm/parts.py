@@ -13,11 +13,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from ....samplers.clip import CLIP
 from ....samplers.errors import InputError, ModelError
 from ....samplers.extractor import Extractor
+from ....samplers.files.weights import file_hash, read_weights, save_weights
+from ....samplers.nets.clip import CLIP
 from ....samplers.predictor import Network
-from ....samplers.weights import file_hash, read_weights, save_weights
 
 EXTRACT_BATCH = 64
 

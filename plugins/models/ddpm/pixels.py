@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from ....samplers.errors import ModelError
+from ....samplers.files.images import COLOUR, cropped, to_channels
 from ....samplers.image_data import ImageData, image_of
-from ....samplers.images import COLOUR, cropped, to_channels
-from ....samplers.training import Progress, Report
+from ....samplers.model import Progress
+from ....samplers.nets.training import Report
 
 PHASE = "images"
 

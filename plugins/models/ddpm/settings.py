@@ -10,9 +10,9 @@ from typing import Any
 import torch
 
 from ....samplers.errors import InputError, closest
+from ....samplers.nets.ranks import Ranks
 from ....samplers.noise import check_seed
 from ....samplers.options import check_count
-from ....samplers.ranks import Ranks
 from .networks import PRESETS, Preset, check_side
 
 PRECISIONS = ("bf16", "float32")

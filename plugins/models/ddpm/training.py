@@ -17,16 +17,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ....samplers.clip import CLIP
 from ....samplers.errors import InputError, ModelError, shown
-from ....samplers.files import write_atomically
+from ....samplers.files.atomic import write_atomically
+from ....samplers.files.lock import LOCK_FILE, sole_writer
+from ....samplers.files.tiles import mosaic, png
+from ....samplers.files.weights import SUMS, channels_last, load_weights, save_weights, write_sums
 from ....samplers.image_data import ImageData
-from ....samplers.lock import LOCK_FILE, sole_writer
-from ....samplers.mosaic import mosaic, png
-from ....samplers.ranks import Ranks, joined
+from ....samplers.nets.clip import CLIP
+from ....samplers.nets.ranks import Ranks, joined
+from ....samplers.nets.training import LossOf, Recipe, Report, fit, logged
 from ....samplers.sample import sample
-from ....samplers.training import LossOf, Recipe, Report, fit, logged
-from ....samplers.weights import SUMS, channels_last, load_weights, save_weights, write_sums
 from .assembly import assembled
 from .captions import Captions, learnable
 from .card import FILE, Card, read_card, write_card

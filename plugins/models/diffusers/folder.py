@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from ....samplers.errors import InputError, ModelError
+from ....samplers.files.weights import read_json
 from ....samplers.variables import ALLOW_DOWNLOAD, is_on
-from ....samplers.weights import read_json
 from .hints import on_part, refuse_single_file
 from .libraries import library
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ....samplers.errors import ModelError
-from ....samplers.weights import read_stored
+from ....samplers.files.weights import read_stored
 
 PICKLES, SINGLE = (".ckpt", ".pt", ".pth", ".bin"), ".safetensors"
 EDM = (

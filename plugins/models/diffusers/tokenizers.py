@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from ....samplers.errors import ModelError
-from ....samplers.weights import check_size, read_json
+from ....samplers.files.weights import check_size, read_json
 from .folder import WORDS, short
 
 FILES = (

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from ....samplers.errors import ModelError, in_line
-from ....samplers.weights import SHOWN_KEYS, Stored, file_hash, no_larger_than, read_stored
+from ....samplers.files.weights import SHOWN_KEYS, Stored, file_hash, no_larger_than, read_stored
 from .configs import ENCODERS, fields_of
 from .folder import CONFIG, HOMES, Part, read_config
 from .libraries import library, quietly

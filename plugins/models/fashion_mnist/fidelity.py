@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ....samplers.weights import load_weights
+from ....samplers.files.weights import load_weights
 from .networks import FOLDER, FeatureNet
 
 NAME = "samplerbench-fashion-mnist"

@@ -7,15 +7,15 @@ from pathlib import Path
 
 import torch
 
-from ....samplers.clip import CLIP
 from ....samplers.errors import ModelError
-from ....samplers.lock import sole_writer
+from ....samplers.files.lock import sole_writer
+from ....samplers.files.weights import SUMS, channels_last, file_hash, filled, save_weights, write_sums
 from ....samplers.model import Model
+from ....samplers.nets.clip import CLIP
+from ....samplers.nets.training import Report, logged
 from ....samplers.noise import check_seed
 from ....samplers.registry import ModelFactory, hookimpl
 from ....samplers.schedule import vp_linear
-from ....samplers.training import Report, logged
-from ....samplers.weights import SUMS, channels_last, file_hash, filled, save_weights, write_sums
 from ..ddpm.losses import PREDICTS
 from ..ddpm.networks import FEATURE_DIM
 from ..ddpm.parts import clip_extractor, encoder, per_place, rows_extractor, save_reference

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ....samplers.clip import CLIP
-from ....samplers.unet import UNet
+from ....samplers.nets.clip import CLIP
+from ....samplers.nets.unet import UNet
 from ..ddpm import networks as ddpm
 from .captions import vocabulary
 from .data import CLASSES

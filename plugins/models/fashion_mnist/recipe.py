@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ....samplers.clip import CLIP
-from ....samplers.training import Recipe, Report, fit
+from ....samplers.nets.clip import CLIP
+from ....samplers.nets.training import Recipe, Report, fit
 from ..ddpm.losses import classifying, contrasting, denoising
 from ..ddpm.parts import condition_of
 from .captions import brightness_of, captions_for

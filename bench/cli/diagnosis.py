@@ -1,0 +1,236 @@
+"""What `samplerbench doctor` says: the machine, what is installed, what a default run needs, and whether it works.
+
+Each part is examined by itself, so that one which is broken is named beside the others. No host name and no user name.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import re
+import shlex
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ...samplers.errors import pass_on
+
+if TYPE_CHECKING:
+    from ...samplers.registry import Registry
+
+PACKAGE = "samplerbench"
+NEEDED_BYTES = 100e6
+"""A default run writes about a tenth of it."""
+GIGABYTE = 1e9
+REQUIREMENT = re.compile(r"\s*([A-Za-z0-9][A-Za-z0-9._-]*)\s*(?:\[[^\]]*\])?\s*([^;]*?)\s*(?:;(.*))?")
+"""name[extras] versions; marker"""
+EXTRA = re.compile(r"""extra\s*==\s*["']([^"']+)["']""")
+
+
+@dataclass(frozen=True)
+class Requirement:
+    """One line of a package's metadata."""
+
+    package: str
+    versions: str
+    extra: str
+    """The extra that it belongs to, '' if it is always needed."""
+
+    @property
+    def version(self) -> str | None:
+        """What is installed; None if nothing is."""
+        try:
+            return importlib.metadata.version(self.package)
+        except importlib.metadata.PackageNotFoundError:
+            return None
+
+    def __str__(self) -> str:
+        """As pip takes it."""
+        return self.package + self.versions
+
+
+@dataclass
+class Examination:
+    """What was found, by part, and what is wrong."""
+
+    found: dict[str, Any] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+
+    @contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        """What is raised meanwhile is a problem of this part alone."""
+        try:
+            yield
+        except BaseException as error:
+            pass_on(error)
+            self.problems.append(f"{name}: {type(error).__name__}: {error}")
+
+
+def examine(plugins: Sequence[str], results: Path) -> Examination:
+    """Look at everything; `results` is where runs go by default."""
+    seen = Examination()
+    with seen.part("packages"):
+        needed = requirements()
+        own = Requirement(PACKAGE, "", "")
+        seen.found["packages"] = {r.package: r.version for r in [own, *needed] if not r.extra}
+        seen.found["extras"] = {name: extra_of(needed, name) for name in sorted({r.extra for r in needed} - {""})}
+        seen.problems += [f"package {r} is missing: {install([r])}" for r in needed if not r.extra and not r.version]
+    with seen.part("machine"):
+        seen.found["machine"] = machine()
+    with seen.part("results"):
+        seen.found["results"], faults = disk(results)
+        seen.problems += faults
+    with seen.part("plugins"):
+        from ...samplers.registry import load_registry
+
+        registry = load_registry(plugins)
+        seen.found["plugins"] = plugins_in(registry)
+        seen.found["data"] = data_sets(registry)
+        with seen.part("default run"):
+            seen.found["default_run"] = default_run(registry)
+    return seen
+
+
+def requirements() -> list[Requirement]:
+    """What the installed samplerbench says that it needs, and for which extra."""
+    try:
+        lines = importlib.metadata.requires(PACKAGE) or []
+    except importlib.metadata.PackageNotFoundError as error:
+        raise RuntimeError("samplerbench is not installed: pip install . in its folder") from error
+    return [requirement_of(line) for line in lines]
+
+
+def requirement_of(line: str) -> Requirement:
+    """'torch>=2.10; extra == "test"' taken apart."""
+    match = REQUIREMENT.fullmatch(line)
+    if not match:
+        raise ValueError(f"requirement {line!r} cannot be read")
+    extra = EXTRA.search(match[3] or "")
+    return Requirement(match[1], match[2].strip("()").replace(" ", ""), extra[1] if extra else "")
+
+
+def extra_of(needed: Sequence[Requirement], name: str) -> dict[str, Any]:
+    """The packages of an extra with their versions, and the command that installs those that are missing."""
+    own = [r for r in needed if r.extra == name]
+    missing = [r for r in own if not r.version]
+    return {"packages": {r.package: r.version for r in own}, "install": install(missing) if missing else None}
+
+
+def install(missing: Sequence[Requirement]) -> str:
+    """The command that installs these."""
+    return " ".join(["pip install", *(shlex.quote(str(r)) for r in missing)])
+
+
+def machine() -> dict[str, Any]:
+    """Processor, cores, memory, accelerators, threads."""
+    import torch
+
+    from ..draw.engines import machine_memory
+    from ..plan.environment import cpu_name
+
+    devices = range(torch.cuda.device_count())
+    return {
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "cpu": cpu_name(),
+        "cores": os.cpu_count(),
+        "usable_cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "memory_gb": round(machine_memory() / GIGABYTE, 1),
+        "accelerators": [f"cuda:{i} {torch.cuda.get_device_name(i)}" for i in devices],
+        "threads": torch.get_num_threads(),
+    }
+
+
+def disk(results: Path) -> tuple[dict[str, Any], list[str]]:
+    """Space and right to write where runs go, and what is wrong there."""
+    there = next(p for p in (results.absolute(), *results.absolute().parents) if p.exists())
+    free, writable = shutil.disk_usage(there).free, there.is_dir() and os.access(there, os.W_OK | os.X_OK)
+    faults = [] if there.is_dir() else [f"{results} is a file; runs go there: give -o, or move it away"]
+    if there.is_dir() and not writable:
+        faults.append(f"{results} cannot be written; give -o")
+    if free < NEEDED_BYTES:
+        faults.append(f"{results}: {free / GIGABYTE:.2f} GB left on the disk; a default run wants 0.1; give -o")
+    return {"folder": str(results), "free_gb": round(free / GIGABYTE, 1), "writable": writable}, faults
+
+
+def plugins_in(registry: Registry) -> dict[str, Any]:
+    """How many names each plugin brought, what is broken, what was remarked on."""
+    from ...samplers.plugin import KINDS, Origin
+    from ...samplers.registry import BUILT_IN
+
+    names: dict[str, int] = {}
+    for kind in KINDS:
+        for origin in getattr(registry, kind).origins.values():
+            own = origin.plugin.startswith(f"{BUILT_IN}.")
+            plugin = str(Origin(BUILT_IN, origin.version) if own else origin)
+            names[plugin] = names.get(plugin, 0) + 1
+    return {
+        "loaded": names,
+        "broken": {str(b.origin): b.reason for b in registry.broken},
+        "remarks": {str(r.origin): r.text for r in registry.remarks},
+    }
+
+
+def data_sets(registry: Registry) -> dict[str, str | None]:
+    """Where the data set of each model that is trained on one lies."""
+    from ...samplers.model import ModelWithData
+
+    things: dict[str, object] = dict(sorted(registry.models.things.items()))
+    folders = {name: thing.data_folder() for name, thing in things.items() if isinstance(thing, ModelWithData)}
+    return {name: str(folder) if folder else None for name, folder in folders.items()}
+
+
+def default_run(registry: Registry) -> dict[str, Any]:
+    """Plan the default run, make its metrics ready and draw a trial; what cannot be is raised."""
+    from ..draw.chunk import trial
+    from ..plan.config import Config
+    from ..plan.plan import plan_for
+    from ..plan.yardstick import yardsticks
+
+    plan = plan_for(Config(), registry)
+    ready = yardsticks(plan.config.metric, registry.metrics.things, plan.model)
+    if lacking := set(plan.config.metric) - set(ready):
+        raise RuntimeError(f"model {plan.model.name} has no {', '.join(sorted(lacking))}")
+    trial(plan.trial)
+    return {"model": plan.model.name, "samplers": list(plan.config.sampler), "metrics": list(ready)}
+
+
+def without_home(value: Any) -> Any:
+    """The same with the home folder, whose name is a person's, written as ~."""
+    if isinstance(value, str):
+        return re.sub(rf"{re.escape(str(Path.home()))}(?![\w.-])", "~", value)
+    if isinstance(value, dict):
+        return {without_home(name): without_home(v) for name, v in value.items()}
+    return [without_home(v) for v in value] if isinstance(value, list) else value
+
+
+def examination_to_lines(seen: Examination) -> Iterator[str]:
+    """A line for each thing, its name first."""
+    found = without_home(seen.found)
+    if at := found.get("machine"):
+        yield (
+            f"machine: {at['cpu'] or 'unknown processor'}, {at['usable_cores']} of {at['cores']} cores, "
+            f"{at['memory_gb']:g} GB, {', '.join(at['accelerators']) or 'no accelerator'}"
+        )
+        yield f"python: {at['python']}, {at['system']}; torch takes {at['threads']} threads"
+    for name, version in found.get("packages", {}).items():
+        yield f"package {name}: {version or 'missing'}"
+    for name, extra in found.get("extras", {}).items():
+        there = ", ".join(f"{package} {version or '(missing)'}" for package, version in extra["packages"].items())
+        yield f"extra {name}: {there}" + (f"; {extra['install']}" if extra["install"] else "")
+    for name, folder in found.get("data", {}).items():
+        yield f"data of {name}: {folder or 'not on this machine; it is needed for training alone'}"
+    if place := found.get("results"):
+        right = "can be written" if place["writable"] else "cannot be written"
+        yield f"results: {place['folder']}, {right}, {place['free_gb']:g} GB free"
+    plugins = found.get("plugins", {})
+    for origin, count in plugins.get("loaded", {}).items():
+        yield f"plugin {origin}: {count} names"
+    for origin, text in [*plugins.get("broken", {}).items(), *plugins.get("remarks", {}).items()]:
+        yield f"plugin {origin}: {text}"
+    yield from (f"problem: {problem}" for problem in without_home(seen.problems))
+    yield "a default run would work" if not seen.problems else "a default run would not work"

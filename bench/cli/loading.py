@@ -1,0 +1,78 @@
+"""The registry as a command loads it: with a note where that takes long, and a line for each plugin at fault."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from ...samplers.errors import PluginError
+from ..show.console import complain, print_rows, say
+
+if TYPE_CHECKING:
+    from ...samplers.plugin import Remark
+    from ...samplers.registry import Registry
+    from ..conformance.card import Finding
+
+PATIENCE = 5.0
+"""Seconds that plugins may take to load before a word is said."""
+
+
+@contextmanager
+def noted_after(seconds: float, text: str) -> Iterator[threading.Timer]:
+    """A note on stderr where what is done meanwhile takes longer; yields the thread that waits to say it."""
+    timer = threading.Timer(seconds, complain, (text, "Note"))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield timer
+    finally:
+        timer.cancel()
+
+
+def loaded_registry(plugins: Iterable[str] = (), models: Iterable[str] = ()) -> Registry:
+    """The registry with these plugins and the user's own models; a note where that takes long, for it may never end."""
+    from ...samplers.registry import load_registry
+
+    note = (
+        f"plugins are still loading ({PATIENCE:g} s); Ctrl-C stops and names the slow one, --no-plugins leaves out "
+        "installed ones"
+    )
+    named = tuple(plugins)
+    try:
+        with noted_after(PATIENCE, note):
+            registry = load_registry(named, models)
+    except OSError as error:  # of a name that the system does not take
+        raise PluginError(f"plugin {', '.join(named)[:80]}: {error.strerror or error}") from error
+    registry.tell = warn_of
+    return registry
+
+
+def warn_of_plugins(registry: Registry) -> None:
+    """One line on stderr for each plugin that is broken, slow or meddles with the process."""
+    for broken in registry.broken:
+        complain(f"plugin {broken.origin} is broken and left out: {broken.reason}")
+    for remark in registry.remarks:
+        warn_of(remark)
+
+
+def warn_of(remark: Remark) -> None:
+    """A remark as a line on stderr."""
+    complain(f"{remark.kind} {remark.origin} {remark.text}", kind="Note")
+
+
+def print_card(spec: str, card: list[Finding], *, failures_only: bool) -> None:
+    """A sampler's report card: what is claimed, what was measured, the verdict."""
+    rows = [
+        {
+            "check": f.name,
+            "claim": f.claim,
+            "measured": f.measured,
+            "verdict": "holds" if f.holds else "FAILS",
+        }
+        for f in card
+        if not (failures_only and f.holds)
+    ]
+    print_rows(rows)
+    say(f"{spec}: {sum(f.holds for f in card)} of {len(card)} claims hold")

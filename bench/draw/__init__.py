@@ -1,0 +1,1 @@
+"""How samples are drawn, clocked and stored, and by which process."""

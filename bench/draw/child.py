@@ -1,0 +1,107 @@
+"""What runs in a child process: it makes the plan of its sampler again, then the chunks that the parent asks for."""
+
+from __future__ import annotations
+
+import json
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+from safetensors.numpy import save
+
+from ...samplers.process import set_switches
+from ...samplers.registry import load_registry
+from ..plan.config import from_json
+from ..plan.plan import Block, plan_for
+from ..plan.yardstick import extractors_read
+from .child_process import FRAME, write_frame
+from .chunk import (
+    answer_of,
+    chunk_read_by,
+    reason_of,
+    seconds_after_drawing,
+    seconds_per_evaluation,
+)
+from .chunk_file import Chunk, chunk_to_arrays
+from .store import RunFolder
+
+
+class Parent:
+    """The process that asks: requests come by one pipe, answers go by another, each with the number of its request."""
+
+    def __init__(self, requests: BinaryIO, answers: int) -> None:
+        self._requests, self._answers = requests, answers
+        self._process, self._number = os.getpid(), 0
+
+    def request(self) -> dict[str, Any]:
+        """What is asked next, when it is asked; EOFError when nothing will be."""
+        lengths = self._requests.read(FRAME.size)
+        if len(lengths) < FRAME.size:
+            raise EOFError("the parent has closed the pipe of requests")
+        request: dict[str, Any] = json.loads(self._requests.read(sum(FRAME.unpack(lengths))))
+        self._number = request["request"]
+        return request
+
+    def answer(self, about: dict[str, Any], body: bytes = b"") -> None:
+        """Answer the last request. A copy of this process, which a sampler forked, has nothing to say and ends."""
+        if os.getpid() != self._process:
+            os._exit(0)
+        write_frame(self._answers, {"request": self._number, **about}, body)
+
+    def answer_chunk(self, chunk: Chunk) -> None:
+        """Answer with a chunk."""
+        arrays, timing = chunk_to_arrays(chunk)
+        self.answer({"timing": timing}, save(arrays))
+
+
+def main(answers: int) -> None:
+    """Answer by the pipe of this number what is asked by standard input, until that is closed."""
+    os.set_inheritable(answers, False)
+    parent = Parent(requests_from_stdin(), answers)
+    try:
+        serve(parent)
+    except BaseException as error:  # whatever it is, the parent is to say it
+        with suppress(OSError):  # or the pipe is what failed, and the parent says that
+            parent.answer({"failed": reason_of(error)})
+
+
+def requests_from_stdin() -> BinaryIO:
+    """The pipe of requests. Samplers get an empty standard input, and their standard output is standard error."""
+    pipe = os.fdopen(os.dup(0), "rb")
+    with Path(os.devnull).open("rb") as nothing:
+        os.dup2(nothing.fileno(), 0)
+    with suppress(OSError):  # the parent's standard error is closed
+        os.dup2(2, 1)
+    return pipe
+
+
+def serve(parent: Parent) -> None:
+    """The plan and a trial outside the clock, then a chunk for each request."""
+    job = parent.request()
+    torch.set_num_threads(job["threads"])
+    set_switches(job["switches"])
+    registry = load_registry(job["plugins"])
+    plan = plan_for(from_json(job["config"]), registry)
+    extractors = extractors_read(plan.config.metric, registry.metrics.things, plan.model)
+    reference = RunFolder(Path(job["folder"])).ode_solution(plan.reference_key) if plan.reference else None
+    cells = {cell.key: cell for cell in plan.cells}
+    parent.answer({
+        "seconds_per_evaluation": seconds_per_evaluation(plan),
+        "seconds_after_drawing": seconds_after_drawing(plan, extractors),
+        "answer": answer_of(plan),
+    })  # fmt: skip
+    while True:
+        request = parent.request()
+        cell = cells.get(request["cell"])
+        if cell is None:
+            reason = "a plugin or the model was edited after the run began; give the same command again"
+            parent.answer({"failed": reason})
+            continue
+        try:
+            chunk = chunk_read_by(extractors, plan, cell, Block(*request["block"]), reference)
+        except BaseException as error:  # a sampler may raise anything; it fails its own cell
+            parent.answer({"failed": reason_of(error)})
+        else:
+            parent.answer_chunk(chunk)

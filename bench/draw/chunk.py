@@ -1,0 +1,200 @@
+"""A block of a cell's samples -> a chunk: drawn under the clock, seen by the extractors, hashed; and short trials."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Collection, Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from ...samplers.errors import (
+    ModelError,
+    PluginError,
+    SamplerbenchError,
+    forgiven,
+    pass_on,
+    text_of,
+    told,
+)
+from ...samplers.metric import Rows
+from ...samplers.model import Model
+from ...samplers.options import at_fault
+from ...samplers.predictor import NetworkFault, clock
+from ...samplers.process import changes_told, state_kept, switches_kept
+from ...samplers.sample import Request, Samples, draw, no_images
+from ...samplers.sampler import SamplerFault
+from ..plan.identity import is_seen
+from ..plan.plan import Block, Cell, Plan
+from ..plan.yardstick import Yardstick
+from .chunk_file import Chunk
+from .clock import Timing, clocked
+
+KEPT_IMAGES = 16
+"""Images of each cell that are always kept."""
+TRIAL_STEPS = 4
+LONGEST_REASON = 300
+"""Characters of what a table says of a cell that failed."""
+
+
+def warm_up(plan: Plan) -> None:
+    """A trial outside the clock: the first calls of a process are slower than all others.
+
+    Raises ModelError for a model whose files turn out, on their first use, not to be what they should be.
+    """
+    try:
+        trial(plan.trial)
+    except ModelError:
+        raise
+    except BaseException as error:  # it will fail again, as a chunk of a cell, and be reported there
+        pass_on(error)
+        return
+
+
+def answer_of(plan: Plan) -> str | None:
+    """Hash of one sample, by which a model that was given no fingerprint is known again in another process."""
+    if is_seen(plan.model.fingerprint):
+        return plan.model.fingerprint
+    if not plan.model.fingerprint:
+        with forgiven():
+            return sample_hashes(trial(plan.trial).x.cpu()).tobytes().hex()
+    return None
+
+
+def trial(request: Request) -> Samples:
+    """One batch, of which one sample counts, over the first levels of a request and from there to the clean end."""
+    short = dataclasses.replace(request, levels=(*request.levels[:-1][:TRIAL_STEPS], request.levels[-1]))
+    return draw_apart(short, 0, 1)
+
+
+def draw_apart(request: Request, first: int, n: int, *, trajectory: bool = False) -> Samples:
+    """`draw`, with the state of the process put back as it was; to have changed it is a fault.
+
+    Samples that took numbers from a stream of the process, or threads that others are not timed with, depend on what
+    ran before, and what runs next would depend on them.
+    """
+    with state_kept() as changed:
+        samples = draw(request, first, n, trajectory=trajectory)
+    if changed:
+        raise SamplerFault(
+            f"sampler {type(request.sampler).__name__} or the network {changes_told(changed)}; "
+            "take noise from run.noise, and leave the process as it is"
+        )
+    return samples
+
+
+def draw_clocked(cell: Cell, block: Block) -> tuple[Samples, Timing]:
+    """A block of a cell's samples, drawn with the calls that were declared, and what was clocked.
+
+    InputError where a file that the sampler reads by its name is not the one that the cell is known by.
+    """
+    samples, timing = clocked(lambda: draw_apart(cell.request, block.first, block.n), cell.request.device)
+    for file in cell.files:
+        file.check()
+    if cell.nfe is not None and samples.nfe != cell.nfe:
+        raise SamplerbenchError(f"made {samples.nfe:g} model calls; nfe({cell.steps}) declares {cell.nfe}")
+    return samples, timing
+
+
+def make_chunk(plan: Plan, cell: Cell, block: Block, ready: Mapping[str, Yardstick], reference: Tensor | None) -> Chunk:
+    """Draw a block of a cell's samples and extract what the metrics need."""
+    return chunk_read_by({yardstick.metric.extractor for yardstick in ready.values()}, plan, cell, block, reference)
+
+
+def chunk_read_by(extractors: Collection[str], plan: Plan, cell: Cell, block: Block, reference: Tensor | None) -> Chunk:
+    """Draw a block of a cell's samples and have these extractors read them."""
+    samples, timing = draw_clocked(cell, block)
+    images = samples.images.cpu() if samples.images is not None else None
+    shown = samples.x.cpu() if images is None else images
+    kept = block.n if plan.keep_images else max(0, min(block.n, KEPT_IMAGES - block.first))
+    return Chunk(
+        first=block.first,
+        n=block.n,
+        timing=timing,
+        rows={name: extracted(plan.model, name, shown, samples.prompts, block.first) for name in sorted(extractors)},
+        hashes=sample_hashes(shown),
+        images=images[:kept].numpy() if images is not None and kept else None,
+        ode_distance=ode_distances(cell, block, samples.x, reference),
+    )
+
+
+def extracted(model: Model, name: str, shown: Tensor, prompts: Sequence[str], first: int) -> Rows:
+    """What an extractor says of images, or of states that are none, (n, d); only finite numbers are taken.
+
+    PluginError, which names the extractor, for anything else that it returns, for whatever it raises, and for one that
+    changes the process, as by a switch of torch: it would do so for the samplers too.
+    """
+    extractor = model.extractors[name]
+    what = f"extractor {name!r} ({extractor.label})"
+    with at_fault(what), switches_kept(f"extractor {name!r}"):
+        rows = np.asarray(extractor.extract(shown, prompts))
+    if rows.ndim != 2 or len(rows) != len(shown):  # noqa: PLR2004  (rows and columns)
+        raise PluginError(f"{what}: returned shape {rows.shape}; expected ({len(shown)}, d)")
+    if rows.dtype.kind not in "fiub":
+        raise PluginError(f"{what}: returned {rows.dtype}; expected numbers")
+    finite = np.isfinite(rows).all(1)
+    if not finite.all():
+        raise PluginError(f"{what}: returned NaN or infinity for sample {first + int(finite.argmin())}")
+    return rows
+
+
+def ode_solution(reference: Request, n: int) -> Tensor | None:
+    """The converged solution of samples 0 ... n - 1, (n, *shape); None where network or sampler fails.
+
+    Such a model has no solution to be far from; its cells say so themselves.
+    """
+    try:
+        with state_kept():
+            return draw(reference, 0, n, images=no_images).x
+    except (SamplerFault, NetworkFault):
+        return None
+
+
+def ode_distances(cell: Cell, block: Block, x: Tensor, reference: Tensor | None) -> npt.NDArray[np.float64] | None:
+    """Mean squared distance of each of the first samples to its converged solution, (k,)."""
+    if reference is None or not cell.is_deterministic or block.first >= len(reference):
+        return None
+    there = reference[block.first : block.first + block.n].double()
+    squares: npt.NDArray[np.float64] = (x[: len(there)].cpu().double() - there).square().flatten(1).mean(1).numpy()
+    return squares
+
+
+def sample_hashes(samples: Tensor) -> npt.NDArray[np.uint8]:
+    """16 bytes of SHA-256 of each sample, (n, 16)."""
+    digests = [hashlib.sha256(row.tobytes()).digest()[:16] for row in samples.contiguous().numpy()]
+    return np.frombuffer(b"".join(digests), dtype=np.uint8).reshape(len(digests), 16).copy()
+
+
+def seconds_per_evaluation(plan: Plan) -> float | None:
+    """Time of one sample evaluation of the network, for estimates alone; None if the model fails in a trial."""
+    with forgiven():
+        trial(plan.trial)
+        second = trial(plan.trial)
+        return second.seconds / (second.network_evaluations * plan.trial.batch_size)
+    return None
+
+
+def seconds_after_drawing(plan: Plan, extractors: Collection[str]) -> float | None:
+    """Time to decode one sample and to have these extractors read it, for estimates alone; None if that fails."""
+    model, device = plan.model, plan.trial.device
+    with forgiven(), torch.no_grad():
+        samples = trial(plan.trial)
+        for _ in range(2):  # the first time an extractor may load its weights
+            started = clock(device)
+            images = model.images(samples.x)
+            shown = samples.x.cpu() if images is None else images.cpu()
+            for name in sorted(extractors):
+                extracted(model, name, shown, samples.prompts, 0)
+            seconds = clock(device) - started
+        return seconds
+    return None
+
+
+def reason_of(error: BaseException) -> str:
+    """One line of an error."""
+    text = text_of(error) if isinstance(error, SamplerbenchError) else told(error)
+    start = text[: 10 * LONGEST_REASON]  # it may be very long
+    return " ".join("".join(c if c.isprintable() else " " for c in start).split())[:LONGEST_REASON]

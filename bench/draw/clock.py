@@ -1,0 +1,219 @@
+"""The clock: what is measured of a chunk, and what a table may say of it.
+
+Clocked is one block of samples from the first noise to the last clean state. Encoding of prompts, decoding of images
+and metrics are outside; so is the warm-up, a short trial at the start of a process. An accelerator has done all that
+was asked of it before each reading (`samplers.predictor.clock`), around every call of the network too, so nothing of
+one call overlaps with what comes before or after it.
+
+A repeat is one whole chunk. Cells take turns block by block, so that what slows the machine for a while falls on all
+alike; what two cells differ by is taken from repeats that are neighbours in time.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median, quantiles
+from typing import Annotated, Any, TypeVar
+
+import torch
+from msgspec import Meta
+
+from ...samplers.sample import Samples
+from ...samplers.text import counted
+from ..plan.environment import environment
+from ..plan.keys import digest
+
+LEAST_REPEATS = 5
+"""Fewer have no quartiles and are not compared."""
+NOISY = 0.1
+"""Interquartile range over median from which on a time is called noisy."""
+BUSY = 1.5
+"""Load per core from which on the caption says so."""
+OK = "ok"
+NOISY_FLAG, MACHINES_FLAG, APART_FLAG = "noisy", "machines differ", "not in turn"
+COLUMNS = (
+    "seconds_per_image", "seconds_low", "seconds_high", "model_seconds_per_image", "overhead",
+    "timing", "repeats", "seconds_per_call", "peak_memory_mb", "load_per_core",
+)  # fmt: skip
+"""The columns that a clock makes; the first five are among the fixed ones of a table."""
+CLEAR_REFS, STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
+FORGET_PEAK = "5"
+"""What `clear_refs` takes to set the peak of resident memory back to what is resident now."""
+MOST = 2**53
+"""What was counted or clocked is less; a file may say anything."""
+Amount = Annotated[float, Meta(ge=0, le=MOST)]
+drawn_here = itertools.count()
+"""Counts the chunks of this process: whether a chunk was its first is a fact about the process."""
+Thing = TypeVar("Thing")
+
+
+@dataclass(frozen=True)
+class Timing:
+    """What was counted and clocked while a chunk was drawn; None = unknown, as in chunks of earlier versions."""
+
+    nfe: Amount
+    network_evaluations: Amount
+    seconds: Annotated[float, Meta(gt=0, le=MOST)]
+    """Wall time of the whole chunk."""
+    model_seconds: Amount
+    """The part spent in the network."""
+    peak_memory: Annotated[int, Meta(ge=0, le=MOST)] | None = None
+    """Bytes: on an accelerator the most that tensors took, on a CPU the most that was resident of the process."""
+    machine: str | None = None
+    """`machine_of` where it was drawn."""
+    load: Amount | None = None
+    """Load average of the last minute per core, this process included."""
+    number: Annotated[int, Meta(ge=0, le=MOST)] | None = None
+    """How many chunks the process had drawn before."""
+    started: Amount | None = None
+    """When, in seconds since 1970: which repeats are neighbours in time, never how long one took."""
+    apart: bool = False
+    """Whether cells of the run that it is shown beside were drawn at another time, and not in turn with it."""
+
+
+@dataclass(frozen=True)
+class Repeat:
+    """One timing of a cell."""
+
+    n: int
+    """Samples of the block."""
+    timing: Timing
+
+    @property
+    def seconds_per_image(self) -> float:
+        """Wall time of an image."""
+        return self.timing.seconds / self.n
+
+
+def clocked(draw: Callable[[], Samples], device: torch.device) -> tuple[Samples, Timing]:
+    """What `draw` returns, and what was measured meanwhile."""
+    number, started = next(drawn_here), time.time()
+    is_known = forget_peak_memory(device)
+    samples = draw()
+    return samples, Timing(
+        nfe=samples.nfe, network_evaluations=samples.network_evaluations,
+        seconds=samples.seconds, model_seconds=samples.model_seconds,
+        peak_memory=peak_memory(device) if is_known else None,
+        machine=machine_of(device), load=load_per_core(), number=number, started=started,
+    )  # fmt: skip
+
+
+def forget_peak_memory(device: torch.device) -> bool:
+    """Begin a new peak of memory; whether the system lets us."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        return True
+    try:
+        CLEAR_REFS.write_text(FORGET_PEAK)
+    except OSError:
+        return False
+    return True
+
+
+def peak_memory(device: torch.device) -> int | None:
+    """Bytes at the peak since `forget_peak_memory`; None where the system does not say."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    try:
+        lines = STATUS.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return None
+    kibibytes = next((line.split()[1] for line in lines if line.startswith("VmHWM:")), None)
+    return None if kibibytes is None else 1024 * int(kibibytes)
+
+
+def machine_of(device: torch.device) -> str:
+    """16 hex digits of processor, cores, threads, device and versions: times of two machines are never mixed."""
+    return digest(environment(str(device)))[:16]
+
+
+def load_per_core() -> float | None:
+    """Load average of the last minute over the number of cores; None where the system does not say."""
+    try:
+        return os.getloadavg()[0] / (os.cpu_count() or 1)
+    except OSError:
+        return None
+
+
+def in_turn(things: Sequence[Thing], number: int) -> Sequence[Thing]:
+    """Things in the order of a round: forwards and backwards by turns, so that drift falls on all alike."""
+    return things if number % 2 == 0 else things[::-1]
+
+
+def whole(repeats: Sequence[Repeat]) -> list[Repeat]:
+    """Those of full size: the last block of a cell may be cut, and costs more an image."""
+    size = max((repeat.n for repeat in repeats), default=0)
+    return [repeat for repeat in repeats if repeat.n == size]
+
+
+def machines(repeats: Sequence[Repeat]) -> set[str | None]:
+    """Where they were drawn."""
+    return {repeat.timing.machine for repeat in repeats}
+
+
+def timed(clockings: Sequence[Repeat]) -> dict[str, Any]:
+    """The columns that a clock makes, from all that was clocked of a cell: its whole chunks are the repeats.
+
+    No seconds where several machines drew them, no quartiles from fewer than 5.
+    """
+    repeats = whole(clockings)
+    loads = [r.timing.load for r in repeats if r.timing.load is not None]
+    peaks = [r.timing.peak_memory for r in repeats if r.timing.peak_memory is not None]
+    columns: dict[str, Any] = dict.fromkeys(COLUMNS, math.nan)
+    columns |= {"repeats": len(repeats), "load_per_core": float(median(loads)) if loads else math.nan}
+    in_turn = not any(r.timing.apart for r in repeats)
+    if len(machines(repeats)) > 1:
+        return columns | {"timing": flag(len(repeats), spread=0.0, one_machine=False, in_turn=in_turn)}
+    seconds = [r.seconds_per_image for r in repeats]
+    model = [r.timing.model_seconds / r.n for r in repeats]
+    calls = [r.timing.nfe for r in repeats]
+    low, middle, high = quartiles(seconds) if len(repeats) >= LEAST_REPEATS else (math.nan, median(seconds), math.nan)
+    return columns | {
+        "seconds_per_image": middle,
+        "seconds_low": low,
+        "seconds_high": high,
+        "model_seconds_per_image": median(model),
+        "overhead": 1 - sum(model) / sum(seconds),
+        "timing": flag(len(repeats), spread=(high - low) / middle, one_machine=True, in_turn=in_turn),
+        "seconds_per_call": median(s / c for s, c in zip(seconds, calls, strict=True)) if all(calls) else math.nan,
+        "peak_memory_mb": max(peaks) / 1e6 if peaks else math.nan,
+    }
+
+
+def quartiles(values: Sequence[float]) -> tuple[float, float, float]:
+    """The first, the median and the third, between neighbours in proportion, as numpy has them."""
+    low, middle, high = quantiles(values, n=4, method="inclusive")
+    return low, middle, high
+
+
+def flag(repeats: int, *, spread: float, one_machine: bool, in_turn: bool) -> str:
+    """Why a time is not to be relied on, or "ok". `spread` is the interquartile range over the median, or nan."""
+    reasons = [counted(repeats, "repeat")] if repeats < LEAST_REPEATS else []
+    reasons += [NOISY_FLAG] if spread > NOISY else []
+    reasons += [] if one_machine else [MACHINES_FLAG]
+    reasons += [] if in_turn else [APART_FLAG]
+    return "; ".join(reasons) or OK
+
+
+def neighbours(a: Sequence[Repeat], b: Sequence[Repeat]) -> list[tuple[Repeat, Repeat]]:
+    """Pairs of whole repeats of two cells, one of each, drawn one after the other with neither cell's in between.
+
+    Repeats without a time of their own have no neighbours.
+    """
+    drawn = [(r.timing.started, mine, r) for mine, rs in enumerate((whole(a), whole(b))) for r in rs]
+    in_order = sorted((d for d in drawn if d[0] is not None), key=lambda d: d[:2])
+    pairs = []
+    waiting: tuple[int, Repeat] | None = None
+    for _, mine, repeat in in_order:
+        if waiting is None or waiting[0] == mine:
+            waiting = mine, repeat
+        else:
+            pairs.append((repeat, waiting[1]) if mine == 0 else (waiting[1], repeat))
+            waiting = None
+    return pairs

@@ -1,0 +1,586 @@
+"""The run folder: run.json, and one file a chunk, each written whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import itertools
+import json
+import os
+import re
+import stat
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from ...samplers.errors import InputError, StoreError
+from ...samplers.files.atomic import make_folder, write_atomically
+from ...samplers.files.lock import LOCK_FILE, WriterLock
+from ..plan.config import ADDABLE, as_json, differences
+from ..plan.environment import VERSIONS_THAT_MATTER, other_switches, version_of
+from ..plan.keys import FORMAT
+from ..plan.plan import Block, Blocks, Cell, Plan, part_of
+from ..plan.record import RunRecord, record_of
+from .chunk_file import (
+    CHUNK_SUFFIX,
+    Arrays,
+    Chunk,
+    Place,
+    arrays_to_bytes,
+    bytes_to_arrays,
+    chunk_from_arrays,
+    chunk_name,
+    chunk_to_arrays,
+    place_of,
+    timing_from_json,
+)
+from .clock import Repeat
+
+RUN_FILE = "run.json"
+CHUNKS = "chunks"
+FAILURE = ".failed.json"
+TABLE_FILE, TABLE_SEAL = "table.csv", "table.seal"
+OWN_FILES = (TABLE_FILE, TABLE_SEAL, "table.md", "grid.png", "report.html", RUN_FILE)
+REFERENCE = f"{CHUNKS}/ode-reference.safetensors"
+REPEAT_SUFFIX = ".timing"
+"""Of a chunk that was drawn again for the clock alone."""
+CELL = "[0-9a-f]{16}"
+OWN_NAMES = re.compile(
+    rf"{'|'.join(map(re.escape, (*OWN_FILES, REFERENCE)))}"
+    rf"|{CHUNKS}/((answers|fronts)\.json|{CELL}{re.escape(FAILURE)}|paths/({CELL}{re.escape(CHUNK_SUFFIX)})?)?"
+    rf"|{CHUNKS}/{CELL}/(\d{{8,}}-\d{{4,}}{re.escape(CHUNK_SUFFIX)}|\d{{4,}}{re.escape(REPEAT_SUFFIX)})?"
+)
+"""All that a run writes into its folder, but for the lock; folders end in "/"."""
+REPEAT_NAME = re.compile(rf"([0-9]{{4,18}}){re.escape(REPEAT_SUFFIX)}")
+FEW_BLOCKS = 4
+"""So many files are asked for by name; of more, the folder is listed."""
+HALF_DONE = re.compile(r"(?P<folder>.*/)?\.(?P<file>[^/]+?)(\.[0-9a-f]{16})?\.tmp")
+"""What a process that was killed while it wrote a file left of it."""
+
+
+class FailureRecord(msgspec.Struct, frozen=True):
+    """Why a cell failed."""
+
+    format: int
+    cell: str
+    """Its key."""
+    reason: str
+
+
+class RunFolder:
+    """One run on disk; many may read it, and the one that opened it writes until `close`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._chunks = path / CHUNKS
+        self._chunks_text = str(self._chunks)
+        self.repeats_written: Counter[str] = Counter()
+        """By this object, by cell key; who has numbers made of the repeats knows by it whether they are old."""
+        self._lock: WriterLock | None = None
+        self._cells: set[str] | None = None
+        """The names in the folder of chunks, listed once: it has one writer."""
+        self._there: defaultdict[str, set[Place]] = defaultdict(set)
+        """The places of the chunks that are known to be there, by cell key."""
+        self._looked: set[str] = set()
+        """The keys of the cells whose folder was listed: what is not known of them is not there."""
+
+    def open(self, plan: Plan, about: Mapping[str, Any], *, fresh: bool = False, add: bool = False) -> None:
+        """Make the folder, or resume the run that is in it, or with `add` enlarge it; refuse anything else there.
+
+        A model without a fingerprint may have changed since, so none of its chunks is taken for its own.
+        """
+        check_contents(self.path)  # before anything is made there
+        with disk_errors(self.path):
+            make_folder(self.path)
+            self._lock = WriterLock(self.path)
+            try:
+                check_output(self.path, plan, fresh=fresh, add=add)  # now that nobody else writes
+                if fresh or not plan.model.fingerprint:
+                    self._clear()
+                make_folder(self._chunks)
+                write_atomically(self.path / RUN_FILE, run_to_json(plan, about))
+            except BaseException:
+                self.close()
+                raise
+
+    def close(self) -> None:
+        """Let the next writer in."""
+        if self._lock:
+            self._lock.release()
+
+    def _clear(self) -> None:
+        """Remove what a run wrote, run.json last, and nothing else."""
+        names = list(names_below(self.path))
+        for name in names:
+            if is_own(f"{name}/"):  # chunks may be behind it, which are not removed and would be taken for new ones
+                raise StoreError(f"{self.path / name}: a link or a file, and no folder; remove it, or give another -o")
+        for name in reversed(names):  # what is in a folder before the folder
+            if name.endswith("/") and is_own(name):
+                with suppress(OSError):  # others keep something there
+                    (self.path / name).rmdir()
+            elif is_own(name) and name != RUN_FILE:
+                (self.path / name).unlink()
+        (self.path / RUN_FILE).unlink(missing_ok=True)
+        self._cells = None
+        self._there.clear()
+        self._looked.clear()
+
+    def cell_path(self, key: str) -> Path:
+        """Where all is that belongs to a cell."""
+        return self._chunks / key[:16]
+
+    def chunk_path(self, cell: Cell, block: Block) -> Path:
+        """Where a chunk is."""
+        return self._chunks.joinpath(cell.key[:16], chunk_name(block.first, block.n))
+
+    def has(self, cell: Cell, block: Block) -> bool:
+        """Whether the chunk is there."""
+        there, place = self._there[cell.key], (block.first, block.n)
+        if place in there or cell.key in self._looked:
+            return place in there
+        folder = cell.key[:16]
+        # There may be very many: no Path of each, and no question about a file but whether it is there.
+        path = f"{self._chunks_text}/{folder}/{chunk_name(*place)}"
+        if folder in self._listed() and os.access(path, os.F_OK):
+            there.add(place)
+            return True
+        return False
+
+    def stored_places(self, cell: Cell, blocks: Blocks) -> set[Place]:
+        """Where there is a chunk of a cell, of blocks of a plan, however many these are."""
+        if len(blocks) > FEW_BLOCKS and cell.key not in self._looked:
+            self._looked.add(cell.key)
+            if cell.key[:16] in self._listed():
+                names = names_in(f"{self._chunks_text}/{cell.key[:16]}")
+                places = (place_of(name) for name in names)
+                self._there[cell.key].update(place for place in places if place and blocks.at(*place))
+        if cell.key in self._looked:
+            return self._there[cell.key]
+        return {(block.first, block.n) for block in blocks if self.has(cell, block)}
+
+    def images_missing(self, cell: Cell, blocks: Blocks) -> int:
+        """How many samples of a cell are in no chunk."""
+        return blocks.samples - sum(n for _, n in self.stored_places(cell, blocks))
+
+    def whole_blocks(self, cells: Sequence[Cell], blocks: Blocks) -> tuple[Block, ...]:
+        """The blocks that all of these cells have a chunk of, in order."""
+        common = set[Place].intersection(*(self.stored_places(cell, blocks) for cell in cells)) if cells else set()
+        return tuple(block for place in sorted(common) if (block := blocks.at(*place)))
+
+    def _listed(self) -> set[str]:
+        if self._cells is None:
+            self._cells = set(names_in(self._chunks))
+        return self._cells
+
+    def _names(self, key: str) -> list[str]:
+        """What is in the folder of a cell, in order."""
+        return sorted(names_in(f"{self._chunks_text}/{key[:16]}"))
+
+    def write_failure(self, cell: Cell, reason: str) -> None:
+        """Store why a cell failed; it is not run again until that is forgotten."""
+        path = self.failure_path(cell.key)
+        failure = {"format": FORMAT, "cell": cell.key, "reason": reason}
+        with disk_errors(path):
+            write_atomically(path, sealed(json.dumps(failure, indent=1)))
+        self._listed().add(path.name)
+
+    def failure_path(self, key: str) -> Path:
+        """Where it is stored that a cell failed."""
+        return self._chunks / f"{key[:16]}{FAILURE}"
+
+    def failures(self, plan: Plan) -> dict[str, str]:
+        """The stored reason of failure by cell key."""
+        return {cell.key: self._reason(cell.key) for cell in self._failed(plan)}
+
+    def forget_failures(self, plan: Plan) -> None:
+        """Let the cells that failed be run again."""
+        for cell in self._failed(plan):
+            path = self.failure_path(cell.key)
+            with disk_errors(path):
+                path.unlink(missing_ok=True)
+            self._listed().discard(path.name)
+
+    def _failed(self, plan: Plan) -> list[Cell]:
+        names = self._listed()
+        return [cell for cell in plan.cells if f"{cell.key[:16]}{FAILURE}" in names]
+
+    def _reason(self, key: str) -> str:
+        path = self.failure_path(key)
+        try:
+            failure = msgspec.convert(unsealed(bytes_of(path)), FailureRecord)
+        except (OSError, ValueError, RecursionError) as error:
+            raise damaged(path, error) from error
+        check_belongs(path, {"format": str(failure.format), "cell": failure.cell}, cell=key)
+        return failure.reason
+
+    def write(self, cell: Cell, block: Block, chunk: Chunk) -> None:
+        """Store a chunk; when this returns it survives a crash."""
+        arrays, timing = chunk_to_arrays(chunk)
+        path = self.chunk_path(cell, block)
+        with disk_errors(path):
+            if path.parent.name not in self._listed():
+                make_folder(path.parent, parents=False)
+                self._listed().add(path.parent.name)
+        self.write_arrays(path, arrays, {"timing": timing}, cell=cell.key, first=block.first, n=block.n)
+        self._there[cell.key].add((block.first, block.n))
+
+    def read(self, cell: Cell, block: Block) -> Chunk:
+        """A stored chunk."""
+        return self.read_at(cell.key, (block.first, block.n))
+
+    def chunks_of(self, key: str) -> dict[Place, Chunk]:
+        """All stored chunks of a cell by their place."""
+        return {place: self.read_at(key, place) for place in self.places_of(key)}
+
+    def places_of(self, key: str) -> list[Place]:
+        """The places of all stored chunks of a cell, in order; a sample is in one of them."""
+        places = sorted(place for name in self._names(key) if (place := place_of(name)))
+        for (first, n), (second, m) in pairwise(places):
+            if first + n > second:
+                raise StoreError(
+                    f"{self.cell_path(key)}: {chunk_name(first, n)} and {chunk_name(second, m)} hold the same samples; "
+                    "delete the one that is not of this run"
+                )
+        return places
+
+    def first_chunk_of(self, key: str) -> Chunk | None:
+        """The stored chunk of a cell that begins with sample 0, the longest if there are several."""
+        places = [place for place in self.places_of(key) if place[0] == 0]
+        return self.read_at(key, places[-1]) if places else None
+
+    def read_at(self, key: str, place: Place) -> Chunk:
+        """The stored chunk of a cell at a place."""
+        path = self._chunks.joinpath(key[:16], chunk_name(*place))
+        arrays, about = self.read_arrays(path, cell=key, first=place[0], n=place[1])
+        try:
+            return chunk_from_arrays(*place, arrays, about["timing"])
+        except (ValueError, KeyError) as error:
+            raise damaged(path, error) from error
+
+    def ode_solution(self, key: str) -> Tensor | None:
+        """The converged ODE solution of the first samples, (k, *shape), if it is stored; `key` tells it from others."""
+        path = self.path / REFERENCE
+        if not path.exists():
+            return None
+        x = self.read_arrays(path, solution=key)[0].get("x")
+        if x is None or x.dtype.kind != "f" or not x.ndim or not x.size:
+            raise damaged(path, "no solution in it")
+        return torch.from_numpy(x)
+
+    def write_ode_solution(self, x: Tensor, key: str) -> None:
+        """Store the converged ODE solution."""
+        self.write_arrays(self.path / REFERENCE, {"x": x.cpu().numpy()}, {}, solution=key)
+
+    def repeats_of(self, key: str) -> list[Repeat]:
+        """What was clocked of a cell beyond its chunks."""
+        found = []
+        for number, name in self._repeats(key):
+            path = self.cell_path(key) / name
+            _, about = self.read_arrays(path, cell=key, number=number)
+            try:
+                found.append(Repeat(positive(about["n"]), timing_from_json(about["timing"])))
+            except (ValueError, KeyError) as error:
+                raise damaged(path, error) from error
+        return found
+
+    def count_repeats(self, key: str) -> int:
+        """How often a cell was clocked beyond its chunks."""
+        return sum(1 for _ in self._repeats(key))
+
+    def _repeats(self, key: str) -> Iterator[tuple[int, str]]:
+        """Number and file of each."""
+        for name in self._names(key):
+            if (named := REPEAT_NAME.fullmatch(name)) and repeat_name(int(named[1])) == name:
+                yield int(named[1]), name
+
+    def write_repeat(self, cell: Cell, repeat: Repeat) -> None:
+        """Store a timing without samples."""
+        folder = self.cell_path(cell.key)
+        number = next(number for number in itertools.count() if not (folder / repeat_name(number)).exists())
+        about = {"n": str(repeat.n), "timing": json.dumps(asdict(repeat.timing))}
+        self.write_arrays(folder / repeat_name(number), {}, about, cell=cell.key, number=number)
+        self.repeats_written[cell.key] += 1
+
+    def write_arrays(self, path: Path, arrays: Arrays, about: Mapping[str, str], **belongs: str | int) -> None:
+        """Arrays and texts as one safetensors file, which knows what it belongs to."""
+        known = {"format": str(FORMAT), **{name: str(value) for name, value in belongs.items()}}
+        with disk_errors(path):
+            write_atomically(path, arrays_to_bytes(arrays, {**known, **about}))
+
+    def read_arrays(self, path: Path, **belongs: str | int) -> tuple[Arrays, dict[str, str]]:
+        """What `write_arrays` wrote; a StoreError for a file that belongs elsewhere, as a copy does."""
+        try:
+            arrays, about = bytes_to_arrays(bytes_of(path))
+        except (OSError, SafetensorError, ValueError, TypeError, KeyError, RecursionError) as error:
+            raise damaged(path, error) from error
+        check_belongs(path, about, **belongs)
+        return arrays, about
+
+
+BELONGING = {
+    "format": "format", "cell": "cell", "first": "first sample", "n": "number of samples", "number": "number",
+    "solution": "ODE solution",
+}  # fmt: skip
+"""What a file of a run folder says of where it belongs, and what an error calls that."""
+
+
+def check_belongs(path: Path, about: Mapping[str, str], **belongs: str | int) -> None:
+    """A StoreError for a file of a run folder that belongs elsewhere: it was copied or renamed."""
+    for name, here in {"format": FORMAT, **belongs}.items():
+        if (there := about.get(name)) != str(here):
+            raise StoreError(
+                f"{path}: its {BELONGING[name]} is {str(there)[:16]}, and {str(here)[:16]} belongs here; delete the "
+                "file and give the same command again"
+            )
+
+
+def damaged(path: Path, why: object) -> StoreError:
+    """The error of a file that can be made again."""
+    return StoreError(f"{path}: damaged ({why}); delete the file and give the same command again")
+
+
+def repeat_name(number: int) -> str:
+    """The file of a repeat for the clock."""
+    return f"{number:04d}{REPEAT_SUFFIX}"
+
+
+def positive(text: str) -> int:
+    """A whole number from 1."""
+    if not re.fullmatch("[1-9][0-9]{0,17}", text):
+        raise ValueError(f"n {text[:20]!r}")
+    return int(text)
+
+
+def run_to_json(plan: Plan, about: Mapping[str, Any]) -> bytes:
+    """run.json: what a run is of, where it was made, and its cells."""
+    head = {"format": FORMAT, "plan": plan.key, "config": as_json(plan.config), **about}
+    cells = [{"sampler": c.sampler, "grid": c.grid, "steps": c.steps, "nfe": c.nfe, "key": c.key} for c in plan.cells]
+    # An indent would make the encoder slow, and there may be many cells.
+    lines = json.dumps(cells, separators=(",\n  ", ": "))
+    return sealed(f'{json.dumps(head, indent=1)[:-2]},\n "cells": {lines}\n}}')
+
+
+SEAL = ',\n "sha256": "'
+
+
+def sealed(text: str) -> bytes:
+    """A JSON object with one more entry at its end: the SHA-256 of all before it."""
+    body = text.removesuffix("}").rstrip()
+    return f'{body}{SEAL}{hashlib.sha256(body.encode()).hexdigest()}"\n}}\n'.encode()
+
+
+def unsealed(content: bytes) -> dict[str, Any]:
+    """The JSON object; ValueError where it is none, or has no seal, or another's."""
+    value = json_object(content)
+    if not has_seal(content):
+        raise ValueError("its seal is missing")
+    return value
+
+
+def json_object(content: bytes) -> dict[str, Any]:
+    """A JSON object; ValueError or RecursionError where it is none."""
+    value = json.loads(content.decode("utf-8"))
+    if not isinstance(value, dict):
+        raise ValueError("no JSON object")
+    return value
+
+
+def has_seal(content: bytes) -> bool:
+    """Whether there is a seal; ValueError where it is that of another content."""
+    body, seal, end = content.rpartition(SEAL.encode())
+    if seal and end != f'{hashlib.sha256(body).hexdigest()}"\n}}\n'.encode():
+        raise ValueError("its content is not what was written")
+    return bool(seal)
+
+
+def check_output(path: Path, plan: Plan, *, fresh: bool, add: bool = False) -> bool:
+    """Refuse an output that is a file, holds something else, or belongs to another run; whether there is a run to
+    resume in it. With `add` the run may be a part of the plan."""
+    holds_run = check_contents(path)
+    if fresh or not holds_run:
+        return False
+    stored = read_run(path)
+    if add and not plan.model.fingerprint:
+        raise InputError(
+            f"add: model {plan.model.name!r} has no fingerprint, by which what is there is known to be its own; give "
+            "it one (fingerprint=), or leave out --add"
+        )
+    part = part_of(plan, stored.config) if add else plan
+    if part and part.key == stored.plan:
+        return True
+    changed = {} if add and part else differences(stored.config, plan.config)
+    reasons = [*changed.values(), *other_versions(stored), *other_switches(stored.environment.switches)]
+    reasons = reasons or ["the model, its code or a version"]
+    adding = "--add to add to it, " if changed and changed.keys() <= set(ADDABLE) else ""
+    raise InputError(
+        f"output {path}: belongs to another run ({'; '.join(reasons)}); give {adding}another -o, or --fresh to start "
+        "it anew"
+    )
+
+
+def other_versions(stored: RunRecord) -> list[str]:
+    """Each version that decides numbers and that a run file names otherwise, with the one here."""
+    there = stored.environment.versions
+    pairs = [(name, there.get(name), version_of(name)) for name in VERSIONS_THAT_MATTER]
+    return [f"{name}: {before} -> {here}" for name, before, here in pairs if before not in (None, here)]
+
+
+def check_contents(path: Path) -> bool:
+    """Refuse an output that is a file or holds something else; whether there is a run in it."""
+    try:
+        broken = next((place for place in (path, *path.parents) if place.is_symlink() and not place.exists()), None)
+        target = broken and str(broken.readlink())
+        is_other = path.exists() and not path.is_dir()
+        holds_run = os.path.lexists(path / RUN_FILE)
+        holds_else = not holds_run and path.is_dir() and not all(map(is_of_stopped_run, names_below(path)))
+    except (OSError, ValueError) as error:
+        length = isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG
+        raise InputError(
+            f"output {path}: cannot be a folder ({getattr(error, 'strerror', error)}); "
+            f"give {'a shorter' if length else 'another'} -o"
+        ) from error
+    if broken:
+        raise InputError(
+            f"output {broken}: a link to {target!r}, which does not exist; make that folder or give another -o"
+        )
+    if is_other:
+        raise InputError(f"output {path}: is a file; expected a folder, new or of the same run")
+    if holds_else:
+        raise InputError(
+            f"output {path}: holds other files and no {RUN_FILE}; expected a folder, new or of the same run"
+        )
+    return holds_run
+
+
+def is_of_stopped_run(name: str) -> bool:
+    """Whether a run that was stopped while it made its folder may have left this there."""
+    return name == LOCK_FILE or (is_own(name) and name not in OWN_FILES)
+
+
+def is_own(name: str) -> bool:
+    """Whether a run writes this, or began to; `name` is as `names_below` says it."""
+    half = HALF_DONE.fullmatch(name)
+    return OWN_NAMES.fullmatch(f"{half['folder'] or ''}{half['file']}" if half else name) is not None
+
+
+def names_below(folder: Path, within: str = "") -> Iterator[str]:
+    """What is in the folder of a run, as text relative to it; folders end in "/", links to folders do not.
+
+    What is not the run's own is named, and nobody looks into it.
+    """
+    with os.scandir(folder / within) as entries:
+        for entry in entries:
+            is_folder = entry.is_dir(follow_symlinks=False)
+            name = f"{within}{entry.name}{'/' if is_folder else ''}"
+            yield name
+            if is_folder and is_own(name):
+                yield from names_below(folder, name)
+
+
+def edited_since(path: Path, plan: Plan) -> list[str]:
+    """The samplers of a plan whose source was another when its run folder was last opened."""
+    stored = stored_run(path)
+    before = {cell.key for cell in stored.cells} if stored else set()
+    known = set(stored.budgets) if stored else set()
+    now = [cell for cell in plan.cells if (cell.sampler, cell.budget) in known]
+    return sorted({cell.sampler for cell in now if cell.key not in before})
+
+
+def stored_run(path: Path) -> RunRecord | None:
+    """run.json of a folder that may have none."""
+    return read_run(path) if os.path.lexists(path / RUN_FILE) else None
+
+
+def read_run(path: Path) -> RunRecord:
+    """run.json of a run folder, checked. A StoreError names the field that is not what it should be."""
+    if not path.is_dir():
+        raise InputError(f"{path}: no such folder; expected the folder of a run")
+    try:
+        content = bytes_of(path / RUN_FILE)
+        value = json_object(content)
+        is_sealed = has_seal(content)
+        check_format(path / RUN_FILE, value)
+        if not is_sealed:
+            raise ValueError("its seal is missing")
+        return record_of(value)
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no {RUN_FILE} in it; expected the folder of a run") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise StoreError(
+            f"{path / RUN_FILE}: damaged ({error}); its chunks are intact: put back a copy of {RUN_FILE}, "
+            "or give --fresh to start the run anew"
+        ) from error
+
+
+def check_format(path: Path, content: Mapping[str, Any]) -> None:
+    """A StoreError for a run file of another format, which names the version that reads it."""
+    if (there := content.get("format")) != FORMAT or isinstance(there, bool):
+        raise StoreError(
+            f"{path}: format {str(there)[:20]}, and this version reads {FORMAT}; "
+            f"give another -o, --fresh to draw it again, or use samplerbench {written_by(content)}"
+        )
+
+
+def bytes_of(path: Path) -> bytes:
+    """The bytes of a file in a run folder; an OSError too for what would keep a reader waiting, as a pipe does."""
+    with open(path, "rb", buffering=0, opener=opened_file) as file:
+        return file.read()
+
+
+def opened_file(path: str, flags: int) -> int:
+    """A descriptor for `open`: of a file, or an OSError at once."""
+    descriptor = os.open(path, flags | os.O_NONBLOCK)
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return descriptor
+    os.close(descriptor)
+    raise OSError("a folder, pipe or device; expected a file")
+
+
+def written_by(content: Mapping[str, Any]) -> str:
+    """The version that a run file of any format says it is of."""
+    environment = content.get("environment")
+    versions = environment.get("versions") if isinstance(environment, dict) else None
+    version = versions.get("samplerbench") if isinstance(versions, dict) else None
+    return version[:40] if isinstance(version, str) else "of the version that wrote it"
+
+
+def newest_run(root: Path) -> Path:
+    """The run folder below `root` that was written to last."""
+    runs = [p.parent for p in root.glob(f"*/{RUN_FILE}")]
+    if not runs:
+        raise InputError(f"no run in {root}; give a run folder, or make one with `samplerbench run`")
+    return max(runs, key=lambda run: (run / RUN_FILE).stat().st_mtime)
+
+
+def default_output(plan: Plan) -> Path:
+    """results/<model>-<8 hex of the plan> in the current folder."""
+    name = "".join(c if c.isalnum() or c in "-_." else "-" for c in plan.config.model).strip(".-")[:64]
+    return Path("results") / f"{name or 'model'}-{plan.key[:8]}"
+
+
+def names_in(folder: Path | str) -> list[str]:
+    """What is in a folder; nothing where there is none."""
+    try:
+        return os.listdir(folder)  # noqa: PTH208  (no Path of each)
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise StoreError(f"{folder}: cannot be read ({error.strerror or error})") from error
+
+
+@contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """What the disk refuses, as a StoreError that names the path."""
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(f"{path}: cannot be written ({error.strerror or error}); earlier chunks are intact") from error

@@ -1,0 +1,97 @@
+"""What a budget buys: of each sampler the row that makes the most of it, ranked, and what is shown of the ranks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from ...samplers.errors import InputError
+from ...samplers.registry import Registry
+from .answers import own_races
+from .compare import BETTER, WORSE
+from .races import Answer, Field, answers_to, contenders, races_in
+from .scores import NOT_MEASURED, Cost, Score, Scores, all_scores_of
+
+COLUMNS = (
+    "by", "budget", "rank", "sampler", "grid", "steps", "nfe", "seconds_per_image", "timing",
+    "metric", "value", "low", "high", "difference", "difference_low", "difference_high", "p", "verdict",
+)  # fmt: skip
+BEST, NO_ROW = "best", "no row within the budget"
+
+
+def budgets(path: Path, registry: Registry, by: Cost, amounts: Sequence[float], metric: str | None) -> pd.DataFrame:
+    """For each budget a row for each sampler of a run, best first; those that have nothing within it come last.
+
+    A row fits if its calls, or the upper quartile of its seconds an image (the median where there are no quartiles),
+    are not above the budget. `difference` is the metric less that of the best, with its 95 % interval. The best is
+    picked by looking, so p is corrected for all pairs that fit a budget, over all budgets, as any of them could have
+    become one with the best; beside those asked for here count all that the run's report answers for, in every metric,
+    so that both say the same. Raises InputError as `scores_of`.
+    """
+    scores = all_scores_of(path, registry, metric, by=by)
+    drawn = {i: score for i, score in enumerate(scores.rows) if score.row["samples"]}
+    field = Field(
+        {i: score.key for i, score in drawn.items()}, {i: score.found for i, score in drawn.items()}, scores.lower
+    )
+    samplers = {i: score.cell.sampler for i, score in drawn.items()}
+    costs = {i: score.upper_cost(by) for i, score in drawn.items()}
+    fitting = {amount: contenders(samplers, costs, amount) for amount in amounts}
+    races = races_in(field, [scores.metric], fitting)
+    own = own_races({i: score.row for i, score in drawn.items()}, scores.budgets, field)
+    answers = dict(zip(races, answers_to(races.values(), field, own), strict=True))
+    rows = [
+        {"by": by, "budget": amount, "metric": scores.metric, **row}
+        for amount, fit in fitting.items()
+        for row in _ranked(scores, fit, answers.get((scores.metric, amount)))
+    ]
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def _ranked(scores: Scores, fit: Mapping[str, int], answer: Answer | None) -> list[dict[str, Any]]:
+    """The rows of one budget: those of the answer, those that fit it and were not measured, the other samplers."""
+    rows = [_value(scores.rows[answer["best"]], 1) | {"verdict": BEST}] if answer else []
+    rows += [_beside_best(scores, other, rank) for rank, other in enumerate(answer["others"], 2)] if answer else []
+    ranked = {row["sampler"] for row in rows}
+    rows += [_identity(scores.rows[i]) | {"verdict": NOT_MEASURED} for name, i in fit.items() if name not in ranked]
+    drawn = {score.cell.sampler: False for score in scores.rows}
+    drawn |= {score.cell.sampler: True for score in scores.rows if score.row["samples"]}
+    return rows + [
+        {"sampler": name, "verdict": NO_ROW if is_drawn else NOT_MEASURED}
+        for name, is_drawn in drawn.items()
+        if name not in fit
+    ]
+
+
+def _identity(score: Score) -> dict[str, Any]:
+    names = ("sampler", "grid", "steps", "nfe", "seconds_per_image", "timing")
+    return {name: score.row.get(name) for name in names}
+
+
+def _value(score: Score, rank: int) -> dict[str, Any]:
+    """What is known of a row that was ranked."""
+    assert score.estimate is not None
+    estimate = score.estimate
+    return {"rank": rank, **_identity(score), "value": estimate.value, "low": estimate.low, "high": estimate.high}
+
+
+def _beside_best(scores: Scores, other: Mapping[str, Any], rank: int) -> dict[str, Any]:
+    """A row that is not the best, with what is shown of it beside that; an answer says it of the best."""
+    return _value(scores.rows[other["row"]], rank) | {
+        "difference": -other["difference"], "difference_low": -other["high"], "difference_high": -other["low"],
+        "p": other["p"], "verdict": WORSE if other["verdict"] == BETTER else other["verdict"],
+    }  # fmt: skip
+
+
+def parse_seconds(text: str) -> tuple[float, ...]:
+    """ "0.01,0.02" -> (0.01, 0.02)."""
+    try:
+        amounts = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        amounts = ()
+    if not amounts or not all(0 < amount < math.inf for amount in amounts):
+        raise InputError(f"seconds {text[:80]!r}: expected positive numbers, seconds an image, as in 0.01,0.02")
+    return amounts

@@ -1,0 +1,199 @@
+"""Tables of several runs -> one, where what they hold can be compared; else a refusal that names the difference."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from ...samplers.errors import InputError
+from ..draw import clock as timing
+from ..draw.store import RunFolder, read_run
+from ..plan.config import as_json
+from ..plan.environment import VERSIONS_THAT_MATTER
+from ..plan.record import RunRecord
+from .table import Labels, read_table, row_name, rows_to_table, samples_hash
+
+IDENTITY = ("sampler", "grid", "steps", "guidance")
+"""The columns that say which cell a row is."""
+COMPARABLE = ("samples", "seed", "prompts", "negative", "guidance_rescale", "dtype")
+"""The settings in which runs must agree."""
+MACHINE = ("cpu", "cores", "threads", "device", "system")
+"""The entries of the environment without whose agreement seconds mean nothing beside each other."""
+CLOSE = 1e-6
+"""Relative difference of numbers that are one but for rounding: another machine adds up in another order."""
+SECONDS_NOTE = "seconds of different machines are not compared"
+RUNS_NOTE = "the runs were not clocked side by side: seconds of different runs are not to be compared"
+
+
+@dataclass(frozen=True)
+class StoredRun:
+    """A run folder as it is read."""
+
+    path: Path
+    record: RunRecord
+    """run.json."""
+    table: pd.DataFrame
+    labels: Labels
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a row of a table comes from."""
+
+    path: Path
+    """The run folder."""
+    record: RunRecord
+    """Its run.json."""
+    place: int
+    """Of the row in the run's own table."""
+
+    @property
+    def key(self) -> str:
+        """The cell's key."""
+        return self.record.cells[self.place].key
+
+    @property
+    def across(self) -> str:
+        """What the run counts by: "nfe" or "steps"."""
+        return self.record.across
+
+    @property
+    def count(self) -> int:
+        """The budget or step count that the row was made for."""
+        return self.record.budgets[self.place][1]
+
+
+@dataclass(frozen=True)
+class Merged:
+    """One table of several runs."""
+
+    table: pd.DataFrame
+    labels: Labels
+    origins: tuple[Origin, ...]
+    """Of each row."""
+    notes: tuple[str, ...]
+    """What a reader of the table must know."""
+
+
+def merge(paths: Sequence[Path]) -> Merged:
+    """The rows of all runs, in the order given; a cell that several have stands once.
+
+    Raises InputError where the runs cannot be compared, or where two have another result for the same cell.
+    """
+    records = {path: read_run(path) for path in paths}
+    runs = [StoredRun(path, records[path], *read_table(path, records[path])) for path in paths]
+    check_comparable(runs)
+    rows: dict[tuple[Any, ...], dict[str, Any]] = {}
+    of_run: dict[tuple[Any, ...], StoredRun] = {}
+    origins: dict[tuple[Any, ...], Origin] = {}
+    for run in runs:
+        for place, row in enumerate(run.table.to_dict("records")):
+            cell = tuple(row[name] for name in IDENTITY)
+            if cell in rows:
+                check_same_numbers(rows[cell], of_run[cell], row, run)
+            else:
+                rows[cell], of_run[cell] = {str(name): value for name, value in row.items()}, run
+                origins[cell] = Origin(run.path, run.record, place)
+    name_same_samples(rows, runs)
+    table = rows_to_table(list(rows.values()))
+    comparable = have_comparable_seconds(runs)
+    if not comparable:
+        table[list(timing.COLUMNS)] = math.nan
+    labels = {name: label for run in reversed(runs) for name, label in run.labels.items()}
+    return Merged(table, labels, tuple(origins.values()), (RUNS_NOTE,) if comparable else (SECONDS_NOTE,))
+
+
+def check_comparable(runs: Sequence[StoredRun]) -> None:
+    """Refuse runs of another model, other extractors, other samples or other versions."""
+    first = runs[0]
+    for run in runs:
+        if not of_model(run):
+            raise InputError(
+                f"merge {run.path}: it does not say of which model it is; give its run's command again, which adds "
+                "that, or give the model a fingerprint"
+            )
+    for run in runs[1:]:
+        theirs, ours = compared_fields(run), compared_fields(first)
+        for field in ours:
+            if field in theirs and ours[field] != theirs[field]:
+                raise InputError(
+                    f"merge {run.path}: {field} {theirs[field]!r}, and {ours[field]!r} in {first.path}; "
+                    "expected runs that agree in it"
+                )
+
+
+def of_model(run: StoredRun) -> str:
+    """The fingerprint of a run's model, '' where it has none."""
+    return run.record.model.fingerprint
+
+
+def compared_fields(run: StoredRun) -> dict[str, Any]:
+    """Each field in which runs must agree, by the name that an error gives it."""
+    settings, versions = as_json(run.record.config), run.record.environment.versions
+    fields: dict[str, Any] = {"model": run.record.model.name, "model fingerprint": of_model(run)}
+    fields |= {name: settings.get(name) for name in COMPARABLE}
+    fields |= {f"{name} version": versions.get(name) for name in VERSIONS_THAT_MATTER}
+    for metric, label in run.labels.items():
+        fields[f"extractor of {metric}"] = (label.get("label"), label.get("fingerprint"))
+    drawn = run.table.loc[run.table["samples"] > 0, "samples"]
+    if len(drawn):
+        fields["samples that are there so far"] = int(drawn.max())
+    return fields
+
+
+def check_same_numbers(row: Mapping[str, Any], run: StoredRun, other: Mapping[Any, Any], other_run: StoredRun) -> None:
+    """Refuse two results of one cell that differ; seconds may, and the first stay."""
+    compared = [name for name in row if name in other and name not in (*timing.COLUMNS, "same_as")]
+    for name in compared:
+        if not is_same(row[name], other[name]):
+            cell = " ".join(f"{n} {row[n]}" for n in IDENTITY)
+            raise InputError(
+                f"merge {other_run.path}: {name} of {cell} is {other[name]!r}, and {row[name]!r} in {run.path}; "
+                "`samplerbench verify` shows which of them can be had again"
+            )
+
+
+def is_same(a: object, b: object) -> bool:
+    """Equal, both missing (NaN), or numbers that differ by rounding alone."""
+    if isinstance(a, (int, float)) and isinstance(b, (int, float)):
+        return math.isclose(a, b, rel_tol=CLOSE) or (math.isnan(a) and math.isnan(b))
+    return a == b
+
+
+def name_same_samples(rows: Mapping[tuple[Any, ...], dict[str, Any]], runs: Sequence[StoredRun]) -> None:
+    """Say in `same_as` which rows of different runs have the same samples, as far as the chunks are there to tell."""
+    hashes = {cell: found for run in reversed(runs) for cell, found in hashes_of(run).items()}
+    seen: dict[bytes, Mapping[str, Any]] = {}
+    for cell, row in rows.items():
+        if cell not in hashes:
+            continue
+        first = seen.setdefault(hashes[cell], row)
+        if first is not row and pd.isna(row["same_as"]):
+            row["same_as"] = row_name(first, row)
+
+
+def hashes_of(run: StoredRun) -> dict[tuple[Any, ...], bytes]:
+    """The hash of all samples of each cell whose chunks are there."""
+    guidance, whole = run.record.config.guidance, run.record.config.samples
+    folder = RunFolder(run.path)
+    found = {}
+    for cell in run.record.cells:
+        chunks = [chunk for _, chunk in sorted(folder.chunks_of(cell.key).items())]
+        if sum(chunk.n for chunk in chunks) == whole:
+            found[cell.sampler, cell.grid, cell.steps, guidance] = samples_hash(chunks)
+    return found
+
+
+def have_comparable_seconds(runs: Sequence[StoredRun]) -> bool:
+    """Whether all runs were timed on machines of one kind, in batches of one size."""
+
+    def timed_on(run: StoredRun) -> list[Any]:
+        environment = run.record.environment
+        return [*(getattr(environment, name) for name in MACHINE), run.record.config.batch_size]
+
+    return all(timed_on(run) == timed_on(runs[0]) for run in runs)

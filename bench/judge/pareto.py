@@ -1,0 +1,89 @@
+"""Quality against cost: which rows of a run are worth their time, and which are shown not to be."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from ...samplers.registry import Registry
+from .compare import BETTER, seconds_compared
+from .scores import NOT_MEASURED, Cost, Score, Scores, scores_of
+
+COLUMNS = (
+    "sampler", "grid", "steps", "nfe", "seconds_per_image", "timing", "metric", "value", "low", "high",
+    "against", "cost", "verdict", "dominated_by",
+)  # fmt: skip
+ON_FRONT, DOMINATED, CLOSE = "on the front", "dominated", "not told apart from the front"
+
+
+def pareto(path: Path, registry: Registry, metric: str | None = None, against: Cost = "seconds") -> pd.DataFrame:
+    """A row for each cell of a run, the cheapest first, with a verdict.
+
+    - "dominated": `dominated_by` is better in the metric, shown with p corrected for all pairs of rows, and costs no
+      more beyond noise: no more calls; or a median of seconds no larger, or one up to this row's upper quartile that
+      repeats side by side do not show to be larger;
+    - "on the front": no row has a better value at no more cost;
+    - "not told apart from the front": one has, and it is not shown;
+    - "not measured": failed, pending, without this metric or without seconds.
+
+    `metric` is by default the run's first. Raises InputError as `scores_of`.
+    """
+    return placed(scores_of(path, registry, metric, by=against), against)
+
+
+def placed(scores: Scores, against: Cost) -> pd.DataFrame:
+    """The rows of `pareto`."""
+    measured = [score for score in scores.rows if score.estimate and math.isfinite(score.cost(against))]
+    corrected = scores.corrected(itertools.combinations(measured, 2))
+    rows = [_placed(scores, score, measured, corrected, against) for score in measured]
+    rows += [_identity(scores, s, against) | {"verdict": NOT_MEASURED} for s in scores.rows if s not in measured]
+    return pd.DataFrame(rows, columns=list(COLUMNS)).sort_values("cost", kind="stable", ignore_index=True)
+
+
+def _identity(scores: Scores, score: Score, against: Cost) -> dict[str, Any]:
+    named = {name: score.row.get(name) for name in COLUMNS[:6]}
+    return named | {"metric": scores.metric, "against": against, "cost": score.cost(against)}
+
+
+def _placed(
+    scores: Scores, score: Score, measured: Sequence[Score], corrected: Mapping[frozenset[str], float], against: Cost
+) -> dict[str, Any]:
+    """A measured row with its verdict."""
+    assert score.estimate is not None
+    estimate = score.estimate
+    known = {"value": estimate.value, "low": estimate.low, "high": estimate.high}
+
+    def is_shown_better(other: Score) -> bool:
+        p = corrected.get(frozenset((other.key, score.key)), 1.0)
+        return scores.comparison(other, score).verdict(p) == BETTER
+
+    above = [other for other in measured if is_shown_better(other) and costs_no_more(other, score, against)]
+    verdict = ON_FRONT if _is_undominated(scores, score, measured, against) else CLOSE
+    return _identity(scores, score, against) | known | {
+        "verdict": DOMINATED if above else verdict,
+        "dominated_by": scores.best_first(above)[0].name if above else None,
+    }  # fmt: skip
+
+
+def _is_undominated(scores: Scores, score: Score, measured: Sequence[Score], against: Cost) -> bool:
+    """Whether no other row is as good in both of the numbers and better in one."""
+
+    def place(one: Score) -> tuple[float, float]:
+        return scores.loss(one), one.cost(against)
+
+    mine = place(score)
+    return not any(theirs != mine and theirs[0] <= mine[0] and theirs[1] <= mine[1] for theirs in map(place, measured))
+
+
+def costs_no_more(a: Score, b: Score, against: Cost) -> bool:
+    """Whether the cost of a is at most that of b, beyond noise."""
+    if a.cost(against) <= b.cost(against):
+        return True
+    if a.cost(against) > b.upper_cost(against):
+        return False
+    return seconds_compared(a.cell, b.cell, a.clocked, b.clocked).low <= 0  # nan, if they cannot be compared

@@ -1,0 +1,160 @@
+"""The rows of a run with what rankings need: a metric's estimate on the samples that all rows have, and their cost."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from ...samplers.errors import InputError, closest
+from ...samplers.metric import Estimate
+from ...samplers.registry import Registry
+from ..draw.chunk_file import Chunk
+from ..draw.clock import Repeat, machines
+from ..draw.store import RunFolder, read_run
+from ..plan.record import CellRecord
+from ..plan.yardstick import Yardstick
+from .answers import ODE_ERROR, budgets_of, directions
+from .compare import SECONDS, Comparison, cell_name, corrected_p
+from .measures import measures_of
+from .statistics import estimates, gather, metric_columns
+from .table import read_table
+
+NOT_MEASURED = "not measured"
+Cost = Literal["nfe", "seconds"]
+"""What a row costs: model calls, or seconds an image."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """One row of a table."""
+
+    cell: CellRecord
+    """As run.json has it."""
+    row: Mapping[str, Any]
+    """As table.csv has it."""
+    estimate: Estimate | None
+    """The metric; None for a cell without samples, or without this metric."""
+    found: Mapping[str, Estimate]
+    """All that was measured, by metric."""
+    clocked: tuple[Repeat, ...]
+
+    @property
+    def key(self) -> str:
+        """The cell's key."""
+        return self.cell.key
+
+    @property
+    def name(self) -> str:
+        """ "ddim, 10 steps, 10 calls"."""
+        return cell_name(self.cell)
+
+    def cost(self, by: Cost) -> float:
+        """Model calls, or median seconds an image; nan where unknown."""
+        return float(self.row[SECONDS if by == "seconds" else "nfe"])
+
+    def upper_cost(self, by: Cost) -> float:
+        """The same with what noise may add: of seconds the upper quartile where there is one."""
+        high = float(self.row[metric_columns(SECONDS)[2]])
+        return high if by == "seconds" and math.isfinite(high) else self.cost(by)
+
+
+@dataclass(frozen=True)
+class Scores:
+    """All rows of a run by one metric."""
+
+    metric: str
+    lower: Mapping[str, bool]
+    """Of each metric that was measured whether lower is better."""
+    rows: tuple[Score, ...]
+    budgets: tuple[int, ...] = ()
+    """The budgets of model calls that the run's own answers are for."""
+
+    @property
+    def lower_is_better(self) -> bool:
+        """Whether that holds of the metric."""
+        return self.lower[self.metric]
+
+    def best_first(self, rows: Iterable[Score]) -> list[Score]:
+        """Measured rows by the metric's value."""
+        return sorted(rows, key=self.loss)
+
+    def loss(self, score: Score) -> float:
+        """The metric's value with the sign that makes lower better; nan where it was not measured."""
+        value = score.estimate.value if score.estimate else math.nan
+        return value if self.lower_is_better else -value
+
+    def comparison(self, a: Score, b: Score) -> Comparison:
+        """The metric of a less that of b; both are measured."""
+        assert a.estimate is not None
+        assert b.estimate is not None
+        return Comparison(self.metric, a.cell, b.cell, a.estimate - b.estimate, self.lower_is_better)
+
+    def corrected(self, pairs: Iterable[tuple[Score, Score]]) -> dict[frozenset[str], float]:
+        """p of each pair of cells, corrected for all of them; a pair that comes twice counts once."""
+        family = {frozenset((a.key, b.key)): self.comparison(a, b) for a, b in pairs if a.key != b.key}
+        return dict(zip(family, corrected_p(list(family.values())), strict=True))
+
+
+def scores_of(path: Path, registry: Registry, metric: str | None, *, by: Cost) -> Scores:
+    """The rows of a run folder by a metric of the run, by default its first one, or "ode_error".
+
+    Raises InputError for another metric, where samples are missing, and for seconds that several machines took.
+    """
+    return scores_by(path, measures_of(path, registry), metric, by=by)
+
+
+def scores_by(path: Path, ready: Mapping[str, Yardstick], metric: str | None, *, by: Cost) -> Scores:
+    """The same with the metrics of the run made ready."""
+    name = _chosen(metric, ready)
+    return _scores(path, name, {name: ready[name]} if name in ready else {}, by)
+
+
+def all_scores_of(path: Path, registry: Registry, metric: str | None, *, by: Cost) -> Scores:
+    """The same with every metric of the run measured beside it."""
+    ready = measures_of(path, registry)
+    return _scores(path, _chosen(metric, ready), ready, by)
+
+
+def _scores(path: Path, metric: str, ready: Mapping[str, Yardstick], by: Cost) -> Scores:
+    record = read_run(path)
+    table, _ = read_table(path, record)
+    rows = zip(record.cells, table.to_dict("records"), strict=True)
+    scores = tuple(_score(RunFolder(path), cell, row, metric, ready) for cell, row in rows)
+    if by == "seconds" and len(machines([repeat for score in scores for repeat in score.clocked])) > 1:
+        raise InputError(
+            f"{path}: was drawn on several machines, whose seconds are not compared; rank by calls of the model, with "
+            "--nfe or --pareto --against nfe, or run it anew on one of them"
+        )
+    return Scores(metric, directions(ready), scores, tuple(budgets_of(record, table)))
+
+
+def _chosen(metric: str | None, ready: Mapping[str, Yardstick]) -> str:
+    """The metric asked for, or the run's first."""
+    if metric is None and ready:
+        return next(iter(ready))
+    names = [*ready, ODE_ERROR]
+    if metric not in names:
+        given = "metric: none in the run" if metric is None else f"metric {metric!r}: not in the run"
+        raise InputError(f"{given}{closest(metric or '', names)}; there are: {', '.join(names)}")
+    return str(metric)
+
+
+def _score(
+    folder: RunFolder, cell: CellRecord, row: Mapping[Any, Any], metric: str, ready: Mapping[str, Yardstick]
+) -> Score:
+    """A row with its samples; one that failed or is pending has none."""
+    if not row["samples"]:
+        return Score(cell, row, None, {}, ())
+    chunks = [c for (first, n), c in folder.chunks_of(cell.key).items() if first + n <= row["samples"]]
+    if sum(chunk.n for chunk in chunks) != row["samples"]:
+        raise InputError(f"{cell_name(cell)!r}: the run has not all of its samples; give its command to make them")
+    gathered = gather(iter(chunks), int(row["samples"]), ready)
+    found = estimates(gathered, ready)
+    return Score(cell, row, found.get(metric), found, _clocked(chunks, folder, cell))
+
+
+def _clocked(chunks: Sequence[Chunk], folder: RunFolder, cell: CellRecord) -> tuple[Repeat, ...]:
+    return (*(chunk.repeat for chunk in chunks), *folder.repeats_of(cell.key))

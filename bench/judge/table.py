@@ -1,0 +1,402 @@
+"""Chunks -> the table, one row a cell, with every digit; and table.csv -> the table again."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pandas as pd
+
+from ...samplers.errors import InputError, StoreError
+from ...samplers.files.atomic import write_atomically
+from ...samplers.metric import Estimate
+from ..draw import clock as timing
+from ..draw.chunk_file import Chunk
+from ..draw.clock import Repeat
+from ..draw.store import (
+    TABLE_FILE,
+    TABLE_SEAL,
+    RunFolder,
+    bytes_of,
+    disk_errors,
+    read_run,
+    sealed,
+    unsealed,
+)
+from ..plan.keys import FORMAT
+from ..plan.plan import Block, Cell, Plan
+from ..plan.record import MOST, RunRecord
+from ..plan.yardstick import Yardstick
+from .statistics import Gathered, estimates, gather, measured, metric_columns
+
+COLUMNS = (
+    "model", "sampler", "grid", "steps", "nfe", "network_evaluations", "guidance", "samples",
+    "fid", "fid_low", "fid_high", "clip_score", "clip_low", "clip_high",
+    "seconds_per_image", "seconds_low", "seconds_high", "model_seconds_per_image", "overhead",
+    "ode_error", "same_as", "status",
+)  # fmt: skip
+CLOCK_COLUMNS = tuple(name for name in timing.COLUMNS if name not in COLUMNS)
+"""These stand at the end, after the further metrics."""
+OWN_COLUMNS = ("fid", "clip_score")
+"""The metrics that stand among the fixed columns."""
+WARNING = "warning"
+"""The last column: what must be known of the levels of a cell."""
+TEXTS = ("model", "sampler", "grid", "same_as", "status", "timing", WARNING)
+OK, PARTIAL, PENDING, FAILED = "ok", "partial", "pending", "failed: "
+"""What `status` may be; a reason stands behind the last."""
+COUNTS = {"steps": 1, "nfe": 0, "network_evaluations": 0, "samples": 0, "repeats": 0}
+"""The least that these columns may be."""
+WHOLE = ("steps", "samples")
+POSITIVE = ("seconds_per_image", "seconds_low", "seconds_high")
+FORMULA = re.compile(r"'*[=+\-@\x00-\x1f\x7f-\x9f]")
+"""How a text begins that a spreadsheet takes for a formula, or would once a ' in front of it is taken away."""
+Labels = Mapping[str, Mapping[str, str]]
+"""For each metric its extractor's label, note, fingerprint and data, and what its Frechet distance is called, as
+run.json has them."""
+
+
+REMEMBERED_BYTES = 1 << 28
+"""How much of the chunks that were read is kept for the next table; further ones are read again."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What is known of a cell."""
+
+    made_from: tuple[Block, ...]
+    """Which of its chunks."""
+    numbers: Mapping[str, Any]
+    """The columns that were measured, but for those of the clock."""
+    found: Mapping[str, Estimate]
+    """What these were made of, by metric."""
+    samples: bytes
+    """The same for two cells with the same samples."""
+    clocked: tuple[Repeat, ...]
+    """What was clocked of the chunks."""
+
+
+@dataclass(frozen=True)
+class Clocked:
+    """What a cell's clock says."""
+
+    made_from: tuple[tuple[Block, ...], int]
+    """Which of its chunks, and how many repeats for the clock had been written to the folder."""
+    numbers: Mapping[str, Any]
+    """The columns of the clock."""
+
+
+class GrowingTable:
+    """The table of a run as chunks come: what was read is not read again, only cells with new chunks are measured
+    again, and only their seconds where repeats are new."""
+
+    def __init__(self, plan: Plan, folder: RunFolder, ready: Mapping[str, Yardstick]) -> None:
+        self._plan, self._folder, self._ready = plan, folder, ready
+        self._chunks: dict[tuple[str, int], Chunk] = {}
+        self._remembered = 0
+        self._measured: dict[str, Measured] = {}
+        self._clocked: dict[str, Clocked] = {}
+
+    def table(self, failures: Mapping[str, str]) -> pd.DataFrame:
+        """One row a cell, from the blocks that every cell has which has begun and did not fail: equal n in every row.
+
+        A cell has begun when its first block is there.
+        """
+        plan, folder = self._plan, self._folder
+        begun = [cell for cell in plan.cells if cell.key not in failures and folder.has(cell, plan.blocks[0])]
+        blocks = folder.whole_blocks(begun, plan.blocks) or plan.blocks[:1]
+        rows = []
+        seen: dict[bytes, Mapping[str, Any]] = {}
+        for cell in plan.cells:
+            row = {**dict.fromkeys(COLUMNS), **_identity(plan, cell)}
+            if cell.key in failures:
+                row["status"] = f"{FAILED}{failures[cell.key]}"
+                self._measured.pop(cell.key, None)
+            elif folder.has(cell, blocks[0]):
+                known = self._measure(cell, blocks)
+                row |= {**known.numbers, **self._clock(cell, known).numbers}
+                row["status"] = OK if row["samples"] == plan.config.samples else PARTIAL
+                first = seen.setdefault(known.samples, row)
+                row["same_as"] = None if first is row else row_name(first, row)
+            else:
+                row["status"] = PENDING
+            rows.append(row)
+        return rows_to_table(rows)
+
+    def estimates(self) -> dict[int, Mapping[str, Estimate]]:
+        """What the rows of the last table that have samples were made of, by row and metric."""
+        return {
+            i: self._measured[cell.key].found for i, cell in enumerate(self._plan.cells) if cell.key in self._measured
+        }
+
+    def _measure(self, cell: Cell, blocks: tuple[Block, ...]) -> Measured:
+        """What these blocks of a cell say."""
+        known = self._measured.get(cell.key)
+        if known is None or known.made_from != blocks:
+            samples = sum(block.n for block in blocks)
+            gathered = gather((self._chunk(cell, block) for block in blocks), samples, self._ready)
+            found = estimates(gathered, self._ready)
+            numbers = _numbers(gathered, samples) | measured(found, self._ready)
+            clocked = tuple(chunk.repeat for chunk in gathered.chunks)
+            known = Measured(blocks, numbers, found, samples_hash(gathered.chunks), clocked)
+            self._measured[cell.key] = known
+        return known
+
+    def _clock(self, cell: Cell, known: Measured) -> Clocked:
+        """What the clock says of these chunks and of all repeats."""
+        clocked, made_from = self._clocked.get(cell.key), (known.made_from, self._folder.repeats_written[cell.key])
+        if clocked is None or clocked.made_from != made_from:
+            numbers = timing.timed([*known.clocked, *self._folder.repeats_of(cell.key)])
+            clocked = self._clocked[cell.key] = Clocked(made_from, numbers)
+        return clocked
+
+    def _chunk(self, cell: Cell, block: Block) -> Chunk:
+        """A chunk without its images, which no column is made of."""
+        place = cell.key, block.number
+        if place in self._chunks:
+            return self._chunks[place]
+        chunk = replace(self._folder.read(cell, block), images=None)
+        size = chunk.hashes.nbytes + sum(rows.nbytes for rows in chunk.rows.values())
+        if self._remembered + size <= REMEMBERED_BYTES:
+            self._chunks[place] = chunk
+            self._remembered += size
+        return chunk
+
+
+def rows_to_table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """The rows with the fixed columns first, then further metrics, then those of the clock."""
+    own = (*COLUMNS, *CLOCK_COLUMNS, WARNING)
+    further = dict.fromkeys(name for row in rows for name in row if name not in own)
+    return pd.DataFrame(rows, columns=[*COLUMNS, *further, *CLOCK_COLUMNS, WARNING])
+
+
+def by_sampler(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows sampler by sampler, each in the order of its counts; in a run that was added to they stand otherwise."""
+    first = {name: i for i, name in enumerate(dict.fromkeys(table["sampler"]))}
+    return table.iloc[table["sampler"].map(first).argsort(kind="stable")]
+
+
+def samples_hash(chunks: Sequence[Chunk]) -> bytes:
+    """Hash of all samples of some chunks, in order."""
+    return hashlib.sha256(b"".join(chunk.hashes.tobytes() for chunk in chunks)).digest()
+
+
+def check_metric_names(names: Sequence[str]) -> None:
+    """Refuse a metric whose columns would take another's name."""
+    for name in names:
+        own = (*COLUMNS, *CLOCK_COLUMNS, WARNING)
+        taken = [c for c in metric_columns(name) if c in own and name not in OWN_COLUMNS]
+        if taken:
+            raise InputError(f"metric {name!r}: the table has a column {taken[0]!r} of its own; register another name")
+
+
+def _identity(plan: Plan, cell: Cell) -> dict[str, Any]:
+    """The columns that say which cell a row is."""
+    return {
+        "model": plan.model.name, "sampler": cell.sampler, "grid": cell.grid, "steps": cell.steps, "nfe": cell.nfe,
+        "network_evaluations": cell.network_evaluations, "guidance": plan.config.guidance, "samples": 0,
+        WARNING: cell.warning or None,
+    }  # fmt: skip
+
+
+def _numbers(gathered: Gathered, samples: int) -> dict[str, Any]:
+    """The columns that were counted."""
+    counted = {
+        name: sum(getattr(chunk.timing, name) * chunk.n for chunk in gathered.chunks) / samples
+        for name in ("nfe", "network_evaluations")
+    }
+    whole = {name: int(value) if float(value).is_integer() else value for name, value in counted.items()}
+    return {**whole, "samples": samples}
+
+
+def row_name(row: Mapping[str, Any], other: Mapping[str, Any]) -> str:
+    """What to call a row, with as much as tells it from the other."""
+    name = str(row["sampler"])
+    if row["grid"] != other["grid"]:
+        name += f" on {row['grid']}"
+    if row["guidance"] != other["guidance"]:
+        name += f" at guidance {row['guidance']:g}"
+    return name if row["steps"] == other["steps"] else f"{name}, {row['steps']} steps"
+
+
+def read_table(path: Path, record: RunRecord | None = None) -> tuple[pd.DataFrame, Labels]:
+    """The table of a run folder and the labels of its extractors; `record` is its run.json, where that was read.
+
+    A row for each cell of run.json: a cell that was added or edited after the table was written is pending in it.
+    """
+    record = record or read_run(path)
+    try:
+        content, keys = sealed_content(path)
+        table = csv_to_frame(content)
+        check_table(table)
+        if len(table) != len(keys):
+            raise ValueError(f"{len(table)} rows, and {len(keys)} were written")
+        check_rows_of_cells(table, record, keys)
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: the run has no table yet; give its command again to go on") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise StoreError(
+            f"{path / TABLE_FILE}: damaged ({error}); give the run's command again, which makes it from the chunks, or "
+            f"put back a copy of {TABLE_FILE} and {TABLE_SEAL}"
+        ) from error
+    return with_pending_rows(table, record, keys), record.extractors
+
+
+class Sealed(msgspec.Struct, frozen=True):
+    """A table that was written."""
+
+    sha256: str
+    """Of the bytes of table.csv."""
+    cells: tuple[str, ...]
+    """The key of each row's cell."""
+
+
+class TableSeal(msgspec.Struct, frozen=True):
+    """table.seal: what table.csv may be. While it is replaced it is the table before or the new one."""
+
+    format: int
+    tables: tuple[Sealed, ...]
+    """The newest first."""
+
+
+def write_sealed_table(folder: RunFolder, table: pd.DataFrame, keys: Sequence[str]) -> None:
+    """Store table.csv with its seal, whose cells are `keys`.
+
+    The seal is written first and is of both tables, the one that is there and the one that comes: a process that ends
+    between the two writes leaves a table that is sealed.
+    """
+    content = frame_to_csv(table).encode()
+    new = Sealed(hashlib.sha256(content).hexdigest(), tuple(keys))
+    tables: tuple[Sealed, ...] = (new,)
+    with suppress(OSError, ValueError, RecursionError):
+        before = sealed_table(folder.path, bytes_of(folder.path / TABLE_FILE))
+        if before == new:
+            return
+        tables = (new, before)
+    seal = TableSeal(FORMAT, tables)
+    with disk_errors(folder.path):
+        write_atomically(folder.path / TABLE_SEAL, sealed(json.dumps(msgspec.to_builtins(seal))))
+        write_atomically(folder.path / TABLE_FILE, content)
+
+
+def sealed_content(path: Path) -> tuple[bytes, tuple[str, ...]]:
+    """The bytes of table.csv and the keys of its rows; a ValueError where it is not what was written."""
+    for _ in range(2):  # a run may replace both files meanwhile
+        content = bytes_of(path / TABLE_FILE)
+        with suppress(ValueError):
+            return content, sealed_table(path, content).cells
+    content = bytes_of(path / TABLE_FILE)
+    return content, sealed_table(path, content).cells
+
+
+def sealed_table(path: Path, content: bytes) -> Sealed:
+    """What table.seal says of a content of table.csv; a ValueError where it says nothing of it."""
+    try:
+        seal = msgspec.convert(unsealed(bytes_of(path / TABLE_SEAL)), TableSeal)
+    except FileNotFoundError as error:
+        raise ValueError(f"{TABLE_SEAL} is missing") from error
+    if seal.format != FORMAT:
+        raise ValueError(f"{TABLE_SEAL} is of format {seal.format}, and this version reads {FORMAT}")
+    digest = hashlib.sha256(content).hexdigest()
+    for table in seal.tables:
+        if table.sha256 == digest:
+            return table
+    raise ValueError("its content is not what was written")
+
+
+def with_pending_rows(table: pd.DataFrame, record: RunRecord, keys: Sequence[str]) -> pd.DataFrame:
+    """The table with a row for each cell of a run; `keys` are those of its rows, which cells may have no more."""
+    current = [i < len(keys) and keys[i] == cell.key for i, cell in enumerate(record.cells)]
+    if all(current) and len(table) == len(record.cells):
+        return table
+    rows = table.to_dict("records")
+    all_rows = [rows[i] if current[i] else pending_row(record, i) for i in range(len(record.cells))]
+    return pd.DataFrame(all_rows, columns=table.columns)
+
+
+def pending_row(record: RunRecord, place: int) -> dict[str, Any]:
+    """The row of a cell before its first chunk."""
+    cell = record.cells[place]
+    return {
+        "model": record.model.name, "sampler": cell.sampler, "grid": cell.grid, "steps": cell.steps, "nfe": cell.nfe,
+        "guidance": record.config.guidance, "samples": 0, "status": PENDING,
+    }  # fmt: skip
+
+
+def frame_to_csv(frame: pd.DataFrame) -> str:
+    """Every digit; a text that a spreadsheet would take for a formula gets a ' in front."""
+    safe = texts_changed(frame, lambda text: f"'{text}" if FORMULA.match(text) else text)
+    end = "\0\r\n"  # a field that holds a letter of it gets quotes, and a bare carriage return would end the line
+    return safe.to_csv(index=False, lineterminator=end).replace(end, "\n")
+
+
+def csv_to_frame(content: bytes) -> pd.DataFrame:
+    """What `frame_to_csv` wrote of a run's table: its texts to the letter, its numbers as numbers."""
+    texts = dict.fromkeys(TEXTS, str)
+    stored = pd.read_csv(io.BytesIO(content), dtype=texts, keep_default_na=False, na_values=[""])
+    return texts_changed(stored, lambda text: text[1:] if text[:1] == "'" and FORMULA.match(text) else text)
+
+
+def texts_changed(frame: pd.DataFrame, change: Callable[[str], str]) -> pd.DataFrame:
+    """The frame with every text and every heading changed; what is no text stays as it is."""
+    changed = frame.copy()
+    for name, column in frame.items():
+        if not pd.api.types.is_numeric_dtype(column):
+            values = [change(value) if isinstance(value, str) else value for value in column]
+            changed[name] = pd.Series(values, frame.index, column.dtype)
+    return changed.rename(columns=change)
+
+
+def check_table(table: pd.DataFrame) -> None:
+    """A ValueError unless the columns are there and each holds what it is for: texts, or finite numbers in range."""
+    missing = [name for name in COLUMNS if name not in table.columns]
+    if table.empty or missing:
+        raise ValueError(f"the column {missing[0]} is missing" if missing else "it has no row")
+    for name in table.columns:
+        if name not in TEXTS:
+            check_numbers(name, table[name])
+    for name in ("model", "sampler", "grid", "steps", "guidance", "samples", "status"):
+        if table[name].isna().any():
+            raise ValueError(f"a row has no {name}")
+    for status in table["status"]:
+        if status not in (OK, PARTIAL, PENDING) and not status.startswith(FAILED):
+            raise ValueError(f"status {status[:40]!r}: expected {OK}, {PARTIAL}, {PENDING} or {FAILED}a reason")
+
+
+def check_numbers(name: str, column: pd.Series[Any]) -> None:
+    """A ValueError unless a column holds numbers that it can hold, or nothing."""
+    if not is_number(column):
+        raise ValueError(f"{name}: expected numbers")
+    values = column[column.notna()].to_numpy(dtype=float)
+    least, most = COUNTS.get(name, -math.inf), MOST if name in COUNTS else math.inf
+    wrong = ~np.isfinite(values) | (values < least) | (values > most)
+    if name in POSITIVE:
+        wrong |= values <= 0
+    if name in WHOLE:
+        wrong |= values != np.floor(values)
+    if wrong.any():
+        kind = "a whole number" if name in WHOLE else "a finite number"
+        above = " above 0" if name in POSITIVE else f" from {least}" if name in COUNTS else ""
+        raise ValueError(f"{name} {values[wrong][0]:g}: expected {kind}{above}")
+
+
+def is_number(column: pd.Series[Any]) -> bool:
+    """Whether a column holds numbers, or nothing at all."""
+    return pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column)
+
+
+def check_rows_of_cells(table: pd.DataFrame, record: RunRecord, keys: Sequence[str]) -> None:
+    """A ValueError where a row is not that of its cell; one whose cell was edited since is left out."""
+    rows = table[["sampler", "grid", "steps"]].itertuples(index=False, name=None)
+    for key, cell, row in zip(keys, record.cells, rows, strict=False):  # cells that were added have no row
+        if key == cell.key and row != (cell.sampler, cell.grid, cell.steps):
+            raise ValueError(f"the row {row[0]!r}, {row[1]}, {row[2]} steps is not that of its cell")

@@ -1,0 +1,58 @@
+"""The machine and the versions that a run's numbers belong to."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ...samplers.process import switches
+
+PACKAGES = ("samplerbench", "torch", "numpy", "pandas", "pluggy", "safetensors")
+VERSIONS_THAT_MATTER = ("samplerbench", "torch", "numpy")
+"""Those that decide the numbers of a run."""
+
+
+def environment(device: str) -> dict[str, Any]:
+    """What run.json says of where and how a run was made; no host name and no user name."""
+    return {
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "cpu": cpu_name(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else "cpu",
+        "versions": {name: version_of(name) for name in PACKAGES},
+        "switches": switches(),
+    }
+
+
+def other_switches(there: Mapping[str, Any]) -> list[str]:
+    """ "switch: there -> here" for each that was another where a run was made than in this process."""
+    here = switches()
+    names = [name for name in {**there, **here} if there.get(name) != here.get(name)]
+    return [f"{name}: {there.get(name, 'as usual')} -> {here.get(name, 'as usual')}" for name in names]
+
+
+@cache
+def version_of(package: str) -> str:
+    """The version of an installed package, '' if it is not; looked up once, for every cell of a plan asks for it."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+
+
+def cpu_name() -> str:
+    """The processor's name where the system tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")

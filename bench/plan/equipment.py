@@ -1,0 +1,109 @@
+"""The model of a configuration with what its metrics read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from ...samplers.errors import InputError, ModelError
+from ...samplers.extractor import Extractor
+from ...samplers.metric import Metric
+from ...samplers.model import Model
+from ...samplers.options import at_fault
+from ...samplers.registry import Registry
+from .config import Config
+from .reference import COMPARED, referring, source_of
+
+DEFAULTS = {"features": "inception", "logits": "inception", "clip": "clip", "clip_image": "clip"}
+"""The extractor of each role that a model of images may lack: those that papers use."""
+OF_PROMPTS = ("clip",)
+"""Roles that need prompts."""
+
+
+def model_for(config: Config, registry: Registry) -> Model:
+    """The model that a configuration names, as its settings want it, equipped for its metrics."""
+    return equipped(registry.model(config.model, **config.model_settings), config, registry)
+
+
+def equipped(model: Model, config: Config, registry: Registry) -> Model:
+    """The model with the extractors and the reference that the configuration names in place of its own.
+
+    A role that a metric reads and that nobody fills gets the extractor of `DEFAULTS`, where the model shows images and
+    its numbers can mean something. InputError or ModelError for what cannot be: weights that are not here, a reference
+    of another extractor or size, prompts that an extractor cannot read. Equipped again, it stays as it is.
+    """
+    metrics = [registry.metrics[name] for name in config.metric]
+    named = extractors_named(config, model, registry)
+    lacking = lacking_roles(metrics, {*model.extractors, *named}, model, config)
+    extractors = {**model.extractors, **named, **default_extractors(lacking, model, registry)}
+    read = {metric.extractor for metric in metrics}
+    if config.reference is not None:
+        extractors |= compared(extractors, read, model, config, registry)
+    check_prompts({role: e for role, e in extractors.items() if role in read}, config.prompts or model.prompts)
+    return replace(model, extractors=extractors) if extractors != dict(model.extractors) else model
+
+
+def extractors_named(config: Config, model: Model, registry: Registry) -> dict[str, Extractor]:
+    """The extractors of the configuration by role, later ones in place of earlier ones; prompts are for models of them.
+
+    InputError where the model shows no images.
+    """
+    found: dict[str, Extractor] = {}
+    for spec in config.extractor:
+        if model.shown_shape is None:
+            raise InputError(f"extractor {spec!r}: reads images, and model {model.name!r} makes none; leave it out")
+        found |= registry.extractors_of(spec)
+    return {role: e for role, e in found.items() if model.encode or role not in OF_PROMPTS}
+
+
+def lacking_roles(metrics: list[type[Metric]], filled: set[str], model: Model, config: Config) -> set[str]:
+    """The roles that metrics read, that nobody fills, and that could mean something for this model."""
+    if model.shown_shape is None:
+        return set()
+    able = [metric for metric in metrics if config.reference is not None or not metric.needs_reference]
+    roles = {metric.extractor for metric in able} - filled
+    return {role for role in roles if model.encode or role not in OF_PROMPTS}
+
+
+def default_extractors(roles: set[str], model: Model, registry: Registry) -> dict[str, Extractor]:
+    """The extractors of `DEFAULTS` for these roles, each made once; ModelError says for which it is wanted."""
+    made: dict[str, Mapping[str, Extractor]] = {}
+    found = {}
+    for role in sorted(roles):
+        name = DEFAULTS.get(role)
+        if name is None or name not in registry.extractors.things:
+            continue
+        try:
+            made[name] = made.get(name) or registry.extractors_of(name)
+        except ModelError as error:
+            raise ModelError(
+                f"{error}; model {model.name!r} has no {role!r} of its own: name another by --extractor, or metrics "
+                "that do not read it by --metric"
+            ) from error
+        found[role] = made[name][role]
+    return found
+
+
+def compared(
+    extractors: Mapping[str, Extractor], read: set[str], model: Model, config: Config, registry: Registry
+) -> dict[str, Extractor]:
+    """Those extractors that a metric compares by, with the reference of the configuration."""
+    spec, shape = str(config.reference), model.shown_shape
+    roles = [role for role in COMPARED if role in read and role in extractors]
+    if shape is None:
+        raise InputError(f"reference {spec!r}: is of images, and model {model.name!r} makes none; leave it out")
+    if not roles:
+        raise InputError(
+            f"reference {spec!r}: none of the metrics {', '.join(config.metric)} compares with it; "
+            "add one that does, as --metric fid, or leave it out"
+        )
+    source = source_of(spec, shape, registry)
+    return {role: referring(extractors[role], source) for role in roles}
+
+
+def check_prompts(extractors: Mapping[str, Extractor], prompts: tuple[str, ...]) -> None:
+    """Have each extractor refuse prompts that it cannot read."""
+    for extractor in {id(e): e for e in extractors.values()}.values():
+        if extractor.check:
+            with at_fault(f"extractor {extractor.label}: check of the prompts"):
+                extractor.check(prompts)

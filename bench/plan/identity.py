@@ -1,0 +1,99 @@
+"""By what a model is known again: the fingerprint that it was given, or what can be seen of a torch module.
+
+A run is resumed only where its model is known again. Of a torch module weights, buffers and code are seen, and one
+sample, which tells of much that stands in neither, such as an attribute that is a plain number.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+from contextlib import suppress
+from dataclasses import replace
+
+from torch import Tensor, nn
+
+from ...samplers.model import Model, WrappedNetwork
+from ...samplers.process import state_kept
+from ...samplers.registry import Registry
+from ...samplers.sample import draw, request_for
+from .config import Config
+from .keys import digest, tensor_hash
+from .sources import code_in, home_of, source
+
+MODULE = "module"
+"""How a fingerprint begins that was not given: module:weights:code, and :sample where one was drawn."""
+DIGITS = 16
+"""Of each of its parts."""
+SAMPLER, STEPS = "ddim", 3
+
+
+def seen(model: Model) -> Model:
+    """The model, known by the weights and the code of its torch module where it has no fingerprint of its own."""
+    module = model.network.network if isinstance(model.network, WrappedNetwork) else None
+    if model.fingerprint or not isinstance(module, nn.Module):
+        return model
+    return replace(model, fingerprint=f"{MODULE}:{weights_hash(module)}:{code_hash(module)}")
+
+
+def recognised(model: Model, registry: Registry, config: Config) -> Model:
+    """The model, known by a sample too where it is known by what was `seen`; by nothing where none can be drawn."""
+    model = seen(model)
+    if not is_seen(model.fingerprint):
+        return model
+    try:
+        sample = sample_hash(model, registry, config)
+    except (Exception, SystemExit):  # its cells will fail, and say why
+        return replace(model, fingerprint="")
+    return replace(model, fingerprint=f"{model.fingerprint}:{sample}")
+
+
+def is_seen(fingerprint: str) -> bool:
+    """Whether a fingerprint was made here, and not given."""
+    return fingerprint.startswith(f"{MODULE}:")
+
+
+def is_same(stored: str, here: str) -> bool:
+    """Whether a run's fingerprint is that of the model here, of which a sample need not have been drawn."""
+    return stored == here or (is_seen(here) and stored.startswith(f"{here}:"))
+
+
+def unknown(model: Model) -> str:
+    """What to say of a model that cannot be known again, '' of any other."""
+    if model.fingerprint:
+        return ""
+    return (
+        f"model {model.name!r} has no fingerprint and is no torch module to be known by: this run will not resume; "
+        "give wrap_network(..., fingerprint=...)"
+    )
+
+
+def weights_hash(module: nn.Module) -> str:
+    """Hash of all parameters and buffers, also of those that are not saved."""
+    values = module.state_dict() | dict(module.named_buffers())
+    said = {name: tensor_hash(v) if isinstance(v, Tensor) else repr(v) for name, v in values.items()}
+    return digest(said)[:DIGITS]
+
+
+def code_hash(module: nn.Module) -> str:
+    """Hash of the code of a module's class and of those of its parts."""
+    classes = {type(part) for part in module.modules()}
+    code = code_in(sorted({home_of(cls) for cls in classes}), ())
+    typed = []  # in a notebook, in no file
+    for cls in classes:
+        if source(cls.__module__) is None:
+            with suppress(OSError, TypeError):
+                typed.append(inspect.getsource(cls))
+    return digest([sorted(cls.__qualname__ for cls in classes), code.digest, sorted(typed)])[:DIGITS]
+
+
+def sample_hash(model: Model, registry: Registry, config: Config) -> str:
+    """Hash of one sample, and of its image: of a few steps, as the run computes."""
+    prompts = (model.prompts or config.prompts or ("",))[:1] if model.encode else None
+    request = request_for(
+        registry, model, SAMPLER, steps=STEPS, prompts=prompts, batch_size=1, device=config.device, dtype=config.dtype
+    )
+    with state_kept():
+        samples = draw(request, 0, 1)
+    shown = [samples.x] if samples.images is None else [samples.x, samples.images]
+    return hashlib.sha256("".join(map(tensor_hash, shown)).encode()).hexdigest()[:DIGITS]

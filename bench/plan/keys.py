@@ -1,0 +1,167 @@
+"""What identifies a cell: hashes of all that its numbers depend on and that can be seen.
+
+What is at its default is left out, so that an option or a setting that is added later changes no key. The core of
+samplerbench is known by its version and by `FORMAT`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import MISSING, fields, is_dataclass
+from pathlib import Path
+from types import NoneType
+from typing import Any
+
+import numpy as np
+import torch
+
+from ...samplers.grid import Levels
+from ...samplers.model import Model, WrappedNetwork
+from ...samplers.options import File
+from ...samplers.process import switches
+from ...samplers.sample import Request
+from ...samplers.sampler import Sampler
+from ...samplers.schedule import Schedule
+from .environment import VERSIONS_THAT_MATTER, version_of
+from .sources import FileUsed, code_of, code_of_class, file_at
+
+FORMAT = 2
+"""Version of the run folder, and of the numbers that the core makes."""
+SAID_APART = ("model", "sampler", "levels", "device", "dtype", "batch_size")
+"""The fields of a request that `asked_setting` does not take as they are."""
+OF_MODEL_APART = ("fingerprint", "extractors", "network")
+"""The fields of a model that `asked_setting` does not take as they are."""
+NOT_OF_MODEL = ("prompts", "batch_size", "check_texts")
+"""Those that decide no number: what a request takes unless it is told otherwise, and what only refuses."""
+
+
+def cell_setting(request: Request, extractors: Collection[str]) -> str:
+    """Hash of all that decides a cell, but for the code of the sampler and the content of files."""
+    return setting_of(request.sampler, asked_setting(request, extractors))
+
+
+def setting_of(sampler: Sampler, asked: str) -> str:
+    """Hash of a sampler's name and options, and of what it is asked to draw. A file is said by `files_of`."""
+    held = {field.name for field in fields(sampler) if isinstance(getattr(sampler, field.name), File)}
+    options = {name: None if name in held else value for name, value in given(sampler).items()}
+    return digest([type(sampler).__qualname__, options, asked])
+
+
+def asked_setting(request: Request, extractors: Collection[str], shared: str | None = None) -> str:
+    """Hash of what a sampler is asked to draw: `shared_setting`, levels, seed, prompts, guidance and precision.
+
+    `shared` is that hash, where it is known.
+    """
+    return digest([
+        shared or shared_setting(request.model, extractors),
+        levels_hash(request.levels),
+        [request.batch_size, request.device.type, str(request.dtype)],
+        given(request, but=SAID_APART),
+    ])  # fmt: skip
+
+
+def shared_setting(model: Model, extractors: Collection[str]) -> str:
+    """Hash of what all cells of a plan share: model and extractors that are read, threads, switches of torch that are
+    not as usual, and versions."""
+    versions = [FORMAT, torch.__version__, {name: version_of(name) for name in VERSIONS_THAT_MATTER}]
+    return digest([model_setting(model, extractors), torch.get_num_threads(), switches(), versions])
+
+
+def model_setting(model: Model, extractors: Collection[str]) -> dict[str, Any]:
+    """What there is to know of a model and of the extractors that are read. Of code that did not come with samplerbench
+    the text is part of it."""
+    network = model.network.network if isinstance(model.network, WrappedNetwork) else model.network
+    return {
+        **given(model, but=(*OF_MODEL_APART, *NOT_OF_MODEL)),
+        "fingerprint": model.fingerprint,
+        "network": text_of(network),
+        "extractors": {
+            role: [extractor.fingerprint, text_of(extractor.extract)]
+            for role, extractor in model.extractors.items()
+            if role in extractors
+        },
+    }
+
+
+def given(thing: Any, but: Collection[str] = ()) -> dict[str, Any]:
+    """The fields of a dataclass that take part in comparisons and are not at their defaults, as JSON values."""
+    return {
+        field.name: described(value)
+        for field in fields(thing)
+        if field.name not in but and field.compare
+        if not is_default(value := getattr(thing, field.name), field.default)
+    }
+
+
+def is_default(value: Any, default: Any) -> bool:
+    """Whether a value is its field's default. What is no plain value never is: it may compare in a way of its own."""
+    if default is MISSING or type(value) is not type(default):
+        return False
+    return value is default or (isinstance(value, int | float | str | tuple) and bool(value == default))
+
+
+def described(value: Any) -> Any:
+    """A JSON value that is the same in every process, and another for another value."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return [type(value).__qualname__, given(value), text_of(value)[1:]]
+    return next((say for kinds, say in WORDS if isinstance(value, kinds)), text_of)(value)
+
+
+WORDS: tuple[tuple[Any, Callable[[Any], Any]], ...] = (
+    ((bool, int, float, str, NoneType), lambda value: value),
+    (File, lambda value: {"sha256": value.sha256}),
+    (Mapping, lambda value: [[described(key), described(item)] for key, item in value.items()]),
+    ((list, tuple), lambda value: [described(item) for item in value]),
+    ((set, frozenset), lambda value: sorted(json.dumps(described(item)) for item in value)),
+    (torch.Tensor, lambda value: {"tensor": tensor_hash(value)}),
+    (np.ndarray, lambda value: {"array": tensor_hash(torch.from_numpy(np.ascontiguousarray(value)))}),
+    (Schedule, lambda value: [described(vars(value)), text_of(value)]),
+    ((torch.dtype, torch.device, Path), str),
+)
+"""How values that are no dataclass are described; of what is of none of these kinds, only the code is."""
+
+
+def tensor_hash(tensor: torch.Tensor) -> str:
+    """SHA-256 of type, shape and bytes, whatever device it is on."""
+    there = tensor.detach().cpu().contiguous()
+    about = f"{there.dtype} {tuple(there.shape)}".encode()
+    return hashlib.sha256(about + there.reshape(-1).view(torch.uint8).numpy().tobytes()).hexdigest()
+
+
+def text_of(thing: object) -> list[str]:
+    """What a function, or the class of an object, is called, and a hash of its code unless it came with samplerbench;
+    [] for None."""
+    if thing is None:
+        return []
+    code = code_of(thing)
+    name = str(getattr(thing, "__qualname__", type(thing).__qualname__))
+    return [name, code.digest] if code else [name]
+
+
+def source_hash(cls: type) -> str:
+    """Hash of the code of a sampler, so that an edited one is run again."""
+    return code_of_class(cls).digest
+
+
+def files_of(sampler: Sampler) -> tuple[dict[str, str], tuple[FileUsed, ...]]:
+    """The SHA-256 of each file that an option holds or names, by option; and those files that the sampler has to read
+    by their names, because the option is a text."""
+    values = {field.name: getattr(sampler, field.name) for field in fields(sampler)}
+    held = {name: value.sha256 for name, value in values.items() if isinstance(value, File)}
+    texts = {name: value for name, value in values.items() if isinstance(value, str) and value}
+    named = {name: file for name, value in texts.items() if (file := file_at(Path(value)))}
+    return held | {name: file.sha256 for name, file in named.items()}, tuple(named.values())
+
+
+def levels_hash(levels: Levels) -> str:
+    """Hash of the levels of a run, as float64."""
+    numbers = [number for level in levels for number in (level.alpha, level.sigma, level.t)]
+    return hashlib.sha256(struct.pack(f"<{len(numbers)}d", *numbers)).hexdigest()
+
+
+def digest(value: Any) -> str:
+    """SHA-256 of a JSON value."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=repr).encode()).hexdigest()

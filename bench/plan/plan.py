@@ -1,0 +1,397 @@
+"""Plan: the cells of a run, each sampler x step count, with all that decides their numbers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from itertools import product
+from typing import Any, overload
+
+from ...samplers.errors import InputError, PluginError, shown
+from ...samplers.model import Model
+from ...samplers.noise import BLOCK
+from ...samplers.options import at_fault
+from ...samplers.process import changes_told, state_kept
+from ...samplers.registry import Registry
+from ...samplers.sample import Request, request_for
+from ...samplers.sampler import MAX_CALLS, MAX_ORDER, MAX_STEPS, Sampler, declared_calls
+from ...samplers.schedule import VP
+from ...samplers.text import counted
+from .config import Config
+from .equipment import equipped, model_for
+from .identity import recognised, unknown
+from .keys import (
+    asked_setting,
+    cell_setting,
+    digest,
+    files_of,
+    given,
+    setting_of,
+    shared_setting,
+    source_hash,
+)
+from .sources import Code, FileUsed, code_of_class
+
+ALWAYS = ("model", "sampler", "steps", "nfe", "samples", "seed")
+"""The settings that are part of a plan's key at their defaults too; others are left out there, so that a setting that
+is added later changes no key."""
+KEPT_SIDE = 64
+"""Up to this side length all images are kept, unless told otherwise."""
+TRIAL_SAMPLER = "ddim"
+ODE_SAMPLES, ODE_SHARE = 256, 4
+"""At most so many images have a converged solution, and at most one of so many."""
+ODE_SAMPLER = "dpm-solver++:order=2"
+ODE_STEPS = 101
+"""100 even steps in lambda and one to the clean end."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One row of the table."""
+
+    sampler: str
+    """The spec as given."""
+    grid: str
+    steps: int
+    nfe: int | None
+    request: Request
+    key: str
+    """Hash of all that decides the cell's samples and their timing."""
+    setting: str
+    """Hash of the same without the sampler's code and files: what stays when these are edited."""
+    budget: int = 0
+    """The step count, or the budget of model calls, that the cell was asked for."""
+    is_foreign: bool = False
+    """Whether its sampler did not come with samplerbench."""
+    convergence: int | None = None
+    """The order that its sampler declares; None if stochastic."""
+    files: tuple[FileUsed, ...] = ()
+    """What the sampler reads by its name, whenever it does."""
+
+    @property
+    def is_deterministic(self) -> bool:
+        """Whether the samples solve the probability flow ODE, so that a distance to its solution means something."""
+        return self.convergence is not None
+
+    @property
+    def warning(self) -> str:
+        """What must be known of its levels, in words; '' where there is nothing to say."""
+        return "; ".join(self.request.notes)
+
+    @property
+    def network_evaluations(self) -> int | None:
+        """Network passes for one sample, guidance's second pass included."""
+        return None if self.nfe is None else self.nfe * self.request.passes
+
+
+@dataclass(frozen=True)
+class Block:
+    """Consecutive sample indices."""
+
+    number: int
+    first: int
+    n: int
+
+
+@dataclass(frozen=True)
+class Blocks(Sequence[Block]):
+    """Sample indices in blocks of one size, the last one cut; no list, however many there are."""
+
+    samples: int
+    size: int
+
+    def __len__(self) -> int:
+        """How many, the cut one included."""
+        return (self.samples + self.size - 1) // self.size
+
+    @overload
+    def __getitem__(self, number: int) -> Block: ...
+    @overload
+    def __getitem__(self, number: slice) -> tuple[Block, ...]: ...
+    def __getitem__(self, number: int | slice) -> Block | tuple[Block, ...]:
+        """The block of a number, or those of a slice."""
+        numbers = range(len(self))[number]
+        if isinstance(numbers, range):
+            return tuple(map(self.block, numbers))
+        return self.block(numbers)
+
+    def __iter__(self) -> Iterator[Block]:
+        """One after the other."""
+        return map(self.block, range(len(self)))
+
+    def block(self, number: int) -> Block:
+        """The block of a number that is one."""
+        first = number * self.size
+        return Block(number, first, min(self.size, self.samples - first))
+
+    def at(self, first: int, n: int) -> Block | None:
+        """The block of n samples from this index on, if there is one."""
+        number, rest = divmod(first, self.size)
+        block = self.block(number) if not rest and 0 <= number < len(self) else None
+        return block if block and block.n == n else None
+
+    @property
+    def whole(self) -> int:
+        """How many are as large as the first."""
+        return max(1, self.samples // self.size)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that a run will do."""
+
+    config: Config
+    model: Model
+    cells: tuple[Cell, ...]
+    reference: Request | None
+    """The converged ODE solution that deterministic cells are compared with; None if there is no such cell."""
+    trial: Request
+    """Levels of the first cell, taken by a sampler of our own: for warming up and for estimates of time."""
+    is_rebuildable: bool
+    """Whether another process can make this plan from the configuration; not if the model was given as an object."""
+
+    @cached_property
+    def key(self) -> str:
+        """Hash of the configuration and of every cell, but for the samplers' code and files: an edited sampler is run
+        again in the same folder, beside what is there of the others. The order of the rows is no part of it."""
+        order = {place: i for i, place in enumerate(product_of(self.config))}
+        in_turn = sorted(self.cells, key=lambda cell: order.get((cell.sampler, cell.budget), len(order)))
+        always = {name: getattr(self.config, name) for name in ALWAYS}
+        return digest([always, given(self.config, but=ALWAYS), [cell.setting for cell in in_turn]])
+
+    def of(self, spec: str) -> Plan:
+        """What there is to do for one sampler spec."""
+        cells = tuple(cell for cell in self.cells if cell.sampler == spec)
+        trial = replace(cells[0].request, sampler=self.trial.sampler)
+        return replace(self, config=replace(self.config, sampler=(spec,)), cells=cells, trial=trial)
+
+    @cached_property
+    def blocks(self) -> Blocks:
+        """The sample indices in blocks; a block is a chunk of each cell."""
+        return Blocks(self.config.samples, max(BLOCK, self.cells[0].request.batch_size))
+
+    @property
+    def network_evaluations(self) -> int:
+        """Sample evaluations of all cells and of the ODE reference; adaptive cells are not counted."""
+        total = sum((cell.network_evaluations or 0) for cell in self.cells) * self.config.samples
+        return total + self.reference_evaluations
+
+    @cached_property
+    def reference_key(self) -> str:
+        """Hash of all that decides the ODE reference; '' where there is none."""
+        if self.reference is None:
+            return ""
+        return digest([cell_setting(self.reference, ()), source_hash(type(self.reference.sampler))])
+
+    @property
+    def reference_evaluations(self) -> int:
+        """Sample evaluations of the ODE reference."""
+        steps = len(self.reference.levels) - 1 if self.reference else 0
+        return self.ode_samples * steps * (self.reference.passes if self.reference else 0)
+
+    @property
+    def ode_samples(self) -> int:
+        """How many samples have a converged solution."""
+        return ode_count(self.config.samples) if self.reference else 0
+
+    @property
+    def keep_images(self) -> bool:
+        """Whether every image is kept."""
+        if self.config.keep_images is not None:
+            return self.config.keep_images
+        return max((self.model.shown_shape or self.model.shape)[-2:]) <= KEPT_SIDE
+
+
+def ode_count(samples: int) -> int:
+    """How many of a run's samples are compared with their converged solution, at least one."""
+    return max(1, min(ODE_SAMPLES, samples // ODE_SHARE))
+
+
+def plan_for(config: Config, registry: Registry, model: Model | None = None) -> Plan:
+    """Resolve every name of a configuration; errors name the setting.
+
+    What encoders and grids change of the process is put back: a key says under which switches samples are drawn.
+    """
+    with registry.remarking("plan of", model.name if model else config.model, " (an encoder or a grid did)"):
+        return planned_cells(config, registry, model)
+
+
+def planned_cells(config: Config, registry: Registry, given_model: Model | None) -> Plan:
+    """The plan, made by code that may be a stranger's."""
+    model = equipped(given_model, config, registry) if given_model else model_for(config, registry)
+    model = recognised(model, registry, config)
+    for name in config.metric:
+        registry.metrics[name]
+    known = Known(shared_setting(model, {registry.metrics[name].extractor for name in config.metric}))
+    cells = [cell for spec in config.sampler for cell in cells_for(config, registry, model, spec, known)]
+    reference = ode_reference(config, registry, model) if any(c.is_deterministic for c in cells) else None
+    trial = replace(cells[0].request, sampler=registry.sampler(TRIAL_SAMPLER))
+    return Plan(config, model, tuple(cells), reference, trial, is_rebuildable=given_model is None)
+
+
+def product_of(config: Config) -> Iterator[tuple[str, int]]:
+    """(sampler spec, step count or budget) of every cell, sampler by sampler."""
+    return product(config.sampler, config.counts)
+
+
+def part_of(plan: Plan, config: Config) -> Plan | None:
+    """The part of a plan that another configuration describes; None where the plan has not all of its cells."""
+    cells = {(cell.sampler, cell.budget): cell for cell in plan.cells}
+    places = list(product_of(config))
+    if not cells.keys() >= set(places):
+        return None
+    return replace(plan, config=config, cells=tuple(cells[place] for place in places))
+
+
+def behind(plan: Plan, first: Sequence[tuple[str, int]]) -> Plan:
+    """The plan with the cells of these samplers and counts first, as the rows of a run that is there stand."""
+    cells = {(cell.sampler, cell.budget): cell for cell in plan.cells}
+    if not cells.keys() >= set(first):
+        return plan  # of another run, which is refused where its folder is opened
+    order = dict.fromkeys([*first, *cells])
+    return replace(plan, cells=tuple(cells[place] for place in order))
+
+
+@dataclass
+class Known:
+    """What the cells of a plan share, for there may be many of them."""
+
+    setting: str
+    """`shared_setting` of model and extractors."""
+    asked: dict[tuple[str, int], tuple[Request, str]] = field(default_factory=dict)
+    """By grid and steps: only the sampler differs. The request, and `asked_setting` of it."""
+    code: dict[type, Code] = field(default_factory=dict)
+    """Of the samplers, which is read from the disk."""
+
+
+def cells_for(config: Config, registry: Registry, model: Model, spec: str, known: Known) -> list[Cell]:
+    """The cells of a sampler spec; PluginError for one of others whose declarations change the process."""
+    kept: AbstractContextManager[list[str]] = state_kept() if registry.is_foreign(spec) else nullcontext([])
+    with kept as changed:
+        cells = [cell_for(config, registry, model, spec, budget, known) for budget in config.counts]
+    if changed:
+        raise PluginError(
+            f"sampler {spec!r}: what it declares (nfe, convergence, plan, options) {changes_told(changed)}; "
+            "leave the process as it is"
+        )
+    return cells
+
+
+def cell_for(  # noqa: PLR0913  (a cell's coordinates)
+    config: Config, registry: Registry, model: Model, spec: str, budget: int, known: Known
+) -> Cell:
+    """The cell of a sampler spec at a step count, or at the step count that an NFE budget allows."""
+    sampler, own_grid = registry.sampler_and_grid(spec)
+    grid = own_grid or config.grid or model.schedule.default_grid
+    steps = budget
+    if config.nfe:
+        sampler, steps = planned(sampler, spec, budget)
+    if (grid, steps) not in known.asked:
+        request = request_in(config, registry, model, sampler, grid, steps)
+        known.asked[grid, steps] = request, asked_setting(request, (), known.setting)
+    request, asked = known.asked[grid, steps]
+    request = replace(request, sampler=sampler)
+    setting = setting_of(sampler, asked)
+    code = known.code.get(type(sampler)) or code_of_class(type(sampler))
+    known.code[type(sampler)] = code
+    contents, named = files_of(sampler)
+    key = digest([setting, code.digest, contents])
+    nfe, order = declared_nfe(request, spec), declared_order(sampler, spec)
+    foreign, files = registry.is_foreign(spec), (*named, *code.files)
+    return Cell(spec, grid, steps, nfe, request, key, setting, budget, foreign, order, files)
+
+
+def warnings_of(plan: Plan) -> list[str]:
+    """Each warning once, with the cells that it is of; first that the run will not resume."""
+    cells: dict[str, list[str]] = {}
+    for cell in plan.cells:
+        for warning in cell.request.warnings:
+            cells.setdefault(warning, []).append(f"{cell.sampler}, {counted(cell.steps, 'step')}")
+
+    def of(names: list[str]) -> str:
+        return names[0] if len(names) == 1 else f"{names[0]} and {counted(len(names) - 1, 'other cell')}"
+
+    own = [unknown(plan.model)] if not plan.model.fingerprint else []
+    return own + [f"{of(names)}: {warning}" for warning, names in cells.items()]
+
+
+def summary(plan: Plan) -> dict[str, Any]:
+    """What `--dry-run` says of a plan."""
+    samples = plan.config.samples
+
+    def about(cell: Cell) -> dict[str, Any]:
+        one = cell.network_evaluations
+        names = {"sampler": cell.sampler, "grid": cell.grid, "steps": cell.steps, "nfe": cell.nfe}
+        evaluations = None if one is None else one * samples
+        return {**names, "network_evaluations": evaluations, "warning": cell.warning or None}
+
+    return {
+        "model": plan.model.name,
+        "cells": [about(cell) for cell in plan.cells],
+        "samples": samples,
+        "network_evaluations": plan.network_evaluations,
+    }
+
+
+def planned(sampler: Sampler, spec: str, budget: int) -> tuple[Sampler, int]:
+    """The sampler and the steps for a budget of calls, if what the sampler says is something that can be run."""
+    with at_fault(f"sampler {spec!r}: plan({budget})"):
+        try:
+            found: object = sampler.plan(budget)
+        except InputError as error:
+            raise InputError(f"sampler {spec!r}: {error}") from error
+    match found:
+        case (Sampler() as sampler, int(steps)) if type(steps) is int and 1 <= steps <= MAX_STEPS:
+            return sampler, steps
+    raise PluginError(
+        f"sampler {spec!r}: plan({budget}) returned {shown(found)}; expected a pair of a sampler and a whole number "
+        f"of steps from 1 to {MAX_STEPS}"
+    )
+
+
+def declared_nfe(request: Request, spec: str) -> int | None:
+    """The calls for these levels, if what the sampler says is something that can be declared."""
+    steps = len(request.levels) - 1
+    with at_fault(f"sampler {spec!r}: nfe({steps})"):
+        nfe = declared_calls(request.sampler, request.levels)
+        if nfe is not None and (type(nfe) is not int or not 0 <= nfe <= MAX_CALLS):
+            raise PluginError(
+                f"sampler {spec!r}: nfe({steps}) returned {shown(nfe)}; "
+                f"expected a whole number from 0 to {MAX_CALLS}, or None"
+            )
+    return nfe
+
+
+def declared_order(sampler: Sampler, spec: str) -> int | None:
+    """The order of convergence, if that is something that can be declared."""
+    with at_fault(f"sampler {spec!r}: convergence"):
+        order = sampler.convergence
+        if order is not None and (type(order) is not int or not 1 <= order <= MAX_ORDER):
+            raise PluginError(
+                f"sampler {spec!r}: convergence is {shown(order)}; "
+                f"expected a whole number from 1 to {MAX_ORDER}, or None"
+            )
+    return order
+
+
+def ode_reference(config: Config, registry: Registry, model: Model) -> Request:
+    """The request whose samples stand for the converged ODE solution."""
+    schedule, steps = model.schedule, ODE_STEPS
+    if isinstance(schedule, VP) and model.timesteps == "integer":
+        steps = min(steps, schedule.timesteps)
+    grid = "uniform" if math.isinf(schedule.first.sigma_ve) else "logsnr"
+    return request_in(config, registry, model, registry.sampler(ODE_SAMPLER), grid, steps)
+
+
+def request_in(  # noqa: PLR0913  (a cell's coordinates)
+    config: Config, registry: Registry, model: Model, sampler: Sampler, grid: str, steps: int
+) -> Request:
+    """A request with the configuration's settings."""
+    return request_for(
+        registry, model, sampler, steps=steps, seed=config.seed, grid=grid, prompts=config.prompts,
+        negative=config.negative, guidance=config.guidance, guidance_rescale=config.guidance_rescale,
+        guidance_calls=config.guidance_calls, batch_size=config.batch_size, device=config.device, dtype=config.dtype,
+    )  # fmt: skip

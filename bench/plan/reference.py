@@ -1,0 +1,265 @@
+"""What generated images are compared with: rows of real images, extracted once and kept, or a file of them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from safetensors import safe_open
+from safetensors.numpy import save
+from torch import Tensor
+
+from ...samplers.errors import InputError, ModelError
+from ...samplers.extractor import Extractor
+from ...samplers.files.atomic import make_folder, write_beside_others
+from ...samplers.files.images import cropped, to_channels
+from ...samplers.image_data import ImageData, check_count, image_of
+from ...samplers.metric import Moments, Rows
+from ...samplers.model import parse_size
+from ...samplers.options import at_fault
+from ...samplers.process import switches
+from ...samplers.registry import Registry
+from ...samplers.text import counted
+from .environment import version_of
+from .keys import digest, text_of
+from .reference_file import (
+    MOMENTS_SUFFIX,
+    ROWS,
+    ROWS_SUFFIX,
+    About,
+    Shape,
+    is_moments,
+    note_on,
+    reference_file,
+)
+
+BLOCK = 64
+"""Images that are extracted at a time."""
+DECIDING = ("samplerbench", "torch", "pillow", "torch-fidelity", "transformers")
+"""Packages whose version may change the last digits of a row."""
+COMPARED = ("features", "clip_image")
+"""What metrics compare of an extractor's, the first that it has."""
+Report = Callable[[int, int], None]
+"""(images that are done, all images)."""
+
+
+class Source(Protocol):
+    """Where a reference comes from."""
+
+    @property
+    def note(self) -> str:
+        """What a reader of numbers made with it must know."""
+        ...
+
+    def fingerprint(self, extractor: Extractor) -> str:
+        """Hash of what the extractor says of it; known before that is asked."""
+        ...
+
+    def read(self, extractor: Extractor) -> Rows | Moments:
+        """What the extractor says of it."""
+        ...
+
+
+@dataclass(frozen=True)
+class Referred:
+    """The reference of an extractor: what it says of a source."""
+
+    extractor: Extractor
+    """As it is without this reference."""
+    source: Source
+
+    def __call__(self) -> Rows | Moments:
+        """The rows, or their moments."""
+        return self.source.read(self.extractor)
+
+
+def referring(extractor: Extractor, source: Source) -> Extractor:
+    """The extractor with a source in place of its own reference."""
+    bare = without_reference(extractor)
+    notes = [note for note in (bare.note, source.note) if note]
+    fingerprint = hashlib.sha256(f"{bare.fingerprint} {source.fingerprint(bare)}".encode()).hexdigest()
+    return replace(bare, reference=Referred(bare, source), note="; ".join(notes), fingerprint=fingerprint)
+
+
+def without_reference(extractor: Extractor) -> Extractor:
+    """The extractor as it was before `referring`."""
+    return extractor.reference.extractor if isinstance(extractor.reference, Referred) else extractor
+
+
+def source_of(spec: str, shape: Shape, registry: Registry) -> Source:
+    """The source that a folder, a file or the name of a data set is, for images of this shape."""
+    path = Path(spec)
+    if path.suffix.lower() in (MOMENTS_SUFFIX, ROWS_SUFFIX) and not path.exists():
+        raise ModelError(f"reference {spec!r}: no such file")
+    if path.suffix.lower() == ROWS_SUFFIX or is_moments(path):
+        return reference_file(path, shape)
+    return Images(data_of(spec, registry), shape)
+
+
+def data_of(spec: str, registry: Registry) -> ImageData:
+    """The images that a folder, a file or a name is."""
+    if spec.partition(":")[0] not in registry.data.things and not Path(spec).exists():
+        names = ", ".join(sorted(registry.data.things))
+        raise InputError(
+            f"reference {spec!r}: no such file or folder, and no data set of that name; there are: {names}"
+        )
+    return registry.image_data(spec)
+
+
+# ---- Images -> rows ----
+
+
+@dataclass(frozen=True)
+class Images:
+    """The first images of a data set, or all."""
+
+    data: ImageData
+    shape: Shape
+    samples: int | None = None
+    """How many; None = all."""
+    as_they_are: bool = False
+    """Whether an image of another size is refused, where it would be cropped and resized."""
+
+    def about(self, extractor: Extractor) -> About:
+        """What identifies its rows."""
+        channels, height, width = self.shape
+        return About(
+            extractor.label, extractor.fingerprint, self.data.name, self.data.fingerprint, f"{width}x{height}",
+            channels, self.count, tuple(self.data.notes),
+        )  # fmt: skip
+
+    @property
+    def count(self) -> int:
+        """How many images."""
+        if self.samples is not None:
+            check_count(self.data, self.samples)
+        return len(self.data) if self.samples is None else self.samples
+
+    @property
+    def note(self) -> str:
+        """What it is, how many, and what the data set says of itself."""
+        _, height, width = self.shape
+        return note_on(f"{counted(self.count, 'image')} of {self.data.name} at {width}x{height}", self.data.notes)
+
+    def fingerprint(self, extractor: Extractor) -> str:
+        """Hash of extractor, images, size and number."""
+        return self.about(extractor).key
+
+    def read(self, extractor: Extractor) -> Rows:
+        """The rows, with a bar on a terminal where they have to be made."""
+        with bar_on_terminal(f"reference {self.data.name}") as report:
+            return self.rows(extractor, report)
+
+    def rows(self, extractor: Extractor, report: Report) -> Rows:
+        """The rows (n, d): those that are kept, or made and kept; not kept where the extractor has no fingerprint."""
+        about = self.about(extractor)
+        path = references_folder() / f"{about.key}-{made_with(extractor)}{ROWS_SUFFIX}"
+        if extractor.fingerprint and (kept := kept_rows(path, about)) is not None:
+            return kept
+        rows = self._extracted(extractor, report)
+        if extractor.fingerprint:
+            with suppress(OSError):  # a cache that cannot be written makes a run slower, not wrong
+                make_folder(path.parent)
+                write_beside_others(path, save({ROWS: rows}, about.as_texts()))
+        return rows
+
+    def _extracted(self, extractor: Extractor, report: Report) -> Rows:
+        blocks = []
+        for first in range(0, self.count, BLOCK):
+            numbers = range(first, min(first + BLOCK, self.count))
+            images = torch.stack([self._image(i) for i in numbers])
+            what = f"extractor {extractor.label}, reference {self.data.name}"
+            with at_fault(what):
+                rows = np.asarray(extractor.extract(images, [""] * len(images)), dtype=np.float32)
+            check_extracted(rows, numbers, what)
+            blocks.append(rows)
+            report(numbers.stop, self.count)
+        if not blocks:
+            raise InputError(f"reference {self.data.name}: no images in it")
+        return np.concatenate(blocks)
+
+    def _image(self, i: int) -> Tensor:
+        """Image i, cropped at its centre and resized by PIL's bicubic filter; grey or colour as the shape is."""
+        image = image_of(self.data, i)
+        channels, *size = self.shape
+        if self.as_they_are and list(image.shape[1:]) != size:
+            found, first = (f"{width}x{height}" for height, width in (image.shape[1:], size))
+            raise InputError(
+                f"reference {self.data.name}: image {i} is {found}, the first {first}; expected one size, or --size"
+            )
+        return to_channels(cropped(image, (size[0], size[1])), channels)
+
+
+def check_extracted(rows: npt.NDArray[Any], numbers: range, what: str) -> None:
+    """Refuse what an extractor cannot mean, naming the image."""
+    if rows.ndim != 2 or len(rows) != len(numbers):  # noqa: PLR2004  (rows and columns)
+        raise InputError(f"{what}: returned shape {rows.shape}; expected ({len(numbers)}, d)")
+    finite = np.isfinite(rows).all(1)
+    if not finite.all():
+        raise ModelError(f"{what}: returned NaN or infinity for image {numbers[int(finite.argmin())]}")
+
+
+def references_folder() -> Path:
+    """Where rows of references are kept."""
+    return Path.home() / ".cache" / "samplerbench" / "references"
+
+
+def made_with(extractor: Extractor) -> str:
+    """Hash of what rows are made with beside what identifies them: versions, the code of an extractor that did not come
+    with samplerbench, switches of torch. With others, they are made again."""
+    versions = [version_of(package) for package in DECIDING]
+    return digest([versions, text_of(extractor.extract), switches()])[:8]
+
+
+def kept_rows(path: Path, about: About) -> Rows | None:
+    """The rows of a file that is what it should be, else None: it is made anew."""
+    try:
+        with safe_open(path, "np") as file:
+            if file.metadata() != about.as_texts():
+                return None
+            rows: Rows = file.get_tensor(ROWS)
+    except Exception:  # a damaged file may end in any exception of its reader
+        return None
+    is_whole = rows.dtype == np.float32 and rows.ndim == 2 and len(rows) == about.samples  # noqa: PLR2004
+    return rows if is_whole and bool(np.isfinite(rows).all()) else None
+
+
+@contextmanager
+def bar_on_terminal(what: str) -> Iterator[Report]:
+    """A bar on standard error while images are extracted, if that is a terminal."""
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+# ---- What `samplerbench reference` asks for ----
+
+
+def one_extractor(registry: Registry, spec: str) -> Extractor:
+    """The extractor of a spec by whose rows images are compared."""
+    roles = registry.extractors_of(spec)
+    for role in COMPARED:
+        if role in roles:
+            return roles[role]
+    raise InputError(f"extractor {spec!r}: reads {', '.join(roles)}; expected one of {', '.join(COMPARED)}")
+
+
+def images_at(data: ImageData, size: str | None, samples: int | None) -> Images:
+    """The first images of a data set, or all, at a size; by default as they are, which is refused if they differ."""
+    if not len(data):
+        raise InputError(f"reference {data.name}: no images in it")
+    channels, height, width = image_of(data, 0).shape
+    if size is not None:
+        width, height = parse_size(size)
+    return Images(data, (channels, height, width), samples, as_they_are=size is None)

@@ -1,0 +1,1 @@
+"""Numbers and verdicts -> tables, curves, pictures and pages."""

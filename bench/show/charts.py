@@ -1,0 +1,191 @@
+"""Rows -> charts, as Vega-Lite specifications: a metric against cost, and the front of quality against time.
+
+Every chart reads the data set "rows" and two parameters: "hidden", the series that are switched off, and "lifted", the
+one that stands out. A series and a metric go by their number, so that no name of a plugin is part of an expression.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from ..plan.surroundings import docstrings_kept
+
+with docstrings_kept("altair"):
+    import altair as alt
+
+ROWS = "rows"
+COLOURS = 7
+"""How many colours there are; they are --c0 ... in report.css (Okabe and Ito 2008)."""
+SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "triangle-right", "triangle-left")
+DASHES: tuple[list[int], ...] = ([1, 0], [6, 3], [2, 2])
+LOG_FROM = 10
+"""A metric whose values span at least this factor has a logarithmic axis."""
+MOST_TICKS = 16
+HEIGHT = 380
+Chart = dict[str, Any]
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Axis:
+    """What a chart can be drawn against."""
+
+    field: str
+    title: str
+
+
+AXES = (
+    Axis("nfe", "model calls (NFE)"),
+    Axis("steps", "steps"),
+    Axis("milliseconds", "milliseconds an image"),
+)
+
+
+def curves(metric: str, heading: str, axis: Axis, rows: Sequence[Row], series: int) -> Chart:
+    """A line a series with its interval as a band, and its points, each with a text of its own."""
+    description = f"{heading} against {axis.title}"
+    return placed(curve_layers(series), metric, axis, rows, title=heading, description=description)
+
+
+def front(metric: str, heading: str, rows: Sequence[Row], series: int) -> Chart:
+    """Every row's metric against its time; those that no other beats in both stand on a stepped line, with names."""
+    description = f"{heading} against time an image"
+    return placed(front_layers(series), metric, AXES[-1], rows, title=heading, description=description)
+
+
+def placed(  # noqa: PLR0913  (what a chart is of, each by name)
+    layers: Chart, metric: str, axis: Axis, rows: Sequence[Row], *, title: str, description: str
+) -> Chart:
+    """Layers that read x, y, from, to and best, as a chart of a metric against an axis."""
+    columns = {"x": axis.field, "y": metric, "from": f"{metric}_from", "to": f"{metric}_to", "best": f"{metric}_front"}
+    chart = copy.deepcopy(layers)
+    chart["description"] = description
+    chart["transform"] = [{"calculate": f"datum.{column}", "as": name} for name, column in columns.items()]
+    for layer in chart["layer"]:
+        layer["encoding"]["x"] |= {"title": axis.title, "axis": x_axis(axis, rows)}
+        layer["encoding"]["y"] |= {"title": title, "axis": y_axis(metric, rows), "scale": y_scale(metric, rows)}
+    return chart
+
+
+@lru_cache
+def curve_layers(series: int) -> Chart:
+    """Bands, lines and points."""
+    x, y = log_x(padding=12), alt.Y("y:Q")
+    colour = colour_of(series)
+    base = alt.Chart().transform_filter("isValid(datum.x) && isValid(datum.y)")
+    base = base.transform_filter("indexof(hidden, datum.series) < 0")
+    band = base.mark_area(clip=True, aria=False).encode(
+        x=x, y=alt.Y("from:Q"), y2="to:Q", color=colour, opacity=dimmed("lifted < 0 ? 0.1 : 0.25", 0.02)
+    )
+    dash = alt.StrokeDash("series:N", legend=None, scale=alt.Scale(domain=list(range(series)), range=dashes(series)))
+    line = base.mark_line(strokeWidth=1.75, aria=False).encode(
+        x=x, y=y, color=colour, strokeDash=dash, opacity=dimmed("1")
+    )
+    return finished(band, line, *points(base, x, y, series))
+
+
+@lru_cache
+def front_layers(series: int) -> Chart:
+    """The stepped line with its intervals, points, and the names of those on it."""
+    x, y = log_x(padding=18), alt.Y("y:Q")
+    base = alt.Chart().transform_filter("isValid(datum.x) && isValid(datum.y)")
+    best = base.transform_filter("datum.best")
+    line = best.mark_line(interpolate="step-after", strokeWidth=1.25, color="var(--ink)", aria=False).encode(x=x, y=y)
+    rule = best.mark_rule(strokeWidth=1.25, color="var(--ink)", aria=False).encode(x=x, y=alt.Y("from:Q"), y2="to:Q")
+    shown = base.transform_filter("indexof(hidden, datum.series) < 0")
+    marks = points(shown, x, y, series, faint="!datum.best")
+    names = [
+        best.mark_text(align="left", baseline="bottom", dx=7, dy=-5, fontSize=12, aria=False, **style).encode(
+            x=x, y=y, text="label:N"
+        )
+        for style in ({"stroke": "var(--paper)", "strokeWidth": 4}, {"color": "var(--ink)"})  # a halo, then the name
+    ]
+    return finished(line, rule, *marks, *names)
+
+
+def points(base: alt.Chart, x: alt.X, y: alt.Y, series: int, faint: str = "false") -> tuple[alt.Chart, alt.Chart]:
+    """Marks that differ in colour and shape, and over each an unseen larger one to point at.
+
+    Where the expression `faint` holds they stand back.
+    """
+    shapes = [SHAPES[i % len(SHAPES)] for i in range(series)]
+    shape = alt.Shape("series:N", legend=None, scale=alt.Scale(domain=list(range(series)), range=shapes))
+    seen = base.mark_point(filled=True, size=62, aria=False).encode(
+        x=x, y=y, color=colour_of(series), shape=shape, opacity=dimmed(f"{faint} ? 0.45 : 1")
+    )
+    touched = base.mark_point(filled=True, size=420, opacity=0, aria=False).encode(x=x, y=y, tooltip="tip:N")
+    return seen, touched
+
+
+def finished(*layers: alt.Chart) -> Chart:
+    """The layers as one specification that fills its container."""
+    chart = alt.layer(*layers, data=alt.NamedData(ROWS)).properties(width="container", height=HEIGHT)
+    chart = chart.add_params(alt.param(name="hidden", value=[]), alt.param(name="lifted", value=-1))
+    made: Chart = chart.to_dict(validate=False)
+    return made
+
+
+def colour_of(series: int) -> alt.Color:
+    """The colours of the page's style, in turn."""
+    colours = [f"var(--c{i % COLOURS})" for i in range(series)]
+    return alt.Color("series:N", legend=None, scale=alt.Scale(domain=list(range(series)), range=colours))
+
+
+def dashes(series: int) -> list[list[int]]:
+    """Whole lines for the first series; others where the colours come round again."""
+    return [DASHES[(i // COLOURS) % len(DASHES)] for i in range(series)]
+
+
+def dimmed(full: str, low: float = 0.12) -> Any:
+    """Opacity: an expression, or less while another series is lifted."""
+    lifted = "lifted < 0 || lifted == datum.series"
+    return alt.condition(lifted, alt.value({"expr": full}), alt.value(low))
+
+
+def log_x(padding: int) -> alt.X:
+    """A logarithmic axis with room for the outermost marks."""
+    return alt.X("x:Q", scale=alt.Scale(type="log", nice=False, padding=padding))
+
+
+def x_axis(axis: Axis, rows: Sequence[Row]) -> Chart:
+    """Ticks at the counts themselves, if they are not too many; else at round numbers."""
+    values = sorted({row[axis.field] for row in rows if row.get(axis.field) is not None})
+    own = axis.field != "milliseconds" and len(values) <= MOST_TICKS
+    return {"values": values if own or not values else round_ticks(values), "format": "~g"}
+
+
+def y_axis(metric: str, rows: Sequence[Row]) -> Chart:
+    """On a logarithmic axis ticks at round numbers."""
+    if not is_log(metric, rows):
+        return {"format": "~g"}
+    return {"values": round_ticks([row[metric] for row in rows if row.get(metric) is not None]), "format": "~g"}
+
+
+def round_ticks(values: Sequence[float]) -> list[float]:
+    """1, 2 and 5 times the powers of ten that positive values span; between those too if they span less than one."""
+    low, high = min(values), max(values)
+    factors = (1, 2, 5) if high / low >= LOG_FROM else (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8)
+    decades = range(math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 1)
+    return [float(f"{factor}e{decade}") for decade in decades for factor in factors]
+
+
+def y_scale(metric: str, rows: Sequence[Row]) -> Chart:
+    """Logarithmic for positive values that span a factor of ten or more; else linear, and not from zero."""
+    return {"type": "log", "nice": False} if is_log(metric, rows) else {"zero": False}
+
+
+def is_log(metric: str, rows: Sequence[Row]) -> bool:
+    """Whether a metric has a logarithmic axis."""
+    values = [row[metric] for row in rows if row.get(metric) is not None]
+    return bool(values) and min(values) > 0 and max(values) / min(values) >= LOG_FROM
+
+
+def drawn_interval(value: float, low: float | None, high: float | None, least: float) -> tuple[float, float]:
+    """The interval as it is drawn: a logarithmic axis has no place at or below zero."""
+    there = (value if low is None else low, value if high is None else high)
+    return (max(there[0], least), there[1]) if not math.isnan(least) else there

@@ -1,0 +1,282 @@
+"""The charts and the pictures of a run for print: SVG, PDF and PNG, as wide as a column of a paper.
+
+They are the charts of the page, with its numbers and its light colours; the legend stands below, and nothing moves.
+"""
+
+from __future__ import annotations
+
+import base64
+import copy
+import io
+import re
+import textwrap
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import vl_convert
+from PIL import Image, ImageDraw, ImageFont
+
+from ...samplers.errors import StoreError
+from ...samplers.files.atomic import make_folder, write_named
+from ...samplers.files.tiles import Images
+from ..draw.store import RunFolder, read_run
+from ..judge.measures import Measures
+from ..judge.table import read_table
+from .charts import ROWS, Chart
+from .page import TEMPLATES
+from .view import View, metrics_with_ode, view_of
+
+POINTS_PER_INCH = 72
+WIDTH = 3.25 * POINTS_PER_INCH
+"""Of a figure, in points."""
+PLOT_HEIGHT = 140
+DOTS_PER_INCH = 300
+"""Of a PNG."""
+FONT_SIZE = 7
+LEGEND_LINE = 10
+LETTER = 0.55
+"""Width of a letter over its size, about."""
+MOST_TICKS = 30
+SYMBOL = 22
+"""Width of a legend's symbol with the room around it."""
+LABEL_LETTERS = 20
+"""Of a line of a label in the picture."""
+LEAST_SIDE = 8
+"""Of a sample in the picture, in points, if that leaves two samples a cell."""
+MOST_ACROSS, DOWN = 5, 2
+MARKS: Mapping[str, Mapping[str, float]] = {
+    "line": {"strokeWidth": 1.1}, "point": {"size": 20}, "rule": {"strokeWidth": 0.8}
+}  # fmt: skip
+
+
+def write_figures(path: Path, folder: Path, measures: Measures | None = None) -> list[Path]:
+    """Write the figures of the run in `path` into a folder, which is made; returns their paths.
+
+    For each metric: NAME-nfe (the metric against model calls) and, where the direction is known, NAME-front (against
+    time an image); and samples, if the run has images. Each as SVG, PDF and PNG.
+    Raises InputError, or StoreError if the folder cannot be written.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise StoreError(f"figures {folder}: is a file; expected a folder")
+    view = view_of(path, measures)
+    written = []
+    try:
+        make_folder(folder.absolute())
+        for name, content in figures(path, view):
+            write_named(folder / name, content)
+            written.append(folder / name)
+    except OSError as error:
+        raise StoreError(f"figures {folder}: cannot be written ({error.strerror or error}); give another") from error
+    return written
+
+
+def figures(path: Path, view: View) -> Iterator[tuple[str, bytes]]:
+    """File name and content of each figure."""
+    for name, spec in charts_by_name(path, view).items():
+        yield f"{name}.svg", in_inches(vl_convert.vegalite_to_svg(spec)).encode()
+        yield f"{name}.pdf", vl_convert.vegalite_to_pdf(spec)
+        yield f"{name}.png", vl_convert.vegalite_to_png(spec, ppi=DOTS_PER_INCH)
+    picture = picture_of(path, view)
+    if picture:
+        png = saved(picture, "png", optimize=True, dpi=(DOTS_PER_INCH, DOTS_PER_INCH))
+        yield "samples.svg", svg_around(png, picture.width, picture.height).encode()
+        yield "samples.pdf", saved(picture, "pdf", quality=95, resolution=DOTS_PER_INCH)
+        yield "samples.png", png
+
+
+def saved(picture: Image.Image, kind: str, **settings: Any) -> bytes:
+    """The content of a file of that kind."""
+    buffer = io.BytesIO()
+    picture.save(buffer, format=kind, **settings)
+    return buffer.getvalue()
+
+
+def svg_around(png: bytes, width: int, height: int) -> str:
+    """An SVG that holds a picture of so many dots, as large as in print."""
+    size = f'width="{width / DOTS_PER_INCH:.4f}in" height="{height / DOTS_PER_INCH:.4f}in"'
+    image = f'<image width="{width}" height="{height}" href="data:image/png;base64,{base64.b64encode(png).decode()}"/>'
+    return f'<svg xmlns="http://www.w3.org/2000/svg" {size} viewBox="0 0 {width} {height}">{image}</svg>\n'
+
+
+# ---- Charts ----
+
+
+def charts_by_name(path: Path, view: View) -> dict[str, Chart]:
+    """The figures that have something in them, by the name of their files."""
+    table, _ = read_table(path)
+    found: dict[str, Chart] = {}
+    for metric, column in zip(view.metrics, metrics_with_ode(table), strict=True):
+        key, name = metric["key"], file_name(column)
+        for kind, field in (("nfe", "nfe"), ("front", "milliseconds")):
+            drawn = {row["short"] for row in view.rows if row[key] is not None and row[field] is not None}
+            if drawn and kind in view.charts[key]:
+                free = f"{name}-{kind}" if f"{name}-{kind}" not in found else f"{name}-{key}-{kind}"
+                found[free] = printed(view.charts[key][kind], view, drawn)
+    return found
+
+
+def file_name(metric: str) -> str:
+    """A metric's name with nothing in it that a path would obey."""
+    return "".join(c if c.isalnum() or c in "-_" else "-" for c in metric)[:64] or "metric"
+
+
+def printed(chart: Chart, view: View, drawn: Collection[str]) -> Chart:
+    """A chart of the page as a figure, whose legend has the series that are drawn."""
+    names = [series["name"] for series in view.series]
+    spec: Chart = with_colours(copy.deepcopy(chart), light_colours())
+    spec["layer"] = [layer for layer in spec["layer"] if is_for_print(layer["mark"])]
+    legend: Chart = {"columns": legend_columns(list(drawn)), "values": [name for name in names if name in drawn]}
+    for layer in spec["layer"]:
+        if "values" in layer["encoding"]["y"]["axis"]:
+            layer["encoding"]["y"]["axis"]["tickCount"] = MOST_TICKS  # else every other one falls out
+        layer["mark"] |= MARKS.get(layer["mark"]["type"], {})
+        for channel in ("color", "shape", "strokeDash"):
+            encoding = layer["encoding"].get(channel)
+            if encoding:
+                encoding |= {"field": "short", "title": None, "legend": legend}
+                encoding["scale"]["domain"] = names
+    lines = -(-len(drawn) // legend["columns"])
+    return spec | {
+        "width": WIDTH, "height": PLOT_HEIGHT + lines * LEGEND_LINE, "config": config(),
+        "autosize": {"type": "fit", "contains": "padding"}, "padding": 1,
+        "datasets": {ROWS: [dict(row) for row in view.rows]},
+    }  # fmt: skip
+
+
+def is_for_print(mark: Mapping[str, Any]) -> bool:
+    """Whether a mark is one of print: not what is there to be pointed at, nor names that a column has no room for."""
+    return mark["type"] != "text" and mark.get("opacity") != 0
+
+
+def config() -> Chart:
+    """How a figure looks, whatever is in it."""
+    colours = light_colours()
+    ink, rule = colours["ink"], colours["rule"]
+    return {
+        "background": "white", "font": "Helvetica, Arial, Liberation Sans, sans-serif", "view": {"stroke": None},
+        "axis": {
+            "labelColor": ink, "titleColor": ink, "gridColor": rule, "domainColor": ink, "tickColor": ink,
+            "labelFontSize": FONT_SIZE, "titleFontSize": FONT_SIZE + 0.5, "titleFontWeight": "normal",
+            "titlePadding": 4, "labelPadding": 2, "tickSize": 3, "gridWidth": 0.5, "domainWidth": 0.6, "tickWidth": 0.6,
+            "labelOverlap": "greedy", "labelSeparation": 3,
+        },
+        "axisX": {"grid": False}, "axisY": {"domain": False, "ticks": False, "tickCount": 5},
+        "legend": {
+            "orient": "bottom", "direction": "horizontal", "labelFontSize": FONT_SIZE, "labelColor": ink,
+            "labelLimit": WIDTH - SYMBOL, "symbolSize": 20, "symbolStrokeWidth": 1.1, "rowPadding": 1,
+            "columnPadding": 6, "labelOffset": 2, "offset": 4, "padding": 0,
+        },
+    }  # fmt: skip
+
+
+def legend_columns(names: Sequence[str]) -> int:
+    """How many names fit side by side."""
+    widest = max(map(len, names)) * LETTER * FONT_SIZE + SYMBOL
+    return max(1, min(len(names), int(WIDTH // widest)))
+
+
+@lru_cache(maxsize=1)
+def light_colours() -> dict[str, str]:
+    """The colours of the page's light theme by their names in its style."""
+    style = (TEMPLATES / "report.css").read_text(encoding="utf-8")
+    return dict(re.findall(r"--([\w-]+): light-dark\((#[0-9a-f]{6}), #[0-9a-f]{6}\)", style)) | {"paper": "#ffffff"}
+
+
+def with_colours(value: Any, colours: Mapping[str, str]) -> Any:
+    """The same with colours in place of their names."""
+    if isinstance(value, dict):
+        return {key: with_colours(item, colours) for key, item in value.items()}
+    if isinstance(value, list):
+        return [with_colours(item, colours) for item in value]
+    named = re.fullmatch(r"var\(--([\w-]+)\)", value) if isinstance(value, str) else None
+    return colours[named[1]] if named else value
+
+
+def in_inches(svg: str) -> str:
+    """An SVG whose size is one of print: its units are points."""
+
+    def inches(match: re.Match[str]) -> str:
+        return f'{match[1]}="{float(match[2]) / POINTS_PER_INCH:.4f}in"'
+
+    end = svg.index(">")
+    return re.sub(r'\b(width|height)="([\d.]+)"', inches, svg[:end]) + svg[end:]
+
+
+# ---- Pictures ----
+
+
+def picture_of(path: Path, view: View) -> Image.Image | None:
+    """Samplers down, steps across, the same seeds in each cell, as wide as a column; None without images."""
+    folder, cells = RunFolder(path), read_run(path).cells
+    images: dict[int, Images] = {}
+    for row in view.rows:
+        first = folder.first_chunk_of(cells[row["row"]].key)
+        if first is not None and first.images is not None:
+            images[row["row"]] = first.images
+    if not images:
+        return None
+    budgets = len(view.budgets)
+    rows = sorted(view.rows, key=lambda row: int(row["series"]))
+    lanes = [rows[first : first + budgets] for first in range(0, len(rows), budgets)]
+    labels = [wrapped(lane[0]["short"]) for lane in lanes]
+    dot = DOTS_PER_INCH / POINTS_PER_INCH
+    size, gap = round(FONT_SIZE * dot), round(2 * dot)
+    bare = paper_grid([[Image.new("RGB", (1, 1))] * budgets] * len(labels), labels, view.budgets, size, gap)
+    side = (round(WIDTH * dot) - bare.width) // budgets
+    tiles = [
+        [small_mosaic(images[row["row"]], side) if row["row"] in images else None for row in lane] for lane in lanes
+    ]
+    grid = paper_grid(tiles, labels, view.budgets, size, gap)
+    sheet = Image.new("RGB", (max(grid.width, round(WIDTH * dot)), grid.height), "white")
+    sheet.paste(grid)
+    return sheet
+
+
+def paper_grid(
+    tiles: Sequence[Sequence[Image.Image | None]], labels: Sequence[str], headings: Sequence[str], size: int, gap: int
+) -> Image.Image:
+    """Tiles in rows and columns with labels in a font of `size` dots, `gap` dots apart."""
+    font, ink = ImageFont.load_default(size), (0, 0, 0)
+    probe = ImageDraw.Draw(Image.new("RGB", (1, 1)))
+    left = max(int(probe.multiline_textbbox((0, 0), label, font=font)[2]) for label in labels) + 2 * gap
+    there = [tile for row in tiles for tile in row if tile]
+    width, height = max(tile.width for tile in there), max(tile.height for tile in there)
+    top = size + 2 * gap
+    sheet = Image.new("RGB", (left + len(headings) * (width + gap), top + len(labels) * (height + gap)), "white")
+    pen = ImageDraw.Draw(sheet)
+    for j, heading in enumerate(headings):
+        pen.text((left + j * (width + gap) + width // 2, gap), heading, ink, font=font, anchor="ma")
+    for i, (label, row) in enumerate(zip(labels, tiles, strict=True)):
+        y = top + i * (height + gap)
+        pen.multiline_text((gap, y + height // 2), label, ink, font=font, anchor="lm")
+        for j, tile in enumerate(row):
+            if tile:
+                sheet.paste(tile, (left + j * (width + gap), y))
+    return sheet
+
+
+def rgb(image: Images) -> Images:
+    """(1 or 3, H, W) -> (H, W, 3)."""
+    return np.ascontiguousarray(np.moveaxis(np.broadcast_to(image, (3, *image.shape[1:])), 0, -1))
+
+
+def wrapped(label: str) -> str:
+    """A label in lines that leave room for the samples."""
+    return "\n".join(textwrap.wrap(label, LABEL_LETTERS)) or label
+
+
+def small_mosaic(images: Images, width: int) -> Image.Image:
+    """As many of the first images (n, C, H, W) in two rows as can be seen in so many dots."""
+    least = LEAST_SIDE * DOTS_PER_INCH / POINTS_PER_INCH
+    across = max(1, min(MOST_ACROSS, len(images), int(width // least)))
+    side = max(1, width // across)
+    sheet = Image.new("RGB", (across * side, side * min(DOWN, -(-len(images) // across))), "white")
+    for i, image in enumerate(images[: across * DOWN]):
+        picture = Image.fromarray(rgb(image))
+        kind = Image.Resampling.NEAREST if picture.width < side else Image.Resampling.LANCZOS
+        height = max(1, round(side * picture.height / picture.width))
+        sheet.paste(picture.resize((side, min(side, height)), kind), (i % across * side, i // across * side))
+    return sheet

@@ -1,0 +1,370 @@
+"""A table as it is passed on: Markdown, CSV, LaTeX, HTML, JSON, Parquet; a row a cell, or samplers down."""
+
+from __future__ import annotations
+
+import html
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from ...samplers.errors import InputError, SamplerbenchError, StoreError, closest
+from ...samplers.files.atomic import write_named
+from ...samplers.registry import Registry
+from ...samplers.text import printable
+from ..draw.store import RunFolder, read_run
+from ..judge.answers import ODE_ERROR, Source, common_places, directions, estimates_of
+from ..judge.compare import SECONDS
+from ..judge.measures import measures_of
+from ..judge.merge import Origin, merge
+from ..judge.races import Field, Race, answers_to, shown_best
+from ..judge.statistics import metric_columns
+from ..judge.table import WARNING, Labels, frame_to_csv, read_table
+from ..plan.yardstick import Yardstick
+from .console import complain, table_to_json
+from .latex import sheet_to_latex
+from .sheet import (
+    INTERVALS,
+    NOTE,
+    Column,
+    Entry,
+    Place,
+    Sheet,
+    column_of,
+    entry_of,
+    metrics_of,
+    notes_of,
+    notes_on_added,
+    of_seconds,
+    sentences,
+    sheet_of,
+    sheet_to_markdown,
+    too_few_for,
+    what_was_drawn,
+)
+
+SHEETS, DATA = ("md", "latex", "html"), ("csv", "json", "parquet")
+"""What is read by people, with no more digits than the intervals support; and by programs, with every digit."""
+FORMATS = (*SHEETS, *DATA)
+
+
+@dataclass(frozen=True)
+class Content:
+    """The table of a run, or of several, with where its rows come from."""
+
+    table: pd.DataFrame
+    labels: Labels
+    origins: Sequence[Origin]
+    """Of each row."""
+    about: Mapping[str, Any]
+    """What JSON says beside the rows."""
+    notes: Sequence[str] = ()
+    """What a reader must know."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a table is laid out."""
+
+    pivot: str = ""
+    """A metric, with samplers down and step counts across; '' = a row a cell."""
+    sort: Sequence[str] = ()
+    """Columns to sort by, "-name" from the largest down."""
+    columns: Sequence[str] = ()
+    """The columns to show, in this order; none = as it is by default."""
+
+
+@dataclass(frozen=True)
+class Emphasis:
+    """What stands out in a table."""
+
+    bold: set[Place] = field(default_factory=set)
+    why: str = ""
+    """What bold means, or why nothing is bold: a sentence for the caption."""
+
+
+@dataclass(frozen=True)
+class Pivot:
+    """A metric of a table with samplers down."""
+
+    metric: str
+    across: str
+    """ "steps" or "nfe"."""
+    counts: Sequence[int]
+    frame: pd.DataFrame
+    """The columns that tell the rows apart, then for each count the value and the ends of its interval."""
+    places: Sequence[Mapping[int, int]]
+    """For each row of the frame the row of the table that a count's number is from."""
+
+
+def content_of(path: Path) -> Content:
+    """The table of a run folder."""
+    record = read_run(path)
+    table, labels = read_table(path, record)
+    origins = [Origin(path, record, place) for place in range(len(table))]
+    return Content(table, labels, origins, {"folder": str(path)}, notes_on_added(record.sizes_before, len(table)))
+
+
+def merged_content(paths: Sequence[Path]) -> Content:
+    """One table of several run folders. Raises InputError where they cannot be compared."""
+    merged = merge(paths)
+    about = {"folders": [str(path) for path in paths], "notes": list(merged.notes)}
+    return Content(merged.table, merged.labels, merged.origins, about, merged.notes)
+
+
+# ---- What is bold ----
+
+
+def emphasis_of(content: Content, metric: str, registry: Registry, columns: Sequence[str] = ()) -> Emphasis:
+    """The best of each step count (or budget) that is shown to be better than all others there, '' = in any metric.
+
+    By paired differences on the same noise, corrected for all pairs of the table; of columns that are chosen, those
+    alone can be bold.
+    """
+    if metric == SECONDS:
+        return Emphasis(why=" Nothing is bold: seconds are compared side by side, with --compare.")
+    drawn = [i for i, samples in enumerate(content.table["samples"]) if samples > 0]
+    try:
+        ready = ready_by_run(content, registry)
+        sources = {
+            i: Source(RunFolder(o.path), o.key, ready[o.path]) for i, o in enumerate(content.origins) if i in drawn
+        }
+        if sum(n for _, n in common_places(list(sources.values()))) != content.table["samples"].max():
+            return Emphasis(why=" Nothing is bold: not all samples of the rows are there to compare.")
+        found = estimates_of(sources)
+    except SamplerbenchError as error:
+        complain(f"nothing is bold: {error}", kind="Note")
+        return Emphasis(why=" Nothing is bold: what the rows are compared with is not there.")
+    lower = {name: better for of_run in ready.values() for name, better in directions(of_run).items()}
+    lanes: dict[tuple[str, int], list[int]] = {}
+    for i in found:
+        lanes.setdefault((content.origins[i].across, content.origins[i].count), []).append(i)
+    field = Field({i: content.origins[i].key for i in found}, found, lower)
+    races = [
+        Race(name, count, places)
+        for name in ([metric] if metric else lower)
+        for (_, count), lane in lanes.items()
+        if (places := field.measured(name, lane))
+    ]
+    best = {place for place in shown_best(answers_to(races, field)) if metric or not columns or place[1] in columns}
+    within = "budget" if {origin.across for origin in content.origins} == {"nfe"} else "number of steps"
+    means = f"the best for its {within}, where it is shown to differ from each of the others (paired, Holm 1979)"
+    return Emphasis(best, f" Bold: {means}." if best else f" Nothing is bold: that would be {means}.")
+
+
+def ready_by_run(content: Content, registry: Registry) -> dict[Path, Mapping[str, Yardstick]]:
+    """For each run folder its metrics, made ready again."""
+    return {path: measures_of(path, registry) for path in dict.fromkeys(o.path for o in content.origins)}
+
+
+# ---- Layout ----
+
+
+def sheet_for(content: Content, layout: Layout, emphasis: Emphasis = Emphasis(), below: str = "") -> Sheet:
+    """The table as people read it; `below` is added to its caption."""
+    below = emphasis.why + below
+    if layout.pivot:
+        return pivot_to_sheet(content, layout, emphasis.bold, below)
+    check_columns(layout.columns, [*content.table.columns, NOTE], "columns")
+    return sheet_of(sorted_by(content.table, layout.sort), content.labels, layout.columns, emphasis.bold, below)
+
+
+def sheet_with_best(content: Content, layout: Layout, registry: Registry | None, below: str = "") -> Sheet:
+    """The same with what is shown to be best in bold; without a registry nothing is."""
+    sheet = sheet_for(content, layout, below=below)  # refuses what is not in the table, before any sample is read
+    return (
+        sheet_for(content, layout, emphasis_of(content, layout.pivot, registry, layout.columns), below)
+        if registry
+        else sheet
+    )
+
+
+def frame_for(content: Content, layout: Layout) -> pd.DataFrame:
+    """The table as programs read it."""
+    frame = pivot_of(content, layout.pivot).frame if layout.pivot else content.table
+    check_columns(layout.columns, frame.columns, "columns")
+    ordered = sorted_by(frame, layout.sort)
+    return ordered[list(layout.columns)] if layout.columns else ordered
+
+
+def pivot_of(content: Content, metric: str) -> Pivot:
+    """Samplers down, with the grid and the guidance where they differ, and what the run counts by across."""
+    table = content.table
+    known = [*metrics_of(table), ODE_ERROR, SECONDS]
+    if metric not in known:
+        raise InputError(f"pivot {metric!r}: not in the table{closest(metric, known)}; there are: {', '.join(known)}")
+    kinds = {origin.across for origin in content.origins}
+    if len(kinds) > 1:
+        raise InputError("pivot: some runs were made with --steps, others with --nfe; expected one of them")
+    names = ["sampler", *(name for name in ("grid", "guidance") if table[name].nunique() > 1)]
+    records = table.to_dict("records")
+    rows: dict[tuple[Any, ...], dict[int, int]] = {}
+    for i, origin in enumerate(content.origins):
+        rows.setdefault(tuple(records[i][name] for name in names), {})[origin.count] = i
+    counts = sorted({origin.count for origin in content.origins})
+    columns = [name for name in metric_columns(metric) if name in table]
+
+    def numbers(places: Mapping[int, int]) -> dict[str, Any]:
+        return {
+            str(count) + ending: records[places[count]][name] if count in places else None
+            for count in counts
+            for name, ending in zip(columns, ("", "_low", "_high"), strict=False)
+        }
+
+    frame = pd.DataFrame([dict(zip(names, key, strict=True)) | numbers(places) for key, places in rows.items()])
+    return Pivot(metric, kinds.pop(), counts, frame, list(rows.values()))
+
+
+def pivot_to_sheet(content: Content, layout: Layout, bold: set[Place], below: str) -> Sheet:
+    """A pivot as people read it."""
+    pivot = pivot_of(content, layout.pivot)
+    counts = {str(count): count for count in pivot.counts}
+    shown = [name for name in pivot.frame.columns if not str(name).endswith(("_low", "_high"))]
+    check_columns(layout.columns, shown, "columns")
+    names = layout.columns or shown
+    records = content.table.to_dict("records")
+
+    def entry(row: int, name: str) -> Entry:
+        if name not in counts:
+            return entry_of(records[next(iter(pivot.places[row].values()))], name, ())
+        place = pivot.places[row].get(counts[name])
+        if place is None:
+            return Entry("-")
+        if str(records[place]["status"]).startswith("failed"):
+            return Entry("failed")
+        is_bold = (place, pivot.metric) in bold
+        return entry_of(records[place], pivot.metric, metrics_of(content.table), is_bold=is_bold)
+
+    def head(name: str) -> Column:
+        return (
+            Column(f"NFE {name}" if pivot.across == "nfe" else f"{name} steps")
+            if name in counts
+            else column_of(name, content.labels)
+        )
+
+    rows = [[entry(int(row), name) for name in names] for row in sorted_by(pivot.frame, layout.sort).index]
+    return Sheet([head(name) for name in names], rows, printable(pivot_caption(content, pivot) + below))
+
+
+def pivot_caption(content: Content, pivot: Pivot) -> str:
+    """What a pivot shows."""
+    across = "budget of model calls (NFE)" if pivot.across == "nfe" else "number of steps"
+    heading = column_of(pivot.metric, content.labels).heading
+    text = f"{heading} for each {across}; {what_was_drawn(content.table)} a field"
+    rows = cost_of_steps(content.table) if pivot.across == "steps" else ""
+    rows += same_samples(content.table) + warnings_in(content.table)
+    if pivot.metric == SECONDS:
+        return f"{text}; {of_seconds(content.table)}{rows}"
+    if pivot.metric == ODE_ERROR:
+        return f"{text}; the root mean square distance to the converged solution of the ODE.{rows}"
+    note = {name: label for name, label in content.labels.items() if name == pivot.metric}
+    return f"{text}; {INTERVALS}.{rows}{notes_of(note)}{too_few_for(content.table, note)}"
+
+
+def cost_of_steps(table: pd.DataFrame) -> str:
+    """Which samplers make another number of model calls than of steps, a sentence; '' if none does."""
+    others = table.loc[table["nfe"].notna() & (table["nfe"] != table["steps"]), "sampler"].unique()
+    return f" Steps are not model calls for {', '.join(others)}." if len(others) else ""
+
+
+def same_samples(table: pd.DataFrame) -> str:
+    """Which samplers have the samples of which, a sentence each; '' if none has."""
+    pairs = dict.fromkeys((row["sampler"], row["same_as"]) for row in table.to_dict("records"))
+    return "".join(f" {a} has the samples of {b}." for a, b in pairs if isinstance(b, str))
+
+
+def warnings_in(table: pd.DataFrame) -> str:
+    """What must be known of the levels of which cells, a sentence each; '' where there is nothing to say.
+
+    Tables of earlier versions have no such column.
+    """
+    rows = [row for row in table.to_dict("records") if isinstance(row.get(WARNING), str)]
+    return "".join(f" {row['sampler']}, {row['steps']} steps: {row[WARNING]}." for row in rows)
+
+
+def sorted_by(table: pd.DataFrame, order: Sequence[str]) -> pd.DataFrame:
+    """The rows by the columns named, "-name" from the largest down; what is missing comes last."""
+    names = [name.removeprefix("-") for name in order]
+    check_columns(names, table.columns, "sort")
+    ascending = [not name.startswith("-") for name in order]
+    return table.sort_values(names, ascending=ascending, kind="stable") if names else table
+
+
+def check_columns(names: Sequence[str], known: Sequence[str] | pd.Index[str], option: str) -> None:
+    """Refuse a column that is not there, or twice."""
+    for name in names:
+        if name not in known:
+            raise InputError(f"{option} {name!r}: no such column{closest(name, known)}; there are: {', '.join(known)}")
+    if len(set(names)) < len(names):
+        raise InputError(f"{option} {','.join(names)}: a column is given twice; expected each once")
+
+
+def parse_columns(option: str, text: str | None) -> tuple[str, ...]:
+    """ "fid,-nfe" -> ("fid", "-nfe")."""
+    if text is None:
+        return ()
+    names = tuple(name.strip() for name in text.split(","))
+    if not all(names):
+        raise InputError(f"{option} {text[:80]!r}: a name is empty; expected columns of the table, as in sampler,fid")
+    return names
+
+
+# ---- Sheet and frame -> what is passed on ----
+
+
+def rendered(content: Content, layout: Layout, form: str, registry: Registry | None = None) -> bytes:
+    """The table in one of FORMATS; with a registry, what is shown to be best is bold in SHEETS."""
+    if form in DATA:
+        pivot = {"pivot": layout.pivot, "across": content.origins[0].across} if layout.pivot else {}
+        return frame_to_bytes(frame_for(content, layout), form, {**content.about, **pivot})
+    return sheet_to_text(sheet_with_best(content, layout, registry, sentences(content.notes)), form).encode()
+
+
+def sheet_to_text(sheet: Sheet, form: str) -> str:
+    """A sheet in one of SHEETS."""
+    return {"md": sheet_to_markdown, "latex": sheet_to_latex, "html": sheet_to_html}[form](sheet)
+
+
+def frame_to_bytes(frame: pd.DataFrame, form: str, about: Mapping[str, Any]) -> bytes:
+    """A frame in one of DATA."""
+    if form == "csv":
+        return frame_to_csv(frame).encode()
+    return f"{table_to_json(frame, dict(about))}\n".encode() if form == "json" else frame_to_parquet(frame)
+
+
+def sheet_to_html(sheet: Sheet) -> str:
+    """A table element; every text is escaped."""
+
+    def cell(entry: Entry, column: Column) -> str:
+        text = html.escape(entry.text)
+        text = f"<strong>{text}</strong>" if entry.bold else text
+        text += f" <small>{html.escape(entry.small)}</small>" if entry.small else ""
+        return f"<td>{text}</td>" if column.is_text else f'<td align="right">{text}</td>'
+
+    head = "".join(f'<th scope="col">{html.escape(column.heading)}</th>' for column in sheet.columns)
+    body = [f"<tr>{''.join(map(cell, row, sheet.columns))}</tr>" for row in sheet.rows]
+    return "\n".join([
+        "<table>", f"<caption>{html.escape(sheet.caption)}</caption>", "<thead>", f"<tr>{head}</tr>", "</thead>",
+        "<tbody>", *body, "</tbody>", "</table>", "",
+    ])  # fmt: skip
+
+
+def frame_to_parquet(frame: pd.DataFrame) -> bytes:
+    """Every digit, with the types of the columns."""
+    buffer = io.BytesIO()
+    try:
+        frame.to_parquet(buffer, engine="pyarrow", index=False)
+    except ImportError as error:
+        raise InputError("format 'parquet': pyarrow is missing; pip install 'samplerbench[parquet]'") from error
+    return buffer.getvalue()
+
+
+def write_output(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all; a link stays a link."""
+    try:
+        write_named(path, content)
+    except OSError as error:
+        raise StoreError(f"output {path}: cannot be written ({error.strerror or error}); give another place") from error

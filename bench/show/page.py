@@ -1,0 +1,87 @@
+"""report.html: what a run found, in one page that needs nothing else."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Sequence
+from functools import lru_cache
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import vl_convert
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
+from ...samplers.files.atomic import write_beside_others
+from ..draw.store import disk_errors
+from ..judge.measures import Measures
+from .view import View, view_of
+
+REPORT_FILE = "report.html"
+TEMPLATES = resources.files(__package__.partition(".")[0]) / "templates"
+
+
+def write_report(path: Path, measures: Measures | None = None) -> Path:
+    """Write report.html into a run folder, from what is in it; returns its path.
+
+    Paired differences that the folder has not kept are worked out from its chunks, if there is what measures them.
+    Raises InputError or StoreError.
+    """
+    page = view_to_html(view_of(path, measures)).encode()
+    with disk_errors(path):
+        write_beside_others(path / REPORT_FILE, page)
+    return path / REPORT_FILE
+
+
+def view_to_html(view: View) -> str:
+    """One page with its style, scripts and pictures in it; a policy that lets no other script run and nothing load."""
+    style, own, source = (template_text(f"report.{ending}") for ending in ("css", "js", "html.jinja"))
+    scripts = [vega_bundle(), own]
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    return environment.from_string(source).render(
+        view=view,
+        style=Markup(style),
+        scripts=[Markup(script) for script in scripts],
+        policy=content_policy(scripts, style),
+        licences=template_text("report-licences.txt"),
+        data=json_for_script({"rows": view.rows, "charts": view.charts}),
+    )
+
+
+def template_text(name: str) -> str:
+    """A file that pages are made from."""
+    return (TEMPLATES / name).read_text(encoding="utf-8")
+
+
+def content_policy(scripts: Sequence[str], style: str) -> str:
+    """A Content-Security-Policy that allows these scripts, this style and embedded pictures."""
+    hashes = " ".join(source_hash(script) for script in scripts)
+    return (
+        f"default-src 'none'; script-src {hashes}; style-src {source_hash(style)}; img-src data:; "
+        "base-uri 'none'; form-action 'none'"
+    )
+
+
+def source_hash(source: str) -> str:
+    """How a policy names an inline source."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(source.encode()).digest()).decode()}'"
+
+
+def json_for_script(value: Any) -> Markup:
+    """JSON that cannot end the script element that it stands in."""
+    text = json.dumps(value, allow_nan=False, separators=(",", ":"))
+    for character in "<>&":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return Markup(text)
+
+
+@lru_cache(maxsize=1)
+def vega_bundle() -> str:
+    """Vega, Vega-Lite and Vega-Embed as one script that leaves `vegaEmbed` in the window."""
+    bundle = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
+    if "</script" in bundle.lower() or "<!--" in bundle:
+        raise RuntimeError("the charts' library cannot stand in a script element")
+    return bundle

@@ -1,0 +1,70 @@
+"""What the numbers of a run belong to: model, data, settings, machine, versions, and how to make them again."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from ...samplers.text import counted
+from ..judge.table import Labels
+from ..plan.config import Config, as_json
+from ..plan.record import RunRecord
+from .sheet import heading_of
+
+CALLED = {"sampler": "samplers", "samples": "n", "metric": "metrics"}
+"""What `samplerbench.run` calls settings whose options have other names."""
+MOST_PROMPTS = 8
+"""That a call spells out."""
+HASH_DIGITS = 12
+
+
+def summary_of(table: pd.DataFrame, samplers: int) -> str:
+    """One sentence on what was drawn."""
+    first = table.iloc[0]
+    text = f"{counted(samplers, 'sampler')}, {counted(len(table), 'cell')}, "
+    text += f"{counted(int(table['samples'].max()), 'image')} each from the same noise"
+    return text + (f", guidance {first['guidance']:g}" if first["guidance"] != 1 else "") + "."
+
+
+def provenance_of(record: RunRecord, table: pd.DataFrame, labels: Labels) -> list[tuple[str, str]]:
+    """What the numbers belong to: (name, value) of each fact that is known."""
+    config, machine = record.config, record.environment
+    threads = counted(machine.threads, "thread")
+    facts = [
+        ("Model", config.model + hashed(", weights", record.model.fingerprint)),
+        ("Images", f"{int(table['samples'].max()):,} of {config.samples:,} a cell, seed {config.seed}"),
+        ("Guidance", f"{config.guidance:g}" + (f", negative prompt: {config.negative}" if config.negative else "")),
+        ("Prompts", f"{len(config.prompts)} given" if config.prompts else "the model's own"),
+        ("Measured with", "; ".join(extractor_to_text(name, labels) for name in labels)),
+        ("Precision", f"{config.dtype} on {machine.device or config.device}"),
+        ("Machine", ", ".join(filter(None, [machine.cpu, f"{machine.cores} cores", machine.system, threads]))),
+        ("Versions", ", ".join([f"Python {machine.python}", *(f"{k} {v}" for k, v in machine.versions.items())])),
+        ("Plan", record.plan),
+    ]  # fmt: skip
+    return [(name, value) for name, value in facts if value]
+
+
+def extractor_to_text(name: str, labels: Labels) -> str:
+    """A metric with what it is measured with; the hash tells weights and reference data from others."""
+    label = labels[name]
+    note = f" ({label['note']})" if label.get("note") else ""
+    data = f" against {label['data']}" if label.get("data") else ""
+    return heading_of(name, labels) + data + note + hashed(", weights and data", label.get("fingerprint", ""))
+
+
+def hashed(what: str, fingerprint: str) -> str:
+    """The beginning of a thing's fingerprint after its name, "" if it has none."""
+    return f"{what} {fingerprint[:HASH_DIGITS]}" if fingerprint else ""
+
+
+def call_of(record: RunRecord) -> str:
+    """The call in Python that makes a run again, but for settings that are as they are by default."""
+    defaults = as_json(Config())
+    given = {name: value for name, value in as_json(record.config).items() if value != defaults.get(name)}
+    unsaid = {"threads", "steps" if given.get("nfe") else "nfe"}
+    settings = {CALLED.get(name, name): value for name, value in given.items() if name not in unsaid}
+    words = [f"{name}={value!r}" for name, value in settings.items() if name != "prompts"]
+    if "prompts" in settings:
+        prompts = settings["prompts"]
+        words.append(f"prompts={prompts!r}" if len(prompts) <= MOST_PROMPTS else "prompts=prompts")
+    words += [f"plugins={list(record.plugins)!r}"] if record.plugins else []
+    return f"samplerbench.run({', '.join(words)})"

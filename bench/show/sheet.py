@@ -1,0 +1,317 @@
+"""The table as people read it: headings, texts with the digits that the interval supports, a caption; as Markdown."""
+
+from __future__ import annotations
+
+import html
+import math
+import re
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from ...samplers.files.atomic import write_atomically
+from ...samplers.text import printable
+from ..draw import clock as timing
+from ..draw.store import RunFolder, disk_errors
+from ..judge.statistics import metric_columns
+from ..judge.table import OK, TEXTS, WARNING, Labels, write_sealed_table
+
+MARKDOWN_FILE = "table.md"
+HEADINGS = {"fid": "FID", "clip_score": "CLIP score", "ode_error": "ODE error", "seconds_per_image": "s/image"}
+SHEET_HEADINGS = {"nfe": "NFE", "seconds_per_image": "ms/image"}
+"""Of columns that a sheet shows in other words, or another unit."""
+NOTE = "note"
+"""A column of words: the same samples as which row, what its levels lack, and why a cell is not whole."""
+FRECHET = "fid"
+"""The metric that some extractors have another name for."""
+OF_COVARIANCES = (FRECHET, "fd_clip")
+"""The metrics that need a covariance of the samples' features."""
+MARK = "*"
+INTERVALS = "± is the 95 % interval given the reference images"
+OBEYED = re.compile(r"[\\|`*~]|(?<![^\W_])_|_(?![^\W_])|(?<=\])(?=\()|(?<=!)(?=\[)")
+"""What Markdown obeys inside a cell; an underscore within a word is one."""
+Place = tuple[int, str]
+"""A number of the table: the label of its row, its column."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One field."""
+
+    text: str
+    small: str = ""
+    """The interval, "± 0.4", or the quartiles; set small where the format can."""
+    bold: bool = False
+
+    @property
+    def whole(self) -> str:
+        """Text and interval."""
+        return f"{self.text} {self.small}" if self.small else self.text
+
+
+@dataclass(frozen=True)
+class Column:
+    """What stands above a column."""
+
+    heading: str
+    is_text: bool = False
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """A table as people read it; nothing in its texts is more than one printable line."""
+
+    columns: Sequence[Column]
+    rows: Sequence[Sequence[Entry]]
+    caption: str
+
+
+def write_table(
+    table: pd.DataFrame, folder: RunFolder, keys: Sequence[str], labels: Labels, notes: Sequence[str] = ()
+) -> None:
+    """table.csv with its seal, and table.md with the notes in its caption; `keys` are of the rows' cells."""
+    write_sealed_table(folder, table, keys)
+    with disk_errors(folder.path):
+        write_atomically(folder.path / MARKDOWN_FILE, table_to_markdown(table, labels, notes).encode())
+
+
+# ---- Table -> sheet ----
+
+
+def sheet_of(
+    table: pd.DataFrame, labels: Labels, columns: Sequence[str] = (), bold: Collection[Place] = (), below: str = ""
+) -> Sheet:
+    """A row for each of the table, by default with what tells them apart; `below` is added to the caption."""
+    names = columns or shown_columns(table)
+    metrics = metrics_of(table)
+    rows = [
+        [entry_of(row, name, metrics, is_bold=(place, name) in bold) for name in names]
+        for place, row in zip(table.index, table.to_dict("records"), strict=True)
+    ]
+    heads = [column_of(name, labels) for name in names]
+    return Sheet(heads, rows, printable(caption(table, labels, columns) + below))
+
+
+def column_of(name: str, labels: Labels) -> Column:
+    """What stands above a column of the table."""
+    heading = SHEET_HEADINGS.get(name) or heading_of(name, labels)
+    return Column(printable(heading), name in (*TEXTS, NOTE))
+
+
+def shown_columns(table: pd.DataFrame) -> list[str]:
+    """What is shown unless columns are asked for; what says the same in every row of the default is left out."""
+    several = [name for name in ("grid", "guidance") if table[name].nunique() > 1]
+    return ["sampler", *several, "steps", "nfe", *metrics_of(table), "seconds_per_image", "ode_error", NOTE]
+
+
+def entry_of(row: Mapping[Hashable, Any], name: str, metrics: Sequence[str], *, is_bold: bool = False) -> Entry:
+    """A field of a row as people read it."""
+    if name in ("seconds_per_image", "ode_error") or name in metrics:
+        text = _milliseconds(row) if name == "seconds_per_image" else with_interval(*interval_of(row, name))
+        value, _, small = text.partition(" ")
+        return Entry(value, small, is_bold)
+    if name == NOTE:
+        return Entry(printable(_note(row)))
+    value = row[name]
+    if isinstance(value, str):
+        return Entry(printable(value))
+    return Entry(str(value) if isinstance(value, int) else _number(value, ".6g"))
+
+
+def table_to_cells(table: pd.DataFrame, labels: Labels) -> tuple[list[str], list[list[str]]]:
+    """Headings and texts of the sheet."""
+    sheet = sheet_of(table, labels)
+    return [column.heading for column in sheet.columns], [[entry.whole for entry in row] for row in sheet.rows]
+
+
+def metrics_of(table: pd.DataFrame) -> list[str]:
+    """The metrics that have a number in some row; the ODE error is no metric of the samples alone."""
+    own = (*timing.COLUMNS, "ode_error")
+    metrics = [c for c in table.columns if metric_columns(c)[1] in table.columns and c not in own]
+    return [name for name in metrics if table[name].notna().any()]
+
+
+def heading_of(name: str, labels: Labels) -> str:
+    """A column's name, of a metric with the extractor that it was measured with; bare "FID" is Inception's alone."""
+    label = labels.get(name, {}).get("label", "")
+    heading = short_heading_of(name, labels)
+    return f"{heading} [{label}]" if label and not has_own_name(name, labels) else heading
+
+
+def short_heading_of(name: str, labels: Labels) -> str:
+    """As `heading_of`, for where the extractor is named beside it."""
+    return labels[name]["frechet"] if has_own_name(name, labels) else HEADINGS.get(name, name)
+
+
+def has_own_name(name: str, labels: Labels) -> bool:
+    """Whether a metric is the Frechet distance of an extractor that has a name of its own for it."""
+    return name == FRECHET and bool(labels.get(name, {}).get("frechet"))
+
+
+def interval_of(row: Mapping[Hashable, Any], metric: str) -> tuple[float, float, float]:
+    """A metric's value and both ends of its interval, nan for what is not there."""
+    value, low, high = (_float(row.get(name)) for name in metric_columns(metric))
+    return value, low, high
+
+
+def with_interval(value: float, low: float, high: float) -> str:
+    """ "12.3 ± 0.4": the half-width with two digits, the value with as many decimals."""
+    if not math.isfinite(value):
+        return "-"
+    half = (high - low) / 2
+    if not math.isfinite(half) or half <= 0:
+        return f"{value:.4g}"
+    decimals = max(0, 1 - math.floor(math.log10(half)))
+    return f"{value:.{decimals}f} ± {half:.{decimals}f}"
+
+
+def caption(table: pd.DataFrame, labels: Labels, columns: Sequence[str] = ()) -> str:
+    """What the columns of a table show, by default those that are shown by default, in one sentence or two."""
+    names = columns or shown_columns(table)
+    measured = any(name in names for name in (*metrics_of(table), "ode_error"))
+    first = f"{what_was_drawn(table)} a row" + (f"; {INTERVALS}" if measured else "")
+    seconds = f"; {of_seconds(table)}" if "seconds_per_image" in names else "."
+    shown = {name: label for name, label in labels.items() if name in names}
+    left_out = "" if columns else left_out_of(table, labels)
+    return first + seconds + notes_of(shown) + too_few_for(table, shown) + left_out
+
+
+def what_was_drawn(table: pd.DataFrame) -> str:
+    """ "toy, guidance 3, 512 images"."""
+    first = table.iloc[0]
+    guidance = (
+        f", guidance {first['guidance']:g}" if first["guidance"] != 1 and table["guidance"].nunique() == 1 else ""
+    )
+    return f"{first['model']}{guidance}, {int(table['samples'].max())} images"
+
+
+def of_seconds(table: pd.DataFrame) -> str:
+    """What must be known of the seconds."""
+    text = "ms/image is the median over chunks"
+    text += ", in brackets the quartiles" if table["seconds_low"].notna().any() else ""
+    flags = _reasons(table)
+    text += f"; {MARK} marks a time that is not to be relied on: {', '.join(flags)}." if flags else "."
+    load = table["load_per_core"].median() if "load_per_core" in table else math.nan
+    return text + (f" The machine was busy: a load of {load:.1f} per core." if load > timing.BUSY else "")
+
+
+def notes_of(labels: Labels) -> str:
+    """What must be known of the extractors, a sentence for each note."""
+    headings: dict[str, list[str]] = {}
+    for name, label in labels.items():
+        if note := label.get("note"):
+            headings.setdefault(note, []).append(heading_of(name, labels if name == FRECHET else {}))
+    return "".join(f" {', '.join(names)}: {note}." for note, names in headings.items())
+
+
+def too_few_for(table: pd.DataFrame, labels: Labels) -> str:
+    """Which of these metrics are of fewer samples than features, a sentence each; '' where none is.
+
+    Runs of the first versions do not say how many features they measured.
+    """
+    samples, known = int(table["samples"].max()), metrics_of(table)
+    said = {name: str(labels[name].get("features")) for name in OF_COVARIANCES if name in labels}
+    features = {name: int(text) for name, text in said.items() if text.isascii() and text.isdigit()}
+    return "".join(
+        f" {short_heading_of(name, labels)} of fewer samples ({samples}) than features ({width}): "
+        "the covariance is singular and the value biased upwards."
+        for name, width in features.items()
+        if samples < width and name in known
+    )
+
+
+def left_out_of(table: pd.DataFrame, labels: Labels) -> str:
+    """Which metrics of a run have no column because its samples are too few for them, a sentence each."""
+    samples, known = int(table["samples"].max()), metrics_of(table)
+    least = {name: label.get("least", "") for name, label in labels.items() if name not in known}
+    return "".join(
+        f" {short_heading_of(name, labels)} is left out: it needs {text} images a row, not {samples}."
+        for name, text in least.items()
+        if text.isascii() and text.isdigit() and 0 < samples < int(text)
+    )
+
+
+def notes_on_added(before: Sequence[int], rows: int) -> tuple[str, ...]:
+    """What must be known of a table of so many rows to which some were added; `before` says how many there were each
+    time."""
+    if not before:
+        return ()
+    return (f"{rows - before[0]} of the {rows} rows were added to the run later; verdicts are corrected for all rows",)
+
+
+def sentences(notes: Iterable[str]) -> str:
+    """Notes as a caption has them."""
+    return "".join(f" {note[0].upper()}{note[1:]}." for note in notes)
+
+
+def _milliseconds(row: Mapping[Hashable, Any]) -> str:
+    """ "12.3 (12.1-12.6)*": median, quartiles where there are any, a mark where the time is not to be relied on."""
+    median, low, high = (1000 * seconds for seconds in interval_of(row, "seconds_per_image"))
+    quartiles = f" ({low:.3g}-{high:.3g})" if math.isfinite(low) else ""
+    return _number(median, ".3g") + quartiles + (MARK if is_doubtful(row.get("timing")) else "")
+
+
+def _reasons(table: pd.DataFrame) -> list[str]:
+    """What the mark means in this table."""
+    doubtful = [flag for flag in table.get("timing", ()) if is_doubtful(flag)]
+    flags = {reason for flag in doubtful for reason in flag.split("; ")}
+    few = any("repeat" in reason for reason in flags)
+    return [
+        text
+        for text, applies in (
+            (f"fewer than {timing.LEAST_REPEATS} repeats", few),
+            (f"quartiles more than {100 * timing.NOISY:.0f} % of the median apart", timing.NOISY_FLAG in flags),
+            ("drawn on several machines", timing.MACHINES_FLAG in flags),
+            ("not drawn in turn with the other samplers", timing.APART_FLAG in flags),
+        )
+        if applies
+    ]
+
+
+def is_doubtful(flag: object) -> bool:
+    """Whether the column `timing` says that a time is not to be relied on; tables of earlier versions say nothing."""
+    return isinstance(flag, str) and flag != timing.OK
+
+
+def _note(row: Mapping[Hashable, Any]) -> str:
+    same, warning = row.get("same_as"), row.get(WARNING)
+    parts = [f"same samples as {same}"] if isinstance(same, str) and same else []
+    parts += [warning] if isinstance(warning, str) and warning else []
+    return "; ".join(parts if row["status"] == OK else [*parts, str(row["status"])])
+
+
+def _float(value: object) -> float:
+    return float(value) if isinstance(value, (int, float)) else math.nan
+
+
+def _number(value: object, form: str) -> str:
+    number = _float(value)
+    return format(number, form) if math.isfinite(number) else "-"
+
+
+# ---- Sheet -> Markdown ----
+
+
+def table_to_markdown(table: pd.DataFrame, labels: Labels, notes: Sequence[str] = ()) -> str:
+    """A Markdown table with a line on what the numbers are."""
+    return sheet_to_markdown(sheet_of(table, labels, below=sentences(notes)))
+
+
+def sheet_to_markdown(sheet: Sheet) -> str:
+    """A Markdown table, its caption below."""
+
+    def cell(entry: Entry) -> str:
+        text = markdown(entry.whole)
+        return f"**{text}**" if entry.bold else text
+
+    lines = [f"| {' | '.join(markdown(column.heading) for column in sheet.columns)} |"]
+    lines += [f"|{'|'.join(' --- ' if column.is_text else ' ---: ' for column in sheet.columns)}|"]
+    lines += [f"| {' | '.join(map(cell, row))} |" for row in sheet.rows]
+    return "\n".join([*lines, "", markdown(sheet.caption), ""])
+
+
+def markdown(text: str) -> str:
+    """The text with nothing in it that is an element, a link, code, emphasis or the end of a cell."""
+    return OBEYED.sub(r"\\\g<0>", html.escape(text, quote=False))

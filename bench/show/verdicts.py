@@ -1,0 +1,78 @@
+"""Verdicts as people read them: comparisons, ranks within a budget and the front, with no more digits than intervals
+support."""
+
+from __future__ import annotations
+
+import math
+
+import pandas as pd
+
+from ..judge.compare import SAME
+from ..judge.pareto import DOMINATED
+from ..judge.table import Labels
+from .sheet import heading_of, with_interval
+
+LEAST_P = 1e-4
+"""A smaller p is printed as smaller than this: no tail of a distribution is known so far out."""
+
+
+def number_to_text(value: float, form: str, factor: float = 1) -> str:
+    """A number times a factor, "-" for nan."""
+    return format(value * factor, form) if math.isfinite(value) else "-"
+
+
+def flag_to_text(flag: object) -> str:
+    """What the table's column `timing` says; "-" where it says nothing."""
+    return flag if isinstance(flag, str) else "-"
+
+
+def comparison_to_rows(found: pd.DataFrame, labels: Labels) -> list[dict[str, str]]:
+    """The comparisons as people read them, with no more digits than the intervals support."""
+    return [
+        {
+            "metric": heading_of(row["metric"], labels), "A": row["a"], "B": row["b"],
+            "A - B": with_interval(row["difference"], row["low"], row["high"]),
+            "p": "-" if row["verdict"] == SAME else p_to_text(row["p"]),
+            "A is": row["verdict"],
+        }
+        for row in found.to_dict("records")
+    ]  # fmt: skip
+
+
+def p_to_text(p: float) -> str:
+    """Two digits; below 0.0001, which no tail of a distribution is known to, just that."""
+    if math.isnan(p):
+        return "-"
+    return "<0.0001" if p < LEAST_P else f"{p:.2g}"
+
+
+def budgets_to_rows(found: pd.DataFrame, labels: Labels) -> list[dict[str, str]]:
+    """The ranks as people read them, with no more digits than the intervals support."""
+    return [
+        {
+            "budget": f"{row['budget']:g} {'calls' if row['by'] == 'nfe' else 's an image'}",
+            "rank": number_to_text(row["rank"], "g"), "sampler": row["sampler"],
+            "steps": number_to_text(row["steps"], "g"), "NFE": number_to_text(row["nfe"], "g"),
+            "ms/image": number_to_text(row["seconds_per_image"], ".3g", 1000), "clock": flag_to_text(row["timing"]),
+            heading_of(row["metric"], labels): with_interval(row["value"], row["low"], row["high"]),
+            "less the best": with_interval(
+                row["difference"], row["difference_low"], row["difference_high"]
+            ) if row["verdict"] != SAME else "0",
+            "p": p_to_text(row["p"]) if row["verdict"] != SAME else "-", "verdict": row["verdict"],
+        }
+        for row in found.to_dict("records")
+    ]  # fmt: skip
+
+
+def pareto_to_rows(found: pd.DataFrame, labels: Labels) -> list[dict[str, str]]:
+    """The verdicts as people read them."""
+    return [
+        {
+            "sampler": row["sampler"], "steps": number_to_text(row["steps"], "g"),
+            "NFE": number_to_text(row["nfe"], "g"),
+            "ms/image": number_to_text(row["seconds_per_image"], ".3g", 1000), "clock": flag_to_text(row["timing"]),
+            heading_of(row["metric"], labels): with_interval(row["value"], row["low"], row["high"]),
+            "verdict": f"dominated by {row['dominated_by']}" if row["verdict"] == DOMINATED else row["verdict"],
+        }
+        for row in found.to_dict("records")
+    ]  # fmt: skip

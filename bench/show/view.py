@@ -1,0 +1,378 @@
+"""A run folder -> what its report shows, as plain values: answers, numbers, charts, pictures, provenance."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from ...samplers.errors import SamplerbenchError
+from ...samplers.files.tiles import shrunk
+from ...samplers.text import counted, printable
+from ..draw.paths import path_budget, read_path
+from ..draw.store import RunFolder, read_run
+from ..judge.answers import ODE_ERROR, answers_for, read_answers
+from ..judge.compare import NOT_SHOWN, SAME
+from ..judge.fronts import fronts_of
+from ..judge.measures import Measures
+from ..judge.pareto import CLOSE, DOMINATED, ON_FRONT
+from ..judge.races import Answer
+from ..judge.statistics import metric_columns
+from ..judge.table import OK, Labels, read_table
+from ..plan.record import RunRecord
+from .charts import AXES, COLOURS, DASHES, SHAPES, curves, drawn_interval, front, is_log
+from .provenance import call_of, provenance_of, summary_of
+from .sheet import (
+    caption,
+    heading_of,
+    is_doubtful,
+    metrics_of,
+    notes_on_added,
+    sentences,
+    short_heading_of,
+    table_to_cells,
+    with_interval,
+)
+from .sprites import sheets
+from .verdicts import p_to_text
+
+PICTURES = 16
+"""Images of each cell that a page shows at most."""
+PATHS_CHARACTERS = 250_000
+PATH_SIZES = ((8, 64), (8, 48), (8, 32), (8, 16))
+CUT = 1.6
+"""An interval on a logarithmic axis is cut at the least value over this."""
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class View:
+    """What a page shows, as plain values: texts that are safe to print, numbers, None where there is none."""
+
+    model: str
+    summary: str
+    """One sentence on what was drawn."""
+    metrics: list[Row]
+    """key, name, heading, better, note, headline, answers, behind."""
+    series: list[Row]
+    """Of each sampler: name, colour, shape, dash."""
+    rows: list[Row]
+    """Of each cell what the charts read: numbers as table.csv has them."""
+    axes: list[Row]
+    charts: dict[str, Any]
+    """By metric and axis, with "front" for quality against time."""
+    headings: list[str]
+    texts: list[list[str]]
+    """The table as table.md has it."""
+    caption: str
+    unfinished: list[Row]
+    """Cells that are not whole: name, status."""
+    budgets: list[str]
+    pictures: list[Row]
+    """Of each sheet: row, series, budget, name, uri, width, height, images."""
+    first_budget: int
+    paths: list[Row]
+    paths_budget: str
+    provenance: list[tuple[str, str]]
+    prompts: list[str]
+    command: str
+    """The command that made the run, "" if none did."""
+    call: str
+    """Then the call in Python that makes it again."""
+
+
+def view_of(path: Path, measures: Measures | None = None) -> View:
+    """What the page of a run folder shows; what the folder has not kept is measured, if there is what measures."""
+    record = read_run(path)
+    table, labels = read_table(path, record)
+    folder = RunFolder(path)
+    answers = answers_of(record, table, folder, measures)
+    names = series_names(table)
+    rows = chart_rows(table, labels, names)
+    found = [
+        metric_view(i, name, labels, [a for a in answers or [] if a["metric"] == name], rows)
+        for i, name in enumerate(metrics_with_ode(table))
+    ]
+    fronts = fronts_of(path, record, table, metrics_with_ode(table), measures)
+    for metric, name in zip(found, metrics_with_ode(table), strict=True):
+        metric["behind"] = mark_front(metric, rows, fronts.get(name))
+    headings, texts = table_to_cells(table, labels)
+    kind, counts = ("calls" if record.config.nfe else "steps"), record.config.counts
+    shown_first = path_budget(counts)
+    content = View(
+        model=str(table.iloc[0]["model"]),
+        summary=summary_of(table, len(names)),
+        metrics=found,
+        series=[series_view(i, name) for i, name in enumerate(names)],
+        rows=rows,
+        axes=[asdict(axis) for axis in AXES if len({row[axis.field] for row in rows} - {None}) > 0],
+        charts={m["key"]: charts_of(m, rows, len(names)) for m in found},
+        headings=headings,
+        texts=texts,
+        caption=caption(table, labels) + sentences(notes_on_added(record.sizes_before, len(table))),
+        unfinished=[{"name": row["cell"], "status": row["status"]} for row in rows if row["status"] != OK],
+        budgets=[f"{count} {kind if count > 1 else kind[:-1]}" for count in counts],
+        pictures=pictures_of(record, rows, folder),
+        first_budget=counts.index(shown_first),
+        paths=paths_of(record, rows, folder),
+        paths_budget=f"{shown_first} {kind}",
+        provenance=provenance_of(record, table, labels),
+        prompts=list(record.config.prompts or ()),
+        command="\n".join(filter(None, [record.command, *(one.command for one in record.added)])),
+        call="" if record.command else call_of(record),
+    )
+    return View(**cleaned(vars(content)))
+
+
+def answers_of(
+    record: RunRecord, table: pd.DataFrame, folder: RunFolder, measures: Measures | None
+) -> list[Answer] | None:
+    """The answers that the folder has, or that its chunks and metrics give; None if neither can."""
+    there = read_answers(folder, record, table)
+    if there is not None or measures is None:
+        return there
+    try:
+        return answers_for(record, table, folder, measures()) or None
+    except SamplerbenchError:
+        return None
+
+
+def metrics_with_ode(table: pd.DataFrame) -> list[str]:
+    """The metrics that have a number, and the ODE error if it has one."""
+    return [*metrics_of(table), *([ODE_ERROR] if table[ODE_ERROR].notna().any() else [])]
+
+
+def series_names(table: pd.DataFrame) -> list[str]:
+    """The sampler specs, in the order of the table; a run has each once."""
+    return list(dict.fromkeys(table["sampler"].astype(str)))
+
+
+def series_view(i: int, name: str) -> Row:
+    """A sampler with its mark in the charts."""
+    dash = DASHES[(i // COLOURS) % len(DASHES)] if i >= COLOURS else []
+    return {
+        "name": name, "colour": i % COLOURS, "shape": SHAPES[i % len(SHAPES)], "dash": " ".join(map(str, dash))
+    }  # fmt: skip
+
+
+def chart_rows(table: pd.DataFrame, labels: Labels, names: Sequence[str]) -> list[Row]:
+    """A dict a row of the table; metric number i is m<i>, with m<i>_low, _high, and m<i>_from, _to as drawn."""
+    metrics = metrics_with_ode(table)
+    rows = []
+    for i, cell in enumerate(table.to_dict("records")):
+        name = str(cell["sampler"])
+        row: Row = {
+            "row": i, "series": names.index(name), "short": name,
+            "label": f"{name}, {cell['steps']}", "cell": f"{name}, {effort_of(cell)}",
+            "counts": effort_of(cell), "steps": cell["steps"], "nfe": number(cell["nfe"]),
+            "milliseconds": scaled(cell["seconds_per_image"], 1000), "status": str(cell["status"]),
+            "doubtful": is_doubtful(cell.get("timing")),
+        }  # fmt: skip
+        for j, metric in enumerate(metrics):
+            low, high = metric_columns(metric)[1:]
+            row |= {f"m{j}": number(cell[metric]), f"m{j}_low": number(cell.get(low)),
+                    f"m{j}_high": number(cell.get(high))}  # fmt: skip
+            row[f"m{j}_text"] = with_interval(*(_nan(row[f"m{j}{end}"]) for end in ("", "_low", "_high")))
+        row["tip"] = tip_of(row, [heading_of_metric(metric, labels) for metric in metrics])
+        rows.append(row)
+    for j in range(len(metrics)):
+        add_drawn_intervals(f"m{j}", rows)
+    return rows
+
+
+def add_drawn_intervals(key: str, rows: Sequence[Row]) -> None:
+    """m<i>_from and m<i>_to: the interval, cut where a logarithmic axis ends."""
+    values = [row[key] for row in rows if row[key] is not None]
+    least = min(values) / CUT if is_log(key, rows) else math.nan
+    for row in rows:
+        if row[key] is not None:
+            ends = drawn_interval(row[key], row[f"{key}_low"], row[f"{key}_high"], least)
+            row[f"{key}_from"], row[f"{key}_to"] = ends
+
+
+def effort_of(cell: Mapping[Any, Any]) -> str:
+    """ "10 steps, 19 calls"."""
+    nfe = number(cell["nfe"])
+    calls = "adaptive" if nfe is None else f"{nfe:.4g} {'call' if nfe == 1 else 'calls'}"
+    return f"{counted(int(cell['steps']), 'step')}, {calls}"
+
+
+def tip_of(row: Row, headings: Sequence[str]) -> str:
+    """What is said of a point, a line each."""
+    lines = [row["short"], row["counts"]]
+    if row["milliseconds"] is not None:
+        lines.append(f"{row['milliseconds']:.4g} ms an image")
+    for j, heading in enumerate(headings):
+        if row[f"m{j}"] is not None:
+            ends = row[f"m{j}_low"], row[f"m{j}_high"]
+            interval = "" if None in ends else f"  ({ends[0]:.5g} to {ends[1]:.5g})"
+            lines.append(f"{heading}: {row[f'm{j}']:.5g}{interval}")
+    return "\n".join(lines)
+
+
+def heading_of_metric(metric: str, labels: Labels) -> str:
+    """As the table has it."""
+    return "ODE error" if metric == ODE_ERROR else heading_of(metric, labels)
+
+
+def metric_view(number_: int, name: str, labels: Labels, answers: Sequence[Answer], rows: Sequence[Row]) -> Row:
+    """A metric with its answers as people read them."""
+    key = f"m{number_}"
+    views = [answer_view(answer, key, rows) for answer in answers]
+    short = short_heading_of(name, labels)
+    return {
+        "key": key, "name": short, "heading": heading_of_metric(name, labels),
+        "note": labels.get(name, {}).get("note", ""),
+        "better": "lower" if name == ODE_ERROR else answers[0]["better"] if answers else None,
+        "answers": views, "headline": headline(short, views, answers[0]["better"]) if answers else "",
+    }  # fmt: skip
+
+
+def headline(name: str, answers: Sequence[Row], better: str) -> str:
+    """Who leads where, and where that is shown, in two sentences."""
+    leaders: dict[str, list[str]] = {}
+    for answer in answers:
+        leaders.setdefault(answer["best"]["name"], []).append(str(answer["budget"]))
+    text = "; ".join(f"{leader} at {listed(budgets)}" for leader, budgets in leaders.items())
+    text = (
+        f"{'Lowest' if better == 'lower' else 'Highest'} {name}: {text} {'call' if text.endswith(' 1') else 'calls'}."
+    )
+    raced = [answer for answer in answers if answer["second"]]
+    shown = [str(answer["budget"]) for answer in raced if answer["second"]["verdict"] == "shown"]
+    if not raced:
+        return text
+    if len(shown) in (0, len(answers)):
+        return f"{text} At {'every' if shown else 'no'} budget is the best told apart from the second."
+    return f"{text} Only at {listed(shown)} calls is the best told apart from the second."
+
+
+def listed(words: Sequence[str]) -> str:
+    """ "5, 8 and 10"."""
+    return " and ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
+
+
+def answer_view(answer: Answer, key: str, rows: Sequence[Row]) -> Row:
+    """The best at a budget, the second, and each other against the best."""
+    sign = -1 if answer["better"] == "lower" else 1
+
+    def turned(value: float | None) -> float:
+        return sign * _nan(value) + 0.0  # 0 has no sign
+
+    def against(other: Mapping[str, Any]) -> Row:
+        ahead = sorted(turned(other[end]) for end in ("low", "high"))
+        apart = other["verdict"] not in (SAME, NOT_SHOWN)
+        return {
+            **_named(rows[other["row"]], key),
+            "behind": with_interval(turned(other["difference"]), *ahead),
+            "p": "-" if other["verdict"] == SAME else p_to_text(other["p"]),
+            "verdict": "same samples" if other["verdict"] == SAME else "shown" if apart else "not shown",
+        }
+
+    others = [against(other) for other in answer["others"]]
+    different = [other for other in others if other["verdict"] != SAME]
+    return {
+        "budget": answer["budget"],
+        "best": _named(rows[answer["best"]], key),
+        "second": different[0] if different else None,
+        "others": others,
+        "same": [other["name"] for other in others if other["verdict"] == SAME],
+        "not_apart": [other["name"] for other in different if other["verdict"] == "not shown"],
+    }
+
+
+def _named(row: Row, key: str) -> Row:
+    return {"row": row["row"], "name": row["short"], "series": row["series"], "counts": row["counts"],
+            "value": row[f"{key}_text"]}  # fmt: skip
+
+
+def mark_front(metric: Row, rows: Sequence[Row], verdicts: Sequence[str] | None) -> str:
+    """m<i>_front: whether a row is on the front; returns what is known of the others, "" if nothing is.
+
+    By the verdicts of `pareto`, which knows what is shown; where there are none, by the numbers alone.
+    """
+    key = metric["key"]
+    if verdicts is None:
+        mark_by_numbers(metric, rows)
+        return ""
+    for row, verdict in zip(rows, verdicts, strict=True):
+        row[f"{key}_front"] = verdict == ON_FRONT
+    close, dominated = (sum(verdict == kind for verdict in verdicts) for kind in (CLOSE, DOMINATED))
+    doubtful = sum(row["doubtful"] for row in rows)
+    times = f" The times of {doubtful} of all are not to be relied on." if doubtful else ""
+    return f"Of the others {close} not told apart from the front, {dominated} shown to be dominated.{times}"
+
+
+def mark_by_numbers(metric: Row, rows: Sequence[Row]) -> None:
+    """m<i>_front: whether no row is as good in both the metric and time, and better in one."""
+    key, sign = metric["key"], -1 if metric["better"] == "higher" else 1
+    timed = [row for row in rows if metric["better"] and row[key] is not None and row["milliseconds"] is not None]
+    places = [(sign * row[key], row["milliseconds"]) for row in timed]
+    for row, mine in zip(timed, places, strict=True):
+        row[f"{key}_front"] = not any(o != mine and o[0] <= mine[0] and o[1] <= mine[1] for o in places)
+
+
+def charts_of(metric: Row, rows: Sequence[Row], series: int) -> Row:
+    """The charts of a metric by the name of their axis."""
+    key, heading = metric["key"], printable(metric["heading"])
+    charts = {axis.field: curves(key, heading, axis, rows, series) for axis in AXES}
+    return charts | ({"front": front(key, heading, rows, series)} if metric["better"] else {})
+
+
+def pictures_of(record: RunRecord, rows: Sequence[Row], folder: RunFolder) -> list[Row]:
+    """A sheet of the first samples of each cell that has images, and the reason of each that failed."""
+    images = {}
+    for row in rows:
+        first = folder.first_chunk_of(record.cells[row["row"]].key)
+        if first is not None and first.images is not None:
+            images[row["row"]] = shrunk(first.images[:PICTURES])
+    made = sheets(images)
+    return [
+        {"row": row["row"], "series": row["series"], "budget": record.places[row["row"]], "name": row["short"],
+         "cell": row["cell"], "counts": row["counts"], "status": row["status"],
+         "sheet": asdict(made[row["row"]]) if row["row"] in made else None}
+        for row in rows
+    ] if made else []  # fmt: skip
+
+
+def paths_of(record: RunRecord, rows: Sequence[Row], folder: RunFolder) -> list[Row]:
+    """A strip of states of each sampler whose path is stored."""
+    stored = {i: path for i, cell in enumerate(record.cells) if (path := read_path(folder, cell.key))}
+    made = sheets({i: path.images for i, path in stored.items()}, PATH_SIZES, PATHS_CHARACTERS)
+    return [
+        {
+            "name": rows[i]["short"],
+            "series": rows[i]["series"],
+            "counts": rows[i]["counts"],
+            "sheet": asdict(made[i]),
+            "noise": [f"{100 * share:.0f} %" for share in path.noise],
+        }
+        for i, path in stored.items()
+    ]
+
+
+def number(value: object) -> float | int | None:
+    """A finite number, else None."""
+    return value if isinstance(value, (int, float)) and math.isfinite(value) else None
+
+
+def scaled(value: object, factor: float) -> float | None:
+    """A finite number times a factor, else None."""
+    finite = number(value)
+    return None if finite is None else finite * factor
+
+
+def _nan(value: float | None) -> float:
+    return math.nan if value is None else value
+
+
+def cleaned(value: Any) -> Any:
+    """The same with nothing in its texts that would reorder or hide others; the lines of a text stay lines."""
+    if isinstance(value, str):
+        return value if value.isprintable() else "\n".join(map(printable, value.split("\n")))
+    if isinstance(value, dict):
+        return {key: cleaned(item) for key, item in value.items()}
+    return type(value)(map(cleaned, value)) if isinstance(value, (list, tuple)) else value

@@ -1,0 +1,1 @@
+"""The samplers, one paper and one sampler a file."""

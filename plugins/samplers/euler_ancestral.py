@@ -1,0 +1,60 @@
+"""Euler ancestral, "Euler a" of the image tools (Crowson, k-diffusion, sample_euler_ancestral).
+
+Stochastic. NFE = steps. Each step goes down to less noise than asked for and adds the difference anew. Above eta = 1
+it is a sampler of its own.
+
+Same as: `euler-a` = `ddpm`; `euler-a:eta=E` = `ddim:eta=E` (E from 0 to 1); `euler-a:eta=0` = `euler`.
+
+Use it to reproduce "Euler a" of the image tools. Its samples go on changing with the number of steps, as those of any
+sampler with fresh noise do.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from ...samplers.errors import InputError
+from ...samplers.level import Level
+from ...samplers.registry import hookimpl
+from ...samplers.sampler import Past, Sampler, StepContext
+
+
+@dataclass(frozen=True)
+class EulerAncestral(Sampler):
+    """In s = sigma / alpha: an Euler step to s_down, then noise s_up, with s_down^2 + s_up^2 = s_b^2."""
+
+    eta: float = 1.0
+    """Share of the posterior's deviation that is added as fresh noise; 0 = Euler."""
+
+    aliases = {"Euler a": "", "euler_ancestral": "", "k_euler_a": ""}
+
+    def __post_init__(self) -> None:
+        """Check the option."""
+        if not 0 <= self.eta < math.inf:
+            raise InputError(f"sampler 'euler-a': option eta {self.eta}: expected a number from 0 up")
+
+    @property
+    def convergence(self) -> int | None:  # type: ignore[override]
+        """First order without noise."""
+        return None if self.eta else 1
+
+    def nfe(self, steps: int) -> int:
+        """One call a step."""
+        return steps
+
+    def step(self, run: StepContext, x: Tensor, a: Level, b: Level, past: Past) -> tuple[Tensor, Past]:
+        """get_ancestral_step and the Euler step of k-diffusion, for any alpha."""
+        s = b.sigma_ve
+        s_up = min(s, self.eta * s * math.sqrt(1 - (s / a.sigma_ve) ** 2))
+        s_down = math.sqrt(s**2 - s_up**2)
+        x = run.predict(x, a).combine(b.alpha, b.alpha * s_down)
+        return x + b.alpha * s_up * run.noise(a, b) if s_up else x, None
+
+
+@hookimpl
+def samplerbench_samplers() -> dict[str, type[Sampler]]:
+    """Euler ancestral."""
+    return {"euler-a": EulerAncestral}

@@ -1,0 +1,41 @@
+"""Arrays in an .npz file of a stranger: what a member announces is checked before anything is unpacked or made."""
+
+from __future__ import annotations
+
+import math
+import zipfile
+from typing import IO, Any, NamedTuple
+
+import numpy as np
+
+from ..errors import ModelError
+
+READERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+
+
+class Header(NamedTuple):
+    """What an array is, as it says itself."""
+
+    shape: tuple[int, ...]
+    fortran: bool
+    """Whether its first index runs fastest."""
+    dtype: np.dtype[Any]
+
+
+def read_header(file: IO[bytes], info: zipfile.ZipInfo, what: str) -> Header:
+    """The header of a member that is open at its beginning, and at its numbers afterwards.
+
+    ModelError if it is of Python objects, or if the rest of the member is not exactly what the header announces.
+    """
+    version = np.lib.format.read_magic(file)
+    if version not in READERS:
+        raise ModelError(f"{what}: version {version} of NumPy's format; expected 1.0 or 2.0: store it with np.savez")
+    header = Header(*READERS[version](file))
+    if header.dtype.hasobject:
+        raise ModelError(f"{what}: holds Python objects, which are never read; store numbers")
+    expected, there = math.prod(header.shape) * header.dtype.itemsize, info.file_size - file.tell()
+    if min(header.shape, default=0) < 0 or expected != there:
+        raise ModelError(
+            f"{what}: {header.shape} of {header.dtype} is {expected:,} bytes, {there:,} are there; fetch it again"
+        )
+    return header

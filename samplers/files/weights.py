@@ -1,0 +1,316 @@
+"""Weights on disk: only safetensors, so that reading a stranger's file runs nothing of it.
+
+What a stranger's JSON says of a network is held against the header of its weights before anything is built: a network
+takes no more memory and time than the file has room for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+from torch.nn.modules.module import (
+    register_module_buffer_registration_hook,
+    register_module_parameter_registration_hook,
+)
+
+from ..errors import ModelError, in_line
+from .atomic import make_folder, write_atomically
+
+SHOWN_KEYS = 5
+SHOWN_LETTERS = 80
+"""Of the name of a tensor."""
+MATRIX = 2
+"""Tensors of fewer dimensions, such as biases, may be zero."""
+SUMS = "SHA256SUMS"
+MOST_HEADER = 2**22
+"""Bytes of the header of a file of weights, which is names and shapes: room for some 40,000 tensors."""
+MOST_JSON = 2**23
+"""Bytes of a JSON file, and of SHA256SUMS."""
+MOST_DEPTH = 64
+"""Of what is nested in a JSON file."""
+ROOM = 2
+"""A network may have so many times what its files hold: weights that two layers share are stored once."""
+BEGINNINGS = {
+    b"<!doctype": "an HTML page, as of a failed download",
+    b"<html": "an HTML page, as of a failed download",
+    b"<?xml": "an XML page, as of a failed download",
+    b"version https://git-lfs": "a git-lfs pointer, whose file `git lfs pull` fetches",
+    b"\x80": "a pickle, which is never read",
+    b"pk\x03\x04": "a zip archive, as torch.save writes, which is never read",
+    b"\x93numpy": "a NumPy array",
+    b"\x89hdf": "an HDF5 file",
+    b"\x1f\x8b": "a gzip archive",
+}
+"""First bytes, in lower case -> what they are of."""
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+"""Of weights that are read."""
+N = TypeVar("N", bound=nn.Module)
+
+
+def save_weights(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Write tensors, floating ones as float16, whole or not at all; OSError where the disk is full."""
+    halves = {k: (t.half() if t.is_floating_point() else t).cpu().contiguous() for k, t in tensors.items()}
+    make_folder(path.parent)
+    write_atomically(path, save(halves))
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The tensors of a file, floating ones as float32.
+
+    ModelError if it is missing, damaged, not what SHA256SUMS beside it says, not finite, or has weights that are all 0.
+    """
+    with _reading(path):
+        check_header(path)
+        tensors = load_file(path)
+    check_sum(path)
+    return {name: _checked(tensor, name, path) for name, tensor in tensors.items()}
+
+
+def _checked(tensor: Tensor, name: str, path: Path) -> Tensor:
+    """A tensor of a file, as float32 where it is floating."""
+    if tensor.is_floating_point():
+        if tensor.dtype not in FLOATS:
+            kinds = ", ".join(str(kind).removeprefix("torch.") for kind in FLOATS)
+            raise ModelError(f"{path}: tensor {name!r} is {tensor.dtype}; expected {kinds}: store it so")
+        tensor = tensor.float()
+        if not bool(tensor.isfinite().all()):
+            raise ModelError(f"{path}: tensor {name!r} holds NaN or infinity; install the file again")
+    if tensor.ndim >= MATRIX and not bool(tensor.any()):
+        raise ModelError(f"{path}: tensor {name!r} is all zeros; install the file again")
+    return tensor
+
+
+@dataclass(frozen=True)
+class Stored:
+    """The tensors that some files hold, as their headers say."""
+
+    shapes: Mapping[str, tuple[int, ...]]
+
+    @cached_property
+    def numbers(self) -> int:
+        """Numbers in all tensors together."""
+        return sum(math.prod(shape) for shape in self.shapes.values())
+
+    @cached_property
+    def rows(self) -> int:
+        """The longest first dimension of a tensor."""
+        return max((shape[0] for shape in self.shapes.values() if shape), default=0)
+
+
+def read_stored(*paths: Path) -> Stored:
+    """What the headers of some files say; no weight is read. ModelError if a file is missing or damaged."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for path in paths:
+        with _reading(path):
+            check_header(path)
+            with safe_open(path, "pt") as file:
+                shapes |= {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118  (no mapping)
+    return Stored(shapes)
+
+
+def check_header(path: Path) -> None:
+    """ValueError for a header of so many bytes that reading it would take long."""
+    with path.open("rb") as file:
+        size = int.from_bytes(file.read(8), "little")  # what a safetensors file begins with
+    if MOST_HEADER < size <= path.stat().st_size:
+        raise ValueError(f"a header of {size:,} bytes, where at most {MOST_HEADER:,} are read")
+
+
+@contextmanager
+def no_larger_than(stored: Stored, where: object) -> Iterator[None]:
+    """Meanwhile modules are built on the device "meta", which takes no memory, and of no more than some files hold.
+
+    ModelError, which names the description at `where`, as soon as a module has more tensors or numbers than ROOM times
+    theirs: what a stranger's JSON asks for ends there, however large its numbers are.
+    """
+    tensors = numbers = 0
+
+    def count(module: nn.Module, name: str, tensor: Tensor | None) -> None:
+        nonlocal tensors, numbers
+        if tensor is None:
+            return
+        tensors, numbers = tensors + 1, numbers + tensor.numel()
+        if tensors > ROOM * len(stored.shapes) or numbers > ROOM * stored.numbers:
+            raise ModelError(
+                f"{where}: describes a larger network than the weights beside it, {len(stored.shapes):,} "
+                f"tensors of {stored.numbers:,} numbers; fetch both again"
+            )
+
+    hooks = [
+        register_module_parameter_registration_hook(count),
+        register_module_buffer_registration_hook(count),
+    ]
+    try:
+        with torch.device("meta"):
+            yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Whatever the reader of safetensors raises is the fault of the file."""
+    check_regular(path)
+    try:
+        yield
+    except Exception as error:  # a stranger's bytes may end in any exception of the reader
+        raise ModelError(
+            f"{path}: looks like {kind_of(path)}; expected a safetensors file ({error}); install it again"
+        ) from error
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file; ModelError if it is missing, damaged, very large or holds anything else."""
+    try:
+        content = json.loads(read_text(path))
+    except (ValueError, RecursionError) as error:
+        raise ModelError(f"{path}: cannot be read as JSON ({in_line(error)}); fetch the file again") from error
+    if not isinstance(content, dict):
+        raise ModelError(f"{path}: holds a {type(content).__name__}; expected a JSON object; fetch the file again")
+    if is_deeper(content, MOST_DEPTH):
+        raise ModelError(f"{path}: nested more than {MOST_DEPTH} deep; expected a plain object; fetch the file again")
+    return content
+
+
+def read_text(path: Path) -> str:
+    """The UTF-8 text of a file of at most MOST_JSON bytes, with or without a byte order mark.
+
+    ModelError if it is missing or larger, ValueError if it is no UTF-8.
+    """
+    check_size(path, MOST_JSON)
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read ({error.strerror or error}); fetch the file again") from error
+
+
+def is_deeper(value: object, depth: int) -> bool:
+    """Whether lists and objects are nested in each other more than so deep."""
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return bool(inner) and (depth == 0 or any(is_deeper(item, depth - 1) for item in inner))
+
+
+def check_size(path: Path, most: int) -> None:
+    """Refuse what is no file, and one of more bytes than what is read here ever has."""
+    check_regular(path)
+    if (size := path.stat().st_size) > most:
+        raise ModelError(f"{path}: {size:,} bytes; expected at most {most:,}; fetch the file again")
+
+
+def check_regular(path: Path) -> None:
+    """Refuse what is not there, and what would keep a reader waiting."""
+    if not path.exists():
+        raise ModelError(f"{path}: no such file")
+    if not path.is_file():
+        raise ModelError(f"{path}: a folder, pipe or device; expected a file")
+
+
+def kind_of(path: Path) -> str:
+    """What a file that is not as it should be seems to be, from its first bytes."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(512)
+    except OSError as error:
+        return f"a file that cannot be read, {error.strerror}"
+    return beginning_of(start)
+
+
+def beginning_of(start: bytes) -> str:
+    """What begins with these bytes."""
+    if not start:
+        return "an empty file"
+    text = start.lstrip().lower()
+    if start[8:9] == b"{":  # behind the length of the header
+        return "a safetensors file that is damaged or cut short"
+    return next((kind for beginning, kind in BEGINNINGS.items() if text.startswith(beginning)), "something else")
+
+
+def write_sums(folder: Path, names: Iterable[str]) -> None:
+    """SHA256SUMS of these files of a folder, as `sha256sum -c` reads it."""
+    lines = [f"{file_hash(folder / name)}  {name}\n" for name in names]
+    write_atomically(folder / SUMS, "".join(lines).encode())
+
+
+def check_sum(path: Path) -> None:
+    """Refuse a file that is not what SHA256SUMS beside it says; a file that is not listed there is as it may be."""
+    sums = path.with_name(SUMS)
+    if not sums.is_file():
+        return
+    try:
+        lines = [line.split(maxsplit=1) for line in read_text(sums).splitlines()]
+        known = {name.strip().removeprefix("*"): digest.lower() for digest, name in lines}
+    except ValueError as error:
+        raise ModelError(f"{sums}: cannot be read ({in_line(error)}); install it again, or delete it") from error
+    expected = known.get(path.name)
+    if expected is not None and (found := file_hash(path)) != expected:
+        raise ModelError(f"{path}: its SHA-256 begins with {found[:12]}, {SUMS} says {expected[:12]}; install it again")
+
+
+def filled(make: Callable[[], N], path: Path, where: object = "") -> N:
+    """The network that `make` builds, with the weights of a file, in evaluation mode.
+
+    It is built twice, first on the device "meta": ModelError where it is larger than the file, or of other tensors,
+    before it takes any memory. `where` is the file that describes it.
+    """
+    stored = read_stored(path)
+    with no_larger_than(stored, where or path):
+        check_shapes(make(), stored.shapes, path)
+    return load_weights(make(), path)
+
+
+def load_weights(network: N, path: Path) -> N:
+    """Fill a network from a file whose names and shapes match, and set it to evaluation."""
+    check_shapes(network, read_stored(path).shapes, path)  # before weights are read that do not fit
+    tensors, expected = read_weights(path), network.state_dict()
+    wrong = [k for k in expected if tensors[k].is_floating_point() != expected[k].is_floating_point()]
+    _refuse_misfits(network, wrong, path)
+    network.load_state_dict(tensors)
+    return network.eval().requires_grad_(False)
+
+
+def check_shapes(network: nn.Module, shapes: Mapping[str, tuple[int, ...]], path: Path) -> None:
+    """ModelError unless the tensors of a file have the names and shapes of a network's.
+
+    The network may be on the device "meta": neither it nor the file takes any memory.
+    """
+    expected = {k: tuple(t.shape) for k, t in network.state_dict().items()}
+    wrong = [k for k in expected if shapes.get(k) != expected[k]]
+    _refuse_misfits(network, [*wrong, *(k for k in shapes if k not in expected)], path)
+
+
+def _refuse_misfits(network: nn.Module, wrong: Sequence[str], path: Path) -> None:
+    if wrong:
+        shown = ", ".join(map(_printable, wrong[:SHOWN_KEYS])) + (" ..." if len(wrong) > SHOWN_KEYS else "")
+        raise ModelError(f"{path}: {len(wrong)} tensors do not fit {type(network).__name__}: {shown}")
+
+
+def _printable(name: str) -> str:
+    """A tensor's name as a line may have it, whatever a stranger's file calls it."""
+    return name[:SHOWN_LETTERS] if name.isprintable() else ascii(name)[:SHOWN_LETTERS]
+
+
+def file_hash(*paths: Path) -> str:
+    """SHA-256 over the bytes of some files, in order."""
+    digest = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as file:
+            hashlib.file_digest(file, lambda: digest)  # a part at a time: weights may be larger than the memory
+    return digest.hexdigest()
+
+
+def channels_last(network: N) -> N:
+    """The memory layout in which convolutions are fastest on a CPU."""
+    return network.to(memory_format=torch.channels_last)

@@ -1,0 +1,248 @@
+"""The training loop: AdamW with a cosine rate, checkpoints, resume.
+
+Everything random in step k is drawn from a generator seeded by (seed, k), so a stopped and resumed training
+sees what an unbroken one would have seen.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import time
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..ddpm import EMA
+from ..errors import ModelError
+from ..files.atomic import make_folder, write_atomically
+from ..files.torch_file import read_torch_file
+from ..model import Progress
+from .ranks import ALONE, Ranks
+
+LOG_EVERY_SECONDS = 20.0
+
+
+Report = Callable[[Progress], None]
+LossOf = Callable[[nn.Module, int], Tensor]
+"""(network, step) -> the loss of this process's part of the step's batch."""
+Watch = Callable[[int, Mapping[str, Tensor]], None]
+"""Called with the number of steps done and the weights that would be kept now."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How one network is trained."""
+
+    phase: str
+    steps: int
+    lr: float
+    weight_decay: float = 0.0
+    warmup: int = 200
+    ema: float = 0.0
+    """Decay of the moving average of the weights; 0 = none."""
+    bf16: bool = True
+    """Run the forward pass in bfloat16 where the operation allows it."""
+
+    def rate(self, step: int) -> float:
+        """Learning rate of step `step`: a linear warm-up, then half a cosine down to zero."""
+        if step < self.warmup:
+            return self.lr * (step + 1) / self.warmup
+        return self.lr * 0.5 * (1 + math.cos(math.pi * (step - self.warmup) / max(self.steps - self.warmup, 1)))
+
+
+def step_generator(seed: int, step: int) -> torch.Generator:
+    """The random stream of one training step."""
+    key = int(np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0])
+    return torch.Generator().manual_seed(key >> 1)
+
+
+def batch_of(seed: int, step: int, count: int, batch: int) -> Tensor:
+    """The sample numbers of training step `step`: whole epochs, each in an order of its own, (batch,)."""
+    per_epoch = count // batch
+    if not per_epoch:
+        raise ModelError(f"{count} training images; expected at least {batch}, the size of a batch")
+    epoch, k = divmod(step, per_epoch)
+    order = torch.from_numpy(np.random.Generator(np.random.PCG64([seed, epoch])).permutation(count))
+    return order[k * batch : (k + 1) * batch]
+
+
+class LossModule(nn.Module):
+    """The loss as the answer of a module, which is what the averaging of gradients can be wrapped around."""
+
+    def __init__(self, network: nn.Module, loss_of: LossOf) -> None:
+        super().__init__()
+        self.network, self.loss_of = network, loss_of
+
+    def forward(self, step: int) -> Tensor:
+        """The loss of a step."""
+        return self.loss_of(self.network, step)
+
+
+class Training:
+    """One network being trained: its weights, the optimizer and the moving average, which the checkpoint keeps."""
+
+    def __init__(self, network: nn.Module, loss_of: LossOf, recipe: Recipe, checkpoint: Path, ranks: Ranks) -> None:
+        self.network, self.recipe, self.checkpoint, self.ranks = network, recipe, checkpoint, ranks
+        self.step, self.mean_loss = 0, math.nan
+        self._loss = ranks.shared(LossModule(network, loss_of))
+        self._optimizer = torch.optim.AdamW(network.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay)
+        self._ema = EMA(network, recipe.ema) if recipe.ema else None
+
+    @property
+    def weights(self) -> dict[str, Tensor]:
+        """Those to keep: the moving average, if there is one."""
+        return self._ema.average if self._ema else self.network.state_dict()
+
+    def resume(self) -> None:
+        """Go on from the checkpoint. ModelError if it is damaged, or of another training."""
+        state = read_checkpoint(self.checkpoint, self.ranks.device)
+        try:
+            self.network.load_state_dict(state["network"])
+            # What the recipe says of a step is not read: only what past steps have left.
+            kept = {"state": state["optimizer"]["state"]}
+            self._optimizer.load_state_dict(self._optimizer.state_dict() | kept)
+            self.step, self.mean_loss = int(state["step"]), float(state["loss"])
+            if not 0 <= self.step <= self.recipe.steps:
+                raise ValueError(f"step {self.step} of {self.recipe.steps}")
+            check_moments(self._optimizer)
+            if self._ema:
+                check_like(state["ema"], self._ema.average)
+                self._ema.average = state["ema"]
+        except (RuntimeError, ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
+            raise ModelError(f"{self.checkpoint}: of another training; delete it to start this phase again") from error
+
+    def save(self) -> None:
+        """Write the checkpoint, which the first of several processes does for all."""
+        if self.ranks.is_first:
+            save_atomically(
+                {
+                    "network": self.network.state_dict(), "optimizer": self._optimizer.state_dict(),
+                    "ema": self._ema.average if self._ema else {}, "step": self.step, "loss": self.mean_loss,
+                },
+                self.checkpoint,
+            )  # fmt: skip
+
+    def advance(self) -> None:
+        """Take one step. ModelError if the loss or its gradient is not finite, with the state before it saved."""
+        for group in self._optimizer.param_groups:
+            group["lr"] = self.recipe.rate(self.step)
+        with torch.autocast(self.ranks.device.type, torch.bfloat16) if self.recipe.bf16 else nullcontext():
+            loss = self._loss(self.step)
+        loss.backward()
+        gradient = float(nn.utils.clip_grad_norm_(self.network.parameters(), 1.0))
+        value = self.ranks.mean(loss)
+        if not (math.isfinite(value) and math.isfinite(gradient)):
+            self.save()
+            raise ModelError(
+                f"{self.recipe.phase}: in step {self.step + 1} the loss is {value:g} and its gradient {gradient:g} "
+                f"long; {self.checkpoint} holds the {self.step} steps before; expected finite numbers: start anew with "
+                f"a learning rate below {self.recipe.lr:g}"
+            )
+        self._optimizer.step()
+        self._optimizer.zero_grad(set_to_none=True)
+        if self._ema:
+            self._ema.update(self.network, self.step)
+        self.mean_loss = value if math.isnan(self.mean_loss) else 0.98 * self.mean_loss + 0.02 * value
+        self.step += 1
+
+
+def check_moments(optimizer: torch.optim.Optimizer) -> None:
+    """ValueError unless what an optimizer keeps of each parameter has its shape, or is a single number."""
+    for parameter, kept in optimizer.state.items():
+        for name, value in kept.items():
+            if value.numel() != 1 and value.shape != parameter.shape:
+                raise ValueError(f"{name} of shape {tuple(value.shape)}")
+
+
+def check_like(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
+    """ValueError unless tensors have the names and shapes of others."""
+    if {k: t.shape for k, t in tensors.items()} != {k: t.shape for k, t in expected.items()}:
+        raise ValueError("tensors of other names or shapes")
+
+
+def fit(  # noqa: PLR0913  (a loop and what it is made of)
+    network: nn.Module,
+    loss_of: LossOf,
+    recipe: Recipe,
+    *,
+    checkpoint: Path,
+    report: Report = lambda progress: None,
+    ranks: Ranks = ALONE,
+    watch: Watch = lambda step, weights: None,
+    every_seconds: float = 120.0,
+) -> dict[str, Tensor]:
+    """Train `network`, which is on the device of `ranks`, and return the weights to keep (the moving average, if any).
+
+    The state is saved to `checkpoint` every two minutes and at the end; a checkpoint that is there already is resumed.
+    Of several processes the first alone writes, reports and watches. ModelError at the first loss or gradient that is
+    not finite, with the state before it saved.
+    """
+    training = Training(network, loss_of, recipe, checkpoint, ranks)
+    if checkpoint.exists():
+        training.resume()
+    resumed_at = training.step
+    started = saved = time.monotonic()
+    network.train()
+    while training.step < recipe.steps:
+        training.advance()
+        now = time.monotonic()
+        if ranks.is_first:
+            report(Progress(recipe.phase, training.step, recipe.steps, training.mean_loss, now - started, resumed_at))
+            watch(training.step, training.weights)
+        if now - saved > every_seconds or training.step == recipe.steps:
+            training.save()
+            saved = now
+    network.eval()
+    return training.weights
+
+
+def read_checkpoint(path: Path, device: torch.device | str) -> dict[str, Any]:
+    """What `fit` saved; tensors and numbers alone are read, so a stranger's file runs nothing."""
+    try:
+        if not path.is_file():
+            raise ValueError("no regular file")
+        state = read_torch_file(path, device)
+        if not {"network", "optimizer", "ema", "step", "loss"} <= set(state):
+            raise ValueError("entries are missing")
+    except Exception as error:  # a stranger's bytes may end in any exception of the reader
+        raise ModelError(f"{path}: not a checkpoint, or damaged; delete it to start this phase anew") from error
+    return dict(state)
+
+
+def save_atomically(state: dict[str, Any], path: Path) -> None:
+    """Write a checkpoint whole or not at all; OSError where the disk is full."""
+    buffer = io.BytesIO()  # torch's own writer does not say why it fails
+    torch.save(state, buffer)
+    make_folder(path.parent)
+    write_atomically(path, buffer.getbuffer())
+
+
+def logged(path: Path, report: Report) -> Report:
+    """`report`, and a line of the training log every 20 seconds and at the end of a phase."""
+    last = -LOG_EVERY_SECONDS
+
+    def both(progress: Progress) -> None:
+        nonlocal last
+        report(progress)
+        finished = progress.step == progress.steps
+        if progress.seconds - last < LOG_EVERY_SECONDS and not finished:
+            return
+        last = -LOG_EVERY_SECONDS if finished else progress.seconds
+        is_new = not path.exists()
+        with path.open("a", newline="") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            if is_new:
+                writer.writerow(["phase", "step", "steps", "loss", "seconds"])
+            writer.writerow(
+                [progress.phase, progress.step, progress.steps, f"{progress.loss:.5f}", f"{progress.seconds:.0f}"]
+            )
+
+    return both
