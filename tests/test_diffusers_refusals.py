@@ -420,6 +420,25 @@ def test_files_with_a_byte_order_mark_are_read(copy, originals, mark):
     assert set(folder.rglob("*")) == before
 
 
+def test_a_token_that_the_encoder_does_not_know_is_named(copy):
+    folder = copy("sd")
+    words = json.loads((folder / "tokenizer" / "vocab.json").read_text())
+    (folder / "tokenizer" / "vocab.json").write_text(json.dumps({**words, "cat</w>": 5000}))
+    refused(folder, f"{folder / 'tokenizer'}: has a token of number 5000, and {folder / TEXT} knows 58 of them")
+
+
+@pytest.mark.parametrize("file", [INDEX, SCHEDULER])
+def test_long_and_odd_names_stay_short_on_their_line(copy, file):
+    for name in ("a" * 10_000, "a\nb", "\x1b[31m", "\u202e"):
+        folder = copy("pixels")
+        edit(folder / file, **({"unet": [name, name]} if file == INDEX else {"beta_schedule": name}))
+        with pytest.raises(ModelError) as caught:
+            samplerbench.load_model(f"diffusers:{folder}")
+        assert str(caught.value).isprintable()
+        assert len(str(caught.value)) < 600
+        shutil.rmtree(folder)
+
+
 def test_files_of_words_are_bounded(copy):
     folder = copy("sd")
     with (folder / "tokenizer" / "vocab.json").open("ab") as file:

@@ -184,7 +184,7 @@ def test_weights_that_do_not_fit_are_named(copy, images):
     ("tower", "changes"),
     [
         ("text_config", {"num_hidden_layers": 5_000_000}), ("vision_config", {"num_hidden_layers": 5_000_000}),
-        ("text_config", {"vocab_size": 10**12}), ("vision_config", {"image_size": 10**6}),
+        ("text_config", {"vocab_size": 10**6}), ("text_config", {"intermediate_size": 10**12}),
         ("text_config", {"max_position_embeddings": 60_000}), ("text_config_dict", {"num_hidden_layers": 5_000_000}),
     ],
 )  # fmt: skip
@@ -210,6 +210,8 @@ def test_towers_larger_than_their_weights_are_never_made(copy, tower, changes):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
+        ({"crop_size": {"height": 20, "width": 24}}, "makes images of (20, 24); expected (20, 20), the image_size in"),
+        ({"do_center_crop": False, "size": 24}, "makes images of (24, 24); expected (20, 20)"),
         ({"size": 10**9}, "a side of 1000000000, where 1 to 4096 is expected"),
         ({"crop_size": {"height": 20, "width": 10**9}}, "a side of 1000000000"),
         ({"crop_size": {"height": 20.5, "width": 20}}, "a side of 20.5"),
@@ -235,6 +237,13 @@ def test_lengths_of_texts_that_cannot_be_are_named(copy, longest):
     (copy / "config.json").write_text(json.dumps(config))
     with pytest.raises(sb.ModelError, match=r"config\.json: max_position_embeddings .*: expected 1 to 65536"):
         plugin.clip(str(copy))
+
+
+def test_a_token_that_the_tower_does_not_know_is_named(copy):
+    words = json.loads((copy / "vocab.json").read_text())
+    (copy / "vocab.json").write_text(json.dumps({**words, "bag</w>": 5000}))
+    with pytest.raises(sb.ModelError, match=r"copy: its tokenizer has a token 5000, its config.json \d+ of them"):
+        plugin.clip(str(copy))["clip"].check(["a bag"])
 
 
 def test_what_a_config_says_beside_its_towers_changes_nothing(copy, folder, images):

@@ -46,8 +46,12 @@ MOST_SIDE = 4096
 """Pixels that an image is resized to, or cut."""
 MOST_NUMBER = 1e30
 """What a number of the preparation is less than, either way."""
+USUAL_SIDE = 224
+"""Of the images of a tower whose config does not say it."""
 LONGEST, MOST_TOKENS = 77, 65_536
 """Tokens of a text: where a config does not say it, and the most that one may say."""
+USUAL_WORDS, MOST_WORDS = 49_408, 10_000_000
+"""Tokens that are known."""
 TEXTS = 4096
 """Embeddings of prompts that are kept."""
 SHOWN = 40
@@ -66,6 +70,11 @@ class Preprocessing:
     scale: float
     mean: Tensor
     deviation: Tensor
+
+    @property
+    def makes(self) -> tuple[int, int] | None:
+        """(height, width) of what comes of a square image; None = that of the image itself."""
+        return self.crop or ((self.size, self.size) if isinstance(self.size, int) else self.size)
 
     def __call__(self, image: Tensor) -> Tensor:
         """uint8 (3, H, W) -> float32 (3, h, w)."""
@@ -137,8 +146,8 @@ class Clip:
 
     def __init__(self, folder: Path, label: str) -> None:
         self._folder, self._label = folder, label
-        self._prepare = preprocessing_of(folder / PREPROCESSOR)
-        self._tokenizer, self._longest = tokenizer_of(folder), longest_text(folder)
+        self.prepare = preprocessing_of(folder / PREPROCESSOR)
+        self._tokenizer, self._longest, self._words = tokenizer_of(folder), longest_text(folder), words_of(folder)
         self._model = functools.cache(lambda: model_of(folder))
         self.images = Once(self._images)
         self._text = functools.lru_cache(TEXTS)(self._embedded)
@@ -164,7 +173,7 @@ class Clip:
         model = self._model()
 
         def embed(batch: Tensor) -> Tensor:
-            pixels = torch.stack([self._prepare(image) for image in batch])
+            pixels = torch.stack([self.prepare(image) for image in batch])
             out: Tensor = model.visual_projection(model.vision_model(pixel_values=pixels).pooler_output)
             return out
 
@@ -180,7 +189,12 @@ class Clip:
 
     def _tokens(self, prompt: str) -> list[int]:
         """The numbers of a text's tokens, its beginning and its end included."""
-        tokens: list[int] = self._tokenizer(prompt, truncation=False)["input_ids"]
+        with reading(self._folder):
+            tokens: list[int] = self._tokenizer(prompt, truncation=False)["input_ids"]
+        if max(tokens, default=0) >= self._words:
+            raise ModelError(
+                f"{self._folder}: its tokenizer has a token {max(tokens)}, its {CONFIG} {self._words} of them"
+            )
         if len(tokens) > self._longest:
             start = prompt if len(prompt) <= SHOWN else f"{prompt[:SHOWN]}..."
             raise InputError(
@@ -192,10 +206,20 @@ class Clip:
 
 def longest_text(folder: Path) -> int:
     """How many tokens the text tower reads."""
-    longest = tower_of(read_json(folder / CONFIG), "text_config", CLIP_TEXT).get("max_position_embeddings", LONGEST)
-    if type(longest) is not int or not 1 <= longest <= MOST_TOKENS:
-        raise ModelError(f"{folder / CONFIG}: max_position_embeddings {shown(longest)}: expected 1 to {MOST_TOKENS}")
-    return longest
+    return of_text_tower(folder, "max_position_embeddings", LONGEST, MOST_TOKENS)
+
+
+def words_of(folder: Path) -> int:
+    """How many tokens the text tower knows."""
+    return of_text_tower(folder, "vocab_size", USUAL_WORDS, MOST_WORDS)
+
+
+def of_text_tower(folder: Path, field: str, usual: int, most: int) -> int:
+    """A whole number in the config of the text tower; ModelError for one below 1 or above `most`."""
+    value = tower_of(read_json(folder / CONFIG), "text_config", CLIP_TEXT).get(field, usual)
+    if type(value) is not int or not 1 <= value <= most:
+        raise ModelError(f"{folder / CONFIG}: {field} {shown(value)}: expected 1 to {most}")
+    return value
 
 
 def tokenizer_of(folder: Path) -> Any:
@@ -208,8 +232,18 @@ def tokenizer_of(folder: Path) -> Any:
         return tokenizer
 
 
-def check_model(folder: Path) -> None:
-    """ModelError for a config that describes other towers than the weights are of; nothing takes memory."""
+def check_model(folder: Path, prepare: Preprocessing) -> None:
+    """ModelError for a config that describes other towers than the weights are of; nothing takes memory.
+
+    The images that are prepared must be as large as the tower's.
+    """
+    side = tower_of(read_json(folder / CONFIG), "vision_config", CLIP_VISION).get("image_size", USUAL_SIDE)
+    expected = tuple(side) if isinstance(side, list) else (side, side)
+    if prepare.makes not in (None, expected):
+        raise ModelError(
+            f"{folder / PREPROCESSOR}: makes images of {prepare.makes}; expected {shown(expected)}, the image_size in "
+            f"{CONFIG}"
+        )
     stored = read_stored(folder / WEIGHTS)
     shapes = {name: shape for name, shape in stored.shapes.items() if name not in BUFFERS}
     with no_larger_than(stored, folder / CONFIG):
@@ -307,7 +341,7 @@ def clip(argument: str = "") -> Mapping[str, Extractor]:
     short = name.rstrip("/").rpartition("/")[2]
     label = f"CLIP {short}"
     towers = Clip(folder, label)
-    check_model(folder)
+    check_model(folder, towers.prepare)
 
     def embeddings(images: Tensor, prompts: Sequence[str]) -> Rows:
         return towers.images(images)

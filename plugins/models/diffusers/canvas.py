@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ....samplers.errors import InputError, ModelError
 from ....samplers.model import to_images
-from .folder import Part, is_number, short
+from .folder import Part, at_fault, is_number, short
 from .weights import loaded
 
 Size = tuple[int, int]
@@ -120,7 +120,8 @@ class VAE:
                 latents = x * deviations.to(x) / scale + means.to(x)
             else:
                 latents = x / scale + shift
-            images = [to_images(vae.decode(one, return_dict=False)[0]) for one in torch.split(latents, 1)]  # type: ignore[operator]
+            with at_fault(self.part.folder, "no autoencoder that decodes these states"):
+                images = [to_images(vae.decode(one, return_dict=False)[0]) for one in torch.split(latents, 1)]  # type: ignore[operator]
             return torch.cat([image for image in images if image is not None])
 
         return decode

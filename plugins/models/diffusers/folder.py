@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ....samplers.errors import InputError, ModelError
+import torch
+
+from ....samplers.errors import InputError, ModelError, SamplerbenchError, in_line
 from ....samplers.files.weights import read_json
 from ....samplers.variables import ALLOW_DOWNLOAD, is_on
 from .hints import on_part, refuse_single_file
@@ -30,6 +33,7 @@ HOMES = {
     ),
 }  # fmt: skip
 """Library -> its classes that are ever loaded; all other classes are schedulers, of which the config alone is read."""
+LONGEST_NAME = 80
 MOST_NUMBER = 1e30
 """What a number in a config is less than, either way."""
 LIBRARIES = ("diffusers", "transformers", "stable_diffusion")
@@ -104,13 +108,13 @@ class Pipeline:
         where = self.folder / INDEX
         home, cls = _class_of(self.index.get(name))
         if not cls:
-            raise ModelError(f"{where}: no {name}, which a {self.cls} needs; fetch the folder again")
+            raise ModelError(f"{where}: no {name}, which a {word(self.cls)} needs; fetch the folder again")
         if cls not in accepted:
             hint = on_part(name, cls, accepted)
-            raise ModelError(f"{where}: {name} is a {cls}; expected {' or '.join(accepted)}{hint}")
+            raise ModelError(f"{where}: {name} is a {word(cls)}; expected {' or '.join(accepted)}{hint}")
         expected = next((library for library, classes in HOMES.items() if cls in classes), "diffusers")
         if home != expected:
-            raise ModelError(f"{where}: {name} is a {cls} of {home!r}; expected that of {expected!r}")
+            raise ModelError(f"{where}: {name} is a {cls} of {short(home)}; expected that of {expected!r}")
         folder = self.folder / name if (self.folder / name).is_dir() else self.folder
         file = folder / config_name(name)
         spared = file.name == WORDS and not file.exists()  # old tokenizers have none
@@ -166,8 +170,8 @@ def refuse_code(index: Mapping[str, Any], where: Path) -> None:
         home, cls = _class_of(entry)
         if cls and home not in LIBRARIES:
             raise ModelError(
-                f"{where}: {name} is a {cls} of {home!r}: expected a class of diffusers or transformers; code of a "
-                "model's own is never run"
+                f"{where}: {word(name)} is a {word(cls)} of {short(home)}: expected a class of diffusers or "
+                "transformers; code of a model's own is never run"
             )
 
 
@@ -239,6 +243,22 @@ def _class_of(entry: object) -> tuple[str | None, str | None]:
     if not pair or not all(isinstance(name, str) for name in entry):  # type: ignore[attr-defined]
         return None, None
     return entry[0], entry[1]  # type: ignore[index]
+
+
+def word(name: str) -> str:
+    """A name of Python as it is, and anything else as an error shows a value."""
+    return name if name.isidentifier() and name.isascii() and len(name) <= LONGEST_NAME else short(name)
+
+
+@contextmanager
+def at_fault(folder: Path, what: str) -> Iterator[None]:
+    """What a library raises meanwhile is the fault of the files in a folder: bad ones end in any exception."""
+    try:
+        yield
+    except (SamplerbenchError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        raise ModelError(f"{folder}: {what} ({in_line(error)}); fetch it again") from error
 
 
 def is_number(value: object) -> bool:

@@ -19,7 +19,7 @@ from .building import Parts
 from .canvas import Size
 from .dit import dit
 from .flux import flux
-from .folder import BARE, CONFIG, INDEX, Pipeline, read_config, read_pipeline
+from .folder import BARE, CONFIG, INDEX, Pipeline, read_config, read_pipeline, short
 from .hints import is_single_file, on_pipeline
 from .process import FLOW_SCHEDULERS, VP_SCHEDULERS, notes_on
 from .stable_diffusion import stable_diffusion, stable_diffusion_xl
@@ -50,7 +50,7 @@ class Diffusers:
         pipeline = read_pipeline(argument)
         if pipeline.cls not in KINDS:
             raise ModelError(
-                f"model {pipeline.spec!r}: {pipeline.cls!r} is no pipeline that is supported"
+                f"model {pipeline.spec!r}: {short(pipeline.cls)} is no pipeline that is supported"
                 f"{closest(pipeline.cls, KINDS)}; expected one of {', '.join(KINDS)}{on_pipeline(pipeline.cls)}"
             )
         kind = KINDS[pipeline.cls]

@@ -20,7 +20,7 @@ from ....samplers.schedule import (
     vp_linear,
     vp_scaled_linear,
 )
-from .folder import Part, is_number
+from .folder import Part, is_number, short
 
 VP_SCHEDULERS = (
     "DDIMScheduler", "DDPMScheduler", "DEISMultistepScheduler", "DPMSolverMultistepScheduler",
@@ -47,7 +47,7 @@ def predicts_of(scheduler: Part) -> Predicts:
     """What the network answers with."""
     named = scheduler.get("prediction_type", "epsilon", str)
     if named not in PREDICTS:
-        raise ModelError(f"{scheduler.file}: prediction_type {named!r}: expected one of {', '.join(PREDICTS)}")
+        raise ModelError(f"{scheduler.file}: prediction_type {short(named)}: expected one of {', '.join(PREDICTS)}")
     return PREDICTS[named]
 
 
@@ -87,7 +87,7 @@ def table_of(scheduler: Part) -> VP:
         return vp_from_alphas_cumprod(np.cumprod(1 - np.asarray(trained, dtype=np.float64)).tolist())
     named = scheduler.need("beta_schedule", str)
     if named not in BETAS:
-        raise ModelError(f"{scheduler.file}: beta_schedule {named!r}: expected one of {', '.join(BETAS)}")
+        raise ModelError(f"{scheduler.file}: beta_schedule {short(named)}: expected one of {', '.join(BETAS)}")
     timesteps = scheduler.need("num_train_timesteps", int)
     if not 1 <= timesteps <= MOST_TIMESTEPS:
         raise ModelError(f"{scheduler.file}: num_train_timesteps {timesteps}: expected 1 to {MOST_TIMESTEPS}")
@@ -156,7 +156,9 @@ def dynamic_shift(scheduler: Part, patches: int) -> float:
     mu = low + (high - low) * (patches - few) / (many - few)
     kind = scheduler.get("time_shift_type", "exponential", str)
     if kind not in ("exponential", "linear") or (kind == "linear" and mu <= 0):
-        raise ModelError(f"{scheduler.file}: time_shift_type {kind!r} with a shift of {mu:g}: expected exponential")
+        raise ModelError(
+            f"{scheduler.file}: time_shift_type {short(kind)} with a shift of {mu:g}: expected exponential"
+        )
     return math.exp(min(mu, 700.0)) if kind == "exponential" else mu  # beyond 709 it overflows
 
 

@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ....samplers.errors import InputError, ModelError, closest, in_line
+from ....samplers.errors import InputError, ModelError, closest
 from ....samplers.model import Encode
-from .folder import Part
+from .folder import Part, at_fault
 from .libraries import library, quietly
 from .tokenizers import longest_of, readable
 from .weights import loaded
@@ -61,12 +61,9 @@ class TextEncoder:
         self.encoder = encoder
         with readable(tokenizer.folder) as folder, quietly():
             cls = getattr(library("transformers"), tokenizer.cls)
-            try:
+            with at_fault(tokenizer.folder, f"no {tokenizer.cls} can be made of it"):
                 self.tokenizer: Any = cls.from_pretrained(str(folder), local_files_only=True)
-            except Exception as error:  # a stranger's files may end in any exception of the reader
-                raise ModelError(
-                    f"{tokenizer.folder}: no {tokenizer.cls} can be made of it ({in_line(error)}); fetch it again"
-                ) from error
+        self.words = tokenizer.folder
         places = most_tokens or encoder.need("max_position_embeddings", int)
         longest = longest_of(self.tokenizer, tokenizer.folder)
         self.length = places if most_tokens else int(min(places, longest))
@@ -96,17 +93,24 @@ class TextEncoder:
 
     def _tokens(self, text: str) -> int:
         """How many tokens a text is."""
-        with quietly():
+        with quietly(), at_fault(self.words, "no tokenizer that a text can be cut with"):
             return len(self.tokenizer(text).input_ids)
 
     def says(self, text: str, **options: object) -> Any:
         """What the encoder answers for a text, a batch of one."""
         self.check(text)
-        with quietly():
+        with quietly(), at_fault(self.words, "no tokenizer that a text can be cut with"):
             tokens = self.tokenizer(text, padding="max_length", max_length=self.length, return_tensors="pt")
+        known, most = int(self.encoder.need("vocab_size", int)), int(tokens.input_ids.max())
+        if most >= known:
+            raise ModelError(
+                f"{self.words}: has a token of number {most}, and {self.encoder.file} knows {known} of them"
+            )
         masked = bool(self.encoder.config.get("use_attention_mask"))
         mask = {"attention_mask": tokens.attention_mask} if masked else {}
-        return self._network(tokens.input_ids, **mask, **options)
+        network = self._network
+        with at_fault(self.encoder.folder, "no encoder that can be asked"):
+            return network(tokens.input_ids, **mask, **options)
 
     def states(self, text: str, skip: int) -> tuple[Tensor, Any]:
         """The states after the layer that is `skip` - 1 before the last (T, width), and all that the encoder said."""

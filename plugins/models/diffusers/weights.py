@@ -7,7 +7,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -15,10 +15,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from ....samplers.errors import ModelError, in_line
+from ....samplers.errors import ModelError
 from ....samplers.files.weights import SHOWN_KEYS, Stored, file_hash, no_larger_than, read_stored
 from .configs import ENCODERS, fields_of
-from .folder import CONFIG, HOMES, Part, read_config
+from .folder import CONFIG, HOMES, Part, at_fault, read_config
 from .libraries import library, quietly
 from .tokenizers import FILES as TOKENIZER_FILES
 
@@ -137,16 +137,9 @@ def encoder_config(part: Part) -> Any:
     return network_class(part).config_class(**fields_of(part.config, ENCODERS[part.cls]))
 
 
-@contextmanager
-def _making(part: Part) -> Iterator[None]:
-    """What a library raises meanwhile is the fault of the part's files: a bad config ends in any exception."""
-    try:
-        yield
-    except ModelError:
-        raise
-    except Exception as error:
-        why = in_line(error)
-        raise ModelError(f"{part.folder}: no {part.cls} can be made of it ({why}); fetch it again") from error
+def _making(part: Part) -> AbstractContextManager[None]:
+    """What a library raises meanwhile is the fault of the part's files."""
+    return at_fault(part.folder, f"no {part.cls} can be made of it")
 
 
 def left_over(module: nn.Module, names: Iterable[str]) -> list[str]:
