@@ -3,6 +3,7 @@
 import ast
 import graphlib
 import re
+import runpy
 import subprocess
 import sys
 import zipfile
@@ -291,3 +292,19 @@ def test_a_vacuous_line_is_found(line):
 )
 def test_a_line_that_proves_something_or_cannot_be_judged_is_none(line):
     assert vacuous_lines(f"assert {line}") == []
+
+
+def test_the_picture_of_the_rooms_is_that_of_the_imports():
+    drawn = (ROOT / "docs" / "architecture.svg").read_text(encoding="utf-8")
+    assert drawn == runpy.run_path(str(ROOT / "tests" / "architecture.py"))["picture"](), (
+        "draw it again: python tests/architecture.py > docs/architecture.svg"
+    )
+
+
+def test_the_page_on_architecture_names_files_that_are_there():
+    page = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    named = re.findall(r"`((?:samplers|plugins|bench|tests|docs)/[\w/.]*)`|\]\((\w[\w/.]*)\)", page)
+    paths = [path for pair in named for path in pair if path]
+    assert len(paths) > 20
+    for path in paths:
+        assert (ROOT / path).exists(), path

@@ -18,6 +18,7 @@ import samplerbench as sb
 from samplerbench.bench.plan import surroundings
 from samplerbench.bench.plan.surroundings import FREE_FILES, docstrings_kept
 from samplerbench.samplers.errors import StoreError
+from samplerbench.samplers.files.lock import WriterLock
 
 PROGRAM = "from samplerbench.bench.cli import main; main()"
 
@@ -75,6 +76,14 @@ def sb_in_gone_folder(sb, tmp_path, monkeypatch):
 
 
 # Few open files
+
+
+def test_windows_is_refused_in_one_line(sb, monkeypatch, tmp_path):
+    monkeypatch.setattr(sys, "platform", "win32")
+    with pytest.raises(StoreError, match=r"the system is Windows; expected Linux or macOS, as inside WSL"):
+        WriterLock(tmp_path)
+    sb("table").refused(2, "system: Windows; expected Linux or macOS, as inside WSL")
+    assert not list(tmp_path.iterdir())
 
 
 def test_too_few_open_files_are_one_line(tmp_path):

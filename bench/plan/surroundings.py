@@ -11,6 +11,7 @@ from contextlib import ExitStack, contextmanager
 from types import CodeType, ModuleType
 
 from ...samplers.errors import InputError, StoreError
+from ...samplers.files.lock import NO_WINDOWS
 
 FREE_FILES = 48
 """How many more files the process must be able to hold open: those of a run, its child and the report's libraries."""
@@ -19,10 +20,12 @@ NO_DOCSTRINGS = 2
 
 
 def check_surroundings() -> None:
-    """InputError where the current folder is gone, StoreError where too few files can be open at once.
+    """InputError on Windows or where the current folder is gone, StoreError where too few files can be open at once.
 
-    Libraries that find neither end the program in words of their own.
+    Libraries that meet one of these end the program in words of their own.
     """
+    if sys.platform == "win32":
+        raise InputError(f"system: {NO_WINDOWS}")
     try:
         os.getcwd()  # noqa: PTH109  (no path is wanted)
     except OSError as error:

@@ -15,13 +15,12 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import vl_convert
 from PIL import Image, ImageDraw, ImageFont
 
 from ...samplers.errors import StoreError
 from ...samplers.files.atomic import make_folder, write_named
-from ...samplers.files.tiles import Images
+from ...samplers.files.tiles import Images, as_picture, side_by_side
 from ..draw.store import RunFolder, read_run
 from ..judge.measures import Measures
 from ..judge.table import read_table
@@ -258,11 +257,6 @@ def paper_grid(
     return sheet
 
 
-def rgb(image: Images) -> Images:
-    """(1 or 3, H, W) -> (H, W, 3)."""
-    return np.ascontiguousarray(np.moveaxis(np.broadcast_to(image, (3, *image.shape[1:])), 0, -1))
-
-
 def wrapped(label: str) -> str:
     """A label in lines that leave room for the samples."""
     return "\n".join(textwrap.wrap(label, LABEL_LETTERS)) or label
@@ -273,10 +267,10 @@ def small_mosaic(images: Images, width: int) -> Image.Image:
     least = LEAST_SIDE * DOTS_PER_INCH / POINTS_PER_INCH
     across = max(1, min(MOST_ACROSS, len(images), int(width // least)))
     side = max(1, width // across)
-    sheet = Image.new("RGB", (across * side, side * min(DOWN, -(-len(images) // across))), "white")
-    for i, image in enumerate(images[: across * DOWN]):
-        picture = Image.fromarray(rgb(image))
+    tiles = []
+    for image in images[: across * DOWN]:
+        picture = as_picture(image).convert("RGB")
         kind = Image.Resampling.NEAREST if picture.width < side else Image.Resampling.LANCZOS
         height = max(1, round(side * picture.height / picture.width))
-        sheet.paste(picture.resize((side, min(side, height)), kind), (i % across * side, i // across * side))
-    return sheet
+        tiles.append(picture.resize((side, min(side, height)), kind))
+    return side_by_side(tiles, across, (side, side))

@@ -9,9 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
-from ...samplers.files.tiles import LONGEST, as_picture, shrunk
+from ...samplers.files.tiles import LONGEST, as_picture, shrunk, side_by_side
 
 Images = npt.NDArray[np.uint8]
 BUDGET = 1_500_000
@@ -50,14 +49,8 @@ def sheets(
 
 def sheet(images: Images, side: int = LONGEST) -> Sheet:
     """One PNG as a data URI; images longer than `side` are made smaller."""
-    tiles = shrunk(images, side)
-    n, channels, height, width = tiles.shape
-    across, down = min(n, ACROSS), -(-n // ACROSS)
-    picture = Image.new("L" if channels == 1 else "RGB", (across * width, down * height), "white")
-    for i, tile in enumerate(tiles):
-        y, x = divmod(i, ACROSS)
-        picture.paste(as_picture(tile), (x * width, y * height))
+    picture = side_by_side([as_picture(tile) for tile in shrunk(images, side)], ACROSS)
     buffer = io.BytesIO()
     picture.save(buffer, format="PNG", optimize=True)
     uri = "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
-    return Sheet(uri, picture.width, picture.height, n)
+    return Sheet(uri, picture.width, picture.height, len(images))

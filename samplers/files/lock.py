@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
+import sys
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -12,7 +12,12 @@ from pathlib import Path
 from ..errors import StoreError
 from .atomic import make_folder
 
+if sys.platform != "win32":
+    import fcntl
+
 LOCK_FILE = ".lock"
+NO_WINDOWS = "Windows; expected Linux or macOS, as inside WSL, for Windows has no lock that ends with its process"
+"""What to say of a system that is Windows."""
 
 
 class WriterLock:
@@ -52,7 +57,9 @@ def sole_writer(folder: Path) -> Iterator[None]:
 
 
 def locked_file(path: Path) -> int:
-    """A descriptor of the file at `path`, locked."""
+    """A descriptor of the file at `path`, locked. StoreError on Windows."""
+    if sys.platform == "win32":
+        raise StoreError(f"{path.parent}: the system is {NO_WINDOWS}")
     while True:
         file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:

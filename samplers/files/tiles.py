@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -11,24 +12,29 @@ from PIL import Image
 
 LEAST_SIDE = 112
 """Pictures with a shorter side than this are enlarged by a whole number."""
-RGB = 3
-PAPER = 255
 
 Images = npt.NDArray[np.uint8]
 
 
+def side_by_side(pictures: Sequence[Image.Image], across: int, size: tuple[int, int] | None = None) -> Image.Image:
+    """Pictures in rows of `across`, from the top left, each in a place of `size` (width, height), on white.
+
+    `size` is by default that of the first picture, and the sheet is of its mode.
+    """
+    width, height = size or pictures[0].size
+    across = min(len(pictures), across)
+    sheet = Image.new(pictures[0].mode, (across * width, -(-len(pictures) // across) * height), "white")
+    for i, picture in enumerate(pictures):
+        sheet.paste(picture, (i % across * width, i // across * height))
+    return sheet
+
+
 def mosaic(images: Images, across: int | None = None) -> Image.Image:
     """Images (n, 1|3, H, W), `across` in a row (None = as near to a square as it goes); small ones enlarged."""
-    n, channels, height, width = images.shape
-    across = min(n, across or math.ceil(math.sqrt(n)))
-    down = -(-n // across)
-    sheet = np.full((down * height, across * width, RGB), PAPER, dtype=np.uint8)
-    for i, image in enumerate(images):
-        y, x = divmod(i, across)
-        pixels = np.moveaxis(image if channels == RGB else np.repeat(image, RGB, axis=0), 0, -1)
-        sheet[y * height : (y + 1) * height, x * width : (x + 1) * width] = pixels
-    scale = max(1, math.ceil(LEAST_SIDE / min(sheet.shape[:2])))
-    return Image.fromarray(sheet.repeat(scale, axis=0).repeat(scale, axis=1))
+    across = across or math.ceil(math.sqrt(len(images)))
+    sheet = side_by_side([as_picture(image).convert("RGB") for image in images], across)
+    scale = max(1, math.ceil(LEAST_SIDE / min(sheet.size)))
+    return sheet.resize((scale * sheet.width, scale * sheet.height), Image.Resampling.NEAREST)
 
 
 def png(picture: Image.Image) -> bytes:
