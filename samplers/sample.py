@@ -494,10 +494,17 @@ def list_samplers() -> dict[str, type[Sampler]]:
 
 
 def make_sampler(spec: str, **options: object) -> Sampler:
-    """A sampler from a spec string, "dpm-solver:order=3", and options by keyword."""
+    """A sampler from a spec string, "dpm-solver:order=3", and options by keyword.
+
+    A sampler holds no grid: a spec that names one, as "DPM++ 2M Karras" does, is warned of.
+    """
     if not isinstance(spec, str):
         raise InputError(f"sampler {_given(spec)}: expected a spec such as 'ddim:eta=0.5'")
-    return default_registry().sampler(spec, **options)
+    sampler, grid = default_registry().sampler_and_grid(spec, **options)
+    if grid is not None:
+        text = f"sampler {spec!r}: names the grid {grid!r} too, which a sampler does not hold; give grid= to sample()"
+        warnings.warn(text, stacklevel=2)
+    return sampler
 
 
 def load_model(spec: str | os.PathLike[str], **settings: object) -> Model:

@@ -13,9 +13,13 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from .errors import InputError, shown
 from .level import Level
+from .options import check_count, is_number
 
 Float64s = npt.NDArray[np.float64]
+MOST_TIMESTEPS = 1_000_000
+"""A table of more timesteps is a mistake."""
 LEAST_ALPHA = 2.0**-12
 """alpha where a grid that is laid out in sigma / alpha starts on a schedule that starts at alpha = 0.
 
@@ -241,7 +245,11 @@ class Flow(Schedule):
 
 def vp_from_alphas_cumprod(alphas_cumprod: Sequence[float]) -> VP:
     """A VP schedule from its table abar_0 ... abar_{T-1}, strictly decreasing."""
-    return VP(tuple(float(a) for a in alphas_cumprod))
+    try:
+        table = tuple(float(a) for a in alphas_cumprod)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"alphas_cumprod {shown(alphas_cumprod)}: expected numbers, one a timestep") from error
+    return VP(table)
 
 
 def rescale_zero_terminal_snr(schedule: VP) -> VP:
@@ -260,18 +268,29 @@ def _vp_from_betas(betas: Float64s) -> VP:
     return vp_from_alphas_cumprod(np.cumprod(1.0 - betas).tolist())
 
 
+def _check_betas(timesteps: int, **betas: float) -> None:
+    """InputError for a count of timesteps, or a number for betas, that no schedule has."""
+    check_count("timesteps", timesteps, MOST_TIMESTEPS)
+    for name, beta in betas.items():
+        if not is_number(beta) or not 0 < beta < 1:
+            raise InputError(f"{name} {shown(beta)}: expected a number above 0 and below 1")
+
+
 def vp_linear(timesteps: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02) -> VP:
     """Betas linear in t: Ho et al. 2020, section 4."""
+    _check_betas(timesteps, beta_start=beta_start, beta_end=beta_end)
     return _vp_from_betas(np.linspace(beta_start, beta_end, timesteps, dtype=np.float64))
 
 
 def vp_scaled_linear(timesteps: int = 1000, beta_start: float = 0.00085, beta_end: float = 0.012) -> VP:
     """Square roots of beta linear in t: the schedule of latent diffusion (Rombach et al. 2022)."""
+    _check_betas(timesteps, beta_start=beta_start, beta_end=beta_end)
     return _vp_from_betas(np.linspace(beta_start**0.5, beta_end**0.5, timesteps, dtype=np.float64) ** 2)
 
 
 def vp_cosine(timesteps: int = 1000, s: float = 0.008, max_beta: float = 0.999) -> VP:
     """abar a squared cosine, each beta at most max_beta: Nichol and Dhariwal 2021, equation 17."""
+    _check_betas(timesteps, s=s, max_beta=max_beta)
     u = np.arange(timesteps + 1, dtype=np.float64) / timesteps
     abar = np.cos((u + s) / (1 + s) * np.pi / 2) ** 2
     return _vp_from_betas(np.minimum(1 - abar[1:] / abar[:-1], max_beta))
@@ -279,6 +298,9 @@ def vp_cosine(timesteps: int = 1000, s: float = 0.008, max_beta: float = 0.999) 
 
 def edm(sigma_min: float = 0.002, sigma_max: float = 80.0) -> EDM:
     """The schedule of Karras et al. 2022, table 1: alpha = 1, sigma = t."""
+    for name, sigma in {"sigma_min": sigma_min, "sigma_max": sigma_max}.items():
+        if not is_number(sigma):
+            raise InputError(f"{name} {shown(sigma)}: expected a number above 0")
     return EDM(float(sigma_min), float(sigma_max))
 
 

@@ -366,3 +366,23 @@ def test_a_shape_may_be_any_sequence_of_whole_numbers(shape):
     model = sb.wrap_network(zero, sb.vp_linear(), shape)
     assert model.shape == (1, 4, 4)
     assert all(type(side) is int for side in model.shape)
+
+
+@pytest.mark.parametrize(
+    ("make", "arguments", "name"),
+    [
+        (sb.vp_linear, ("a",), "timesteps"),
+        (sb.vp_linear, (10**9,), "timesteps"),
+        (sb.vp_linear, (1000, "a"), "beta_start"),
+        (sb.vp_linear, (1000, 1e-4, 1.0), "beta_end"),
+        (sb.vp_scaled_linear, (1000, -1.0), "beta_start"),
+        (sb.vp_cosine, (1000, None), "s"),
+        (sb.vp_cosine, (1000, 0.008, 2.0), "max_beta"),
+        (sb.vp_from_alphas_cumprod, ("ab",), "alphas_cumprod"),
+        (sb.vp_from_alphas_cumprod, (5,), "alphas_cumprod"),
+        (sb.edm, ("a",), "sigma_min"),
+        (sb.edm, (0.1, float("nan")), "sigma_max"),
+    ],
+)
+def test_a_schedule_of_wrong_numbers_is_refused(make, arguments, name):
+    refused(lambda: make(*arguments), name)

@@ -179,3 +179,9 @@ def test_a_grid_may_be_read_from_a_file_in_a_folder(here, sb):
     assert json.loads(done.out)["cells"][0]["grid"] == "placed:file=grids/g.json"
     done = sb("run", "--model", "mixture", "-s", "ddim", "-n", "8", "--grid", "900/300", "--dry-run", "--json")
     assert json.loads(done.out)["cells"][0]["steps"] == 2
+
+
+@pytest.mark.parametrize("spec", ["DPM++ 2M Karras", "dpm-solver++:grid=karras"])
+def test_a_sampler_made_of_a_spec_with_a_grid_warns_that_it_holds_none(spec):
+    with pytest.warns(UserWarning, match="names the grid 'karras' too, which a sampler does not hold; give grid="):
+        assert sb.make_sampler(spec) == sb.make_sampler("dpm-solver++")
