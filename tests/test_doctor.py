@@ -24,6 +24,8 @@ REQUIRES = [
     'pytest>=8; extra == "test"',
     'no-such-package-anywhere[fast]<2,>=0.3 ; extra == "parity"',
     "torch; extra == 'parity'",
+    "here; python_version >= '3'",
+    "elsewhere; python_version < '3' and extra == 'parity'",
 ]
 
 
@@ -78,15 +80,17 @@ def test_it_writes_nothing_and_names_no_host_and_no_user(sb, tmp_path, monkeypat
 
 
 def test_requirements_are_read_as_packages_write_them():
-    assert [requirement_of(line) for line in REQUIRES] == [
+    assert [requirement_of(line, ["test", "parity"]) for line in REQUIRES] == [
         Requirement("torch", ">=2.10", ""),
         Requirement("numpy", ">=1.26", ""),
         Requirement("pytest", ">=8", "test"),
         Requirement("no-such-package-anywhere", "<2,>=0.3", "parity"),
         Requirement("torch", "", "parity"),
+        Requirement("here", "", ""),
+        None,
     ]
-    with pytest.raises(ValueError, match="cannot be read"):
-        requirement_of("==1")
+    with pytest.raises(ValueError, match="==1"):
+        requirement_of("==1", [])
 
 
 @pytest.mark.usefixtures("no_trial")
@@ -98,8 +102,9 @@ def test_extras_say_what_is_there_and_how_to_get_what_is_not(sb, monkeypatch):
     assert parity["packages"]["no-such-package-anywhere"] is None
     assert parity["packages"]["torch"]
     assert parity["install"] == "pip install 'no-such-package-anywhere<2,>=0.3'"
-    assert found["problems"] == []
+    assert found["problems"] == ["package here is missing: pip install here"]
     assert "no-such-package-anywhere (missing)" in sb("doctor").out
+    assert "elsewhere" not in sb("doctor").out
 
 
 @pytest.mark.usefixtures("no_trial")

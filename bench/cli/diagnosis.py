@@ -26,9 +26,6 @@ PACKAGE = "samplerbench"
 NEEDED_BYTES = 100e6
 """A default run writes about a tenth of it."""
 GIGABYTE = 1e9
-REQUIREMENT = re.compile(r"\s*([A-Za-z0-9][A-Za-z0-9._-]*)\s*(?:\[[^\]]*\])?\s*([^;]*?)\s*(?:;(.*))?")
-"""name[extras] versions; marker"""
-EXTRA = re.compile(r"""extra\s*==\s*["']([^"']+)["']""")
 
 
 @dataclass(frozen=True)
@@ -96,21 +93,22 @@ def examine(plugins: Sequence[str], results: Path) -> Examination:
 
 
 def requirements() -> list[Requirement]:
-    """What the installed samplerbench says that it needs, and for which extra."""
+    """What the installed samplerbench says that it needs here, and for which extra."""
     try:
         lines = importlib.metadata.requires(PACKAGE) or []
+        extras = importlib.metadata.metadata(PACKAGE).get_all("Provides-Extra") or []
     except importlib.metadata.PackageNotFoundError as error:
         raise RuntimeError("samplerbench is not installed: pip install . in its folder") from error
-    return [requirement_of(line) for line in lines]
+    return [found for line in lines if (found := requirement_of(line, extras))]
 
 
-def requirement_of(line: str) -> Requirement:
-    """'torch>=2.10; extra == "test"' taken apart."""
-    match = REQUIREMENT.fullmatch(line)
-    if not match:
-        raise ValueError(f"requirement {line!r} cannot be read")
-    extra = EXTRA.search(match[3] or "")
-    return Requirement(match[1], match[2].strip("()").replace(" ", ""), extra[1] if extra else "")
+def requirement_of(line: str, extras: Sequence[str]) -> Requirement | None:
+    """'torch>=2.10; extra == "test"' taken apart; None where it is needed neither here nor by one of the extras."""
+    import packaging.requirements
+
+    parsed = packaging.requirements.Requirement(line)
+    needed_by = [extra for extra in ("", *extras) if not parsed.marker or parsed.marker.evaluate({"extra": extra})]
+    return Requirement(parsed.name, str(parsed.specifier), needed_by[0]) if needed_by else None
 
 
 def extra_of(needed: Sequence[Requirement], name: str) -> dict[str, Any]:
