@@ -7,20 +7,18 @@ import time
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
-from types import NoneType
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 import msgspec
 import pandas as pd
 from torch import Tensor
 
-from ..samplers.errors import InputError, pass_on, shown
+from ..samplers.errors import InputError, pass_on
 from ..samplers.model import Model
 from ..samplers.options import check_count
 from ..samplers.registry import Registry, load_registry
-from ..samplers.sample import check_texts
 from ..samplers.variables import IN_PROCESS, is_on
 from .draw.chunk import make_chunk, ode_solution, reason_of, warm_up
 from .draw.clock import in_turn
@@ -30,10 +28,12 @@ from .draw.store import REFERENCE, RunFolder, default_output, read_run, stored_r
 from .judge.answers import answers_from, directions, write_answers
 from .judge.measures import check_plugins, check_settings
 from .judge.table import GrowingTable, check_metric_names
-from .plan.config import DEFAULT_SAMPLERS, Config, enlarged
+from .plan.config import Config, enlarged, without_defaults
 from .plan.environment import environment
+from .plan.keywords import check_arguments, conduct_of, config_of
 from .plan.plan import Cell, Plan, behind, plan_for, warnings_of
 from .plan.record import RunRecord
+from .plan.settings import DEFAULT_SAMPLERS, Conduct
 from .plan.yardstick import Yardstick, check_metrics, yardsticks
 from .show.formats import sheet_to_html
 from .show.live import notebook_view
@@ -42,18 +42,6 @@ from .show.picture import write_picture
 from .show.sheet import notes_on_added, sentences, sheet_of, write_table
 
 MOST_REPEATS = 10_000
-T = TypeVar("T", str, int)
-TEXT, PATH, NUMBER = (str, NoneType), (str, Path, NoneType), (int, float, NoneType)
-KINDS: Mapping[str, tuple[tuple[type, ...], str]] = {
-    "model": ((str, Model), "a name or a Model"),
-    **dict.fromkeys(("grid", "negative", "size"), (TEXT, "a text")),
-    **dict.fromkeys(("device", "dtype"), ((str,), "a name")),
-    **dict.fromkeys(("reference", "output"), (PATH, "a text or a path")),
-    **dict.fromkeys(("fresh", "retry_failed"), ((bool,), "True or False")),
-    "keep_images": ((bool, NoneType), "True, False or None"),
-    **dict.fromkeys(("time_limit", "memory_limit"), (NUMBER, "a number above 0")),
-}
-"""What the settings of `run` may be that are no lists, and how to say so."""
 TABLE_EVERY_SECONDS = 10.0
 """How often the table is renewed while a run goes on, unless that takes long."""
 TABLE_SHARE = 0.05
@@ -133,23 +121,19 @@ class Result:
 
 
 @dataclass(frozen=True)
-class Manner:
-    """How a plan is run, which changes no sample of it."""
-
-    fresh: bool = False
-    """Start the run folder anew instead of resuming."""
-    add: bool = False
-    """Let the plan add samplers and counts to the run that is in the folder."""
-    repeats: int = 0
-    """How often a cell is clocked at least; more often than it has whole chunks, it is drawn again for the clock."""
-    retry_failed: bool = False
-    """Run the cells again that failed; else they stay as they are."""
-    limits: Limits = field(default_factory=Limits)
+class Manner(Conduct):
+    """How a plan is run, checked."""
 
     def __post_init__(self) -> None:
-        """Refuse what is no number of repeats; 0 is as many as there are chunks."""
+        """Refuse an invalid number of repeats, where 0 is as many as there are chunks, and invalid limits."""
         if self.repeats != 0:
             check_count("repeats", self.repeats, MOST_REPEATS)
+        Limits(self.time_limit, self.memory_limit)  # refuses what is no limit
+
+    @property
+    def limits(self) -> Limits:
+        """What a child process may take."""
+        return Limits(self.time_limit, self.memory_limit)
 
 
 @dataclass
@@ -375,25 +359,12 @@ def run(  # noqa: PLR0913  (the settings of a run, each by name)
     run is.
     Raises InputError, PluginError, ModelError or StoreError.
     """
-    check_kinds(locals())
-    config = Config(
-        model=model if isinstance(model, str) else model.name, sampler=several(samplers),
-        steps=several(steps) if nfe is None else (), nfe=() if nfe is None else several(nfe),
-        samples=n, seed=seed, batch_size=batch_size,
-        grid=grid, guidance=guidance, guidance_rescale=guidance_rescale,
-        guidance_calls=guidance_calls, prompts=None if prompts is None else several(prompts), negative=negative,
-        size=size, clip_skip=clip_skip, metric=several(metrics), extractor=several(extractors),
-        reference=None if reference is None else str(reference),
-        device=device, dtype=dtype, keep_images=keep_images,
-    )  # fmt: skip
-    manner = Manner(fresh, add, repeats, retry_failed, Limits(time_limit, memory_limit))
+    given = locals()
+    check_arguments(given)
+    config, manner = config_of(given), Manner(**conduct_of(given))
     registry = load_registry(plugins)
     if add:
-        defaults = Config()
-        given = {
-            f.name: value for f in fields(config) if (value := getattr(config, f.name)) != getattr(defaults, f.name)
-        }
-        config = enlarged_run(None if output is None else Path(output), given, registry, fresh=fresh)
+        config = enlarged_run(None if output is None else Path(output), without_defaults(config), registry, fresh=fresh)
     plan = plan_for(config, registry, model if isinstance(model, Model) else None)
     for warning in warnings_of(plan):
         warnings.warn(warning, stacklevel=2)
@@ -402,19 +373,6 @@ def run(  # noqa: PLR0913  (the settings of a run, each by name)
         with notebook_view(session.labels) as view:
             session.work(view or NoWatch())
         return session.conclude()
-
-
-def check_kinds(settings: Mapping[str, object]) -> None:
-    """InputError for a setting of `run` that is of no kind it takes; what it says is checked with the configuration."""
-    for name, (kinds, expected) in KINDS.items():
-        if not isinstance(settings[name], kinds) or (kinds == NUMBER and isinstance(settings[name], bool)):
-            raise InputError(f"{name} {shown(settings[name])}: expected {expected}")
-    for name in ("samplers", "metrics", "extractors", "plugins", "prompts"):
-        if not isinstance(settings[name], str) and not (name == "prompts" and settings[name] is None):
-            check_texts(name, settings[name])
-    for name in ("steps",) if settings["nfe"] is None else ("steps", "nfe"):
-        if not isinstance(settings[name], int | list | tuple | range):
-            raise InputError(f"{name} {shown(settings[name])}: expected a whole number, or several in a list")
 
 
 def enlarged_run(output: Path | None, given: Mapping[str, Any], registry: Registry, *, fresh: bool = False) -> Config:
@@ -428,11 +386,6 @@ def enlarged_run(output: Path | None, given: Mapping[str, Any], registry: Regist
     check_settings(stored, output)
     check_plugins(stored, output, registry)
     return enlarged(stored.config, given)
-
-
-def several(given: T | Iterable[T]) -> tuple[T, ...]:
-    """One text or number, or several, as a tuple."""
-    return (given,) if isinstance(given, (str, int)) else tuple(given)
 
 
 def begin(plan: Plan, registry: Registry, output: Path, manner: Manner = Manner(), command: str = "") -> Session:

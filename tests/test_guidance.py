@@ -278,7 +278,7 @@ def test_guidance_0_is_refused_with_what_it_may_have_meant(sb, tmp_path, guidanc
     sb("grid", "--model", "toy", "--plugin", TOY, "--guidance", guidance).refused(2, *words)
     sb("grid", "--model", "toy", "--plugin", TOY, "-x", f"guidance={guidance},2").refused(2, *words)
     (tmp_path / "c.toml").write_text("guidance = 0\n")
-    sb(*TOY_RUN, "--config", "c.toml").refused(2, "config c.toml, line 1: guidance 0")
+    sb(*TOY_RUN, "--config", "c.toml").refused(2, "config c.toml: guidance 0")
     assert [path.name for path in tmp_path.iterdir()] == ["c.toml"]
 
 

@@ -10,7 +10,7 @@ import click
 from ...samplers.errors import InputError
 from ..show.console import complain, say, stdout_for_data
 from .loading import loaded_registry, warn_of_plugins
-from .options import CALLS, GUIDANCE, SHARE, WHOLE, Command, FilePath, model_options, plugin_options
+from .options import Command, FilePath, download_option, plugin_options, setting_options
 
 
 @click.command("grid", cls=Command)
@@ -19,27 +19,10 @@ from .options import CALLS, GUIDANCE, SHARE, WHOLE, Command, FilePath, model_opt
               "seed or prompt. Values are separated by commas, or by ; where there is one; prompts by ; "
               "only.")  # fmt: skip
 @click.option("-y", metavar="NAME=A,B,...", help="What changes from row to row.")
-@click.option("--model", help="Model, as `samplerbench list models` names them. [default: fashion-mnist]")
-@click.option("-s", "--sampler", metavar="SPEC", help="Sampler, e.g. ddim:eta=0.5. [default: ddim]")
-@click.option("--steps", metavar="N", help="Step count. [default: 20]")
-@click.option("-n", "--samples", type=WHOLE, help="Images of each cell, as a small mosaic. [default: 1]")
-@click.option("--seed", type=WHOLE, help="The same in every cell, unless it is an axis. [default: 0]")
-@click.option("-b", "--batch-size", type=WHOLE, help="Rows of a network call. [default: the images of a cell, at most "
-              "as many as the model's own]")  # fmt: skip
-@click.option("--grid", metavar="SPEC", help="Where the noise levels lie: a name, or a list as in 999/500/20. "
-              "[default: the schedule's own]")  # fmt: skip
-@click.option("--guidance", type=GUIDANCE, help="Classifier-free guidance; 1 is none. [default: 1]")
-@click.option("--guidance-rescale", type=SHARE, help="How far the guided x0 goes back to the deviation of the "
-              "conditional one, 0 to 1. [default: 0]")  # fmt: skip
-@click.option("--guidance-calls", type=CALLS, metavar="1|2", help="Network calls of a guided evaluation: 1 asks with "
-              "the prompt and without together, 2 in turn. [default: 1]")  # fmt: skip
-@click.option("--prompts", type=FilePath(), metavar="FILE", help="One prompt a line. [default: the model's own]")
+@setting_options("drawn", command="grid")
 @click.option("--prompt", multiple=True, metavar="TEXT", help="A prompt instead of a file; repeatable.")
-@click.option("--negative", metavar="TEXT", help="Negative prompt; needs guidance.")
-@model_options
-@click.option("--device", help="cpu, cuda or cuda:N. [default: cpu]")
-@click.option("--dtype", help="What the network computes in. [default: float32]")
-@click.option("--threads", type=WHOLE, help="CPU threads. [default: torch's own choice]")
+@download_option
+@setting_options("model", "machine", command="grid")
 @click.option("--trajectory", is_flag=True, help="An animated WebP of the states after each step instead.")
 @click.option("-o", "--output", type=FilePath(), metavar="FILE", help="PNG, or WebP with --trajectory. [default: "
               "results/<model>-grid-<settings>.png; for a RUN, its grid.png]")  # fmt: skip

@@ -7,16 +7,14 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Literal
 
 import click
 
 from ...samplers.errors import InputError, closest
 from ...samplers.variables import ALLOW_DOWNLOAD, NO_PLUGINS
+from ..plan.settings import CONDUCT, SETTINGS, USUAL_NUMBERS, InGrid, Kind, Section, Setting
 from ..plan.surroundings import check_surroundings
-
-if TYPE_CHECKING:
-    from ..plan.config import ConfigFile, Kind
 
 CONFIG = "samplerbench.config"
 """Where a command's context keeps its config file."""
@@ -73,16 +71,15 @@ class Count(Number):
         return number
 
 
-WHOLE = Number(int, "a whole number, as in 8")
-CALLS = Number(int, "1 or 2")
+WHOLE = Number(int, USUAL_NUMBERS["whole"])
 COUNT = Count()
-GUIDANCE = Number(float, "a number above 0, as in 2.5")
-SHARE = Number(float, "a number from 0 to 1, as in 0.7")
-POSITIVE = Number(float, "a number above 0, as in 2.5")
+POSITIVE = Number(float, USUAL_NUMBERS["amount"])
+READ_AS: dict[Kind, type[int] | type[float]] = {"whole": int, "number": float, "amount": float}
+"""How the numbers among the settings are read."""
 
 
 class Command(click.Command):
-    """A command that says of a wrong setting where it is from: the line of a config file, an environment variable."""
+    """A command that says of a wrong setting where it is from: a config file, an environment variable."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """As click does; a variable of the environment that is meant for this command and is no option is refused."""
@@ -167,11 +164,10 @@ def origin_named(ctx: click.Context) -> Iterator[None]:
 
 
 def origin_of(ctx: click.Context, param: click.Parameter) -> str:
-    """ "config c.toml, line 3" or "environment variable X" where the value of an option is from, '' where typed."""
+    """ "config c.toml" or "environment variable X" where the value of an option is from, '' where typed."""
     source = ctx.get_parameter_source(param.name or "")
     if source is click.core.ParameterSource.DEFAULT_MAP:
-        file: ConfigFile = ctx.meta[CONFIG]
-        return next((file.where(name) for name in long_names(param) if name in file.settings), "")
+        return str(ctx.meta[CONFIG])
     if source is click.core.ParameterSource.ENVIRONMENT:
         named = [param.envvar] if isinstance(param.envvar, str) else [*(param.envvar or ())]
         variables = [*named, f"{ctx.auto_envvar_prefix}_{(param.name or '').upper()}"]
@@ -202,12 +198,60 @@ download_option = click.option(
 )  # fmt: skip
 
 
-def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The settings that some models have of their own."""
-    size = click.option("--size", metavar="WxH", help="Size of the images, 512 or 512x768. [default: the model's own]")
-    skip = click.option("--clip-skip", type=WHOLE, metavar="N", help="Which layer of the text encoder is read: 1 the "
-                        "last, 2 the one before. [default: the model's own]")  # fmt: skip
-    return download_option(size(skip(command)))
+def setting_options(
+    *sections: Section, command: Literal["run", "grid"] = "run"
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """The options of the settings in these sections, as a command has them."""
+    chosen = [one for section in sections for one in (*SETTINGS, *CONDUCT) if one.section == section]
+    if command == "run":
+        made = [option_of(one) for one in chosen]
+    else:
+        made = [grid_option_of(one, one.grid) for one in chosen if one.grid]
+
+    def add(function: Callable[..., Any]) -> Callable[..., Any]:
+        for option in reversed(made):
+            function = option(function)
+        return function
+
+    return add
+
+
+def option_of(one: Setting) -> Callable[..., Any]:
+    """A setting as an option of `run`."""
+    names = [*filter(None, [one.short]), one.option]
+    about: dict[str, Any] = {"help": help_of(one.help, one.default_words), "metavar": one.metavar or None}
+    if one.kind == "flag":
+        return click.option(*names, is_flag=True, **about)
+    if one.kind == "switch":
+        return click.option(f"{one.option}/--no-{one.option[2:]}", default=None, **about)
+    if one.kind == "list":
+        return click.option(*names, multiple=True, **about)
+    if isinstance(one.default, (int, float, str)):
+        about |= {"default": one.default, "show_default": not one.default_words}
+    return click.option(*names, type=type_of(one), **about)
+
+
+def grid_option_of(one: Setting, own: InGrid) -> Callable[..., Any]:
+    """A setting as an option of `grid`, whose value is None unless it is given: then it may be an axis."""
+    plain = "" if one.default is None else f"{one.default:g}" if isinstance(one.default, float) else str(one.default)
+    return click.option(
+        *filter(None, [one.short]), one.option, type=type_of(one), metavar=own.metavar or one.metavar or None,
+        help=help_of(own.help or one.help, own.default or one.default_words or plain),
+    )  # fmt: skip
+
+
+def help_of(text: str, default: str) -> str | None:
+    """What a setting is, and its default in words."""
+    return " ".join(filter(None, (text, f"[default: {default}]" if default else ""))) or None
+
+
+def type_of(one: Setting) -> FilePath | Number | None:
+    """What reads a setting; None = it is a text or a flag."""
+    if one.kind == "file":
+        return FilePath()
+    if one.kind in READ_AS:
+        return Number(READ_AS[one.kind], one.expected)
+    return None
 
 
 own_model_option = click.option(
@@ -230,22 +274,17 @@ def load_config_file(ctx: click.Context, _: click.Parameter, path: Path | None) 
     """Make the settings of a TOML file the defaults of this command."""
     if path is None:
         return
-    from ..plan.config import read_toml
+    from ..plan.given_files import read_toml
 
     options = [p for p in ctx.command.params if isinstance(p, click.Option) and p.name not in ("config", "help")]
     by_name = {name: option for option in options for name in long_names(option)}
-    kinds = {name: kind_of(option) for name, option in by_name.items()}
-    kinds["steps"] = kinds["nfe"] = "counts"
-    file = ctx.meta[CONFIG] = read_toml(path, kinds)
+    known = {one.name: one.kind for one in (*SETTINGS, *CONDUCT)}
+    file = ctx.meta[CONFIG] = read_toml(path, {name: known.get(name) or kind_of(o) for name, o in by_name.items()})
     ctx.default_map = {by_name[name].name or name: value for name, value in file.settings.items()}
 
 
 def kind_of(option: click.Option) -> Kind:
-    """What a config file may give for an option."""
+    """What a config file may give for an option that is no setting."""
     if option.is_flag:
         return "flag"
-    if option.multiple:
-        return "list"
-    if isinstance(option.type, Number):
-        return "whole" if option.type.read is int else "number"
-    return "text"
+    return "list" if option.multiple else "text"

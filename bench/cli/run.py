@@ -18,19 +18,16 @@ import click
 
 from ...samplers.errors import InputError
 from ...samplers.text import counted
+from ..plan.settings import CONDUCT, SETTINGS, Setting
 from ..show.console import complain, print_sheet, say, stdout_for_data, table_to_json
 from .loading import loaded_registry, warn_of_plugins
 from .options import (
-    CALLS,
-    GUIDANCE,
-    POSITIVE,
-    SHARE,
-    WHOLE,
     Command,
     FilePath,
+    download_option,
     load_config_file,
-    model_options,
     plugin_options,
+    setting_options,
 )
 
 if TYPE_CHECKING:
@@ -90,34 +87,9 @@ class FolderPath(FilePath):
 
 
 @click.command(cls=Command)
-@click.option(
-    "--model", default="fashion-mnist", show_default=True, help="Model, as `samplerbench list models` names them."
-)
-@click.option("-s", "--sampler", multiple=True, metavar="SPEC", help="Sampler, e.g. ddim:eta=0.5; repeatable. "
-              "[default: ddpm, ddim, dpm-solver, euler-a]")  # fmt: skip
-@click.option("--steps", metavar="N,N,...", help="Step counts. [default: 5,10,20]")
-@click.option("--nfe", metavar="N,N,...", help="Budgets of model calls instead of step counts.")
-@click.option("-n", "--samples", type=WHOLE, default=512, show_default=True, help="Images of each cell.")
-@click.option("--seed", type=WHOLE, default=0, show_default=True)
-@click.option("-b", "--batch-size", type=WHOLE, help="Rows of a network call. [default: the model's own]")
-@click.option("--grid", metavar="SPEC", help="Where the noise levels lie: a name, or a list as in 999/500/20. "
-              "[default: the schedule's own]")  # fmt: skip
-@click.option("--guidance", type=GUIDANCE, default=1.0, show_default=True, help="Classifier-free guidance; 1 is none.")
-@click.option("--guidance-rescale", type=SHARE, default=0.0, show_default=True,
-              help="How far the guided x0 goes back to the deviation of the conditional one, 0 to 1.")  # fmt: skip
-@click.option("--guidance-calls", type=CALLS, default=1, show_default=True, metavar="1|2", help="Network calls of "
-              "a guided evaluation: 1 asks with the prompt and without together, 2 in turn.")  # fmt: skip
-@click.option("--prompts", type=FilePath(), metavar="FILE", help="One prompt a line. [default: the model's own]")
-@click.option("--negative", metavar="TEXT", help="Negative prompt; needs guidance.")
-@model_options
-@click.option("--metric", multiple=True, metavar="NAME", help="Metric; repeatable. [default: fid, clip_score]")
-@click.option("--extractor", multiple=True, metavar="NAME", help="What metrics read, as `samplerbench list extractors` "
-              "names them; repeatable. [default: the model's own, else inception and clip]")  # fmt: skip
-@click.option("--reference", metavar="DATA", help="What metrics compare with: a folder, a file or a data set. "
-              "[default: the model's own]")  # fmt: skip
-@click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N.")
-@click.option("--dtype", default="float32", show_default=True, help="What the network computes in.")
-@click.option("--threads", type=WHOLE, help="CPU threads. [default: torch's own choice]")
+@setting_options("drawn")
+@download_option
+@setting_options("model", "measured", "machine")
 @click.option(
     "-o",
     "--output",
@@ -128,30 +100,11 @@ class FolderPath(FilePath):
 @plugin_options
 @click.option("--config", type=FilePath(), metavar="FILE.toml", is_eager=True, expose_value=False,
               callback=load_config_file, help="Settings, by the names of these options.")  # fmt: skip
-@click.option("--time-limit", type=POSITIVE, metavar="SECONDS", help="For a chunk of 64 samples of a sampler that did "
-              "not come with samplerbench. [default: 60, and 50 times what model and extractors take]")  # fmt: skip
-@click.option("--memory-limit", type=POSITIVE, metavar="GB", help="Memory of the process that draws the samplers of "
-              "others. [default: 80 % of the machine's]")  # fmt: skip
-@click.option("--keep-images/--no-keep-images", default=None, help="Keep every image. [default: up to 64 x 64 pixels]")
+@setting_options("limits", "kept")
 @click.option("--dry-run", is_flag=True, help="Show the plan, its cost and an estimate of its time; write nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@click.option("--fresh", is_flag=True, help="Start the run folder anew instead of resuming.")
-@click.option("--add", is_flag=True, help="Add samplers, steps or budgets to the run in -o, whose other settings hold; "
-              "only what is new is drawn.")  # fmt: skip
-@click.option("--repeats", type=WHOLE, default=0, metavar="N",
-              help="Clock each cell at least so often. [default: once a whole chunk]")  # fmt: skip
-@click.option("--retry-failed", is_flag=True, help="Run cells again that failed; else they stay as they are.")
-def run(  # noqa: PLR0913  (an option each)
-    output: Path | None,
-    plugin: tuple[str, ...],
-    dry_run: bool,
-    as_json: bool,
-    fresh: bool,
-    add: bool,
-    repeats: int,
-    retry_failed: bool,
-    **settings: Any,
-) -> int:
+@setting_options("manner")
+def run(output: Path | None, plugin: tuple[str, ...], dry_run: bool, as_json: bool, **settings: Any) -> int:
     """Compare samplers on a model.
 
     Without options: ddpm, ddim, dpm-solver and euler-a at 5, 10 and 20 steps on the embedded model, 512 images each.
@@ -159,25 +112,23 @@ def run(  # noqa: PLR0913  (an option each)
     """
     import torch
 
-    from ..draw.engines import Limits
     from ..draw.store import check_output, default_output, edited_since
     from ..plan.plan import plan_for, warnings_of
     from ..run import Manner, enlarged_run, evaluations_left
 
-    limits = Limits(settings.pop("time_limit"), settings.pop("memory_limit"))
-    manner = Manner(fresh, add, repeats, retry_failed, limits)
+    manner = Manner(**{one.name: settings.pop(one.name) for one in CONDUCT})
     config = config_from(settings)
     with stdout_for_data():  # what a plugin prints is no data
         registry = loaded_registry(plugin)
         warn_of_plugins(registry)
-        if add:
-            config = enlarged_run(output, settings_given(config), registry, fresh=fresh)
+        if manner.add:
+            config = enlarged_run(output, settings_given(config), registry, fresh=manner.fresh)
         if config.threads:
             torch.set_num_threads(config.threads)
         plan = plan_for(config, registry)
         folder = output or default_output(plan)
-        resumes = check_output(folder, plan, fresh=fresh, add=add)
-        if not fresh and (edited := edited_since(folder, plan)):
+        resumes = check_output(folder, plan, fresh=manner.fresh, add=manner.add)
+        if not manner.fresh and (edited := edited_since(folder, plan)):
             say(f"{folder}: edited since, and run again: {', '.join(edited)}", err=True)
         for note in plan.model.notes:
             complain(note, kind="Note")
@@ -234,21 +185,24 @@ def show_result(result: Result, as_json: bool) -> None:
 
 def config_from(settings: dict[str, Any]) -> Config:
     """The command's options as a checked configuration."""
-    from ..plan.config import DEFAULT_SAMPLERS, Config, parse_counts, read_prompts
+    from ..plan.config import Config
     from ..show.axes import lists_levels
 
-    steps, nfe, grid = settings.pop("steps"), settings.pop("nfe"), settings["grid"]
-    if steps is None and nfe is None:
-        steps = str(len(grid.split("/"))) if lists_levels(grid) else ",".join(map(str, Config.steps))
-    prompts: Path | None = settings.pop("prompts")
-    return Config(
-        sampler=settings.pop("sampler") or DEFAULT_SAMPLERS,
-        metric=settings.pop("metric") or Config.metric,
-        steps=parse_counts("steps", steps) if steps is not None else (),
-        nfe=parse_counts("nfe", nfe) if nfe is not None else (),
-        prompts=read_prompts(prompts) if prompts else None,
-        **settings,
-    )
+    grid = settings["grid"]
+    if settings["steps"] is None and settings["nfe"] is None and lists_levels(grid):
+        settings["steps"] = str(len(grid.split("/")))
+    given = {one.name: value_from(one, settings[one.name]) for one in SETTINGS if settings[one.name] not in (None, ())}
+    return Config(**({"steps": ()} if "nfe" in given else {}) | given)
+
+
+def value_from(one: Setting, given: Any) -> Any:
+    """The value of a setting whose option was given."""
+    from ..plan.config import parse_counts
+    from ..plan.given_files import read_prompts
+
+    if one.kind == "counts":
+        return parse_counts(one.name, given)
+    return read_prompts(given) if one.kind == "file" else given
 
 
 def watched(session: Session, signals: Signals) -> Result:

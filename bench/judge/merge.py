@@ -16,11 +16,12 @@ from ..draw.store import RunFolder, read_run
 from ..plan.config import as_json
 from ..plan.environment import VERSIONS_THAT_MATTER
 from ..plan.record import RunRecord
+from ..plan.settings import names_of
 from .table import Labels, read_table, row_name, rows_to_table, samples_hash
 
 IDENTITY = ("sampler", "grid", "steps", "guidance")
 """The columns that say which cell a row is."""
-COMPARABLE = ("samples", "seed", "prompts", "negative", "guidance_rescale", "dtype")
+COMPARABLE = names_of(lambda one: one.must_agree)
 """The settings in which runs must agree."""
 MACHINE = ("cpu", "cores", "threads", "device", "system")
 """The entries of the environment without whose agreement seconds mean nothing beside each other."""

@@ -33,9 +33,10 @@ from .keys import (
     shared_setting,
     source_hash,
 )
+from .settings import names_of
 from .sources import Code, FileUsed, code_of_class
 
-ALWAYS = ("model", "sampler", "steps", "nfe", "samples", "seed")
+ALWAYS = names_of(lambda one: one.always_in_key)
 """The settings that are part of a plan's key at their defaults too; others are left out there, so that a setting that
 is added later changes no key."""
 KEPT_SIDE = 64
@@ -387,11 +388,7 @@ def ode_reference(config: Config, registry: Registry, model: Model) -> Request:
 
 
 def request_in(  # noqa: PLR0913  (a cell's coordinates)
-    config: Config, registry: Registry, model: Model, sampler: Sampler, grid: str, steps: int
+    config: Config, registry: Registry, model: Model, sampler: Sampler, grid: str | None, steps: int
 ) -> Request:
     """A request with the configuration's settings."""
-    return request_for(
-        registry, model, sampler, steps=steps, seed=config.seed, grid=grid, prompts=config.prompts,
-        negative=config.negative, guidance=config.guidance, guidance_rescale=config.guidance_rescale,
-        guidance_calls=config.guidance_calls, batch_size=config.batch_size, device=config.device, dtype=config.dtype,
-    )  # fmt: skip
+    return request_for(registry, model, sampler, steps=steps, grid=grid, **config.request_settings)

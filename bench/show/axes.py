@@ -11,7 +11,8 @@ from ...samplers.errors import InputError, closest
 from ...samplers.grid import lists_levels as grid_lists_levels
 from ...samplers.noise import check_seed
 from ...samplers.sample import check_guidance
-from ..plan.config import DEFAULT_SAMPLERS, parse_counts
+from ..plan.config import parse_counts
+from ..plan.settings import DEFAULT_SAMPLERS
 
 DEFAULT_COUNTS = (5, 10, 20, 40)
 PROMPT = "prompt"

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import importlib.metadata
 import io
 import json
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,17 +22,21 @@ from ...samplers.files.tiles import Images, mosaic
 from ...samplers.model import Model, to_images
 from ...samplers.options import check_count
 from ...samplers.registry import Registry, loosely
-from ...samplers.sample import Request, request_for
+from ...samplers.sample import Request
 from ...samplers.sampler import MAX_STEPS
 from ..draw.chunk import draw_apart, reason_of
-from ..plan.config import parse_counts, read_prompts, settings_of_model
+from ..plan.config import Config, parse_counts
+from ..plan.given_files import read_prompts
+from ..plan.plan import request_in
+from ..plan.settings import SETTINGS
 from .axes import PROMPT, Axis, axes_for, lists_levels
 from .console import complain
 from .picture import Tile, check_pixels, labelled_grid
 
+OWN = ("sampler", "steps")
+"""The settings of which a picture has one, and a run several."""
 DEFAULT_STEPS = 20
 MOST_IMAGES = 1024
-MOST_THREADS = 4096
 MOST_FRAMES = 60
 """States that an animation shows, evenly picked from longer ways; the noise at the start comes on top."""
 ANIMATION_MS, FRAME_MS, LAST_MS = 3000, (40, 400), 2000
@@ -45,25 +48,24 @@ EXIF_IFD, USER_COMMENT = 0x8769, 0x9286
 class Settings:
     """How the images of a cell are drawn; an axis changes one setting from cell to cell."""
 
-    model: str = "fashion-mnist"
     sampler: str = "ddim"
     steps: int | None = None
     """None = as many as the grid lists, else `DEFAULT_STEPS`."""
-    guidance: float = 1.0
-    guidance_rescale: float = 0.0
-    guidance_calls: int = 1
-    grid: str | None = None
-    """None = the schedule's default; a sampler's spec may name its own."""
-    seed: int = 0
-    prompts: tuple[str, ...] | None = None
-    negative: str | None = None
-    size: str | None = None
-    clip_skip: int | None = None
-    batch_size: int | None = None
-    """Rows of a network call; None = `batch_size_for`."""
-    device: str = "cpu"
-    dtype: str = "float32"
-    threads: int | None = None
+    others: Config = field(default_factory=Config)
+    """The other settings, as a run has them; its own samplers and counts say nothing here. A batch size of None is
+    `batch_size_for`."""
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """Each setting by its name, in the order of the options."""
+        values = {one.name: getattr(self.others, one.name) for one in SETTINGS if one.grid and one.name != "samples"}
+        return values | {"sampler": self.sampler, "steps": self.steps}
+
+    def changed(self, name: str, value: Any) -> Settings:
+        """These settings with one of them changed."""
+        if name in OWN:
+            return replace(self, **{name: value})
+        return replace(self, others=replace(self.others, **{name: value}))
 
 
 @dataclass(frozen=True)
@@ -82,20 +84,21 @@ class Plot:
         """The settings of each cell, row by row."""
 
         def along(axis: Axis | None, settings: Settings) -> list[Settings]:
-            return [dataclasses.replace(settings, **{axis.field: v}) for v in axis.values] if axis else [settings]
+            return [settings.changed(axis.field, value) for value in axis.values] if axis else [settings]
 
         return [along(self.x, row) for row in along(self.y, self.settings)]
 
     @property
     def command(self) -> str:
         """The command that makes this picture again; where it goes is not part of it."""
-        words = ["samplerbench", "grid", "--model", self.settings.model]
+        words = ["samplerbench", "grid", "--model", self.settings.others.model]
         for option, axis in (("-x", self.x), ("-y", self.y)):
             words += [option, axis.spec] if axis else []
         on_axis = {axis.field for axis in (self.x, self.y) if axis}
         # Sampler and steps are said even where they are the defaults: without them they would become axes.
-        for name, value in asdict(self.settings).items():
-            said = value is not None and (name in ("sampler", "steps", "seed") or value != getattr(Settings, name))
+        values, defaults = self.settings.values, {one.name: one.default for one in SETTINGS}
+        for name, value in values.items():
+            said = value is not None and (name in (*OWN, "seed") or value != defaults[name])
             if name == "prompts" and value is not None and name not in on_axis:
                 words += [word for prompt in value for word in ("--prompt", prompt)]
             elif name not in ("model", "prompts", *on_axis) and said:
@@ -108,7 +111,8 @@ class Plot:
     @property
     def default_output(self) -> Path:
         """results/<model>-grid-<8 hex of the command>.png in the current folder."""
-        name = "".join(c if c.isalnum() or c in "-_." else "-" for c in self.settings.model).strip(".-")[:64]
+        model = self.settings.others.model
+        name = "".join(c if c.isalnum() or c in "-_." else "-" for c in model).strip(".-")[:64]
         key = hashlib.sha256(self.command.encode()).hexdigest()[:8]
         return Path("results") / f"{name or 'model'}-grid-{key}{suffix_of(self.trajectory)}"
 
@@ -129,9 +133,11 @@ def plot_for(options: Mapping[str, Any], plugins: Sequence[str]) -> Plot:
         (given["steps"],) = counts
     x, y, trajectory = given.pop("x", None), given.pop("y", None), given.pop("trajectory", False)
     across, down = axes_for(x, y, list(given), given.get("grid"))
-    if "threads" in given:
-        torch.set_num_threads(check_count("threads", given["threads"], MOST_THREADS))
-    return Plot(Settings(**given), across, down, images, trajectory, tuple(plugins))
+    own = {name: given.pop(name) for name in OWN if name in given}
+    others = Config(**given)
+    if others.threads:
+        torch.set_num_threads(others.threads)
+    return Plot(Settings(**own, others=others), across, down, images, trajectory, tuple(plugins))
 
 
 def plain(value: object) -> str:
@@ -144,14 +150,14 @@ def plain(value: object) -> str:
 
 def requests_for(plot: Plot, registry: Registry) -> list[list[Request]]:
     """Each cell's checked request; errors before anything is drawn."""
-    model = registry.model(plot.settings.model, **settings_of_model(plot.settings.size, plot.settings.clip_skip))
+    others = plot.settings.others
+    model = registry.model(others.model, **others.model_settings)
     refuse_without_images(model)
-    rows = plot.settings.batch_size or batch_size_for(plot.images, model)
-    settings = dataclasses.replace(plot.settings, batch_size=rows)
+    settings = plot.settings.changed("batch_size", others.batch_size or batch_size_for(plot.images, model))
     grid_is_axis = "grid" in {axis.name for axis in (plot.x, plot.y) if axis}
     return [
         [request_of(cell, registry, model, grid_is_axis=grid_is_axis) for cell in row]
-        for row in dataclasses.replace(plot, settings=settings).cells()
+        for row in replace(plot, settings=settings).cells()
     ]
 
 
@@ -170,16 +176,11 @@ def request_of(settings: Settings, registry: Registry, model: Model, *, grid_is_
         raise
     if own_grid and grid_is_axis:
         raise InputError(f"sampler {settings.sampler!r}: names a grid of its own, and the grid is an axis too")
-    grid = own_grid or settings.grid
+    grid = own_grid or settings.others.grid
     steps = settings.steps or (None if lists_levels(grid) else DEFAULT_STEPS)
     if steps is None:
         steps = check_count("steps", len(str(grid).split("/")), MAX_STEPS)
-    return request_for(
-        registry, model, sampler, steps=steps, seed=settings.seed, grid=grid, prompts=settings.prompts,
-        negative=settings.negative, guidance=settings.guidance, guidance_rescale=settings.guidance_rescale,
-        guidance_calls=settings.guidance_calls, batch_size=settings.batch_size, device=settings.device,
-        dtype=settings.dtype,
-    )  # fmt: skip
+    return request_in(settings.others, registry, model, sampler, grid, steps)
 
 
 def refuse_without_images(model: Model) -> None:
@@ -268,11 +269,11 @@ def places(ways: Sequence[Sequence[Sequence[object]]]) -> list[int]:
 
 def caption_of(plot: Plot) -> str:
     """What is the same in every cell."""
-    settings, on_axis = plot.settings, {axis.field for axis in (plot.x, plot.y) if axis}
+    settings, on_axis = plot.settings.others, {axis.field for axis in (plot.x, plot.y) if axis}
     prompts = settings.prompts or ()
     said = {
-        "sampler": settings.sampler,
-        "steps": f"{settings.steps} steps" if settings.steps else "",
+        "sampler": plot.settings.sampler,
+        "steps": f"{plot.settings.steps} steps" if plot.settings.steps else "",
         "guidance": f"guidance {plain(settings.guidance)}" if settings.guidance != 1 else "",
         "guidance_rescale": f"rescaled {plain(settings.guidance_rescale)}" if settings.guidance_rescale else "",
         "grid": f"grid {settings.grid}" if settings.grid else "",
@@ -288,11 +289,11 @@ def caption_of(plot: Plot) -> str:
 
 def parameters(plot: Plot, request: Request, registry: Registry) -> str:
     """The settings of the first cell, which `request` is of, in the words that image tools read, and the axes."""
-    first = plot.cells()[0][0]
-    shown = request.model.shown_shape
+    cell = plot.cells()[0][0]
+    first, shown = cell.others, request.model.shown_shape
     fields: dict[str, object] = {
         "Steps": len(request.levels) - 1,
-        "Sampler": familiar(first.sampler, registry),
+        "Sampler": familiar(cell.sampler, registry),
         **({"Schedule type": first.grid} if first.grid else {}),
         "CFG scale": plain(first.guidance),
         "Seed": first.seed,
@@ -330,7 +331,7 @@ def about(plot: Plot, requests: list[list[Request]], cells: list[list[Drawn | st
         "version": importlib.metadata.version("samplerbench"),
         "torch": torch.__version__,
         "model": {"name": model.name, "fingerprint": model.fingerprint},
-        "settings": asdict(plot.settings),
+        "settings": plot.settings.values,
         "x": {"name": plot.x.name, "values": plot.x.texts} if plot.x else None,
         "y": {"name": plot.y.name, "values": plot.y.texts} if plot.y else None,
         "images": plot.images,

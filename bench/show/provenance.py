@@ -6,12 +6,11 @@ import pandas as pd
 
 from ...samplers.text import counted
 from ..judge.table import Labels
-from ..plan.config import Config, as_json
+from ..plan.config import as_json, without_defaults
 from ..plan.record import RunRecord
+from ..plan.settings import SETTINGS
 from .sheet import heading_of
 
-CALLED = {"sampler": "samplers", "samples": "n", "metric": "metrics"}
-"""What `samplerbench.run` calls settings whose options have other names."""
 MOST_PROMPTS = 8
 """That a call spells out."""
 HASH_DIGITS = 12
@@ -58,10 +57,10 @@ def hashed(what: str, fingerprint: str) -> str:
 
 def call_of(record: RunRecord) -> str:
     """The call in Python that makes a run again, but for settings that are as they are by default."""
-    defaults = as_json(Config())
-    given = {name: value for name, value in as_json(record.config).items() if value != defaults.get(name)}
-    unsaid = {"threads", "steps" if given.get("nfe") else "nfe"}
-    settings = {CALLED.get(name, name): value for name, value in given.items() if name not in unsaid}
+    unsaid = "steps" if record.config.nfe else "nfe"
+    values = {name: value for name, value in as_json(record.config).items() if name != unsaid}
+    given = values.keys() & without_defaults(record.config).keys()
+    settings = {one.keyword: values[one.name] for one in SETTINGS if one.keyword and one.name in given}
     words = [f"{name}={value!r}" for name, value in settings.items() if name != "prompts"]
     if "prompts" in settings:
         prompts = settings["prompts"]

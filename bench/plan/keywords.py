@@ -1,0 +1,70 @@
+"""The arguments of `samplerbench.run`, checked, as the settings of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import NoneType
+from typing import Any, TypeVar
+
+from ...samplers.errors import InputError, shown
+from ...samplers.model import Model
+from ...samplers.sample import check_texts
+from .config import Config
+from .settings import CONDUCT, SETTINGS, Kind
+
+T = TypeVar("T", str, int)
+ACCEPTED: Mapping[Kind, tuple[tuple[type, ...], str]] = {
+    "name": ((str,), "a name"),
+    "text": ((str, NoneType), "a text"),
+    "path": ((str, Path, NoneType), "a text or a path"),
+    "flag": ((bool,), "True or False"),
+    "switch": ((bool, NoneType), "True, False or None"),
+    "amount": ((int, float, NoneType), "a number above 0"),
+    "counts": ((int, list, tuple, range), "a whole number, or several in a list"),
+}
+"""What an argument of each kind may be, and how to say so; numbers are checked with the configuration, lists here."""
+MODEL = ((str, Model), "a name or a Model")
+PLACES: dict[str, Kind] = {"output": "path", "plugins": "list"}
+"""The arguments that are no settings: where a run goes, and what is loaded for it."""
+
+
+def check_arguments(given: Mapping[str, object]) -> None:
+    """InputError for an argument that is of no kind it takes; what it says is checked with the configuration."""
+    kinds = {one.keyword: one.kind for one in (*SETTINGS, *CONDUCT) if one.keyword} | PLACES
+    for name, kind in kinds.items():
+        value = given[name]
+        if kind in ("list", "file"):
+            if not isinstance(value, str) and not (kind == "file" and value is None):
+                check_texts(name, value)
+            continue
+        accepted, expected = MODEL if name == "model" else ACCEPTED.get(kind, ((object,), ""))
+        is_left_out = name == "nfe" and value is None
+        if not (isinstance(value, accepted) or is_left_out) or (kind == "amount" and isinstance(value, bool)):
+            raise InputError(f"{name} {shown(value)}: expected {expected}")
+
+
+def config_of(given: Mapping[str, Any]) -> Config:
+    """The settings in the arguments."""
+    settings = {one.name: value_of(one.kind, given[one.keyword]) for one in SETTINGS if one.keyword}
+    counted_by = {"nfe": ()} if settings["nfe"] is None else {"steps": ()}
+    return Config(**settings | counted_by)
+
+
+def value_of(kind: Kind, given: Any) -> Any:
+    """An argument as its setting: a Model's name, a path as text, one of anything as a tuple of one."""
+    if given is None:
+        return None
+    if kind in ("list", "counts", "file"):
+        return several(given)
+    return given.name if isinstance(given, Model) else str(given) if kind == "path" else given
+
+
+def conduct_of(given: Mapping[str, Any]) -> dict[str, Any]:
+    """How the run is to be carried out, by the names of the settings."""
+    return {one.name: given[one.keyword] for one in CONDUCT if one.keyword}
+
+
+def several(given: T | Iterable[T]) -> tuple[T, ...]:
+    """One text or number, or several, as a tuple."""
+    return (given,) if isinstance(given, (str, int)) else tuple(given)
