@@ -47,7 +47,9 @@ class DDIM(Sampler):
 
     def step(self, run: StepContext, x: Tensor, a: Level, b: Level, past: Past) -> tuple[Tensor, Past]:
         """Equation 12, in alpha and sigma."""
+        # Equation 16: eta times the posterior's deviation. At the clean end sigma_b = 0, so no noise is drawn there.
         s = self.eta * b.sigma * math.sqrt(1 - (b.sigma_ve / a.sigma_ve) ** 2)
+        # The noise of level b is eps in part and fresh noise in part: their variances add up to sigma_b^2.
         x = run.predict(x, a).combine(b.alpha, math.sqrt(b.sigma**2 - s**2))
         return x + s * run.noise(a, b) if s else x, None
 

@@ -1,12 +1,12 @@
 """Ancestral sampling, the reverse process of DDPM (Ho et al. 2020, algorithm 2 and equations 6 and 7).
 
-Stochastic. NFE = steps. On fewer steps than timesteps, beta is that of the kept levels (Nichol and Dhariwal
-2021, section 4).
+Stochastic. NFE = steps. With fewer steps than timesteps, beta is computed between neighbouring levels of the grid
+(Nichol and Dhariwal 2021, section 4).
 
 Same as: `ddpm` = `ddim:eta=1`; `ddpm` = `euler-a`.
 
-Use it as the baseline: the process that the network was trained to reverse. It asks for hundreds of steps; at few, its
-variance falls short of the data's.
+Use it as the baseline: it reverses the very process that the network was trained on. It needs hundreds of steps; with
+few, the samples vary less than the data.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ class DDPM(Sampler):
     def step(self, run: StepContext, x: Tensor, a: Level, b: Level, past: Past) -> tuple[Tensor, Past]:
         """Draw from the posterior; the last step takes its mean."""
         q = posterior(a, b, self.variance)
+        # The posterior's mean with the predicted x0 in place of the unknown one (equation 7).
         x = run.predict(x, a).mean(q.x_weight, q.x0_weight)
         return x + q.std * run.noise(a, b) if q.std else x, None
 

@@ -1,16 +1,16 @@
 """DEIS, the Adams-Bashforth form AB-DEIS (Zhang and Chen 2022).
 
 Deterministic; NFE = steps. `order` is the paper's r, the degree of the polynomial through the last r + 1 predictions
-of eps, and the order of convergence is r + 1. The first steps have the lower degrees
-for want of a past, which leaves order 2 from the sampler's own start; the last interval, and one that starts at
-alpha = 0, has degree 0. The polynomial is one in lambda and is integrated against the exponential exactly: the paper's
-tAB takes the time t for it, which would give each schedule its own sampler, its rhoAB sigma / alpha, which is `lms`.
+of eps, and the order of convergence is r + 1. The first steps use lower degrees, since there are not enough earlier
+predictions yet; started this way, a run converges with order 2. The last interval, and one that starts at alpha = 0,
+uses degree 0. The polynomial is in lambda and is integrated exactly against the exponential. The paper's tAB uses a
+polynomial in the time t, which would give each schedule its own sampler; its rhoAB uses sigma / alpha, which is `lms`.
 Tools that count the predictions call this order + 1.
 
 Same as: `deis:order=0` = `ddim`.
 
-Use it when about 5 to 20 calls must do, the range that the paper studies. The higher its order, the smaller the steps
-that it is stable with, as with all explicit multistep methods.
+Use it with a budget of about 5 to 20 calls, the range that the paper studies. As with all explicit multistep methods, a
+higher order is stable only with smaller steps.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class DEIS(Sampler):
 
     @property
     def convergence(self) -> int:  # type: ignore[override]
-        """As many as there are predictions."""
+        """One more than the degree: the number of predictions."""
         return self.order + 1
 
     def nfe(self, steps: int) -> int:
@@ -51,16 +51,18 @@ class DEIS(Sampler):
         return steps
 
     def step(self, run: StepContext, x: Tensor, a: Level, b: Level, past: Past) -> tuple[Tensor, Past]:
-        """First order, which is sum_j C_j times the newest eps, then what the older ones differ by."""
+        """First order, which is sum_j C_j times the newest eps, then the differences of the older ones from it."""
         prediction = run.predict(x, a)
         x = prediction.combine(b.alpha, b.sigma)
         h = b.lambda_ - a.lambda_
-        if math.isinf(h):
+        if math.isinf(h):  # the polynomial in lambda has no finite place for such an end
             return x, None
 
+        # The polynomial through the last r + 1 predictions, in units of the step: a is at 0, b at 1.
         eps = prediction.eps
         history = [(a.lambda_, eps), *(past or [])][: self.order + 1]
         weights = adams_weights([(lambda_ - a.lambda_) / h for lambda_, _ in history], h)
+        # The weights of all predictions add up to the first-order step, so each older eps enters as a difference.
         for w_j, (_, eps_j) in zip(weights[1:], history[1:], strict=True):
             x = x - b.sigma * w_j * (eps_j - eps)
         return x, history
@@ -72,6 +74,7 @@ def adams_weights(nodes: Sequence[float], h: float) -> list[float]:
     -sigma_b times it is C_j; with -h for h, -alpha_b times it is the weight of x0_j in the data form.
     """
     kernel = WEIGHTS * h * np.exp(h * (1 - U))
+    # l_j at the points of the quadrature; with one node the empty product is 1, which is degree 0.
     lagrange = [np.prod([(U - k) / (j - k) for k in nodes if k != j], axis=0) for j in nodes]
     return [float((kernel * l_j).sum()) for l_j in lagrange]
 

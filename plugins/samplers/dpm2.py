@@ -1,8 +1,8 @@
 """DPM2 of the image tools (Crowson, k-diffusion, sample_dpm_2): DPM-Solver-2 as Karras et al. 2022 read it.
 
 Deterministic, order 2, NFE = 2 steps - 1. The midpoint rule in sigma / alpha, with the point in the middle of
-log sigma. It differs from dpm-solver:order=2 in how eps at that point is weighted. The last interval, and a first
-one that starts at alpha = 0, is an Euler step of one call.
+log sigma. Unlike dpm-solver:order=2, it weights eps at that point as the midpoint rule does. The last interval, and a
+first one that starts at alpha = 0, is an Euler step of one call.
 
 Same as: `dpm2` = `dpm2-a:eta=0`.
 
@@ -37,13 +37,14 @@ class DPM2(Sampler):
 
 
 def midpoint_step(run: StepContext, x: Tensor, a: Level, b: Level) -> Tensor:
-    """x from a to b; Euler where there is no middle."""
+    """Take x from a to b; an Euler step where no level lies between them."""
     at_a = run.predict(x, a)
     euler = at_a.combine(b.alpha, b.sigma)
     inner = run.between(a, b, 1)
-    if not inner:
+    if not inner:  # lambda is infinite at an end, or a network of whole timesteps has none between a and b
         return euler
     ((_, middle),) = inner
+    # The slope at the middle replaces the slope at a over the whole interval.
     at_middle = run.predict(at_a.combine(middle.alpha, middle.sigma), middle)
     return euler + b.alpha * (b.sigma_ve - a.sigma_ve) * (at_middle.eps - at_a.eps)
 

@@ -1,7 +1,7 @@
 """DPM2 ancestral, "DPM2 a" of the image tools (Crowson, k-diffusion, sample_dpm_2_ancestral).
 
-Stochastic; without noise of order 2. NFE = 2 steps - 1. Each step goes by dpm2 to less noise than asked for and adds
-the difference anew, as in euler-a. The last interval, and one that starts at alpha = 0, has an Euler step.
+Stochastic; of order 2 without noise. NFE = 2 steps - 1. Each step goes by dpm2 to a level below b and adds fresh noise
+up to b, as euler-a does. The last interval, and one that starts at alpha = 0, is an Euler step.
 
 Same as: `dpm2-a:eta=0` = `dpm2`.
 
@@ -31,7 +31,7 @@ class DPM2Ancestral(Sampler):
     aliases = {"DPM2 a": "", "DPM2 a Karras": "grid=karras", "k_dpm_2_a": "", "dpm_2_ancestral": ""}
 
     def __post_init__(self) -> None:
-        """Check the option: above 1 a step could have to end without noise, where log sigma has no middle."""
+        """Check the option: above 1, s_up could reach s_b, and log sigma has no middle where s_down = 0."""
         if not 0 <= self.eta <= 1:
             raise InputError(f"sampler 'dpm2-a': option eta {self.eta}: expected a number from 0 to 1")
 
@@ -46,6 +46,7 @@ class DPM2Ancestral(Sampler):
 
     def step(self, run: StepContext, x: Tensor, a: Level, b: Level, past: Past) -> tuple[Tensor, Past]:
         """Down without noise, then up."""
+        # k-diffusion's get_ancestral_step: how far to go down, and how much fresh noise leads back up to b.
         s = b.sigma_ve
         s_up = self.eta * s * math.sqrt(1 - (s / a.sigma_ve) ** 2)
         s_down = math.sqrt(s**2 - s_up**2)
@@ -53,7 +54,7 @@ class DPM2Ancestral(Sampler):
         x = at_a.combine(b.alpha, b.alpha * s_down)
         if s_down and a.alpha:
             middle = run.at((a.lambda_ - math.log(s_down)) / 2)
-            # A network that knows only whole timesteps may have none left in between.
+            # A network that knows only whole timesteps may have none in between.
             if s_down < middle.sigma_ve < a.sigma_ve:
                 at_middle = run.predict(at_a.combine(middle.alpha, middle.sigma), middle)
                 x = x + b.alpha * (s_down - a.sigma_ve) * (at_middle.eps - at_a.eps)

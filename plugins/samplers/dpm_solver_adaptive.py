@@ -1,15 +1,15 @@
 """DPM-Solver-12 and DPM-Solver-23: DPM-Solver with adaptive steps (Lu et al. 2022a, appendix C).
 
-Deterministic, order 2 or 3; NFE is what the error asks for and differs from sample to sample. Meant for few levels,
-2 steps = the noisiest, the cleanest and the clean end: each interval between noisy levels is divided anew for each
-sample, in steps of lambda, until two orders of the solver agree within max(atol, rtol |x|). Every level of the grid
-is one where it stops. The last interval, and a first one that starts at alpha = 0, takes one call and first order.
+Deterministic, order 2 or 3; NFE depends on the error allowed and differs from sample to sample. Meant for few levels:
+with steps=2 they are the noisiest, the cleanest and the clean end. Each interval between noisy levels is divided into
+steps of lambda, for each sample separately, so that two orders of the solver agree within max(atol, rtol |x|). It stops
+at every level of the grid. The last interval, and a first one that starts at alpha = 0, takes one call and first order.
 
-The controller is that of k-diffusion's sample_dpm_adaptive with its default coefficients, so x is compared in the
-form x / alpha; the paper accepts where the error is at most 1. Each sample has its own steps, hence its own calls:
-with batch_size=64 each one costs as much as 64, so ask for batch_size=1.
+The controller is that of k-diffusion's sample_dpm_adaptive with its default coefficients, so states are compared as
+x / alpha; the paper accepts a step whose error is at most 1. Each sample has its own steps, hence its own calls: with
+batch_size=64 a call on one sample costs as much as a call on 64, so give batch_size=1.
 
-Use it when an error is given and a number of steps is not. It cannot be held to a budget of calls.
+Use it when you know the error that you allow and not the number of steps. It cannot be held to a budget of calls.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from ...samplers.registry import hookimpl
 from ...samplers.sampler import Past, Sampler, StepContext
 
 ACCEPTED = 0.81
-"""A step is kept if the next may be at least this much of it."""
+"""A step is accepted if the next one may be at least this fraction of it (k-diffusion's accept_safety)."""
 LEAST = 1e-3
-"""A step in lambda that is kept whatever its error: a network that jumps would never agree with itself."""
+"""A step in lambda this short is accepted whatever its error: at a jump of the network two orders never agree."""
 
 
 @dataclass(frozen=True)
 class DPMSolverAdaptive(Sampler):
-    """The higher of two orders is kept, their difference decides on the step."""
+    """Two orders of DPM-Solver on each step: the higher gives the state, their difference controls the step."""
 
     order: Literal[2, 3] = 3
     """The higher order."""
@@ -60,11 +60,11 @@ class DPMSolverAdaptive(Sampler):
         return self.order
 
     def nfe(self, steps: int) -> None:
-        """As many as it takes."""
+        """None: the error decides, so calls are only counted."""
         return
 
     def step(self, run: StepContext, x: Tensor, a: Level, b: Level, past: Past) -> tuple[Tensor, Past]:
-        """Each sample by itself; `past` is the step that each tries next."""
+        """Solve each sample separately; `past` holds the step in lambda that each tries next."""
         if b.is_clean or a.alpha == 0:
             return run.predict(x, a).combine(b.alpha, b.sigma), past
         tries = past or [self.h] * len(x)
@@ -77,12 +77,14 @@ class DPMSolverAdaptive(Sampler):
         """One sample from a to b, starting with a step h; the sample at b and the step to try next."""
         s, at_s, previous = a, run.predict(x, a, rows), x / a.alpha
         while True:
+            # Try a step to t with both orders; `at_s` is reused if it is rejected.
             t = _after(run, s, h, b)
             low, high = self._two_orders(run, at_s, s, t, rows)
             delta = torch.maximum(low.abs(), previous.abs()).mul(self.rtol).clamp(min=self.atol)
             error = float(((low - high) / delta).double().square().mean().sqrt())
-            if not math.isfinite(error):
+            if not math.isfinite(error):  # the driver names the step at which a state stops being finite
                 return t.alpha * high, h
+            # The PID controller of k-diffusion with its default coefficients (0, 1, 0), limited by an arc tangent.
             taken = t.lambda_ - s.lambda_
             factor = 1 + math.atan((error + 1e-8) ** (-1 / self.order) - 1)
             h = max(taken * factor, LEAST)
@@ -93,12 +95,13 @@ class DPMSolverAdaptive(Sampler):
             s, at_s, previous = t, run.predict(t.alpha * high, t, rows), low
 
     def _two_orders(self, run: StepContext, at_s: Prediction, s: Level, t: Level, rows: slice) -> tuple[Tensor, Tensor]:
-        """x / alpha at t with the lower and the higher order; the same twice where no level fits in between."""
+        """x / alpha at t with the lower and the higher order; both are first order where no level fits in between."""
         first = at_s.combine(1.0, t.sigma_ve)
         inner = run.between(s, t, self.order - 1)
         if not inner:
             return first, first
 
+        # As in `dpm-solver`, in x / alpha; orders 2 and 3 share the call at s1.
         h = t.lambda_ - s.lambda_
         (r1, s1), *more = inner
         d1 = run.predict(at_s.combine(s1.alpha, s1.sigma), s1, rows).eps - at_s.eps
@@ -112,7 +115,7 @@ class DPMSolverAdaptive(Sampler):
 
 
 def _after(run: StepContext, s: Level, h: float, b: Level) -> Level:
-    """The level h further in lambda, b if that is nearer; whole timesteps are never beyond h, but for the next one."""
+    """The level h further in lambda, or b if that is nearer; a whole timestep within h, or else the next one."""
     if s.lambda_ + h > b.lambda_ - 1e-5:
         return b
     t = run.at(s.lambda_ + h)

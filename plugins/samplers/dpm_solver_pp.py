@@ -1,14 +1,15 @@
 """DPM-Solver++, multistep, in the data form (Lu et al. 2022b, algorithm 2).
 
-Deterministic, order 1, 2 or 3; NFE = steps. The first steps have the lower orders for want of a past; the last
-interval is first order, because lambda is infinite at the clean end. Order 3 (3M) is not in the paper but in the
-authors' code, which counts the second derivative of x0 by half, and so do the tools that follow it: that is of order 2
-(coefficients=published). Here it is counted in full, as the expansion has it.
+Deterministic, order 1, 2 or 3; NFE = steps. The first steps use lower orders, since there are not enough earlier
+predictions yet; the last interval is first order, because lambda is infinite at the clean end. Order 3 (3M) is not in
+the paper but in the authors' code. That code, and the tools that follow it, weight the second derivative of x0 by half
+of what the Taylor expansion says, which converges with order 2 (coefficients=published). The default has the full
+weight.
 
 Same as: `dpm-solver++:order=1` = `ddim`; `dpm-solver++` = `unipc:corrector=false`;
 `dpm-solver++` = `dpm-solver++-sde:eta=0`.
 
-Use it when 15 to 20 calls must do, above all with guidance, for which the authors recommend order 2.
+Use it with a budget of 15 to 20 calls, above all with guidance, for which the authors recommend order 2.
 """
 
 from __future__ import annotations
@@ -52,11 +53,13 @@ class DPMSolverPP(Sampler):
         x = prediction.combine(b.alpha, b.sigma)
         h = b.lambda_ - a.lambda_
         if math.isinf(h) or len(history) == 1:
+            # A prediction made at alpha = 0 has no finite lambda, so no later step can use it.
             return x, [entry for entry in history if math.isfinite(entry[0])]
 
         d1, d2 = derivatives(history, h, published=self.coefficients == "published")
         if d2 is None:
             return x - 0.5 * b.alpha * math.expm1(-h) * d1, history
+        # phi_2 and -phi_3 are the integrals of e^(s - h) s and e^(s - h) s^2 / 2 over the step, in units of h and h^2.
         phi2 = math.expm1(-h) / h + 1
         phi3 = phi2 / h - 0.5
         return x + b.alpha * (phi2 * d1 - phi3 * d2), history
@@ -72,6 +75,7 @@ def derivatives(history: Sequence[tuple[float, Tensor]], h: float, *, published:
     d1_0 = (m0 - m1) / r0
     if not older:
         return d1_0, None
+    # Newton's divided differences through three points; the slope is moved from between the points to lambda0.
     lambda2, m2 = older[0]
     r1 = (lambda1 - lambda2) / h
     bend = (d1_0 - (m1 - m2) / r1) / (r0 + r1)

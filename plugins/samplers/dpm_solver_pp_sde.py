@@ -1,15 +1,15 @@
 """DPM-Solver++ for the SDE, multistep (Lu et al. 2022b, SDE-DPM-Solver++; Crowson, k-diffusion, sample_dpmpp_2m_sde).
 
 Stochastic. NFE = steps. The paper has eta = 1 and orders 1 and 2; eta, as in k-diffusion, scales the SDE: h becomes
-h' = (1 + eta) h. The first steps have the lower orders for want of a past; the last interval, and one that starts at
-alpha = 0, is first order. "DPM++ 3M SDE" of the tools is order=3,variant=heun,coefficients=published (see
-`dpm-solver++` for the last).
+h' = (1 + eta) h. The first steps use lower orders, since there are not enough earlier predictions yet; the last
+interval, and one that starts at alpha = 0, is first order. "DPM++ 3M SDE" of the tools is
+order=3,variant=heun,coefficients=published (`dpm-solver++` explains the last option).
 
 Same as: `dpm-solver++-sde:order=1` = `ddpm`; `dpm-solver++-sde:eta=0` = `dpm-solver++`;
 `dpm-solver++-sde:order=3,eta=0` = `dpm-solver++:order=3`; `dpm-solver++-sde:order=1,eta=E` = `seeds:order=1,eta=E`
 (E from 0 up).
 
-Use it when samples are to be stochastic and `ddpm` needs too many steps.
+Use it for stochastic samples where `ddpm` needs too many steps.
 """
 
 from __future__ import annotations
@@ -67,9 +67,10 @@ class DPMSolverPPSDE(Sampler):
         return steps
 
     def step(self, run: StepContext, x: Tensor, a: Level, b: Level, past: Past) -> tuple[Tensor, Past]:
-        """First order, what the older predictions add, noise."""
+        """First order, the correction from older predictions, then the noise."""
         prediction = run.predict(x, a)
         history = [(a.lambda_, prediction.x0), *(past or [])][: self.order]
+        # The linear part and the noise of the SDE are solved exactly: x_a gets the factor e^(-eta h) sigma_b / sigma_a.
         decay = (b.sigma_ve / a.sigma_ve) ** self.eta  # e^(-eta h); 0 or, without noise, 1 where h is infinite
         kept = decay * b.sigma / a.sigma
         x = prediction.mean(kept, b.alpha - a.alpha * kept)
@@ -78,6 +79,7 @@ class DPMSolverPPSDE(Sampler):
             x = x + b.alpha * self._bend(history, h)
         if std := b.sigma * math.sqrt(1 - decay**2):
             x = x + std * run.noise(a, b)
+        # A prediction made at alpha = 0 has no finite lambda, so no later step can use it.
         return x, [entry for entry in history if math.isfinite(entry[0])]
 
     def _bend(self, history: list[tuple[float, Tensor]], h: float) -> Tensor:

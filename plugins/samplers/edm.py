@@ -3,12 +3,12 @@
 churn = 0 is deterministic, of order 2; otherwise stochastic. NFE = 2 steps - 1. In s = sigma / alpha,
 each step first adds noise, from s to (1 + gamma) s with gamma = min(churn / steps, sqrt(2) - 1), where s lies in
 [s_tmin, s_tmax]. Two things differ from the paper: noise is never raised above the level that the run starts from,
-which is the noisiest that the network knows, and never added before the last, Euler, step.
+which is the noisiest that the network knows, and never before the last step, which is an Euler step.
 
 Same as: `edm` = `heun`; `edm:churn=0,s_noise=E` = `heun` (E from 0 up).
 
-Use it with churn when calls are many and the network's errors, not the solver's, limit the samples. Karras et al. find
-that the best settings differ from model to model, and that churn gains less the better the network is.
+Use it with churn when you can spend many calls and the network's errors, not the solver's, limit the samples. Karras et
+al. find that the best settings differ from model to model, and that churn gains less the better the network is.
 """
 
 from __future__ import annotations
@@ -57,16 +57,19 @@ class EDM(Sampler):
         return 2 * steps - 1
 
     def step(self, run: StepContext, x: Tensor, a: Level, b: Level, past: Past) -> tuple[Tensor, Past]:
-        """From a up to the noisier hat, from there down to b."""
+        """Up from a to the noisier level `hat`, then down to b."""
         hat = self._raised(run, a, b)
+        # Algorithm 2, lines 5 and 6: in x / alpha the added variance is the difference of the two levels' variances.
         if hat.sigma_ve > a.sigma_ve:
             added = self.s_noise * math.sqrt(hat.sigma_ve**2 - a.sigma_ve**2)
             x = hat.alpha / a.alpha * x
             x = x + hat.alpha * added * run.noise(a, b) if added else x
+        # Lines 7 to 11: Heun's step, from the raised level.
         return heun_step(run, x, hat, b), None
 
     def _raised(self, run: StepContext, a: Level, b: Level) -> Level:
-        """The level that churn raises a to, one that the network knows; a itself where there is no churn."""
+        """The level that churn raises a to, at a time that the network knows; a itself where there is no churn."""
+        # The paper's bound of sqrt(2) - 1 keeps a step from adding more noise than the state has.
         gamma = min(self.churn / (len(run.grid) - 1), math.sqrt(2) - 1)
         first = run.grid[0]
         if b.is_clean or a is first or not gamma or not self.s_tmin <= a.sigma_ve <= self.s_tmax:

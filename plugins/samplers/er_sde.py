@@ -2,14 +2,14 @@
 
 Stochastic. NFE = steps. rho = sigma / alpha; the noise scale function phi(rho) chooses the SDE. x0 is expanded in rho
 with derivatives by finite differences of earlier predictions, as in the paper: the first derivative is one-sided at
-order 3 too, so that without noise (phi=ode) order 3 still converges with order 2. The integrals of 1 / phi are taken
-to rounding, where the authors' code sums 100 rectangles. The first steps have the lower orders for want of a past; the
-last interval, and one that starts at alpha = 0, is first order.
+order 3 too, so that without noise (phi=ode) order 3 still converges with order 2. The integrals of 1 / phi are exact to
+rounding; the authors' code sums 100 rectangles. The first steps use lower orders, since there are not enough earlier
+predictions yet; the last interval, and one that starts at alpha = 0, is first order.
 
 Same as: `er-sde:order=1,phi=ode` = `ddim`; `er-sde:order=1,phi=sde` = `ddpm`.
 
-Use it when samples are to be stochastic at one call a step, with less noise than the model's own SDE adds: phi=sde5
-does so up to about sigma / alpha = 99.
+Use it for stochastic samples at one call a step, with less noise than the model's own SDE adds: phi=sde5 adds less up
+to about sigma / alpha = 99.
 """
 
 from __future__ import annotations
@@ -51,8 +51,9 @@ class ERSDE(Sampler):
         return steps
 
     def step(self, run: StepContext, x: Tensor, a: Level, b: Level, past: Past) -> tuple[Tensor, Past]:
-        """First order, what the derivatives of x0 add, noise."""
+        """First order, the terms of the derivatives of x0, then the noise."""
         prediction = run.predict(x, a)
+        # phi_b / phi_a divided by rho_b / rho_a, which is defined at alpha = 0 too, where rho is infinite.
         decay = float(self._scale(b.sigma_ve) / self._scale(a.sigma_ve))
         kept = decay * b.sigma / a.sigma
         x = prediction.mean(kept, b.alpha - a.alpha * kept)
@@ -61,6 +62,7 @@ class ERSDE(Sampler):
             x = x + b.alpha * self._bend(history, b.sigma_ve)
         if std := b.sigma * math.sqrt(1 - decay**2):
             x = x + std * run.noise(a, b)
+        # A prediction made at alpha = 0 has no finite rho, so no later step can use it.
         return x, history if a.alpha else None
 
     def _scale(self, rho: float | Float64s) -> Float64s:
@@ -73,6 +75,7 @@ class ERSDE(Sampler):
     def _bend(self, history: list[tuple[float, Tensor]], rho_b: float) -> Tensor:
         """The terms of the first two derivatives, each of them with its integral over the step."""
         (rho_a, m0), (rho1, m1), *older = history
+        # The points of the quadrature lie evenly in log rho, where 1 / phi is smooth.
         half = math.log(rho_a / rho_b) / 2
         rho = rho_b * np.exp(half * (1 + NODES))
         measure = WEIGHTS * half * rho_b * self._scale(rho_b) / self._scale(rho)  # phi_b d rho / phi(rho)
@@ -80,6 +83,7 @@ class ERSDE(Sampler):
         bend = (rho_b - rho_a + float(measure.sum())) * d1
         if not older:
             return bend
+        # The second derivative, by a divided difference of the two slopes.
         rho2, m2 = older[0]
         d2 = 2 * (d1 - (m1 - m2) / (rho1 - rho2)) / (rho_a - rho2)
         return bend + ((rho_b - rho_a) ** 2 / 2 + float((measure * (rho - rho_a)).sum())) * d2

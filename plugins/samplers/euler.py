@@ -4,7 +4,7 @@ Deterministic, order 1, NFE = steps.
 
 Same as: `euler` = `ddim`; `euler` = `euler-a:eta=0`.
 
-Use it under this name where the image tools have it; it is DDIM with eta = 0.
+Use it under this name to match the image tools; it is DDIM with eta = 0.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Euler(Sampler):
         return steps
 
     def step(self, run: StepContext, x: Tensor, a: Level, b: Level, past: Past) -> tuple[Tensor, Past]:
-        """Keep x0 and eps as they are, at the new level."""
+        """Combine the same x0 and eps at the new level."""
         return run.predict(x, a).combine(b.alpha, b.sigma), None
 
 

@@ -1,12 +1,12 @@
 """Euler ancestral, "Euler a" of the image tools (Crowson, k-diffusion, sample_euler_ancestral).
 
-Stochastic. NFE = steps. Each step goes down to less noise than asked for and adds the difference anew. Above eta = 1
-it is a sampler of its own.
+Stochastic. NFE = steps. Each step goes down to a level below b and adds fresh noise up to b. With eta above 1 no
+other sampler here equals it.
 
 Same as: `euler-a` = `ddpm`; `euler-a:eta=E` = `ddim:eta=E` (E from 0 to 1); `euler-a:eta=0` = `euler`.
 
-Use it to reproduce "Euler a" of the image tools. Its samples go on changing with the number of steps, as those of any
-sampler with fresh noise do.
+Use it to reproduce "Euler a" of the image tools. As with any sampler that adds fresh noise, its samples keep changing
+with the number of steps.
 """
 
 from __future__ import annotations
@@ -47,6 +47,7 @@ class EulerAncestral(Sampler):
 
     def step(self, run: StepContext, x: Tensor, a: Level, b: Level, past: Past) -> tuple[Tensor, Past]:
         """get_ancestral_step and the Euler step of k-diffusion, for any alpha."""
+        # The posterior's deviation times eta, at most what level b holds, so that s_down is real.
         s = b.sigma_ve
         s_up = min(s, self.eta * s * math.sqrt(1 - (s / a.sigma_ve) ** 2))
         s_down = math.sqrt(s**2 - s_up**2)

@@ -7,8 +7,8 @@ schedule: x / (alpha + sigma) = (1 - t) x0 + t eps is the flow process at the sa
 
 Same as: `heun` = `edm`; `heun` = `restart:k=0`.
 
-Use it when an ODE solver of order 2 without memory is wanted and two calls a step can be spent; Karras et al. find it
-a good balance of error and calls.
+Use it when you want an ODE solver of order 2 without memory and can spend two calls a step; Karras et al. find it a
+good balance of error and calls.
 """
 
 from __future__ import annotations
@@ -43,14 +43,17 @@ class Heun(Sampler):
 
 
 def heun_step(run: StepContext, x: Tensor, a: Level, b: Level, variable: Literal["sigma", "t"] = "sigma") -> Tensor:
-    """x from a to b; Euler alone where an end has no noise or no signal."""
+    """Take x from a to b; an Euler step alone where an end has no noise or no signal."""
     at_a = run.predict(x, a)
     euler = at_a.combine(b.alpha, b.sigma)
+    # The network is never asked at the clean end, and sigma / alpha is infinite at alpha = 0.
     if b.is_clean or a.alpha == 0:
         return euler
+    # The correction: half the change of slope, times the step.
     at_b = run.predict(euler, b)
     if variable == "sigma":
         return euler + 0.5 * b.alpha * (b.sigma_ve - a.sigma_ve) * (at_b.eps - at_a.eps)
+    # The correction in y = x / (alpha + sigma), whose slope in the flow time t is eps - x0.
     scale_a, scale_b = a.alpha + a.sigma, b.alpha + b.sigma
     dt = b.sigma / scale_b - a.sigma / scale_a
     return euler + 0.5 * scale_b * dt * (at_b.combine(-1, 1) - at_a.combine(-1, 1))

@@ -1,14 +1,14 @@
 """iPNDM (Zhang and Chen 2022; after Liu et al. 2022): Adams-Bashforth in sigma / alpha.
 
-Deterministic, NFE = steps. The coefficients are those of equal steps whatever the steps are, so the order is at most
-2 on a grid whose steps vary smoothly, and 1 where neighbouring steps differ by a fixed ratio; lms is the same method
-with coefficients that follow the grid. The first steps have the lower orders for want of a past, the last interval
-is Euler.
+Deterministic, NFE = steps. The coefficients are those of equal steps, whatever the steps are, so the order is at most
+2 on a grid whose steps vary smoothly, and 1 where neighbouring steps differ by a fixed ratio; `lms` is this method with
+coefficients that follow the grid. The first steps use lower orders, since there are not enough earlier predictions yet;
+the last interval is an Euler step.
 
 Same as: `ipndm:order=1` = `ddim`; `ipndm` = `lms` (on equal steps in sigma / alpha).
 
-Use it to compare with Zhang and Chen, or where the steps are nearly equal. Elsewhere `lms` and `deis` keep their order
-at the same number of calls.
+Use it to compare with Zhang and Chen, or where the steps are nearly equal. On other grids `lms` and `deis` keep their
+order with as many calls.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class IPNDM(Sampler):
 
     @property
     def convergence(self) -> int:  # type: ignore[override]
-        """At most 2, as the steps are not equal."""
+        """At most 2, since the steps of a grid are not equal."""
         return min(self.order, 2)
 
     def nfe(self, steps: int) -> int:
@@ -51,9 +51,10 @@ class IPNDM(Sampler):
         return steps
 
     def step(self, run: StepContext, x: Tensor, a: Level, b: Level, past: Past) -> tuple[Tensor, Past]:
-        """Euler, then what the older predictions add."""
+        """An Euler step, then the correction from older predictions."""
         prediction = run.predict(x, a)
         euler = prediction.combine(b.alpha, b.sigma)
+        # The last interval is first order, as in all samplers here; at alpha = 0 sigma / alpha is infinite.
         if b.is_clean or a.alpha == 0:
             return euler, None
         history = [prediction.eps, *(past or [])][: self.order]
@@ -61,9 +62,10 @@ class IPNDM(Sampler):
 
 
 def bend(history: list[Tensor]) -> Tensor:
-    """The combined eps less the newest."""
+    """The combination of the predictions of eps, the newest first, minus the newest."""
     newest, *older = history
     weights = ADAMS_BASHFORTH[len(history)]
+    # The Euler step has counted the newest once already.
     total = newest * (weights[0] - 1)
     for eps, weight in zip(older, weights[1:], strict=True):
         total = total + weight * eps

@@ -1,13 +1,14 @@
 """LMS of the image tools (Crowson, k-diffusion, sample_lms): linear multistep in sigma / alpha.
 
-Deterministic, order 1 to 4, NFE = steps. Adams-Bashforth on the levels as they are: eps is interpolated through the
-last `order` predictions and the polynomial integrated exactly, so unequal steps cost no order. The first steps have
-the lower orders for want of a past. The last interval is Euler; k-diffusion integrates to zero with the full order.
+Deterministic, order 1 to 4, NFE = steps. Adams-Bashforth on unequal steps: eps is interpolated through the last `order`
+predictions and the polynomial is integrated exactly, so unequal steps do not lower the order. The first steps use lower
+orders, since there are not enough earlier predictions yet. The last interval is an Euler step; k-diffusion integrates
+to zero with the full order.
 
 Same as: `lms:order=1` = `ddim`; `lms` = `ipndm` (on equal steps in sigma / alpha).
 
-Use it when one call a step must do and some tens of steps can be taken. The higher its order, the smaller the steps
-that it is stable with, as with all explicit multistep methods.
+Use it at one call a step, with some tens of steps. As with all explicit multistep methods, a higher order is stable
+only with smaller steps.
 """
 
 from __future__ import annotations
@@ -43,14 +44,16 @@ class LMS(Sampler):
         return steps
 
     def step(self, run: StepContext, x: Tensor, a: Level, b: Level, past: Past) -> tuple[Tensor, Past]:
-        """Euler, then what the older predictions say of the bend."""
+        """An Euler step, then the correction from older predictions."""
         prediction = run.predict(x, a)
         euler = prediction.combine(b.alpha, b.sigma)
+        # The last interval is first order, as in all samplers here; at alpha = 0 sigma / alpha is infinite.
         if b.is_clean or a.alpha == 0:
             return euler, None
 
         history = [(a.sigma_ve, prediction.eps), *(past or [])][: self.order]
         c = coefficients([s for s, _ in history], a.sigma_ve, b.sigma_ve)
+        # The c_j add up to the Euler step's length, so each older eps enters as a difference from the newest.
         for (_, eps), c_j in zip(history[1:], c[1:], strict=True):
             euler = euler + b.alpha * c_j * (eps - prediction.eps)
         return euler, history
@@ -59,7 +62,7 @@ class LMS(Sampler):
 def coefficients(nodes: Sequence[float], start: float, end: float) -> list[float]:
     """c_j = the integral from start to end of the Lagrange polynomial that is 1 at nodes[j], 0 at the others."""
     h = end - start
-    u = [(node - start) / h for node in nodes]  # in units of the step, so that powers stay small
+    u = [(node - start) / h for node in nodes]  # in units of the step, to keep powers small
     c = []
     for u_j in u:
         others = [u_k for u_k in u if u_k != u_j]

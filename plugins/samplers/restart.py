@@ -1,15 +1,15 @@
-"""Restart (Xu et al. 2023, algorithm 1): Heun, with one stretch of the way gone back and forth several times.
+"""Restart (Xu et al. 2023, algorithm 1): Heun, with one restart interval that is repeated several times.
 
 Stochastic. In s = sigma / alpha: once the run has reached the level nearest to s_min, noise takes the state up to
-s_max and Heun's method down again, k times, on `steps` levels that are even in s^(1/7) (Karras et al. 2022, equation
-5). NFE = 2 S - 1 + 2 k (steps - 1) for S > 1 steps of the run, 1 for S = 1. The defaults are the example of the
-authors' code, which knows several stretches. Where the level nearest to s_min is above s_max, the stretch keeps its
-ratio s_max / s_min; it never goes above the level that the run starts from.
+s_max and Heun's method takes it down again, k times, on `steps` levels that are even in s^(1/7) (Karras et al. 2022,
+equation 5). NFE = 2 S - 1 + 2 k (steps - 1) for S > 1 steps of the run, 1 for S = 1. The defaults are the example of
+the authors' code, which allows several restart intervals. Where the level nearest to s_min is above s_max, the restart
+interval keeps its ratio s_max / s_min; it never goes above the level that the run starts from.
 
 Same as: `restart:k=0` = `heun`.
 
-Use it when several tens of calls can be spent and both matter: small steps in a stretch, and noise that forgets the
-errors made before it. Xu et al. choose the stretch anew for each model.
+Use it when you can spend several tens of calls. Its small steps make little error, and its noise contracts errors that
+were made before. Xu et al. choose the restart interval for each model.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ from ...samplers.sampler import Past, Sampler, StepContext
 from .heun import heun_step
 
 RHO = 7
-"""Exponent of the levels within a restart."""
+"""Exponent of the levels of a restart."""
 
 
 @dataclass(frozen=True)
 class Restart(Sampler):
-    """Noise forgets errors made further up, Heun keeps those made in the stretch small."""
+    """Noise contracts earlier errors; Heun with small steps makes few new ones."""
 
     k: int = 2
-    """K: how often the stretch is repeated; 0 = heun."""
+    """K: how often the restart interval is repeated; 0 = heun."""
     steps: int = 3
     """N_Restart: levels of a repetition, its two ends included."""
     s_min: float = 0.06
-    """Clean end of the stretch."""
+    """Clean end of the restart interval, in sigma / alpha."""
     s_max: float = 0.3
-    """Noisy end of the stretch."""
+    """Noisy end of the restart interval, in sigma / alpha."""
 
     def __post_init__(self) -> None:
         """Check the options."""
@@ -64,8 +64,9 @@ class Restart(Sampler):
         return 2 * steps - 1 + (2 * self.k * (self.steps - 1) if steps > 1 else 0)
 
     def step(self, run: StepContext, x: Tensor, a: Level, b: Level, past: Past) -> tuple[Tensor, Past]:
-        """One interval, then the restarts if b is where they belong."""
+        """One step, then the restarts if b is the level nearest to s_min."""
         x = heun_step(run, x, a, b)
+        # Not at the first level nor at the clean end. A run from alpha = 0 counts from its second level, as `nfe` does.
         noisy = run.grid[1:-1] if run.grid[0].alpha else run.grid[2:-1]
         if not self.k or b not in noisy or b != min(noisy, key=lambda level: abs(level.sigma_ve - self.s_min)):
             return x, None
@@ -74,8 +75,10 @@ class Restart(Sampler):
         up = levels[0]
         added = math.sqrt(up.sigma_ve**2 - b.sigma_ve**2)
         for _ in range(self.k):
+            # Up: forward noise from b to s_max; in x / alpha the variances of the two levels differ by what is added.
             x = up.alpha / b.alpha * x
             x = x + up.alpha * added * run.noise(a, b) if added else x
+            # Down: Heun over the levels of the restart interval.
             for c, d in pairwise(levels):
                 x = heun_step(run, x, c, d)
         return x, None

@@ -1,18 +1,19 @@
 """SA-Solver, stochastic Adams, in the data form (Xue et al. 2023, SA-Predictor and SA-Corrector, algorithm 1).
 
 Stochastic with tau > 0. NFE = steps. The predictor goes to b with a polynomial in lambda through the last predictions
-of x0, integrated exactly under the kernel of the SDE; the corrector goes there again, with the same noise, through the
-prediction made at b too, which is also the next step's and costs no call (PEC). With tau = 0 the order of convergence
-is one more than the lower of the two numbers of steps, or the predictor's without a corrector; the first steps have
-the lower orders for want of a past, so order 4 becomes 3 from the sampler's own start. The last interval, and one that
-starts at alpha = 0, is first order. tau is constant here: the authors' settings switch it off at both ends. Their code
-also changes the two-step coefficients by a term of third order in h, which the paper does not have.
+of x0, integrated exactly under the kernel of the SDE. The corrector repeats the step with the same noise and one more
+prediction, made at b; the next step uses that prediction too, so it costs no call (PEC). With tau = 0 the order of
+convergence is one more than the smaller of the two numbers of predictions, or the predictor's number without a
+corrector. The first steps use lower orders, since there are not enough earlier predictions yet: order 4 becomes 3. The
+last interval, and one that starts at alpha = 0, is first order. tau is constant here; the authors' settings switch it
+off at both ends. Their code also changes the two-step coefficients by a term of third order in h, which is not in the
+paper.
 
 Same as: `sa-solver:predictor=1,corrector=0,tau=0` = `ddim`; `sa-solver:predictor=1,corrector=0` = `ddpm`;
 `sa-solver:predictor=3,corrector=0` = `dpm-solver++-sde:order=3,variant=heun`.
 
-Use it when samples are to be stochastic at one call a step and the strength of the noise is to be chosen: tau near 0
-at few steps, where noise costs accuracy, towards 1 with more.
+Use it for stochastic samples at one call a step when you want to choose the strength of the noise: tau near 0 with few
+steps, where noise costs accuracy, and nearer 1 with more.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ class SASolver(Sampler):
 
     @property
     def convergence(self) -> int | None:  # type: ignore[override]
-        """Without noise, that of an Adams method."""
+        """The order of an Adams method, without noise."""
         if self.tau:
             return None
         return min(self.predictor, self.corrector) + 1 if self.corrector else self.predictor
@@ -60,10 +61,11 @@ class SASolver(Sampler):
         return steps
 
     def step(self, run: StepContext, x: Tensor, a: Level, b: Level, past: Past) -> tuple[Tensor, Past]:
-        """Predict, evaluate, correct; the newest prediction is at a already where the last step corrected with it."""
+        """Predict, evaluate, correct. The corrector of the step before has made the prediction at a already."""
         history = past or []
         if not history or history[0][0] != a.lambda_:
             history = [(a.lambda_, run.predict(x, a).x0), *history]
+        # First order: the linear part and the noise of the SDE, exactly, with x0 constant over the step.
         m0 = history[0][1]
         decay = (b.sigma_ve / a.sigma_ve) ** self.tau**2  # e^(-tau^2 h); 0 or, without noise, 1 where h is infinite
         kept = decay * b.sigma / a.sigma
@@ -73,15 +75,17 @@ class SASolver(Sampler):
         if b.is_clean or a.alpha == 0:
             return x, None
 
+        # Predictor: the polynomial through the last s predictions (s-step Adams-Bashforth).
         predicted = self._add(x, a, b, history[: self.predictor])
         if not self.corrector:
             return predicted, history[: self.predictor]
+        # Corrector: the same step with the prediction at b as one more point (Adams-Moulton).
         at_b = (b.lambda_, run.predict(predicted, b).x0)
         x = self._add(x, a, b, [*history[: self.corrector], at_b])
         return x, [at_b, *history][: max(self.predictor, self.corrector)]
 
     def _add(self, x: Tensor, a: Level, b: Level, points: list[tuple[float, Tensor]]) -> Tensor:
-        """What the points (lambda, x0), of which the first is at a, add to the first order."""
+        """x, taken by first order, with the correction from the points (lambda, x0); the first point is at a."""
         h = b.lambda_ - a.lambda_
         weights = adams_weights([(lambda_ - a.lambda_) / h for lambda_, _ in points], -(1 + self.tau**2) * h)
         for w_j, (_, m_j) in zip(weights[1:], points[1:], strict=True):
