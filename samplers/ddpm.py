@@ -32,11 +32,11 @@ class Posterior(NamedTuple):
 def posterior(a: Level, b: Level, variance: Variance = "small") -> Posterior:
     """The reverse step from level a to the cleaner level b, given x0 (equations 6 and 7).
 
-    beta = 1 - abar_a / abar_b is taken over the kept levels, so that any sub-grid of the timesteps is a DDPM
-    of its own (Nichol and Dhariwal 2021, section 4). `small` is the posterior's own variance, `large` is beta.
-    A step into the clean end adds no noise. Written for any alpha and sigma: (sigma_b / alpha_b)^2 over
-    (sigma_a / alpha_a)^2 is what remains of the noise, whatever the scale of the state.
+    beta = 1 - abar_a / abar_b is taken between neighbouring levels of the grid, so any sub-grid of the timesteps is
+    a DDPM too (Nichol and Dhariwal 2021, section 4). `small` is the posterior's own variance, `large` is beta. A step
+    into the clean end adds no noise.
     """
+    # For any alpha and sigma: the ratio of the noise variances of x / alpha, whatever the scale of the state.
     kept = (b.sigma_ve / a.sigma_ve) ** 2
     x_weight = a.alpha * b.sigma**2 / (b.alpha * a.sigma**2)
     x0_weight = b.alpha * (1 - kept)
@@ -44,7 +44,7 @@ def posterior(a: Level, b: Level, variance: Variance = "small") -> Posterior:
         std = 0.0
     elif variance == "small":
         std = b.sigma * math.sqrt(1 - kept)
-    else:
+    else:  # beta belongs to the VP process; the second factor scales it to the level's own alpha and sigma
         std = math.sqrt(beta_between(a, b) * (b.alpha**2 + b.sigma**2))
     return Posterior(x_weight, x0_weight, std)
 
@@ -57,14 +57,14 @@ def beta_between(a: Level, b: Level) -> float:
 
 
 class Draw(NamedTuple):
-    """What is random in the training examples of a step: timesteps (B,) and noise (B, *shape)."""
+    """The random part of a training batch: timesteps (B,) and noise (B, *shape)."""
 
     t: Tensor
     eps: Tensor
 
 
 def draw_examples(schedule: VP, shape: Sequence[int], generator: torch.Generator) -> Draw:
-    """A random timestep and noise for each sample of a batch of this shape, float32 on the CPU."""
+    """A random timestep and random noise for each sample of a batch of this shape, float32 on the CPU."""
     t = torch.randint(schedule.timesteps, (shape[0],), generator=generator)
     return Draw(t, torch.randn(tuple(shape), generator=generator))
 
@@ -75,7 +75,7 @@ def loss_of_draw(  # noqa: PLR0913  (what one training example consists of)
     """Mean squared error of the network's answer at the timestep and noise of each sample (algorithm 1).
 
     x0 is (B, C, H, W), condition (B, D) or None. The target is the noise eps; with predicts="v" it is
-    alpha eps - sigma x0 (Salimans and Ho 2022, appendix D), the same knowledge in other units.
+    alpha eps - sigma x0 (Salimans and Ho 2022, appendix D), a linear combination that determines eps and x0 given x.
     """
     if predicts not in ("eps", "v"):
         raise ValueError(f"predicts {predicts!r}: expected eps or v")
@@ -97,6 +97,7 @@ class EMA:
     @torch.no_grad()
     def update(self, network: nn.Module, step: int) -> None:
         """Take in the weights after training step `step` (from 0)."""
+        # Early weights change fast, so the average is short at first.
         decay = min(self.decay, (1 + step) / (10 + step))
         for name, p in network.state_dict().items():
             self.average[name].lerp_(p.to(self.average[name]), 1 - decay)

@@ -7,9 +7,9 @@ from collections.abc import Iterable
 from types import TracebackType
 
 LONGEST_TOLD = 200
-"""Characters of another library's exception in a line."""
+"""Characters of another library's exception that a line shows."""
 LONGEST_SHOWN = 80
-"""Characters of a wrong value in a line."""
+"""Characters of a wrong value that a line shows."""
 
 
 class SamplerbenchError(Exception):
@@ -19,19 +19,19 @@ class SamplerbenchError(Exception):
 
 
 class InputError(SamplerbenchError, ValueError):
-    """A command, an option or a configuration that cannot be carried out."""
+    """An invalid command, option or configuration."""
 
     exit_code = 2
 
 
 class PluginError(SamplerbenchError):
-    """A plugin that is broken, or two that claim the same name."""
+    """A broken plugin, or two plugins that claim the same name."""
 
     exit_code = 3
 
 
 class ModelError(SamplerbenchError):
-    """A model or data file that is missing, damaged or not what it should be."""
+    """A missing, damaged or invalid model or data file."""
 
     exit_code = 4
 
@@ -43,32 +43,32 @@ class StoreError(SamplerbenchError):
 
 
 class Stop(BaseException):
-    """The program is to end, by a signal that is not Ctrl-C."""
+    """A signal other than Ctrl-C ends the program."""
 
 
 ENDS = (KeyboardInterrupt, Stop)
-"""What ends the program from outside. A plugin may raise anything else itself."""
+"""The exceptions by which the user or the system ends the program; a plugin may raise any other."""
 
 
 def pass_on(error: BaseException) -> None:
-    """Raise again what ends the program from outside."""
+    """Raise the exception again if it ends the program from outside (see `ENDS`)."""
     if isinstance(error, ENDS):
         raise error
 
 
 class forgiven:  # noqa: N801  (read as a verb: with forgiven())
-    """What a plugin raises meanwhile does not matter, but for what `pass_on` raises again."""
+    """Ignore every exception that a plugin raises inside the block, except those of `ENDS`."""
 
     def __enter__(self) -> None:
         """Nothing to do."""
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> bool:
-        """Whether the error goes no further."""
+        """Whether to suppress the error."""
         return error is not None and not isinstance(error, ENDS)
 
 
 def told(error: BaseException) -> str:
-    """Another library's exception, with its kind; never torch's advice to read a file without its safeguard."""
+    """The text of another library's exception, with its type; without torch's advice to turn `weights_only` off."""
     text = text_of(error)
     if "weights_only" in text:
         text = "the file holds more than tensors and numbers; it was not read"
@@ -76,7 +76,7 @@ def told(error: BaseException) -> str:
 
 
 def text_of(error: BaseException) -> str:
-    """What an exception says; a stranger's may raise another while it says it."""
+    """The text of an exception; a stranger's exception may itself raise one when it is asked."""
     try:
         return str.__str__(str(error))
     except (Exception, SystemExit) as another:
@@ -84,21 +84,21 @@ def text_of(error: BaseException) -> str:
 
 
 def in_line(error: BaseException) -> str:
-    """`told`, short and in one line."""
+    """The text of `told`, shortened to one line."""
     return " ".join(told(error).split())[:LONGEST_TOLD]
 
 
 def shown(value: object) -> str:
-    """A wrong value in a line: as Python shows it, or only its kind where that is long or fails."""
+    """A wrong value as Python shows it; only its type where that text is long or cannot be made."""
     try:
         text = " ".join(repr(value).split())
-    except Exception:  # a stranger's object, or a number of more digits than Python writes
+    except Exception:  # a stranger's object, or a number with more digits than Python writes
         text = ""
     return text if 0 < len(text) <= LONGEST_SHOWN else f"of type {type(value).__name__}"
 
 
 def closest(given: str, accepted: Iterable[str]) -> str:
-    """' (did you mean X?)' where one of the accepted names is near in any case, else ''."""
+    """' (did you mean X?)' where an accepted name is close to the given one, whatever the case; else ''."""
     names = {name.lower(): name for name in accepted}
     match = difflib.get_close_matches(given.lower(), names, n=1, cutoff=0.6)
     return f" (did you mean {names[match[0]]!r}?)" if match else ""

@@ -24,7 +24,7 @@ from .predictor import Predicts
 from .schedule import Schedule
 
 EXACT_SAMPLES = 10_000
-"""How many samples of the data stand for it."""
+"""How many exact samples represent the data."""
 
 
 @dataclass(frozen=True)
@@ -32,14 +32,14 @@ class GaussianMixture:
     """Data of shape (D,): x0 ~ sum_k weight_k N(mean_k, variance_k I)."""
 
     means: tuple[tuple[float, ...], ...]
-    """Of each of the K components, D numbers."""
+    """The mean of each of the K components, D numbers."""
     variances: tuple[float, ...]
-    """Of each component, alike in all directions."""
+    """The variance of each component, equal in all directions."""
     weights: tuple[float, ...]
-    """Of each component; their sum is 1."""
+    """The weight of each component; the weights add up to 1."""
 
     def __post_init__(self) -> None:
-        """Check the numbers, which may come in any sequences."""
+        """Check the numbers, and convert any sequences to tuples."""
         try:
             means = tuple(tuple(map(float, mean)) for mean in self.means)
             variances, weights = tuple(map(float, self.variances)), tuple(map(float, self.weights))
@@ -60,7 +60,7 @@ class GaussianMixture:
 
     @property
     def dim(self) -> int:
-        """D, the numbers of a sample."""
+        """D, how many numbers a sample has."""
         return len(self.means[0])
 
     def x0(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
@@ -70,6 +70,7 @@ class GaussianMixture:
         """
         means = x.new_tensor(self.means)
         variances = x.new_tensor(self.variances)
+        # Which component x comes from (a softmax over log densities), then the posterior mean under each component.
         s2 = alpha**2 * variances + sigma**2
         residual = x[:, None, :] - alpha[:, :, None] * means
         log_density = -0.5 * residual.square().sum(-1) / s2 - 0.5 * self.dim * s2.log()
@@ -87,12 +88,12 @@ class GaussianMixture:
 
 
 def exact_model(data: GaussianMixture, schedule: Schedule, predicts: Predicts = "eps", name: str = "exact") -> Model:
-    """The perfect network of this data: it answers with the conditional expectation of what it predicts."""
+    """The perfect network for this data: it answers with the conditional expectation of what it predicts."""
     if not isinstance(data, GaussianMixture):
         raise InputError(f"data {shown(data)}: expected a GaussianMixture")
 
     def network(x: Tensor, t: Tensor) -> Tensor:
-        # A state has few different times, as a rule one; each is looked up once, in float64.
+        # A batch usually has one time; each distinct time is looked up once. In float64, so that the answer is exact.
         times, which = torch.unique(t.double(), return_inverse=True)
         levels = [schedule.at_time(float(time)) for time in times]
         alpha = torch.tensor([level.alpha for level in levels], dtype=torch.float64, device=x.device)[which, None]
@@ -111,7 +112,7 @@ def exact_model(data: GaussianMixture, schedule: Schedule, predicts: Predicts = 
 
 
 def state_extractor(data: GaussianMixture) -> Extractor:
-    """The states as they are; its reference rows are exact samples of the data."""
+    """The states unchanged; the reference rows are exact samples of the data."""
     return Extractor(
         f"{EXACT_SAMPLES:,} exact samples",
         lambda x, prompts: x.float().numpy(),
@@ -121,7 +122,7 @@ def state_extractor(data: GaussianMixture) -> Extractor:
 
 
 def point(location: Sequence[float]) -> GaussianMixture:
-    """All data at one place: every first-order method is exact in one step."""
+    """Data at a single point: every first-order method is exact in one step."""
     return GaussianMixture((tuple(location),), (0.0,), (1.0,))
 
 
@@ -131,7 +132,7 @@ def gaussian(mean: Sequence[float], variance: float) -> GaussianMixture:
 
 
 def gaussian_flow(mean: float, variance: float, x: Tensor, a: Level, b: Level) -> Tensor:
-    """The exact ODE solution for data N(mean, variance I): the state x at level a, taken to level b.
+    """The exact ODE solution for data N(mean, variance I), which takes the state x from level a to level b.
 
     x_b = alpha_b mean + sqrt(alpha_b^2 v + sigma_b^2) / sqrt(alpha_a^2 v + sigma_a^2) (x_a - alpha_a mean)
     """
@@ -143,8 +144,8 @@ def gaussian_flow(mean: float, variance: float, x: Tensor, a: Level, b: Level) -
 def quantile_path(data: GaussianMixture, probabilities: tuple[float, ...], level: Level) -> Tensor:
     """The states (len(probabilities), 1) of the exact ODE solution at a level, for data of one dimension.
 
-    In one dimension the solution keeps each state's quantile, so the distribution at the level is inverted: by
-    bisection, to the last digit of float64.
+    In one dimension the solution keeps each state's quantile, so the distribution at the level is inverted. Bisection
+    does so to the last digit of float64.
     """
     if data.dim != 1:
         raise ValueError(f"data of {data.dim} dimensions; the quantiles give the path in one")
@@ -153,11 +154,11 @@ def quantile_path(data: GaussianMixture, probabilities: tuple[float, ...], level
 
 @functools.lru_cache(maxsize=4096)
 def _quantiles(data: GaussianMixture, probabilities: tuple[float, ...], level: Level) -> tuple[float, ...]:
-    """Where the distribution at a level reaches the probabilities."""
+    """The states at which the distribution at a level reaches the probabilities."""
     p = np.asarray(probabilities)
     low = np.full_like(p, -1e3 * (level.alpha + level.sigma))
     high = -low
-    for _ in range(80):
+    for _ in range(80):  # halvings: float64 has 53 binary digits, and the bounds are wide
         middle = (low + high) / 2
         below = _distribution(data, middle, level) < p
         low, high = np.where(below, middle, low), np.where(below, high, middle)

@@ -19,13 +19,13 @@ from .schedule import VP, Float64s, Schedule
 Levels = tuple[Level, ...]
 """The levels of a run, noisiest first, the clean end last."""
 NEAR = 0.05
-"""How far, as a share of sigma / alpha, whole timesteps may take a level before it is said."""
+"""How far, relative to sigma / alpha, rounding to whole timesteps may move a level before a note says so."""
 LOW_START = 0.02
-"""alpha / sigma up to which a list may start from noise only. On the embedded model a start at 0.016 moves neither FID
-nor CLIP score of 512 images beyond its interval; at 0.04 FID is a third higher."""
+"""A list of levels may start from pure noise up to this alpha / sigma. On the embedded model a start at 0.016 moves
+neither FID nor CLIP score of 512 images beyond its interval; at 0.04 FID is a third higher."""
 LOWER_START = 2.0
-"""How many times the alpha / sigma of its schedule's start a list may start at, where that is more: published tools
-start Stable Diffusion anywhere between timesteps 999 and 901, at 0.068 to 0.119."""
+"""Where it is more, a list may start up to this many times the alpha / sigma at which its schedule starts: published
+tools start Stable Diffusion anywhere between timesteps 999 and 901, at 0.068 to 0.119."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Grid(ABC):
 
 @dataclass(frozen=True)
 class SigmaGrid(Grid):
-    """A grid that is laid out in sigma / alpha, between that of the schedule's noisiest level and that of its last.
+    """A grid that is laid out in sigma / alpha, from the schedule's noisiest level to its last noisy one.
 
     On a schedule that starts at alpha = 0 (zero terminal SNR) it starts at sigma / alpha = 4096, as published samplers
     do: see `schedule.LEAST_ALPHA`.
@@ -59,7 +59,7 @@ class SigmaGrid(Grid):
         """(steps,) descending values of sigma / alpha, from `first` to `last` or somewhat above it."""
 
     def times(self, schedule: Schedule, steps: int) -> Sequence[float]:
-        """Descending times, with both ends of the schedule to the last digit where the grid reaches them.
+        """Descending times; where the grid reaches an end of the schedule, exactly the schedule's own time.
 
         InputError where sigma / alpha is infinite at the start, as in a flow.
         """
@@ -71,6 +71,7 @@ class SigmaGrid(Grid):
             )
 
         def time(sigma_ve: float) -> float:
+            # Through exp and log the last time would differ in its last digits, and could lie outside the schedule.
             is_last = math.isclose(sigma_ve, last.sigma_ve, rel_tol=1e-9)
             return last.t if is_last else schedule.at_sigma_ve(sigma_ve).t
 
@@ -87,6 +88,7 @@ def levels_on(grid: Grid, schedule: Schedule, steps: int, *, integer: bool = Fal
 
     With `integer` the times are rounded to whole timesteps, for a network that knows no others.
     """
+    # `Grid.times` places two levels or more: with one, most grids would not know which end to take.
     times = [schedule.first.t] if steps == 1 else [float(t) for t in grid.times(schedule, steps)]
     if isinstance(schedule, VP):
         if integer:
@@ -99,7 +101,7 @@ def levels_on(grid: Grid, schedule: Schedule, steps: int, *, integer: bool = Fal
 def levels_at(times: Iterable[float], schedule: Schedule, grid: Grid | None = None) -> Levels:
     """The levels at a descending list of times (VP: timesteps; EDM and flow: sigmas), then the clean end.
 
-    `grid` is what the times were placed by, None = a list.
+    `grid` placed the times; None = the user listed them.
     """
     try:
         noisy = [grid.level(schedule, t) if grid else schedule.at_time(t) for t in times]
@@ -107,7 +109,7 @@ def levels_at(times: Iterable[float], schedule: Schedule, grid: Grid | None = No
         raise InputError(f"grid: {error}") from error
     if not noisy:
         raise InputError("grid []: expected at least one level")
-    for a, b in pairwise(noisy):
+    for a, b in pairwise(noisy):  # equal levels too are refused: a step between them would divide by 0
         if not b.sigma_ve < a.sigma_ve:
             raise InputError(f"grid: {b.t:g} after {a.t:g}; expected strictly descending levels")
     return (*noisy, schedule.clean)
@@ -119,7 +121,7 @@ def lists_levels(spec: str) -> bool:
 
 
 def spread_duplicates(timesteps: Sequence[int], total: int) -> list[float]:
-    """Descending timesteps in 0 ... total-1, each repeated one moved to the nearest free, the noisier if two are."""
+    """Move each repeated timestep to the nearest free one in 0 ... total-1, of two to the noisier; descending."""
     if len(timesteps) > total:
         raise InputError(f"steps {len(timesteps)}: the model has {total} timesteps; expected at most that many")
     taken = set(timesteps)
@@ -133,17 +135,17 @@ def spread_duplicates(timesteps: Sequence[int], total: int) -> list[float]:
 
 
 def listed_times(grid: str | Iterable[float] | None) -> Sequence[str | float] | None:
-    """The times of a grid that is given as a list, or as text such as "900/500/20"; None where it is a name."""
+    """The times of a grid that is given as a list or as a text such as "900/500/20"; None for a name."""
     if isinstance(grid, str):
         return grid.split("/") if lists_levels(grid) else None
     return None if grid is None else list(grid)
 
 
 def rounding_note(levels: Levels, exact: Levels) -> str:
-    """What whole timesteps made of a grid, by the level that is farthest off; '' where all are within `NEAR`.
+    """How far rounding to whole timesteps moved a grid, by its farthest level; '' where all are within `NEAR`.
 
-    `exact` are the levels of the grid for a network that knows fractional timesteps. Compared is sigma / alpha, which
-    is what the grids are laid out in and what the steps of a solver depend on.
+    `exact` are the levels of the grid for a network that knows fractional timesteps. sigma / alpha is compared, because
+    the steps of a solver depend on it.
     """
 
     def apart(pair: tuple[Level, Level]) -> float:
@@ -157,11 +159,11 @@ def rounding_note(levels: Levels, exact: Levels) -> str:
 
 
 def start_note(levels: Levels, schedule: Schedule) -> str:
-    """What a list leaves out that starts from noise only where a sample has some signal left; '' where it has little.
+    """What is missing where a list starts from pure noise at a level that has signal; '' where little is missing.
 
-    The start is sigma eps, and the state at a level alpha x0 + sigma eps: alpha / sigma is what is missing, in
-    deviations of the noise for each deviation of the data. It counts above `LOW_START`, and above `LOWER_START` times
-    what the schedule's own start leaves out.
+    A run starts from sigma eps, but the state at a level is alpha x0 + sigma eps: alpha x0 is missing. alpha / sigma is
+    its size, in deviations of the noise for each deviation of the data. It matters above `LOW_START`, and above
+    `LOWER_START` times what the schedule's own start leaves out.
     """
     first, own = levels[0], schedule.first
     missing, accepted = math.exp(first.lambda_), max(LOW_START, LOWER_START * math.exp(own.lambda_))

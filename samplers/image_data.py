@@ -19,9 +19,9 @@ class ImageData(ABC):
     """Images by number, in an order that is the same on every machine."""
 
     name: str
-    """What it is called where its images are used, e.g. "cifar10 train"."""
+    """Its name wherever its images are used, e.g. "cifar10 train"."""
     notes: tuple[str, ...] = ()
-    """What a reader of numbers made with the images must know, a sentence each, e.g. that the files are JPEG."""
+    """What a reader of numbers made with the images must know, as sentences, e.g. that the files are JPEG."""
 
     @property
     @abstractmethod
@@ -37,12 +37,12 @@ class ImageData(ABC):
         """Image i as it is stored: uint8 (1 or 3, H, W)."""
 
     def caption(self, i: int) -> str | None:
-        """The caption of image i; None where there is none."""
+        """The caption of image i; None if it has no caption."""
         return None
 
 
 def image_of(data: ImageData, i: int) -> Tensor:
-    """Image i, checked: uint8 (1 or 3, H, W). PluginError for anything else, and for what `image` raises."""
+    """Image i after a check: uint8 (1 or 3, H, W). PluginError for anything else, and if `image` raises."""
     with at_fault(f"data {data.name!r}: image {i}"):
         image = data.image(i)
     if not isinstance(image, Tensor):

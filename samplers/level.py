@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """A place on the way from noise to image, in float64."""
+    """One noise level, in float64: how much clean sample and how much noise a state holds."""
 
     alpha: float
     """Factor of the clean sample x0."""

@@ -21,9 +21,9 @@ Rows = npt.NDArray[np.float32]
 Z95 = 1.959963984540054
 """The 97.5 % point of the normal distribution."""
 ASYMMETRY = 1e-5
-"""Of a covariance's largest entry, what may lie between it and its transpose: float32 files are rounded."""
+"""How far a covariance may differ from its transpose, relative to its largest entry: float32 files are rounded."""
 BLOCK = 2048
-"""Rows that are held in float64 at a time."""
+"""How many rows are held in float64 at a time."""
 
 
 @dataclass(frozen=True)
@@ -31,9 +31,9 @@ class Estimate:
     """A metric's value on n samples, and how much each of them moved it."""
 
     value: float
-    """NaN where there is none."""
+    """The value; NaN where there is none to give."""
     influence: Floats
-    """(n,), of mean 0: to first order the value is a constant plus the mean of these over the samples."""
+    """(n,), with mean 0: to first order the value is a constant plus the mean of these over the samples."""
 
     def __sub__(self, other: Estimate) -> Estimate:
         """The difference of two values on the same samples. InputError if their numbers of samples differ."""
@@ -74,10 +74,10 @@ class Moments:
     covariance: Floats
     """(d, d), divisor samples - 1."""
     samples: int | None = None
-    """The number of images that they are of, if it is known."""
+    """How many images they were computed from, if that is known."""
 
     def __post_init__(self) -> None:
-        """Refuse what no images have."""
+        """Refuse moments that no images have."""
         if self.mean.ndim != 1 or not self.mean.size or self.covariance.shape != 2 * self.mean.shape:
             raise InputError(
                 f"a reference of mean {self.mean.shape} and covariance {self.covariance.shape}: "
@@ -119,12 +119,12 @@ class Metric(ABC):
     least_per_column: int = 0
     """The fewest samples for each of the d numbers of a row; the larger of the two counts holds."""
     needs_reference = False
-    """Whether it compares with a reference. It is left out then where there is none."""
+    """Whether it compares with a reference. If so, it is left out where the reference is missing."""
 
     def prepare(self, reference: Rows | Moments | None) -> Any:
         """What `estimate` needs of the reference, computed once for all cells; None where there is no reference.
 
-        The reference is its rows (N, d), or only their moments. A metric that needs the rows refuses moments by
+        The reference comes as rows (N, d), or only as their moments. A metric that needs the rows refuses moments with
         `rows_needed`.
         """
         return None
@@ -142,7 +142,7 @@ class Metric(ABC):
 
 
 def rows_needed(name: str, reference: Rows | Moments) -> Rows:
-    """The reference rows, (N, d). Raises InputError, which names the metric, where only their moments are known."""
+    """The reference rows, (N, d). Raises InputError, naming the metric, where only their moments are known."""
     if isinstance(reference, Moments):
         raise InputError(
             f"{name}: needs the features of the reference images themselves; the reference has their mean and "
@@ -154,7 +154,7 @@ def rows_needed(name: str, reference: Rows | Moments) -> Rows:
 def check_rows(rows: npt.NDArray[Any], width: int | None = None, least: int = 2) -> None:
     """Raise InputError unless the rows are finite, (n, d), and n is at least `least`.
 
-    `width`, if given, is the d that is expected: that of the reference rows.
+    `width`, if given, is the expected d: the width of the reference rows.
     """
     expected = "d" if width is None else width
     if rows.ndim != 2 or width not in (None, rows.shape[1]):  # noqa: PLR2004  (rows and columns)
@@ -172,7 +172,7 @@ def check_rows(rows: npt.NDArray[Any], width: int | None = None, least: int = 2)
 def in_blocks(rows: npt.NDArray[np.floating[Any]], centre: Floats | float = 0.0) -> Iterator[tuple[slice, Floats]]:
     """Go through rows (n, d) in float64, block by block, with `centre`, a number or (d,), subtracted.
 
-    Yields where each block is, and the block. It is overwritten by the next: a large table is never held in float64.
+    Yields the place of each block, and the block. The next block overwrites it: a large table is never held in float64.
     """
     space = np.empty((min(BLOCK, len(rows)), rows.shape[1]))
     for i in range(0, len(rows), BLOCK):
@@ -188,7 +188,7 @@ def root_mean_estimate(squares: npt.NDArray[np.floating[Any]]) -> Estimate:
 
 
 def mean_estimate(values: npt.NDArray[np.floating[Any] | np.bool_]) -> Estimate:
-    """The mean of one number for each sample, (n,); of yes and no, the share of yes."""
+    """The mean of one number for each sample, (n,); for booleans, the share of those that are true."""
     exact = values.astype(np.float64)
     mean = float(exact.mean())
     return Estimate(mean, exact - mean)

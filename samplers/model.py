@@ -1,4 +1,4 @@
-"""Model: everything that a run needs to know of what it samples from."""
+"""Model: a network with everything that a run needs to know about it."""
 
 from __future__ import annotations
 
@@ -28,50 +28,50 @@ from .predictor import (
     Predictor,
     Predicts,
     Timesteps,
+    bound_x0,
     check_batch_size,
-    check_clip,
+    check_bounds,
     check_names,
-    clipped,
 )
 from .schedule import VP, Schedule
 
 NetworkLoader = Callable[[torch.device, torch.dtype], Network]
-"""(device, dtype) -> the network, there and in that precision."""
+"""(device, dtype) -> the network on that device and in that precision."""
 Encode = Callable[[Sequence[str]], Tensor]
-"""n prompts -> their condition, a tensor of n rows."""
+"""n prompts -> their conditions, a tensor of n rows."""
 Range = tuple[float, float]
-"""What is black and what is white, (low, high)."""
+"""The values of black and white, (low, high)."""
 UNIT_RANGE: Range = (-1.0, 1.0)
 MOST_NUMBERS = 2**31
-"""Of one state: more than any machine has room for."""
+"""Most numbers in one state: more than any machine has room for."""
 GREY_LEVELS = 255
 NAMELESS = "network"
-"""What a network is called whose author gave it no name."""
+"""The name of a network whose author gave it no name."""
 GREY_LEVELS_FROM = 16
-"""States none of which is negative and some of which are above this are grey levels, not a sampler gone astray."""
+"""States without negative values and with some above this are grey levels; a sampler that diverged has both signs."""
 
 
 @dataclass(frozen=True)
 class Model:
-    """A network with its schedule and all that surrounds it."""
+    """A network with its schedule, its conditions, and the way from states to images and to rows for metrics."""
 
     name: str
     """Shown in tables and used in the names of run folders."""
     network: NetworkLoader
-    """(device, dtype) -> the network there. It is given x in that dtype and t in the state's, float32 or wider (int64
-    with timesteps "integer"), so that a network of low precision is told exact times."""
+    """(device, dtype) -> the network on that device. It gets x in that dtype, but t in that of the state, float32 or
+    wider (int64 with timesteps "integer"), so that a network of low precision gets exact times."""
     schedule: Schedule
     """The noise schedule that the network was trained with."""
     shape: tuple[int, ...]
-    """Of one state, without the batch."""
+    """The shape of one state, without the batch."""
     predicts: Predicts = "eps"
-    """What the network answers with."""
+    """What the network predicts."""
     timesteps: Timesteps = "fractional"
     """Which times the network knows: any, or only whole timesteps."""
     clip: Clip | None = None
-    """Bounds of x0, (low, high) or `dynamic_threshold()`; None = not clipped."""
+    """Bounds of x0, (low, high) or `dynamic_threshold()`; None = no bounds."""
     value_range: Range = UNIT_RANGE
-    """What is black and what is white in a clean state that is an image as it is; `decode` does not look at it."""
+    """The values of black and white in a clean state that is an image itself; `decode` ignores them."""
     batch_size: int = 64
     """Rows of one network call, unless the user says otherwise."""
     encode: Encode | None = None
@@ -79,23 +79,23 @@ class Model:
     unconditional: Encode | None = None
     """Like `encode`, for no prompt: it gets n texts and only counts them. None = `encode` of the empty text."""
     check_texts: Callable[[Sequence[str]], object] | None = None
-    """Raises InputError for texts that the model cannot read, without the work of `encode`; None = `encode` does."""
+    """Raises InputError for texts that the model cannot read, without the cost of `encode`; None = `encode` does."""
     guide: Callable[[Tensor, float], Tensor] | None = None
-    """(condition, guidance) -> condition, for a network that is told the guidance and asked once (distilled guidance);
-    None = the answers with and without the prompt are mixed."""
+    """(condition, guidance) -> condition, for distilled guidance: the network takes the guidance as an input and is
+    asked once. None = classifier-free guidance, which mixes the answers with and without the prompt."""
     prompts: tuple[str, ...] = ()
     """The model's own balanced captions: sample i takes prompts[i mod len]."""
     decode: Callable[[Tensor], Tensor] | None = None
-    """Clean states -> uint8 images; None = `to_images`."""
+    """Clean states -> uint8 images; None = `to_images` makes them."""
     image_shape: tuple[int, int, int] | None = None
     """(C, H, W) of the images that `decode` makes."""
     extractors: Mapping[str, Extractor] = field(default_factory=dict)
     """What metrics may read, by role: "features" for FID, "clip" for the CLIP score."""
     fingerprint: str = ""
-    """Hash of the weights, part of what identifies a result; '' = a run of this model is not resumed, unless its
-    network is a torch module."""
+    """Hash of the weights, which is part of a result's key; '' = a run of this model is not resumed, unless its network
+    is a torch module."""
     notes: tuple[str, ...] = field(default=(), compare=False)
-    """What must be known of the model before it is run, a sentence each, e.g. that it is distilled to a few steps."""
+    """What a user must know before a run, as sentences, e.g. that the model is distilled to a few steps."""
 
     def __post_init__(self) -> None:
         """Check what can be checked without asking the network; the shape may be any sequence of whole numbers."""
@@ -109,7 +109,7 @@ class Model:
             raise InputError(f"image_shape {shown(self.image_shape)}: expected (1 or 3, H, W)")
         check_names(self.predicts, self.timesteps)
         check_batch_size(self.batch_size)
-        check_clip(self.clip)
+        check_bounds(self.clip)
         check_value_range(self.value_range)
         if not isinstance(self.prompts, tuple | list) or not all(isinstance(text, str) for text in self.prompts):
             raise InputError(f"prompts {shown(self.prompts)}: expected a tuple of texts")
@@ -122,7 +122,7 @@ class Model:
 
     @property
     def shown_shape(self) -> tuple[int, int, int] | None:
-        """(C, H, W) of the images; None where the states are no images."""
+        """(C, H, W) of the images; None where the model makes none."""
         if self.decode:
             return self.image_shape
         return self.shape if is_image_shape(self.shape) else None
@@ -132,9 +132,9 @@ class Model:
         return self.encode is not None and self.guide is None and guidance != 1
 
     def images(self, x: Tensor) -> Tensor | None:
-        """Clean states (n, *shape) -> uint8 (n, C, H, W), None where the states are no images.
+        """Clean states (n, *shape) -> uint8 (n, C, H, W), None where the model makes no images.
 
-        Raises InputError where `decode` returns anything else, SamplerbenchError where it raises.
+        Raises InputError where `decode` returns anything else, and SamplerbenchError where `decode` raises.
         """
         if self.decode is None:
             return to_images(x, self.value_range)
@@ -175,14 +175,14 @@ def parse_size(size: object) -> tuple[int, int]:
 
 
 def is_image_shape(shape: tuple[int, ...]) -> TypeGuard[tuple[int, int, int]]:
-    """Whether states of this shape are images as they are: (1 or 3, H, W)."""
+    """Whether states of this shape are images themselves: (1 or 3, H, W)."""
     return len(shape) == IMAGE_DIMS and shape[0] in IMAGE_CHANNELS
 
 
 def to_images(x: Tensor, value_range: Range = UNIT_RANGE) -> Tensor | None:
     """States from black to white -> uint8, rounded to the nearest grey level; None unless the shape is (n, 1|3, H, W).
 
-    What is beyond the range is cut off there. InputError for what was never meant to be in the range.
+    Values beyond the range are clamped to it. InputError for states that were never meant to be in the range.
     """
     if not is_image_shape(tuple(x.shape[1:])):
         return None
@@ -201,7 +201,7 @@ def _are_grey_levels(x: Tensor) -> bool:
 
 
 def checked_shape(shape: Any, name: str = "shape") -> tuple[int, ...]:
-    """A shape without the batch as a tuple; InputError, with the name of its field, for what cannot be one."""
+    """A shape without the batch, as a tuple; InputError, naming the field, for an invalid one."""
     try:
         given = tuple(shape)
         sides = () if bool in map(type, given) else tuple(map(operator.index, given))
@@ -216,7 +216,7 @@ def checked_shape(shape: Any, name: str = "shape") -> tuple[int, ...]:
 
 
 def check_value_range(value: object) -> None:
-    """Refuse what is no pair of finite numbers, black and white."""
+    """InputError unless the value is a pair of finite numbers, black below white."""
     if isinstance(value, tuple | list) and len(value) == 2 and all(map(is_number, value)):  # noqa: PLR2004
         black, white = value
         if -math.inf < black < white < math.inf:
@@ -225,7 +225,7 @@ def check_value_range(value: object) -> None:
 
 
 def described(value: object) -> str:
-    """What a function returned, in a line: dtype and shape of a tensor, the kind of anything else."""
+    """What a function returned, in a few words: dtype and shape of a tensor, the type of anything else."""
     if isinstance(value, Tensor):
         return f"{str(value.dtype).removeprefix('torch.')} {tuple(value.shape)}"
     return "None" if value is None else f"a {type(value).__name__}"
@@ -244,7 +244,8 @@ def predictor_for(  # noqa: PLR0913  (what a prediction depends on)
     dtype: torch.dtype,
     log: CallLog | None = None,
 ) -> Predictor:
-    """The model's network as a predictor for these prompts, guided and clipped as asked; `log` sees its calls."""
+    """The model's network as a predictor for these prompts, with guidance and bounds of x0; `log` records its calls."""
+    # From the inside out: the network, then guidance, then the bounds of x0. Samplers see one predictor.
     condition = without = None
     if model.encode is not None:
         condition = condition_from(model, model.encode, prompts)
@@ -254,15 +255,15 @@ def predictor_for(  # noqa: PLR0913  (what a prediction depends on)
             against = model.encode if negative is not None else model.unconditional or model.encode
             without = condition_from(model, against, [negative or ""] * len(prompts))
     network = NetworkPredictor(
-        model.network(device, dtype), model.predicts, model.timesteps, batch_size, _there(condition, device, dtype),
-        dtype, _there(without, device, dtype), guidance_calls, log or CallLog(),
+        model.network(device, dtype), model.predicts, model.timesteps, batch_size, _on_device(condition, device, dtype),
+        dtype, _on_device(without, device, dtype), guidance_calls, log or CallLog(),
     )  # fmt: skip
     guided = network if without is None else Guided(network.both, guidance, guidance_rescale)
-    return clipped(guided, model.clip)
+    return bound_x0(guided, model.clip)
 
 
 def condition_from(model: Model, encode: Encode, texts: Sequence[str]) -> Tensor:
-    """A row for each text; InputError where the model's function raises, or returns anything else."""
+    """A row for each text; InputError where the model's function raises or returns anything else."""
     try:
         made = encode(texts)
     except SamplerbenchError:
@@ -277,8 +278,8 @@ def condition_from(model: Model, encode: Encode, texts: Sequence[str]) -> Tensor
     return made
 
 
-def _there(condition: Tensor | None, device: torch.device, dtype: torch.dtype) -> Tensor | None:
-    """A condition where the network is; whole numbers, such as those of classes, stay what they are."""
+def _on_device(condition: Tensor | None, device: torch.device, dtype: torch.dtype) -> Tensor | None:
+    """A condition on the network's device and in its dtype; whole numbers, such as class numbers, stay whole."""
     if condition is None:
         return None
     return condition.to(device, dtype if condition.is_floating_point() else condition.dtype)
@@ -303,24 +304,25 @@ def wrap_network(  # noqa: PLR0913  (what a network needs to be a model)
     `network(x, t)`, or `network(x, t, condition)` if `encode` (prompts -> condition (n, ...)) is given: x is the
     state (B, *shape), unscaled; t (B,) of x's dtype (int64 with timesteps="integer"): the training timestep for VP
     (0 ... T-1), sigma for EDM, the flow time for flow. The answer has x's shape and is what `predicts` says:
-    eps | x0 | v = alpha eps - sigma x0 | flow = eps - x0. `clip=(-1, 1)` clips x0 and derives eps from it;
-    `clip=dynamic_threshold()` does so with bounds that follow each sample.
+    eps | x0 | v = alpha eps - sigma x0 | flow = eps - x0. `clip=(-1, 1)` keeps x0 within these bounds and derives eps
+    from it; `clip=dynamic_threshold()` does so with bounds that follow each sample.
 
     With guidance a call holds the rows with the prompt and behind them those without it, B = 2 `batch_size`.
-    `value_range` is what is black and what is white in images: (-1, 1), or the bounds of `clip` where there are some.
+    `value_range` holds the values of black and white in images: by default the bounds in `clip`, or (-1, 1) without.
 
     `fingerprint` is any text that changes when the network does, such as the hash of its weights: a run is resumed only
-    where the network is known again. A torch module is known by its weights, its code and a sample; see docs/models.md.
+    if the network can be recognised. A torch module is recognised by its weights, its code and a sample; see
+    docs/models.md.
 
     The network must leave x, t and condition as they are. A torch module is copied where the run needs it in another
-    dtype, on another device or out of training mode. In bfloat16 times have eight binary digits: timestep 999 is told
-    as 1000, and a warning says so.
-    Raises InputError for arguments that cannot be.
+    dtype, on another device or out of training mode. In bfloat16 times have eight binary digits: the network is told
+    1000 for timestep 999, and a warning says so.
+    Raises InputError for invalid arguments.
     """
     if not callable(network) or isinstance(network, type):
         given = f"the class {network.__name__}" if isinstance(network, type) else f"a {type(network).__name__}"
         raise InputError(f"network: got {given}; expected a callable network(x, t) or a torch module")
-    check_clip(clip)
+    check_bounds(clip)
     if not isinstance(name, str) or not name.strip():
         raise InputError(f"name {shown(name)}: expected a text")
 
@@ -335,14 +337,14 @@ def wrap_network(  # noqa: PLR0913  (what a network needs to be a model)
 
 @dataclass(frozen=True)
 class WrappedNetwork:
-    """The loader of a network that is there already."""
+    """The loader of a network that exists already."""
 
     network: Network
     first: float | None = None
-    """The noisiest timestep, where timesteps are fractional: bfloat16 rounds it."""
+    """The noisiest timestep, if timesteps are fractional: bfloat16 would round it."""
 
     def __call__(self, device: torch.device, dtype: torch.dtype) -> Network:
-        """The network; of a torch module a copy where it is not there, or not of that type."""
+        """The network; a copy of a torch module that is on another device or has another dtype."""
         if dtype == torch.bfloat16 and self.first is not None:
             told = float(torch.tensor(self.first, dtype=dtype))
             warnings.warn(
@@ -351,18 +353,18 @@ class WrappedNetwork:
                 stacklevel=2,
             )
         network = self.network
-        return told_in_dtype_of_x(module_on(network, device, dtype) if isinstance(network, nn.Module) else network)
+        return cast_times(module_on(network, device, dtype) if isinstance(network, nn.Module) else network)
 
 
 def range_of(clip: Clip | None) -> Range:
-    """The range of images that bounds of x0 speak of."""
+    """The range of images that the bounds of x0 imply."""
     if isinstance(clip, DynamicThreshold):
         return -clip.bound, clip.bound
     return (clip[0], clip[1]) if clip and all(map(math.isfinite, clip)) else UNIT_RANGE
 
 
-def told_in_dtype_of_x(network: Network) -> Network:
-    """The network, told a fractional time in the dtype of x."""
+def cast_times(network: Network) -> Network:
+    """The network with fractional times cast to the dtype of x, as most networks expect."""
 
     def ask(x: Tensor, t: Tensor, *condition: Tensor) -> Tensor:
         return network(x, t.to(x.dtype) if t.is_floating_point() else t, *condition)
@@ -371,7 +373,7 @@ def told_in_dtype_of_x(network: Network) -> Network:
 
 
 def module_on(module: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Module:
-    """The module itself if it is there in evaluation mode, else a copy that is."""
+    """The module itself if it is on the device, in the dtype and in evaluation mode; else a copy that is."""
     first = next(module.parameters(), None)
     there = first is None or (first.device == device and first.dtype == dtype)
     if there and not module.training:
@@ -381,24 +383,24 @@ def module_on(module: nn.Module, device: torch.device, dtype: torch.dtype) -> nn
 
 @dataclass(frozen=True)
 class Progress:
-    """What a training loop tells after each step."""
+    """What a training loop reports after each step."""
 
     phase: str
-    """What is trained or prepared, e.g. "images"."""
+    """What is being trained or prepared, e.g. "images"."""
     step: int
-    """Steps that are done."""
+    """How many steps are done."""
     steps: int
-    """Steps of the whole phase."""
+    """How many steps the whole phase has."""
     loss: float
     """Mean over the last steps, exponentially weighted."""
     seconds: float
-    """Since the loop started or resumed."""
+    """Seconds since the loop started or resumed."""
     resumed_at: int
     """The step at which this process began, 0 for a new training."""
 
     @property
     def eta(self) -> float:
-        """Seconds that are left at the present speed."""
+        """How many seconds are left at the present speed."""
         return (self.steps - self.step) * self.seconds / max(self.step - self.resumed_at, 1)
 
 
@@ -438,5 +440,5 @@ class ModelWithData(Protocol):
     """What `samplerbench doctor` asks of a registered model that is trained on a data set."""
 
     def data_folder(self) -> Path | None:
-        """Where the data set is on this machine; None if it is not there. Nothing is fetched to find out."""
+        """Where the data set is on this machine; None if it is missing. Nothing is fetched to find out."""
         ...

@@ -1,6 +1,6 @@
-"""Where randomness comes from: unit normal noise as a function of (seed, sample index, interval, draw).
+"""The source of all randomness: unit normal noise as a function of (seed, sample index, interval, draw).
 
-Neither the number of samples, nor their order, nor the batch size, device or clock has a part in it.
+It depends on neither the number of samples, nor their order, nor the batch size, device or clock.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from .philox import Draw, normals
 from .philox_torch import normals_on
 
 BLOCK = 64
-"""Consecutive samples of a chunk: batch sizes divide it or are multiples of it."""
+"""How many consecutive samples a chunk holds: batch sizes divide it or are multiples of it."""
 
 MAX_SEED = 2**63 - 1
 NoiseFunction = Callable[[Level, Level], Tensor]
@@ -26,7 +26,7 @@ NoiseFunction = Callable[[Level, Level], Tensor]
 
 
 class Stream(IntEnum):
-    """What a draw is for; part of its counter."""
+    """The purpose of a draw. It is part of the counter, so that draws for different purposes never share one."""
 
     PRIOR = 0
     STEP = 1
@@ -38,8 +38,8 @@ class Noise:
 
     Element e of a sample is a normal of Philox 4x32-10 under the 64 bits of the seed as key, with the counter
     (e // 4, sample, interval, stream << 24 | draw): no two of these share a counter, and what one sample costs depends
-    on its shape only. All draws are (n, *shape) float32 on `device`; devices agree to 1e-6. InputError for a field that
-    its bits do not hold.
+    only on its shape. All draws are (n, *shape) float32 on `device`; devices agree to 1e-6. InputError for a number
+    that does not fit into the bits of its field.
     """
 
     def __init__(
@@ -64,6 +64,7 @@ class Noise:
         return self._draw(Stream.BROWNIAN, ("node index", index), ("depth", depth))
 
     def _draw(self, stream: Stream, place: tuple[str, int], part: tuple[str, int]) -> Tensor:
+        # A field that overflowed would share its counter, and so its noise, with another draw.
         _check_field(*place, bits=32)
         _check_field(*part, bits=24)
         samples = range(self.first, self.first + self.n)
@@ -78,6 +79,6 @@ def _check_field(name: str, value: int, *, bits: int) -> None:
 
 
 def check_seed(seed: object) -> None:
-    """A whole number from 0 to 2^63 - 1."""
+    """InputError unless the seed is a whole number from 0 to 2^63 - 1."""
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed <= MAX_SEED:
         raise InputError(f"seed {shown(seed)}: expected a whole number from 0 to 2^63 - 1")

@@ -20,16 +20,16 @@ from .errors import InputError, PluginError, SamplerbenchError, closest, pass_on
 
 T = TypeVar("T")
 MOST_BYTES = 1 << 30
-"""Of a file that an option names: it is held in memory."""
+"""Most bytes of a file that an option names, since it is held in memory."""
 COMMA = re.compile(r',(?=(?:[^"]*"[^"]*")*[^"]*$)')
-"""A comma with an even number of quotes behind it: outside of quotes."""
+"""A comma outside of quotes: an even number of quotes follows it."""
 
 
 class File:
     """A file that an option names, read once: the bytes whose SHA-256 belongs to a result are those that are used.
 
     An option of this type is a field `table: File | None = None`, given as `-s name:table=weights.json` or as a path.
-    InputError for what is no file, cannot be read or holds more than 1 GiB. Two are equal if their bytes are.
+    InputError for a path that is no file, cannot be read or holds more than 1 GiB. Two are equal if their bytes are.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -44,7 +44,7 @@ class File:
 
     @cached_property
     def sha256(self) -> str:
-        """Of the content, in hexadecimal."""
+        """The SHA-256 of the content, in hexadecimal."""
         return hashlib.sha256(self._content).hexdigest()
 
     def __eq__(self, other: object) -> bool:
@@ -52,7 +52,7 @@ class File:
         return isinstance(other, File) and self.sha256 == other.sha256
 
     def __hash__(self) -> int:
-        """Of the bytes."""
+        """The hash of the bytes."""
         return hash(self.sha256)
 
     def __repr__(self) -> str:
@@ -70,7 +70,7 @@ OPTION_TYPES = {
 
 
 def content_of(path: Path, most: int = MOST_BYTES) -> bytes:
-    """The bytes of a file; InputError, without waiting, for what is none, cannot be read or holds more than `most`."""
+    """The bytes of a file. InputError at once for a pipe or a device, an unreadable file, and one over `most` bytes."""
     try:
         with open_file(path) as file:
             size = os.fstat(file.fileno()).st_size
@@ -84,7 +84,8 @@ def content_of(path: Path, most: int = MOST_BYTES) -> bytes:
 
 
 def open_file(path: Path) -> BufferedReader:
-    """A file, open to be read; an OSError at once for a folder, a pipe or a device."""
+    """A file, open for reading; an OSError at once for a folder, a pipe or a device."""
+    # Without O_NONBLOCK the opening of a pipe waits for a writer.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
     if stat.S_ISREG(os.fstat(descriptor).st_mode):
         return os.fdopen(descriptor, "rb")
@@ -93,7 +94,7 @@ def open_file(path: Path) -> BufferedReader:
 
 
 def parse_spec(spec: str) -> tuple[str, dict[str, str]]:
-    """ "name:option=value,option=value" -> the name and the options as text; "..." around a value that has a comma."""
+    """ "name:option=value,option=value" -> the name and the options as text; a value with a comma stands in quotes."""
     name, _, rest = spec.strip().partition(":")
     options: dict[str, str] = {}
     if rest.count('"') % 2:
@@ -125,7 +126,7 @@ def construct(cls: type[T], what: str, options: Mapping[str, object]) -> T:
         return cls(**values)
     except SamplerbenchError:
         raise
-    except ValueError as error:  # how a dataclass of anyone's refuses its options
+    except ValueError as error:  # a stranger's dataclass refuses its options so
         raise InputError(f"{what}: {text_of(error)}") from error
     except BaseException as error:
         pass_on(error)
@@ -134,7 +135,7 @@ def construct(cls: type[T], what: str, options: Mapping[str, object]) -> T:
 
 @contextmanager
 def at_fault(what: str) -> Iterator[None]:
-    """What a plugin's method raises, but for errors that are meant for the user, is its fault, by name."""
+    """Turn what a plugin's method raises into a PluginError that names it, except errors meant for the user."""
     try:
         yield
     except SamplerbenchError:
@@ -148,7 +149,7 @@ class Option(NamedTuple):
     """An option of a sampler, grid or metric: a field of its dataclass."""
 
     field: str
-    """The field's name: the option's, with an underscore after it where a method or Python has the name already."""
+    """The name of the field: that of the option, with an underscore after it where a method or Python uses the name."""
     kind: Any
     """The type of its values."""
     default: object
@@ -164,25 +165,25 @@ def options_of(cls: type) -> dict[str, Option]:
 
 
 def _without_none(kind: Any) -> Any:
-    """File for File | None: the one option that may be left empty."""
+    """File for File | None, the only type of option that may be None."""
     return File if set(get_args(kind)) == {File, NoneType} else kind
 
 
 @cache
 def hints_of(cls: type) -> dict[str, Any]:
-    """The types of a class's fields, looked up once: each cell of a plan asks for them."""
+    """The types of a class's fields, cached because each cell of a plan asks for them."""
     return get_type_hints(cls)
 
 
 def check_count(name: str, value: object, most: int = 10**9) -> int:
-    """A whole number from 1 to `most`, or an error that names the field."""
+    """The value if it is a whole number from 1 to `most`, else an error that names the field."""
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
         raise InputError(f"{name} {shown(value)}: expected a whole number from 1 to {most}")
     return value
 
 
 def is_number(value: object) -> TypeGuard[float]:
-    """Whether a value is a real number that a float can hold, infinity included; true, false and NaN are none."""
+    """Whether a value is a real number that a float can hold, infinity included; a boolean or NaN is not."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
     try:
@@ -192,14 +193,14 @@ def is_number(value: object) -> TypeGuard[float]:
 
 
 def accepts(kind: Any) -> str:
-    """What an option of this type may be, in words."""
+    """The values that an option of this type accepts, in words."""
     if get_origin(kind) is Literal:
         return " or ".join(map(str, get_args(kind)))
     return OPTION_TYPES.get(kind, getattr(kind, "__name__", str(kind)))
 
 
 def _value(given: object, kind: Any, what: str) -> object:
-    """The option's value, converted from text where it is text."""
+    """The value of an option; a text is converted."""
     if get_origin(kind) is Literal:
         choices = get_args(kind)
         match = next((c for c in choices if str(c) == str(given)), None)
@@ -224,7 +225,7 @@ def _value(given: object, kind: Any, what: str) -> object:
 
 
 def _file(given: object, what: str) -> File | None:
-    """The file of a path; None stays None."""
+    """The file at a path; None stays None."""
     if given is None or isinstance(given, File):
         return given
     if not isinstance(given, str | os.PathLike):
@@ -246,7 +247,7 @@ def describe_options(cls: type) -> str:
 
 
 def option_fault(cls: type) -> str:
-    """Why the options of a dataclass cannot be given on a command line, '' if they can."""
+    """Why the options of a dataclass cannot be given on a command line; '' if they can."""
     own = [name for name in vars(cls).get("__annotations__", {}) if name in get_type_hints(cls)]
     if own and "__dataclass_params__" not in vars(cls):
         return f"{cls.__name__} has options ({', '.join(own)}); expected @dataclass(frozen=True) above it"

@@ -1,4 +1,4 @@
-"""Functions that the numbers of everybody are made of: what a plugin replaces of them is put back, and named."""
+"""Undo monkey patches: a plugin that replaces a function of torch, NumPy or this package would change all results."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ WATCHED: tuple[ModuleType, ...] = (
     torch, torch.nn, torch.nn.functional, torch.linalg, torch.fft, torch.special, np, np.linalg, math, random, time,
     builtins,
 )  # fmt: skip
-"""Beside the modules of this package, which are those that are loaded."""
+"""Modules that are watched, in addition to the loaded modules of this package."""
 Owner = ModuleType | type
 
 
 @dataclass(frozen=True)
 class Place:
-    """A module or a class, as it was."""
+    """A module or a class, with what its names stood for at one moment."""
 
     owner: Owner
     name: str
     was: dict[str, Any]
-    """What its names stood for."""
+    """Each name with what it stood for."""
 
     def replaced(self) -> list[str]:
-        """The names that stand for another function, method or class now, or that hide an inherited one."""
+        """The names that now stand for another function, method or class, or that now hide an inherited one."""
         now = vars(self.owner)
         others = [name for name, thing in self.was.items() if now.get(name) is not thing and _is_code(thing)]
         if isinstance(self.owner, type) and len(now) > len(self.was):
@@ -45,7 +45,7 @@ class Place:
         return [name for name in others if not _is_of_torch(now.get(name))]
 
     def put_back(self, name: str) -> None:
-        """Have a name stand for what it stood for."""
+        """Let a name stand again for what it stood for."""
         if name in self.was:
             setattr(self.owner, name, self.was[name])
         else:
@@ -53,12 +53,12 @@ class Place:
 
 
 def functions_now() -> list[Place]:
-    """All places with what their names stand for."""
+    """Each watched module and class, with what its names stand for now."""
     return [Place(owner, name, dict(vars(owner))) for name, owner in _owners()]
 
 
 def put_back_functions(before: list[Place]) -> list[str]:
-    """Put back what was replaced since; its names, such as "torch.add"."""
+    """Put back whatever was replaced since; return its names, such as "torch.add"."""
     found = [(place, name) for place in before for name in place.replaced()]
     for place, name in found:
         place.put_back(name)
@@ -81,8 +81,8 @@ def _is_code(thing: object) -> bool:
 
 
 def _is_of_torch(thing: object) -> bool:
-    """Whether a function or a class is written in torch: some parts of it replace names of others when they are
-    imported, and the default dtype decides what torch.Storage is."""
+    """Whether a function or a class is torch's own. torch itself replaces some names when more of it is imported, and
+    the default dtype decides what torch.Storage is."""
     if isinstance(thing, type):
         return f"{thing.__module__}.".startswith("torch.")
     return isinstance(thing, FunctionType) and thing.__code__.co_filename.startswith(TORCH)

@@ -1,4 +1,4 @@
-"""Philox and Box-Muller in one Triton kernel, which writes each normal once and nothing else."""
+"""Philox and Box-Muller in one Triton kernel, which writes nothing but the normals, each once."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from torch import Tensor
 from .philox import Draw
 
 COUNTERS = 512
-"""Counters of one program."""
+"""Counters of one program of the kernel."""
 STEP = tl.constexpr(1 / 2**32)
 TURN = tl.constexpr(2 * math.pi / 2**32)
 
 
 def normals(device: torch.device, draw: Draw) -> Tensor:
     """A draw, (samples, size) float32, made on the device."""
-    return _launched(device, draw, torch.float32)
+    return _launch(device, draw, torch.float32)
 
 
 def words(device: torch.device, draw: Draw) -> Tensor:
-    """The words that normals() makes normals from, (samples, size), in the bits of int32."""
-    return _launched(device, draw, torch.int32)
+    """The random words behind `normals`, (samples, size), as the bits of int32."""
+    return _launch(device, draw, torch.int32)
 
 
-def _launched(device: torch.device, draw: Draw, dtype: torch.dtype) -> Tensor:
+def _launch(device: torch.device, draw: Draw, dtype: torch.dtype) -> Tensor:
     drawn = torch.empty(draw.shape, dtype=dtype, device=device)
     counters = len(draw.samples) * triton.cdiv(draw.size, 4)
     with torch.cuda.device_of(drawn):  # Triton launches on the current device
@@ -36,7 +36,7 @@ def _launched(device: torch.device, draw: Draw, dtype: torch.dtype) -> Tensor:
     return drawn
 
 
-# Without do_not_specialize there would be a kernel for each kind of seed and interval.
+# Without do_not_specialize Triton would compile a kernel for 1, for multiples of 16 and for the rest, of each argument.
 @triton.jit(do_not_specialize=["key", "first", "size", "counters", "place", "label"])
 def _draw(  # noqa: PLR0913  (the fields of a draw)
     drawn,
@@ -48,7 +48,7 @@ def _draw(  # noqa: PLR0913  (the fields of a draw)
     label: tl.int64,
     width: tl.constexpr,
 ):
-    """Four normals, or words if `drawn` is of integers, for each of `width` counters."""
+    """Four normals for each of `width` counters, or four words if `drawn` holds integers."""
     counter = tl.program_id(0).to(tl.int64) * width + tl.arange(0, width)
     blocks = (size + 3) // 4
     row, block = counter // blocks, counter % blocks
@@ -61,6 +61,7 @@ def _draw(  # noqa: PLR0913  (the fields of a draw)
         z2, z3 = _box_muller(w2, w3)
     else:
         z0, z1, z2, z3 = w0, w1, w2, w3
+    # The last program has counters beyond the draw, and the last block of a sample elements beyond its size.
     inside = counter < counters
     element = 4 * block
     target = drawn + row * size + element

@@ -1,4 +1,4 @@
-"""One plugin: the hooks that it may have, the interface that it is written for, how its file is imported."""
+"""One plugin: its hooks, the version of the interface that it was written for, and the import of its file."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ from .sampler import Sampler
 
 GROUP = "samplerbench"
 API_VERSION = 1
-"""Version of the interface that plugins are written for; a module may state its own as `samplerbench_api = 1`."""
+"""Version of the interface for plugins; a module may state the version that it needs as `samplerbench_api = 1`."""
 hookspec = pluggy.HookspecMarker(GROUP)
 hookimpl = pluggy.HookimplMarker(GROUP)
 """Marks a function of a plugin as a hook: `@hookimpl` above `def samplerbench_samplers(): ...`."""
 
 ModelFactory = Callable[..., Model]
-"""What follows the colon in "name:argument" ('' if nothing), and the model's settings by keyword -> the model."""
+"""What follows the colon in "name:argument" ('' if nothing), and the model's settings as keywords -> the model."""
 
 
 class Hooks:
-    """The hooks that a plugin may implement; each returns what it adds, by name."""
+    """The hooks that a plugin may implement; each returns a dict of names and what they stand for."""
 
     @hookspec
     def samplerbench_samplers(self) -> dict[str, type[Sampler]]:  # type: ignore[empty-body]
@@ -72,15 +72,15 @@ HOOKS = tuple(f"{GROUP}_{kind}" for kind in KINDS)
 
 @dataclass(frozen=True)
 class Origin:
-    """Who brought a name in."""
+    """Where a registered name comes from."""
 
     plugin: str
     """Entry point, module or file."""
     version: str
-    """Version of the package that it came with, '' for a file."""
+    """Version of the package that holds it, '' for a file."""
 
     def __str__(self) -> str:
-        """plugin and version."""
+        """The plugin and its version."""
         return f"{self.plugin} {self.version}".strip()
 
 
@@ -94,16 +94,16 @@ class Broken:
 
 @dataclass(frozen=True)
 class Remark:
-    """What the user should know of a plugin, or of another thing that was loaded, that works."""
+    """What the user should know about a plugin, model, extractor or data set that was loaded and works."""
 
     origin: Origin
     text: str
     kind: str = "plugin"
-    """Or "model", "extractor", "data"; the origin is then its spec."""
+    """"plugin", or "model", "extractor", "data"; for those the origin is the spec."""
 
 
 def hook_results(module: ModuleType) -> Iterator[tuple[str, str, Any]]:
-    """(kind, name, thing) of everything that a module's hooks return; PluginError for a hook that is none."""
+    """(kind, name, thing) of everything that a module's hooks return; PluginError for an invalid hook."""
     check_api(module)
     check_hooks(module)
     manager = pluggy.PluginManager(GROUP)
@@ -122,7 +122,7 @@ def hook_results(module: ModuleType) -> Iterator[tuple[str, str, Any]]:
 
 
 def check_api(module: ModuleType) -> None:
-    """Refuse a module that is written for another version of the interface."""
+    """PluginError for a module that was written for another version of the interface."""
     stated = vars(module).get(f"{GROUP}_api", API_VERSION)
     if type(stated) is not int or stated != API_VERSION:
         raise PluginError(
@@ -132,7 +132,7 @@ def check_api(module: ModuleType) -> None:
 
 
 def check_hooks(module: ModuleType) -> None:
-    """Refuse functions that are marked as hooks and are none, and hooks that are not marked or take arguments."""
+    """PluginError for a marked function that is no hook, an unmarked hook, and a hook that takes arguments."""
     for name, function in vars(module).items():
         if not inspect.isfunction(function):
             continue
@@ -150,25 +150,26 @@ def check_hooks(module: ModuleType) -> None:
 
 
 def why_no_code(path: Path) -> str:
-    """Why there is no code to be read at a path, '' if there may be."""
+    """Why no code can be read at a path; '' if a file is there."""
     try:
         mode = path.stat().st_mode
     except (FileNotFoundError, NotADirectoryError):
         return "no such file"
-    except (OSError, ValueError) as error:  # a name that can be none
+    except (OSError, ValueError) as error:  # an invalid path, as one with a zero byte
         return f"cannot be read ({error})"
     return "" if stat.S_ISREG(mode) else "a folder, pipe or device; expected a .py file"
 
 
 FILE_PREFIX = f"{GROUP}_plugin_"
-"""Of the name of a module that comes from a file by its path."""
+"""How the name of a module begins that was imported from the path of a file."""
 
 
 def import_file(path: Path) -> ModuleType:
-    """The module in a file, where `why_no_code` says nothing. It is compiled each time: a cached one may be older than
-    the file, and is litter. So are the modules beside it that were edited since they were imported.
+    """Import the module in a file for which `why_no_code` returns ''.
 
-    Its name is of path and content, so that what was imported before an edit keeps a module of its own.
+    It is compiled each time, since cached bytecode may be older than the file. Modules beside it that were edited since
+    their import are imported again. The module's name depends on path and content, so that the module from before an
+    edit stays separate.
     """
     data = path.read_bytes()
     mark = hashlib.sha256(str(path.resolve()).encode() + data).hexdigest()[:8]
@@ -192,7 +193,7 @@ def import_file(path: Path) -> ModuleType:
 
 @contextmanager
 def no_bytecode() -> Iterator[None]:
-    """Leave no compiled modules beside those that are imported: one is taken for new after an edit of equal length."""
+    """Write no bytecode: Python takes it for up to date after an edit in the same second that keeps the length."""
     before = sys.dont_write_bytecode
     sys.dont_write_bytecode = True
     try:
@@ -202,12 +203,12 @@ def no_bytecode() -> Iterator[None]:
 
 
 _texts: dict[str, tuple[importlib.machinery.ModuleSpec, str]] = {}
-"""By the name of a module, of which import of it the text is."""
+"""Name of a module -> the import that its text belongs to, and the text."""
 
 
 def source_of(module: ModuleType) -> str:
-    """The text of a module as it was when this was first asked after its import: its file may be edited since, and what
-    runs is the old one. Of a compiled module the hash; '' where nothing is to be read."""
+    """The text of a module as it was at the first call after its import: the file may change later, but the old code
+    still runs. The hash of a compiled module; '' where nothing can be read."""
     name, spec = module.__name__, module.__spec__
     if name in _texts and _texts[name][0] is spec:
         return _texts[name][1]
@@ -218,12 +219,12 @@ def source_of(module: ModuleType) -> str:
 
 
 def text_now(module: ModuleType) -> str:
-    """The text in the file of a module."""
+    """The text that the file of a module holds now."""
     return text_in(module.__spec__, getattr(module, "__file__", None))
 
 
 def text_in(spec: importlib.machinery.ModuleSpec | None, file: str | None) -> str:
-    """The text of the module of a spec, the hash of one that is compiled; '' where nothing is to be read."""
+    """The text of a spec's module, or the hash of a compiled one; '' where nothing can be read."""
     read = getattr(spec and spec.loader, "get_source", None)
     with suppress(ImportError, OSError):
         if spec and read and (text := read(spec.name)):
@@ -234,7 +235,7 @@ def text_in(spec: importlib.machinery.ModuleSpec | None, file: str | None) -> st
 
 
 def forget_edited(folder: Path) -> None:
-    """Have the modules of a folder imported again of which `source_of` gave a text that is no longer in the file."""
+    """Make Python import those modules of a folder again whose files have changed since `source_of` read them."""
     for name, (spec, text) in list(_texts.items()):
         module, file = sys.modules.get(name), Path(str(spec.origin))
         if module is None or module.__spec__ is not spec or name.startswith((f"{GROUP}.", FILE_PREFIX)):
@@ -244,21 +245,21 @@ def forget_edited(folder: Path) -> None:
 
 
 def is_installed(file: Path) -> bool:
-    """Whether a module's file came with Python, or with a package that an installer put there."""
+    """Whether a module's file belongs to Python or to an installed package."""
     parents = file.resolve().parents
     python = {Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib")}
     return any(folder.name in ("site-packages", "dist-packages") or folder in python for folder in parents)
 
 
 def is_above(name: str | None, module: str) -> bool:
-    """Whether a name is that of a module, or of a package that it would be in."""
+    """Whether a name is that of the module, or of a package around it."""
     return name is not None and f"{module}.".startswith(f"{name}.")
 
 
 def function_from_code(spec: str, what: str) -> Callable[[], Any] | None:
     """The function of "file.py:function" or "module:function"; None if there is no such module.
 
-    ModelError, which begins with `what`, for code that cannot be imported and for a function that is not in it.
+    ModelError, beginning with `what`, for code that cannot be imported and for a missing function.
     """
     home, _, function = spec.rpartition(":")
     is_file = home.endswith(".py")

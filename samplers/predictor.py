@@ -1,7 +1,7 @@
 """The noise-predictor interface: network(x, t, condition) -> Prediction.
 
-What a network answers with (eps, x0, v or flow) is converted here, once. Guidance, clipping and counting are
-wrappers around a predictor; no sampler knows of them.
+The network's answer (eps, x0, v or flow) is converted here, once. Guidance, bounds of x0 and counting are wrappers
+around a predictor; samplers know nothing of them.
 """
 
 from __future__ import annotations
@@ -21,49 +21,51 @@ from .noise import BLOCK
 from .options import check_count, is_number
 
 Predicts = Literal["eps", "x0", "v", "flow"]
-"""What a network answers with: the noise, the clean sample, v = alpha eps - sigma x0, or flow = eps - x0."""
+"""What a network predicts: the noise, the clean sample, v = alpha eps - sigma x0, or flow = eps - x0."""
 Timesteps = Literal["fractional", "integer"]
-"""Which times a network knows: any, or only whole timesteps, as one does that looks them up in a table."""
+"""Which times a network knows: any, or only whole timesteps, if it looks them up in a table."""
 WIDE_STATE_BELOW = 1e-3
-"""Where alpha is below this, and not 0, a run keeps its state in float64. Rounding a float32 state changes it by 6e-8,
-and by 6e-8 / alpha in units of the data; samplers that reuse earlier predictions carry that to the end."""
+"""A run that passes a level with alpha below this, and not 0, keeps its state in float64. Rounding a float32 state
+changes it by 6e-8, and by 6e-8 / alpha in units of the data; samplers that reuse earlier predictions carry that to the
+end."""
 LEAST_ALPHA_OF_EPS = 1e-5
 """Below this alpha a network that answers with eps is asked in float64 only: x0 = (x - sigma eps) / alpha magnifies the
 rounding of a float32 answer, 6e-8, to more than one grey level. The published cosine schedules stay above it."""
 
 
 class NetworkFault(SamplerbenchError):  # noqa: N818  (the network is at fault, not the program)
-    """A network did what no network may do, or found no memory for what it was asked."""
+    """A network broke the rules for networks, or ran out of memory."""
 
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """What a network said of the state x at a level, whatever it predicts; guidance and clipping are in it."""
+    """A network's prediction for the state x at a level, whatever it predicts; guidance and bounds are included."""
 
     x: Tensor
-    """The state that it was asked about, (n, *shape)."""
+    """The state, (n, *shape)."""
     level: Level
-    """Where x is."""
+    """The noise level of x."""
     answer: Tensor
-    """What it answered, (n, *shape)."""
+    """The network's answer, (n, *shape)."""
     predicts: Predicts
-    """What the answer is."""
+    """What the answer is: eps, x0, v or flow."""
 
     @property
     def x0(self) -> Tensor:
-        """The clean sample as the network sees it."""
+        """The predicted clean sample."""
         return self.combine(1.0, 0.0)
 
     @property
     def eps(self) -> Tensor:
-        """The noise as the network sees it."""
+        """The predicted noise."""
         return self.combine(0.0, 1.0)
 
     def combine(self, p: float, q: float) -> Tensor:
         """p x0 + q eps, as one linear combination of the state and the network's answer."""
+        # Both are linear in (x, answer), so one weighted sum does it: fewer operations, and less rounding.
         (x0_x, x0_f), (eps_x, eps_f) = conversion(self.predicts, self.level)
         x_weight, f_weight = p * x0_x + q * eps_x, p * x0_f + q * eps_f
-        if x_weight == 0:
+        if x_weight == 0:  # exactly the answer, without a pass over x
             return self.answer * f_weight
         return torch.add(self.x * x_weight, self.answer, alpha=f_weight)
 
@@ -79,7 +81,7 @@ def conversion(predicts: Predicts, level: Level) -> tuple[tuple[float, float], t
     """
     alpha, sigma = level.alpha, level.sigma
     if predicts == "eps":
-        if alpha == 0:
+        if alpha == 0:  # x is all noise: eps = x / sigma, whatever x0 is
             raise InputError(
                 "predicts 'eps': the noise says nothing of x0 where alpha = 0 (zero terminal SNR, flow at t = 1); "
                 "use a model that predicts v, x0 or flow, or a grid that starts at a cleaner level"
@@ -90,19 +92,19 @@ def conversion(predicts: Predicts, level: Level) -> tuple[tuple[float, float], t
     if predicts == "v":
         norm = alpha**2 + sigma**2
         return (alpha / norm, -sigma / norm), (sigma / norm, alpha / norm)
-    norm = alpha + sigma
+    norm = alpha + sigma  # flow = eps - x0
     return (1 / norm, -sigma / norm), (1 / norm, alpha / norm)
 
 
 ALL = slice(None)
-"""The rows of a call on the whole state."""
+"""The rows of a call about the whole state."""
 
 
 class Predictor(Protocol):
     """(x, level) -> Prediction; one call = one evaluation."""
 
     def __call__(self, x: Tensor, level: Level, rows: slice = ALL) -> Prediction:
-        """x is the state (n, *shape) at `level`, unscaled, or only these rows of it."""
+        """x is the state (n, *shape) at `level`, unscaled; with `rows`, only these rows of it."""
         ...
 
 
@@ -122,7 +124,7 @@ def check_names(predicts: object, timesteps: object) -> None:
 
 
 def check_batch_size(value: object) -> int:
-    """The size if it divides the block of samples that a chunk holds, or is a multiple of it; else InputError."""
+    """The size if it divides `BLOCK`, the samples of a chunk, or is a multiple of it; else InputError."""
     size = check_count("batch_size", value, 65_536)
     if BLOCK % size and size % BLOCK:
         raise InputError(f"batch_size {size}: expected 1, 2, 4, 8, 16, 32 or a multiple of {BLOCK}")
@@ -131,22 +133,22 @@ def check_batch_size(value: object) -> int:
 
 @dataclass
 class CallLog:
-    """The extremes of what a network was asked about and of what it answered, call by call.
+    """The least and largest numbers of each call's state and answer, which show a network's NaN or infinity.
 
     They stay on the device until `first_fault` looks at all of them, so that no call waits for another.
     """
 
     times: list[float] = field(default_factory=list)
     extremes: list[Tensor] = field(default_factory=list)
-    """Four a call, without dimensions: of the state the least and the largest number, then of the answer."""
+    """Four scalars for each call: least and largest number of the state, then of the answer."""
 
     def saw(self, t: float, x: Tensor, answer: Tensor) -> None:
-        """A call about the state x at time t."""
+        """Record a call about the state x at time t."""
         self.times.append(t)
         self.extremes += (*x.aminmax(), *answer.aminmax())  # NaN wherever there is one
 
     def first_fault(self) -> float | None:
-        """The time of the first answer with NaN or infinity; None if there is none, or the state had one before."""
+        """The time of the first answer with NaN or infinity; None without one, or if the state had it before."""
         if not self.times:
             return None
         state, answer = torch.stack(self.extremes).isfinite().reshape(-1, 2, 2).all(2).unbind(1)
@@ -158,7 +160,7 @@ class CallLog:
 class NetworkPredictor:
     """Ask the network, `batch_size` rows at a time, the last rows padded.
 
-    The padding makes the bytes of each sample's result independent of how many samples there are.
+    The padding makes each sample's bytes independent of the number of samples: kernels differ by batch size.
     """
 
     network: Network
@@ -168,11 +170,11 @@ class NetworkPredictor:
     condition: Tensor | None = None
     """(n, ...): a row for each sample; None = the network takes (x, t) only."""
     dtype: torch.dtype | None = None
-    """What the network computes in; None = the state's own dtype."""
+    """The dtype in which the network computes; None = that of the state."""
     without: Tensor | None = None
-    """(n, ...): as `condition`, of the same samples without their prompts; None = they are never asked about."""
+    """(n, ...): the conditions of the same samples without their prompts; None = no guidance."""
     calls: int = 1
-    """Network calls of `both`: 1 = the rows without the prompt behind those with it, 2 = one after the other."""
+    """Network calls of `both`: 1 = rows with the prompt, then rows without it, in one call; 2 = one after the other."""
     log: CallLog = field(default_factory=CallLog, compare=False)
 
     def __post_init__(self) -> None:
@@ -193,7 +195,7 @@ class NetworkPredictor:
         return prediction
 
     def both(self, x: Tensor, level: Level, rows: slice = ALL) -> tuple[Prediction, Prediction]:
-        """What the network says with the prompts and without: two evaluations of all rows of x."""
+        """The predictions with the prompts and without them: two evaluations of all rows of x."""
         if self.calls == 1:
             conditional, unconditional = self._predictions(x, level, rows, [self.condition, self.without])
         else:
@@ -204,19 +206,19 @@ class NetworkPredictor:
     def _predictions(
         self, x: Tensor, level: Level, rows: slice, conditions: Sequence[Tensor | None]
     ) -> list[Prediction]:
-        """A prediction for each condition; a network call holds the same rows of x once for each."""
+        """A prediction for each condition; a network call repeats its rows of x for each of them."""
         inputs = x if self.dtype is None else x.to(self.dtype)
         self._check(level, inputs.dtype)
         asked = [condition[rows] for condition in conditions if condition is not None]
         parts, size = len(conditions), self.batch_size
         t_dtype = torch.int64 if self.timesteps == "integer" else torch.promote_types(x.dtype, inputs.dtype)
         t = torch.full((parts * size,), level.t, dtype=t_dtype, device=x.device)
-        # Answers are copied out call by call: a network may give all of them in one buffer.
+        # Answers are copied out call by call: a network may return the same buffer each time.
         answers = x.new_empty((parts, *x.shape))
         for start in range(0, len(x), size):
             batch = slice(start, start + size)
-            state = _joined([_pad(inputs[batch], size)] * parts)
-            condition = [_joined([_pad(c[batch], size) for c in asked])] if asked else []
+            state = _concatenate([_pad(inputs[batch], size)] * parts)
+            condition = [_concatenate([_pad(c[batch], size) for c in asked])] if asked else []
             answer = self._answer(state, t, *condition, parts=parts)
             real = len(inputs[batch])
             answers[:, batch] = answer.reshape(parts, size, *x.shape[1:])[:, :real]
@@ -224,7 +226,7 @@ class NetworkPredictor:
         return [Prediction(x, level, said, self.predicts) for said in answers]
 
     def _answer(self, x: Tensor, t: Tensor, *condition: Tensor, parts: int) -> Tensor:
-        """`answer_of`; where memory does not reach, NetworkFault says what needs less."""
+        """`answer_of`; if memory runs out, NetworkFault says what needs less."""
         try:
             return answer_of(self.network, x, t, *condition)
         except Exception as error:
@@ -238,7 +240,7 @@ class NetworkPredictor:
             raise NetworkFault(f"network: no memory for {len(x)} rows of {tuple(x.shape[1:])}; try {advice}") from error
 
     def _check(self, level: Level, dtype: torch.dtype) -> None:
-        """Refuse levels that the network cannot be asked about."""
+        """InputError for a level at which the network cannot be asked."""
         if self.timesteps == "integer" and not level.t.is_integer():
             raise InputError(
                 f"network: asked about timestep {level.t:g}, and it knows whole ones only; a sampler gets levels that "
@@ -253,10 +255,10 @@ class NetworkPredictor:
 
 
 def answer_of(network: Network, x: Tensor, t: Tensor, *condition: Tensor) -> Tensor:
-    """What a network says of a batch.
+    """The network's answer for a batch.
 
-    ModelError where it raises, InputError for an answer that is no state like x, NetworkFault where it changes what it
-    is given. Where memory does not reach, its own exception passes.
+    ModelError if it raises, InputError if the answer is no tensor like x, NetworkFault if it changes its arguments in
+    place. If memory runs out, the network's own exception passes.
     """
     given = dict(zip(ARGUMENTS, (x, t, *condition), strict=False))
     before = [_changes(tensor) for tensor in given.values()]
@@ -292,7 +294,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def _changes(x: Tensor) -> int:
-    """How often a tensor was changed in place; torch does not count it in inference mode."""
+    """How often a tensor was changed in place; torch does not count this in inference mode."""
     return 0 if x.is_inference() else x._version
 
 
@@ -306,8 +308,8 @@ def _pad(rows: Tensor, size: int) -> Tensor:
     return torch.cat([rows, rows[-1:].expand(missing, *rows.shape[1:])]) if missing else rows
 
 
-def _joined(parts: Sequence[Tensor]) -> Tensor:
-    """Rows of several tensors as one; a single one as it is."""
+def _concatenate(parts: Sequence[Tensor]) -> Tensor:
+    """The rows of several tensors in one; a single tensor itself, without a copy."""
     return torch.cat(list(parts)) if len(parts) > 1 else parts[0]
 
 
@@ -315,14 +317,14 @@ def _joined(parts: Sequence[Tensor]) -> Tensor:
 class Guided:
     """Classifier-free guidance: f = f_negative + guidance (f_condition - f_negative) (Ho and Salimans 2022).
 
-    Written for the network's answer, whatever it predicts: the conversions are linear at a given x.
+    Applied to the network's answer, whatever it predicts: at a given x the conversions are linear, so it is the same.
     """
 
     both: Callable[[Tensor, Level, slice], tuple[Prediction, Prediction]]
     """The predictions with the prompt and without, as `NetworkPredictor.both` makes them."""
     guidance: float
     rescale: float = 0.0
-    """phi: how far the guided x0 goes back to the deviation of the conditional one; 0 = not at all."""
+    """phi: how far the deviation of the guided x0 is taken back to that of the conditional one; 0 = not at all."""
 
     def __call__(self, x: Tensor, level: Level, rows: slice = ALL) -> Prediction:
         """Two evaluations of the network, one prediction."""
@@ -335,7 +337,7 @@ class Guided:
 def rescaled(guided: Prediction, conditional: Tensor, phi: float) -> Prediction:
     """Guidance with rescale (Lin et al. 2024, section 3.4): x0 times phi std(conditional) / std(x0) + 1 - phi.
 
-    The deviations are each sample's own. Written for x0, so that it does not matter what the network predicts; the
+    Each sample has its own deviations. Here x0 is scaled, so that it does not matter what the network predicts; the
     paper and the tools that follow it scale the network's answer instead, v or eps. The two agree at alpha = 0.
     """
     x0 = guided.x0
@@ -356,7 +358,7 @@ def _by_sample(values: Tensor, x: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class DynamicThreshold:
-    """How far x0 may go: to the quantile of its own absolute values, at least to `bound`."""
+    """Bounds of x0 that follow each sample: a quantile of its absolute values, but at least `bound`."""
 
     quantile: float
     """p, above 0 and up to 1."""
@@ -374,7 +376,7 @@ class DynamicThreshold:
 def dynamic_threshold(quantile: float = 0.995, bound: float = 1.0) -> DynamicThreshold:
     """Dynamic thresholding of x0 (Saharia et al. 2022, section 2.3), for `wrap_network(..., clip=...)`.
 
-    Of each sample, s is that quantile of |x0| or `bound`, whichever is larger; x0 is clipped to [-s, s] and divided by
+    For each sample, s is that quantile of |x0| or `bound`, whichever is larger; x0 is clamped to [-s, s] and divided by
     s / bound. For data in [-bound, bound]; meant for strong guidance. Raises InputError for a quantile outside (0, 1]
     and for a bound that is not positive.
     """
@@ -382,18 +384,18 @@ def dynamic_threshold(quantile: float = 0.995, bound: float = 1.0) -> DynamicThr
 
 
 Clip = tuple[float, float] | DynamicThreshold
-"""Fixed bounds of x0, or bounds that follow it."""
+"""Fixed bounds of x0, (low, high), or bounds that follow each sample."""
 
 
-def clipped(predictor: Predictor, clip: Clip | None) -> Predictor:
-    """The predictor with its x0 held within the bounds; None = as it is."""
+def bound_x0(predictor: Predictor, clip: Clip | None) -> Predictor:
+    """The predictor with its x0 kept within the bounds; None = no bounds."""
     if clip is None:
         return predictor
-    return Thresholded(predictor, clip) if isinstance(clip, DynamicThreshold) else Clipped(predictor, *clip)
+    return Thresholded(predictor, clip) if isinstance(clip, DynamicThreshold) else Bounded(predictor, *clip)
 
 
-def check_clip(clip: object) -> None:
-    """Refuse what is no Clip and not None."""
+def check_bounds(clip: object) -> None:
+    """InputError unless the value is a Clip or None."""
     if clip is None or isinstance(clip, DynamicThreshold):
         return
     if isinstance(clip, tuple | list) and len(clip) == 2 and all(map(is_number, clip)):  # noqa: PLR2004
@@ -404,21 +406,21 @@ def check_clip(clip: object) -> None:
 
 
 @dataclass(frozen=True)
-class Clipped:
-    """Clip x0 to [low, high]; eps is derived from the clipped x0 (as in guided-diffusion)."""
+class Bounded:
+    """Keep x0 within [low, high]; eps is derived from the clamped x0 (as in guided-diffusion)."""
 
     inner: Predictor
     low: float
     high: float
 
     def __call__(self, x: Tensor, level: Level, rows: slice = ALL) -> Prediction:
-        """The inner prediction with x0 clipped."""
+        """The inner prediction with x0 clamped."""
         return Prediction(x, level, self.inner(x, level, rows).x0.clamp(self.low, self.high), "x0")
 
 
 @dataclass(frozen=True)
 class Thresholded:
-    """Clip x0 to a bound of each sample's own and scale it back; eps is derived from the result."""
+    """Clamp x0 to a bound for each sample, then scale it back; eps is derived from the result."""
 
     inner: Predictor
     threshold: DynamicThreshold
@@ -438,7 +440,7 @@ class Counted:
     inner: Predictor
     nfe: int = 0
     samples: int = 0
-    """Rows of all calls together: calls of a sample times samples."""
+    """Rows of all calls together: calls for each sample, times samples."""
     seconds: float = 0.0
 
     def __call__(self, x: Tensor, level: Level, rows: slice = ALL) -> Prediction:
@@ -452,7 +454,7 @@ class Counted:
 
 
 def clock(device: torch.device) -> float:
-    """Monotonic seconds, once the device has done all that was asked of it."""
+    """Monotonic seconds, once the device has finished all its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()

@@ -1,7 +1,7 @@
-"""The state of the process that a plugin could change for everyone: put back, and named.
+"""The state of the process that a plugin could change for all others: this module puts it back and names the changes.
 
-Part of it are the switches that move numbers, by the names under which torch documents them. What a run is known by
-includes those that are not as usual: see `switches`.
+Part of it are the switches that change results, under the names by which torch documents them. Those that differ from
+their usual value are part of a run's key: see `switches`.
 """
 
 from __future__ import annotations
@@ -21,40 +21,42 @@ from .errors import InputError, PluginError
 from .patches import functions_now, put_back_functions
 
 FOR_GOOD = " (for good: a process sets it once)"
-"""Stands behind the name of an aspect that cannot be put back."""
+"""Follows the name of an aspect that cannot be put back."""
 DENORMAL = 1e-310
+"""A number below the normal ones of float64: a thread that flushes denormal numbers takes it for 0."""
 VARIABLES = (
     "ATEN_CPU_CAPABILITY", "CUBLAS_WORKSPACE_CONFIG", "DNNL_DEFAULT_FPMATH_MODE", "DNNL_MAX_CPU_ISA",
     "KMP_DETERMINISTIC_REDUCTION", "MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS", "NPY_DISABLE_CPU_FEATURES",
     "NVIDIA_TF32_OVERRIDE", "ONEDNN_DEFAULT_FPMATH_MODE", "ONEDNN_MAX_CPU_ISA", "OPENBLAS_CORETYPE",
 )  # fmt: skip
-"""Environment variables by which libraries of linear algebra choose how they compute."""
+"""Environment variables by which libraries of linear algebra choose their algorithms and precision."""
 
 
 CUDA = torch.backends.cuda
 
 
 class Aspect(NamedTuple):
-    """A part of the state."""
+    """A part of the state of the process."""
 
     read: Callable[[], Any]
-    """Something that == compares; None = not there."""
+    """Its value, to be compared with ==; None = this process has none."""
     put_back: Callable[[Any], object]
 
 
 class Switch(NamedTuple):
-    """A value that moves numbers, as JSON has it."""
+    """A setting that changes results, with values as in JSON."""
 
     read: Callable[[], Any]
-    """None where torch does not say."""
+    """Its value; None if torch does not tell."""
     turn: Callable[[Any], object]
     usual: Any
-    """What it is in a new process."""
+    """Its value in a new process."""
 
 
 def attribute(path: str, usual: Any, turn: Callable[[Any], object] | None = None) -> tuple[str, Switch]:
-    """The switch that is an attribute of torch; None is read where this version of torch lacks it, and where it was
-    set under two names that are now at odds.
+    """A switch that is an attribute of torch.
+
+    It reads as None if this version of torch lacks it, and if two names of one switch were set to different values.
     """
     home, _, name = path.removeprefix("torch.").rpartition(".")
 
@@ -67,17 +69,17 @@ def attribute(path: str, usual: Any, turn: Callable[[Any], object] | None = None
 
 
 def precision(backend: str, operation: str, usual: str) -> tuple[str, Switch]:
-    """What float32 is multiplied in: ieee, tf32, bf16, or none = as the backend, or torch as a whole, is set.
+    """The precision of float32 products: ieee, tf32, bf16, or none = the setting of the backend, or of all of torch.
 
-    It is set by the function beneath: the attribute of oneDNN as a whole sets that of torch.
+    torch's internal function sets it, because setting the attribute of oneDNN as a whole sets that of torch too.
     """
     part = {"generic": "", "mkldnn": ".mkldnn"}.get(backend, ".cuda" if operation == "matmul" else ".cudnn")
     path = f"torch.backends{part}{'' if operation == 'all' else f'.{operation}'}.fp32_precision"
     return attribute(path, usual, lambda value: torch._C._set_fp32_precision_setter(backend, operation, value))
 
 
-def called(path: str, read: Callable[[], Any], turn: Callable[[Any], object], usual: Any) -> tuple[str, Switch]:
-    """The switch that is read and set by functions."""
+def functions(path: str, read: Callable[[], Any], turn: Callable[[Any], object], usual: Any) -> tuple[str, Switch]:
+    """A switch that torch reads and sets by functions."""
 
     def value() -> Any:
         with suppress(AttributeError, RuntimeError, TypeError):
@@ -88,18 +90,18 @@ def called(path: str, read: Callable[[], Any], turn: Callable[[Any], object], us
 
 
 def autocast(device: str, usual: str) -> Iterator[tuple[str, Switch]]:
-    """Whether the operations of a device take a narrower type by themselves, and which."""
-    yield called(f"torch.is_autocast_enabled({device!r})", lambda: torch.is_autocast_enabled(device),
-                 lambda value: torch.set_autocast_enabled(device, value), False)  # fmt: skip
-    yield called(f"torch.get_autocast_dtype({device!r})", lambda: _dtype_name(torch.get_autocast_dtype(device)),
-                 lambda value: torch.set_autocast_dtype(device, getattr(torch, value)), usual)  # fmt: skip
+    """Whether autocast is on for a device, and its dtype."""
+    yield functions(f"torch.is_autocast_enabled({device!r})", lambda: torch.is_autocast_enabled(device),
+                    lambda value: torch.set_autocast_enabled(device, value), False)  # fmt: skip
+    yield functions(f"torch.get_autocast_dtype({device!r})", lambda: _dtype_name(torch.get_autocast_dtype(device)),
+                    lambda value: torch.set_autocast_dtype(device, getattr(torch, value)), usual)  # fmt: skip
 
 
 def reduction(kind: str) -> tuple[str, Switch]:
-    """Whether sums of fp16 or bf16 may be kept as short, and split: two values."""
+    """Whether sums of fp16 or bf16 products may be rounded to that dtype, and whether they may be split: two values."""
     name = f"allow_{kind}_reduced_precision_reduction"
-    return called(f"torch.backends.cuda.matmul.{name}", lambda: list(getattr(torch._C, f"_get_cublas_{name}")()),
-                  lambda value: setattr(CUDA.matmul, name, tuple(value)), [True, True])  # fmt: skip
+    return functions(f"torch.backends.cuda.matmul.{name}", lambda: list(getattr(torch._C, f"_get_cublas_{name}")()),
+                     lambda value: setattr(CUDA.matmul, name, tuple(value)), [True, True])  # fmt: skip
 
 
 def variable(name: str) -> tuple[str, Switch]:
@@ -115,7 +117,7 @@ def variable(name: str) -> tuple[str, Switch]:
 
 
 def flushes_denormals() -> bool:
-    """Whether this thread takes numbers next to 0 for 0, which torch does not say: seen by a product."""
+    """Whether this thread flushes denormal numbers to 0. torch does not tell, so a product shows it."""
     return bool((torch.tensor([DENORMAL], dtype=torch.float64, device="cpu") * 1.0 == 0).item())
 
 
@@ -130,13 +132,13 @@ def _library(choice: Callable[..., Any]) -> Callable[[], str]:
 Switches = dict[str, Switch]
 SWITCHES: dict[str, Switches] = {
     "torch's default dtype": dict([
-        called("torch.get_default_dtype", lambda: _dtype_name(torch.get_default_dtype()),
-               lambda value: torch.set_default_dtype(getattr(torch, value)), "float32"),
+        functions("torch.get_default_dtype", lambda: _dtype_name(torch.get_default_dtype()),
+                  lambda value: torch.set_default_dtype(getattr(torch, value)), "float32"),
     ]),
-    # The older names first: what is set by them is then set right by the newer ones.
+    # The older names come first: they set several of the newer ones at once, which then set those right.
     "torch's float32 precision": dict([
-        called("torch.get_float32_matmul_precision", torch.get_float32_matmul_precision,
-               torch.set_float32_matmul_precision, "highest"),
+        functions("torch.get_float32_matmul_precision", torch.get_float32_matmul_precision,
+                  torch.set_float32_matmul_precision, "highest"),
         attribute("torch.backends.cudnn.allow_tf32", True),
         precision("generic", "all", "none"),
         precision("cuda", "all", "none"),
@@ -152,16 +154,16 @@ SWITCHES: dict[str, Switches] = {
         reduction("fp16"),
         reduction("bf16"),
         attribute("torch.backends.cuda.matmul.allow_fp16_accumulation", False),
-        called("torch.backends.cuda.fp16_bf16_reduction_math_sdp_allowed", CUDA.fp16_bf16_reduction_math_sdp_allowed,
-               CUDA.allow_fp16_bf16_reduction_math_sdp, False),
+        functions("torch.backends.cuda.fp16_bf16_reduction_math_sdp_allowed", CUDA.fp16_bf16_reduction_math_sdp_allowed,
+                  CUDA.allow_fp16_bf16_reduction_math_sdp, False),
     ]),
     "torch's deterministic algorithms": dict([
-        called("torch.get_deterministic_debug_mode", torch.get_deterministic_debug_mode,
-               torch.set_deterministic_debug_mode, 0),
+        functions("torch.get_deterministic_debug_mode", torch.get_deterministic_debug_mode,
+                  torch.set_deterministic_debug_mode, 0),
         attribute("torch.utils.deterministic.fill_uninitialized_memory", True),
     ]),
     "torch's denormal numbers": dict([
-        called("torch.set_flush_denormal", flushes_denormals, torch.set_flush_denormal, False),
+        functions("torch.set_flush_denormal", flushes_denormals, torch.set_flush_denormal, False),
     ]),
     "torch's cuDNN": dict([
         attribute("torch.backends.cudnn.enabled", True),
@@ -175,23 +177,23 @@ SWITCHES: dict[str, Switches] = {
         attribute("torch.backends.mkldnn.deterministic", False),
     ]),
     "torch's NNPACK": dict([
-        called("torch.backends.nnpack.set_flags", torch._C._get_nnpack_enabled,
-               torch.backends.nnpack.set_flags, True),
+        functions("torch.backends.nnpack.set_flags", torch._C._get_nnpack_enabled,
+                  torch.backends.nnpack.set_flags, True),
     ]),
     "torch's kernels of attention": dict([
-        called("torch.backends.cuda.flash_sdp_enabled", CUDA.flash_sdp_enabled, CUDA.enable_flash_sdp, True),
-        called("torch.backends.cuda.mem_efficient_sdp_enabled", CUDA.mem_efficient_sdp_enabled,
-               CUDA.enable_mem_efficient_sdp, True),
-        called("torch.backends.cuda.math_sdp_enabled", CUDA.math_sdp_enabled, CUDA.enable_math_sdp, True),
-        called("torch.backends.cuda.cudnn_sdp_enabled", CUDA.cudnn_sdp_enabled, CUDA.enable_cudnn_sdp, True),
-        called("torch.backends.mha.get_fastpath_enabled", torch.backends.mha.get_fastpath_enabled,
-               torch.backends.mha.set_fastpath_enabled, True),
+        functions("torch.backends.cuda.flash_sdp_enabled", CUDA.flash_sdp_enabled, CUDA.enable_flash_sdp, True),
+        functions("torch.backends.cuda.mem_efficient_sdp_enabled", CUDA.mem_efficient_sdp_enabled,
+                  CUDA.enable_mem_efficient_sdp, True),
+        functions("torch.backends.cuda.math_sdp_enabled", CUDA.math_sdp_enabled, CUDA.enable_math_sdp, True),
+        functions("torch.backends.cuda.cudnn_sdp_enabled", CUDA.cudnn_sdp_enabled, CUDA.enable_cudnn_sdp, True),
+        functions("torch.backends.mha.get_fastpath_enabled", torch.backends.mha.get_fastpath_enabled,
+                  torch.backends.mha.set_fastpath_enabled, True),
     ]),
     "torch's libraries of linear algebra": dict([
-        called("torch.backends.cuda.preferred_linalg_library", _library(CUDA.preferred_linalg_library),
-               CUDA.preferred_linalg_library, "default"),
-        called("torch.backends.cuda.preferred_blas_library", _library(CUDA.preferred_blas_library),
-               CUDA.preferred_blas_library, "cublas"),
+        functions("torch.backends.cuda.preferred_linalg_library", _library(CUDA.preferred_linalg_library),
+                  CUDA.preferred_linalg_library, "default"),
+        functions("torch.backends.cuda.preferred_blas_library", _library(CUDA.preferred_blas_library),
+                  CUDA.preferred_blas_library, "cublas"),
     ]),
     "torch's order of einsum": dict([
         attribute("torch.backends.opt_einsum.enabled", torch.backends.opt_einsum.is_available()),
@@ -200,12 +202,12 @@ SWITCHES: dict[str, Switches] = {
     "torch's autocast": dict([
         *autocast("cpu", "bfloat16"),
         *autocast("cuda", "float16"),
-        called("torch.is_autocast_cache_enabled", torch.is_autocast_cache_enabled, torch.set_autocast_cache_enabled,
-               True),
+        functions("torch.is_autocast_cache_enabled", torch.is_autocast_cache_enabled, torch.set_autocast_cache_enabled,
+                  True),
     ]),
     "the environment variables of linear algebra": dict(map(variable, VARIABLES)),
 }  # fmt: skip
-"""What moves numbers, in parts as a message names them."""
+"""All switches, in groups under the names that messages give them."""
 
 
 def _values(part: Switches) -> dict[str, Any]:
@@ -213,14 +215,14 @@ def _values(part: Switches) -> dict[str, Any]:
 
 
 def _turn(part: Switches, values: Mapping[str, Any]) -> None:
-    """Set what is not as in `values`; what is None there is not known, or not set in the environment."""
+    """Set each switch that differs from `values`; None there means unknown, or unset for an environment variable."""
     for name, switch in part.items():
         if (value := values[name]) != switch.read() and (value is not None or name in VARIABLES):
             switch.turn(value)
 
 
 def switches() -> dict[str, Any]:
-    """The switches that are not as usual, by torch's names, as JSON values."""
+    """The switches that differ from their usual values, under torch's names, as JSON values."""
     return {
         name: value
         for part in SWITCHES.values()
@@ -230,9 +232,9 @@ def switches() -> dict[str, Any]:
 
 
 def set_switches(values: Mapping[str, Any]) -> None:
-    """Set the switches as another process found them by `switches`: those that are not named are as usual.
+    """Set the switches as `switches` found them in another process; all others get their usual values.
 
-    InputError for a name or a value that this torch does not have.
+    InputError for a name or a value that this version of torch does not have.
     """
     known = {name for part in SWITCHES.values() for name in part}
     for name in values:
@@ -279,7 +281,7 @@ def _folder() -> str | None:
     try:
         return os.getcwd()  # noqa: PTH109  (what os.chdir takes)
     except OSError:
-        return None  # it was removed
+        return None  # the folder was removed
 
 
 def _autograd() -> tuple[bool, bool, bool]:
@@ -292,7 +294,7 @@ def _set_autograd(state: tuple[bool, bool, bool]) -> None:
 
 
 def _raising_warnings() -> list[tuple[Any, ...]]:
-    """The filters that turn a warning into an exception: others would fail by it. Those that hide one harm nobody."""
+    """The filters that turn warnings into exceptions, by which other code would fail; those that hide are harmless."""
     return [filter_ for filter_ in warnings.filters if filter_[0] == "error"]
 
 
@@ -326,15 +328,15 @@ ASPECTS: dict[str, Aspect] = {
 
 
 def _autocast_nesting() -> int:
-    """How many autocast contexts are entered, which torch only says as it counts."""
+    """How many autocast contexts are open; torch tells only when it counts one up or down."""
     nesting = torch.autocast_increment_nesting() - 1
     torch.autocast_decrement_nesting()
     return nesting
 
 
 def _leave_autocast(nesting: int) -> None:
-    """Count back to so many contexts. Within one that was never left, torch would keep casts of weights, and a training
-    that comes later would compute with those and not with the weights that it changes."""
+    """Leave autocast contexts until so many are open. In one that was never left, torch would keep casts of weights,
+    and a later training would compute with those old weights."""
     while _autocast_nesting() > nesting:
         torch.autocast_decrement_nesting()
     if not nesting:
@@ -343,14 +345,14 @@ def _leave_autocast(nesting: int) -> None:
 
 @contextmanager
 def state_kept() -> Iterator[list[str]]:
-    """Put the process's state back as it was; the list, filled at the end, names what had been changed."""
+    """Put the process's state back after the block; the list then names what was changed."""
     before = {name: aspect.read() for name, aspect in ASPECTS.items()}
     functions, nesting = functions_now(), _autocast_nesting()
     changed: list[str] = []
     try:
         yield changed
     finally:
-        changed += put_back_functions(functions)  # first, because all others are read and put back by them
+        changed += put_back_functions(functions)  # first, because they read and put back all else
         _leave_autocast(nesting)
         for name, aspect in ASPECTS.items():
             if before[name] is not None and aspect.read() != before[name]:
@@ -360,15 +362,18 @@ def state_kept() -> Iterator[list[str]]:
 def _is_put_back(aspect: Aspect, state: Any) -> bool:
     try:
         aspect.put_back(state)
-    except RuntimeError:  # interop threads
+    except RuntimeError:  # the number of interop threads can be set once only
         return False
     return True
 
 
 @contextmanager
 def switches_kept(what: str) -> Iterator[None]:
-    """Put the state back; PluginError, which begins with `what`, where a switch was turned: numbers of others would
-    move, and its own with the order in which it is asked. Random numbers may be drawn, as for weights."""
+    """Put the state back after the block; PluginError, beginning with `what`, if a switch was changed.
+
+    Such a change would alter the results of others, and the plugin's own with the order of calls. Drawing random
+    numbers is allowed, as for initial weights.
+    """
     with state_kept() as changed:
         yield
     if turned := [part for part in changed if part.removesuffix(FOR_GOOD) not in STREAMS]:

@@ -1,7 +1,7 @@
-"""Where samplers, grids, models, metrics, extractors and image data are found: loading plugins, names, spec strings.
+"""The registry of samplers, grids, models, metrics, extractors and image data: plugins, names and spec strings.
 
-Built-in plugins come in by the same door as anyone's: the entry point group "samplerbench". An entry point names
-a module, or a package, of which every module is registered.
+Built-in plugins are registered as those of others are, by the entry point group "samplerbench". An entry point names
+a module, or a package whose modules are all registered.
 """
 
 from __future__ import annotations
@@ -50,11 +50,11 @@ from .sampler import Sampler
 from .schedule import Schedule
 from .variables import NO_PLUGINS, is_on
 
-__all__ = ["API_VERSION", "ModelFactory", "hookimpl"]  # of another module; all else is defined here
+__all__ = ["API_VERSION", "ModelFactory", "hookimpl"]  # re-exported from .plugin; all else is defined here
 
 BUILT_IN = "samplerbench.plugins"
 SLOW_SECONDS = 1.0
-"""A plugin that takes longer to load is named in the listing."""
+"""The listing names a plugin that takes longer than this to load."""
 
 T = TypeVar("T")
 NAME = re.compile(r"[a-z0-9][a-z0-9+._-]{0,63}")
@@ -63,43 +63,43 @@ ALIAS = re.compile(r"[A-Za-z0-9][A-Za-z0-9 +._-]{0,63}")
 
 @dataclass
 class Catalogue(Generic[T]):
-    """The registered things of one kind, by name."""
+    """The registered things of one kind, such as samplers, by name."""
 
     kind: str
     base: type = object
-    """The class that each thing is a concrete subclass of; object = any callable will do."""
+    """The base class of every thing; object = any callable will do."""
     things: dict[str, T] = field(default_factory=dict)
     origins: dict[str, Origin] = field(default_factory=dict)
     broken: list[Broken] = field(default_factory=list)
-    """Plugins that would have brought more names."""
+    """Broken plugins, which may hold a name that is missing here."""
 
     def add(self, name: str, thing: T, origin: Origin) -> None:
-        """Add a name, or refuse one that is taken or badly formed."""
+        """Register a thing under a name; PluginError if the name is taken or invalid, or the thing does not fit."""
         if not isinstance(name, str) or not NAME.fullmatch(name):
             raise PluginError(
                 f"{self.kind} name {str(name)[:80]!r} from {origin}: expected lower-case letters, digits and + . _ -, "
                 "at most 64 characters"
             )
-        if fault := misfit(thing, self.base):
+        if fault := why_unfit(thing, self.base):
             raise PluginError(f"{self.kind} {name!r} from {origin}: {fault}")
         if name in self.things:
             raise PluginError(f"{self.kind} {name!r} is registered twice: by {self.origins[name]} and by {origin}")
         self.things[name], self.origins[name] = thing, origin
 
     def __getitem__(self, name: str) -> T:
-        """The thing of that name; what `unknown` says if there is none."""
+        """The thing of that name; the error of `unknown` if it is missing."""
         if name not in self.things:
             raise self.unknown(name)
         return self.things[name]
 
     def spelt_like(self, name: str) -> str:
-        """The registered name that is this one but for spaces, underscores and dashes; '' if there is none."""
+        """The registered name that differs from this one in case, spaces, underscores and dashes only; else ''."""
         return next((taken for taken in self.things if loosely(taken) == loosely(name)), "")
 
     def unknown(self, name: str, near: str | None = None) -> SamplerbenchError:
-        """The error of a name that is not there: with the closest, the list, and what may be missing from it.
+        """The error for an unknown name, with the closest name, the list, and the plugins that failed to load.
 
-        `near` is what to say in place of the closest of the registered names.
+        `near` replaces the hint at the closest registered name.
         """
         if near is None:
             near = " (one name, not a list)" if "," in name else closest(name, self.things)
@@ -113,7 +113,7 @@ class Catalogue(Generic[T]):
 
 @dataclass
 class Registry:
-    """Everything that is registered, and what failed to."""
+    """Everything that plugins registered, and the plugins that failed to."""
 
     samplers: Catalogue[type[Sampler]] = field(default_factory=lambda: Catalogue("sampler", Sampler))
     grids: Catalogue[type[Grid]] = field(default_factory=lambda: Catalogue("grid", Grid))
@@ -123,14 +123,14 @@ class Registry:
     data: Catalogue[ImageDataFactory] = field(default_factory=lambda: Catalogue("data"))
     broken: list[Broken] = field(default_factory=list)
     remarks: list[Remark] = field(default_factory=list)
-    """On plugins that work: slow ones, and those that changed the state of the process while they were loaded; on
-    models, extractors and data that changed it."""
+    """About plugins that work but loaded slowly or changed the state of the process, and about models, extractors and
+    data that changed it."""
     tell: Callable[[Remark], object] | None = None
-    """Told of each remark on a model, an extractor or data at once: they are loaded when they are asked for."""
+    """Called at once with each remark about a model, an extractor or data, since those are loaded on first use."""
     named: tuple[str, ...] = ()
-    """The plugins that were asked for by path or module, as another process has to ask for them."""
+    """The plugins that the user named by path or module; another process must load them too."""
     own_models: tuple[str, ...] = ()
-    """Specs of models that the user named. A run folder's model that is code is loaded only where it is one of them."""
+    """Specs of models that the user named. A run folder may name code as its model; only these are then executed."""
 
     def sampler(self, spec: str, **options: object) -> Sampler:
         """The sampler that a spec string describes; `options` are added to its own."""
@@ -138,22 +138,22 @@ class Registry:
 
     def sampler_and_grid(self, spec: str, **options: object) -> tuple[Sampler, str | None]:
         """The sampler, and the grid if the spec names one: "ddim:eta=0.5,grid=karras"."""
-        name, given = self._resolved(spec)
+        name, given = self._resolve(spec)
         if name not in self.samplers.things:
             raise self._unknown_sampler(name)
         grid = given.pop("grid", None)
         return construct(self.samplers[name], f"sampler {name!r}", {**given, **options}), grid
 
     def is_foreign(self, spec: str) -> bool:
-        """Whether the sampler of a spec did not come with samplerbench."""
-        name = self._resolved(spec)[0]
+        """Whether the sampler of a spec comes from outside samplerbench."""
+        name = self._resolve(spec)[0]
         if name not in self.samplers.things:
             raise self._unknown_sampler(name)
         plugin = self.samplers.origins[name].plugin
         return plugin != BUILT_IN and not plugin.startswith(f"{BUILT_IN}.")
 
-    def _resolved(self, spec: str) -> tuple[str, dict[str, Any]]:
-        """Registered name and options of a spec, which may give an alias, or either in another spelling."""
+    def _resolve(self, spec: str) -> tuple[str, dict[str, Any]]:
+        """The registered name and the options of a spec, whose name may be an alias and may be spelt loosely."""
         name, given = parse_spec(spec)
         if name in self.samplers.things:
             return name, dict(given)
@@ -164,15 +164,15 @@ class Registry:
         return name, {**preset, **given}
 
     def alias(self, name: str) -> str:
-        """The spec that a familiar name of a sampler stands for, '' if it is no such name."""
+        """The spec that an alias of a sampler stands for; '' if it is no alias."""
         return self.aliases().get(loosely(name), "")
 
     def aliases(self) -> dict[str, str]:
-        """Names and familiar names, loosely spelt -> spec strings."""
+        """Names and aliases in the form that `loosely` gives -> spec strings."""
         return aliases_in(tuple(self.samplers.things.items()))
 
     def _unknown_sampler(self, name: str) -> SamplerbenchError:
-        """The error of a sampler that is not there; where other tools have it, nothing else is offered in its place."""
+        """The error for an unknown sampler; if other tools have it, no other name is suggested in its place."""
         if set(name) & set(",="):
             return self.samplers.unknown(name, " (options follow a colon, as in ddim:eta=0.5; one sampler each)")
         if is_elsewhere(name):
@@ -197,6 +197,7 @@ class Registry:
         name, options = parse_spec(str(grid or schedule.default_grid))
         if name[:1].isdigit() and name not in self.grids.things:
             raise InputError(f"grid {grid!r}: expected a name, or a list of at least two levels as in 999/500/20")
+        # A grid is a plugin's code: what it raises by itself is named as its fault.
         placed = construct(self.grids[name], f"grid {name!r}", options)
         with at_fault(f"grid {name!r}"):
             levels = levels_on(placed, schedule, steps, integer=integer)
@@ -224,12 +225,12 @@ class Registry:
             raise InputError(
                 f"model {spec!r}: which function of it? expected one that makes the model, as in {spec}:make"
             )
-        factory, argument = found_for(self.models, spec)
+        factory, argument = factory_for(self.models, spec)
         refuse_settings(f"model {spec!r}", settings, accepted_settings(factory))
-        return named(checked_model(factory(argument, **settings), spec), spec)
+        return name_model(checked_model(factory(argument, **settings), spec), spec)
 
     def extractors_of(self, spec: str) -> Mapping[str, Extractor]:
-        """The extractors that "name" or "name:argument" describes, by what metrics read."""
+        """The extractors that "name" or "name:argument" describes, by the role that metrics read."""
         name, _, argument = spec.partition(":")
         factory = self.extractors[name]
         with self.loading("extractor", spec):
@@ -237,12 +238,12 @@ class Registry:
 
     def image_data(self, spec: str) -> ImageData:
         """The images that "name", "name:argument", a file or a folder describes."""
-        factory, argument = found_for(self.data, spec)
+        factory, argument = factory_for(self.data, spec)
         with self.loading("data", spec):
             return checked_data(factory(argument), spec)
 
     def _catalogues(self) -> dict[str, Catalogue[Any]]:
-        """A copy of each catalogue, by kind."""
+        """A copy of each catalogue, by kind, so that a plugin that fails half-way leaves nothing behind."""
         return {
             kind: Catalogue(c.kind, c.base, dict(c.things), dict(c.origins), self.broken)
             for kind in KINDS
@@ -250,10 +251,10 @@ class Registry:
         }
 
     def register(self, module: ModuleType, origin: Origin) -> int:
-        """Take in all that a module's hooks return, or nothing and note it as broken; how many names those are."""
+        """Register everything that a module's hooks return, or nothing if anything is wrong; returns how many names."""
         trial = self._catalogues()
         found: list[tuple[str, str, Any]] = []
-        with self.or_broken(origin):
+        with self.noting_faults(origin):
             found.extend(hook_results(module))
             for kind, name, thing in found:
                 trial[kind].add(name, thing, origin)
@@ -263,8 +264,8 @@ class Registry:
         return len(found)
 
     @contextmanager
-    def or_broken(self, origin: Origin) -> Iterator[None]:
-        """What a plugin raises meanwhile is noted, and is the end of that plugin alone."""
+    def noting_faults(self, origin: Origin) -> Iterator[None]:
+        """Note a plugin as broken if it raises inside the block; all others still load."""
         try:
             yield
         except BaseException as error:  # a plugin may do anything; only Ctrl-C is the user's
@@ -273,9 +274,9 @@ class Registry:
 
     @contextmanager
     def watching(self, origin: Origin) -> Iterator[None]:
-        """Remark on what a plugin does while it is loaded: takes long, or changes the state of the process.
+        """Remark on a plugin that takes long to load or changes the state of the process, which is put back.
 
-        There is no limit of time: code that is being imported cannot be stopped safely from within its process.
+        There is no time limit, because an import cannot be stopped safely from inside its process.
         """
         started = time.perf_counter()
         try:
@@ -291,7 +292,7 @@ class Registry:
 
     @contextmanager
     def loading(self, kind: str, spec: str) -> Iterator[None]:
-        """What is raised meanwhile is the fault of the file that is read, but for what is said to the user."""
+        """Turn what is raised inside the block into a ModelError that names the file, except errors for the user."""
         with self.remarking(kind, spec, " while it was loaded"):
             try:
                 yield
@@ -303,8 +304,10 @@ class Registry:
 
     @contextmanager
     def remarking(self, kind: str, spec: str, when: str) -> Iterator[None]:
-        """Put the process's state back, and remark on what was changed. Random numbers may be drawn: a network draws
-        some for weights that are then read from a file."""
+        """Put the process's state back after the block, and remark on what was changed.
+
+        Drawing random numbers is allowed: a network draws initial weights before its file is read.
+        """
         with state_kept() as changed:
             yield
         if others := [name for name in changed if name not in STREAMS]:
@@ -316,17 +319,17 @@ class Registry:
 
 @runtime_checkable
 class ReadsPaths(Protocol):
-    """A factory that knows its own files: the path of one is enough, without a name before it."""
+    """A factory that recognises its own files, so that a path alone is a spec, without "name:"."""
 
     def reads(self, path: Path) -> bool:
-        """Whether a file or folder, which exists, is one of its own."""
+        """Whether it reads this file or folder, which exists."""
         ...
 
 
-def found_for(catalogue: Catalogue[T], spec: str) -> tuple[T, str]:
-    """The thing that "name:argument" names, or that reads the path that a spec is, and its argument.
+def factory_for(catalogue: Catalogue[T], spec: str) -> tuple[T, str]:
+    """The factory that "name:argument" names or that reads the path given as the spec, with its argument.
 
-    InputError, which says of a path that is there that nothing reads it.
+    InputError for an unknown name, and for an existing path that no factory reads.
     """
     name, _, argument = spec.partition(":")
     path = Path(spec)
@@ -344,7 +347,7 @@ def found_for(catalogue: Catalogue[T], spec: str) -> tuple[T, str]:
 
 
 def is_there(path: Path) -> bool:
-    """Whether there is something at a path, which may be too long for one."""
+    """Whether a path exists; False for an invalid one, such as one that is too long."""
     try:
         return path.exists()
     except (OSError, ValueError):
@@ -352,19 +355,19 @@ def is_there(path: Path) -> bool:
 
 
 def accepted_settings(factory: Callable[..., object]) -> tuple[str, ...]:
-    """The settings that a model's factory takes beside its argument."""
+    """The settings that a model's factory accepts, in addition to its argument."""
     return tuple(p.name for p in inspect.signature(factory).parameters.values() if p.kind is p.KEYWORD_ONLY)
 
 
 def refuse_settings(what: str, given: Iterable[str], accepted: Sequence[str]) -> None:
-    """InputError for a setting that is not accepted."""
+    """InputError for a setting that the model does not accept."""
     for name in given:
         if name not in accepted:
             raise InputError(f"{what}: has no {name}; settings of this model: {', '.join(accepted) or 'none'}")
 
 
 def checked_extractors(made: object, spec: str) -> Mapping[str, Extractor]:
-    """What a factory of extractors returned, if it is that; PluginError says what else it is."""
+    """The extractors that a factory returned; PluginError if it returned anything else."""
     if not isinstance(made, Mapping):
         raise PluginError(
             f"extractor {spec!r}: returned a {type(made).__name__}; expected a dict of Extractors by role"
@@ -378,7 +381,7 @@ def checked_extractors(made: object, spec: str) -> Mapping[str, Extractor]:
 
 
 def checked_data(made: object, spec: str) -> ImageData:
-    """What a factory of image data returned, if it is that; PluginError says what else it is."""
+    """The image data that a factory returned; PluginError if it returned anything else."""
     if not isinstance(made, ImageData):
         raise PluginError(f"data {spec!r}: returned a {type(made).__name__}; expected an ImageData")
     if not hasattr(made, "name"):
@@ -387,11 +390,11 @@ def checked_data(made: object, spec: str) -> ImageData:
 
 
 def load_registry(plugins: Iterable[str] = (), models: Iterable[str] = ()) -> Registry:
-    """All entry points of the group "samplerbench", then the plugins named: a path of a .py file, or a module.
+    """Load all entry points of the group "samplerbench", then `plugins`: paths of .py files, or modules.
 
-    `models` are specs of models that are the user's own: see `Registry.own_models`.
+    `models` are specs of models that the user named: see `Registry.own_models`.
 
-    With SAMPLERBENCH_NO_PLUGINS=1 in the environment, of the entry points the built-in one alone.
+    With SAMPLERBENCH_NO_PLUGINS=1 in the environment, only the built-in entry point is loaded.
     """
     registry = Registry(named=tuple(plugins), own_models=tuple(models))
     built_in_only = is_on(NO_PLUGINS, os.environ)
@@ -408,7 +411,7 @@ def load_registry(plugins: Iterable[str] = (), models: Iterable[str] = ()) -> Re
 
 
 def entries_in_order(registry: Registry) -> list[importlib.metadata.EntryPoint]:
-    """The entry points of the group, the built-in one first; those that share a name are all noted as broken."""
+    """The entry points of the group, the built-in one first; those that share a name are noted as broken instead."""
     entries = sorted(importlib.metadata.entry_points(group=GROUP), key=lambda e: (e.value != BUILT_IN, e.name, e.value))
     strangers = [e for e in entries if e.value != BUILT_IN]
     times = Counter(e.name for e in strangers)
@@ -421,15 +424,15 @@ def entries_in_order(registry: Registry) -> list[importlib.metadata.EntryPoint]:
 
 
 def version_of(entry: importlib.metadata.EntryPoint) -> str:
-    """The version of the package that an entry point came with."""
+    """The version of the package that an entry point belongs to."""
     return entry.dist.version if entry.dist else ""
 
 
 def register_below(registry: Registry, name: str, version: str) -> None:
-    """Register a module, and every module below it if it is a package; nothing below one that is broken."""
+    """Register a module, and every module below it if it is a package; nothing below a broken one."""
     origin = Origin(name, version)
     before = len(registry.broken)
-    with registry.or_broken(origin):
+    with registry.noting_faults(origin):
         module = importlib.import_module(name)
     if not registry.broken[before:]:
         registry.register(module, origin)
@@ -440,7 +443,7 @@ def register_below(registry: Registry, name: str, version: str) -> None:
 
 
 def register_named(registry: Registry, plugin: str) -> None:
-    """A plugin that the user asked for by path or module; one that is broken is an error here."""
+    """Register a plugin that the user named by path or module; PluginError if it is broken."""
     is_file = plugin.endswith(".py")
     if is_file and (fault := why_no_code(Path(plugin))):
         raise PluginError(f"plugin {plugin}: {fault}")
@@ -460,8 +463,8 @@ def register_named(registry: Registry, plugin: str) -> None:
         )
 
 
-def misfit(thing: object, base: type) -> str:
-    """Why a plugin's thing is not what its hook is for, '' if it is; `base` object = any callable will do."""
+def why_unfit(thing: object, base: type) -> str:
+    """Why a plugin's hook may not return this thing, '' if it may; `base` object = any callable will do."""
     if base is object:
         return "" if callable(thing) else f"{str(thing)[:80]!r}; expected a callable"
     if not (isinstance(thing, type) and issubclass(thing, base)):
@@ -481,13 +484,13 @@ def misfit(thing: object, base: type) -> str:
 
 
 def aliases_of(cls: type[Sampler]) -> Mapping[str, str]:
-    """A sampler's own aliases; those of its bases are names of its bases."""
+    """The aliases that a sampler class states itself; inherited ones name its base class."""
     aliases: Mapping[str, str] = vars(cls).get("aliases", {})
     return aliases
 
 
 def check_aliases(samplers: Catalogue[type[Sampler]], new: Iterable[str]) -> None:
-    """Refuse an alias that two samplers claim, or that is another's name, however spelt; and one that means nothing.
+    """PluginError for an alias that two samplers claim or that names another sampler, and for one with invalid options.
 
     `new` are the samplers whose aliases have not been checked yet.
     """
@@ -505,6 +508,7 @@ def check_aliases(samplers: Catalogue[type[Sampler]], new: Iterable[str]) -> Non
                 raise PluginError(f"{what}: expected letters, digits, spaces and + . _ -, at most 64 characters")
             if (taken := owner.setdefault(loosely(alias), name)) != name:
                 raise PluginError(f"{what}: is taken by sampler {taken!r} from {samplers.origins[taken]}")
+    # Each new alias must stand for options that its sampler accepts.
     for name in new:
         for alias, preset in aliases_of(samplers.things[name]).items():
             options = parse_spec(f"{name}:{preset}")[1]
@@ -523,7 +527,7 @@ def model_from_code(spec: str) -> Model | None:
 
 
 def checked_model(made: object, spec: str) -> Model:
-    """What a function or a factory returned, if it is a model."""
+    """The model that a function or a factory returned; ModelError if it returned anything else."""
     if not isinstance(made, Model):
         raise ModelError(
             f"model {spec!r}: returned a {type(made).__name__}; expected a Model, as samplerbench.wrap_network returns"
@@ -531,20 +535,20 @@ def checked_model(made: object, spec: str) -> Model:
     return made
 
 
-def named(model: Model, spec: str) -> Model:
-    """The model, called by its spec where its author gave it no name."""
+def name_model(model: Model, spec: str) -> Model:
+    """The model, named after its spec if its author gave it no name."""
     return dataclasses.replace(model, name=spec) if model.name == NAMELESS else model
 
 
 @functools.cache
 def default_registry() -> Registry:
-    """The registry of the installed plugins, loaded once."""
+    """The registry with the installed plugins, loaded once."""
     return load_registry()
 
 
 @functools.lru_cache(maxsize=8)
 def aliases_in(samplers: tuple[tuple[str, type[Sampler]], ...]) -> dict[str, str]:
-    """`Registry.aliases` of these samplers, made once for all the specs of a plan."""
+    """What `Registry.aliases` returns for these samplers, cached for all the specs of a plan."""
     return {loosely(name): name for name, _ in samplers} | {
         loosely(alias): f"{name}:{preset}" if preset else name
         for name, cls in samplers
@@ -556,17 +560,17 @@ ELSEWHERE = (
     "dpm++sde", "dpmppsde", "lcm", "tcd", "heunpp2", "ipndmv", "resmultistep", "gradientestimation", "expheun2x0",
     "sasolverpece", "ddimcfg++", "eulercfgpp", "eulerancestralcfgpp", "dpmpp2mcfgpp", "dpmpp2sancestralcfgpp",
 )  # fmt: skip
-"""Samplers of other tools that are not here, loosely spelt."""
+"""Samplers of other tools that samplerbench lacks, in the form that `loosely` gives."""
 ENDINGS = re.compile(r"(karras|exponential|polyexponential|sgmuniform|simple|uniform|normal|beta|gpu|scheduler)$")
-"""What other tools put behind the name of a sampler: a grid, a device, a kind."""
+"""What other tools append to the name of a sampler: a grid, a device, a kind."""
 
 
 def is_elsewhere(name: str) -> bool:
-    """Whether other tools call a sampler so that is not here, with a grid behind its name or without."""
+    """Whether a name is that of a sampler which other tools have and samplerbench lacks, with or without a grid."""
     plain = loosely(name)
     return plain in ELSEWHERE or ENDINGS.sub("", plain) in ELSEWHERE
 
 
 def loosely(name: str) -> str:
-    """Familiar names differ in case, spaces, underscores and dashes only."""
+    """A name without case, spaces, underscores and dashes, by which spellings of one name are equal."""
     return re.sub(r"[\s_-]+", "", name.lower())

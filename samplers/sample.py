@@ -1,4 +1,4 @@
-"""sample(): draw samples from a model with a sampler. What the harness runs is this, block by block."""
+"""sample(): draw samples from a model with a sampler. A run calls `draw` of this module block by block."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from .registry import Registry, default_registry
 from .sampler import MAX_STEPS, Sampler, StepContext, finite_or_fault, integrate
 
 MOST_SHOWN = 64
-"""Images of a sample that a notebook shows."""
+"""Most images that a notebook shows of a `Samples`."""
 MOST_GUIDANCE = 1e6
-"""Far beyond what anyone asks for; what is larger overflows in float32."""
+"""Largest guidance: far beyond any useful one, and larger ones overflow in float32."""
 
 
 @dataclass(frozen=True)
@@ -37,37 +37,37 @@ class Samples:
     x: Tensor
     """The clean states, (n, *shape)."""
     images: Tensor | None
-    """uint8 (n, C, H, W), None where the states are no images or none could be made of them."""
+    """uint8 (n, C, H, W); None if the model makes no images, or if making them failed."""
     nfe: float
     """Predictor calls; an int, or the mean over the samples for an adaptive sampler."""
     network_evaluations: float
-    """As nfe, with guidance's second pass counted too."""
+    """Network evaluations for each sample: nfe, times two where guidance needs a second pass."""
     seconds: float
-    """Wall time from the first noise to the last clean state; neither encoding of prompts nor decoding."""
+    """Wall time of the integration, from the first noise to the clean state, without encoding and decoding."""
     model_seconds: float
-    """The part of it spent in the network."""
+    """The part of `seconds` that was spent in the network."""
     prompts: tuple[str, ...]
     """The prompt of each sample; () for an unconditional model."""
     trajectory: tuple[Tensor, ...] | None
-    """The state before the first and after each step, if asked for."""
+    """The state before the first step and after each step; None unless asked for."""
 
     def __repr__(self) -> str:
-        """One line: how many of what shape, their mean and deviation, what they cost."""
+        """One line: number and shape of the samples, mean and deviation, cost."""
         x = self.x.double()
         shape = " x ".join(map(str, self.x.shape[1:]))
         numbers = f"mean {x.mean():.3g}, deviation {x.std(correction=0):.3g}"
         return f"Samples({len(self.x)} of {shape}, {numbers}, NFE {self.nfe:g}, {self.seconds:.3g} s)"
 
     def _repr_png_(self) -> bytes | None:
-        """The first images, for a notebook; None, and so the line above, where the states are no images."""
+        """The first images, for a notebook; None without images, and the notebook then shows the repr."""
         return None if self.images is None else png(mosaic(self.images[:MOST_SHOWN].cpu().numpy()))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """A checked description of what to draw, for any block of sample indices.
+    """Validated settings of what to draw, for any block of sample indices.
 
-    A field at its default is no part of a cell's key, so that a setting that is added later changes none.
+    A field at its default is not part of a cell's key, so that a setting added later changes no key.
     """
 
     model: Model
@@ -81,22 +81,22 @@ class Request:
     batch_size: int
     device: torch.device
     dtype: torch.dtype
-    """What the network computes in; the state is float32, or float64 with float64."""
+    """The dtype in which the network computes; the state is float32, or float64 if this is."""
     guidance_calls: int = 1
-    """Network calls of a guided evaluation: 1 for the rows with the prompt and without together, 2 in turn."""
+    """Network calls of a guided evaluation: 1 = rows with and without the prompt together, 2 = one after the other."""
     moved: str = field(default="", compare=False)
-    """How whole timesteps moved the levels away from the named grid, in words; '' where all are near."""
+    """How rounding to whole timesteps moved the levels of the named grid, in words; '' if all are near."""
     low_start: str = field(default="", compare=False)
-    """What a list of levels leaves out at its start, in words; '' where there is no x_init to give."""
+    """What is missing at the start of a list of levels, in words (see `start_note`); '' if little is."""
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What must be known of the levels, in words."""
+        """What a user should know about the levels, in words."""
         return tuple(filter(None, (self.low_start, self.moved)))
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """The notes as sentences, with what to do about them."""
+        """The notes as sentences, with what the user can do."""
         fix = start_fix(self.levels, self.model.schedule)
         fixes = {self.low_start: f"; {fix}", self.moved: ""}
         return tuple(f"the grid {note}{fixes[note]}" for note in self.notes)
@@ -138,16 +138,16 @@ def sample(  # noqa: PLR0913  (the settings of a run, each by name)
     the state is unit normal, times sigma for EDM. `noise(a, b)` replaces the seeded stream: it is called with two
     Levels, in order, once for each draw with a non-zero factor, and returns (n, *shape).
 
-    `guidance` 1 is none; 0 is refused, which means no guidance in other tools. `guidance_rescale` from 0 to 1 takes
-    the guided x0 back to the deviation of the conditional one (Lin et al. 2024). With guidance a network call holds
-    the rows with the prompt and those without it; `guidance_calls=2` asks in turn, in half the memory.
+    `guidance` 1 means none; 0 is refused, because other tools mean no guidance by it. `guidance_rescale` from 0 to 1
+    takes the guided x0 back to the deviation of the conditional one (Lin et al. 2024). With guidance a network call
+    holds the rows with the prompt and those without it; `guidance_calls=2` makes two calls, in half the memory.
 
     Sample i depends only on (model, sampler, levels, seed, i, its prompt). The state has the dtype of `x_init`
     (else float32, or float64 if `dtype` is); the network computes in `dtype` (else in the state's). Within a run that
     passes levels with alpha below 1e-3 the state is float64 (see `WIDE_STATE_BELOW`).
 
-    Raises InputError for settings that cannot be, SamplerFault for a sampler that fails, NetworkFault and ModelError
-    for a network that does. Where no images can be made of the clean states, `images` is None and a warning says why.
+    Raises InputError for invalid settings, SamplerFault if the sampler fails, NetworkFault or ModelError if the network
+    does. If making images of the clean states fails, `images` is None and a warning says why.
     """
     registry = default_registry()
     if x_init is not None:
@@ -210,7 +210,9 @@ def request_for(  # noqa: PLR0913  (as sample)
     calls = check_guidance_calls(guidance_calls)
     levels = registry.levels(grid, model.schedule, steps, integer=model.timesteps == "integer")
     if levels[0].t == model.schedule.first.t:
-        conversion(model.predicts, model.schedule.first)  # an alpha in place of 0 does not tell more of x0
+        conversion(
+            model.predicts, model.schedule.first
+        )  # refuses eps where alpha = 0, also where a grid starts at a small alpha instead
     is_list = listed_times(grid) is not None
     return Request(
         model=model,
@@ -231,7 +233,7 @@ def request_for(  # noqa: PLR0913  (as sample)
 
 
 def moved_levels(registry: Registry, model: Model, grid: str | Sequence[float] | None, levels: Levels) -> str:
-    """How a network of whole timesteps moved the levels of a named grid, in words; '' where all are near."""
+    """How rounding to whole timesteps moved the levels of a named grid, in words; '' if all are near."""
     if model.timesteps != "integer":
         return ""
     return rounding_note(levels, registry.levels(grid, model.schedule, len(levels) - 1, integer=False))
@@ -247,7 +249,7 @@ def draw(  # noqa: PLR0913  (the block, and what may replace its noise)
     trajectory: bool = False,
     images: Callable[[Model, Tensor], Tensor | None] = Model.images,
 ) -> Samples:
-    """Draw samples first ... first + n - 1 of a request; `images` makes what is shown of the clean states."""
+    """Draw samples first ... first + n - 1 of a request; `images` makes images of the clean states."""
     model, levels = request.model, request.levels
     stream = Noise(request.seed, model.shape, n, first=first, device=request.device)
     state_dtype = x_init.dtype if x_init is not None else torch.promote_types(request.dtype, torch.float32)
@@ -257,13 +259,14 @@ def draw(  # noqa: PLR0913  (the block, and what may replace its noise)
     wide = any(0 < level.alpha < WIDE_STATE_BELOW for level in levels)
 
     prompts = request.prompts_of(first, n)
-    # In inference mode torch does not count changes in place; to leave it would hide what a sampler does to autocast.
+    # In inference mode torch does not count changes in place. Leaving it opens a context only where it is on, because
+    # such a context would hide what a sampler does to autocast.
     counting = torch.inference_mode(False) if torch.is_inference_mode_enabled() else nullcontext()
     with counting, torch.no_grad():
         like = x_init.to(request.device, torch.float64 if wide else state_dtype)
         like = like.clone() if like.is_inference() else like
 
-        def drawn(a: Level, b: Level, interval: int, ordinal: int) -> Tensor:
+        def noise_for(a: Level, b: Level, interval: int, ordinal: int) -> Tensor:
             z = own_noise(noise, a, b, like) if noise else stream.step(interval, ordinal)
             return z.to(like)
 
@@ -274,12 +277,12 @@ def draw(  # noqa: PLR0913  (the block, and what may replace its noise)
             batch_size=request.batch_size, device=request.device, dtype=request.dtype, log=log,
         )  # fmt: skip
         counted = Counted(predictor)
-        run = StepContext(levels, counted, drawn, model.schedule, integer=model.timesteps == "integer")
+        run = StepContext(levels, counted, noise_for, model.schedule, integer=model.timesteps == "integer")
         states = [like] if trajectory else []
         started = clock(request.device)
         try:
             x = integrate(request.sampler, run, like, watch=states.append if trajectory else None)
-        except Exception:  # what a sampler raises at NaN may be no fault of its own
+        except Exception:  # a sampler may raise because the network answered with NaN
             answered_or_fault(log, request.dtype)
             raise
         seconds = clock(request.device) - started
@@ -287,7 +290,7 @@ def draw(  # noqa: PLR0913  (the block, and what may replace its noise)
         finite_or_fault(request.sampler, x, None if noise else _replay(request.sampler, run, like))
         x = x.to(state_dtype)
         made = images(model, x)
-    # The mean over the samples: an adaptive sampler asks about each as often as it needs.
+    # An adaptive sampler makes different numbers of calls for each sample; their mean is reported.
     nfe = counted.nfe if counted.samples == counted.nfe * n else counted.samples / n
     return Samples(
         x=x, images=made, nfe=nfe, network_evaluations=nfe * request.passes, seconds=seconds,
@@ -299,7 +302,7 @@ def draw(  # noqa: PLR0913  (the block, and what may replace its noise)
 def answered_or_fault(log: CallLog, dtype: torch.dtype) -> None:
     """Raise NetworkFault if the network answered with NaN or infinity about a state that had none.
 
-    Clipping hides an infinity, and what a sampler makes of it is not the sampler's fault.
+    Bounds of x0 hide an infinity, and the sampler is not to blame for what it makes of one.
     """
     t = log.first_fault()
     if t is None:
@@ -329,7 +332,7 @@ def own_noise(noise: NoiseFunction, a: Level, b: Level, like: Tensor) -> Tensor:
 
 
 def images_or_warning(model: Model, x: Tensor) -> Tensor | None:
-    """The images; where none can be made, None and a warning, so that the work that went into x is not lost."""
+    """The images; None and a warning if making them fails, so that the samples themselves are not lost."""
     try:
         return model.images(x)
     except SamplerbenchError as error:
@@ -338,7 +341,7 @@ def images_or_warning(model: Model, x: Tensor) -> Tensor | None:
 
 
 def no_images(model: Model, x: Tensor) -> None:
-    """Nothing, where only x is wanted."""
+    """Make no images, for callers that need x alone."""
 
 
 def _replay(sampler: Sampler, run: StepContext, x: Tensor) -> Callable[[Callable[[Tensor], None]], object]:
@@ -346,12 +349,12 @@ def _replay(sampler: Sampler, run: StepContext, x: Tensor) -> Callable[[Callable
 
 
 def _given(value: object) -> str:
-    """A wrong argument in a line; of a class, that it is one."""
+    """A wrong argument in a few words; a class is called a class."""
     return f"is the class {value.__name__}, not an object of it" if isinstance(value, type) else shown(value)
 
 
 def check_x_init(x: object) -> Tensor:
-    """A state to begin from: a tensor of at least one sample, of finite floating numbers."""
+    """The state x if it is a tensor of at least one sample with finite floating numbers, else InputError."""
     if not isinstance(x, Tensor):
         raise InputError(f"x_init is a {type(x).__name__}: expected a tensor; of an array, torch.from_numpy(x_init)")
     if x.layout != torch.strided or x.device.type == "meta":
@@ -367,12 +370,12 @@ def check_x_init(x: object) -> Tensor:
 
 
 def check_grid(grid: Any) -> str | tuple[float, ...] | None:
-    """A grid by name, or its levels as a tuple; what they may be is the schedule's to say."""
+    """A grid by name, or its levels as a tuple; the schedule checks their values."""
     if grid is None or (isinstance(grid, str) and grid.strip()):
         return grid
     try:
         levels = tuple(float(t) for t in grid)
-    except Exception as error:  # of any object
+    except Exception as error:  # a stranger's object may raise anything
         raise InputError(f"grid {_given(grid)}: expected a name, or a descending list of levels") from error
     if not levels or isinstance(grid, set | frozenset | dict | bytes):
         raise InputError(f"grid {shown(grid)}: expected at least one level, in a list")
@@ -380,7 +383,7 @@ def check_grid(grid: Any) -> str | tuple[float, ...] | None:
 
 
 def check_guidance(guidance: object) -> float:
-    """A number above 0; 0 is refused with what it may have meant."""
+    """The guidance if it is a number above 0; the error for 0 explains what the user may have meant."""
     if is_number(guidance) and guidance == 0:
         raise InputError(
             "guidance 0: expected a number above 0; in other tools 0 is no guidance, which is 1 here; for samples "
@@ -392,7 +395,7 @@ def check_guidance(guidance: object) -> float:
 
 
 def check_guidance_calls(calls: object) -> int:
-    """1 or 2."""
+    """The number of calls if it is 1 or 2, else InputError."""
     if type(calls) is not int or calls not in (1, 2):
         raise InputError(
             f"guidance_calls {shown(calls)}: expected 1, the rows with the prompt and without together, or 2, in turn"
@@ -403,7 +406,7 @@ def check_guidance_calls(calls: object) -> int:
 def check_prompts(
     model: Model, prompts: Sequence[str] | None, negative: str | None, guidance: float
 ) -> tuple[str, ...]:
-    """The prompts to use; errors where prompts, negative prompt or guidance cannot have an effect."""
+    """The prompts to use; InputError if prompts, negative prompt or guidance would have no effect."""
     given = None if prompts is None else check_texts("prompts", prompts)
     if not (negative is None or isinstance(negative, str)):
         raise InputError(f"negative {shown(negative)}: expected a text")
@@ -439,10 +442,10 @@ def check_prompts(
 
 
 def check_texts(name: str, texts: Any) -> tuple[str, ...]:
-    """Texts in an order, as a tuple."""
+    """A sequence of texts as a tuple; InputError for anything else, and for sets, which have no order."""
     listed: tuple[object, ...] | None = None
     if not isinstance(texts, str | bytes | set | frozenset | dict):
-        with suppress(Exception):  # of any object
+        with suppress(Exception):  # a stranger's object may raise anything
             listed = tuple(texts)
     if listed is None or not all(isinstance(text, str) for text in listed):
         raise InputError(f"{name} {_given(texts)}: expected a list of texts")
@@ -450,7 +453,7 @@ def check_texts(name: str, texts: Any) -> tuple[str, ...]:
 
 
 def check_rescale(model: Model, rescale: object, guidance: float) -> None:
-    """An error unless it is a number from 0 to 1 that has an effect."""
+    """InputError unless it is a number from 0 to 1, and has an effect if it is not 0."""
     if not is_number(rescale) or not 0 <= rescale <= 1:
         raise InputError(f"guidance_rescale {shown(rescale)}: expected a number from 0 to 1; 0 is none")
     if rescale and model.guide:
@@ -463,7 +466,7 @@ def check_rescale(model: Model, rescale: object, guidance: float) -> None:
 
 
 def resolve_device(device: str | torch.device | None) -> torch.device:
-    """The device asked for, the CPU if none; an absent one is an error, never replaced."""
+    """The device asked for, the CPU by default; a missing device is an error and never replaced by another."""
     try:
         found = torch.device("cpu" if device is None else device)
     except (RuntimeError, TypeError, ValueError, OverflowError) as error:
@@ -479,7 +482,7 @@ DTYPES = {"float32": torch.float32, "float64": torch.float64, "float16": torch.f
 
 
 def resolve_dtype(dtype: str | torch.dtype | None) -> torch.dtype:
-    """A floating dtype by name or as itself; float32 if none."""
+    """A floating dtype, given by name or as a dtype; float32 by default."""
     if dtype is None:
         return torch.float32
     name = str(dtype).removeprefix("torch.") if isinstance(dtype, str | torch.dtype) else ""

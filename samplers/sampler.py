@@ -18,41 +18,41 @@ from .predictor import ALL, Prediction, Predictor
 from .schedule import Schedule
 
 MAX_STEPS = 10_000
-"""More steps than anyone takes; what asks for more is a mistake."""
+"""Most steps of a run: more is a mistake."""
 MAX_CALLS = 100 * MAX_STEPS
-"""More predictor calls than the longest run makes; a sampler that declares more is mistaken."""
+"""Most predictor calls of a run: a sampler that declares more is wrong."""
 MAX_ORDER = 99
-"""A higher order of convergence than any method has."""
+"""Highest order of convergence that a sampler may declare: no method reaches it."""
 Past = Any
-"""What a step hands to the next one, None in the first: the sampler's own business, of any type."""
+"""What a step hands to the next one, None in the first; its type is the sampler's choice."""
 
 
 class SamplerFault(SamplerbenchError):  # noqa: N818  (the sampler is at fault, not the program)
-    """A sampler did what no sampler may do; the message names the step."""
+    """A sampler broke the rules for samplers; the message names the step."""
 
 
 @dataclass
 class StepContext:
-    """What a step can ask for: the model's prediction, noise, levels, and its place on the grid."""
+    """What a step can ask for: predictions of the model, noise, levels, and its place on the grid."""
 
     grid: Levels
     """All levels of the run, the clean end last."""
     predictor: Predictor
-    """The model: a step asks it by `predict`."""
+    """The model; a step calls `predict` instead."""
     draw: Callable[[Level, Level, int, int], Tensor]
     """(a, b, interval number, ordinal of the draw in this step) -> unit normal noise."""
     schedule: Schedule
     """The model's noise schedule."""
     integer: bool = False
-    """The network knows whole timesteps only."""
+    """Whether the network knows whole timesteps only."""
     i: int = 0
-    """The place: grid[i] is the level that the step starts from."""
+    """Number of the interval: the step starts from grid[i]."""
     _draws: int = 0
 
     def predict(self, x: Tensor, level: Level, rows: slice = ALL) -> Prediction:
         """Ask the model about the state x at a level. One call = one function evaluation (NFE).
 
-        A sampler that takes each sample its own way asks about some rows only; x is then the state of those.
+        A sampler with different steps for each sample asks about some `rows` only; x is then the state of those.
         """
         return self.predictor(x, level) if rows == ALL else self.predictor(x, level, rows)
 
@@ -62,19 +62,20 @@ class StepContext:
         return self.draw(a, b, self.i, self._draws - 1)
 
     def at(self, lambda_: float) -> Level:
-        """The level at log(alpha / sigma) = lambda_; the nearest whole timestep if the network knows no other."""
+        """The level at log(alpha / sigma) = lambda_; the nearest whole timestep if the network knows only those."""
         level = self.schedule.at_lambda(lambda_)
         return self.schedule.finite_at(round(level.t)) if self.integer else level
 
     def between(self, a: Level, b: Level, count: int) -> list[tuple[float, Level]]:
-        """`count` levels inside an interval, even in lambda, each with its place in (0, 1).
+        """`count` levels inside an interval, evenly spaced in lambda, each with its relative position in (0, 1).
 
-        An empty list where lambda is infinite at an end, or where the network knows too few timesteps in between.
+        An empty list if lambda is infinite at an end, or if the network knows too few timesteps in between.
         """
         h = b.lambda_ - a.lambda_
         if math.isinf(h):
             return []
         levels = [self.at(a.lambda_ + h * k / (count + 1)) for k in range(1, count + 1)]
+        # Rounding to whole timesteps moves levels, so the solver gets the positions that they really have.
         places = [(level.lambda_ - a.lambda_) / h for level in levels]
         ascending = all(low < high for low, high in pairwise((0.0, *places, 1.0)))
         return list(zip(places, levels, strict=True)) if ascending else []
@@ -86,23 +87,23 @@ class StepContext:
 
 @dataclass(frozen=True)
 class Sampler(ABC):
-    """One way from noise to a sample: a frozen dataclass of its options.
+    """A method that turns noise into samples: a frozen dataclass of its options.
 
-    A subclass says `convergence`, `nfe` and `step`. Formulas are written in (alpha, sigma), so that one sampler
+    A subclass defines `convergence`, `nfe` and `step`. Formulas are written in (alpha, sigma), so that one sampler
     serves VP, EDM and flow models.
     """
 
     convergence = None  # type: int | None
     """The order with which the error falls as the steps shrink; None = stochastic."""
     aliases: ClassVar[Mapping[str, str]] = {}
-    """Other programs' names of this sampler -> the options that they stand for, e.g. {"Euler a": "eta=1"}."""
+    """Names of this sampler in other programs -> the options that they stand for, e.g. {"Euler a": "eta=1"}."""
 
     @property
     def step_convergence(self) -> int | None:
-        """The order of a single step, wherever it is and however much its neighbours differ from it in length.
+        """The order of any single step, however much its neighbours differ from it in length.
 
-        Less than `convergence` for a multistep method with the coefficients of equal steps, and where a few
-        intervals of a run are taken with a lower order.
+        It is less than `convergence` for a multistep method with the coefficients of equal steps, and for a method that
+        takes a few intervals of a run with a lower order.
         """
         return self.convergence
 
@@ -110,8 +111,8 @@ class Sampler(ABC):
     def nfe(self, steps: int) -> int | None:
         """Predictor calls of a run of `steps` steps; None = adaptive, only counted.
 
-        From a level with alpha > 0. Where alpha = 0 the first interval is taken by one call, whatever the method, and
-        the rest is a run of one step less: see `declared_calls`.
+        For a run that starts at a level with alpha > 0. From alpha = 0, every method takes the first interval with one
+        call, and the rest counts as a run with one step fewer: see `declared_calls`.
         """
 
     @abstractmethod
@@ -121,7 +122,7 @@ class Sampler(ABC):
     def plan(self, nfe: int) -> tuple[Sampler, int]:
         """(sampler, steps) for a budget of predictor calls: the most steps with nfe(steps) <= nfe.
 
-        InputError where there is none; the caller says of which sampler.
+        InputError if the budget is too small; the caller adds the sampler's name.
         """
         if self.nfe(1) is None:
             raise InputError(f"nfe {nfe}: it is adaptive, with no step count to plan for; use --steps")
@@ -140,12 +141,13 @@ def integrate(
     *,
     watch: Callable[[Tensor], None] | None = None,
 ) -> Tensor:
-    """Take x from the first level of the run's grid to the clean end; `watch` sees the state after each step."""
+    """Take x from the first level of the grid to the clean end; `watch` is called with the state after each step."""
     past: Past = None
     for i, (a, b) in enumerate(pairwise(run.grid)):
         run.enter(i)
+        # A step that changed its input in place would corrupt predictions and states that others still hold.
         given, changes = x, _changes(x)
-        x, past = _two(sampler.step(run, x, a, b, past), sampler, i)
+        x, past = _pair(sampler.step(run, x, a, b, past), sampler, i)
         if _changes(given) != changes:
             raise SamplerFault(f"{_name(sampler)}, step {i}: changed the state it was given; return a new tensor")
         if not isinstance(x, Tensor) or (x.shape, x.dtype, x.device) != (given.shape, given.dtype, given.device):
@@ -165,9 +167,10 @@ def declared_calls(sampler: Sampler, grid: Levels) -> int | None:
 
 
 def finite_or_fault(sampler: Sampler, x: Tensor, replay: Callable[[Callable[[Tensor], None]], object] | None) -> None:
-    """Raise SamplerFault if x is not finite, naming the step that `replay` (the same run again) shows."""
+    """Raise SamplerFault if x is not finite. `replay` draws again, and the message names the step where it began."""
     if bool(x.isfinite().all()):
         return
+    # Checking every step of every run would make the device wait; the failed run is repeated instead.
     finite_steps = 0
 
     def watch(state: Tensor) -> None:
@@ -181,14 +184,14 @@ def finite_or_fault(sampler: Sampler, x: Tensor, replay: Callable[[Callable[[Ten
     raise SamplerFault(f"{_name(sampler)}: the result is not finite (NaN or infinity)")
 
 
-def _two(returned: object, sampler: Sampler, i: int) -> tuple[Any, Past]:
+def _pair(returned: object, sampler: Sampler, i: int) -> tuple[Any, Past]:
     if not (isinstance(returned, tuple) and len(returned) == 2):  # noqa: PLR2004  (the pair that step returns)
         raise SamplerFault(f"{_name(sampler)}, step {i}: returned {_describe(returned)}; expected the pair (x, past)")
     return returned
 
 
 def _changes(x: Tensor) -> int:
-    """How often a tensor was changed in place; torch does not count it in inference mode."""
+    """How often a tensor was changed in place; torch does not count this in inference mode."""
     return 0 if x.is_inference() else x._version
 
 
@@ -203,11 +206,11 @@ def _describe(value: object) -> str:
 
 
 FAR = 10
-"""A step count at which the NFE rule of every sampler has settled."""
+"""A number of steps from which on every sampler's NFE is linear in the steps."""
 
 
 def nfe_rule(sampler: Sampler) -> str:
-    """ "steps", "2 steps - 1", or "adaptive", from what the sampler declares."""
+    """The NFE that a sampler declares, as "steps", "2 steps - 1" or "adaptive"."""
     here, there = sampler.nfe(FAR), sampler.nfe(FAR + 1)
     if here is None or there is None:
         return "adaptive"

@@ -1,6 +1,6 @@
-"""Noise schedules: what alpha and sigma are at a time t, and where a given lambda lies.
+"""Noise schedules: alpha and sigma at a time t, and the time at a given lambda.
 
-Each schedule answers both ways in float64. Grids, samplers and models know nothing else of it.
+Each schedule converts both ways, in float64. Grids, samplers and models use nothing else of it.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ Float64s = npt.NDArray[np.float64]
 MOST_TIMESTEPS = 1_000_000
 """A table of more timesteps is a mistake."""
 LEAST_ALPHA = 2.0**-12
-"""alpha where a grid that is laid out in sigma / alpha starts on a schedule that starts at alpha = 0.
+"""The alpha at which grids laid out in sigma / alpha start on a schedule that starts at alpha = 0.
 
-sigma / alpha is 4096 there. Published samplers put abar = 2^-24, the least positive number of half precision, in place
-of 0.
+sigma / alpha is 4096 there. Published samplers replace abar = 0 by 2^-24, the least positive number of half
+precision.
 """
 
 
@@ -32,7 +32,7 @@ class Schedule(ABC):
     """t -> Level and lambda -> Level."""
 
     default_grid: str
-    """The name of the grid that the field uses with this schedule."""
+    """The grid that is commonly used with this schedule."""
 
     @property
     @abstractmethod
@@ -41,13 +41,13 @@ class Schedule(ABC):
 
     @property
     def noisiest(self) -> Level:
-        """Where a grid that is laid out in sigma / alpha starts: `first`, unless that is capped (see `VP`)."""
+        """The level where grids laid out in sigma / alpha start: `first`, unless alpha = 0 there (see `VP`)."""
         return self.first
 
     @property
     @abstractmethod
     def last(self) -> Level:
-        """The cleanest level that still has noise, where the last network call of most grids is made."""
+        """The cleanest level with noise, where most grids have their last network call."""
 
     @property
     @abstractmethod
@@ -59,7 +59,7 @@ class Schedule(ABC):
         """The level at time t."""
 
     def finite_at(self, t: float) -> Level:
-        """The level at time t with a finite sigma / alpha; it differs from `at_time` only where that has alpha = 0."""
+        """The level at time t; `VP` gives a small alpha in place of 0, so that sigma / alpha is finite."""
         return self.at_time(t)
 
     @abstractmethod
@@ -71,7 +71,7 @@ class Schedule(ABC):
         return self.at_lambda(-math.log(sigma_ve))
 
     def prior_scale(self, first: Level) -> float:
-        """Standard deviation of the state that sampling starts from at the level `first`."""
+        """Standard deviation of the state with which sampling starts at the level `first`."""
         return 1.0
 
 
@@ -80,8 +80,8 @@ class VP(Schedule):
     """Variance preserving, alpha^2 + sigma^2 = 1, over T discrete timesteps 0 ... T-1 (Ho et al. 2020).
 
     Between timesteps log alpha is linear in t (Lu et al. 2022a, appendix D). alpha = 0 is accepted at the last
-    timestep only (zero terminal SNR). The stretch just before it leads to alpha = `LEAST_ALPHA` instead, or to half the
-    alpha of T-2 where that is no less, so that every time below T-1 has a finite sigma / alpha.
+    timestep only (zero terminal SNR). Between T-2 and T-1 alpha then falls to `LEAST_ALPHA`, or to half the alpha of
+    T-2 if that is as small already, so that every time below T-1 has a finite sigma / alpha.
     """
 
     alphas_cumprod: tuple[float, ...]
@@ -90,7 +90,7 @@ class VP(Schedule):
     default_grid = "uniform"
 
     def __post_init__(self) -> None:
-        """Check the table and keep its logarithm."""
+        """Check the table and store its logarithm."""
         abar = np.asarray(self.alphas_cumprod, dtype=np.float64)
         ok = abar.ndim == 1 and abar.size > 0 and np.isfinite(abar).all()
         if not (ok and abar[0] < 1 and abar[-1] >= 0 and (np.diff(abar) < 0).all()):
@@ -116,7 +116,7 @@ class VP(Schedule):
 
     @property
     def noisiest(self) -> Level:
-        """`first`; where alpha = 0 there, the level with alpha = `LEAST_ALPHA`, which is at T-1 or just below it."""
+        """`first`; if alpha = 0 there, the level with alpha = `LEAST_ALPHA`, at T-1 or just below it."""
         if self.alphas_cumprod[-1]:
             return self.first
         return self.finite_at(float(np.interp(math.log(LEAST_ALPHA), self._log_alpha[::-1], self._times[::-1])))
@@ -128,7 +128,7 @@ class VP(Schedule):
 
     @property
     def clean(self) -> Level:
-        """alpha = 1, sigma = 0; no timestep belongs to it."""
+        """alpha = 1, sigma = 0; it has no timestep."""
         return Level(1.0, 0.0, math.nan)
 
     def at_time(self, t: float) -> Level:
@@ -141,17 +141,20 @@ class VP(Schedule):
         """The level at timestep t, with a small alpha in place of 0 at T-1."""
         if not 0 <= t <= self.timesteps - 1:
             raise ValueError(f"timestep {t}: expected a number from 0 to {self.timesteps - 1}")
+        # A whole timestep is looked up, so that its level is the table's to the last digit.
         whole = t == int(t)
         log_alpha = float(self._log_alpha[int(t)] if whole else np.interp(t, self._times, self._log_alpha))
+        # sigma^2 = 1 - alpha^2 by expm1: near the clean end the difference itself would lose most of its digits.
         return Level(math.exp(log_alpha), math.sqrt(-math.expm1(2 * log_alpha)), float(t))
 
     def at_lambda(self, lambda_: float) -> Level:
         """The level with log(alpha / sigma) = lambda_, between timesteps T-1 and 0."""
+        # alpha^2 = 1 / (1 + e^(-2 lambda)); np.interp wants the table ascending, hence reversed.
         log_alpha = -0.5 * float(np.logaddexp(0.0, -2 * lambda_))
         table = self._log_alpha[::-1]
         t = float(np.interp(log_alpha, table, self._times[::-1]))
         if not table[0] <= log_alpha <= table[-1]:
-            # A level asked for at an end differs from it by rounding only; anything else is out of range.
+            # lambda of an end itself may fall outside by rounding; anything else is out of range.
             end = self.finite_at(t)
             if abs(end.lambda_ - lambda_) > 1e-9 * max(1.0, abs(lambda_)):
                 low, high = self.finite_at(self.timesteps - 1).lambda_, self.last.lambda_
@@ -162,7 +165,7 @@ class VP(Schedule):
 
 @dataclass(frozen=True)
 class EDM(Schedule):
-    """Variance exploding in Karras et al.'s form: x = x0 + sigma eps, and the time is sigma itself."""
+    """Variance exploding as in Karras et al. 2022: x = x0 + sigma eps, and the time is sigma itself."""
 
     sigma_min: float = 0.002
     """The cleanest level of grids."""
@@ -212,9 +215,9 @@ class Flow(Schedule):
     """Rectified flow: x = (1 - t) x0 + t eps, t from 1 (noise) to 0 (clean). Lipman et al. 2023, Liu et al. 2023."""
 
     t_min: float = 1e-3
-    """The cleanest time of the grids that stop short of the clean end."""
+    """The last noisy time of grids that are laid out between the two ends of the schedule."""
     default_grid: str = "uniform"
-    """Spec of the grid that the model was made for, such as "shift:factor=3"."""
+    """Spec of the grid that the model was trained for, such as "shift:factor=3"."""
 
     @property
     def first(self) -> Level:
@@ -253,7 +256,7 @@ def vp_from_alphas_cumprod(alphas_cumprod: Sequence[float]) -> VP:
 
 
 def rescale_zero_terminal_snr(schedule: VP) -> VP:
-    """The schedule with alpha = 0 at T-1, alpha at 0 as it was, and those between shifted and scaled in proportion.
+    """The schedule with alpha = 0 at T-1, the same alpha at 0, and all alphas between shifted and scaled linearly.
 
     Lin et al. 2024, algorithm 1. For networks that were trained with it and predict v, x0 or flow.
     """

@@ -1,10 +1,10 @@
-"""Words for people: one printable line, and how many of a thing."""
+"""Text for people: printable lines, and numbers with their nouns."""
 
 from __future__ import annotations
 
 
 def printable(text: str) -> str:
-    """The text in one line, with all escaped that a terminal would obey or that reorders it."""
+    """The text in one line; characters that control a terminal or reorder the text are escaped."""
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in " ".join(text.splitlines()))

@@ -1,4 +1,4 @@
-"""The environment variables that are read by more than the command line."""
+"""The environment variables that the library reads, not only the command line."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from collections.abc import Mapping
 from .errors import InputError
 
 NO_PLUGINS = "SAMPLERBENCH_NO_PLUGINS"
-"""1 = of the installed plugins only the built-in ones are loaded."""
+"""1 = load only the built-in plugins of those that are installed."""
 
 ALLOW_DOWNLOAD = "SAMPLERBENCH_ALLOW_DOWNLOAD"
-"""1 = models, weights and data that are not on this machine may be fetched."""
+"""1 = models, weights and data that are missing on this machine may be downloaded."""
 
 IN_PROCESS = "SAMPLERBENCH_IN_PROCESS"
-"""1 = samplers of others are drawn in this process too, where a debugger reaches them and no limit does."""
+"""1 = samplers from outside the package run in this process too, where a debugger works and no limit holds."""
 
 
 def is_on(variable: str, environment: Mapping[str, str]) -> bool:
-    """What a variable that is 1 or 0 says; not set = 0."""
+    """Whether a variable is 1; unset = 0."""
     said = environment.get(variable, "").strip().lower()
     if said in ("", "0", "false", "no", "off"):
         return False

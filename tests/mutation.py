@@ -527,7 +527,7 @@ plant(
 plant(
     "samplers/philox_torch.py",
     ("philox on a device: high word with its sign", "(first >> 32 & _LOW)", "(first >> 32)"),
-    ("philox on a device: keys in the low half", "_signed(high << 32)", "_signed(high)"),
+    ("philox on a device: keys in the low half", "_as_int64(high << 32)", "_as_int64(high)"),
     ("philox on a device: wrong kernel taken", "if apart <= TOLERANCE:", "if not apart <= TOLERANCE:"),
 )
 plant(

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import samplerbench as sb
-from samplerbench.samplers.predictor import Clipped, Counted, Guided, NetworkPredictor, Thresholded
+from samplerbench.samplers.predictor import Bounded, Counted, Guided, NetworkPredictor, Thresholded
 from samplerbench.samplers.registry import default_registry
 from samplerbench.samplers.sample import request_for
 
@@ -90,7 +90,7 @@ def test_pure_noise_says_nothing_of_x0_to_an_eps_network(level):
 @pytest.mark.parametrize("level", LEVELS.values(), ids=LEVELS)
 @pytest.mark.parametrize("predicts", PREDICTS)
 def test_clipping_derives_eps_from_the_clipped_x0(predicts, level):
-    p = Clipped(always(prediction(predicts, level)), -0.5, 0.5)(state(level), level)
+    p = Bounded(always(prediction(predicts, level)), -0.5, 0.5)(state(level), level)
     clipped = X0.clamp(-0.5, 0.5)
     assert not torch.equal(clipped, X0)
     tolerance = 1e-13 / min(level.alpha, level.sigma, 0.01) / min(level.sigma, 1)

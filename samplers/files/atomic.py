@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Atomic writes: a file is written completely or not at all."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..errors import StoreError
 
 
 def make_folder(path: Path, *, parents: bool = True) -> None:
-    """Make a folder where there is none, and have it on disk before returning."""
+    """Make a folder if it is missing, and wait until the disk has it."""
     if path.is_dir():
         return
     if parents:
@@ -22,43 +22,43 @@ def make_folder(path: Path, *, parents: bool = True) -> None:
 
 
 def write_atomically(path: Path, content: bytes | memoryview) -> None:
-    """Put a file in place whole, or leave what was there, and have it on disk before returning.
+    """Write a complete file or leave the old one in place, and wait until the disk has it.
 
-    One process writes it: what one that was killed left half done is overwritten by the next.
+    For files with a single writer: it overwrites the temporary file that a killed process left behind.
     """
     write_by_way_of(path.with_name(f".{path.name}.tmp"), path, content)
 
 
 def write_beside_others(path: Path, content: bytes | memoryview) -> None:
-    """`write_atomically` where other processes may write the same file at the same time."""
+    """`write_atomically` for a file that other processes may write at the same time."""
     write_by_way_of(path.with_name(f".{path.name[:32]}.{secrets.token_hex(8)}.tmp"), path, content)
 
 
 def write_named(path: Path, content: bytes | memoryview) -> None:
-    """`write_beside_others` for a file that the user names: a link stays a link, and what it leads to is written.
+    """`write_beside_others` for a file that the user names: a link stays a link, and its target is written.
 
-    StoreError for what is there and is no file; OSError where the disk refuses.
+    StoreError for a path that exists and is no file; OSError if the disk refuses.
     """
     target = Path(os.path.realpath(path))
     try:
         is_file = stat.S_ISREG(target.stat().st_mode)
     except FileNotFoundError:
-        is_file = True  # it will be
+        is_file = True  # there is nothing yet that could be anything else
     if not is_file:
         raise StoreError(f"output {path}: is no file; expected the name of one to write")
     write_beside_others(target, content)
 
 
 def write_by_way_of(temporary: Path, path: Path, content: bytes | memoryview) -> None:
-    """Write a file of another name, then give it its own."""
+    """Write a file under a temporary name, then rename it."""
     try:
         write_synced(temporary, content)
         os.replace(temporary, path)  # noqa: PTH105  (beside the other steps on the disk)
     except BaseException:
         with suppress(OSError):
-            temporary.unlink()  # a part of a file would only fill the disk further
+            temporary.unlink()  # half a file is of no use
         raise
-    sync_folder(path.parent)
+    sync_folder(path.parent)  # else the rename itself may be lost when the power fails
 
 
 def write_synced(path: Path, content: bytes | memoryview) -> None:

@@ -1,6 +1,6 @@
-"""What an image file is made of, counted before Pillow reads it part by part: a few megabytes may hold a million parts.
+"""Count the parts of an image file before Pillow reads them: a few megabytes may hold a million parts.
 
-Pillow bounds what the parts unpack to; how many there are, it does not.
+Pillow limits the size to which the parts unpack, but not their number.
 """
 
 from __future__ import annotations
@@ -10,26 +10,26 @@ import re
 import numpy as np
 
 MOST_CHUNKS = 65_536
-"""Of a PNG: a quarter of a gigabyte in parts of 4 KB."""
+"""Most chunks of a PNG: a quarter of a gigabyte in parts of 4 KB."""
 MOST_SEGMENTS = 4096
-"""Of a JPEG, scans among them."""
+"""Most segments of a JPEG, including scans."""
 MOST_SCANS = 100
-"""Of a JPEG, each of which is a pass over the whole image; progressive ones have about ten."""
+"""Most scans of a JPEG, each of which is a pass over the whole image; progressive files have about ten."""
 MOST_FILL = 64
-"""Bytes of 255 in front of a JPEG's marker."""
+"""Fewest bytes of 255 before a marker of a JPEG that are refused."""
 LONGEST_HEADER = 4096
-"""Bytes of a PPM before its pixels, comments among them."""
+"""Most bytes of a PPM before its pixels, including comments."""
 MOST_COMMENTS = 64
-"""Of a PPM whose numbers are written out, among them."""
+"""Most comments among the numbers of a PPM in text form."""
 PLAIN = b"123"
-"""Kinds of PPM whose numbers are written out."""
+"""Kinds of PPM in text form."""
 SIZES = {b"1": 2, b"4": 2}
-"""Numbers in the header of a bitmap; the other kinds of PPM have the brightest level too."""
+"""Kind of bitmap -> numbers in its header; all other kinds of PPM have three, with the brightest level."""
 PNG_START, CHUNK = 8, 12
-"""Bytes of the signature; of a chunk, without its content."""
+"""Bytes of the signature, and of a chunk without its content."""
 SEGMENT = re.compile(rb"\xff+([\x01-\xfe])")
 NEXT = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
-"""A marker behind the numbers of a scan, in which 255 is followed by 0, and restarts are no end."""
+"""The marker after the data of a scan. Inside, a byte of 255 is followed by 0, and restart markers may occur."""
 SCAN, END = 0xDA, 0xD9
 ALONE = (0x01, *range(0xD0, 0xD9))
 """Markers of a JPEG without content."""
@@ -37,7 +37,7 @@ NUMBER = re.compile(rb"(?:\s|#[^\n\r]*[\n\r])*([0-9]+)")
 
 
 def fault_of_png(data: bytes) -> str:
-    """Why the chunks of a PNG are not read; '' where they are, or where a reader finds its own fault with them."""
+    """Why a PNG is refused for its chunks; '' if it is not, also if a reader will find it damaged."""
     place = PNG_START
     for _ in range(MOST_CHUNKS):
         if place + CHUNK > len(data):
@@ -47,7 +47,7 @@ def fault_of_png(data: bytes) -> str:
 
 
 def fault_of_jpeg(data: bytes) -> str:
-    """Why the segments of a JPEG are not read; '' as of a PNG."""
+    """Why a JPEG is refused for its segments; '' as for a PNG."""
     place, scans = 2, 0
     for _ in range(MOST_SEGMENTS):
         if data[place : place + MOST_FILL] == b"\xff" * MOST_FILL:
@@ -68,7 +68,7 @@ def fault_of_jpeg(data: bytes) -> str:
 
 
 def fault_of_ppm(data: bytes) -> str:
-    """Why a PPM is not read; '' as of a PNG."""
+    """Why a PPM is refused; '' as for a PNG."""
     _, place = header_of_ppm(data)
     if not place:
         return f"no sizes in its first {LONGEST_HEADER:,} bytes"
@@ -78,7 +78,7 @@ def fault_of_ppm(data: bytes) -> str:
 
 
 def header_of_ppm(data: bytes) -> tuple[list[int], int]:
-    """Width, height and the brightest level, if it says that, and where they end; 0 where they are not there."""
+    """Width, height and the brightest level if there is one, and the position after them; 0 if they are missing."""
     numbers: list[int] = []
     place = 2
     for _ in range(SIZES.get(data[1:2], 3)):
@@ -93,8 +93,8 @@ def header_of_ppm(data: bytes) -> tuple[list[int], int]:
 def is_deep_ppm(data: bytes) -> bool:
     """Whether a PPM has more than 8 bits a channel."""
     numbers, _ = header_of_ppm(data)
-    return len(numbers) > 2 and numbers[2] > np.iinfo(np.uint8).max  # noqa: PLR2004  (behind width and height)
+    return len(numbers) > 2 and numbers[2] > np.iinfo(np.uint8).max  # noqa: PLR2004  (after width and height)
 
 
 FAULTS = {"PNG": fault_of_png, "JPEG": fault_of_jpeg, "PPM": fault_of_ppm}
-"""Format -> the function that says what is wrong with the parts of such a file."""
+"""Format -> the function that says why a file is refused for its parts."""

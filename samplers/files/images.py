@@ -1,11 +1,11 @@
-"""Images in files -> uint8, by one rule for every data set; cropping and channels, for references and training alike.
+"""Images in files -> uint8, by the same rules for every data set, for references as for training.
 
-What is read: PNG, JPEG, WebP, BMP and PPM of 8 bits a channel. Grey and colour stay as they are; 1 bit becomes grey;
+Accepted: PNG, JPEG, WebP, BMP and PPM of 8 bits a channel. Grey and colour stay as they are; 1 bit becomes grey;
 a palette, CMYK and YCbCr become colour by Pillow's conversion; an alpha channel is dropped where the whole image is
 opaque. EXIF orientation is applied, colour profiles are not.
 
-What is refused: transparency, 16 bits and floats, animations, more than `MOST_PIXELS`, another suffix than the bytes
-have, and what is damaged or cut short as far as its format shows that (PNG has checksums; the others have none).
+Refused: transparency, 16 bits and floats, animations, more than `MOST_PIXELS`, a suffix of another format, and files
+that are damaged or cut short as far as their format shows it (PNG has checksums; the others have none).
 """
 
 from __future__ import annotations
@@ -32,18 +32,18 @@ from .image_parts import FAULTS, is_deep_ppm
 from .weights import beginning_of, check_regular
 
 RULES = "1"
-"""Version of the rules above: part of what identifies a data set, since its pixels depend on them."""
+"""Version of the rules above, which is part of a data set's fingerprint, since its pixels depend on them."""
 MOST_PIXELS = 2**26
-"""Of an image, 8192 x 8192; one that announces more is not decoded."""
+"""Most pixels of an image, 8192 x 8192; one that announces more is not decoded."""
 MOST_BYTES = 2**28
-"""Of an image's file."""
+"""Most bytes of an image file."""
 MOST_EXIF = 2**16
-"""Bytes; what a JPEG has room for."""
+"""Most bytes of EXIF; a JPEG has no room for more."""
 COLOUR = 3
 DEEP = 16
-"""Bits a channel of a PNG that is refused."""
+"""Bits per channel of a PNG that is refused."""
 GREY_MODES = ("1", "L", "LA")
-# ITU-R 601-2 luma in 1/65536, rounded, as Pillow's mode L has it.
+# ITU-R 601-2 luma in units of 1/65536, rounded as in Pillow's mode L.
 LUMA, LUMA_SHIFT = (19595, 38470, 7471), 16
 
 
@@ -69,7 +69,7 @@ READ = ", ".join(form.name for form in FORMATS)
 
 
 class Header(NamedTuple):
-    """What is known of an image before it is decoded."""
+    """What the bytes of an image tell before it is decoded."""
 
     format: str
     channels: int
@@ -79,40 +79,40 @@ class Header(NamedTuple):
 
 
 def header(data: bytes, what: str, suffix: str = "") -> Header:
-    """What the bytes of an image file say of it; ModelError that begins with `what` if they are refused."""
-    form, image = _opened(data, what, suffix)
+    """The header of an image file; ModelError, beginning with `what`, if the file is refused."""
+    form, image = _open(data, what, suffix)
     lossy = form.name == "JPEG" or (form.name == "WebP" and b"VP8L" not in data)
     return Header(form.name, 1 if image.mode in GREY_MODES else COLOUR, lossy)
 
 
 def decoded(source: bytes | Path, what: str = "", suffix: str = "") -> Tensor:
-    """The image in a file, or in the bytes of one: uint8 (1 or 3, H, W). ModelError that begins with `what` if refused.
+    """The image in a file or in its bytes: uint8 (1 or 3, H, W). ModelError, beginning with `what`, if it is refused.
 
-    `suffix`, such as ".png", is what its name says that it is; '' = any kind that is read.
+    `suffix`, such as ".png", is that of its name and must agree with the bytes; '' = any accepted format.
     """
     if isinstance(source, Path):
         what, suffix = what or str(source), suffix or source.suffix
         source = file_bytes(source, what)
-    _, image = _opened(source, what, suffix)
+    _, image = _open(source, what, suffix)
     if image.format == "PNG":
         try:
-            image.verify()  # checksums, which decoding skips; it leaves nothing to decode
+            image.verify()  # the checksums, which decoding skips; afterwards the image must be opened again
         except Exception as error:
-            raise _damaged(what, "PNG", error) from error
-        _, image = _opened(source, what, suffix)
+            raise _damage(what, "PNG", error) from error
+        _, image = _open(source, what, suffix)
     if (length := len(image.info.get("exif", b""))) > MOST_EXIF:
         raise ModelError(f"{what}: EXIF of {length:,} bytes; expected at most {MOST_EXIF:,}; store it without")
     try:
-        with warnings.catch_warnings(action="ignore"):  # Pillow warns of each entry of the EXIF that is damaged
+        with warnings.catch_warnings(action="ignore"):  # Pillow warns of each damaged entry of the EXIF
             image.load()
             ImageOps.exif_transpose(image, in_place=True)
     except Exception as error:  # a stranger's bytes may end in any exception of the decoder
-        raise _damaged(what, image.format or "image", error) from error
-    return _tensor(_opaque(image, what))
+        raise _damage(what, image.format or "image", error) from error
+    return _tensor(_to_opaque(image, what))
 
 
 def file_bytes(path: Path, what: str = "") -> bytes:
-    """The bytes of a file of at most MOST_BYTES; ModelError if there are none to be had."""
+    """The bytes of a file of at most MOST_BYTES; ModelError if it cannot be read or is larger."""
     check_regular(path)
     try:
         if (size := path.stat().st_size) > MOST_BYTES:
@@ -122,8 +122,8 @@ def file_bytes(path: Path, what: str = "") -> bytes:
         raise ModelError(f"{what or path}: cannot be read ({error.strerror})") from error
 
 
-def _opened(data: bytes, what: str, suffix: str) -> tuple[Format, ImageFile]:
-    """The format of an image, and the image with its header read and checked, not decoded."""
+def _open(data: bytes, what: str, suffix: str) -> tuple[Format, ImageFile]:
+    """The format of an image, and the image, whose header is read and checked, not yet decoded."""
     form = next((form for form in FORMATS if re.match(form.start, data)), None)
     if form is None:
         raise ModelError(f"{what}: looks like {_looks_like(data)}; expected an image of {READ}")
@@ -132,10 +132,10 @@ def _opened(data: bytes, what: str, suffix: str) -> tuple[Format, ImageFile]:
     if form.name in FAULTS and (fault := FAULTS[form.name](data)):
         raise ModelError(f"{what}: a {form.name} with {fault}; store it again")
     try:
-        image = form.read(io.BytesIO(data))  # not Image.open: its own limit of pixels is a warning
+        image = form.read(io.BytesIO(data))  # not Image.open, which only warns beyond its limit of pixels
         frames = getattr(image, "n_frames", 1)
     except Exception as error:
-        raise _damaged(what, form.name, error) from error
+        raise _damage(what, form.name, error) from error
     width, height = image.size
     if not 0 < width * height <= MOST_PIXELS:
         raise ModelError(f"{what}: announces {width} x {height} pixels; expected 1 to {MOST_PIXELS:,}")
@@ -150,14 +150,14 @@ def _opened(data: bytes, what: str, suffix: str) -> tuple[Format, ImageFile]:
 
 
 def _is_deep(name: str, data: bytes) -> bool:
-    """Whether a file whose mode does not tell has more than 8 bits a channel, that Pillow would cut off."""
+    """Whether a file has more than 8 bits per channel although its mode does not tell; Pillow would cut them off."""
     if name == "PNG":
         return data[24:25] == bytes([DEEP])  # after signature, length, "IHDR", width and height
     return name == "PPM" and is_deep_ppm(data)
 
 
-def _opaque(image: Image.Image, what: str) -> Image.Image:
-    """An image in mode L or RGB; ModelError for one that is transparent anywhere."""
+def _to_opaque(image: Image.Image, what: str) -> Image.Image:
+    """The image in mode L or RGB; ModelError if any pixel is transparent."""
     if "A" in image.getbands() or "transparency" in image.info:
         least = image.convert("RGBA").getchannel("A").getextrema()[0]
         if least != np.iinfo(np.uint8).max:
@@ -169,18 +169,18 @@ def _opaque(image: Image.Image, what: str) -> Image.Image:
 
 
 def _tensor(image: Image.Image) -> Tensor:
-    """uint8 (1 or 3, H, W) of an image in mode L or RGB."""
+    """An image in mode L or RGB -> uint8 (1 or 3, H, W)."""
     pixels = torch.from_numpy(np.array(image))
     return pixels[None] if image.mode == "L" else pixels.permute(2, 0, 1).contiguous()
 
 
-def _damaged(what: str, name: str, error: Exception) -> ModelError:
-    """The error for what its decoder cannot read."""
+def _damage(what: str, name: str, error: Exception) -> ModelError:
+    """The error for an image that its decoder cannot read."""
     return ModelError(f"{what}: a {name} that is damaged or cut short ({error or type(error).__name__}); replace it")
 
 
 def _looks_like(data: bytes) -> str:
-    """What bytes that are no image of the accepted kinds seem to be."""
+    """What the bytes seem to be if they are no image of an accepted format."""
     kinds = {rb"GIF8": "a GIF", rb"II\*\0|MM\0\*": "a TIFF", rb"(?s:....ftyp)": "an AVIF, HEIC or film"}
     return next((kind for start, kind in kinds.items() if re.match(start, data)), "") or beginning_of(data[:512])
 
@@ -188,7 +188,7 @@ def _looks_like(data: bytes) -> str:
 def cropped(image: Tensor, size: tuple[int, int]) -> Tensor:
     """uint8 (C, H, W) -> (C, *size): the largest centred part of the same proportions, resized by Pillow's bicubic.
 
-    Pillow's filter widens as an image shrinks (antialiasing); FID moves with the filter, so there is only this one.
+    Pillow's filter widens as an image shrinks (antialiasing). FID depends on the filter, so there is only this one.
     """
     height, width = image.shape[-2:]
     rows, columns = size
@@ -212,5 +212,6 @@ def to_channels(image: Tensor, channels: int) -> Tensor:
     if channels == COLOUR:
         return image.expand(COLOUR, -1, -1)
     weights = torch.tensor(LUMA, dtype=torch.int32)[:, None, None]
+    # As Pillow does: whole numbers, with half a unit added before the shift, so that it rounds.
     sums = (image.to(torch.int32) * weights).sum(0, keepdim=True) + (1 << (LUMA_SHIFT - 1))
     return (sums >> LUMA_SHIFT).to(torch.uint8)

@@ -1,4 +1,4 @@
-"""One writer at a time in a folder, by a lock that no dead process can hold."""
+"""A lock that allows one writer at a time in a folder, and that no dead process can hold."""
 
 from __future__ import annotations
 
@@ -21,10 +21,11 @@ NO_WINDOWS = "Windows; expected Linux or macOS, as inside WSL, for Windows has n
 
 
 class WriterLock:
-    """Held from its making to `release`, or to the end of this process, however that comes.
+    """The lock, held from construction until `release` or until this process ends, however it ends.
 
-    The system holds it for the open file; that the file is there means nothing, and the process in it is for the
-    message alone. Raises StoreError where another writer has it, OSError where the folder cannot be written.
+    The operating system ties the lock to the open file: whether the file exists means nothing, and the process number
+    in it serves the message alone. Raises StoreError if another writer holds the lock, OSError if the folder cannot be
+    written.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -35,17 +36,17 @@ class WriterLock:
         os.pwrite(self._file, str(os.getpid()).encode(), 0)
 
     def release(self) -> None:
-        """Let the next writer in; a second time is nothing, also where the first was interrupted."""
+        """Let the next writer in. A second call does nothing, even if the first was interrupted."""
         if self._close.alive:
             with suppress(OSError):
-                if is_at(self._file, self._path):  # else the next writer's file is there
-                    self._path.unlink()  # while it is held: whoever opened this file meanwhile sees that it is gone
+                if is_at(self._file, self._path):  # else it is the next writer's file
+                    self._path.unlink()  # while locked: whoever opened this file meanwhile sees that it is gone
             self._close()
 
 
 @contextmanager
 def sole_writer(folder: Path) -> Iterator[None]:
-    """The folder, made where there is none, with this process as its one writer; a folder left empty is removed."""
+    """Make the folder if it is missing and lock it for this process; remove it afterwards if it is empty."""
     make_folder(folder)
     lock = WriterLock(folder)
     try:
@@ -53,11 +54,11 @@ def sole_writer(folder: Path) -> Iterator[None]:
     finally:
         lock.release()
         with suppress(OSError):
-            folder.rmdir()  # where nothing was written
+            folder.rmdir()  # fails, as it should, if anything was written
 
 
 def locked_file(path: Path) -> int:
-    """A descriptor of the file at `path`, locked. StoreError on Windows."""
+    """A descriptor of the file at `path`, which is locked. StoreError on Windows."""
     if sys.platform == "win32":
         raise StoreError(f"{path.parent}: the system is {NO_WINDOWS}")
     while True:

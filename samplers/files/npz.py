@@ -1,4 +1,4 @@
-"""Arrays in an .npz file of a stranger: what a member announces is checked before anything is unpacked or made."""
+"""Arrays in an .npz file of a stranger: the header of a member is checked before anything is unpacked or allocated."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ READERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.re
 
 
 class Header(NamedTuple):
-    """What an array is, as it says itself."""
+    """The header of an array: shape, order and type."""
 
     shape: tuple[int, ...]
     fortran: bool
@@ -23,9 +23,9 @@ class Header(NamedTuple):
 
 
 def read_header(file: IO[bytes], info: zipfile.ZipInfo, what: str) -> Header:
-    """The header of a member that is open at its beginning, and at its numbers afterwards.
+    """Read the header of a member from its beginning; the file is then at the first number.
 
-    ModelError if it is of Python objects, or if the rest of the member is not exactly what the header announces.
+    ModelError if it holds Python objects, or if the rest of the member has another size than the header announces.
     """
     version = np.lib.format.read_magic(file)
     if version not in READERS:

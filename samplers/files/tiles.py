@@ -1,4 +1,4 @@
-"""Images as one picture for people to look at."""
+"""Pictures made of many images, for people to look at."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ import numpy.typing as npt
 from PIL import Image
 
 LEAST_SIDE = 112
-"""Pictures with a shorter side than this are enlarged by a whole number."""
+"""A picture whose shorter side is below this is enlarged by a whole factor."""
 
 Images = npt.NDArray[np.uint8]
 
 
 def side_by_side(pictures: Sequence[Image.Image], across: int, size: tuple[int, int] | None = None) -> Image.Image:
-    """Pictures in rows of `across`, from the top left, each in a place of `size` (width, height), on white.
+    """Pictures in rows of `across`, from the top left, each in a cell of `size` (width, height), on white.
 
-    `size` is by default that of the first picture, and the sheet is of its mode.
+    `size` is by default that of the first picture, which also gives the sheet its mode.
     """
     width, height = size or pictures[0].size
     across = min(len(pictures), across)
@@ -30,7 +30,7 @@ def side_by_side(pictures: Sequence[Image.Image], across: int, size: tuple[int, 
 
 
 def mosaic(images: Images, across: int | None = None) -> Image.Image:
-    """Images (n, 1|3, H, W), `across` in a row (None = as near to a square as it goes); small ones enlarged."""
+    """Images (n, 1|3, H, W) in a grid, `across` in a row (None = nearly square); a small picture is enlarged."""
     across = across or math.ceil(math.sqrt(len(images)))
     sheet = side_by_side([as_picture(image).convert("RGB") for image in images], across)
     scale = max(1, math.ceil(LEAST_SIDE / min(sheet.size)))
@@ -45,7 +45,7 @@ def png(picture: Image.Image) -> bytes:
 
 
 LONGEST = 64
-"""Pixels of the longest side that an image may have in a page."""
+"""Most pixels on the longer side of an image in a page."""
 
 
 GREY = 2
@@ -53,7 +53,7 @@ GREY = 2
 
 
 def shrunk(images: Images, side: int = LONGEST) -> Images:
-    """Images (n, C, H, W), the longer side of each at most `side` pixels."""
+    """Images (n, C, H, W), shrunk until their longer side has at most `side` pixels."""
     height, width = images.shape[2:]
     scale = side / max(height, width)
     if scale >= 1:
@@ -64,5 +64,5 @@ def shrunk(images: Images, side: int = LONGEST) -> Images:
 
 
 def as_picture(image: Images) -> Image.Image:
-    """(1|3, H, W) as a picture."""
+    """An image (1|3, H, W) as a picture of Pillow."""
     return Image.fromarray(image[0] if len(image) == 1 else np.ascontiguousarray(np.moveaxis(image, 0, -1)))

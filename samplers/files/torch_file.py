@@ -1,7 +1,7 @@
-"""Files that torch.save wrote: tensors, numbers and texts, looked through before they are read.
+"""Files that torch.save wrote: tensors, numbers and texts, inspected before torch reads them.
 
-torch reads them so that nothing runs (`weights_only`), and yet a small file may ask for any memory: a member that is
-compressed a thousandfold, an array of bytes of any length, a tensor that repeats one number.
+torch reads them without executing anything (`weights_only`), but a small file may still ask for any amount of memory: a
+member that is compressed a thousandfold, an array of bytes of any length, a tensor that repeats one number.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ from .zip_file import opened_zip
 
 MOST_MEMBERS = 20_000
 MOST_PROGRAM = 2**21
-"""Bytes that say how the tensors are put together."""
+"""Most bytes of the pickle that says how the tensors are put together."""
 PROGRAMS = 5
-"""In a file of before torch 1.6: three numbers of its format, what is stored, and which tensors follow."""
+"""Pickles in a file from before torch 1.6: three numbers of its format, the content, and which tensors follow."""
 ROOM = 2
-"""Tensors may be so many times as large as the file: parameters that are stored twice lie there once."""
+"""Tensors may take this many times the size of the file: it stores shared parameters once."""
 MEMBER = "data.pkl"
 TENSORS = re.compile(
     r"collections OrderedDict|torch \w+|torch\.storage \w+|torch\._utils _rebuild_(tensor(_v\d)?|parameter)"
     r"|torch\.nn\.parameter Parameter"
 )
-"""Names that tensors by name are made of; others that torch allows make memory out of a number."""
+"""Python names that a dict of tensors needs; others that torch allows turn a number into memory."""
 
 
 def read_torch_file(path: Path, device: torch.device | str = "cpu") -> Any:
-    """What torch.save wrote, its tensors on `device`; nothing in the file is run.
+    """Read what torch.save wrote, with its tensors on `device`; nothing in the file is executed.
 
-    ValueError for what holds more than tensors, numbers and texts, or asks for more memory than it has bytes; otherwise
+    ValueError if it holds more than tensors, numbers and texts, or asks for far more memory than it has bytes; else
     whatever the reader raises.
     """
     size = path.stat().st_size
@@ -55,7 +55,7 @@ def read_torch_file(path: Path, device: torch.device | str = "cpu") -> Any:
 
 
 def _names(path: Path, size: int) -> Iterator[str]:
-    """The names of Python that a file refers to; ValueError for an archive that is larger unpacked."""
+    """The Python names that a file refers to; ValueError for an archive that unpacks to much more than its size."""
     if not zipfile.is_zipfile(path):
         with path.open("rb") as file:
             for _ in range(PROGRAMS):
@@ -74,18 +74,18 @@ def _names(path: Path, size: int) -> Iterator[str]:
 
 
 def _names_in(file: IO[bytes]) -> Iterator[str]:
-    """The names in the pickle that begins here; it is parsed, not run."""
+    """The names in the pickle that begins here; it is parsed, not executed."""
     for opcode, argument, place in pickletools.genops(file):
         if (place or 0) > MOST_PROGRAM:
             raise ValueError(f"a pickle of more than {MOST_PROGRAM:,} bytes")
         if opcode.name in ("GLOBAL", "INST"):
             yield str(argument)
         elif opcode.name == "STACK_GLOBAL":
-            yield opcode.name  # its name is put together when it is run
+            yield opcode.name  # the name is known only at run time, so it is refused
 
 
 def _tensors(content: object) -> Iterator[Tensor]:
-    """The tensors in what was read, wherever they are, as often as they are there; each list is looked through once."""
+    """All tensors inside a value, however deeply nested, repeated ones included; each container is visited once."""
     left, seen = [content], set()
     while left:
         thing = left.pop()

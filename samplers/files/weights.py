@@ -1,7 +1,7 @@
-"""Weights on disk: only safetensors, so that reading a stranger's file runs nothing of it.
+"""Weights on disk, as safetensors only, so that reading a stranger's file executes nothing.
 
-What a stranger's JSON says of a network is held against the header of its weights before anything is built: a network
-takes no more memory and time than the file has room for.
+A stranger's JSON that describes a network is compared with the header of its weights before anything is built, so that
+a network takes no more memory and time than the file justifies.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ from .atomic import make_folder, write_atomically
 
 SHOWN_KEYS = 5
 SHOWN_LETTERS = 80
-"""Of the name of a tensor."""
+"""Most letters of a tensor's name in a message."""
 MATRIX = 2
 """Tensors of fewer dimensions, such as biases, may be zero."""
 SUMS = "SHA256SUMS"
 MOST_HEADER = 2**22
-"""Bytes of the header of a file of weights, which is names and shapes: room for some 40,000 tensors."""
+"""Most bytes of the header of a file of weights, which holds names and shapes: room for some 40,000 tensors."""
 MOST_JSON = 2**23
-"""Bytes of a JSON file, and of SHA256SUMS."""
+"""Most bytes of a JSON file, and of SHA256SUMS."""
 MOST_DEPTH = 64
-"""Of what is nested in a JSON file."""
+"""Most levels of nesting in a JSON file."""
 ROOM = 2
-"""A network may have so many times what its files hold: weights that two layers share are stored once."""
+"""A network may have this many times the tensors and numbers of its files, which store shared weights once."""
 BEGINNINGS = {
     b"<!doctype": "an HTML page, as of a failed download",
     b"<html": "an HTML page, as of a failed download",
@@ -53,14 +53,14 @@ BEGINNINGS = {
     b"\x89hdf": "an HDF5 file",
     b"\x1f\x8b": "a gzip archive",
 }
-"""First bytes, in lower case -> what they are of."""
+"""First bytes, in lower case -> the kind of file that begins so."""
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-"""Of weights that are read."""
+"""Accepted types of floating weights."""
 N = TypeVar("N", bound=nn.Module)
 
 
 def save_weights(tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Write tensors, floating ones as float16, whole or not at all; OSError where the disk is full."""
+    """Write tensors atomically, floating ones as float16; OSError if the disk is full."""
     halves = {k: (t.half() if t.is_floating_point() else t).cpu().contiguous() for k, t in tensors.items()}
     make_folder(path.parent)
     write_atomically(path, save(halves))
@@ -69,17 +69,18 @@ def save_weights(tensors: Mapping[str, Tensor], path: Path) -> None:
 def read_weights(path: Path) -> dict[str, Tensor]:
     """The tensors of a file, floating ones as float32.
 
-    ModelError if it is missing, damaged, not what SHA256SUMS beside it says, not finite, or has weights that are all 0.
+    ModelError if it is missing or damaged, differs from SHA256SUMS beside it, or has weights that are not finite, or
+    all 0.
     """
     with _reading(path):
         check_header(path)
         tensors = load_file(path)
     check_sum(path)
-    return {name: _checked(tensor, name, path) for name, tensor in tensors.items()}
+    return {name: _checked_tensor(tensor, name, path) for name, tensor in tensors.items()}
 
 
-def _checked(tensor: Tensor, name: str, path: Path) -> Tensor:
-    """A tensor of a file, as float32 where it is floating."""
+def _checked_tensor(tensor: Tensor, name: str, path: Path) -> Tensor:
+    """A tensor of a file after a check; a floating one as float32."""
     if tensor.is_floating_point():
         if tensor.dtype not in FLOATS:
             kinds = ", ".join(str(kind).removeprefix("torch.") for kind in FLOATS)
@@ -94,13 +95,13 @@ def _checked(tensor: Tensor, name: str, path: Path) -> Tensor:
 
 @dataclass(frozen=True)
 class Stored:
-    """The tensors that some files hold, as their headers say."""
+    """The tensors in some files, according to the headers."""
 
     shapes: Mapping[str, tuple[int, ...]]
 
     @cached_property
     def numbers(self) -> int:
-        """Numbers in all tensors together."""
+        """How many numbers all tensors hold together."""
         return sum(math.prod(shape) for shape in self.shapes.values())
 
     @cached_property
@@ -110,7 +111,7 @@ class Stored:
 
 
 def read_stored(*paths: Path) -> Stored:
-    """What the headers of some files say; no weight is read. ModelError if a file is missing or damaged."""
+    """Read the headers of some files, and no weights. ModelError if a file is missing or damaged."""
     shapes: dict[str, tuple[int, ...]] = {}
     for path in paths:
         with _reading(path):
@@ -121,7 +122,7 @@ def read_stored(*paths: Path) -> Stored:
 
 
 def check_header(path: Path) -> None:
-    """ValueError for a header of so many bytes that reading it would take long."""
+    """ValueError if the header has so many bytes that reading it would take long."""
     with path.open("rb") as file:
         size = int.from_bytes(file.read(8), "little")  # what a safetensors file begins with
     if MOST_HEADER < size <= path.stat().st_size:
@@ -130,10 +131,10 @@ def check_header(path: Path) -> None:
 
 @contextmanager
 def no_larger_than(stored: Stored, where: object) -> Iterator[None]:
-    """Meanwhile modules are built on the device "meta", which takes no memory, and of no more than some files hold.
+    """Build modules inside the block on the device "meta", which takes no memory, and no larger than some files.
 
-    ModelError, which names the description at `where`, as soon as a module has more tensors or numbers than ROOM times
-    theirs: what a stranger's JSON asks for ends there, however large its numbers are.
+    ModelError, naming the description at `where`, as soon as the modules have more than ROOM times the tensors or
+    numbers of the files: whatever a stranger's JSON asks for stops there.
     """
     tensors = numbers = 0
 
@@ -162,7 +163,7 @@ def no_larger_than(stored: Stored, where: object) -> Iterator[None]:
 
 @contextmanager
 def _reading(path: Path) -> Iterator[None]:
-    """Whatever the reader of safetensors raises is the fault of the file."""
+    """Turn whatever the reader of safetensors raises into a ModelError about the file."""
     check_regular(path)
     try:
         yield
@@ -198,20 +199,20 @@ def read_text(path: Path) -> str:
 
 
 def is_deeper(value: object, depth: int) -> bool:
-    """Whether lists and objects are nested in each other more than so deep."""
+    """Whether lists and objects are nested more than `depth` deep."""
     inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
     return bool(inner) and (depth == 0 or any(is_deeper(item, depth - 1) for item in inner))
 
 
 def check_size(path: Path, most: int) -> None:
-    """Refuse what is no file, and one of more bytes than what is read here ever has."""
+    """ModelError unless the path is a file of at most `most` bytes."""
     check_regular(path)
     if (size := path.stat().st_size) > most:
         raise ModelError(f"{path}: {size:,} bytes; expected at most {most:,}; fetch the file again")
 
 
 def check_regular(path: Path) -> None:
-    """Refuse what is not there, and what would keep a reader waiting."""
+    """ModelError if the path is missing or no file: a pipe would keep the reader waiting."""
     if not path.exists():
         raise ModelError(f"{path}: no such file")
     if not path.is_file():
@@ -219,7 +220,7 @@ def check_regular(path: Path) -> None:
 
 
 def kind_of(path: Path) -> str:
-    """What a file that is not as it should be seems to be, from its first bytes."""
+    """What kind of file an unreadable one seems to be, from its first bytes."""
     try:
         with path.open("rb") as file:
             start = file.read(512)
@@ -229,23 +230,23 @@ def kind_of(path: Path) -> str:
 
 
 def beginning_of(start: bytes) -> str:
-    """What begins with these bytes."""
+    """What kind of file begins with these bytes."""
     if not start:
         return "an empty file"
     text = start.lstrip().lower()
-    if start[8:9] == b"{":  # behind the length of the header
+    if start[8:9] == b"{":  # after the length of the header
         return "a safetensors file that is damaged or cut short"
     return next((kind for beginning, kind in BEGINNINGS.items() if text.startswith(beginning)), "something else")
 
 
 def write_sums(folder: Path, names: Iterable[str]) -> None:
-    """SHA256SUMS of these files of a folder, as `sha256sum -c` reads it."""
+    """Write SHA256SUMS for these files of a folder, in the format of `sha256sum -c`."""
     lines = [f"{file_hash(folder / name)}  {name}\n" for name in names]
     write_atomically(folder / SUMS, "".join(lines).encode())
 
 
 def check_sum(path: Path) -> None:
-    """Refuse a file that is not what SHA256SUMS beside it says; a file that is not listed there is as it may be."""
+    """ModelError for a file that differs from SHA256SUMS beside it; a file that is not listed passes."""
     sums = path.with_name(SUMS)
     if not sums.is_file():
         return
@@ -262,8 +263,8 @@ def check_sum(path: Path) -> None:
 def filled(make: Callable[[], N], path: Path, where: object = "") -> N:
     """The network that `make` builds, with the weights of a file, in evaluation mode.
 
-    It is built twice, first on the device "meta": ModelError where it is larger than the file, or of other tensors,
-    before it takes any memory. `where` is the file that describes it.
+    It is built twice, first on the device "meta": a network that is larger than the file or has other tensors is a
+    ModelError before it takes any memory. `where` is the file that describes it.
     """
     stored = read_stored(path)
     with no_larger_than(stored, where or path):
@@ -272,8 +273,8 @@ def filled(make: Callable[[], N], path: Path, where: object = "") -> N:
 
 
 def load_weights(network: N, path: Path) -> N:
-    """Fill a network from a file whose names and shapes match, and set it to evaluation."""
-    check_shapes(network, read_stored(path).shapes, path)  # before weights are read that do not fit
+    """Load weights whose names and shapes match into a network, and set it to evaluation mode."""
+    check_shapes(network, read_stored(path).shapes, path)  # before weights that do not fit are read
     tensors, expected = read_weights(path), network.state_dict()
     wrong = [k for k in expected if tensors[k].is_floating_point() != expected[k].is_floating_point()]
     _refuse_misfits(network, wrong, path)
@@ -282,7 +283,7 @@ def load_weights(network: N, path: Path) -> N:
 
 
 def check_shapes(network: nn.Module, shapes: Mapping[str, tuple[int, ...]], path: Path) -> None:
-    """ModelError unless the tensors of a file have the names and shapes of a network's.
+    """ModelError unless the tensors of a file have the names and shapes of those of a network.
 
     The network may be on the device "meta": neither it nor the file takes any memory.
     """
@@ -298,7 +299,7 @@ def _refuse_misfits(network: nn.Module, wrong: Sequence[str], path: Path) -> Non
 
 
 def _printable(name: str) -> str:
-    """A tensor's name as a line may have it, whatever a stranger's file calls it."""
+    """A tensor's name for a message: short, and with no character that controls a terminal."""
     return name[:SHOWN_LETTERS] if name.isprintable() else ascii(name)[:SHOWN_LETTERS]
 
 
@@ -307,10 +308,10 @@ def file_hash(*paths: Path) -> str:
     digest = hashlib.sha256()
     for path in paths:
         with path.open("rb") as file:
-            hashlib.file_digest(file, lambda: digest)  # a part at a time: weights may be larger than the memory
+            hashlib.file_digest(file, lambda: digest)  # piece by piece: weights may be larger than memory
     return digest.hexdigest()
 
 
 def channels_last(network: N) -> N:
-    """The memory layout in which convolutions are fastest on a CPU."""
+    """The network in the memory layout in which convolutions are fastest on a CPU."""
     return network.to(memory_format=torch.channels_last)

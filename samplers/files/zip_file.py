@@ -1,4 +1,4 @@
-"""Zip archives of strangers: what one announces is checked before its list of members is read, and any member is."""
+"""Zip archives of strangers: the announced number of members is checked before their list is read."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ END_MARK, LOCATOR_MARK, LARGE_MARK = b"PK\x05\x06", b"PK\x06\x07", b"PK\x06\x06"
 LONGEST_COMMENT = 2**16
 LOCATOR = struct.Struct("<4s4xQ4x")
 LARGE_END = struct.Struct("<4s20x8xQ")
-"""The end in Zip64: its mark and, behind what is skipped, its members."""
+"""The end in Zip64: its mark and, after skipped bytes, its number of members."""
 FULL = 0xFFFF
-"""What the end says of so many members that the one in Zip64 says it."""
+"""The number of members by which the end refers to the Zip64 end, which holds the real one."""
 
 
 @contextmanager
 def opened_zip(path: Path, most: int) -> Iterator[zipfile.ZipFile]:
-    """An archive of at most so many members; ValueError for one of more, of which no list is made."""
+    """Open an archive with at most `most` members; ValueError for more, before their list is made."""
     if (members := members_of(path)) > most:
         raise ValueError(f"an archive of {members:,} members, where at most {most:,} are read")
     with zipfile.ZipFile(path) as archive:
@@ -29,7 +29,7 @@ def opened_zip(path: Path, most: int) -> Iterator[zipfile.ZipFile]:
 
 
 def members_of(path: Path) -> int:
-    """How many members an archive announces; 0 for what is none."""
+    """How many members an archive announces; 0 for a file that is no archive."""
     with path.open("rb") as file:
         size = file.seek(0, 2)
         start = max(size - END.size - LONGEST_COMMENT, 0)

@@ -1,7 +1,7 @@
 """A small contrastive text-image model (CLIP, Radford et al. 2021).
 
 An image encoder and a text encoder, both projected and normalised; matching pairs have a high cosine.
-It conditions a diffusion model, classifies without training, and searches images by text.
+It conditions a diffusion model, classifies images zero-shot, and searches images by text.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from ..errors import InputError, closest
 PAD = 0
 MAX_LOGIT_SCALE = math.log(100.0)  # the bound of the CLIP paper, section 2.5
 MOST_LISTED = 100
-"""Words of a vocabulary that an error lists."""
+"""Most words of a vocabulary that an error lists."""
 UNSPACED = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
-"""Kana and Han characters, which are written without spaces: each is a word."""
+"""Kana and Han characters, which are written without spaces: each counts as a word."""
 WORD = re.compile(rf"[{UNSPACED}]|[^\s,.;:!?\"(){UNSPACED}]+")
 
 
@@ -39,7 +39,7 @@ def vocabulary_of(texts: Iterable[str], most: int) -> list[str]:
 
 
 class Tokenizer:
-    """Words to numbers; the vocabulary is a list, so a word outside it is refused and never guessed at."""
+    """Words to numbers, by a list of known words; an unknown word is an error and never guessed."""
 
     def __init__(self, vocabulary: Sequence[str], length: int) -> None:
         self.vocabulary = tuple(vocabulary)
@@ -63,19 +63,19 @@ class Tokenizer:
         return rows
 
     def _listed(self) -> str:
-        """The vocabulary, or where it is long its beginning and its size."""
+        """The vocabulary for a message; the beginning and the number of the rest if it is long."""
         rest = len(self.vocabulary) - MOST_LISTED
         return ", ".join(self.vocabulary[:MOST_LISTED]) + (f" and {rest:,} more words" if rest > 0 else "")
 
     def known_part(self, text: str) -> str:
-        """The text, if it can be encoded; else its known words, at most `length` of them; '' if there is none."""
+        """The text if it can be encoded, else its known words, at most `length`; '' if none is known."""
         words = words_of(text)
         known = [word for word in words if word in self._number][: self.length]
         return text if known and known == words else " ".join(known)
 
 
 class TextEncoder(nn.Module):
-    """A transformer over the words, averaged over those that are there."""
+    """A transformer over the words; its output is averaged over the words, without the padding."""
 
     def __init__(self, vocabulary_size: int, length: int, width: int, layers: int, heads: int) -> None:
         super().__init__()
@@ -97,7 +97,7 @@ class TextEncoder(nn.Module):
 
 
 class ImageEncoder(nn.Sequential):
-    """A plain convolutional network, halving the side at each width and averaged over the places."""
+    """A plain convolutional network that halves the side at each width; its output is averaged over all places."""
 
     def __init__(self, channels: int, widths: Sequence[int]) -> None:
         layers: list[nn.Module] = []
@@ -110,7 +110,7 @@ class ImageEncoder(nn.Sequential):
 
 
 class CLIP(nn.Module):
-    """Image encoder and text encoder into one space of `dim` dimensions."""
+    """An image encoder and a text encoder into the same space of `dim` dimensions."""
 
     def __init__(  # noqa: PLR0913  (hyperparameters, each by keyword)
         self,
@@ -156,12 +156,12 @@ class CLIP(nn.Module):
 
     @torch.inference_mode()
     def zero_shot(self, images: Tensor, captions: Sequence[str]) -> Tensor:
-        """For each image the number of the caption with the highest cosine, (B,) int64 (section 3.1)."""
+        """For each image, the index of the caption with the highest cosine, (B,) int64 (section 3.1)."""
         return (self.embed_images(images) @ self.embed_texts(captions).T).argmax(dim=1)
 
     @torch.inference_mode()
     def search(self, query: str, images: Tensor, k: int) -> Tensor:
-        """The numbers of the k images that fit the query best, best first, (k,) int64."""
+        """The indices of the k images that fit the query best, best first, (k,) int64."""
         if not 1 <= k <= len(images):
             raise InputError(f"k {k}: expected a number from 1 to the {len(images)} images")
         return (self.embed_images(images) @ self.embed_texts([query])[0]).topk(k).indices

@@ -1,6 +1,6 @@
-"""The processes of one training: who this one is, and its part of each batch.
+"""The processes of one training: the rank of this one, and its part of each batch.
 
-`torchrun` starts them and says in the environment who is who; without it there is one.
+`torchrun` starts them and gives each its rank in the environment; without it there is one process.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from torch.nn.parallel import DistributedDataParallel
 from ..errors import InputError
 
 PATIENCE = timedelta(days=2)
-"""How long a process waits for the others: the first one prepares the data and trains small networks meanwhile.
-A process that dies is seen by torchrun, which ends the rest."""
+"""How long a process waits for the others, while the first one prepares the data and trains small networks.
+If a process dies, torchrun notices and ends the others."""
 CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process among those that train together."""
+    """The rank of this process among those that train together."""
 
     rank: int = 0
     size: int = 1
@@ -35,11 +35,11 @@ class Ranks:
 
     @property
     def is_first(self) -> bool:
-        """Whether this is the process that writes files."""
+        """Whether this process is the one that writes files."""
         return self.rank == 0
 
     def part(self, batch: Tensor) -> Tensor:
-        """The rows of a whole batch that are this process's, all parts of one size."""
+        """This process's rows of a whole batch; all parts have the same size."""
         rows = len(batch) // self.size
         return batch[self.rank * rows : (self.rank + 1) * rows]
 
@@ -51,14 +51,14 @@ class Ranks:
         return float(total) / self.size
 
     def shared(self, module: nn.Module) -> nn.Module:
-        """The module with the first process's weights, its gradients the mean over all processes."""
+        """The module with the weights of the first process; its gradients are averaged over all processes."""
         if self.size == 1:
             return module
         own = [self.device.index] if self.device.type == "cuda" else None
         return DistributedDataParallel(module, device_ids=own)
 
     def wait(self) -> None:
-        """Until all processes are here."""
+        """Wait until all processes have called this."""
         if self.size > 1:
             dist.barrier()
 
@@ -67,7 +67,7 @@ ALONE = Ranks()
 
 
 def rank_of(environment: Mapping[str, str]) -> tuple[int, int]:
-    """(number of this process, how many there are), as torchrun says; (0, 1) without it."""
+    """(rank of this process, how many there are), as torchrun says; (0, 1) without it."""
     said = {name: environment.get(name, default) for name, default in (("RANK", "0"), ("WORLD_SIZE", "1"))}
     if not all(text.isascii() and text.isdigit() for text in said.values()):
         raise InputError(f"environment RANK={said['RANK']!r}, WORLD_SIZE={said['WORLD_SIZE']!r}: expected numbers")
@@ -76,7 +76,7 @@ def rank_of(environment: Mapping[str, str]) -> tuple[int, int]:
 
 @contextmanager
 def joined(device: torch.device) -> Iterator[Ranks]:
-    """The processes of this training, met; on "cuda" without a number each takes the GPU of its place on the machine.
+    """Connect the processes of this training; on "cuda" without a number each takes the GPU of its local rank.
 
     InputError if there are fewer GPUs than processes.
     """

@@ -1,7 +1,7 @@
-"""The training loop: AdamW with a cosine rate, checkpoints, resume.
+"""The training loop: AdamW with a cosine learning rate, checkpoints, resume.
 
-Everything random in step k is drawn from a generator seeded by (seed, k), so a stopped and resumed training
-sees what an unbroken one would have seen.
+All randomness of step k comes from a generator seeded by (seed, k), so a training that was stopped and resumed sees the
+same data and noise as one that was not.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ LOG_EVERY_SECONDS = 20.0
 
 Report = Callable[[Progress], None]
 LossOf = Callable[[nn.Module, int], Tensor]
-"""(network, step) -> the loss of this process's part of the step's batch."""
+"""(network, step) -> the loss on this process's part of that step's batch."""
 Watch = Callable[[int, Mapping[str, Tensor]], None]
-"""Called with the number of steps done and the weights that would be kept now."""
+"""Called with the number of steps done and the weights that a training that stopped now would return."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Recipe:
     ema: float = 0.0
     """Decay of the moving average of the weights; 0 = none."""
     bf16: bool = True
-    """Run the forward pass in bfloat16 where the operation allows it."""
+    """Whether the forward pass runs in bfloat16 where the operation allows it."""
 
     def rate(self, step: int) -> float:
         """Learning rate of step `step`: a linear warm-up, then half a cosine down to zero."""
@@ -65,7 +65,7 @@ def step_generator(seed: int, step: int) -> torch.Generator:
 
 
 def batch_of(seed: int, step: int, count: int, batch: int) -> Tensor:
-    """The sample numbers of training step `step`: whole epochs, each in an order of its own, (batch,)."""
+    """The sample indices of training step `step`, (batch,), from whole epochs that are each shuffled differently."""
     per_epoch = count // batch
     if not per_epoch:
         raise ModelError(f"{count} training images; expected at least {batch}, the size of a batch")
@@ -75,7 +75,7 @@ def batch_of(seed: int, step: int, count: int, batch: int) -> Tensor:
 
 
 class LossModule(nn.Module):
-    """The loss as the answer of a module, which is what the averaging of gradients can be wrapped around."""
+    """The loss as a module's forward pass, so that DistributedDataParallel can wrap it."""
 
     def __init__(self, network: nn.Module, loss_of: LossOf) -> None:
         super().__init__()
@@ -87,7 +87,7 @@ class LossModule(nn.Module):
 
 
 class Training:
-    """One network being trained: its weights, the optimizer and the moving average, which the checkpoint keeps."""
+    """The training of one network: weights, optimizer and moving average, as the checkpoint stores them."""
 
     def __init__(self, network: nn.Module, loss_of: LossOf, recipe: Recipe, checkpoint: Path, ranks: Ranks) -> None:
         self.network, self.recipe, self.checkpoint, self.ranks = network, recipe, checkpoint, ranks
@@ -98,15 +98,15 @@ class Training:
 
     @property
     def weights(self) -> dict[str, Tensor]:
-        """Those to keep: the moving average, if there is one."""
+        """The weights to return: the moving average if there is one, else the network's own."""
         return self._ema.average if self._ema else self.network.state_dict()
 
     def resume(self) -> None:
-        """Go on from the checkpoint. ModelError if it is damaged, or of another training."""
+        """Continue from the checkpoint. ModelError if it is damaged or belongs to another training."""
         state = read_checkpoint(self.checkpoint, self.ranks.device)
         try:
             self.network.load_state_dict(state["network"])
-            # What the recipe says of a step is not read: only what past steps have left.
+            # Learning rate and decay come from the recipe, not from the file: only the moments are read.
             kept = {"state": state["optimizer"]["state"]}
             self._optimizer.load_state_dict(self._optimizer.state_dict() | kept)
             self.step, self.mean_loss = int(state["step"]), float(state["loss"])
@@ -120,7 +120,7 @@ class Training:
             raise ModelError(f"{self.checkpoint}: of another training; delete it to start this phase again") from error
 
     def save(self) -> None:
-        """Write the checkpoint, which the first of several processes does for all."""
+        """Write the checkpoint; of several processes the first one does."""
         if self.ranks.is_first:
             save_atomically(
                 {
@@ -143,8 +143,8 @@ class Training:
             self.save()
             raise ModelError(
                 f"{self.recipe.phase}: in step {self.step + 1} the loss is {value:g} and its gradient {gradient:g} "
-                f"long; {self.checkpoint} holds the {self.step} steps before; expected finite numbers: start anew with "
-                f"a learning rate below {self.recipe.lr:g}"
+                f"long; {self.checkpoint} holds the {self.step} steps before; expected finite numbers: start again "
+                f"with a learning rate below {self.recipe.lr:g}"
             )
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
@@ -155,7 +155,7 @@ class Training:
 
 
 def check_moments(optimizer: torch.optim.Optimizer) -> None:
-    """ValueError unless what an optimizer keeps of each parameter has its shape, or is a single number."""
+    """ValueError unless each moment in an optimizer has the shape of its parameter, or is a single number."""
     for parameter, kept in optimizer.state.items():
         for name, value in kept.items():
             if value.numel() != 1 and value.shape != parameter.shape:
@@ -163,7 +163,7 @@ def check_moments(optimizer: torch.optim.Optimizer) -> None:
 
 
 def check_like(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
-    """ValueError unless tensors have the names and shapes of others."""
+    """ValueError unless tensors have the expected names and shapes."""
     if {k: t.shape for k, t in tensors.items()} != {k: t.shape for k, t in expected.items()}:
         raise ValueError("tensors of other names or shapes")
 
@@ -181,9 +181,9 @@ def fit(  # noqa: PLR0913  (a loop and what it is made of)
 ) -> dict[str, Tensor]:
     """Train `network`, which is on the device of `ranks`, and return the weights to keep (the moving average, if any).
 
-    The state is saved to `checkpoint` every two minutes and at the end; a checkpoint that is there already is resumed.
-    Of several processes the first alone writes, reports and watches. ModelError at the first loss or gradient that is
-    not finite, with the state before it saved.
+    The state is saved to `checkpoint` every two minutes and at the end; an existing checkpoint is resumed. Of several
+    processes only the first writes, reports and watches. ModelError at the first loss or gradient that is not finite;
+    the state before it is saved.
     """
     training = Training(network, loss_of, recipe, checkpoint, ranks)
     if checkpoint.exists():
@@ -205,7 +205,7 @@ def fit(  # noqa: PLR0913  (a loop and what it is made of)
 
 
 def read_checkpoint(path: Path, device: torch.device | str) -> dict[str, Any]:
-    """What `fit` saved; tensors and numbers alone are read, so a stranger's file runs nothing."""
+    """Read what `fit` saved. Only tensors and numbers are read, so a stranger's file executes nothing."""
     try:
         if not path.is_file():
             raise ValueError("no regular file")
@@ -213,20 +213,20 @@ def read_checkpoint(path: Path, device: torch.device | str) -> dict[str, Any]:
         if not {"network", "optimizer", "ema", "step", "loss"} <= set(state):
             raise ValueError("entries are missing")
     except Exception as error:  # a stranger's bytes may end in any exception of the reader
-        raise ModelError(f"{path}: not a checkpoint, or damaged; delete it to start this phase anew") from error
+        raise ModelError(f"{path}: not a checkpoint, or damaged; delete it to start this phase again") from error
     return dict(state)
 
 
 def save_atomically(state: dict[str, Any], path: Path) -> None:
-    """Write a checkpoint whole or not at all; OSError where the disk is full."""
-    buffer = io.BytesIO()  # torch's own writer does not say why it fails
+    """Write a checkpoint atomically; OSError if the disk is full."""
+    buffer = io.BytesIO()  # torch's own writer does not tell why it fails
     torch.save(state, buffer)
     make_folder(path.parent)
     write_atomically(path, buffer.getbuffer())
 
 
 def logged(path: Path, report: Report) -> Report:
-    """`report`, and a line of the training log every 20 seconds and at the end of a phase."""
+    """`report` that also writes a line of the training log every 20 seconds and at the end of a phase."""
     last = -LOG_EVERY_SECONDS
 
     def both(progress: Progress) -> None:

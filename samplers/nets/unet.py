@@ -1,7 +1,7 @@
 """The network of the core DDPM: a U-Net of residual blocks and multi-head attention.
 
-Ho et al. 2020, appendix B, with two changes that make it small enough for two CPU cores: the image enters
-as patches folded into channels (space to depth), and each level has as many up blocks as down blocks.
+Ho et al. 2020, appendix B, with two changes that make it small enough for two CPU cores: patches of the image are
+folded into channels (space to depth), and each level has as many up blocks as down blocks.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class ResidualBlock(nn.Module):
 
 
 class SelfAttention(nn.Module):
-    """Multi-head attention among all places of a feature map, with a residual connection."""
+    """Multi-head self-attention over all places of a feature map, with a residual connection."""
 
     def __init__(self, channels: int, heads: int) -> None:
         super().__init__()
@@ -82,7 +82,7 @@ class Stage(nn.Module):
 
 
 class Down(nn.Module):
-    """The way in at one level: half the side (not at the first level), then stages."""
+    """The encoder at one level: halve the side (not at the first level), then stages."""
 
     def __init__(self, finer: int | None, stages: list[Stage], width: int) -> None:
         super().__init__()
@@ -90,7 +90,7 @@ class Down(nn.Module):
         self.stages = nn.ModuleList(stages)
 
     def forward(self, x: Tensor, embedding: Tensor, skips: list[Tensor]) -> Tensor:
-        """Pushes what each stage gives on `skips`."""
+        """Push the output of each stage onto `skips`."""
         h: Tensor = self.shrink(x)
         for stage in self.stages:
             h = stage(h, embedding)
@@ -99,7 +99,7 @@ class Down(nn.Module):
 
 
 class Up(nn.Module):
-    """The way out at one level: twice the side (not at the coarsest level), then stages that see the way in."""
+    """The decoder at one level: double the side (not at the coarsest level), then stages with skip connections."""
 
     def __init__(self, coarser: int | None, stages: list[Stage], width: int) -> None:
         super().__init__()
@@ -107,7 +107,7 @@ class Up(nn.Module):
         self.stages = nn.ModuleList(stages)
 
     def forward(self, x: Tensor, embedding: Tensor, skips: list[Tensor]) -> Tensor:
-        """Pops one of `skips` for each stage."""
+        """Pop one entry of `skips` for each stage."""
         h = x if self.grow is None else F.interpolate(self.grow(x), scale_factor=2.0, mode="nearest")
         for stage in self.stages:
             h = stage(torch.cat([h, skips.pop()], dim=1), embedding)
@@ -177,5 +177,5 @@ class UNet(nn.Module):
 
 
 def embedder(dim: int, embedding_dim: int) -> nn.Sequential:
-    """What turns (B, dim) into an embedding (B, embedding_dim)."""
+    """A network that turns (B, dim) into an embedding (B, embedding_dim)."""
     return nn.Sequential(nn.Linear(dim, embedding_dim), nn.SiLU(), nn.Linear(embedding_dim, embedding_dim))
