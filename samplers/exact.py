@@ -81,6 +81,7 @@ class GaussianMixture:
     def draw(self, n: int, seed: int) -> Floats:
         """n samples of the data, (n, D)."""
         rng = np.random.default_rng(seed)
+        # A component for each sample, then a normal around its mean.
         which = rng.choice(len(self.weights), size=n, p=self.weights)
         spread = np.sqrt(self.variances)[which, None] * rng.standard_normal((n, self.dim))
         drawn: Floats = np.asarray(self.means)[which] + spread
@@ -101,6 +102,7 @@ def exact_model(data: GaussianMixture, schedule: Schedule, predicts: Predicts = 
         x0 = data.x0(x.double(), alpha, sigma)
         if predicts == "x0":
             return x0.to(x.dtype)
+        # All predictions follow from x0 and x = alpha x0 + sigma eps.
         eps = (x.double() - alpha * x0) / sigma
         answer = {"eps": eps, "v": alpha * eps - sigma * x0, "flow": eps - x0}[predicts]
         return answer.to(x.dtype)
@@ -136,6 +138,7 @@ def gaussian_flow(mean: float, variance: float, x: Tensor, a: Level, b: Level) -
 
     x_b = alpha_b mean + sqrt(alpha_b^2 v + sigma_b^2) / sqrt(alpha_a^2 v + sigma_a^2) (x_a - alpha_a mean)
     """
+    # The ODE keeps the quantile of each state, so it maps deviations of one Gaussian to the other's.
     std_a = math.sqrt(a.alpha**2 * variance + a.sigma**2)
     std_b = math.sqrt(b.alpha**2 * variance + b.sigma**2)
     return b.alpha * mean + std_b / std_a * (x - a.alpha * mean)

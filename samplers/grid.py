@@ -63,6 +63,7 @@ class SigmaGrid(Grid):
 
         InputError where sigma / alpha is infinite at the start, as in a flow.
         """
+        # No value is a given share of the way from infinity, so these grids cannot place a second level there.
         noisiest, last = schedule.noisiest, schedule.last
         if math.isinf(noisiest.sigma_ve):
             raise InputError(
@@ -90,6 +91,7 @@ def levels_on(grid: Grid, schedule: Schedule, steps: int, *, integer: bool = Fal
     """
     # `Grid.times` places two levels or more: with one, most grids would not know which end to take.
     times = [schedule.first.t] if steps == 1 else [float(t) for t in grid.times(schedule, steps)]
+    # Rounding may make two times equal, and a step needs two different levels.
     if isinstance(schedule, VP):
         if integer:
             times = [float(round(t)) for t in times]
@@ -124,6 +126,7 @@ def spread_duplicates(timesteps: Sequence[int], total: int) -> list[float]:
     """Move each repeated timestep to the nearest free one in 0 ... total-1, of two to the noisier; descending."""
     if len(timesteps) > total:
         raise InputError(f"steps {len(timesteps)}: the model has {total} timesteps; expected at most that many")
+    # One of each repeated timestep stays; `spare` are the others, the cleanest first.
     taken = set(timesteps)
     spare = sorted(timesteps)
     for t in taken:
@@ -151,6 +154,7 @@ def rounding_note(levels: Levels, exact: Levels) -> str:
     def apart(pair: tuple[Level, Level]) -> float:
         return abs(pair[0].lambda_ - pair[1].lambda_)
 
+    # A ratio of sigma / alpha is a difference in lambda.
     pairs = [(a, b) for a, b in zip(levels, exact, strict=True) if a.lambda_ != b.lambda_]
     if not pairs or apart(farthest := max(pairs, key=apart)) <= math.log1p(NEAR):
         return ""

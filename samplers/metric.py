@@ -47,6 +47,7 @@ class Estimate:
     @cached_property
     def standard_error(self) -> float:
         """The standard deviation of the influence, over sqrt(n)."""
+        # The mean of n independent influences: their deviation over sqrt(n) (infinitesimal jackknife).
         n = len(self.influence)
         return float(self.influence.std(ddof=1)) / math.sqrt(n) if n > 1 else math.nan
 
@@ -86,6 +87,7 @@ class Moments:
         for name, numbers in (("mean", self.mean), ("covariance", self.covariance)):
             if not np.isfinite(numbers).all():
                 raise InputError(f"a reference whose {name} is not finite: expected numbers; compute it again")
+        # A published file may be rounded to float32, so the symmetry need not be exact.
         apart = float(np.abs(self.covariance - self.covariance.T).max())
         if apart > ASYMMETRY * float(np.abs(self.covariance).max()) or self.covariance.diagonal().min() < 0:
             raise InputError(
@@ -162,6 +164,7 @@ def check_rows(rows: npt.NDArray[Any], width: int | None = None, least: int = 2)
         raise InputError(f"rows of shape {rows.shape}: expected (n, {expected}){why}")
     if len(rows) < least:
         raise TooFewError(len(rows), least, f"rows of shape {rows.shape}: expected at least {least} of them")
+    # Block by block: the mask of a large table would take a quarter of the table's memory.
     for i in range(0, len(rows), BLOCK):
         finite = np.isfinite(rows[i : i + BLOCK])
         if not finite.all():
@@ -183,6 +186,7 @@ def in_blocks(rows: npt.NDArray[np.floating[Any]], centre: Floats | float = 0.0)
 def root_mean_estimate(squares: npt.NDArray[np.floating[Any]]) -> Estimate:
     """The root of the mean of one square for each sample, (n,); its influence has the derivative of the root."""
     exact = squares.astype(np.float64)
+    # d sqrt(m) = dm / (2 sqrt(m)): the delta method.
     root = math.sqrt(float(exact.mean()))
     return Estimate(root, (exact - exact.mean()) / (2 * root) if root else np.zeros_like(exact))
 

@@ -104,6 +104,7 @@ class Model:
                 raise InputError(f"{what} {value!r}: expected a text")
         if not isinstance(self.schedule, Schedule):
             raise InputError(f"schedule {shown(self.schedule)}: expected a Schedule, as sb.vp_linear() returns")
+        # The dataclass is frozen; this is how it can convert its own field.
         object.__setattr__(self, "shape", checked_shape(self.shape))
         if self.image_shape is not None and not is_image_shape(checked_shape(self.image_shape, "image_shape")):
             raise InputError(f"image_shape {shown(self.image_shape)}: expected (1 or 3, H, W)")
@@ -144,6 +145,7 @@ class Model:
             raise
         except Exception as error:  # a stranger's function may raise anything
             raise SamplerbenchError(f"model {self.name!r}: decode: {in_line(error)}") from error
+        # The user's function is checked here, where a wrong image can still be traced to it.
         sides = self.image_shape or (made.shape[1:] if isinstance(made, Tensor) else ())
         if not (
             isinstance(made, Tensor)
@@ -186,6 +188,7 @@ def to_images(x: Tensor, value_range: Range = UNIT_RANGE) -> Tensor | None:
     """
     if not is_image_shape(tuple(x.shape[1:])):
         return None
+    # Grey levels without the right `value_range` would all become white, and only a large FID would show it.
     low, high = value_range
     if not x.is_floating_point() or (high <= GREY_LEVELS_FROM and _are_grey_levels(x)):
         seen = f"{x.dtype} from {float(x.min()):g} to {float(x.max()):g}"
@@ -252,6 +255,7 @@ def predictor_for(  # noqa: PLR0913  (what a prediction depends on)
         if model.guide:
             condition = model.guide(condition, guidance)
         if model.mixes(guidance):
+            # A negative prompt takes the place of the empty one in classifier-free guidance.
             against = model.encode if negative is not None else model.unconditional or model.encode
             without = condition_from(model, against, [negative or ""] * len(prompts))
     network = NetworkPredictor(
@@ -326,6 +330,7 @@ def wrap_network(  # noqa: PLR0913  (what a network needs to be a model)
     if not isinstance(name, str) or not name.strip():
         raise InputError(f"name {shown(name)}: expected a text")
 
+    # VP times are large, so bfloat16 rounds 999 to 1000; whole timesteps are int64 and are not rounded.
     rounds = timesteps == "fractional" and isinstance(schedule, VP)
     return Model(
         name=name, network=WrappedNetwork(network, schedule.first.t if rounds else None), schedule=schedule,
@@ -374,6 +379,7 @@ def cast_times(network: Network) -> Network:
 
 def module_on(module: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Module:
     """The module itself if it is on the device, in the dtype and in evaluation mode; else a copy that is."""
+    # The user's module is never changed: a copy moves, and leaves training mode.
     first = next(module.parameters(), None)
     there = first is None or (first.device == device and first.dtype == dtype)
     if there and not module.training:

@@ -61,6 +61,7 @@ class Noise:
 
     def brownian(self, index: int, depth: int) -> Tensor:
         """The normal of the dyadic node `index`, from 0 to 2^depth - 1, at `depth` of a tree of Brownian bridges."""
+        # Depth and index name a node of the dyadic tree, so that any interval finds the same path.
         return self._draw(Stream.BROWNIAN, ("node index", index), ("depth", depth))
 
     def _draw(self, stream: Stream, place: tuple[str, int], part: tuple[str, int]) -> Tensor:
@@ -69,6 +70,7 @@ class Noise:
         _check_field(*part, bits=24)
         samples = range(self.first, self.first + self.n)
         draw = Draw(self.seed, samples, math.prod(self.shape), place[1], stream << 24 | part[1])
+        # Two implementations of the same words, whose normals agree to 1e-6.
         drawn = torch.from_numpy(normals(draw)) if self.device.type == "cpu" else normals_on(self.device, draw)
         return drawn.reshape(self.n, *self.shape)
 

@@ -78,6 +78,7 @@ def content_of(path: Path, most: int = MOST_BYTES) -> bytes:
     except (OSError, ValueError) as error:  # a path with a zero byte in it is a ValueError
         reason = (error.strerror or error) if isinstance(error, OSError) else error
         raise InputError(f"file {str(path)!r}: cannot be read ({reason}); expected the path of a file") from error
+    # A file may grow after its size was read, so the bytes that were read count too.
     if size > most or len(content) > most:
         raise InputError(f"file {str(path)!r}: holds more than {most:,} bytes; expected a smaller file")
     return content
@@ -99,6 +100,7 @@ def parse_spec(spec: str) -> tuple[str, dict[str, str]]:
     options: dict[str, str] = {}
     if rest.count('"') % 2:
         raise InputError(f'{spec!r}: a " without its other; expected name:option="value"')
+    # Empty parts, as of a comma at the end, are ignored.
     for part in filter(None, (p.strip() for p in COMMA.split(rest))):
         key, equals, value = (text.strip() for text in part.partition("="))
         if not equals or not key:
@@ -114,6 +116,7 @@ def parse_spec(spec: str) -> tuple[str, dict[str, str]]:
 
 def construct(cls: type[T], what: str, options: Mapping[str, object]) -> T:
     """An object of a dataclass from its options, given as text or as values."""
+    # Unknown names first: the message lists all options with what they accept.
     known = options_of(cls)
     for key in options:
         if key not in known:
@@ -201,6 +204,7 @@ def accepts(kind: Any) -> str:
 
 def _value(given: object, kind: Any, what: str) -> object:
     """The value of an option; a text is converted."""
+    # Choices may be numbers; a command line gives them as text.
     if get_origin(kind) is Literal:
         choices = get_args(kind)
         match = next((c for c in choices if str(c) == str(given)), None)
@@ -214,6 +218,7 @@ def _value(given: object, kind: Any, what: str) -> object:
             return {"true": True, "false": False}[given.lower()]
         if isinstance(given, kind) and not (isinstance(given, bool) and kind is not bool):
             return given
+        # A boolean is an int in Python, and int(2.5) would drop a part: neither is converted.
         if isinstance(given, bool) or (kind is int and isinstance(given, float)):
             raise ValueError
         value = kind(given)
@@ -248,6 +253,7 @@ def describe_options(cls: type) -> str:
 
 def option_fault(cls: type) -> str:
     """Why the options of a dataclass cannot be given on a command line; '' if they can."""
+    # Without the decorator the annotations would silently be no options.
     own = [name for name in vars(cls).get("__annotations__", {}) if name in get_type_hints(cls)]
     if own and "__dataclass_params__" not in vars(cls):
         return f"{cls.__name__} has options ({', '.join(own)}); expected @dataclass(frozen=True) above it"

@@ -40,6 +40,7 @@ class Place:
         now = vars(self.owner)
         others = [name for name, thing in self.was.items() if now.get(name) is not thing and _is_code(thing)]
         if isinstance(self.owner, type) and len(now) > len(self.was):
+            # A method added to a class hides the inherited one, although nothing was replaced.
             new = [name for name in now if name not in self.was and _is_code(now[name])]
             others += [name for name in new if hasattr(self.owner.__base__, name)]
         return [name for name in others if not _is_of_torch(now.get(name))]

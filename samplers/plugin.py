@@ -106,6 +106,7 @@ def hook_results(module: ModuleType) -> Iterator[tuple[str, str, Any]]:
     """(kind, name, thing) of everything that a module's hooks return; PluginError for an invalid hook."""
     check_api(module)
     check_hooks(module)
+    # A new manager for each module, so that a broken one affects no other.
     manager = pluggy.PluginManager(GROUP)
     manager.add_hookspecs(Hooks)
     manager.register(module)
@@ -172,6 +173,7 @@ def import_file(path: Path) -> ModuleType:
     edit stays separate.
     """
     data = path.read_bytes()
+    # Two files of one name, and two versions of one file, must not share a module.
     mark = hashlib.sha256(str(path.resolve()).encode() + data).hexdigest()[:8]
     name = f"{FILE_PREFIX}{path.stem}_{mark}"
     loader = importlib.machinery.SourceFileLoader(name, str(path))
@@ -179,6 +181,7 @@ def import_file(path: Path) -> ModuleType:
     assert spec is not None
     module = importlib.util.module_from_spec(spec)
     code = loader.source_to_code(data, str(path))
+    # What the file imports from beside it must be as new as the file itself.
     forget_edited(path.resolve().parent)
     sys.modules[name] = module  # dataclasses look their module up by name
     try:
@@ -274,6 +277,7 @@ def function_from_code(spec: str, what: str) -> Callable[[], Any] | None:
             module = importlib.import_module(home)
     except BaseException as error:
         pass_on(error)
+        # The named module itself is missing, which the caller reports; a missing import inside it is its own fault.
         if isinstance(error, ModuleNotFoundError) and not is_file and is_above(error.name, home):
             return None
         raise ModelError(f"{what}: {told(error)}") from error

@@ -151,7 +151,9 @@ class CallLog:
         """The time of the first answer with NaN or infinity; None without one, or if the state had it before."""
         if not self.times:
             return None
+        # One transfer from the device for all calls.
         state, answer = torch.stack(self.extremes).isfinite().reshape(-1, 2, 2).all(2).unbind(1)
+        # The network is at fault only if the state that it was given was finite.
         bad = (~(state & answer)).nonzero().flatten().tolist()
         return self.times[bad[0]] if bad and bool(state[bad[0]]) else None
 
@@ -181,6 +183,7 @@ class NetworkPredictor:
         """Check the names, and that conditions with and without the prompt fit into one call."""
         check_names(self.predicts, self.timesteps)
         if self.condition is not None and self.without is not None and self.calls == 1:
+            # Both conditions are rows of one tensor, so they must agree in shape and dtype.
             rows = [(tuple(c.shape[1:]), c.dtype) for c in (self.condition, self.without)]
             if rows[0] != rows[1]:
                 told = " and ".join(f"{shape} {_name(dtype)}" for shape, dtype in rows)
@@ -196,6 +199,7 @@ class NetworkPredictor:
 
     def both(self, x: Tensor, level: Level, rows: slice = ALL) -> tuple[Prediction, Prediction]:
         """The predictions with the prompts and without them: two evaluations of all rows of x."""
+        # One call with twice the rows is faster on a GPU; two calls need half the memory.
         if self.calls == 1:
             conditional, unconditional = self._predictions(x, level, rows, [self.condition, self.without])
         else:
@@ -207,6 +211,7 @@ class NetworkPredictor:
         self, x: Tensor, level: Level, rows: slice, conditions: Sequence[Tensor | None]
     ) -> list[Prediction]:
         """A prediction for each condition; a network call repeats its rows of x for each of them."""
+        # x goes to the network's dtype; t and the answer keep that of the state.
         inputs = x if self.dtype is None else x.to(self.dtype)
         self._check(level, inputs.dtype)
         asked = [condition[rows] for condition in conditions if condition is not None]
@@ -217,6 +222,7 @@ class NetworkPredictor:
         answers = x.new_empty((parts, *x.shape))
         for start in range(0, len(x), size):
             batch = slice(start, start + size)
+            # Every call has the same number of rows, whatever n is: the last rows are padded, and cut off below.
             state = _concatenate([_pad(inputs[batch], size)] * parts)
             condition = [_concatenate([_pad(c[batch], size) for c in asked])] if asked else []
             answer = self._answer(state, t, *condition, parts=parts)
@@ -329,6 +335,7 @@ class Guided:
     def __call__(self, x: Tensor, level: Level, rows: slice = ALL) -> Prediction:
         """Two evaluations of the network, one prediction."""
         positive, negative = self.both(x, level, rows)
+        # lerp extrapolates for guidance above 1.
         answer = torch.lerp(negative.answer, positive.answer, self.guidance)
         guided = Prediction(x, level, answer, positive.predicts)
         return rescaled(guided, positive.x0, self.rescale) if self.rescale else guided
@@ -340,6 +347,7 @@ def rescaled(guided: Prediction, conditional: Tensor, phi: float) -> Prediction:
     Each sample has its own deviations. Here x0 is scaled, so that it does not matter what the network predicts; the
     paper and the tools that follow it scale the network's answer instead, v or eps. The two agree at alpha = 0.
     """
+    # A constant sample has no deviation to divide by; it stays as it is.
     x0 = guided.x0
     has, wanted = _deviation(x0), _deviation(conditional)
     ratio = torch.where(has > 0, wanted / has, 1.0)
@@ -428,6 +436,7 @@ class Thresholded:
     def __call__(self, x: Tensor, level: Level, rows: slice = ALL) -> Prediction:
         """The inner prediction with x0 thresholded."""
         x0, bound = self.inner(x, level, rows).x0, self.threshold.bound
+        # At least `bound`: a sample within it is left unchanged.
         s = x0.flatten(1).abs().quantile(self.threshold.quantile, dim=1).clamp(min=bound)
         s = _by_sample(s, x0)
         return Prediction(x, level, x0.clamp(-s, s) * (bound / s), "x0")
@@ -447,6 +456,7 @@ class Counted:
         """The inner prediction, counted."""
         self.nfe += 1
         self.samples += len(x)
+        # The device works asynchronously, so both readings wait for it.
         started = clock(x.device)
         prediction = self.inner(x, level, rows)
         self.seconds += clock(x.device) - started

@@ -74,6 +74,7 @@ def precision(backend: str, operation: str, usual: str) -> tuple[str, Switch]:
     torch's internal function sets it, because setting the attribute of oneDNN as a whole sets that of torch too.
     """
     part = {"generic": "", "mkldnn": ".mkldnn"}.get(backend, ".cuda" if operation == "matmul" else ".cudnn")
+    # The names by which torch documents the setting; "generic" is torch as a whole.
     path = f"torch.backends{part}{'' if operation == 'all' else f'.{operation}'}.fp32_precision"
     return attribute(path, usual, lambda value: torch._C._set_fp32_precision_setter(backend, operation, value))
 
@@ -240,6 +241,7 @@ def set_switches(values: Mapping[str, Any]) -> None:
     for name in values:
         if name not in known:
             raise InputError(f"switch {name!r}: this version knows no such; switches: {', '.join(sorted(known))}")
+    # Group by group, in the order in which older names set newer ones.
     for part in SWITCHES.values():
         wanted = {name: values.get(name, switch.usual) for name, switch in part.items()}
         try:
@@ -299,6 +301,7 @@ def _raising_warnings() -> list[tuple[Any, ...]]:
 
 
 def _set_raising_warnings(state: Sequence[tuple[Any, ...]]) -> None:
+    # Only the filters that raise are put back; all others stay, in their order.
     filters = cast(list[Any], warnings.filters)
     filters[:] = [*state, *(filter_ for filter_ in filters if filter_[0] != "error")]
 
@@ -346,6 +349,7 @@ def _leave_autocast(nesting: int) -> None:
 @contextmanager
 def state_kept() -> Iterator[list[str]]:
     """Put the process's state back after the block; the list then names what was changed."""
+    # Everything is read before the block, compared after it, and set only if it differs.
     before = {name: aspect.read() for name, aspect in ASPECTS.items()}
     functions, nesting = functions_now(), _autocast_nesting()
     changed: list[str] = []
@@ -356,6 +360,7 @@ def state_kept() -> Iterator[list[str]]:
         _leave_autocast(nesting)
         for name, aspect in ASPECTS.items():
             if before[name] is not None and aspect.read() != before[name]:
+                # An aspect that was missing before, such as CUDA, is left as it is now.
                 changed.append(name if _is_put_back(aspect, before[name]) else f"{name}{FOR_GOOD}")
 
 

@@ -105,6 +105,7 @@ class Catalogue(Generic[T]):
             near = " (one name, not a list)" if "," in name else closest(name, self.things)
         unknown = f"unknown {self.kind} {name!r}{near}"
         listed = f"there are: {', '.join(sorted(self.things))}"
+        # A name may be missing because its plugin is broken: then the error says that.
         if not self.broken:
             return InputError(f"{unknown}; {listed}")
         reasons = "; ".join(f"{b.origin} ({b.reason})" for b in self.broken)
@@ -160,6 +161,7 @@ class Registry:
         alias = self.aliases().get(loosely(name))
         if not alias:
             return name, dict(given)
+        # Options in the spec win over those that the alias stands for.
         name, preset = parse_spec(alias)
         return name, {**preset, **given}
 
@@ -173,6 +175,7 @@ class Registry:
 
     def _unknown_sampler(self, name: str) -> SamplerbenchError:
         """The error for an unknown sampler; if other tools have it, no other name is suggested in its place."""
+        # A frequent slip: an option written without the colon, or two samplers in one text.
         if set(name) & set(",="):
             return self.samplers.unknown(name, " (options follow a colon, as in ddim:eta=0.5; one sampler each)")
         if is_elsewhere(name):
@@ -182,6 +185,7 @@ class Registry:
 
     def levels(self, grid: str | Iterable[float] | None, schedule: Schedule, steps: int, *, integer: bool) -> Levels:
         """The levels of a run on a grid given by spec string ("karras:rho=5") or as a list of times ("900/500/20")."""
+        # A list of levels is taken as it is; a name is placed by its grid below.
         if (listed := listed_times(grid)) is not None:
             try:
                 times = [float(t) for t in listed]
@@ -201,6 +205,7 @@ class Registry:
         placed = construct(self.grids[name], f"grid {name!r}", options)
         with at_fault(f"grid {name!r}"):
             levels = levels_on(placed, schedule, steps, integer=integer)
+        # NFE and keys count on it: a grid may not change the number of steps.
         if (noisy := len(levels) - 1) != steps:
             raise PluginError(f"grid {name!r}: placed {noisy} levels for {steps} steps; expected one for each step")
         return levels
@@ -252,6 +257,7 @@ class Registry:
 
     def register(self, module: ModuleType, origin: Origin) -> int:
         """Register everything that a module's hooks return, or nothing if anything is wrong; returns how many names."""
+        # All or nothing: names go to copies, which replace the catalogues at the end.
         trial = self._catalogues()
         found: list[tuple[str, str, Any]] = []
         with self.noting_faults(origin):
@@ -285,6 +291,7 @@ class Registry:
         except KeyboardInterrupt as stop:
             raise KeyboardInterrupt(f"stopped while plugin {origin} was loaded; --no-plugins leaves it out") from stop
         seconds = time.perf_counter() - started
+        # The built-in plugins import torch, which is slow whatever a plugin does.
         if seconds > SLOW_SECONDS and origin.plugin != BUILT_IN:
             self.remarks.append(Remark(origin, f"took {seconds:.1f} s to load; --no-plugins leaves it out"))
         if changed:
@@ -413,6 +420,7 @@ def load_registry(plugins: Iterable[str] = (), models: Iterable[str] = ()) -> Re
 def entries_in_order(registry: Registry) -> list[importlib.metadata.EntryPoint]:
     """The entry points of the group, the built-in one first; those that share a name are noted as broken instead."""
     entries = sorted(importlib.metadata.entry_points(group=GROUP), key=lambda e: (e.value != BUILT_IN, e.name, e.value))
+    # Two packages that claim one name could not be told apart in a spec, so neither wins.
     strangers = [e for e in entries if e.value != BUILT_IN]
     times = Counter(e.name for e in strangers)
     for entry in strangers:
@@ -431,6 +439,7 @@ def version_of(entry: importlib.metadata.EntryPoint) -> str:
 def register_below(registry: Registry, name: str, version: str) -> None:
     """Register a module, and every module below it if it is a package; nothing below a broken one."""
     origin = Origin(name, version)
+    # A broken package ends here: importing its modules would only repeat the error.
     before = len(registry.broken)
     with registry.noting_faults(origin):
         module = importlib.import_module(name)
@@ -474,6 +483,7 @@ def why_unfit(thing: object, base: type) -> str:
         return f"{thing.__name__} lacks {missing}; expected a concrete subclass of {base.__name__}"
     if unsaid := [name for name in inspect.get_annotations(base) if not hasattr(thing, name)]:
         return f"{thing.__name__} does not say its {', '.join(unsaid)}; expected class attributes of these names"
+    # Called with the arguments of the base class, the plugin's method must accept them.
     for method in sorted(getattr(base, "__abstractmethods__", ())):
         expected, given = (inspect.signature(getattr(cls, method)) for cls in (base, thing))
         try:
@@ -494,6 +504,7 @@ def check_aliases(samplers: Catalogue[type[Sampler]], new: Iterable[str]) -> Non
 
     `new` are the samplers whose aliases have not been checked yet.
     """
+    # Names and aliases share one space, in which spellings do not count.
     owner: dict[str, str] = {}
     for name in samplers.things:
         if (taken := owner.setdefault(loosely(name), name)) != name:

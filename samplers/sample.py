@@ -199,12 +199,14 @@ def request_for(  # noqa: PLR0913  (as sample)
         grid = own_grid or grid
     if not isinstance(sampler, Sampler):
         raise InputError(f"sampler {_given(sampler)}: expected a spec such as 'ddim:eta=0.5' or a Sampler")
+    # A list of levels gives the number of steps; a named grid does not.
     if steps is None:
         if (listed := listed_times(grid)) is None:
             raise InputError("steps: not given; expected a whole number from 1, or a grid as a list of levels")
         steps = len(listed)
     check_count("steps", steps, MAX_STEPS)
     check_seed(seed)
+    # All checks come before the network is asked, so that a slip costs no time.
     texts = check_prompts(model, prompts, negative, guidance)
     check_rescale(model, guidance_rescale, guidance)
     calls = check_guidance_calls(guidance_calls)
@@ -256,6 +258,7 @@ def draw(  # noqa: PLR0913  (the block, and what may replace its noise)
     if x_init is None:
         scale = model.schedule.prior_scale(levels[0])
         x_init = stream.prior().to(state_dtype) * scale
+    # See `WIDE_STATE_BELOW`: near alpha = 0 a float32 state has too few digits for x0.
     wide = any(0 < level.alpha < WIDE_STATE_BELOW for level in levels)
 
     prompts = request.prompts_of(first, n)
@@ -270,6 +273,7 @@ def draw(  # noqa: PLR0913  (the block, and what may replace its noise)
             z = own_noise(noise, a, b, like) if noise else stream.step(interval, ordinal)
             return z.to(like)
 
+        # The order of wrappers: network, guidance and bounds (`predictor_for`), then the counter around all.
         log = CallLog()
         predictor = predictor_for(
             model, prompts=prompts, negative=request.negative, guidance=request.guidance,
@@ -285,8 +289,10 @@ def draw(  # noqa: PLR0913  (the block, and what may replace its noise)
         except Exception:  # a sampler may raise because the network answered with NaN
             answered_or_fault(log, request.dtype)
             raise
+        # The time ends before the checks and the images, which belong to no sampler.
         seconds = clock(request.device) - started
         answered_or_fault(log, request.dtype)
+        # The user's own noise cannot be drawn again, so no step is named for it.
         finite_or_fault(request.sampler, x, None if noise else _replay(request.sampler, run, like))
         x = x.to(state_dtype)
         made = images(model, x)
@@ -431,6 +437,7 @@ def check_prompts(
         raise InputError(f"prompts: not given, and model {model.name!r} has none of its own; give at least one text")
     if not texts:
         raise InputError("prompts: the list is empty; expected at least one text")
+    # Prompts and negative prompt are tried now, so that no run fails at its last block.
     asked = list(texts)
     if model.mixes(guidance) and (negative is not None or model.unconditional is None):
         asked.append(negative or "")

@@ -58,11 +58,13 @@ class StepContext:
 
     def noise(self, a: Level, b: Level) -> Tensor:
         """Unit normal noise for the interval from a to b. Ask only where its factor is not zero."""
+        # Noise is keyed by the interval and the number of the draw in it, so it does not depend on what ran before.
         self._draws += 1
         return self.draw(a, b, self.i, self._draws - 1)
 
     def at(self, lambda_: float) -> Level:
         """The level at log(alpha / sigma) = lambda_; the nearest whole timestep if the network knows only those."""
+        # A rounded timestep has its own lambda: the caller must use that of the level it gets.
         level = self.schedule.at_lambda(lambda_)
         return self.schedule.finite_at(round(level.t)) if self.integer else level
 
@@ -77,6 +79,7 @@ class StepContext:
         levels = [self.at(a.lambda_ + h * k / (count + 1)) for k in range(1, count + 1)]
         # Rounding to whole timesteps moves levels, so the solver gets the positions that they really have.
         places = [(level.lambda_ - a.lambda_) / h for level in levels]
+        # Two levels may round to one timestep, or to an end of the interval; no solver can use them.
         ascending = all(low < high for low, high in pairwise((0.0, *places, 1.0)))
         return list(zip(places, levels, strict=True)) if ascending else []
 
@@ -126,6 +129,7 @@ class Sampler(ABC):
         """
         if self.nfe(1) is None:
             raise InputError(f"nfe {nfe}: it is adaptive, with no step count to plan for; use --steps")
+        # `nfe` is any function that grows with the steps, so the largest that fits is searched.
         steps = 0
         while steps < MAX_STEPS and (needed := self.nfe(steps + 1)) is not None and needed <= nfe:
             steps += 1
@@ -162,6 +166,7 @@ def declared_calls(sampler: Sampler, grid: Levels) -> int | None:
     steps = len(grid) - 1
     if grid[0].alpha or steps == 1:
         return sampler.nfe(steps)
+    # From alpha = 0 the first interval takes one call in every sampler.
     rest = sampler.nfe(steps - 1)
     return None if rest is None else 1 + rest
 
@@ -214,6 +219,7 @@ def nfe_rule(sampler: Sampler) -> str:
     here, there = sampler.nfe(FAR), sampler.nfe(FAR + 1)
     if here is None or there is None:
         return "adaptive"
+    # Two points determine the line NFE = factor steps + rest.
     factor, rest = there - here, here - FAR * (there - here)
     rule = "steps" if factor == 1 else f"{factor} steps"
     return f"{rule} {'+' if rest > 0 else '-'} {abs(rest)}" if rest else rule

@@ -95,6 +95,7 @@ class VP(Schedule):
         ok = abar.ndim == 1 and abar.size > 0 and np.isfinite(abar).all()
         if not (ok and abar[0] < 1 and abar[-1] >= 0 and (np.diff(abar) < 0).all()):
             raise ValueError("alphas_cumprod: expected a list of strictly decreasing numbers, below 1 and not negative")
+        # The stored logarithm must be finite; `at_time` gives alpha = 0 back at T-1 itself.
         if abar[-1] == 0:
             before = abar[-2] if abar.size > 1 else 1.0
             abar[-1] = LEAST_ALPHA**2 if before > LEAST_ALPHA**2 else before / 4
@@ -242,6 +243,7 @@ class Flow(Schedule):
 
     def at_lambda(self, lambda_: float) -> Level:
         """t = 1 / (1 + exp(lambda_))."""
+        # alpha / sigma = (1 - t) / t; logaddexp neither overflows nor loses the digits of a small t.
         t = math.exp(-float(np.logaddexp(0.0, lambda_)))
         return Level(math.exp(-float(np.logaddexp(0.0, -lambda_))), t, t)
 
@@ -262,6 +264,7 @@ def rescale_zero_terminal_snr(schedule: VP) -> VP:
     """
     if schedule.timesteps == 1:
         raise ValueError("schedule: has a single timestep; expected at least two")
+    # Shift so that the last alpha is 0, and scale so that the first one stays.
     alpha = np.sqrt(np.asarray(schedule.alphas_cumprod, dtype=np.float64))
     share = (alpha - alpha[-1]) / (alpha[0] - alpha[-1])
     return vp_from_alphas_cumprod((schedule.alphas_cumprod[0] * share**2).tolist())
@@ -294,6 +297,7 @@ def vp_scaled_linear(timesteps: int = 1000, beta_start: float = 0.00085, beta_en
 def vp_cosine(timesteps: int = 1000, s: float = 0.008, max_beta: float = 0.999) -> VP:
     """abar a squared cosine, each beta at most max_beta: Nichol and Dhariwal 2021, equation 17."""
     _check_betas(timesteps, s=s, max_beta=max_beta)
+    # Beta is the relative loss of abar in a step, bounded where abar comes near 0.
     u = np.arange(timesteps + 1, dtype=np.float64) / timesteps
     abar = np.cos((u + s) / (1 + s) * np.pi / 2) ** 2
     return _vp_from_betas(np.minimum(1 - abar[1:] / abar[:-1], max_beta))

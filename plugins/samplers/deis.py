@@ -54,6 +54,7 @@ class DEIS(Sampler):
         """First order, which is sum_j C_j times the newest eps, then the differences of the older ones from it."""
         prediction = run.predict(x, a)
         x = prediction.combine(b.alpha, b.sigma)
+        # The step in lambda, in which eps is smooth; first order so far, exact for a constant eps.
         h = b.lambda_ - a.lambda_
         if math.isinf(h):  # the polynomial in lambda has no finite place for such an end
             return x, None

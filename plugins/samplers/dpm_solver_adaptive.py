@@ -65,8 +65,10 @@ class DPMSolverAdaptive(Sampler):
 
     def step(self, run: StepContext, x: Tensor, a: Level, b: Level, past: Past) -> tuple[Tensor, Past]:
         """Solve each sample separately; `past` holds the step in lambda that each tries next."""
+        # lambda is infinite there, so no step in lambda could be tried: one call, first order.
         if b.is_clean or a.alpha == 0:
             return run.predict(x, a).combine(b.alpha, b.sigma), past
+        # A network call may hold one sample only, because the next step of each depends on its own error.
         tries = past or [self.h] * len(x)
         ends = [self._solve(run, x[k : k + 1], a, b, slice(k, k + 1), tries[k]) for k in range(len(x))]
         return torch.cat([x_b for x_b, _ in ends]), [h for _, h in ends]
@@ -80,6 +82,7 @@ class DPMSolverAdaptive(Sampler):
             # Try a step to t with both orders; `at_s` is reused if it is rejected.
             t = _after(run, s, h, b)
             low, high = self._two_orders(run, at_s, s, t, rows)
+            # Appendix C: the difference of the two orders, relative to what is allowed, as a root mean square.
             delta = torch.maximum(low.abs(), previous.abs()).mul(self.rtol).clamp(min=self.atol)
             error = float(((low - high) / delta).double().square().mean().sqrt())
             if not math.isfinite(error):  # the driver names the step at which a state stops being finite
@@ -88,10 +91,12 @@ class DPMSolverAdaptive(Sampler):
             taken = t.lambda_ - s.lambda_
             factor = 1 + math.atan((error + 1e-8) ** (-1 / self.order) - 1)
             h = max(taken * factor, LEAST)
+            # Rejected: try again from s with the smaller step; the prediction at s is still valid.
             if factor < ACCEPTED and taken > LEAST:
                 continue
             if t is b:
                 return b.alpha * high, h
+            # Accepted: the higher order is the new state; the lower one scales the next error, as in k-diffusion.
             s, at_s, previous = t, run.predict(t.alpha * high, t, rows), low
 
     def _two_orders(self, run: StepContext, at_s: Prediction, s: Level, t: Level, rows: slice) -> tuple[Tensor, Tensor]:

@@ -49,6 +49,7 @@ class DPMSolverPP(Sampler):
     def step(self, run: StepContext, x: Tensor, a: Level, b: Level, past: Past) -> tuple[Tensor, Past]:
         """x_b = first order + alpha_b (phi_2 D1 - phi_3 D2), D1 and D2 the derivatives of x0 times h and h^2."""
         prediction = run.predict(x, a)
+        # Predictions are kept with their lambda, since the steps of a grid differ in length.
         history = [(a.lambda_, prediction.x0), *(past or [])][: self.order]
         x = prediction.combine(b.alpha, b.sigma)
         h = b.lambda_ - a.lambda_

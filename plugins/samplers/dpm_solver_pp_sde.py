@@ -75,6 +75,7 @@ class DPMSolverPPSDE(Sampler):
         kept = decay * b.sigma / a.sigma
         x = prediction.mean(kept, b.alpha - a.alpha * kept)
         h = b.lambda_ - a.lambda_
+        # The derivatives of x0; first order alone where a lambda is infinite, or at the first step.
         if math.isfinite(h) and len(history) > 1:
             x = x + b.alpha * self._bend(history, h)
         if std := b.sigma * math.sqrt(1 - decay**2):
@@ -85,6 +86,7 @@ class DPMSolverPPSDE(Sampler):
     def _bend(self, history: list[tuple[float, Tensor]], h: float) -> Tensor:
         """phi_2 D1 - phi_3 D2, with phi_2 and phi_3 of h' = (1 + eta) h."""
         d1, d2 = derivatives(history, h, published=self.coefficients == "published")
+        # The kernel of the SDE decays with (1 + eta) h: h from the ODE and eta h from the noise.
         h_eta = (1 + self.eta) * h
         phi2 = math.expm1(-h_eta) / h_eta + 1
         if d2 is None:

@@ -56,6 +56,7 @@ class DPMSolverPPSingle(Sampler):
 
     def step(self, run: StepContext, x: Tensor, a: Level, b: Level, past: Past) -> tuple[Tensor, Past]:
         """Down without noise, to b itself if eta = 0; then up to b with fresh noise."""
+        # As in `euler-a`; without eta there is no noise, and `down` is b.
         s_up = self.eta * b.sigma_ve * math.sqrt(1 - (b.sigma_ve / a.sigma_ve) ** 2)
         down = Level(b.alpha, b.alpha * math.sqrt(b.sigma_ve**2 - s_up**2), b.t)
         x = self._down(run, x, a, down)

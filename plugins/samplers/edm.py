@@ -74,6 +74,7 @@ class EDM(Sampler):
         first = run.grid[0]
         if b.is_clean or a is first or not gamma or not self.s_tmin <= a.sigma_ve <= self.s_tmax:
             return a
+        # `run.at` returns the nearest level that the network knows.
         raised = (1 + gamma) * a.sigma_ve
         return run.at(-math.log(raised)) if raised < first.sigma_ve else first
 

@@ -85,8 +85,10 @@ class Restart(Sampler):
 
     def _stretch(self, run: StepContext, b: Level) -> list[Level]:
         """The levels of a restart, from the noisy end to b."""
+        # Network calls must stay within the run's levels, so the top is at most the first of them.
         s, first = b.sigma_ve, run.grid[0]
         top = min(self.s_max if s < self.s_max else s * self.s_max / self.s_min, first.sigma_ve)
+        # Equation 5 of Karras et al., from the noisy end of the restart interval to b.
         high, low = top ** (1 / RHO), s ** (1 / RHO)
         inner = [(high + i / (self.steps - 1) * (low - high)) ** RHO for i in range(1, self.steps - 1)]
         up = run.at(-math.log(top)) if top < first.sigma_ve else first

@@ -70,6 +70,7 @@ class SASolver(Sampler):
         decay = (b.sigma_ve / a.sigma_ve) ** self.tau**2  # e^(-tau^2 h); 0 or, without noise, 1 where h is infinite
         kept = decay * b.sigma / a.sigma
         x = kept * x + (b.alpha - a.alpha * kept) * m0
+        # One draw for predictor and corrector: both solve the same path of the SDE.
         if std := b.sigma * math.sqrt(1 - decay**2):
             x = x + std * run.noise(a, b)
         if b.is_clean or a.alpha == 0:

@@ -56,6 +56,7 @@ class SEEDS(Sampler):
     def step(self, run: StepContext, x: Tensor, a: Level, b: Level, past: Past) -> tuple[Tensor, Past]:
         """Go from stage to stage: first order from a, plus the term of the last change of x0, plus noise."""
         at_a = run.predict(x, a)
+        # `place` is the stage before, `change` what x0 has changed by from a to there.
         place, change = a, None
         noise: Tensor | float = 0.0
         for s in (*(level for _, level in run.between(a, b, self.order - 1)), b):
@@ -69,6 +70,7 @@ class SEEDS(Sampler):
             if std:
                 noise = kept * noise + std * run.noise(place, s)
                 x = x + noise
+            # The last state is the result: the network is asked at it by the next step.
             if s is not b:
                 change = run.predict(x, s).x0 - at_a.x0
             place = s

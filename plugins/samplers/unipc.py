@@ -59,6 +59,7 @@ class UniPC(Sampler):
         kept = b.sigma / a.sigma
         x = kept * x + (b.alpha - a.alpha * kept) * m0
         h = b.lambda_ - a.lambda_
+        # At alpha = 0, and into the clean end, lambda is infinite: the first-order step is the result.
         if math.isinf(h):
             return x, None
 

@@ -38,6 +38,7 @@ NUMBER = re.compile(rb"(?:\s|#[^\n\r]*[\n\r])*([0-9]+)")
 
 def fault_of_png(data: bytes) -> str:
     """Why a PNG is refused for its chunks; '' if it is not, also if a reader will find it damaged."""
+    # Each chunk begins with its length, so counting reads 4 bytes of each.
     place = PNG_START
     for _ in range(MOST_CHUNKS):
         if place + CHUNK > len(data):
@@ -58,6 +59,7 @@ def fault_of_jpeg(data: bytes) -> str:
         place, marker = found.end(), found[1][0]
         if marker not in ALONE:
             place += int.from_bytes(data[place : place + 2], "big")
+        # The length of a scan is nowhere stated: its data ends at the next marker.
         if marker == SCAN:
             scans += 1
             if scans > MOST_SCANS:

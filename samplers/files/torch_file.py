@@ -46,6 +46,7 @@ def read_torch_file(path: Path, device: torch.device | str = "cpu") -> Any:
             raise ValueError("the file holds more than tensors and numbers; it was not read")
     with warnings.catch_warnings(action="ignore"):
         content = torch.load(path, weights_only=True, map_location=device)
+    # A tensor may repeat one stored number by strides of 0, so sizes are counted, not storage.
     held = 0
     for tensor in _tensors(content):
         held += tensor.numel() * tensor.element_size()
@@ -56,6 +57,7 @@ def read_torch_file(path: Path, device: torch.device | str = "cpu") -> Any:
 
 def _names(path: Path, size: int) -> Iterator[str]:
     """The Python names that a file refers to; ValueError for an archive that unpacks to much more than its size."""
+    # Before version 1.6 torch wrote several pickles one after the other.
     if not zipfile.is_zipfile(path):
         with path.open("rb") as file:
             for _ in range(PROGRAMS):

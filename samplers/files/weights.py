@@ -88,6 +88,7 @@ def _checked_tensor(tensor: Tensor, name: str, path: Path) -> Tensor:
         tensor = tensor.float()
         if not bool(tensor.isfinite().all()):
             raise ModelError(f"{path}: tensor {name!r} holds NaN or infinity; install the file again")
+    # A file cut short and padded by a file system reads as zeros.
     if tensor.ndim >= MATRIX and not bool(tensor.any()):
         raise ModelError(f"{path}: tensor {name!r} is all zeros; install the file again")
     return tensor
@@ -136,6 +137,7 @@ def no_larger_than(stored: Stored, where: object) -> Iterator[None]:
     ModelError, naming the description at `where`, as soon as the modules have more than ROOM times the tensors or
     numbers of the files: whatever a stranger's JSON asks for stops there.
     """
+    # torch calls these hooks for every tensor that a module registers, so a huge network stops while it is built.
     tensors = numbers = 0
 
     def count(module: nn.Module, name: str, tensor: Tensor | None) -> None:
@@ -154,6 +156,7 @@ def no_larger_than(stored: Stored, where: object) -> Iterator[None]:
         register_module_buffer_registration_hook(count),
     ]
     try:
+        # On this device tensors have shapes and no memory.
         with torch.device("meta"):
             yield
     finally:
@@ -276,6 +279,7 @@ def load_weights(network: N, path: Path) -> N:
     """Load weights whose names and shapes match into a network, and set it to evaluation mode."""
     check_shapes(network, read_stored(path).shapes, path)  # before weights that do not fit are read
     tensors, expected = read_weights(path), network.state_dict()
+    # Whole numbers in place of floating ones would be converted silently.
     wrong = [k for k in expected if tensors[k].is_floating_point() != expected[k].is_floating_point()]
     _refuse_misfits(network, wrong, path)
     network.load_state_dict(tensors)

@@ -32,6 +32,7 @@ def members_of(path: Path) -> int:
     """How many members an archive announces; 0 for a file that is no archive."""
     with path.open("rb") as file:
         size = file.seek(0, 2)
+        # The end stands last, before a comment of at most 64 KiB.
         start = max(size - END.size - LONGEST_COMMENT, 0)
         file.seek(start)
         tail = file.read()
@@ -41,6 +42,7 @@ def members_of(path: Path) -> int:
         members: int = END.unpack_from(tail, place)[2]
         if members < FULL or place < LOCATOR.size:
             return members
+        # A count of 0xFFFF refers to the Zip64 end, whose place the locator before this end tells.
         mark, offset = LOCATOR.unpack_from(tail, place - LOCATOR.size)
         if mark != LOCATOR_MARK or offset > size:
             return members

@@ -91,6 +91,7 @@ class TextEncoder(nn.Module):
         """(B, length) -> (B, width)."""
         present = tokens != PAD
         h = self.norm(self.transformer(self.token(tokens) + self.position, src_key_padding_mask=~present))
+        # Padding must count neither in the attention (the mask above) nor in the mean.
         weight = present[..., None].to(h.dtype)
         pooled: Tensor = (h * weight).sum(1) / weight.sum(1)
         return pooled
@@ -149,8 +150,10 @@ class CLIP(nn.Module):
 
     def loss(self, images: Tensor, tokens: Tensor) -> Tensor:
         """Symmetric cross-entropy over the rows and columns of the scaled cosines (section 2.3)."""
+        # The learned temperature, bounded as in the paper so that training stays stable.
         scale = self.logit_scale.clamp(max=MAX_LOGIT_SCALE).exp()
         logits = scale * self.embed_images(images).float() @ self.embed_tokens(tokens).float().T
+        # Image i belongs to text i: the right answers lie on the diagonal.
         pairs = torch.arange(len(images), device=images.device)
         return (F.cross_entropy(logits, pairs) + F.cross_entropy(logits.T, pairs)) / 2
 

@@ -40,6 +40,7 @@ class Ranks:
 
     def part(self, batch: Tensor) -> Tensor:
         """This process's rows of a whole batch; all parts have the same size."""
+        # Every process draws the same whole batch and takes its rows, so their number changes no data.
         rows = len(batch) // self.size
         return batch[self.rank * rows : (self.rank + 1) * rows]
 
@@ -94,6 +95,7 @@ def joined(device: torch.device) -> Iterator[Ranks]:
             )
         device = torch.device("cuda", place)
         torch.cuda.set_device(device)
+    # Gradients travel between GPUs by NCCL, between CPUs by Gloo.
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
     try:
         yield Ranks(rank, size, device)

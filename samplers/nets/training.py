@@ -70,6 +70,7 @@ def batch_of(seed: int, step: int, count: int, batch: int) -> Tensor:
     if not per_epoch:
         raise ModelError(f"{count} training images; expected at least {batch}, the size of a batch")
     epoch, k = divmod(step, per_epoch)
+    # A permutation for each epoch, from (seed, epoch): no state to save.
     order = torch.from_numpy(np.random.Generator(np.random.PCG64([seed, epoch])).permutation(count))
     return order[k * batch : (k + 1) * batch]
 
@@ -132,6 +133,7 @@ class Training:
 
     def advance(self) -> None:
         """Take one step. ModelError if the loss or its gradient is not finite, with the state before it saved."""
+        # The rate depends on the step alone, so a resumed training has the same one.
         for group in self._optimizer.param_groups:
             group["lr"] = self.recipe.rate(self.step)
         with torch.autocast(self.ranks.device.type, torch.bfloat16) if self.recipe.bf16 else nullcontext():
@@ -139,6 +141,7 @@ class Training:
         loss.backward()
         gradient = float(nn.utils.clip_grad_norm_(self.network.parameters(), 1.0))
         value = self.ranks.mean(loss)
+        # Stopped before the optimizer takes the gradient: the weights in the checkpoint are still good.
         if not (math.isfinite(value) and math.isfinite(gradient)):
             self.save()
             raise ModelError(

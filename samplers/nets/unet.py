@@ -151,6 +151,7 @@ class UNet(nn.Module):
             self.up.insert(0, Up(coarser, outward, width))
         self.middle = Stage(widths[-1], widths[-1], embedding_dim, heads[-1])
         last = nn.Conv2d(widths[0], channels * patch**2, 3, padding=1)
+        # An untrained network answers 0, the mean of what it predicts.
         nn.init.zeros_(last.weight)
         self.leave = nn.Sequential(nn.GroupNorm(GROUPS, widths[0]), nn.SiLU(), last)
         self.unfold = nn.PixelShuffle(patch)
@@ -160,12 +161,15 @@ class UNet(nn.Module):
 
         A zero row of `condition` stands for "no condition".
         """
+        # One embedding of time and condition, which every residual block adds.
         embedding = self.time(timestep_embedding(t, self.time_dim).to(x.dtype))
         if self.condition is not None and condition is not None:
             embedding = embedding + self.condition(condition)
         embedding = F.silu(embedding)
 
+        # Space to depth: the network works at a fraction of the side, with more channels.
         h = self.enter(self.fold(x).contiguous(memory_format=torch.channels_last))
+        # The encoder pushes the output of every stage; the decoder pops them in reverse order.
         skips: list[Tensor] = []
         for down in self.down:
             h = down(h, embedding, skips)
