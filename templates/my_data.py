@@ -20,8 +20,8 @@ SIDE = 32
 class MyData(ImageData):
     """Images by number. Everything below depends on the number only, and is the same on every machine."""
 
-    name = "my-data"  # stands where numbers made with the images stand
-    notes = ("drawn, not photographed",)  # what a reader of those numbers must know, a sentence each
+    name = "my-data"  # shown with every number made with the images
+    notes = ("drawn, not photographed",)  # what a reader of those numbers must know, as sentences
 
     def __init__(self, count: int) -> None:
         self.count = count
@@ -51,7 +51,7 @@ class MyData(ImageData):
 
 
 def my_data(argument: str) -> ImageData:
-    """The images; `argument` is what follows the colon in "my-data:argument", '' where nothing does.
+    """The images; `argument` is what follows the colon in "my-data:argument", '' if nothing does.
 
     For images in files it is the path. Raise ModelError for a file that is missing or damaged.
     """

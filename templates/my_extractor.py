@@ -39,11 +39,11 @@ def my_extractor(argument: str) -> Mapping[str, Extractor]:
     if argument:
         raise InputError(f"extractor 'my-extractor:{argument}': takes no argument; expected my-extractor")
     extractor = Extractor(
-        label="brightness, contrast, sharpness",  # stands beside every number that is made with it
+        label="brightness, contrast, sharpness",  # shown beside every number made with it
         extract=numbers,
-        frechet="FD-my-extractor",  # what the Frechet distance of its rows is called: FID is Inception's name
-        note="three numbers an image, no network",  # stands under every table; '' = nothing to say
-        fingerprint="1",  # a hash of its weights and settings: rows of a reference are kept under it
+        frechet="FD-my-extractor",  # the name of the Frechet distance of its rows: FID means Inception's
+        note="three numbers an image, no network",  # shown under every table; '' = no note
+        fingerprint="1",  # a hash of its weights and settings: rows of a reference are stored under it
     )
     return {"features": extractor}
 

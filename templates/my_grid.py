@@ -20,7 +20,7 @@ class MyGrid(Grid):
     """t_i = w_i t_first + (1 - w_i) t_last with w_i = (1 - i / (S - 1))^power, for i = 0 ... S - 1."""
 
     # An option is a field with a type (int, float, bool, str or Literal) and a default; this one is given as
-    # `--grid my-grid:power=3`. Raise ValueError in __post_init__ for a value that cannot be, and say what can.
+    # `--grid my-grid:power=3`. Raise ValueError in __post_init__ for an invalid value, and say what is valid.
     power: float = 2.0
     """How strongly the levels crowd at the clean end; 1 = even in time."""
 

@@ -42,7 +42,7 @@ class MyMetric(Metric):
         shift = mean - prepared
         value = float(np.linalg.norm(shift))
 
-        # The influence of a sample is the derivative of the value in its weight, less the mean of all: to first order
+        # The influence of a sample is the derivative of the value in its weight, minus the mean: to first order
         # the value is a constant plus the mean of the influences, and their spread gives the interval. A value that is
         # a plain mean over the samples has all of this from `mean_estimate(numbers)`.
         influence = (rows - mean) @ shift / value if value else np.zeros(len(rows))

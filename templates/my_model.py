@@ -40,7 +40,7 @@ class Network(nn.Module):
 
 
 def my_model(argument: str) -> Model:
-    """The model; `argument` is what follows the colon in "my-model:argument", '' where nothing does.
+    """The model; `argument` is what follows the colon in "my-model:argument", '' if nothing does.
 
     A model that comes in files takes their path as its argument. Keyword-only parameters after it are settings of the
     model, such as `size: str | None = None` for `--size`.
@@ -51,8 +51,8 @@ def my_model(argument: str) -> Model:
     model = wrap_network(
         network,
         SCHEDULE,
-        shape=(1, SIDE, SIDE),  # of one state, without the batch
-        predicts="eps",  # or "x0", "v", "flow": what the network answers with
+        shape=(1, SIDE, SIDE),  # the shape of one state, without the batch
+        predicts="eps",  # or "x0", "v", "flow": what the network predicts
         timesteps="integer",  # it looks t up in a table; a network that takes any t is "fractional"
         name="my-model",
     )

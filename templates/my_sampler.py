@@ -20,11 +20,11 @@ samplerbench_api = 1  # the version of the interface that this file is written f
 
 @dataclass(frozen=True)
 class MySampler(Sampler):
-    """x_b = alpha_b x0 + sigma_b eps, with x0 and eps as the model sees them at level a."""
+    """x_b = alpha_b x0 + sigma_b eps, with x0 and eps as the model predicts them at level a."""
 
     # An option is a field with a type (int, float, bool, str, Literal or samplerbench's File | None) and a default;
-    # `eta: float = 0.0` is given as `-s my-sampler:eta=0.5`. Raise ValueError in __post_init__ for what cannot be, and
-    # name what can.
+    # `eta: float = 0.0` is given as `-s my-sampler:eta=0.5`. Raise ValueError in __post_init__ for an invalid
+    # value, and say what is valid.
 
     convergence = 1  # the order with which the error falls as the steps shrink; None for a sampler that adds noise
 

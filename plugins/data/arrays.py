@@ -16,7 +16,7 @@ from .encoded import duplicates_note, fingerprint_of
 
 
 class ArrayImages(ImageData):
-    """Images by number out of uint8 (N, 1 or 3, H, W), in any layout of memory."""
+    """Images in an array uint8 (N, 1 or 3, H, W), in any memory layout."""
 
     def __init__(self, name: str, images: NDArray[np.uint8], captions: Sequence[str | None]) -> None:
         self.name, self.images, self.captions = name, images, captions
@@ -43,7 +43,7 @@ class ArrayImages(ImageData):
 
 
 def channels_first(images: NDArray[Any]) -> NDArray[Any] | None:
-    """(N, H, W, 1 or 3) or (N, 1 or 3, H, W) -> the latter; None for any other shape, and for one that may be both."""
+    """(N, H, W, 1 or 3) or (N, 1 or 3, H, W) -> (N, 1 or 3, H, W); None for other and for ambiguous shapes."""
     if images.ndim != 4:  # noqa: PLR2004  (number, channels, height, width)
         return None
     last, first = images.shape[3] in (1, 3), images.shape[1] in (1, 3)

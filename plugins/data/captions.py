@@ -23,9 +23,9 @@ UNREAD_TABLE = "metadata.jsonl"
 FILE_COLUMN = "file_name"
 TEXT_COLUMNS = ("text", "caption")
 LONGEST = 10_000
-"""Characters of a caption."""
+"""Most characters of a caption."""
 MOST_TEXT, MOST_TABLE = 2**20, 2**28
-"""Bytes of a text beside an image, and of a table of them."""
+"""Most bytes of a text beside an image, and of a table of captions."""
 SHOWN = 3
 
 
@@ -43,7 +43,7 @@ def captions_of(folder: Path, images: Sequence[str], others: Sequence[str]) -> l
 
 
 def one_line(text: str, what: str) -> str:
-    """A caption as it is used; ModelError if there is nothing in it, or far too much."""
+    """A caption in its final form; ModelError if it is empty or far too long."""
     line = " ".join(text.split())
     if not 0 < len(line) <= LONGEST:
         raise ModelError(f"{what}: a caption of {len(line):,} characters; expected 1 to {LONGEST:,}")
@@ -66,7 +66,7 @@ def read_text(path: Path, most: int) -> str:
 
 
 def from_table(path: Path, images: Sequence[str]) -> list[str]:
-    """The captions that a table with file_name and text has for the images, each of which it names once."""
+    """The captions of the images from a table with file_name and text, which must name each image once."""
     reader = csv.DictReader(read_text(path, MOST_TABLE).splitlines(keepends=True), strict=True)
     found: dict[str, str] = {}
     known = set(images)
@@ -108,7 +108,7 @@ def from_text_files(folder: Path, images: Sequence[str], others: Sequence[str]) 
 
 
 def from_class_folders(images: Sequence[str]) -> list[str]:
-    """The name of the folder of each image; [] if those are no classes."""
+    """The name of the folder of each image; [] if the folders are no classes."""
     classes = [PurePosixPath(name).parent.name for name in images]
     if "" in classes or len(set(classes)) < 2:  # noqa: PLR2004  (one class says nothing)
         return []
@@ -116,6 +116,6 @@ def from_class_folders(images: Sequence[str]) -> list[str]:
 
 
 def shown(names: Sequence[str], total: int) -> str:
-    """Some names of many, with their number."""
+    """Some of many names, and how many there are."""
     more = " ..." if len(names) > SHOWN else ""
     return f"{len(names):,} of {total:,} images: {', '.join(names[:SHOWN])}{more}"

@@ -38,11 +38,11 @@ class EncodedImages(ImageData):
         """The bytes of image file i."""
 
     def what(self, i: int) -> str:
-        """What errors call image i."""
+        """How errors name image i."""
         return f"{self.name}: image {i}, {self.keys[i]}"
 
     def suffix(self, i: int) -> str:
-        """What the name of image i says that it is, such as ".png"; '' = nothing."""
+        """The suffix in the name of image i, such as ".png"; '' = no suffix."""
         return ""
 
     @property
@@ -67,7 +67,7 @@ class EncodedImages(ImageData):
 
 
 def notes_on(headers: Sequence[Header], digests: Sequence[bytes]) -> list[str]:
-    """What a reader must know of these images, a sentence each."""
+    """What a reader must know about these images, as sentences."""
     notes = duplicates_note(digests)
     if lossy := sum(head.lossy for head in headers):
         notes.append(
@@ -81,7 +81,7 @@ def notes_on(headers: Sequence[Header], digests: Sequence[bytes]) -> list[str]:
 
 
 def duplicates_note(digests: Sequence[bytes]) -> list[str]:
-    """A sentence on images that are there more than once, [] if there are none."""
+    """A sentence on images that occur more than once; [] if none does."""
     again = len(digests) - len(set(digests))
     return [f"{again:,} of {len(digests):,} images are byte for byte one of the others."] if again else []
 

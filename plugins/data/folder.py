@@ -27,10 +27,10 @@ UNREAD = (
     ".apng", ".avif", ".dng", ".exr", ".gif", ".hdr", ".heic", ".heif", ".ico", ".jfif", ".jp2", ".jxl", ".psd", ".raw",
     ".svg", ".tga", ".tif", ".tiff",
 )  # fmt: skip
-"""Suffixes of images that are not read."""
+"""Suffixes of image formats that are refused."""
 MOST_DEPTH, MOST_FILES = 64, 5_000_000
 PACKED = (".parquet", ".tar")
-"""Suffixes of files that hold images; a folder of those is for another to read."""
+"""Suffixes of files that hold many images; another reader takes a folder of those."""
 
 
 class FolderImages(EncodedImages):
@@ -114,11 +114,11 @@ class Folder:
         return FolderImages(Path(argument))
 
     def reads(self, path: Path) -> bool:
-        """Whether this is a folder, and not one of files that hold images."""
+        """Whether this is a folder, but not one of files that hold many images."""
         return path.is_dir() and not any(file.suffix.lower() in PACKED for file in path.iterdir())
 
 
 @hookimpl
 def samplerbench_data() -> dict[str, ImageDataFactory]:
-    """Images in files of their own."""
+    """Images in separate files."""
     return {"folder": Folder()}

@@ -12,7 +12,7 @@ def portable(name: str) -> str:
 
 
 def byte_order(name: str) -> bytes:
-    """What portable names are sorted by."""
+    """The key by which portable names are sorted."""
     return name.encode("utf-8", "surrogateescape")
 
 

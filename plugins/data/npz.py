@@ -29,13 +29,13 @@ IMAGES = ("arr_0", "images", "data")
 LABELS = ("arr_1", "labels", "label")
 STATISTICS = {"mu", "sigma"}
 MOST_UNPACKED = 2**32
-"""Bytes of a compressed array; np.savez, which does not compress, has no such limit."""
+"""Most bytes of a compressed array; arrays of np.savez are not compressed and have no limit."""
 MOST_LABELS = 2**28
-"""Bytes of the labels."""
+"""Most bytes of the labels."""
 MOST_ARRAYS = 1024
 CHUNK = 2**20
 LOCAL_HEADER = struct.Struct("<26xHH")
-"""Of a member of a zip archive; it ends in the lengths of the name and of the extra field that follow."""
+"""The header of a member of a zip archive; it ends in the lengths of the name and of the extra field after it."""
 
 
 def read_npz(path: Path) -> ArrayImages:
@@ -110,7 +110,7 @@ def _array(archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path) -> NDArr
 
 
 def _start_of(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> int:
-    """Where the bytes of a member begin in the archive's file."""
+    """The position in the archive at which the bytes of a member begin."""
     file = archive.fp
     assert file is not None
     file.seek(info.header_offset)

@@ -27,7 +27,7 @@ SUFFIX = ".parquet"
 TEXTS = ("text", "caption")
 LABEL = "label"
 MOST_HELD = 2**33
-"""Bytes of the columns that are read, unpacked, over all files."""
+"""Most unpacked bytes of the columns that are read, over all files."""
 MOST_IN_PAGE = 2**31
 ROWS_AT_ONCE = MOST_HELD // MOST_IN_PAGE
 """A value lies in one page, and rows may share it: before they are counted, so many are no more than may be held."""
@@ -35,7 +35,7 @@ MOST_COLUMNS, MOST_GROUPS = 10_000, 100_000
 SMALLEST, SHARED, FEWEST_SHARED = 64, 4, 10_000
 """Bytes of the smallest image file, how many rows may share one, and rows that may in any file."""
 HELD_A_ROW = 256
-"""Bytes of a row's key, place and caption, beside what its columns hold."""
+"""Bytes of a row's key, place and caption, in addition to its columns."""
 
 
 class ParquetImages(EncodedImages):
@@ -114,7 +114,7 @@ def check_counts(metadata: Any, path: Path) -> None:
 
 
 def check_held(size: int, what: str) -> None:
-    """Refuse more than may be held in memory."""
+    """ModelError for more than may be held in memory."""
     if size > MOST_HELD:
         raise ModelError(
             f"{what} are {size:,} bytes; expected at most {MOST_HELD:,} over all files, so take fewer of them, or a "
@@ -177,7 +177,7 @@ def class_names(schema: Any) -> Mapping[str, Sequence[str]]:
 
 
 def caption_of(value: Any, classes: Sequence[str], what: str) -> str | None:
-    """The caption that a text or a number of a class stands for; None for none, which is -1 among classes."""
+    """The caption for a text or a class number; None without one, which is -1 among class numbers."""
     if value is None or (classes and value == -1):
         return None
     if classes and not 0 <= value < len(classes):

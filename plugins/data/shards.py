@@ -10,12 +10,12 @@ from ...samplers.files.weights import check_regular
 from .names import byte_order, portable
 
 OF_A_SPLIT = re.compile(r"(.+)-\d{5}-of-\d{5}\..+")
-"""How files are named that are the parts of one split, as in train-00000-of-00002.parquet."""
+"""The names of files that are parts of one split, as in train-00000-of-00002.parquet."""
 SHOWN = 3
 
 
 def shards(argument: str, suffix: str, what: str) -> list[Path]:
-    """The files with this suffix that an argument means, in the byte order of their names; ModelError if none is."""
+    """The files with this suffix that an argument names, in byte order; ModelError if there is none."""
     if not argument:
         raise ModelError(f"data {what!r}: which file? expected {what}:FILE{suffix}, or a folder of them")
     path = Path(argument)
@@ -43,7 +43,7 @@ def is_shard(file: Path, suffix: str) -> bool:
 
 
 def name_of(argument: str) -> str:
-    """What a data set is called that an argument means."""
+    """The name of the data set that an argument describes."""
     path = Path(argument)
     return portable(path.resolve().name if path.is_dir() else path.name)
 

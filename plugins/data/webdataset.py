@@ -29,11 +29,11 @@ from .shards import are_shards, name_of, shards
 SUFFIX = ".tar"
 CAPTIONS = ("txt", "json", "cls")
 MOST_HEADER = 2**16
-"""Bytes of what stands before a member; what announces more is damaged."""
+"""Most bytes of the headers before a member; an archive that announces more is damaged."""
 MOST_IDLE, MOST_OF_IMAGE = 10_000, 32
 """Members of an archive, beside so many for each image in it: headers alone are read slowly."""
 MOST_TEXT = 2**20
-"""Bytes of a member with a caption."""
+"""Most bytes of a member with a caption."""
 END = bytes(tarfile.BLOCKSIZE)
 COMPRESSED = rb"\x1f\x8b|BZh|\xfd7zXZ|\x28\xb5\x2f\xfd"
 NAME = re.compile(r"((?:.*/)?[^./][^./]*)\.([^/]+)", re.DOTALL)
@@ -41,7 +41,7 @@ NAME = re.compile(r"((?:.*/)?[^./][^./]*)\.([^/]+)", re.DOTALL)
 
 
 class Member(NamedTuple):
-    """Where the bytes of a member lie."""
+    """The place of a member's bytes."""
 
     path: Path
     start: int
@@ -87,10 +87,10 @@ class TarImages(EncodedImages):
 
 
 class Headers(io.FileIO):
-    """An archive of which only headers are read: one that asks for more, or for what is before it, is damaged."""
+    """An archive whose headers alone are read, forwards: one that leads further or backwards is damaged."""
 
     def read(self, size: int | None = -1, /) -> bytes:
-        """That many bytes."""
+        """Read that many bytes."""
         if size is None or not 0 <= size <= MOST_HEADER:
             raise tarfile.ReadError(f"a header of {size} bytes")
         return super().read(size) or b""

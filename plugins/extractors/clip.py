@@ -1,6 +1,6 @@
-"""A CLIP of transformers' form (Radford et al. 2021): the cosine of image and prompt, and embeddings of images.
+"""A CLIP in the format of transformers (Radford et al. 2021): cosines of image and prompt, and embeddings of images.
 
-Read are a folder's config, tokenizer, preprocessor and safetensors weights, and nothing that is code. Images are
+It reads a folder's config, tokenizer, preprocessor and safetensors weights, and executes none of its code. Images are
 resized, cropped and normalised as the preprocessor's file says, each by itself, with PIL; a text is embedded by itself.
 """
 
@@ -39,13 +39,13 @@ DEFAULT = "openai/clip-vit-large-patch14"
 CONFIG, WEIGHTS, PREPROCESSOR = "config.json", "model.safetensors", "preprocessor_config.json"
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.json", "merges.txt")
 FILES = (CONFIG, PREPROCESSOR, WEIGHTS, *TOKENIZER)
-"""All that is fetched and read."""
+"""All files that are downloaded and read."""
 BUFFERS = ("text_model.embeddings.position_ids", "vision_model.embeddings.position_ids")
 """Of old files; positions are counted, not learnt."""
 MOST_SIDE = 4096
-"""Pixels that an image is resized to, or cut."""
+"""Most pixels on a side to which an image is resized or cut."""
 MOST_NUMBER = 1e30
-"""What a number of the preparation is less than, either way."""
+"""Bound of the absolute value of a number in the preprocessor's file."""
 USUAL_SIDE = 224
 """Of the images of a tower whose config does not say it."""
 LONGEST, MOST_TOKENS = 77, 65_536
@@ -53,20 +53,20 @@ LONGEST, MOST_TOKENS = 77, 65_536
 USUAL_WORDS, MOST_WORDS = 49_408, 10_000_000
 """Tokens that are known."""
 TEXTS = 4096
-"""Embeddings of prompts that are kept."""
+"""How many embeddings of prompts are cached."""
 SHOWN = 40
-"""Letters of a prompt that is named in an error."""
+"""Most letters of a prompt that an error shows."""
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """What a preprocessor_config.json says is done to an image, each step left out where it is None."""
+    """The steps that a preprocessor_config.json applies to an image; a step that is None is left out."""
 
     size: int | tuple[int, int] | None
     """Of the shorter side, or (height, width)."""
     resample: Image.Resampling
     crop: tuple[int, int] | None
-    """(height, width) of the centre."""
+    """(height, width) of the central part to which it is cropped."""
     scale: float
     mean: Tensor
     deviation: Tensor
@@ -153,7 +153,7 @@ class Clip:
         self._text = functools.lru_cache(TEXTS)(self._embedded)
 
     def check(self, prompts: Sequence[str]) -> None:
-        """Refuse prompts that it would cut off."""
+        """InputError for prompts that it would truncate."""
         for prompt in prompts:
             self._tokens(prompt)
 
@@ -251,7 +251,7 @@ def check_model(folder: Path, prepare: Preprocessing) -> None:
 
 
 def model_of(folder: Path) -> CLIPModel:
-    """The towers with the weights of a folder, which fit."""
+    """The towers with the weights of a folder, whose names and shapes match."""
     model = new_model(folder)
     tensors = read_weights(folder / WEIGHTS)
     fill(model, {name: tensor for name, tensor in tensors.items() if name not in BUFFERS}, folder / WEIGHTS)
@@ -291,7 +291,7 @@ def reading(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Nothing but errors of transformers is logged meanwhile."""
+    """Silence the log of transformers inside the block, except for errors."""
     logger = logging.getLogger("transformers")
     before = logger.level
     logger.setLevel(logging.ERROR)
@@ -329,7 +329,7 @@ def folder_of(name: str) -> Path:
 
 
 def hash_of(folder: Path) -> str:
-    """SHA-256 over all files that are read."""
+    """SHA-256 over all files that it reads."""
     parts = [f"{name} {checked_hash(folder / name)}" for name in FILES if (folder / name).exists()]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 

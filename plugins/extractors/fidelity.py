@@ -1,7 +1,7 @@
 """The extractors that papers use, by torch-fidelity: Inception (FID, inception score), VGG16, DINOv2, CLIP's images.
 
-torch-fidelity resizes and normalises as each network's numbers are published. It would fetch weights by itself and
-read any pickle: here it is given the weights, read so that nothing in the file runs.
+torch-fidelity resizes and normalises as each network's numbers are published. By itself it would download weights
+and read any pickle; here it gets weights that were read without executing anything in the file.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ class Fidelity:
     """A network of torch-fidelity."""
 
     registered: str
-    """Its name there."""
+    """Its name in torch-fidelity."""
     roles: Mapping[str, str]
-    """What metrics read -> what torch-fidelity calls it."""
+    """Role that metrics read -> its name in torch-fidelity."""
     label: str
     frechet: str
     file: Published
@@ -80,7 +80,7 @@ def dinov2_of(size: str) -> Fidelity:
 
 
 def rows_of(outputs: Outputs, images: Tensor) -> tuple[Rows, ...]:
-    """What a network of torch-fidelity says of images, an array (n, d) each, by one pass."""
+    """The outputs of a network of torch-fidelity for images, an array (n, d) for each role, from one pass."""
     widths: list[int] = []
 
     def together(batch: Tensor) -> Tensor:
@@ -113,7 +113,7 @@ def extractors(network: Fidelity, path: Path, fingerprint: str, build: Callable[
 
 
 def made(network: Fidelity, **settings: Any) -> Outputs:
-    """The network, built by torch-fidelity with the weights that it is given."""
+    """The network, which torch-fidelity builds with the weights given to it."""
     from torch_fidelity.utils import create_feature_extractor
 
     try:
@@ -144,7 +144,7 @@ def from_archive(network: Fidelity, path: Path) -> Outputs:
 
 
 def pickled(network: Fidelity, name: str) -> ExtractorFactory:
-    """Factory of "name" and of "name:FILE", which has weights of one's own."""
+    """Factory of "name" and of "name:FILE", with the user's own weights."""
 
     def factory(argument: str = "") -> Mapping[str, Extractor]:
         path = Path(argument) if argument else found(network.file, f"extractor {name!r}")
@@ -163,7 +163,7 @@ def clip_images(argument: str = "") -> Mapping[str, Extractor]:
 
 
 def dinov2(argument: str = "") -> Mapping[str, Extractor]:
-    """DINOv2, by default "vit-b-14"; torch-fidelity's resizing, our network, since its own is code fetched anew."""
+    """DINOv2, by default "vit-b-14"; torch-fidelity's resizing, our network, as its own is code that it downloads."""
     size = argument or "vit-b-14"
     if size not in SIZES:
         raise InputError(

@@ -1,4 +1,4 @@
-"""Files of weights that others publish: where they are, fetched where that is allowed, read so that nothing runs."""
+"""Files of weights that others publish: find them, download them if allowed, read them without executing anything."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ class Published:
 
     url: str
     name: str
-    """What it is called in the folder of torch hub."""
+    """Its name in the folder of torch hub."""
     megabytes: int
     sha256: str = ""
-    """How its SHA-256 begins, as far as its authors say it."""
+    """The beginning of its SHA-256, as far as its authors publish it."""
 
 
 def checkpoints() -> Path:
@@ -36,7 +36,7 @@ def checkpoints() -> Path:
 
 
 def found(file: Published, what: str) -> Path:
-    """Where the file is, fetched if it is not there and may be; `what` reads it. ModelError where there is none."""
+    """The path of the file, downloaded if it is missing and that is allowed; `what` needs it. ModelError without it."""
     path = checkpoints() / file.name
     if path.exists():
         return path
@@ -52,7 +52,7 @@ def found(file: Published, what: str) -> Path:
 
 
 def checked_hash(path: Path, sha256: str = "") -> str:
-    """SHA-256 of a file; ModelError if it does not begin as its authors say."""
+    """SHA-256 of a file; ModelError if it does not begin as its authors publish."""
     check_regular(path)
     try:
         digest = file_hash(path)
@@ -67,7 +67,7 @@ def checked_hash(path: Path, sha256: str = "") -> str:
 
 
 def read_pickled(path: Path) -> dict[str, Tensor]:
-    """The tensors that torch.save wrote, read so that nothing in it runs; ModelError if it holds anything else."""
+    """The tensors in a file of torch.save, read without executing anything; ModelError if it holds anything else."""
     check_regular(path)
     try:
         content: Any = read_torch_file(path)
@@ -79,7 +79,7 @@ def read_pickled(path: Path) -> dict[str, Tensor]:
 
 
 def fill(network: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Set a network to finite tensors whose names and shapes match, and to evaluation; ModelError if they do not."""
+    """Load finite tensors whose names and shapes match, and set evaluation mode; ModelError if they do not match."""
     expected = network.state_dict()
     wrong = [name for name in expected if name not in tensors or tensors[name].shape != expected[name].shape]
     wrong += [name for name in tensors if name not in expected]
@@ -92,7 +92,7 @@ def fill(network: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
 
 
 def check_finite(tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Refuse weights that are no numbers."""
+    """ModelError for weights with NaN or infinity."""
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
             raise ModelError(f"{path}: tensor {name!r} holds NaN or infinity; delete the file and fetch it again")

@@ -1,4 +1,4 @@
-"""What every extractor of images does: uint8 images -> a network's rows, in which no image depends on its company."""
+"""Shared by all extractors of images: uint8 images -> rows of a network, where no image affects another one's row."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def in_batches(function: Callable[[Tensor], Tensor], images: Tensor) -> Rows:
 
 
 class Once(Generic[T]):
-    """A function of images, asked by several extractors in turn: what it said of the last images is kept."""
+    """A function of images that several extractors call in turn; its result for the last images is cached."""
 
     def __init__(self, function: Callable[[Tensor], T]) -> None:
         self._function = function

@@ -17,7 +17,7 @@ from ...samplers.schedule import VP, Float64s, Flow, Schedule
 
 
 def _timesteps(schedule: Schedule, name: str) -> int:
-    """T, or an error that names a grid for the other schedules."""
+    """T; for other schedules an error that names their grid."""
     if not isinstance(schedule, VP):
         raise InputError(
             f"grid {name!r}: counts timesteps, and this schedule has none; use {schedule.default_grid!r}, its default"
@@ -39,12 +39,12 @@ class Uniform(Grid):
 
 @dataclass(frozen=True)
 class Shift(Grid):
-    """Flow alone: even in time, then t -> factor t / (1 + (factor - 1) t) (Esser et al. 2024, equation 23)."""
+    """Flow only: even in time, then t -> factor t / (1 + (factor - 1) t) (Esser et al. 2024, equation 23)."""
 
     factor: float = 3.0
-    """How many times sigma / alpha grows; large images were made with large ones, 1 = even in time."""
+    """The factor of sigma / alpha; models of large images use large factors, 1 = even in time."""
     last: float = 0.0
-    """The last noisy time, before the shift; 0 = 1/S, as far from the clean end as the others are from each other."""
+    """The last noisy time, before the shift; 0 = 1/S, so that all intervals are equal."""
 
     def __post_init__(self) -> None:
         """Check the options."""
@@ -108,8 +108,8 @@ class LogSNR(SigmaGrid):
 class Karras(SigmaGrid):
     """Even in (sigma / alpha)^(1 / rho) (Karras et al. 2022, equation 5).
 
-    From sigma / alpha of timestep T-1 to that of 0. Some published samplers end at the cleanest timestep of an even
-    spacing instead, which is noisier.
+    From sigma / alpha of timestep T-1 to that of timestep 0. Some published samplers end at the cleanest timestep of an
+    evenly spaced grid instead, which is noisier.
     """
 
     name: ClassVar[str] = "karras"
@@ -154,7 +154,7 @@ class Beta(SigmaGrid):
     variable: Literal["sigma", "t"] = "sigma"
     """What the quantiles divide: sigma / alpha, or time as in the paper."""
 
-    most = 10  # beyond it the distribution function would need a longer series
+    most = 10  # the series of the distribution function converges up to here
 
     def __post_init__(self) -> None:
         """Check the options."""
@@ -163,7 +163,7 @@ class Beta(SigmaGrid):
                 raise InputError(f"grid option {name} {value}: expected a number above 0, at most {self.most}")
 
     def times(self, schedule: Schedule, steps: int) -> Sequence[float]:
-        """Descending times; in t they are there where sigma / alpha is infinite too."""
+        """Descending times; with variable=t also on a schedule where sigma / alpha is infinite."""
         if self.variable == "sigma":
             return super().times(schedule, steps)
         share = self._shares(steps)
@@ -174,7 +174,7 @@ class Beta(SigmaGrid):
         return last + self._shares(steps) * (first - last)
 
     def level(self, schedule: Schedule, t: float) -> Level:
-        """The level at one of these times; in t it may have alpha = 0."""
+        """The level at one of these times; with variable=t it may have alpha = 0."""
         return super().level(schedule, t) if self.variable == "sigma" else schedule.at_time(t)
 
     def _shares(self, steps: int) -> Float64s:
@@ -182,9 +182,9 @@ class Beta(SigmaGrid):
 
 
 def beta_quantiles(p: Float64s, a: float, b: float) -> Float64s:
-    """The x with I_x(a, b) = p, I being the distribution function of Beta(a, b), by bisection."""
+    """The x with I_x(a, b) = p, by bisection, where I is the distribution function of Beta(a, b)."""
     low, high = np.zeros_like(p), np.ones_like(p)
-    for _ in range(60):
+    for _ in range(60):  # halvings: float64 has 53 binary digits
         middle = (low + high) / 2
         below = beta_distribution(middle, a, b) < p
         low, high = np.where(below, middle, low), np.where(below, high, middle)

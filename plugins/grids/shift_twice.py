@@ -15,18 +15,18 @@ from .grids import Shift
 
 @dataclass(frozen=True)
 class ShiftTwice(Grid):
-    """Flow alone: even in time from 1 to the last that was trained, shifted already, and then all shifted again.
+    """Flow only: evenly spaced from 1 to the last trained time, which is shifted already; then all are shifted again.
 
-    diffusers' FlowMatchEulerDiscreteScheduler lays its times so where its `shift` does not depend on the image's size:
-    it divides the range of its shifted table evenly, and shifts what that gives. With factor 3 and 1000 timesteps the
-    last noisy time is 0.00893, where `shift:factor=3,last=0.001`, which shifts once, has 0.00299. For numbers that were
-    published with it.
+    diffusers' FlowMatchEulerDiscreteScheduler places its times so if its `shift` does not depend on the image's size:
+    it divides the range of its shifted table evenly, and shifts the result. With factor 3 and 1000 timesteps the
+    last noisy time is 0.00893, where `shift:factor=3,last=0.001`, which shifts once, has 0.00299. Use it to
+    reproduce numbers that were published with it.
     """
 
     factor: float = 3.0
-    """How many times sigma / alpha grows, at each of the two."""
+    """The factor by which each of the two shifts multiplies sigma / alpha."""
     timesteps: int = 1000
-    """Of the training: the last noisy time, before both shifts, is 1 / timesteps."""
+    """Timesteps of the training: the last noisy time, before both shifts, is 1 / timesteps."""
 
     def __post_init__(self) -> None:
         """Check the options."""

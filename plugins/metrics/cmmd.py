@@ -15,7 +15,7 @@ SCALE = 1000.0
 class CMMD(MMD):
     """1000 times the unbiased squared MMD of unit embeddings, with the kernel exp(-|x - y|^2 / (2 10^2)).
 
-    Without bias, so it may be negative; code that keeps each image's pair with itself gives slightly more.
+    It is unbiased, so it may be negative; code that counts the pair of each image with itself gives slightly more.
     """
 
     name = "cmmd"

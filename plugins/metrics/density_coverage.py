@@ -40,7 +40,7 @@ class Coverage(OfBalls):
         """Features (n, d) -> coverage and influences."""
         check_rows(rows, prepared.rows.shape[1])
         guests = np.zeros(len(prepared.rows))  # how many generated images each ball has
-        first, last = np.zeros((2, len(prepared.rows)), dtype=np.int64)  # of them, where there are any
+        first, last = np.zeros((2, len(prepared.rows)), dtype=np.int64)  # for balls with any generated image
         for part, there, squares in distances(rows, prepared.rows):
             inside = squares <= prepared.squared_radii[there]
             any_ = inside.any(0)

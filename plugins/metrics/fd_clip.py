@@ -8,7 +8,7 @@ from .fid import FID
 
 
 class FrechetCLIP(FID):
-    """The distance that FID is, of image embeddings in place of a classifier's features."""
+    """The Frechet distance of image embeddings, where FID has features of a classifier."""
 
     extractor = "clip_image"
 

@@ -11,7 +11,7 @@ from ...samplers.metric import Estimate, Floats, Metric, Moments, Rows, check_ro
 from ...samplers.registry import hookimpl
 
 TILE = 512
-"""Columns of a triangular matrix that are multiplied at a time."""
+"""How many columns of a triangular matrix are multiplied at a time."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ def to_gaussian(reference: Rows | Moments) -> Gaussian:
     """Reference rows (N, d), or their moments -> mean, covariance and factor, in float64."""
     moments = reference if isinstance(reference, Moments) else moments_of(reference)
     covariance = moments.covariance.astype(np.float64)
-    # L^T is the triangle of the root: unlike Cholesky's, it is there for a singular covariance too.
+    # L^T is the R of the root's QR decomposition: unlike Cholesky's factor, it exists for a singular covariance too.
     factor = np.linalg.qr(root_of(covariance)).R.T
     return Gaussian(moments.mean.astype(np.float64), covariance, np.ascontiguousarray(factor))
 
@@ -69,10 +69,10 @@ def _by_rows(rows: Rows, mean: Floats, shift: Floats, factor: Floats) -> tuple[f
 
 
 def _by_columns(rows: Rows, mean: Floats, shift: Floats, factor: Floats) -> tuple[float, float, Floats]:
-    """As `_by_rows`, by L^T S L (d, d) itself; what is of the influences alone is float32, at twice the speed."""
+    """tr(S), tr((L^T S L)^(1/2)) and the influences, from L^T S L (d, d); only the influences are float32."""
     covariance = covariance_of(rows, mean)
     s, v = roots_of(sandwich(covariance, factor))
-    # They ascend; of the smallest the direction is rounding.
+    # Eigenvalues ascend; the directions of the smallest are rounding.
     least = np.searchsorted(s, s[-1] * math.sqrt(len(s) * np.finfo(np.float64).eps), side="right")
     half = lower_times(factor.astype(np.float32), (v[:, least:] / np.sqrt(s[least:])).astype(np.float32))
     transport = half @ half.T
@@ -117,7 +117,7 @@ def sandwich(symmetric: Floats, lower: Floats) -> Floats:
 
 
 def quadratics(x: Rows, symmetric: Rows, slope: Rows) -> Floats:
-    """x^T S x + slope x of each row of x (n, d): what is below the diagonal of S counts twice, what is above not."""
+    """x^T S x + slope x of each row of x (n, d); entries below the diagonal of S count twice, those above not."""
     total = np.zeros(len(x))
     for j in range(0, len(symmetric), TILE):
         end = j + TILE
@@ -130,9 +130,9 @@ def quadratics(x: Rows, symmetric: Rows, slope: Rows) -> Floats:
 
 
 def roots_of(symmetric: Floats) -> tuple[Floats, Floats]:
-    """Roots of the eigenvalues of a positive semidefinite matrix, and its eigenvectors; what is rounding is zero.
+    """Roots of the eigenvalues of a positive semidefinite matrix, zero within rounding, and its eigenvectors.
 
-    Its lower triangle is read and nothing else. Rounding is less than one unit in the last place of the largest: with
+    Only its lower triangle is read. Rounding is less than one unit in the last place of the largest: with
     a wider margin the cross term would lack the sum of many small roots, where the spectrum is steep.
     """
     values, vectors = np.linalg.eigh(symmetric)
@@ -150,7 +150,7 @@ def root_of(symmetric: Floats) -> Floats:
 class FID(Metric):
     """The Frechet distance of features to reference features; `frechet` has the formulas.
 
-    Of the reference, mean and covariance are enough.
+    It needs only the mean and covariance of the reference.
     """
 
     extractor = "features"
@@ -195,5 +195,5 @@ class UnbiasedFID(FID):
 
 @hookimpl
 def samplerbench_metrics() -> dict[str, type[Metric]]:
-    """FID under the model's own feature extractor, as it is and without its bias."""
+    """FID under the model's own feature extractor, plain and without its bias."""
     return {"fid": FID, "fid_unbiased": UnbiasedFID}

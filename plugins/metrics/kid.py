@@ -10,7 +10,7 @@ from .mmd import MMD
 class KID(MMD):
     """The unbiased squared MMD of features and reference features with the kernel (x.y / d + 1)^3.
 
-    On all samples at once, where tools that draw subsets add their randomness. It may be negative.
+    Over all samples at once; tools that draw subsets add the randomness of the draw. It may be negative.
     """
 
     name = "kid"

@@ -13,7 +13,7 @@ from ...samplers.metric import Floats, Metric, Moments, Rows, check_rows, in_blo
 
 Indices = npt.NDArray[np.int64]
 ROUNDING = 1e-13
-"""Of the squared lengths, what of a squared distance is no distance: rows that are the same must be at 0."""
+"""Relative to the squared lengths, a squared distance below this is rounding: equal rows must be at distance 0."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Balls:
 
 
 class OfBalls(Metric):
-    """What lies in the balls around reference rows that reach to their k-th nearest other row."""
+    """Base of metrics on the balls around reference rows that reach to their k-th nearest other row."""
 
     name: str
     k: int

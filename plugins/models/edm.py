@@ -99,7 +99,7 @@ def load(argument: str) -> Model:
 
 
 def model_of(network: Any, name: str) -> Model:
-    """The model of a network that says itself what it is for."""
+    """The model of a network that states its shape and levels itself."""
     if not callable(network):
         raise ModelError(f"model {name!r}: returned a {type(network).__name__}; expected a network D(x, sigma)")
     shape = getattr(network, "shape", None) or [
@@ -109,7 +109,7 @@ def model_of(network: Any, name: str) -> Model:
         raise ModelError(
             f"model {name!r}: the network does not say its shape; expected img_channels and img_resolution, or shape"
         )
-    # A network may say 0 and infinity: it takes any level, and the paper's own are the ends.
+    # A network may state 0 and infinity, that is any level; the run then ends at the levels of the paper.
     low, high = max(SIGMA_MIN, getattr(network, "sigma_min", 0.0)), min(SIGMA_MAX, getattr(network, "sigma_max", 1e9))
     classes = [str(i) for i in range(getattr(network, "label_dim", 0) or 0)]
     made = wrap_network(cast(Network, network), edm(low, high), shape, "x0", name=name)
@@ -127,11 +127,11 @@ def model_in(folder: Path, name: str) -> Model:
     low, high = about.get("sigma_min", SIGMA_MIN), about.get("sigma_max", SIGMA_MAX)
     shape = about["shape"]
     made = wrap_network(answer.eval(), edm(low, high), shape, "x0", name=name, batch_size=rows_of_a_call(shape))
-    # A UNet2DModel knows "no class" by an embedding more than it has classes.
+    # A UNet2DModel represents "no class" by one embedding more than it has classes.
     knows_none = about["network"] == "UNet" or about.get("arguments", {}).get("num_class_embeds", 0) > len(classes)
     return replace(
         conditioned(made, classes, knows_none=knows_none),
-        network=functools.partial(module_on, answer),  # told sigma as it is, not in the dtype of x
+        network=functools.partial(module_on, answer),  # sigma reaches the network unrounded, not in the dtype of x
         fingerprint=file_hash(folder / CONFIG, folder / WEIGHTS),
     )
 
@@ -184,8 +184,8 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def new_network(about: Mapping[str, Any], path: Path) -> nn.Module:
-    """The untrained network that a configuration describes; of known kinds alone, so that none of a stranger's code
-    runs."""
+    """The untrained network that a configuration describes, of known kinds only, so that no code of a stranger is
+    executed."""
     arguments = about.get("arguments", {})
     kind: Callable[..., nn.Module] = UNet
     if about["network"] == "UNet2DModel":

@@ -1,4 +1,4 @@
-"""Models with a known answer, to try samplers on without a network: "gaussian" and "mixture".
+"""Models with a known answer, which try samplers without a network: "gaussian" and "mixture".
 
 The data is two-dimensional. The argument is the schedule: "mixture:vp" (the default), "mixture:edm", "mixture:flow".
 """

@@ -1,4 +1,4 @@
-"""How many rows a network of pixels is given in one call."""
+"""How many rows a network on pixels gets in one call."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 MOST_ROWS = 64
 MOST_NUMBERS = 2**22
-"""Of the states in one call: 64 colour images of 147 x 147, or one of 1182 x 1182."""
+"""Most numbers of the states in one call: 64 colour images of 147 x 147, or one of 1182 x 1182."""
 
 
 def rows_of_a_call(shape: Sequence[int]) -> int:

@@ -47,7 +47,7 @@ def assembled(  # noqa: PLR0913  (the parts of a model)
 
 
 def extractors_of(card: Card, clip: CLIP | None, files: Mapping[str, Path]) -> dict[str, Extractor]:
-    """What metrics may read: the features of the classifier and the CLIP, as far as there are any."""
+    """The extractors of the model: features of the classifier, and the CLIP, if they exist."""
     trained = "; ".join([f"trained on {card.data}, which is also its reference", *(n.rstrip(".") for n in card.notes)])
     found: dict[str, Extractor] = {}
     if card.classes:

@@ -15,12 +15,12 @@ from torch import Tensor
 from ....samplers.nets.clip import Tokenizer, vocabulary_of, words_of
 
 MOST_WORDS = 4_096
-"""Of a vocabulary; rarer words are left out of the captions."""
+"""Most words of a vocabulary; rarer words are left out of the captions."""
 LONGEST = 32
-"""Words of a caption; what is beyond is left out."""
+"""Most words of a caption; further words are left out."""
 MOST_PROMPTS = 1_000
 IMAGES_PER_CLASS = 10
-"""Captions are classes where so many images share each, in the mean."""
+"""Captions count as classes if on average this many images share each."""
 NONE = -1
 
 
@@ -29,7 +29,7 @@ class Turn(NamedTuple):
 
     text: str
     share: int
-    """How many of the turns are its own, in proportion."""
+    """Its share of the turns, relative to the others."""
 
 
 @dataclass(frozen=True)
@@ -42,13 +42,13 @@ class Captions:
     """Number of the caption of each image, -1 = none, (N,) int64."""
     vocabulary: tuple[str, ...]
     length: int
-    """Words of the longest."""
+    """Words of the longest text."""
     shortened: int
-    """Images whose caption lost words."""
+    """How many images have a caption that lost words."""
 
     @property
     def classes(self) -> int:
-        """How many classes the captions are, 0 = they are none: as many as texts, where each has images enough."""
+        """How many classes the captions form: one for each text if each has enough images, else 0."""
         return len(self.texts) if len(self.captioned) >= IMAGES_PER_CLASS * len(self.texts) else 0
 
     @property
@@ -74,7 +74,7 @@ class Captions:
 
 
 def in_turn(turns: Sequence[Turn], n: int) -> list[str]:
-    """n texts, each as often as its share says and as evenly spread as can be: who is furthest behind comes next."""
+    """n texts, each in proportion to its share and spread evenly: the one that is furthest behind comes next."""
     total = sum(turn.share for turn in turns)
     due = np.zeros(len(turns), dtype=np.int64)
     order = []
@@ -87,7 +87,7 @@ def in_turn(turns: Sequence[Turn], n: int) -> list[str]:
 
 
 def learnable(captions: Sequence[str | None]) -> Captions | None:
-    """The captions of images as a model can learn them; None where there are not two different ones."""
+    """The captions of images as a model can learn them; None unless at least two differ."""
     given = [text for text in captions if text is not None]
     vocabulary = vocabulary_of(given, MOST_WORDS)
     length = min(max((len(words_of(text)) for text in given), default=0), LONGEST)

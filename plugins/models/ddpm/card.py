@@ -1,4 +1,4 @@
-"""model.json: what a folder of weights is, and how it was trained."""
+"""model.json: what a folder of weights holds, and how it was trained."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ FILE = "model.json"
 KIND = "samplerbench ddpm"
 FORMAT = 1
 MOST = 4_096
-"""Of any number that a network is made of: a stranger's file is not to fill the memory."""
+"""Largest number in the arguments of a network: a stranger's file must not fill the memory."""
 MOST_LEVELS = 8
 MOST_ATTENTION = 64
-"""Side of a feature map with attention, which takes memory that grows with its fourth power."""
+"""Largest side of a feature map with attention, whose memory grows with the fourth power of the side."""
 MOST_CLASSES = 1_000_000
 
 
@@ -33,21 +33,21 @@ class Card:
     """What is known of a trained model beside its weights."""
 
     data: str
-    """What its images are called."""
+    """The name of its images."""
     shape: tuple[int, int, int]
     unet: Mapping[str, Any]
     """The arguments of its UNet."""
     vocabulary: tuple[str, ...]
-    """Words of its captions; none = there are no captions."""
+    """The words of its captions; empty = no captions."""
     length: int
-    """Words of the longest caption."""
+    """How many words the longest caption has."""
     prompts: tuple[str, ...]
     classes: int
-    """Of its classifier; 0 = there is none."""
+    """How many classes its classifier has; 0 = no classifier."""
     notes: tuple[str, ...]
-    """On its data, a sentence each."""
+    """Notes on its data, as sentences."""
     training: Mapping[str, Any]
-    """Settings, data and lengths: what a training that goes on must have in common with this one."""
+    """Settings, data and lengths that a resumed training must share with this one."""
 
     @property
     def has_captions(self) -> bool:
@@ -83,7 +83,7 @@ def write_card(card: Card, folder: Path) -> None:
 
 
 def is_card(path: Path) -> bool:
-    """Whether a folder's model.json is one of these."""
+    """Whether a folder's model.json is of this kind."""
     try:
         return (path / FILE).is_file() and read_json(path / FILE).get("kind") == KIND
     except ModelError:
@@ -91,7 +91,7 @@ def is_card(path: Path) -> bool:
 
 
 def read_card(folder: Path) -> Card:
-    """What model.json says, checked; ModelError for anything that `write_card` does not write."""
+    """The content of a model.json after a check; ModelError for anything that `write_card` would not write."""
     path = folder / FILE
     check_regular(path)
     check_sum(path)
@@ -116,7 +116,7 @@ def read_card(folder: Path) -> Card:
 
 
 def _check_together(card: Card) -> None:
-    """ValueError where the parts are well formed and do not go together."""
+    """ValueError if the parts are valid each but do not fit together."""
     widths, heads = card.unet["widths"], card.unet["heads"]
     if set(card.unet) != set(UNET_FIELDS):
         raise ValueError(f"unet has {', '.join(sorted(card.unet))}; expected {', '.join(sorted(UNET_FIELDS))}")

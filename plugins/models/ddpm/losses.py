@@ -1,4 +1,4 @@
-"""The loss of each network at each training step: classifier, CLIP, and the U-Net that the CLIP's text conditions."""
+"""The training losses of the networks: classifier, CLIP, and the U-Net that the CLIP's text conditions."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def denoising(
 ) -> LossOf:
     """The DDPM's loss; `condition_of_rows(rows, seed)` gives the condition (B, D) of images by number.
 
-    Everything random is drawn for the whole batch, of which each process takes its part: how many there are changes
+    All random numbers are drawn for the whole batch, and each process takes its part: the number of processes changes
     the training by rounding alone.
     """
     schedule = vp_linear()

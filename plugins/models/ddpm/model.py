@@ -1,4 +1,4 @@
-"""A DDPM on someone's own images: `samplerbench train --data FOLDER -o DIR` trains it, `--model DIR` loads it."""
+"""A DDPM on the user's own images: `samplerbench train --data FOLDER -o DIR` trains it, `--model DIR` loads it."""
 
 from __future__ import annotations
 
@@ -57,9 +57,9 @@ class DDPM:
         precision: str = "bf16",
         device: str = "cpu",
     ) -> list[str]:
-        """Train on images and their captions and write the model to `output`; what is there of it is resumed.
+        """Train on images and their captions and write the model to `output`; an unfinished training there is resumed.
 
-        Returns what the user should know of it, a sentence each.
+        Returns what the user should know about it, as sentences.
         """
         settings = Settings(size, preset, steps, minutes, batch_size, lr, precision, seed)
         return train_in(output, images, settings, resolve_device(device), report)
@@ -67,5 +67,5 @@ class DDPM:
 
 @hookimpl
 def samplerbench_models() -> dict[str, ModelFactory]:
-    """DDPMs on images of one's own."""
+    """DDPMs on the user's own images."""
     return {"ddpm": DDPM()}

@@ -1,4 +1,4 @@
-"""The networks of a DDPM on someone's images, in three sizes, and the classifier whose inside FID compares."""
+"""The networks of a DDPM on the user's images, in three sizes, and the classifier whose features FID compares."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Preset:
 
     @property
     def multiple(self) -> int:
-        """What the side of an image must be a multiple of."""
+        """The number of which the side of an image must be a multiple."""
         return int(self.patch * 2 ** (len(self.widths) - 1))
 
     def unet_settings(self, channels: int, size: int, condition_dim: int) -> dict[str, object]:
@@ -63,7 +63,7 @@ PRESETS: Mapping[str, Preset] = {
 
 
 def check_side(size: object, preset: str) -> int:
-    """A side that the preset's levels divide, or an error with the nearest ones that they do."""
+    """The side if the preset's levels divide it, else an error with the nearest sides that they divide."""
     least, most = SIZES
     if isinstance(size, bool) or not isinstance(size, int) or not least <= size <= most:
         raise InputError(f"size {size!r}: expected the side of the images in pixels, from {least} to {most}, as in 32")
@@ -82,7 +82,7 @@ def unet_of(settings: Mapping[str, object]) -> UNet:
 
 
 class FeatureNet(nn.Module):
-    """A classifier whose 64 inner numbers are the features for FID; it has no part in sampling."""
+    """A classifier whose 64 hidden units are the features for FID; sampling does not use it."""
 
     def __init__(self, channels: int, classes: int, widths: tuple[int, ...] = ENCODER_WIDTHS) -> None:
         super().__init__()

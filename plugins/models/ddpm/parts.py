@@ -1,4 +1,4 @@
-"""What surrounds a trained U-Net in a Model: its copies, its text condition, its extractors and their references."""
+"""The parts of a Model around its U-Net: copies for devices, text condition, extractors and their references."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Rows = npt.NDArray[np.float32]
 
 
 def per_place(unet: nn.Module) -> Callable[[torch.device, torch.dtype], Network]:
-    """The network on each device and in each dtype that is asked for, copied once."""
+    """The network on each requested device and in each requested dtype, copied once."""
 
     @functools.cache
     def on(device: torch.device, dtype: torch.dtype) -> Network:
@@ -55,7 +55,7 @@ def encoder(clip: CLIP) -> Callable[[Sequence[str]], Tensor]:
 def save_reference(
     function: Callable[[Tensor], Tensor], images: Tensor, path: Path, shape: tuple[int, int, int]
 ) -> None:
-    """Write what a network says of the reference images, one row each."""
+    """Write the rows of a network for the reference images, one for each."""
     save_weights({"features": torch.from_numpy(in_batches(function, images, shape))}, path)
 
 
@@ -67,7 +67,7 @@ def rows_extractor(  # noqa: PLR0913  (a network, its images, its files and what
     reference: tuple[Path, int] | None = None,
     note: str = "",
 ) -> Extractor:
-    """What a network says of images of this shape, and, if there is (a file, its columns), of the reference images."""
+    """An extractor of a network for images of this shape, with reference rows if there is (file, columns)."""
 
     def extract(images: Tensor, prompts: Sequence[str]) -> Rows:
         return in_batches(function, images, shape)
@@ -99,7 +99,7 @@ def clip_extractor(label: str, clip: CLIP, shape: tuple[int, int, int], weights:
 
 @torch.no_grad()
 def in_batches(function: Callable[[Tensor], Tensor], images: Tensor, shape: tuple[int, int, int]) -> Rows:
-    """function(images) in batches of one size, the last one padded: a row does not depend on its company.
+    """function(images) in batches of one size, the last one padded: no image affects another one's row.
 
     InputError unless the images are uint8 (n, *shape).
     """

@@ -47,7 +47,7 @@ def mapped(path: Path, n: int, shape: tuple[int, int, int]) -> Tensor:
 
 
 def _write(data: ImageData, size: int, channels: int, path: Path, report: Report) -> bool:
-    """Write the images one after the other; False, with the file unfinished, if there is one of more channels."""
+    """Write the images one after the other; False, with an unfinished file, if one has more channels."""
     started = time.monotonic()
     with path.open("wb") as file:
         for i, image in _large_enough(data, size):

@@ -23,25 +23,25 @@ MOST_BATCH = 65_536
 
 @dataclass(frozen=True)
 class Settings:
-    """How a DDPM is trained on someone's images."""
+    """How a DDPM is trained on the user's images."""
 
     size: int = 32
     """Side of the images in pixels."""
     preset: str = "tiny"
     steps: int | None = None
-    """Of the U-Net; None = as many as fit into `minutes`, or the preset's."""
+    """Steps of the U-Net; None = as many as fit into `minutes`, or the preset's."""
     minutes: float | None = None
-    """For all networks together, at the speed of this machine."""
+    """Minutes for all networks together, at the speed of this machine."""
     batch_size: int = BATCH
-    """Images of a step, of all processes together."""
+    """Images in a step, of all processes together."""
     lr: float | None = None
     """The highest learning rate of the U-Net; None = the preset's."""
     precision: str = "bf16"
-    """What the forward pass computes in, where the operation allows it; weights are float32."""
+    """The precision of the forward pass, where the operation allows it; weights are float32."""
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be, by name."""
+        """InputError, naming the setting, for an invalid value."""
         for name, value, accepted in (
             ("preset", self.preset, tuple(PRESETS)),
             ("precision", self.precision, PRECISIONS),
@@ -60,11 +60,11 @@ class Settings:
 
     @property
     def of_preset(self) -> Preset:
-        """What the preset says."""
+        """The preset of that name."""
         return PRESETS[self.preset]
 
     def check_ranks(self, ranks: Ranks) -> None:
-        """Refuse a batch that the processes cannot share evenly, and a precision that the device does not have."""
+        """InputError for a batch that the processes cannot share evenly, and for a precision that the device lacks."""
         if self.batch_size % ranks.size:
             raise InputError(f"batch_size {self.batch_size}: expected a multiple of {ranks.size}, one part a process")
         if ranks.device.type == "cuda" and self.precision == "bf16" and not torch.cuda.is_bf16_supported():
@@ -76,7 +76,7 @@ class Settings:
 
 
 def check_positive(name: str, value: object) -> None:
-    """A positive number, or none."""
+    """A positive number, or None."""
     if value is None:
         return
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
@@ -84,6 +84,6 @@ def check_positive(name: str, value: object) -> None:
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """ "name: old -> new" for each setting that is not as it was."""
+    """ "name: old -> new" for each setting that has changed."""
     names = dict.fromkeys([*before, *now])
     return [f"{name}: {before.get(name)!r} -> {now.get(name)!r}" for name in names if before.get(name) != now.get(name)]

@@ -1,6 +1,6 @@
-"""Training on someone's images, phase by phase in one folder: images, classifier, CLIP, then the U-Net.
+"""Training on the user's images, phase by phase in one folder: images, classifier, CLIP, then the U-Net.
 
-One process does what comes before the U-Net, which all of them train. Each phase resumes from its checkpoint.
+One process does everything before the U-Net, which all processes train. Each phase resumes from its checkpoint.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ MOST_SMALL_STEPS: Mapping[str, int] = {FEATURES: 2_800, CLIP_PHASE: 1_900}
 EPOCHS, LEAST_SMALL_STEPS = 60, 300
 TRIAL_STEPS = 6
 MOST_REFERENCE = 50_000
-"""Images whose rows are the reference, spread evenly over the data."""
+"""Most images whose rows form the reference; they are spread evenly over the data."""
 SHOWN, ACROSS, SHOWN_STEPS = 32, 8, 20
 LOOKS, LEAST_BETWEEN_LOOKS = 20, 100
 """How often samples.png is drawn in a training, and how many steps lie between two of them at least."""
@@ -53,7 +53,7 @@ TEXTS_AT_ONCE = 256
 
 @dataclass(frozen=True)
 class Place:
-    """Where a training writes, and what it is of."""
+    """A training: its folder, data and settings."""
 
     folder: Path
     data: ImageData
@@ -75,13 +75,13 @@ class Place:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What a training that is resumed must have in common with this one."""
+        """What a resumed training must share with this one."""
         about = {"data": self.data.name, "fingerprint": self.data.fingerprint, "images": len(self.data)}
         return {**self.settings.as_json(), **about}
 
 
 def train_in(folder: Path, data: ImageData, settings: Settings, device: torch.device, report: Report) -> list[str]:
-    """Train on `data` in `folder`; what the user should know of the model, a sentence each."""
+    """Train on `data` in `folder`; returns what the user should know about the model, as sentences."""
     check_folder(folder)
     check_enough(data, settings)
     captions = learnable([data.caption(i) for i in range(len(data))])
@@ -100,7 +100,7 @@ def train_in(folder: Path, data: ImageData, settings: Settings, device: torch.de
 
 
 def train_phases(place: Place, captions: Captions | None, report: Report) -> Card:
-    """Every phase that is not done yet."""
+    """Run every phase that is not done yet."""
     log = logged(place.folder / LOG, report)
     if place.ranks.is_first:
         card = resumed(place) or begun(place, captions, report)
@@ -115,7 +115,7 @@ def train_phases(place: Place, captions: Captions | None, report: Report) -> Car
 
 
 def check_folder(folder: Path) -> None:
-    """Refuse a folder that holds something else."""
+    """InputError for a folder that holds something else."""
     there = [path.name for path in folder.iterdir()] if folder.is_dir() else []
     others = [name for name in there if name not in (CHECKPOINTS, LOCK_FILE) and not name.endswith(".tmp")]
     if others and FILE not in others:
@@ -126,7 +126,7 @@ def check_folder(folder: Path) -> None:
 
 
 def check_enough(data: ImageData, settings: Settings) -> None:
-    """Refuse fewer images than a batch has."""
+    """InputError for fewer images than a batch has."""
     if len(data) < settings.batch_size:
         raise ModelError(
             f"data {data.name!r}: {len(data):,} images; expected at least {settings.batch_size}, the batch size: add "
@@ -135,7 +135,7 @@ def check_enough(data: ImageData, settings: Settings) -> None:
 
 
 def resumed(place: Place) -> Card | None:
-    """The model that was begun in the folder, None if there is none; InputError if its training was another."""
+    """The model whose training began in the folder, or None; InputError if that training was a different one."""
     if not (place.folder / FILE).is_file():
         return None
     card = read_card(place.folder)
@@ -167,7 +167,7 @@ def is_length(value: object) -> bool:
 
 
 def begun(place: Place, captions: Captions | None, report: Report) -> Card:
-    """Prepare the images, write down what the model will be; nothing is left behind where that fails."""
+    """Prepare the images and write the card of the model; if that fails, nothing is left behind."""
     try:
         shape = prepare(place.data, place.settings.size, place.images, report)
         card = card_of(place, captions, shape)
@@ -183,7 +183,7 @@ def begun(place: Place, captions: Captions | None, report: Report) -> Card:
 
 
 def card_of(place: Place, captions: Captions | None, shape: tuple[int, int, int]) -> Card:
-    """What the model will be, but for how long it is trained."""
+    """The card of the model, without the length of its training."""
     settings = place.settings
     condition_dim = CONDITION_DIM if captions else 0
     return Card(
@@ -203,7 +203,7 @@ def card_of(place: Place, captions: Captions | None, shape: tuple[int, int, int]
 
 
 def small_steps(phase: str, steps: int, images: int) -> int:
-    """The steps of a small network beside `steps` of the U-Net."""
+    """The steps of a small network if the U-Net has `steps`."""
     batch = {FEATURES: FEATURES_BATCH, CLIP_PHASE: CLIP_BATCH}[phase]
     return min(steps, MOST_SMALL_STEPS[phase], max(LEAST_SMALL_STEPS, EPOCHS * images // batch))
 
@@ -225,7 +225,7 @@ def lengths_of(place: Place, card: Card, captions: Captions | None) -> dict[str,
 
 
 def cost(lengths: Mapping[str, int], seconds: Mapping[str, float]) -> float:
-    """Seconds of some phases at these seconds a step."""
+    """Seconds for some phases at these seconds per step."""
     return sum(steps * seconds[phase] for phase, steps in lengths.items())
 
 
@@ -263,7 +263,7 @@ def trial_seconds(place: Place, card: Card, captions: Captions | None, images: T
 
 
 def recipe_of(settings: Settings, phase: str, steps: int) -> Recipe:
-    """How a network is trained for so many steps."""
+    """The recipe of a network for a number of steps."""
     common = {"steps": steps, "warmup": min(200, max(steps // 10, 1)), "bf16": settings.precision == "bf16"}
     recipes: dict[str, Callable[..., Recipe]] = {
         FEATURES: partial(Recipe, FEATURES, lr=2e-3, weight_decay=0.02),
@@ -297,7 +297,7 @@ def small_network(place: Place, card: Card, captions: Captions, images: Tensor, 
 
 
 def train_small(place: Place, card: Card, captions: Captions | None, log: Report) -> None:
-    """Train classifier and CLIP, as far as the captions allow, and write what they say of the reference images."""
+    """Train classifier and CLIP, if the captions allow it, and write their rows for the reference images."""
     images = mapped(place.images, len(place.data), card.shape)
     alone = replace(place.ranks, rank=0, size=1)
     lengths = card.training["lengths"]
@@ -373,7 +373,7 @@ def show(place: Place, card: Card, clip: CLIP | None, weights: Mapping[str, Tens
 
 
 def remarks(card: Card, captions: Captions | None, images: int) -> list[str]:
-    """What the user should know of a trained model, a sentence each."""
+    """What the user should know about a trained model, as sentences."""
     if captions is None:
         return [
             "no captions, or one for all images: the model takes no prompts and has no extractor of its own; FID needs "

@@ -1,4 +1,4 @@
-"""What the models of all pipelines are built with."""
+"""Functions that build the models of all pipelines."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Parts = Mapping[str, Part]
 
 
 def per_place(part: Part, ask: Callable[..., Tensor]) -> NetworkLoader:
-    """(device, dtype) -> the network there, read once for each; `ask(network, x, t, *condition)` is how it is asked."""
+    """(device, dtype) -> the network there, read once for each; `ask(network, x, t, *condition)` calls it."""
 
     @functools.cache
     def on(device: torch.device, dtype: torch.dtype) -> Network:
@@ -33,7 +33,7 @@ def per_place(part: Part, ask: Callable[..., Tensor]) -> NetworkLoader:
 
 
 def refuse_unusual(network: Part, **usual: object) -> None:
-    """ModelError for a network that wants to be told more than its pipeline tells it."""
+    """ModelError for a network that needs more inputs than its pipeline gives."""
     for name, value in usual.items():
         network.expect(name, network.config.get(name, value), value, "as of the pipelines that are supported")
 
@@ -48,7 +48,7 @@ def classes_in(pipeline: Pipeline, network: Part, count_field: str) -> Classes:
 
 
 def latents(vae: VAE, size: Size) -> dict[str, Any]:
-    """What every model of latent states has."""
+    """The fields that every model of latent states shares."""
     width, height = size
     return {
         "shape": vae.shape(size),

@@ -1,4 +1,4 @@
-"""Sizes of images and of the states that become them, and the way from one to the other."""
+"""Sizes of images and of their latent states, and the conversion from states to images."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ Size = tuple[int, int]
 """Width and height in pixels."""
 CHANNELS = (1, 3)
 MOST_LEVELS = 12
-"""Of a network that halves its input from one to the next: 4096 pixels become one place."""
+"""Most levels of a network that halves its input from each to the next: 4096 pixels become one place."""
 MOST_USUAL = 4096
-"""Pixels aside of images that a model makes unasked."""
+"""Largest side, in pixels, of the images that a model makes by default."""
 
 
 @dataclass(frozen=True)
 class Canvas:
-    """Which sizes a model makes, and which it makes unasked."""
+    """Which sizes a model can make, and which it makes by default."""
 
     step: int
     """Both sides are multiples of it."""
     why: str
     """What divides them."""
     usual: Size | None
-    """None = the config names none."""
+    """The default size; None = the config states none."""
     square: bool = False
     most: int | None = None
     """The longest side."""

@@ -1,4 +1,4 @@
-"""What is read of the configs of text and image encoders of transformers: what their networks are made of, no more.
+"""The fields of configs of transformers' text and image encoders that are read: those that define the network.
 
 The library would do other things that a config asks for: name any number of classes, quantize, patch its own layers.
 """
@@ -24,5 +24,5 @@ ENCODERS = {"CLIPTextModel": CLIP_TEXT, "CLIPTextModelWithProjection": CLIP_TEXT
 
 
 def fields_of(config: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
-    """Those of the fields that a config has."""
+    """The fields of the list that a config has."""
     return {name: config[name] for name in names if name in config}

@@ -1,4 +1,4 @@
-"""Where a model is, and what its folder says of it: JSON alone is read here, and nothing of the folder is run."""
+"""Find a model's folder and read its description: only JSON is read here, and no code of the folder is executed."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Part:
 
     @property
     def is_tokenizer(self) -> bool:
-        """Whether it is made of lists of words alone."""
+        """Whether its files are lists of words only."""
         return config_name(self.name) == WORDS
 
     def get(self, field: str, default: Any, kind: type | tuple[type, ...]) -> Any:
@@ -91,7 +91,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Pipeline:
-    """What a folder holds."""
+    """The contents of a model's folder."""
 
     spec: str
     folder: Path

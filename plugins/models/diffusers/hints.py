@@ -1,4 +1,4 @@
-"""What is refused by its kind: one line says what it is and what works instead."""
+"""Hints for inputs that are refused by kind: one line says what the input is and what works instead."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def _way(path: Path, pipeline: str) -> str:
 
 
 def on_part(name: str, cls: str, accepted: Sequence[str]) -> str:
-    """What is said of a part of a class that is not accepted, '' for nothing."""
+    """The hint for a part of a class that is not accepted; '' = no hint."""
     if name != "scheduler" or cls not in SCHEDULERS:
         return ""
     both_flows = SCHEDULERS[cls] is FLOW and any(SCHEDULERS.get(other) is FLOW for other in accepted)
@@ -89,5 +89,5 @@ def on_part(name: str, cls: str, accepted: Sequence[str]) -> str:
 
 
 def on_pipeline(cls: str) -> str:
-    """What is said of a pipeline that is not supported, '' for nothing."""
+    """The hint for a pipeline that is not supported; '' = no hint."""
     return f"; a {cls} {PIPELINES[cls]}" if cls in PIPELINES else ""

@@ -32,7 +32,7 @@ VP_SCHEDULERS = (
 FLOW_SCHEDULERS = ("FlowMatchEulerDiscreteScheduler",)
 LCM = "LCMScheduler"
 DISTILLED = (LCM, "TCDScheduler")
-"""Schedulers of models that are distilled to few steps; their betas are those of the model before."""
+"""Schedulers of models distilled to few steps; their betas are those of the model before distillation."""
 PREDICTS: dict[str, Predicts] = {"epsilon": "eps", "sample": "x0", "v_prediction": "v"}
 BETAS = ("linear", "scaled_linear", "squaredcos_cap_v2")
 MOST_TIMESTEPS = 100_000
@@ -52,7 +52,7 @@ def predicts_of(scheduler: Part) -> Predicts:
 
 
 def notes_on(scheduler: Part) -> tuple[str, ...]:
-    """What must be known of the model beside its schedule, a sentence each."""
+    """What a user must know about the model, in addition to its schedule, as sentences."""
     if scheduler.cls not in DISTILLED:
         return ()
     own = "; it draws all noise again in each step, as euler-a:eta=1e9 does" if scheduler.cls == LCM else ""

@@ -75,7 +75,7 @@ def unet_answer(channels: int, unet: Any, x: Tensor, t: Tensor, *classes: Tensor
 
 
 def classes_of(pipeline: Pipeline, unet: Part) -> dict[str, Any]:
-    """What a model of classes has beyond one without."""
+    """The fields of a model of classes that a model without classes lacks."""
     if unet.config.get("num_class_embeds") is None:
         return {}
     classes = classes_in(pipeline, unet, "num_class_embeds")

@@ -25,7 +25,7 @@ from .tokenizers import FILES as TOKENIZER_FILES
 NUMBER = re.compile(r"\d+")
 STEMS = {"diffusers": "diffusion_pytorch_model", "transformers": "model"}
 HALF = "fp16"
-"""The variant that is taken where a folder has no other."""
+"""The variant that is read if a folder has no other."""
 NEVER_READ = (".bin", ".ckpt", ".h5", ".msgpack", ".pickle", ".pkl", ".pt", ".pth")
 
 
@@ -177,5 +177,5 @@ def fingerprint(parts: Iterable[Part], *settings: object) -> str:
 
 @functools.lru_cache(maxsize=256)
 def _sha256(path: Path, size: int, changed: int) -> str:
-    """Of the bytes of a file, read once in a process while it stays as it is."""
+    """The SHA-256 of a file, read once in a process unless the file changes."""
     return file_hash(path)

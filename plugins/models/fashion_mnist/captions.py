@@ -13,7 +13,7 @@ BRIGHTNESS = {-1: ("dark", "black"), 0: (), 1: ("bright", "white")}
 """Words for the darkest, the middle and the brightest third of each class."""
 OPENINGS = ("a", "a photo of a", "a picture of a", "an image of a")
 BARE_SHARE = 0.4
-"""Share of captions that are the bare class word, which is also what balanced sampling asks for."""
+"""Share of captions that are the bare class word, which the default prompts are too."""
 BRIGHTNESS_SHARE = 0.7
 """Of the other captions of a dark or a bright garment, the share that says so."""
 VOWELS = "aeiou"

@@ -22,7 +22,7 @@ CLASSES = (
 SIDE = 28
 IMAGES_MAGIC, LABELS_MAGIC = 2051, 2049
 MOST_BYTES = 2**26
-"""Of a file, unpacked; the training images have 47 million."""
+"""Most bytes of an unpacked file; the training images have 47 million."""
 
 
 class Split(NamedTuple):
@@ -47,7 +47,7 @@ def folder_there() -> Path | None:
 
 
 def download_root() -> Path:
-    """Where torchvision is told to put its data sets."""
+    """The folder for data sets of torchvision."""
     return Path.home() / ".cache" / "samplerbench"
 
 
