@@ -1,4 +1,4 @@
-"""Measure every figure of docs/figures.md anew: run the slow suite and write what its tests recorded.
+"""Measure every figure of docs/figures.md again: run the slow suite and write what its tests recorded.
 
     python tests/figures.py > docs/figures.md
 

@@ -105,7 +105,7 @@ def thing_at(value, path):
 
 
 def text_of(value):
-    """As it stands in a file."""
+    """The text as it stands in a file."""
     return str(value) if isinstance(value, Raw) else json.dumps(value)
 
 

@@ -36,7 +36,7 @@ from samplerbench.samplers.schedule import Schedule
 LIBRARIES = {"diffusers": "diffusers", "k-diffusion": "k_diffusion"}
 """Distribution -> module."""
 TOLERANCE = 1e-10
-"""Of the largest number: rounding in float64 with a few cancellations on the way, and no sampler's error."""
+"""Tolerance relative to the largest number: rounding in float64 with a few cancellations, but no error of a sampler."""
 MIXTURE = sb.GaussianMixture(((-1.0, 0.5), (0.8, 1.0), (0.3, -1.2)), (0.1, 0.2, 0.4), (0.5, 0.3, 0.2))
 VP, EDM, FLOW = sb.vp_linear(), sb.edm(), sb.flow()
 RNG = np.random.default_rng(5)
@@ -619,7 +619,7 @@ def edm_and_flow_cases() -> Iterator[Case]:
     from_noise = replace(ON_FLOW, times=(1.0, *ON_FLOW.times))
     yield case("euler", Diffusers("FlowMatchEulerDiscreteScheduler", **flow), from_noise)
     stochastic = Diffusers("FlowMatchEulerDiscreteScheduler", {"stochastic_sampling": True}, **flow)
-    yield case("euler-a:eta=1e9", stochastic, ON_FLOW, "all noise drawn anew in each step")
+    yield case("euler-a:eta=1e9", stochastic, ON_FLOW, "all noise drawn again in each step")
     config = {"use_flow_sigmas": True, "prediction_type": "flow_prediction", "lower_order_final": False}
     yield case("dpm-solver++", Diffusers("DPMSolverMultistepScheduler", config, **flow), ON_FLOW)
     yield case("deis:order=1", Diffusers("DEISMultistepScheduler", config, end="last", **flow), ON_FLOW)

@@ -154,7 +154,7 @@ def false_claims(runs, samplers, scored):
 
 
 def false_claims_of_pairs_with_the_best(runs, samplers):
-    """The same, were p corrected for the pairs with the best alone."""
+    """The verdicts if p were corrected only for the pairs with the best."""
     claimed = 0
     for rows in equal_samplers(runs, samplers):
         scores = Scores("m", {"m": True}, tuple(rows))

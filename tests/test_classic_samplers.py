@@ -157,7 +157,7 @@ def ipndm(order):
 
 
 def plms(x, sigmas, noise):
-    """As in latent diffusion: improved Euler, then two, three and four predictions, in DDIM's transfer."""
+    """PLMS of latent diffusion: improved Euler, then two, three and four predictions, in DDIM's transfer."""
     slopes = []
     for s, s_next in itertools.pairwise(sigmas):
         slopes = [slope(x, s), *slopes][:4]
@@ -187,7 +187,7 @@ def edm(churn, s_tmin=0.0, s_tmax=math.inf, s_noise=1.0):
 
 
 def restart(k, steps, s_min, s_max):
-    """As the authors' code does with one stretch."""
+    """Restart as in the authors' code, with one restart interval."""
 
     def run(x, sigmas, noise):
         noise = iter(noise)

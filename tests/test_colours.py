@@ -41,7 +41,7 @@ def lab(rgb):
 
 
 def contrast(one, other):
-    """Of two colours, 1 to 21."""
+    """The contrast of two colours, 1 to 21."""
     dark, light = sorted(float(TO_XYZ[1] @ linear(colour)) for colour in (one, other))
     return (light + 0.05) / (dark + 0.05)
 

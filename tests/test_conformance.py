@@ -25,7 +25,7 @@ MORE_OPTIONS = [
     "sa-solver:predictor=3,corrector=3,tau=0", "er-sde:order=1,phi=ode", "er-sde:order=2,phi=ode",
     "dpm-solver:plan=fast,saved=0", "dpm-solver:plan=fast,saved=2", "seeds:order=3,eta=0", "seeds:eta=0.5",
 ]  # fmt: skip
-"""As many again for the slow suite."""
+"""As many more for the slow suite."""
 
 
 @pytest.mark.parametrize("spec", [

@@ -42,7 +42,7 @@ PAGE = page(OWN, "samplers")
 @pytest.mark.parametrize("kind", ["samplers", "grids", "metrics"])
 def test_the_pages_are_those_that_the_command_makes(kind):
     stored = (DOCS / f"{kind}.md").read_text(encoding="utf-8")
-    assert stored == page(OWN, kind), f"make it anew: samplerbench list {kind} --markdown > docs/{kind}.md"
+    assert stored == page(OWN, kind), f"make it again: samplerbench list {kind} --markdown > docs/{kind}.md"
     assert len(stored) > 1000
 
 

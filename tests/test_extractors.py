@@ -79,7 +79,7 @@ def test_batches_are_of_one_size_and_padding_leaves_no_row():
     np.testing.assert_array_equal(rows[:, 0], images.float().sum((1, 2, 3)).numpy())
 
 
-def test_images_are_looked_at_anew_when_they_are_others_or_changed():
+def test_other_or_changed_images_are_extracted_again():
     asked = []
     once = Once(lambda images: asked.append(1) or float(images.float().sum()))
     images = pictures(2)
@@ -121,7 +121,7 @@ def test_features_and_logits_are_those_of_the_package_that_the_weights_are_for(l
     assert np.abs(expected).max() > 1
 
 
-def test_a_colour_image_has_features_of_its_own_whatever_its_company(lite):
+def test_the_features_of_a_colour_image_do_not_depend_on_other_images(lite):
     images = pictures(4)
     rows = lite["features"].extract(images, ())
     assert rows.shape == (4, 1280)

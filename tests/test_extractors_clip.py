@@ -98,7 +98,7 @@ def test_a_row_does_not_depend_on_its_company(folder, images):
     assert alone.tobytes() == whole[3:4].tobytes()
 
 
-def test_the_images_are_seen_once_for_both_roles_and_anew_when_they_change(folder, images, monkeypatch):
+def test_the_images_are_seen_once_for_both_roles_and_again_when_they_change(folder, images, monkeypatch):
     seen = []
     inner = plugin.in_batches
     monkeypatch.setattr(plugin, "in_batches", lambda function, x: seen.append(len(x)) or inner(function, x))

@@ -23,7 +23,7 @@ COUNTS_TIMESTEPS = ("leading", "trailing", "quadratic")
 IN_SIGMA_VE = ("logsnr", "exponential", "karras")
 """Grids in sigma / alpha: infinite where flow starts."""
 ALSO_IN_SIGMA_VE = ("polyexponential", "beta", "cosine", "ays")
-"""The same; their formulas are in test_modern_samplers.py."""
+"""Grids in sigma / alpha whose formulas are tested in test_modern_samplers.py."""
 IN_FLOW_TIME = ("shift", "shift-twice")
 """Flow alone."""
 

@@ -1,4 +1,4 @@
-"""A network of one's own: by what it is known again, and what is said of one that cannot be."""
+"""The user's own network: how it is recognised, and the message for one that cannot be."""
 
 import dataclasses
 import json
@@ -131,7 +131,7 @@ def test_another_torch_module_is_another_model(sb, mine, old, new):
 
 
 class Net(torch.nn.Module):
-    """A network with a weight, and a number that is none."""
+    """A network with a weight, and a number that is no weight."""
 
     def __init__(self, weight=0.5, scale=1.0):
         super().__init__()

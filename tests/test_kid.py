@@ -40,7 +40,7 @@ def test_kid_by_its_definition():
 
 
 def test_kid_is_unbiased_and_signed():
-    """Of equal distributions it is zero on average, so about half of its values are negative."""
+    """For equal distributions KID is zero on average, so about half of its values are negative."""
     values = [kid(features(10 + i, 60), features(500 + i, 80)).value for i in range(200)]
     assert abs(np.mean(values)) < 3 * np.std(values) / np.sqrt(200)
     assert 60 < sum(value < 0 for value in values) < 160

@@ -218,7 +218,7 @@ def deis(order):
 
 
 def unipc(order, variant="bh2", corrector=True):
-    """As published: the system R rho = b is solved, the phi_k by their recursion."""
+    """UniPC as published: solve the system R rho = b, with phi_k by their recursion."""
 
     def rhos(r, h, b_h):
         phi, b = math.expm1(-h) / -h - 1, []

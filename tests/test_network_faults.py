@@ -171,7 +171,7 @@ def test_inference_mode_changes_nothing():
 
 
 def test_a_network_may_give_all_its_answers_in_one_buffer():
-    """As compiled networks do: the next call overwrites the answer of the last."""
+    """A network that overwrites its last answer at the next call, as compiled networks do."""
     buffer = torch.empty(2, *SHAPE)
 
     def reusing(x, t):

@@ -299,7 +299,7 @@ class Twice(sb.Sampler):
 
 
 @pytest.mark.parametrize("steps", [1, 2, 5])
-def test_draws_are_numbered_anew_in_each_interval(steps):
+def test_draws_are_numbered_from_0_in_each_interval(steps):
     x = sb.sample(MODELS["mixture"], Twice(), steps=steps, n=3, seed=8).x
     noise = Noise(8, (2,), 3)
     assert torch.equal(x, noise.step(steps - 1, 0) + 10 * noise.step(steps - 1, 1))

@@ -27,7 +27,7 @@ def registry_with(kind, thing):
 
 @dataclass(frozen=True)
 class Counting(sb.Grid):
-    """As many times as the option says."""
+    """A grid with as many times as its option says."""
 
     count: int = 2
 
@@ -155,7 +155,7 @@ class Images3(sb.ImageData):
 
 
 class Nameless(Images3):
-    """As above, without a name."""
+    """Image data without a name."""
 
     def __getattribute__(self, attribute):
         if attribute == "name":

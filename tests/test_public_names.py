@@ -29,7 +29,7 @@ CODE = [name for name in sb.__all__ if inspect.isclass(getattr(sb, name)) or ins
 
 @pytest.fixture
 def renamed(monkeypatch):
-    """As if Grid had been called OldGrid before version 0.4."""
+    """Pretend that Grid was called OldGrid before version 0.4."""
     monkeypatch.setitem(sb._RENAMED, "OldGrid", ("Grid", "0.4"))
 
 

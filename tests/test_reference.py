@@ -184,7 +184,7 @@ def test_rows_are_of_the_first_images_in_order_and_are_kept(cache, registry):
     assert file.name.startswith(f"{images.about(extractor).key}-")
 
 
-def test_rows_of_other_versions_are_made_anew(cache, registry, monkeypatch):
+def test_rows_of_other_versions_are_made_again(cache, registry, monkeypatch):
     extractor, extract = counting()
     images = Images(registry.image_data("noise"), SHAPE)
     images.rows(extractor, silent)
@@ -236,7 +236,7 @@ def test_what_changes_the_rows_changes_the_hash(change, registry):
 
 
 @pytest.mark.parametrize("damage", ["cut", "empty", "other", "nan", "fewer"])
-def test_damaged_rows_that_were_kept_are_made_anew(cache, registry, damage):
+def test_damaged_stored_rows_are_made_again(cache, registry, damage):
     extractor, extract = counting()
     images = Images(registry.image_data("noise"), SHAPE)
     rows, about = images.rows(extractor, silent), images.about(extractor)

@@ -934,7 +934,7 @@ def test_nothing_is_wider_than_the_screen(browser, finished, name, size, scheme)
 
 
 PICTURED = {"desktop": ("#main", 1000), "telephone": ("#main", 1300), "dark": ("#curves", 1150)}
-"""Of each screenshot where it begins and how high it is."""
+"""Where each screenshot begins, and its height."""
 
 
 @pytest.mark.slow

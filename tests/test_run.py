@@ -585,7 +585,7 @@ def test_an_edited_model_is_another_model(tmp_path):
     assert first.table["ode_error"].tolist() != second.table["ode_error"].tolist()
 
 
-def test_fresh_starts_the_folder_anew(tmp_path):
+def test_fresh_starts_the_folder_again(tmp_path):
     toy_run(["ddim"], tmp_path / "run", seed=1)
     expected = toy_run(["ddim"], tmp_path / "other", seed=2)
     again = toy_run(["ddim"], tmp_path / "run", seed=2, fresh=True)
@@ -621,7 +621,7 @@ def test_a_model_without_a_fingerprint_takes_no_other_run_s_folder(tmp_path):
         refused(tmp_path, lambda: sb.run(nameless, ["ddim"], steps=[2], n=100, output=tmp_path / "run"), "model")
 
 
-def test_a_model_without_a_fingerprint_is_run_anew(tmp_path, draws):
+def test_a_model_without_a_fingerprint_is_run_again(tmp_path, draws):
     nameless = dataclasses.replace(load_registry([TOY]).model("toy"), fingerprint="")
     for _ in range(2):
         draws.clear()

@@ -26,7 +26,7 @@ def model_with(**reference):
 
 
 def check(metrics, samples, model):
-    """As a run begins."""
+    """Check the metrics as a run does at its beginning."""
     config = Config(model="toy", metric=metrics, samples=samples)
     check_metrics(config, METRICS, model, yardsticks(metrics, METRICS, model))
 

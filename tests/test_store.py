@@ -1077,7 +1077,7 @@ def test_a_run_file_of_another_format_is_refused_with_what_to_do(sb, copy):
     assert chunks_in(copy) == before
 
 
-def test_a_damaged_run_file_can_be_started_anew(stored, copy):
+def test_a_damaged_run_can_be_started_again(stored, copy):
     (copy / "run.json").write_bytes(b"{")
     same_table(finished(PLAN, copy, fresh=True).table, stored.table)
 

@@ -138,7 +138,7 @@ def test_what_a_machine_runs_out_of_in_the_midst_of_work_is_one_line(sb, monkeyp
 
 @pytest.mark.slow
 def test_a_run_needs_no_more_files_than_are_asked_for(tmp_path):
-    """With a sampler of one's own, and so a child, and with the report."""
+    """With a sampler from outside the package, which runs in a child process, and with the report."""
     (tmp_path / "mine.py").write_text(MINE)
 
     def limit():
@@ -229,7 +229,7 @@ def test_every_command_does_without_docstrings(tmp_path, stored, name):
 
 
 def test_help_does_without_docstrings(tmp_path):
-    """A quick one of the above: no torch is compiled anew."""
+    """A quick one of the above: torch compiles nothing again."""
     done = program("run", "--help", cwd=tmp_path, flags=["-OO"])
     assert done.returncode == 0
     assert b"--steps N,N,..." in done.stdout

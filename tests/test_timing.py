@@ -55,7 +55,7 @@ class Device:
 
 
 class State:
-    """As much of a tensor on an accelerator as the counter looks at."""
+    """The part of a tensor on an accelerator that the counter uses."""
 
     device = CUDA
 
@@ -160,7 +160,7 @@ def test_a_large_array_shows_in_the_peak_and_no_longer_in_the_next_one():
 
     small, large, after = (clocked(lambda s=s: draw_with(s), CPU)[1].peak_memory for s in (1, 10**8, 1))
     if small is None:
-        pytest.skip("this system keeps no peak that can be begun anew")
+        pytest.skip("this system keeps no peak that can be reset")
     assert large - small > 0.8e8
     assert large - after > 0.8e8
 

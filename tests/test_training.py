@@ -112,7 +112,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def data(folder):
-    """The same as image data."""
+    """Those images as image data."""
     return FolderImages(folder)
 
 

@@ -19,7 +19,7 @@ class Finding:
     measured: str
     """What was measured."""
     holds: bool
-    """Whether the measurement bears the claim out."""
+    """Whether the measurement supports the claim."""
 
 
 @dataclass(frozen=True)
@@ -31,17 +31,17 @@ class Effort:
     limit_steps: int
     """Steps of the run that shows the limit."""
     limit_error: float
-    """What may then be left to the exact solution."""
+    """The largest error to the exact solution at that number of steps."""
     counts: Sequence[int]
     """Step counts that are tried for finiteness and NFE."""
     moment_steps: int
     """Steps of the run that shows mean and variance."""
     moment_error: float
-    """What may then be left to those of the data, relative to them."""
+    """The largest error of mean and variance at that number of steps, relative to those of the data."""
 
 
 QUICK = Effort(80, 320, 3e-4, (1, 2, 3, 4, 5, 7, 10, 20, 60), 200, 0.015)
 FULL = Effort(160, 4096, 1e-6, range(1, 61), 1000, 0.015)
 
 Check = Callable[[Sampler, Effort], Iterator[Finding]]
-"""One thing that is looked at, under as many claims as it has."""
+"""One check, which yields a finding for each of its claims."""

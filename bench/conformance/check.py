@@ -1,4 +1,4 @@
-"""`samplerbench check`: a sampler held to its claims, on models whose answer is known."""
+"""`samplerbench check`: compare a sampler with its claims, on models whose answer is known."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ CHECKS: tuple[Check, ...] = (
 def check(sampler: Sampler | str, *, quick: bool = False, plugins: Sequence[str] = ()) -> list[Finding]:
     """The report card of a sampler, given as an object or as a spec string; `plugins` are files or modules.
 
-    A check that the sampler breaks is a finding that does not hold, with the error in the place of the measurement.
-    Nothing is drawn at random: the same sampler always has the same card.
+    If the sampler raises during a check, the finding does not hold and shows the error in place of the measurement. All
+    seeds are fixed: the same sampler always gets the same card.
     """
     if isinstance(sampler, str):
         sampler = (load_registry(plugins) if plugins else default_registry()).sampler(sampler)
@@ -55,7 +55,7 @@ def check(sampler: Sampler | str, *, quick: bool = False, plugins: Sequence[str]
 
 
 def variants(registry: Registry) -> list[str]:
-    """Spec strings of every registered sampler: as it is, and with each other value of enumerated options."""
+    """Spec strings of every registered sampler: with its defaults, and with each other value of enumerated options."""
     specs = []
     for name, cls in registry.samplers.things.items():
         specs.append(name)

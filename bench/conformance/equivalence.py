@@ -1,4 +1,4 @@
-"""What must make no difference: the form of the prediction, the scale of the process, the batch, the object's past."""
+"""Settings that must make no difference: form of the prediction, scale of the process, batch, earlier use."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from .models import EQUAL, PLANE, SCHEDULES, UNEVEN, Stream, apart, drawn, noise
 
 GRIDS = {"VP": UNEVEN, "EDM": (40.0, 9.0, 2.0, 0.8, 0.1, 0.01), "flow": (0.98, 0.8, 0.5, 0.3, 0.02)}
 GREY_LEVEL = 2 / 255
-"""Of an image in [-1, 1]."""
+"""The size of a grey level of an image in [-1, 1]."""
 SINGLE = 1e-3
-"""What float32 may leave of float64: roundings of 6e-8, times sigma / alpha = 160, times many steps."""
+"""How far float32 may be from float64: roundings of 6e-8, times sigma / alpha = 160, times many steps."""
 
 
 def predictions(sampler: Sampler, effort: Effort) -> Iterator[Finding]:
-    """The same model given as eps, x0, v or flow prediction gives the same samples."""
+    """One model as eps, x0, v and flow prediction gives equal samples."""
     error = 0.0
     for name, schedule in SCHEDULES.items():
         eps, *others = (drawn(sampler, schedule, GRIDS[name], predicts=form) for form in get_args(Predicts))
@@ -66,7 +66,7 @@ def batches(sampler: Sampler, effort: Effort) -> Iterator[Finding]:
 
 
 def reuse(sampler: Sampler, effort: Effort) -> Iterator[Finding]:
-    """A sampler remembers nothing: used again, after another model and grid, it does what a fresh one does."""
+    """A sampler stores nothing: after use with another model and grid it gives the samples of a fresh one."""
     vp = SCHEDULES["VP"]
     once = drawn(sampler, vp, UNEVEN)
     drawn(sampler, SCHEDULES["EDM"], steps=5)
@@ -92,7 +92,7 @@ def precision(sampler: Sampler, effort: Effort) -> Iterator[Finding]:
 
 
 def options(sampler: Sampler, effort: Effort) -> Iterator[Finding]:
-    """Written as text and read again the options make an equal sampler."""
+    """The options, written as text and read again, make an equal sampler."""
     values = {key: getattr(sampler, option.field) for key, option in options_of(type(sampler)).items()}
     written = {key: str(value) for key, value in values.items() if value is not None}  # a file that is left out
     given = {name: value for name, value in written.items() if value != "inf"}  # no spec string says infinity

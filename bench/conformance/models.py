@@ -16,7 +16,7 @@ from ...samplers.sampler import Sampler
 from ...samplers.schedule import EDM, VP, Flow, Schedule, edm, flow, vp_from_alphas_cumprod, vp_linear
 
 EQUAL = 1e-10
-"""What may part two samples that must be equal: roundings of 1e-16, times sigma / alpha = 160, times a few steps."""
+"""Tolerance for samples that must be equal: roundings of 1e-16, times sigma / alpha = 160, times a few steps."""
 PLANE = GaussianMixture(((-1.0, 0.5), (0.8, 1.0), (0.3, -1.2)), (0.02, 0.1, 0.3), (0.5, 0.3, 0.2))
 """Data of two dimensions."""
 SCHEDULES: dict[str, VP | EDM | Flow] = {"VP": vp_linear(), "EDM": edm(), "flow": flow()}
@@ -27,7 +27,7 @@ NO_SIGNAL = vp_from_alphas_cumprod([*vp_linear().alphas_cumprod[:-1], 0.0])
 
 
 class Stream:
-    """Unit normal noise, the same for every run; keeps the intervals that it was asked for."""
+    """Unit normal noise, equal in every run; it records the intervals that a sampler asks for."""
 
     def __init__(self, like: Tensor) -> None:
         self.like, self.intervals = like, list[tuple[Level, Level]]()
@@ -54,7 +54,7 @@ def drawn(  # noqa: PLR0913  (a run's settings)
     predicts: Predicts = "eps",
     x: Tensor | None = None,
 ) -> Tensor:
-    """The clean samples of a run with the perfect network of the data."""
+    """The clean samples of a run with the perfect network for the data."""
     x = noise_to_start_from() * schedule.prior_scale(schedule.first) if x is None else x
     model = exact_model(data, schedule, predicts)
     return sample(model, sampler, steps=steps, grid=grid, x_init=x, noise=Stream(x)).x
@@ -66,7 +66,7 @@ def intervals(times: Sequence[float], schedule: Schedule) -> list[tuple[Level, L
 
 
 def apart(a: Tensor, b: Tensor) -> float:
-    """The largest difference of two results; infinite where they are too small, or not finite, to mean anything."""
+    """The largest difference of two results; infinite if a result is not finite or too small to be meaningful."""
     least = 0.1
     if not all(bool(x.isfinite().all()) and float(x.abs().max()) > least for x in (a, b)):
         return float("inf")

@@ -1,8 +1,7 @@
-"""The order with which a deterministic sampler converges: global, from its own start, local; the limit; the last jump.
+"""The order of convergence of a deterministic sampler: global, from its own start, local; the limit; the last jump.
 
-All but the last are measured to a level that still has noise, and their names say which. The step from there to the
-clean end is of first order whatever the sampler is, so in one number with the others it would hide them; it is shown
-apart.
+All but the last are measured down to a level that still has noise, which their names state. The step from there to the
+clean end is first order for every sampler and would hide the other errors, so it is shown separately.
 """
 
 from __future__ import annotations
@@ -22,17 +21,17 @@ from ...samplers.schedule import Schedule, edm, vp_linear
 from .card import Effort, Finding
 
 LINE = GaussianMixture(((-1.0,), (0.3,), (1.4,)), (0.2, 0.1, 0.3), (0.3, 0.4, 0.3))
-"""Data of one dimension, where the exact path is known."""
+"""Data in one dimension, where the exact path is known."""
 QUANTILES = (0.1, 0.3, 0.5, 0.7, 0.9)
 WARM_UP = 6
 """Steps of exact past: the corrected states of a predictor-corrector need more than its predictions."""
 PATTERNS = tuple(pattern * 2 for pattern in ((1, 3, 1, 3), (3, 1, 3, 1), (1, 1, 1, 3), (3, 3, 3, 1)))
 """Lengths of neighbouring steps, the last one measured."""
 HIGH = 3
-"""Of a high order, a slope is reached on finer steps than rounding allows, so the tolerances are wider: of the global
-order from this one on, of the local order above it."""
+"""From this order on the global order has a wider tolerance, and above it the local order too: rounding sets in before
+steps are fine enough to show the full slope."""
 DOUBLINGS, ROUNDING = 4, 1e-11
-"""How far a grid is refined to find a slope: so often, or to this error."""
+"""Limits of refining a grid to find a slope: the number of refinements, and the error."""
 LEEWAY = 0.01
 """By how much of it an error may be above another: a corrector moves the state that the last jump starts from."""
 VP_LINEAR, VARIANCE_EXPLODING = vp_linear(), edm()
@@ -68,7 +67,7 @@ def order_of_convergence(sampler: Sampler, effort: Effort) -> Iterator[Finding]:
 
 
 def order_from_the_start(sampler: Sampler, effort: Effort) -> Iterator[Finding]:
-    """The same from the sampler's own start: up to order 2 a first-order start costs no order, above it may."""
+    """The slope of the error from the sampler's own start: a first-order start may lower an order above 2."""
     order = sampler.convergence
     if order is None:
         return
@@ -108,7 +107,7 @@ def local_order(sampler: Sampler, effort: Effort) -> Iterator[Finding]:
 
 
 def limit(sampler: Sampler, effort: Effort) -> Iterator[Finding]:
-    """With ever more steps the exact solution; the error of first order is extrapolated away."""
+    """With many steps the exact solution results; extrapolation removes the first-order error."""
     order = sampler.convergence
     if order is None:
         return
@@ -125,7 +124,7 @@ def limit(sampler: Sampler, effort: Effort) -> Iterator[Finding]:
 
 
 def last_jump(sampler: Sampler, effort: Effort) -> Iterator[Finding]:
-    """The step from where the orders end to the clean end, after an exact past: its error stays, however many steps.
+    """The step to the clean end, after an exact past: its error remains, however many steps are taken.
 
     The model's guess of x0 is the first-order step there, and the most that may be lost.
     """
@@ -144,7 +143,7 @@ def last_jump(sampler: Sampler, effort: Effort) -> Iterator[Finding]:
 
 
 def sigma_of(level: Level) -> str:
-    """A level as a finding names it."""
+    """The name of a level in a finding."""
     return f"sigma {level.sigma_ve:.2g}"
 
 

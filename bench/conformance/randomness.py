@@ -1,4 +1,4 @@
-"""Noise: where it is drawn, that the last step has none, and that it has the right size."""
+"""Noise: where a sampler draws it, that the last step has none, and that its size is right."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from .card import Effort, Finding
 from .models import PLANE, SCHEDULES, UNEVEN, Stream, apart, intervals, noise_to_start_from
 
 MEAN, DEVIATION = 0.4, 0.55
-"""Of the Gaussian data."""
+"""Mean and standard deviation of the Gaussian data."""
 
 
 def draws(sampler: Sampler, effort: Effort) -> Iterator[Finding]:
-    """Noise comes from the run, in the grid's order, never in the last interval; never without need."""
+    """A sampler takes noise from the run, in the grid's order, not in the last interval and not without need."""
     schedule, x = SCHEDULES["VP"], noise_to_start_from()
     noise = Stream(x)
     with state_kept() as changed:
@@ -42,7 +42,7 @@ def lies_within(part: tuple[Level, Level], whole: tuple[Level, Level]) -> bool:
 
 
 def last_step(sampler: Sampler, effort: Effort) -> Iterator[Finding]:
-    """From one state before the last step two seeds give one result; before that they part, or never do."""
+    """Two seeds give one result from the same state before the last step; whole runs differ, or are deterministic."""
     model, x = exact_model(PLANE, SCHEDULES["VP"]), noise_to_start_from()
 
     def difference(grid: tuple[float, ...]) -> float:

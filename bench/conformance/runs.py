@@ -22,13 +22,13 @@ from .models import EQUAL, NO_SIGNAL, PLANE, SCHEDULES, Stream, apart, drawn, no
 FEW = (2, 3, 4, 9)
 """Step counts of the runs that start at alpha = 0."""
 BOUND = 100.0
-"""A high order may overshoot on a few steps; beyond this it has lost the state."""
+"""A high order may overshoot with few steps; beyond this the state has diverged."""
 FORMS_WITHOUT_SIGNAL: tuple[Predicts, ...] = ("x0", "v", "flow")
 """What a network can predict where alpha = 0."""
 
 
 def steps_and_calls(sampler: Sampler, effort: Effort) -> Iterator[Finding]:
-    """Every number of steps is finite and asks the model as often as declared; a budget of calls is kept."""
+    """Any number of steps gives finite states with the declared model calls, and a budget of calls is kept."""
     infinite, other = [], []
     for schedule, counts in ((vp_linear(80, 1e-3, 0.2), effort.counts), (SCHEDULES["flow"], FEW)):
         for steps in counts:
@@ -67,7 +67,7 @@ def _calls_for(sampler: Sampler, nfe: int) -> int:
 
 
 def one_step(sampler: Sampler, effort: Effort) -> Iterator[Finding]:
-    """One step from the first level is the model's own guess of x0: the first-order x0 form."""
+    """One step from the first level returns the model's prediction of x0: the first-order x0 form."""
     errors = []
     for schedule in SCHEDULES.values():
         first = schedule.first
@@ -78,7 +78,7 @@ def one_step(sampler: Sampler, effort: Effort) -> Iterator[Finding]:
 
 
 def clean_end(sampler: Sampler, effort: Effort) -> Iterator[Finding]:
-    """Data in one point are reached exactly, whatever came before: no noise is left and none is added."""
+    """Data at one point are reached exactly, whatever came before: no noise is left and none is added."""
     data = point((0.7, -0.4))
     expected = torch.tensor(data.means, dtype=torch.float64).expand(4, 2)
     error = max(
@@ -112,7 +112,7 @@ def start_without_signal(sampler: Sampler, effort: Effort) -> Iterator[Finding]:
 
 
 def whole_timesteps(sampler: Sampler, effort: Effort) -> Iterator[Finding]:
-    """A network that knows whole timesteps only is asked about no others, up to a step for each of them."""
+    """A network that knows whole timesteps only is called at no others, even with a step for each of them."""
     table = vp_linear(40, 1e-3, 0.3)
     exact = exact_model(PLANE, table).network(torch.device("cpu"), torch.float64)
     largest = 0.0

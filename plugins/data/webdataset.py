@@ -144,7 +144,7 @@ def _members(file: Headers) -> Iterator[tarfile.TarInfo]:
             end = archive.offset
             archive.members = []  # type: ignore[attr-defined]  # else every header stays in memory
             yield info
-        # Reading ends at the first header that is none; only the end mark says that nothing is missing.
+        # Reading ends at the first invalid header; only the end mark says that nothing is missing.
         file.seek(archive.offset)
         if file.read(len(END)) != END:
             raise tarfile.ReadError(f"no end mark at byte {archive.offset}")
