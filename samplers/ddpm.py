@@ -84,6 +84,7 @@ def loss_of_draw(  # noqa: PLR0913  (what one training example consists of)
     alpha, sigma = abar.sqrt().to(x0), (1 - abar).sqrt().to(x0)
     target = eps if predicts == "eps" else alpha * eps - sigma * x0
     answer: Tensor = network(diffuse(x0, eps, alpha, sigma), t.to(x0), condition)
+    # In float32, even if autocast made the answer bfloat16.
     return (answer.float() - target).square().mean()
 
 

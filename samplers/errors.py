@@ -70,6 +70,7 @@ class forgiven:  # noqa: N801  (read as a verb: with forgiven())
 def told(error: BaseException) -> str:
     """The text of another library's exception, with its type; without torch's advice to turn `weights_only` off."""
     text = text_of(error)
+    # torch advises to turn this safeguard off, which would execute the file.
     if "weights_only" in text:
         text = "the file holds more than tensors and numbers; it was not read"
     return f"{type(error).__name__}: {text}"
@@ -78,6 +79,7 @@ def told(error: BaseException) -> str:
 def text_of(error: BaseException) -> str:
     """The text of an exception; a stranger's exception may itself raise one when it is asked."""
     try:
+        # str(error) may be a subclass of str; this makes it a plain one.
         return str.__str__(str(error))
     except (Exception, SystemExit) as another:
         return f"its text cannot be read ({type(another).__name__})"
@@ -99,6 +101,7 @@ def shown(value: object) -> str:
 
 def closest(given: str, accepted: Iterable[str]) -> str:
     """' (did you mean X?)' where an accepted name is close to the given one, whatever the case; else ''."""
+    # Compared in lower case, shown as registered.
     names = {name.lower(): name for name in accepted}
     match = difflib.get_close_matches(given.lower(), names, n=1, cutoff=0.6)
     return f" (did you mean {names[match[0]]!r}?)" if match else ""

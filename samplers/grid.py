@@ -132,6 +132,7 @@ def spread_duplicates(timesteps: Sequence[int], total: int) -> list[float]:
     for t in taken:
         spare.remove(t)
     for t in spare:
+        # The nearest first, and of two equally near the noisier.
         near = (place for d in range(1, total) for place in (t + d, t - d))
         taken.add(next(place for place in near if 0 <= place < total and place not in taken))
     return [float(t) for t in sorted(taken, reverse=True)]

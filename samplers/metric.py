@@ -42,6 +42,7 @@ class Estimate:
                 f"values on {len(self.influence)} and on {len(other.influence)} samples: "
                 "a difference is of the same samples; take as many of each"
             )
+        # Sample by sample, so that the noise which both share cancels in the interval.
         return Estimate(self.value - other.value, self.influence - other.influence)
 
     @cached_property
@@ -193,6 +194,7 @@ def root_mean_estimate(squares: npt.NDArray[np.floating[Any]]) -> Estimate:
 
 def mean_estimate(values: npt.NDArray[np.floating[Any] | np.bool_]) -> Estimate:
     """The mean of one number for each sample, (n,); for booleans, the share of those that are true."""
+    # The influence of a sample on a mean is its deviation from the mean.
     exact = values.astype(np.float64)
     mean = float(exact.mean())
     return Estimate(mean, exact - mean)

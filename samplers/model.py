@@ -99,6 +99,7 @@ class Model:
 
     def __post_init__(self) -> None:
         """Check what can be checked without asking the network; the shape may be any sequence of whole numbers."""
+        # A wrong argument is named here, at construction, and not in the middle of a run.
         for what, value in (("name", self.name), ("fingerprint", self.fingerprint)):
             if not isinstance(value, str):
                 raise InputError(f"{what} {value!r}: expected a text")
@@ -137,6 +138,7 @@ class Model:
 
         Raises InputError where `decode` returns anything else, and SamplerbenchError where `decode` raises.
         """
+        # The states of a pixel model are images already; latent states need the decoder.
         if self.decode is None:
             return to_images(x, self.value_range)
         try:
@@ -164,6 +166,7 @@ MOST_PIXELS_ASIDE = 16_384
 def parse_size(size: object) -> tuple[int, int]:
     """512, "512", "512x768" or (512, 768) -> (width, height)."""
     sides = size.lower().split("x") if isinstance(size, str) else size if isinstance(size, tuple | list) else [size]
+    # isdigit alone accepts digits of other scripts, which are more likely a mistake.
     whole = [int(str(side)) for side in sides if str(side).isascii() and str(side).isdigit()]
     if (
         len(whole) != len(sides)
@@ -196,6 +199,7 @@ def to_images(x: Tensor, value_range: Range = UNIT_RANGE) -> Tensor | None:
             f"states of {seen}: expected floating numbers from {low:g} to {high:g}; a model of grey levels says "
             "value_range=(0, 255)"
         )
+    # Rounded, because truncation would darken an image by half a grey level.
     return ((x.clamp(low, high) - low) * (GREY_LEVELS / (high - low))).round().to(torch.uint8)
 
 
@@ -206,6 +210,7 @@ def _are_grey_levels(x: Tensor) -> bool:
 def checked_shape(shape: Any, name: str = "shape") -> tuple[int, ...]:
     """A shape without the batch, as a tuple; InputError, naming the field, for an invalid one."""
     try:
+        # operator.index takes NumPy's whole numbers but no float; a boolean would pass as 0 or 1.
         given = tuple(shape)
         sides = () if bool in map(type, given) else tuple(map(operator.index, given))
     except TypeError:
@@ -252,6 +257,7 @@ def predictor_for(  # noqa: PLR0913  (what a prediction depends on)
     condition = without = None
     if model.encode is not None:
         condition = condition_from(model, model.encode, prompts)
+        # Distilled guidance is part of the condition, so the network is asked once.
         if model.guide:
             condition = model.guide(condition, guidance)
         if model.mixes(guidance):

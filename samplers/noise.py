@@ -47,6 +47,7 @@ class Noise:
     ) -> None:
         self.seed, self.shape, self.n, self.first, self.device = seed, shape, n, first, torch.device(device)
         check_seed(seed)
+        # Checked once for all samples and elements, not in every draw.
         _check_field("element", max(math.prod(shape) - 1, 0), bits=34)
         _check_field("sample", first, bits=32)
         _check_field("sample", first + max(n - 1, 0), bits=32)

@@ -122,6 +122,7 @@ def construct(cls: type[T], what: str, options: Mapping[str, object]) -> T:
         if key not in known:
             accepted = ", ".join(f"{name} ({accepts(o.kind)})" for name, o in known.items()) or "none"
             raise InputError(f"{what}: unknown option {key!r}{closest(key, known)}; options: {accepted}")
+    # An option and its field differ by an underscore where Python or a method has the name.
     values = {
         known[key].field: _value(value, known[key].kind, f"{what}: option {key}") for key, value in options.items()
     }

@@ -70,6 +70,7 @@ def _owners() -> Iterator[tuple[str, Owner]]:
     own = [module for name, module in list(sys.modules.items()) if name.startswith(PREFIX)]
     for module in (*WATCHED, *own):
         yield module.__name__, module
+    # Classes too, because a plugin may replace a method such as `forward`.
     for module in (torch.nn, *own):
         for name, thing in list(vars(module).items()):  # another thread may import meanwhile
             if isinstance(thing, type) and (module is torch.nn or thing.__module__ == module.__name__):

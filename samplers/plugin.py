@@ -113,6 +113,7 @@ def hook_results(module: ModuleType) -> Iterator[tuple[str, str, Any]]:
     for kind, hook in zip(KINDS, HOOKS, strict=True):
         caller = getattr(manager.hook, hook)
         results = caller()
+        # pluggy drops a result of None, which a hook without `return` gives.
         if len(results) < len(caller.get_hookimpls()):
             raise PluginError(f"{hook}: returned None; expected a dict of names")
         for added in results:
@@ -137,6 +138,7 @@ def check_hooks(module: ModuleType) -> None:
     for name, function in vars(module).items():
         if not inspect.isfunction(function):
             continue
+        # pluggy would silently ignore a hook without its mark, and a mark on any other name.
         if not hasattr(function, f"{GROUP}_impl"):  # what @hookimpl leaves behind
             if name in HOOKS:
                 raise PluginError(f"function {name} is not marked; expected @hookimpl above it")
@@ -188,6 +190,7 @@ def import_file(path: Path) -> ModuleType:
         with no_bytecode():
             exec(code, vars(module))
     except BaseException:
+        # A later import must not find a module that failed half-way.
         del sys.modules[name]
         raise
     _texts[name] = spec, importlib.util.decode_source(data)
@@ -241,6 +244,7 @@ def forget_edited(folder: Path) -> None:
     """Make Python import those modules of a folder again whose files have changed since `source_of` read them."""
     for name, (spec, text) in list(_texts.items()):
         module, file = sys.modules.get(name), Path(str(spec.origin))
+        # samplerbench itself is not imported again, and a file by path has a new name for each content.
         if module is None or module.__spec__ is not spec or name.startswith((f"{GROUP}.", FILE_PREFIX)):
             continue
         if folder in file.parents and not is_installed(file) and text_now(module) != text:
@@ -271,6 +275,7 @@ def function_from_code(spec: str, what: str) -> Callable[[], Any] | None:
     try:
         if is_file:
             module = import_file(Path(home))
+        # No such module: the spec may be a misspelt name of a model, which the caller reports.
         elif importlib.util.find_spec(home) is None:
             return None
         else:

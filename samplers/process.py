@@ -237,6 +237,7 @@ def set_switches(values: Mapping[str, Any]) -> None:
 
     InputError for a name or a value that this version of torch does not have.
     """
+    # Unknown names are refused before any switch is set.
     known = {name for part in SWITCHES.values() for name in part}
     for name in values:
         if name not in known:
@@ -266,6 +267,7 @@ def _torch_streams() -> tuple[bytes, ...]:
 
 
 def _cuda_streams() -> tuple[bytes, ...] | None:
+    # Reading the state would initialise CUDA, which takes seconds and memory.
     if not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         return None
     return tuple(state.numpy().tobytes() for state in torch.cuda.get_rng_state_all())

@@ -142,6 +142,7 @@ class Registry:
         name, given = self._resolve(spec)
         if name not in self.samplers.things:
             raise self._unknown_sampler(name)
+        # `grid=` is no option of the sampler: it names the grid that goes with this spec.
         grid = given.pop("grid", None)
         return construct(self.samplers[name], f"sampler {name!r}", {**given, **options}), grid
 
@@ -199,6 +200,7 @@ class Registry:
                 )
             return levels_at(times, schedule)
         name, options = parse_spec(str(grid or schedule.default_grid))
+        # A number alone is a list of one level, whose separator is missing.
         if name[:1].isdigit() and name not in self.grids.things:
             raise InputError(f"grid {grid!r}: expected a name, or a list of at least two levels as in 999/500/20")
         # A grid is a plugin's code: what it raises by itself is named as its fault.
@@ -220,12 +222,14 @@ class Registry:
 
     def _model(self, spec: str, settings: Mapping[str, object]) -> Model:
         name, _, argument = spec.partition(":")
+        # No registered name before the colon, so the spec names code.
         if name not in self.models.things and argument:
             refuse_settings(f"model {spec!r}", settings, ())
             made = model_from_code(spec)
             if made is None:
                 raise self.models.unknown(name)
             return made
+        # A file alone does not say which of its functions makes the model.
         if spec.endswith(".py") and is_there(Path(spec)):
             raise InputError(
                 f"model {spec!r}: which function of it? expected one that makes the model, as in {spec}:make"
@@ -265,6 +269,7 @@ class Registry:
             for kind, name, thing in found:
                 trial[kind].add(name, thing, origin)
             check_aliases(trial["samplers"], [name for kind, name, _ in found if kind == "samplers"])
+            # Nothing failed, so the registry changes now.
             for kind in KINDS:
                 setattr(self, kind, trial[kind])
         return len(found)
@@ -411,6 +416,7 @@ def load_registry(plugins: Iterable[str] = (), models: Iterable[str] = ()) -> Re
         origin = Origin(entry.value, version_of(entry))
         with registry.watching(origin):
             register_below(registry, entry.value, origin.version)
+    # Named plugins come last, and a broken one is an error, because the user asked for it.
     for plugin in registry.named:
         with registry.watching(Origin(plugin, "")):
             register_named(registry, plugin)
@@ -481,6 +487,7 @@ def why_unfit(thing: object, base: type) -> str:
     if inspect.isabstract(thing):
         missing = ", ".join(sorted(getattr(thing, "__abstractmethods__")))  # noqa: B009
         return f"{thing.__name__} lacks {missing}; expected a concrete subclass of {base.__name__}"
+    # Annotations without a value in the base class are attributes that a subclass must set.
     if unsaid := [name for name in inspect.get_annotations(base) if not hasattr(thing, name)]:
         return f"{thing.__name__} does not say its {', '.join(unsaid)}; expected class attributes of these names"
     # Called with the arguments of the base class, the plugin's method must accept them.

@@ -257,6 +257,7 @@ def draw(  # noqa: PLR0913  (the block, and what may replace its noise)
     state_dtype = x_init.dtype if x_init is not None else torch.promote_types(request.dtype, torch.float32)
     if x_init is None:
         scale = model.schedule.prior_scale(levels[0])
+        # Drawn in float32 and then widened, so a float64 run starts from the same noise.
         x_init = stream.prior().to(state_dtype) * scale
     # See `WIDE_STATE_BELOW`: near alpha = 0 a float32 state has too few digits for x0.
     wide = any(0 < level.alpha < WIDE_STATE_BELOW for level in levels)
@@ -267,6 +268,7 @@ def draw(  # noqa: PLR0913  (the block, and what may replace its noise)
     counting = torch.inference_mode(False) if torch.is_inference_mode_enabled() else nullcontext()
     with counting, torch.no_grad():
         like = x_init.to(request.device, torch.float64 if wide else state_dtype)
+        # torch does not count changes of an inference tensor, so a copy takes its place.
         like = like.clone() if like.is_inference() else like
 
         def noise_for(a: Level, b: Level, interval: int, ordinal: int) -> Tensor:
@@ -441,6 +443,7 @@ def check_prompts(
     asked = list(texts)
     if model.mixes(guidance) and (negative is not None or model.unconditional is None):
         asked.append(negative or "")
+    # Encoding may take long, so a model may offer a cheaper check.
     if model.check_texts:
         model.check_texts(asked)
     else:

@@ -148,12 +148,14 @@ def integrate(
     """Take x from the first level of the grid to the clean end; `watch` is called with the state after each step."""
     past: Past = None
     for i, (a, b) in enumerate(pairwise(run.grid)):
+        # The noise of a step is keyed by its interval.
         run.enter(i)
         # A step that changed its input in place would corrupt predictions and states that others still hold.
         given, changes = x, _changes(x)
         x, past = _pair(sampler.step(run, x, a, b, past), sampler, i)
         if _changes(given) != changes:
             raise SamplerFault(f"{_name(sampler)}, step {i}: changed the state it was given; return a new tensor")
+        # Also dtype and device: a state that was widened or moved would change results and times.
         if not isinstance(x, Tensor) or (x.shape, x.dtype, x.device) != (given.shape, given.dtype, given.device):
             raise SamplerFault(f"{_name(sampler)}, step {i}: returned {_describe(x)}; expected {_describe(given)}")
         if watch:

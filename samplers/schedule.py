@@ -135,6 +135,7 @@ class VP(Schedule):
     def at_time(self, t: float) -> Level:
         """The level at timestep t in [0, T-1], whole or fractional."""
         level = self.finite_at(t)
+        # The stored logarithm belongs to a small alpha in place of 0; here T-1 gets its alpha = 0 back.
         is_capped = t == self.timesteps - 1 and self.alphas_cumprod[-1] == 0
         return Level(0.0, 1.0, level.t) if is_capped else level
 

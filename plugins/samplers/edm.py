@@ -72,6 +72,7 @@ class EDM(Sampler):
         # The paper's bound of sqrt(2) - 1 keeps a step from adding more noise than the state has.
         gamma = min(self.churn / (len(run.grid) - 1), math.sqrt(2) - 1)
         first = run.grid[0]
+        # No churn before the last step, at the first level, and outside of [s_tmin, s_tmax].
         if b.is_clean or a is first or not gamma or not self.s_tmin <= a.sigma_ve <= self.s_tmax:
             return a
         # `run.at` returns the nearest level that the network knows.

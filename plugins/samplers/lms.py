@@ -65,6 +65,7 @@ def coefficients(nodes: Sequence[float], start: float, end: float) -> list[float
     u = [(node - start) / h for node in nodes]  # in units of the step, to keep powers small
     c = []
     for u_j in u:
+        # The basis polynomial of node j vanishes at all other nodes; it is scaled to 1 at its own.
         others = [u_k for u_k in u if u_k != u_j]
         lagrange = Polynomial.fromroots(others) if others else Polynomial([1.0])
         c.append(h * float(lagrange.integ()(1.0) / lagrange(u_j)))

@@ -42,6 +42,7 @@ class PLMS(Sampler):
         euler = prediction.combine(b.alpha, b.sigma)
         if b.is_clean or a.alpha == 0:
             return euler, None
+        # Adams-Bashforth with as many predictions as there are, at most four.
         history = [prediction.eps, *(past or [])][:4]
         # At the start there is no past: the mean of eps at a and at b, as in improved Euler, costs the extra call.
         added = bend(history) if past else (run.predict(euler, b).eps - prediction.eps) / 2

@@ -65,6 +65,7 @@ class Restart(Sampler):
 
     def step(self, run: StepContext, x: Tensor, a: Level, b: Level, past: Past) -> tuple[Tensor, Past]:
         """One step, then the restarts if b is the level nearest to s_min."""
+        # Main loop of algorithm 1: an ordinary Heun step.
         x = heun_step(run, x, a, b)
         # Not at the first level nor at the clean end. A run from alpha = 0 counts from its second level, as `nfe` does.
         noisy = run.grid[1:-1] if run.grid[0].alpha else run.grid[2:-1]

@@ -65,6 +65,7 @@ def write_synced(path: Path, content: bytes | memoryview) -> None:
     """Write a file and wait until the disk has it."""
     file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
     try:
+        # os.write may write a part only.
         left = memoryview(content)
         while left:
             left = left[os.write(file, left) :]

@@ -61,6 +61,7 @@ def locked_file(path: Path) -> int:
     """A descriptor of the file at `path`, which is locked. StoreError on Windows."""
     if sys.platform == "win32":
         raise StoreError(f"{path.parent}: the system is {NO_WINDOWS}")
+    # The last owner removes the file, so the file that was locked may be gone; then try again.
     while True:
         file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:

@@ -31,6 +31,7 @@ def read_header(file: IO[bytes], info: zipfile.ZipInfo, what: str) -> Header:
     if version not in READERS:
         raise ModelError(f"{what}: version {version} of NumPy's format; expected 1.0 or 2.0: store it with np.savez")
     header = Header(*READERS[version](file))
+    # Reading objects means unpickling them, which executes code.
     if header.dtype.hasobject:
         raise ModelError(f"{what}: holds Python objects, which are never read; store numbers")
     expected, there = math.prod(header.shape) * header.dtype.itemsize, info.file_size - file.tell()

@@ -33,6 +33,7 @@ def mosaic(images: Images, across: int | None = None) -> Image.Image:
     """Images (n, 1|3, H, W) in a grid, `across` in a row (None = nearly square); a small picture is enlarged."""
     across = across or math.ceil(math.sqrt(len(images)))
     sheet = side_by_side([as_picture(image).convert("RGB") for image in images], across)
+    # A whole factor without interpolation, so that every pixel stays a sharp square.
     scale = max(1, math.ceil(LEAST_SIDE / min(sheet.size)))
     return sheet.resize((scale * sheet.width, scale * sheet.height), Image.Resampling.NEAREST)
 

@@ -139,6 +139,7 @@ class Training:
         with torch.autocast(self.ranks.device.type, torch.bfloat16) if self.recipe.bf16 else nullcontext():
             loss = self._loss(self.step)
         loss.backward()
+        # Bounds the gradient to length 1, and returns its length before that.
         gradient = float(nn.utils.clip_grad_norm_(self.network.parameters(), 1.0))
         value = self.ranks.mean(loss)
         # Stopped before the optimizer takes the gradient: the weights in the checkpoint are still good.
@@ -153,6 +154,7 @@ class Training:
         self._optimizer.zero_grad(set_to_none=True)
         if self._ema:
             self._ema.update(self.network, self.step)
+        # A running mean to show: a single loss depends on the timesteps of its batch.
         self.mean_loss = value if math.isnan(self.mean_loss) else 0.98 * self.mean_loss + 0.02 * value
         self.step += 1
 

@@ -53,6 +53,7 @@ class SelfAttention(nn.Module):
         self.norm = nn.GroupNorm(GROUPS, channels)
         self.qkv = nn.Linear(channels, 3 * channels)
         self.project = nn.Linear(channels, channels)
+        # Attention starts as the identity, as the residual blocks do.
         nn.init.zeros_(self.project.weight)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -108,6 +109,7 @@ class Up(nn.Module):
 
     def forward(self, x: Tensor, embedding: Tensor, skips: list[Tensor]) -> Tensor:
         """Pop one entry of `skips` for each stage."""
+        # The convolution comes before the interpolation, where it has a quarter of the places.
         h = x if self.grow is None else F.interpolate(self.grow(x), scale_factor=2.0, mode="nearest")
         for stage in self.stages:
             h = stage(torch.cat([h, skips.pop()], dim=1), embedding)
