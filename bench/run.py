@@ -24,9 +24,11 @@ from .draw.chunk import make_chunk, ode_solution, reason_of, warm_up
 from .draw.clock import in_turn
 from .draw.engines import Children, Engine, ForeignEngine, InProcess, Limits, Turn, turns
 from .draw.paths import write_paths
-from .draw.store import REFERENCE, RunFolder, default_output, read_run, stored_run
+from .draw.store import REFERENCE, RunFolder, default_output, stored_run
 from .judge.answers import answers_from, directions, write_answers
 from .judge.measures import check_plugins, check_settings
+from .judge.status import outcome_of
+from .judge.stored import StoredRun
 from .judge.table import GrowingTable, check_metric_names
 from .plan.config import Config, enlarged, without_defaults
 from .plan.environment import environment
@@ -108,7 +110,7 @@ class Result:
     @property
     def failed(self) -> int:
         """How many cells failed."""
-        return int(self.table["status"].str.startswith("failed").sum())
+        return sum(outcome_of(text).has_failed for text in self.table["status"])
 
     def __repr__(self) -> str:
         """One line; a notebook shows the table."""
@@ -221,10 +223,9 @@ class Session:
         with closing(self.folder):
             table = self.tabulate()
             write_picture(self.plan, self.folder, self.failures)
-            about = read_run(self.folder.path)
-            answers = answers_from(about, table, self.growing.estimates(), directions(self.ready))
-            write_answers(self.folder, about, table, answers)
-            write_report(self.folder.path, lambda: self.ready)
+            stored = StoredRun(self.folder.path)
+            write_answers(stored, answers_from(stored, self.growing.estimates(), directions(self.ready)))
+            write_report(stored, lambda: self.ready)
         return Result(self.folder.path, table, self.labels, self.notes)
 
     def evaluations_left(self) -> int:
@@ -381,11 +382,12 @@ def enlarged_run(output: Path | None, given: Mapping[str, Any], registry: Regist
         raise InputError("add: to which run? expected with its folder, as in --add -s ddim -o RUN")
     if fresh:
         raise InputError("add with fresh: the one keeps the run that is there, the other starts anew; give one of them")
-    if (stored := stored_run(output)) is None:
+    stored = StoredRun(output)
+    if not stored.exists:
         raise InputError(f"add: there is no run in {output}; leave out --add to make one")
-    check_settings(stored, output)
-    check_plugins(stored, output, registry)
-    return enlarged(stored.config, given)
+    check_settings(stored)
+    check_plugins(stored, registry)
+    return enlarged(stored.record.config, given)
 
 
 def begin(plan: Plan, registry: Registry, output: Path, manner: Manner = Manner(), command: str = "") -> Session:

@@ -6,7 +6,6 @@ import random
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +18,7 @@ from ..samplers.registry import Registry
 from .draw.chunk import make_chunk, reason_of
 from .draw.chunk_file import Chunk
 from .draw.engines import Engine, InProcess, Limits
-from .draw.store import RunFolder, read_run
+from .draw.store import RunFolder
 from .judge.measures import (
     check_code,
     check_extractors,
@@ -27,6 +26,7 @@ from .judge.measures import (
     check_plugins,
     check_settings,
 )
+from .judge.stored import StoredRun
 from .plan.environment import VERSIONS_THAT_MATTER, environment
 from .plan.plan import Block, Cell, Plan, behind, plan_for
 from .plan.record import RunRecord
@@ -74,7 +74,7 @@ class Verification:
         return StoreError.exit_code if self.count(DAMAGED) else int(self.count(DIFFERS) > 0)
 
 
-def verify(path: Path, registry: Registry, chunks: int = 3, seed: int = 0) -> Verification:
+def verify(run: StoredRun, registry: Registry, chunks: int = 3, seed: int = 0) -> Verification:
     """Draw `chunks` of a run's chunks again, chosen at random by `seed`, as the run did, and compare.
 
     Hashes, kept images, extractors' rows, ODE distances and counts of calls must be the same; seconds are not compared.
@@ -83,22 +83,20 @@ def verify(path: Path, registry: Registry, chunks: int = 3, seed: int = 0) -> Ve
     Raises InputError, ModelError or StoreError where the run cannot be made again here: other versions, another model,
     an edited sampler, a damaged run, code that the registry does not name as the user's own.
     """
-    record = read_run(path)
-    check_settings(record, path)
-    config = record.config
-    check_plugins(record, path, registry)
-    check_code(config.model, path, registry)
-    check_versions(record, path)
-    folder = RunFolder(path)
+    check_settings(run)
+    check_plugins(run, registry)
+    check_code(run, registry)
+    check_versions(run)
+    record, folder = run.record, run.folder
     with set_as(record) as threads:
-        plan = behind(plan_for(config, registry), record.budgets)
-        check_model(record, plan.model, path)
-        ready = yardsticks(config.metric, registry.metrics.things, plan.model)
-        check_extractors(record, plan.model, ready, path)
-        check_cells(record, plan, path)
+        plan = behind(plan_for(record.config, registry), record.budgets)
+        check_model(run, plan.model)
+        ready = yardsticks(record.config.metric, registry.metrics.things, plan.model)
+        check_extractors(run, plan.model, ready)
+        check_cells(run, plan)
         there = [(cell, block) for cell in plan.cells for block in folder.whole_blocks([cell], plan.blocks)]
         if not there:
-            raise InputError(f"{path}: has no chunk yet; give its run's command again to go on")
+            raise InputError(f"{run.path}: has no chunk yet; give its run's command again to go on")
         chosen = sorted(random.Random(seed).sample(range(len(there)), min(chunks, len(there))))
         reference = folder.ode_solution(plan.reference_key)
         here = InProcess(lambda cell, block: make_chunk(plan, cell, block, ready, reference))
@@ -110,26 +108,28 @@ def verify(path: Path, registry: Registry, chunks: int = 3, seed: int = 0) -> Ve
     return Verification(checks, len(there), threads, notes_on(record))
 
 
-def check_versions(record: RunRecord, path: Path) -> None:
+def check_versions(run: StoredRun) -> None:
     """Refuse a run of other versions."""
     here = environment("cpu")["versions"]
-    there = record.environment.versions
+    there = run.record.environment.versions
     for name in VERSIONS_THAT_MATTER:
         if there.get(name) != here[name]:
-            raise InputError(f"{path}: made with {name} {there.get(name)}, and this is {here[name]}; install that one")
+            raise InputError(
+                f"{run.path}: made with {name} {there.get(name)}, and this is {here[name]}; install that one"
+            )
 
 
-def check_cells(record: RunRecord, plan: Plan, path: Path) -> None:
+def check_cells(run: StoredRun, plan: Plan) -> None:
     """Refuse a run whose cells would be drawn in another way now."""
-    if record.plan != plan.key:
+    if run.record.plan != plan.key:
         raise InputError(
-            f"{path}: its plan is {record.plan[:12]} there and {plan.key[:12]} here; a grid, a sampler's "
+            f"{run.path}: its plan is {run.record.plan[:12]} there and {plan.key[:12]} here; a grid, a sampler's "
             "options, the model's prompts or the build of torch are others"
         )
-    for stored, cell in zip(record.cells, plan.cells, strict=True):
+    for stored, cell in zip(run.record.cells, plan.cells, strict=True):
         if stored.key != cell.key:
             raise InputError(
-                f"{path}: sampler {cell.sampler!r} was edited since: {stored.key[:12]} there and {cell.key[:12]} "
+                f"{run.path}: sampler {cell.sampler!r} was edited since: {stored.key[:12]} there and {cell.key[:12]} "
                 "here; give the run's command again to run it anew"
             )
 

@@ -14,7 +14,8 @@ from samplerbench.bench.draw import chunk as harness
 from samplerbench.bench.draw import clock as timing
 from samplerbench.bench.draw.store import RunFolder, read_run
 from samplerbench.bench.judge.answers import read_answers, signature
-from samplerbench.bench.judge.table import by_sampler, read_table
+from samplerbench.bench.judge.stored import StoredRun
+from samplerbench.bench.judge.table import by_sampler
 from samplerbench.bench.run import Session
 from samplerbench.bench.show.figures import write_figures
 from samplerbench.bench.show.picture import redrawn
@@ -40,7 +41,7 @@ def unclocked(table):
 
 def same_cells(a, b):
     """Assert that the tables of two runs have the same rows, in whatever order."""
-    tables = [unclocked(read_table(folder)[0]) for folder in (a, b)]
+    tables = [unclocked(StoredRun(folder).table) for folder in (a, b)]
     pd.testing.assert_frame_equal(*tables, check_exact=True)
 
 
@@ -90,8 +91,8 @@ def test_a_sampler_that_is_added_is_drawn_alone_and_stands_behind_the_others(sb,
     assert sorted(one[1:] for one in draws) == [(2, 0, 64), (2, 64, 36), (5, 0, 64), (5, 64, 36)]
     kept = {name: content for name, content in chunks.items() if name.suffix in (".safetensors", ".timing")}
     assert kept.items() <= content_of(copy / "chunks").items()
-    table, _ = read_table(copy)
-    pd.testing.assert_frame_equal(table.iloc[:4], read_table(stored.folder)[0], check_dtype=False)
+    table = StoredRun(copy).table
+    pd.testing.assert_frame_equal(table.iloc[:4], StoredRun(stored.folder).table, check_dtype=False)
     assert list(table["sampler"].iloc[4:]) == ["late", "late"]
     same_cells(copy, toy_run(tmp_path / "other", ["ddpm", "ddim", "late"], steps=[2, 5]).folder)
     config = read_run(copy).config
@@ -101,12 +102,12 @@ def test_a_sampler_that_is_added_is_drawn_alone_and_stands_behind_the_others(sb,
 def test_counts_that_are_added_are_drawn_for_every_sampler_behind_all_rows(sb, stored, copy, whole, draws):
     assert sb("run", "--add", "--steps", "3,2", "-s", "late", *OPTIONS, "-o", "run").code == 1
     assert {one[:2] for one in draws} == {("DDPM", 3), ("DDIM", 3), ("Late", 2), ("Late", 5), ("Late", 3)}
-    table, _ = read_table(copy)
+    table = StoredRun(copy).table
     assert list(zip(table["sampler"], table["steps"], strict=True)) == [
         *(("ddpm", 2), ("ddpm", 5), ("ddim", 2), ("ddim", 5)),
         *(("ddpm", 3), ("ddim", 3), ("late", 2), ("late", 5), ("late", 3)),
     ]
-    pd.testing.assert_frame_equal(table.iloc[:4], read_table(stored.folder)[0], check_dtype=False)
+    pd.testing.assert_frame_equal(table.iloc[:4], StoredRun(stored.folder).table, check_dtype=False)
     same_cells(copy, whole.folder)
     assert read_run(copy).plan == read_run(whole.folder).plan
 
@@ -256,7 +257,7 @@ def test_a_run_that_stops_while_it_is_added_to_goes_on_with_the_same_command(sb,
         patch.setattr(Session, "conclude", None)
         with pytest.raises(Crash):
             sb(*command)
-    table, _ = read_table(copy)  # that of the run before: what is new is pending in it
+    table = StoredRun(copy).table  # that of the run before: what is new is pending in it
     assert list(table["status"]) == ["ok"] * 4 + ["pending"] * 5
     assert sb("table", "run").code == sb("report", "run", "--plugin", TOY).code == 0
     assert sb(*command).code == 1
@@ -266,17 +267,17 @@ def test_a_run_that_stops_while_it_is_added_to_goes_on_with_the_same_command(sb,
 
 def test_verdicts_are_made_again_for_the_larger_family_and_the_caption_says_so(sb, copy):
     sb("report", "run", "--plugin", TOY)
-    before, kept = view_of(copy), read_answers(RunFolder(copy), read_run(copy), read_table(copy)[0])
+    before, kept = view_of(StoredRun(copy)), read_answers(StoredRun(copy))
     assert NOTE not in before.caption
     assert sb("run", "--add", "-s", "euler:grid=karras", "-o", "run", "--plugin", TOY).code == 0
     assert f"2 of the 6 {NOTE}." in (copy / "table.md").read_text()
-    record, (table, _) = read_run(copy), read_table(copy)
-    answers = read_answers(RunFolder(copy), record, table)
-    assert len(signature(record, table)) == 6
+    run = StoredRun(copy)
+    answers = read_answers(run)
+    assert len(signature(run)) == 6
     wider = {(a["metric"], a["budget"]): a for a in answers}
     for answer in kept:
         assert len(wider[answer["metric"], answer["budget"]]["others"]) == len(answer["others"]) + 1
-    view = view_of(copy)
+    view = view_of(StoredRun(copy))
     assert f" 2 of the 6 {NOTE}." in view.caption
     assert [metric["behind"] for metric in view.metrics] != [metric["behind"] for metric in before.metrics]
     assert view.command.endswith(f"run --add -s euler:grid=karras -o run --plugin {TOY}")
@@ -287,7 +288,7 @@ def test_verdicts_are_made_again_for_the_larger_family_and_the_caption_says_so(s
 
 def test_the_rows_that_were_added_are_verified_compared_and_shown(sb, copy, whole, tmp_path):
     assert sb("run", "--add", "--steps", "3", "-s", "late", *OPTIONS, "-o", "run").code == 1
-    assert verify(copy, REGISTRY, chunks=99).exit_code == 0
+    assert verify(StoredRun(copy), REGISTRY, chunks=99).exit_code == 0
     compared = [sb("table", run, "--compare", "ddpm", "ddim", "--plugin", TOY).out for run in (copy, whole.folder)]
     ours, theirs = ([line for line in text.splitlines() if not line.startswith("s/image")] for text in compared)
     assert ours == theirs
@@ -295,15 +296,15 @@ def test_the_rows_that_were_added_are_verified_compared_and_shown(sb, copy, whol
         assert sb("table", copy, *command, "--plugin", TOY).code == 0
     pivots = [sb("table", run, "--pivot", "fid", "--format", "csv").out for run in (copy, whole.folder)]
     assert pivots[0] == pivots[1]
-    assert list(by_sampler(read_table(copy)[0])["steps"]) == [2, 5, 3] * 3
-    assert redrawn(copy).tobytes() == redrawn(whole.folder).tobytes()
-    ours, theirs = (view_of(run) for run in (copy, whole.folder))
+    assert list(by_sampler(StoredRun(copy).table)["steps"]) == [2, 5, 3] * 3
+    assert redrawn(StoredRun(copy)).tobytes() == redrawn(StoredRun(whole.folder)).tobytes()
+    ours, theirs = (view_of(StoredRun(run)) for run in (copy, whole.folder))
 
     def pictures(view):
         return sorted((p["name"], view.budgets[p["budget"]], (p["sheet"] or {}).get("uri")) for p in view.pictures)
 
     assert pictures(ours) == pictures(theirs)
     assert {path["name"] for path in ours.paths} == {path["name"] for path in theirs.paths}
-    written = [write_figures(run, tmp_path / name) for name, run in (("a", copy), ("b", whole.folder))]
+    written = [write_figures(StoredRun(run), tmp_path / name) for name, run in (("a", copy), ("b", whole.folder))]
     samples = [next(p for p in paths if p.name == "samples.png").read_bytes() for paths in written]
     assert samples[0] == samples[1]

@@ -20,7 +20,8 @@ from samplerbench.bench.judge.budget import BEST, NO_ROW, budgets, parse_seconds
 from samplerbench.bench.judge.compare import NOT_SHOWN, SAME, WORSE, comparisons_to_table
 from samplerbench.bench.judge.pareto import CLOSE, DOMINATED, ON_FRONT, costs_no_more, pareto
 from samplerbench.bench.judge.scores import NOT_MEASURED, Score, Scores
-from samplerbench.bench.judge.table import read_table, write_sealed_table
+from samplerbench.bench.judge.stored import StoredRun
+from samplerbench.bench.judge.table import write_sealed_table
 from samplerbench.bench.plan.record import CellRecord
 from samplerbench.bench.show.verdicts import budgets_to_rows
 from samplerbench.samplers.metric import mean_estimate
@@ -285,7 +286,7 @@ def stored(tmp_path_factory):
 
 
 def test_a_run_has_budgets(stored):
-    found = budgets(stored, REGISTRY, "nfe", [5], None)
+    found = budgets(StoredRun(stored), REGISTRY, "nfe", [5], None)
     assert set(found["metric"]) == {"fid"}
     assert set(found["steps"].dropna()) == {3}
     table = pd.read_csv(stored / "table.csv").query("steps == 3").set_index("sampler")
@@ -300,15 +301,15 @@ def test_a_run_has_budgets(stored):
 
 @pytest.mark.parametrize("amounts", [[3], [6], [3, 6, 4], [100, 3, 1]])
 def test_what_is_said_of_a_budget_is_what_the_report_answers(stored, amounts):
-    about, (table, _) = read_run(stored), read_table(stored)
-    answers = {(a["metric"], a["budget"]): a for a in read_answers(RunFolder(stored), about, table)}
+    run = StoredRun(stored)
+    answers = {(a["metric"], a["budget"]): a for a in read_answers(run)}
     assert {budget for _, budget in answers} == {3, 6}
     for metric in ("fid", "clip_score", "ode_error"):
-        found = budgets(stored, REGISTRY, "nfe", amounts, metric)
+        found = budgets(run, REGISTRY, "nfe", amounts, metric)
         assert list(dict.fromkeys(found["budget"])) == amounts
         for budget, said in found.dropna(subset="rank").groupby("budget"):
             answer = answers[metric, {4: 3, 100: 6}.get(budget, budget)]
-            rows = [table.iloc[row] for row in (answer["best"], *(other["row"] for other in answer["others"]))]
+            rows = [run.table.iloc[row] for row in (answer["best"], *(other["row"] for other in answer["others"]))]
             assert list(zip(said["sampler"], said["steps"], strict=True)) == [
                 (row["sampler"], row["steps"]) for row in rows
             ]
@@ -321,30 +322,30 @@ def test_what_is_said_of_a_budget_is_what_the_report_answers(stored, amounts):
 
 
 def test_a_run_has_budgets_of_seconds_and_a_front(stored):
-    found = budgets(stored, REGISTRY, "seconds", [1e-9, 100.0], "clip_score")
+    found = budgets(StoredRun(stored), REGISTRY, "seconds", [1e-9, 100.0], "clip_score")
     assert list(found["verdict"][:5]) == [NO_ROW] * 4 + [NOT_MEASURED]
     last = found[found["budget"] == 100].dropna(subset="rank")
     assert len(last) == 4
     assert list(last["value"]) == sorted(last["value"], reverse=True)
-    by_time = pareto(stored, REGISTRY)
+    by_time = pareto(StoredRun(stored), REGISTRY)
     assert len(by_time) == 10
     assert set(by_time["against"]) == {"seconds"}
     assert (by_time["verdict"] == NOT_MEASURED).sum() == 2
-    ode = pareto(stored, REGISTRY, "ode_error", "nfe")
+    ode = pareto(StoredRun(stored), REGISTRY, "ode_error", "nfe")
     assert (ode["verdict"] == NOT_MEASURED).sum() == 6
     assert list(ode.dropna(subset="value")["verdict"]) == [ON_FRONT] * 4  # 3 and 6 steps of the same sampler twice
 
 
 def test_a_metric_that_the_run_does_not_have_is_refused(stored):
     with pytest.raises(sb.InputError, match=r"metric 'fd': not in the run \(did you mean 'fid'\?\); there are: fid, c"):
-        pareto(stored, REGISTRY, "fd")
+        pareto(StoredRun(stored), REGISTRY, "fd")
 
 
 def test_a_run_without_metrics_goes_by_the_ode_error_if_asked(tmp_path):
     folder = sb.run("mixture", ["ddim", "dpm-solver++"], steps=[4], n=64, output=tmp_path / "run").folder
     with pytest.raises(sb.InputError, match="metric: none in the run; there are: ode_error"):
-        budgets(folder, REGISTRY, "nfe", [4], None)
-    assert list(budgets(folder, REGISTRY, "nfe", [4], "ode_error")["rank"]) == [1, 2]
+        budgets(StoredRun(folder), REGISTRY, "nfe", [4], None)
+    assert list(budgets(StoredRun(folder), REGISTRY, "nfe", [4], "ode_error")["rank"]) == [1, 2]
 
 
 def test_samples_that_are_gone_are_named(stored, tmp_path):
@@ -352,15 +353,15 @@ def test_samples_that_are_gone_are_named(stored, tmp_path):
     key = json.loads((stored / "run.json").read_text())["cells"][0]["key"]
     shutil.rmtree(tmp_path / "cut" / "chunks" / key[:16])
     with pytest.raises(sb.InputError, match="'ddim, 3 steps, 3 calls': the run has not all of its samples; give its"):
-        budgets(tmp_path / "cut", REGISTRY, "nfe", [5], None)
+        budgets(StoredRun(tmp_path / "cut"), REGISTRY, "nfe", [5], None)
 
 
 def test_a_table_of_another_length_is_refused(stored, tmp_path):
     shutil.copytree(stored, tmp_path / "cut")
     keys = [cell.key for cell in read_run(stored).cells]
-    write_sealed_table(RunFolder(tmp_path / "cut"), read_table(stored)[0].iloc[:-1], keys)
+    write_sealed_table(RunFolder(tmp_path / "cut"), StoredRun(stored).table.iloc[:-1], keys)
     with pytest.raises(sb.StoreError, match=r"9 rows, and 10 were written"):
-        pareto(tmp_path / "cut", REGISTRY)
+        pareto(StoredRun(tmp_path / "cut"), REGISTRY)
 
 
 def test_seconds_of_several_machines_are_not_ranked(tmp_path, monkeypatch):
@@ -369,18 +370,21 @@ def test_seconds_of_several_machines_are_not_ranked(tmp_path, monkeypatch):
     next(folder.glob("chunks/*/00000000-*.safetensors")).unlink()
     monkeypatch.setattr("samplerbench.bench.draw.clock.machine_of", lambda device: "another")
     sb.run("toy", ["ddim", "ddpm"], **settings)
-    for find in (lambda: budgets(folder, REGISTRY, "seconds", [1.0], None), lambda: pareto(folder, REGISTRY)):
+    for find in (
+        lambda: budgets(StoredRun(folder), REGISTRY, "seconds", [1.0], None),
+        lambda: pareto(StoredRun(folder), REGISTRY),
+    ):
         with pytest.raises(sb.InputError, match="several machines, whose seconds are not compared"):
             find()
-    assert len(budgets(folder, REGISTRY, "nfe", [2], None)) == 2
-    assert set(pareto(folder, REGISTRY, against="nfe")["verdict"]) <= {ON_FRONT, DOMINATED, CLOSE}
+    assert len(budgets(StoredRun(folder), REGISTRY, "nfe", [2], None)) == 2
+    assert set(pareto(StoredRun(folder), REGISTRY, against="nfe")["verdict"]) <= {ON_FRONT, DOMINATED, CLOSE}
 
 
 # As people read it
 
 
 def test_budgets_are_shown_with_their_extractor_and_no_more_digits_than_they_have(stored):
-    found = budgets(stored, REGISTRY, "nfe", [5, 2], None)
+    found = budgets(StoredRun(stored), REGISTRY, "nfe", [5, 2], None)
     rows = budgets_to_rows(found, {"fid": {"label": "toy quadrants"}})
     assert list(rows[0]) == [
         "budget", "rank", "sampler", "steps", "NFE", "ms/image", "clock", "FID [toy quadrants]", "less the best", "p",

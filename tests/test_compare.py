@@ -25,6 +25,7 @@ from samplerbench.bench.judge.compare import (
     seconds_compared,
 )
 from samplerbench.bench.judge.statistics import student_p, student_t
+from samplerbench.bench.judge.stored import StoredRun
 from samplerbench.bench.plan.record import CellRecord
 from samplerbench.bench.show.verdicts import comparison_to_rows
 from samplerbench.plugins.metrics.fid import FID
@@ -130,11 +131,11 @@ def stored(tmp_path_factory):
 
 
 def test_a_run_is_compared_cell_by_cell(stored):
-    found = compare(stored, "ddim", "euler", REGISTRY)
+    found = compare(StoredRun(stored), "ddim", "euler", REGISTRY)
     assert list(found["metric"]) == ["fid", "clip_score", "ode_error", "seconds_per_image"] * 2
     assert list(found["verdict"]) == [*[SAME] * 3, "not compared: fewer than 5 repeats side by side"] * 2
     assert list(found["a"][:1]) == ["ddim, 3 steps, 3 calls"]
-    found = compare(stored, "ddpm", "ddpm:variance=large", REGISTRY)
+    found = compare(StoredRun(stored), "ddpm", "ddpm:variance=large", REGISTRY)
     assert list(found["metric"]) == ["fid", "clip_score", "seconds_per_image"] * 2
     assert list(found["verdict"][:2]) == [BETTER, BETTER]
     metrics = found[found["metric"] != "seconds_per_image"]
@@ -142,7 +143,7 @@ def test_a_run_is_compared_cell_by_cell(stored):
 
 
 def test_the_difference_is_that_of_the_table(stored):
-    found = compare(stored, "ddpm", "ddim", REGISTRY).dropna(subset="difference")
+    found = compare(StoredRun(stored), "ddpm", "ddim", REGISTRY).dropna(subset="difference")
     table = pd.read_csv(stored / "table.csv").set_index(["sampler", "steps"])
     expected = [table.loc[("ddpm", s), m] - table.loc[("ddim", s), m] for s in (3, 4) for m in ("fid", "clip_score")]
     assert list(found["difference"]) == pytest.approx(expected, rel=1e-9)
@@ -151,7 +152,7 @@ def test_the_difference_is_that_of_the_table(stored):
 
 def test_a_sampler_that_is_not_in_the_run_is_named_with_those_that_are(stored):
     with pytest.raises(sb.InputError, match=r"did you mean 'ddim'.*there are: ddim, euler, ddpm"):
-        compare(stored, "dimd", "ddpm", REGISTRY)
+        compare(StoredRun(stored), "dimd", "ddpm", REGISTRY)
 
 
 def test_cells_without_samples_in_common_are_refused(stored, tmp_path):
@@ -160,7 +161,7 @@ def test_cells_without_samples_in_common_are_refused(stored, tmp_path):
     key = json.loads((folder / "run.json").read_text())["cells"][0]["key"]
     shutil.rmtree(folder / "chunks" / key[:16])
     with pytest.raises(sb.InputError, match="'ddim, 3 steps, 3 calls', 'ddpm, 3 steps, 3 calls': the run"):
-        compare(folder, "ddim", "ddpm", REGISTRY)
+        compare(StoredRun(folder), "ddim", "ddpm", REGISTRY)
 
 
 def test_the_command_prints_differences_and_verdicts(stored, monkeypatch, capsys):
@@ -254,7 +255,7 @@ def test_seconds_that_were_not_clocked_alike_are_not_compared(a, b, why):
 def test_a_run_with_repeats_compares_seconds_too(tmp_path):
     specs = ["ddim", "dpm2"]
     sb.run("toy", specs, steps=[2], n=64, output=tmp_path / "run", plugins=[TOY], repeats=6, metrics=[])
-    found = compare(tmp_path / "run", *specs, REGISTRY)
+    found = compare(StoredRun(tmp_path / "run"), *specs, REGISTRY)
     assert list(found["metric"]) == ["ode_error", "seconds_per_image"]
     table = pd.read_csv(tmp_path / "run" / "table.csv")
     seconds = found.iloc[1]

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 import samplerbench as sb_
-from samplerbench.bench.judge.table import read_table
+from samplerbench.bench.judge.stored import StoredRun
 from samplerbench.bench.show import figures
 from samplerbench.bench.show.charts import ROWS
 from samplerbench.bench.show.view import view_of
@@ -33,7 +33,7 @@ def run(tmp_path_factory):
 @pytest.fixture(scope="module")
 def written(run, tmp_path_factory):
     folder = tmp_path_factory.mktemp("written") / "new" / "figures"
-    return figures.write_figures(run, folder)
+    return figures.write_figures(StoredRun(run), folder)
 
 
 def of_kind(written, kind):
@@ -82,7 +82,7 @@ def test_a_pdf_and_a_png_are_as_wide_as_a_column(written):
 
 def test_the_numbers_are_those_of_the_table(run):
     table = pd.read_csv(run / "table.csv")
-    specs = figures.charts_by_name(run, view_of(run))
+    specs = figures.charts_by_name(StoredRun(run), view_of(StoredRun(run)))
     assert list(specs) == CHARTS
     for spec in specs.values():
         for row, cell in zip(spec["datasets"][ROWS], table.to_dict("records"), strict=True):
@@ -109,12 +109,12 @@ def test_colours_are_those_of_the_light_page():
 
 def test_a_name_is_a_text_and_a_file_stays_in_its_folder(run, stored_as, tmp_path):
     shutil.copytree(run, tmp_path / "run")
-    table, _ = read_table(run)
+    table = StoredRun(run).table
     name = "</text><script>x</script>&\x1b\u202e"
     table["sampler"] = table["sampler"].replace("ddim", name)
     table = table.rename(columns={"fid": "../fid", "fid_low": "../fid_low", "fid_high": "../fid_high"})
     stored_as(tmp_path / "run", table.assign(fid=float("nan"), fid_low=float("nan"), fid_high=float("nan")))
-    written = figures.write_figures(tmp_path / "run", tmp_path / "figures")
+    written = figures.write_figures(StoredRun(tmp_path / "run"), tmp_path / "figures")
     assert {path.parent for path in written} == {tmp_path / "figures"}
     assert "---fid-nfe.svg" in {path.name for path in written}
     for path in (path for path in of_kind(written, "svg") if path.stem != "samples"):
@@ -126,14 +126,14 @@ def test_a_name_is_a_text_and_a_file_stays_in_its_folder(run, stored_as, tmp_pat
 def test_a_link_that_is_there_stays_a_link(run, tmp_path, monkeypatch):
     monkeypatch.setattr(figures, "figures", lambda path, view: [("fid-nfe.svg", b"drawn")])
     (tmp_path / "fid-nfe.svg").symlink_to("mine.svg")
-    figures.write_figures(run, tmp_path)
+    figures.write_figures(StoredRun(run), tmp_path)
     assert (tmp_path / "fid-nfe.svg").is_symlink()
     assert (tmp_path / "mine.svg").read_bytes() == b"drawn"
 
 
 def test_samples_that_are_no_images_have_no_picture(tmp_path):
     sb_.run("mixture", ["ddim", "ddpm"], [2, 4], n=16, output=tmp_path / "run")
-    names = {path.name for path in figures.write_figures(tmp_path / "run", tmp_path / "figures")}
+    names = {path.name for path in figures.write_figures(StoredRun(tmp_path / "run"), tmp_path / "figures")}
     assert names == {f"ode_error-{kind}.{end}" for kind in ("nfe", "front") for end in ("svg", "pdf", "png")}
 
 

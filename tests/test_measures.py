@@ -7,6 +7,7 @@ import pytest
 
 import samplerbench as sb
 from samplerbench.bench.judge.measures import is_code, measures_of
+from samplerbench.bench.judge.stored import StoredRun
 from samplerbench.samplers.registry import load_registry
 
 MODEL = """
@@ -119,7 +120,7 @@ def test_another_model_under_the_name_is_refused(tmp_path, edited):
     sb.run("mixture", ["ddim"], steps=[2], n=8, output=folder)
     edited(folder, model__fingerprint="0" * 64)
     with pytest.raises(sb.ModelError, match="model 'mixture' has the fingerprint '000"):
-        measures_of(folder, load_registry())
+        measures_of(StoredRun(folder), load_registry())
 
 
 def test_settings_that_are_not_known_are_refused(tmp_path, edited):
@@ -127,5 +128,5 @@ def test_settings_that_are_not_known_are_refused(tmp_path, edited):
     sb.run("mixture", ["ddim"], steps=[2], n=8, output=folder)
     edited(folder, config__later=1)
     with pytest.raises(sb.StoreError, match="later is not known to this version"):
-        measures_of(folder, load_registry())
+        measures_of(StoredRun(folder), load_registry())
     shutil.rmtree(folder)

@@ -11,7 +11,7 @@ import pytest
 import samplerbench as sb_
 from samplerbench.bench.draw import clock as timing
 from samplerbench.bench.judge.merge import RUNS_NOTE, SECONDS_NOTE, merge
-from samplerbench.bench.judge.table import read_table
+from samplerbench.bench.judge.stored import StoredRun
 
 TOY = str(Path(__file__).with_name("toy.py"))
 CLOCKED = list(timing.COLUMNS)
@@ -40,12 +40,17 @@ def copies(runs, tmp_path):
     return [Path(shutil.copytree(run, tmp_path / run.name)) for run in runs]
 
 
+def merge_of(folders):
+    """One table of several run folders."""
+    return merge([StoredRun(folder) for folder in folders])
+
+
 @pytest.fixture
 def rewritten(stored_as):
     """Change a run's table, as if its run had made it so."""
 
     def rewrite(folder, change):
-        table, _ = read_table(folder)
+        table = StoredRun(folder).table
         change(table)
         stored_as(folder, table)
 
@@ -53,7 +58,7 @@ def rewritten(stored_as):
 
 
 def test_the_rows_of_all_runs_stand_once_in_the_order_given(runs):
-    merged = merge(runs)
+    merged = merge_of(runs)
     found = list(merged.table[["sampler", "steps", "guidance"]].itertuples(index=False, name=None))
     assert found == [
         *((name, steps, 1.0) for name in ("ddim", "ddpm", "euler", "late", "ddim:eta=1") for steps in (2, 3)),
@@ -78,15 +83,15 @@ def test_the_same_samples_are_named_across_runs_by_their_chunks(runs, copies):
         return {(r.sampler, r.steps): r.same_as for r in table.itertuples() if isinstance(r.same_as, str)}
 
     expected = {(name, steps): first for name, first in (("euler", "ddim"), ("ddim:eta=1", "ddpm")) for steps in (2, 3)}
-    assert names(merge(runs[:2]).table) == expected
+    assert names(merge_of(runs[:2]).table) == expected
     shutil.rmtree(copies[0] / "chunks")
     alone = {key: value for key, value in expected.items() if key[0] == "ddim:eta=1"}
-    assert names(merge(copies[:2]).table) == alone
+    assert names(merge_of(copies[:2]).table) == alone
 
 
 def test_the_seconds_of_different_machines_are_left_out_with_a_note(sb, copies, edited):
     edited(copies[1], environment__cpu="abacus")
-    merged = merge(copies[:2])
+    merged = merge_of(copies[:2])
     assert merged.table[CLOCKED].isna().all(axis=None)
     assert merged.table["fid"].notna().sum() == 8
     assert merged.notes == (SECONDS_NOTE,)
@@ -98,12 +103,12 @@ def test_the_seconds_of_different_machines_are_left_out_with_a_note(sb, copies, 
 @pytest.mark.parametrize(("entry", "other"), [("cores", 4095), ("threads", 4095), ("device", "abacus")])
 def test_what_makes_a_machine_another_empties_the_seconds(copies, entry, other, edited):
     edited(copies[1], **{f"environment__{entry}": other})
-    assert merge(copies[:2]).table[CLOCKED].isna().all(axis=None)
+    assert merge_of(copies[:2]).table[CLOCKED].isna().all(axis=None)
 
 
 def test_another_batch_size_empties_the_seconds_alone(copies, edited):
     edited(copies[1], config__batch_size=32)
-    merged = merge(copies[:2])
+    merged = merge_of(copies[:2])
     assert merged.table["seconds_per_image"].isna().all()
     assert merged.table["fid"].notna().sum() == 8
 
@@ -144,7 +149,7 @@ def test_a_cell_with_other_numbers_is_refused_and_rounding_is_not(sb, copies, re
         table.loc[table["sampler"] == "ddpm", "fid"] *= by
 
     rewritten(copies[1], lambda table: changed(table, 1 + 1e-9))
-    assert len(merge(copies[:2]).table) == 10
+    assert len(merge_of(copies[:2]).table) == 10
     rewritten(copies[1], lambda table: changed(table, 1.001))
     sb("table", *copies[:2], "--merge").refused(
         2, str(copies[1]), "fid of sampler ddpm grid uniform steps 2 guidance 1"
@@ -157,12 +162,12 @@ def test_a_cell_that_failed_in_one_run_alone_is_refused(copies, rewritten):
 
     rewritten(copies[1], fail)
     with pytest.raises(sb_.InputError, match=r"status of sampler ddpm .* 'failed: no luck', and 'ok'"):
-        merge(copies[:2])
+        merge_of(copies[:2])
 
 
 def test_a_run_with_itself_is_itself(runs):
     own = pd.read_csv(runs[0] / "table.csv")
-    pd.testing.assert_frame_equal(merge([runs[0], runs[0]]).table, own, check_exact=True, check_dtype=False)
+    pd.testing.assert_frame_equal(merge_of([runs[0], runs[0]]).table, own, check_exact=True, check_dtype=False)
 
 
 def test_the_command_prints_one_table_with_what_differs_as_a_column(sb, runs):

@@ -27,7 +27,7 @@ from samplerbench.bench.judge.fronts import FRONTS, clocked_signature, fronts_of
 from samplerbench.bench.judge.kept import keep, kept
 from samplerbench.bench.judge.measures import measures_of
 from samplerbench.bench.judge.pareto import pareto
-from samplerbench.bench.judge.table import read_table
+from samplerbench.bench.judge.stored import StoredRun
 from samplerbench.bench.plan.config import Config
 from samplerbench.bench.run import NoWatch, begin, plan_for
 from samplerbench.bench.show import view as reports
@@ -138,7 +138,7 @@ def folder(finished, tmp_path):
 
 @pytest.fixture(scope="module")
 def view(finished):
-    return view_of(finished)
+    return view_of(StoredRun(finished))
 
 
 @pytest.fixture(scope="module")
@@ -150,7 +150,7 @@ def page(finished):
 
 
 def test_the_numbers_are_those_of_the_table(finished, view):
-    table, labels = read_table(finished)
+    table, labels = StoredRun(finished).table, StoredRun(finished).labels
     assert len(view.rows) == len(table) == 15
     fields = {"nfe": "nfe", "steps": "steps", "m0": "fid", "m0_low": "fid_low", "m0_high": "fid_high",
               "m1": "clip_score", "m1_low": "clip_low", "m1_high": "clip_high", "m2": "ode_error"}  # fmt: skip
@@ -195,18 +195,17 @@ def test_the_answer_is_the_best_that_fits_the_budget(view):
 
 
 def test_the_differences_are_those_of_compare_and_corrected_for_all_pairs(finished):
-    registry = load_registry([TOY])
-    about, (table, _) = read_run(finished), read_table(finished)
-    folder, ready = RunFolder(finished), measures_of(finished, registry)
-    answers = answers_for(about, table, folder, ready)
-    assert answers == read_answers(folder, about, table)
+    run = StoredRun(finished)
+    ready = measures_of(run, load_registry([TOY]))
+    answers = answers_for(run, ready)
+    assert answers == read_answers(run)
     by_pair = {}
     for metric, *places in {
         (a["metric"], *sorted(pair))
         for a in answers
         for pair in itertools.combinations([a["best"], *(o["row"] for o in a["others"])], 2)
     }:
-        one = next(c for c in compared(folder, *(about.cells[i] for i in places), ready) if c.metric == metric)
+        one = next(c for c in compared(run, *(run.record.cells[i] for i in places), ready) if c.metric == metric)
         if one.difference.value or one.difference.influence.any():
             by_pair[metric, *places] = one
     p_values = dict(zip(by_pair, holm([c.p for c in by_pair.values()]), strict=True))
@@ -244,10 +243,10 @@ def test_how_far_behind_is_positive_whatever_is_better(view):
 
 
 def test_the_front_is_that_of_the_table_of_verdicts(finished, view):
-    registry, (table, _) = load_registry([TOY]), read_table(finished)
+    registry, run = load_registry([TOY]), StoredRun(finished)
     seen = set()
-    for metric, name in zip(view.metrics, reports.metrics_with_ode(table), strict=True):
-        found = pareto(finished, registry, name)
+    for metric, name in zip(view.metrics, reports.metrics_with_ode(run.table), strict=True):
+        found = pareto(run, registry, name)
         shown = {(row["short"], row["steps"]): row[f"{metric['key']}_front"] for row in view.rows}
         for row in found.to_dict("records"):
             assert shown[row["sampler"], row["steps"]] == (row["verdict"] == "on the front"), row
@@ -260,42 +259,49 @@ def test_the_front_is_that_of_the_table_of_verdicts(finished, view):
 
 
 def test_the_front_of_other_seconds_is_not_taken(folder):
-    about, (table, _) = read_run(folder), read_table(folder)
+    run = StoredRun(folder)
 
-    def there(table):
-        return fronts_of(folder, about, table, ["fid"], None)
+    def there(run):
+        return fronts_of(run, ["fid"], None)
 
-    fronts = there(table)
+    fronts = there(run)
     assert set(fronts) == {"fid", "clip_score", "ode_error"}
-    assert there(table.assign(seconds_per_image=2 * table["seconds_per_image"])) == {}
-    assert there(table.assign(samples=64)) == {}
+    assert there(with_table(run, seconds_per_image=2 * run.table["seconds_per_image"])) == {}
+    assert there(with_table(run, samples=64)) == {}
     (folder / FRONTS).write_text("[]")
-    assert there(table) == {}
-    measures = functools.partial(measures_of, folder, load_registry([TOY]))
-    assert fronts_of(folder, about, table, ["fid"], measures) == {"fid": fronts["fid"]}
+    assert there(run) == {}
+    measures = functools.partial(measures_of, run, load_registry([TOY]))
+    assert fronts_of(run, ["fid"], measures) == {"fid": fronts["fid"]}
+
+
+def with_table(run, **columns):
+    """The run as it would be with other columns in its table."""
+    other = StoredRun(run.path)
+    other.table = run.table.assign(**columns)
+    return other
 
 
 @pytest.mark.parametrize("file", [ANSWERS, FRONTS])
 @pytest.mark.parametrize("change", ["entry", "row", "seal"])
 def test_what_is_kept_and_was_changed_is_not_taken(folder, file, change):
-    about, (table, _) = read_run(folder), read_table(folder)
-    of = signature(about, table) if file == ANSWERS else clocked_signature(about, table)
+    run = StoredRun(folder)
+    of = signature(run) if file == ANSWERS else clocked_signature(run)
     value = kept(folder / file, of)
     assert value
     if change == "seal":
         content = (folder / file).read_text()
         (folder / file).write_text(content[: content.index(SEAL)] + "}")
     elif file == ANSWERS:
-        value[0]["others"][0] |= {"row": len(table)} if change == "row" else {"other": 1}
+        value[0]["others"][0] |= {"row": len(run.table)} if change == "row" else {"other": 1}
         keep(folder / file, of, value)
     else:
-        value["fid"] = value["fid"][1:] if change == "row" else [1] * len(table)
+        value["fid"] = value["fid"][1:] if change == "row" else [1] * len(run.table)
         keep(folder / file, of, value)
     if file == ANSWERS:
-        assert read_answers(RunFolder(folder), about, table) is None
+        assert read_answers(run) is None
     else:
-        assert fronts_of(folder, about, table, ["fid"], None) == {}
-    write_report(folder)
+        assert fronts_of(run, ["fid"], None) == {}
+    write_report(StoredRun(folder))
 
 
 @pytest.mark.parametrize("better", ["lower", "higher"])
@@ -384,13 +390,13 @@ def test_a_difference_of_nothing_has_no_sign():
 
 def test_a_report_needs_neither_model_nor_plugin(finished, folder):
     (folder / "report.html").unlink()
-    assert write_report(folder) == folder / "report.html"
+    assert write_report(StoredRun(folder)) == folder / "report.html"
     assert (folder / "report.html").read_bytes() == (finished / "report.html").read_bytes()
 
 
 def test_without_chunks_there_is_still_a_page(folder):
     shutil.rmtree(folder / "chunks")
-    view = view_of(folder)
+    view = view_of(StoredRun(folder))
     assert not view.pictures
     assert not view.paths
     assert not any(metric["answers"] for metric in view.metrics)
@@ -402,20 +408,21 @@ def test_without_chunks_there_is_still_a_page(folder):
 
 def test_answers_that_are_not_there_come_from_the_chunks(folder, view):
     (folder / ANSWERS).unlink()
-    assert view_of(folder, lambda: measures_of(folder, load_registry([TOY]))).metrics == view.metrics
+    run = StoredRun(folder)
+    assert view_of(run, lambda: measures_of(run, load_registry([TOY]))).metrics == view.metrics
 
 
 def test_answers_of_another_table_are_not_taken(folder):
-    about, (table, _) = read_run(folder), read_table(folder)
-    assert read_answers(RunFolder(folder), about, table)
-    assert read_answers(RunFolder(folder), about, table.assign(samples=64)) is None
+    run = StoredRun(folder)
+    assert read_answers(run)
+    assert read_answers(with_table(run, samples=64)) is None
     (folder / ANSWERS).write_text("{")
-    assert read_answers(RunFolder(folder), about, table) is None
+    assert read_answers(run) is None
 
 
 def test_samples_that_are_no_images_have_a_page(tmp_path):
     result = sb.run("mixture", ["ddim", "ddpm"], [2, 4], n=16, output=tmp_path / "run")
-    view = view_of(result.folder)
+    view = view_of(StoredRun(result.folder))
     assert not view.pictures
     assert [metric["name"] for metric in view.metrics] == ["ODE error"]
     assert not (result.folder / PATHS).exists()
@@ -428,13 +435,15 @@ def test_a_run_that_failed_or_did_not_begin_has_a_page(tmp_path):
     registry = load_registry([TOY])
     config = Config(model="toy", sampler=("ddim",), steps=(2,), samples=8)
     begin(plan_for(config, registry), registry, tmp_path / "begun").conclude()
-    assert view_of(tmp_path / "begun").unfinished == [{"name": "ddim, 2 steps, 2 calls", "status": "pending"}]
+    assert view_of(StoredRun(tmp_path / "begun")).unfinished == [
+        {"name": "ddim, 2 steps, 2 calls", "status": "pending"}
+    ]
 
 
 def test_an_adaptive_sampler_has_its_measured_calls(tmp_path):
     result = sb.run("toy", ["dpm-solver-adaptive", "ddim"], [3], n=8, plugins=[TOY], output=tmp_path / "run")
     calls = result.table["nfe"][0]
-    (metric,) = (m for m in view_of(result.folder).metrics if m["name"] == "ODE error")
+    (metric,) = (m for m in view_of(StoredRun(result.folder)).metrics if m["name"] == "ODE error")
     assert [answer["budget"] for answer in metric["answers"]] == [3, np.ceil(calls)]
     assert metric["answers"][0]["second"] is None
     begun = Config(model="toy", sampler=("dpm-solver-adaptive",), steps=(2,), samples=8)
@@ -445,7 +454,7 @@ def test_an_adaptive_sampler_has_its_measured_calls(tmp_path):
 
 def test_a_run_by_budgets_of_calls_says_so(tmp_path):
     result = sb.run("toy", ["ddim", "heun"], nfe=[3, 5], n=8, plugins=[TOY], output=tmp_path / "run")
-    view = view_of(result.folder)
+    view = view_of(StoredRun(result.folder))
     assert view.budgets == ["3 calls", "5 calls"]
     assert [answer["budget"] for answer in view.metrics[-1]["answers"]] == [3, 5]
 
@@ -456,7 +465,7 @@ def test_a_run_by_budgets_of_calls_says_so(tmp_path):
 def test_a_run_from_python_says_its_call(tmp_path):
     settings = {"prompts": ["left"], "guidance": 0.5, "keep_images": False, "metrics": [], "seed": 3}
     result = sb.run("toy", ["ddim"], nfe=[3], n=8, plugins=[TOY], output=tmp_path / "run", **settings)
-    view = view_of(result.folder)
+    view = view_of(StoredRun(result.folder))
     assert view.command == ""
     text = (result.folder / "report.html").read_text()
     assert "The call in Python" in text
@@ -541,7 +550,7 @@ def test_twelve_by_six_cells_of_noise_fit_into_the_budget(shape):
 
 
 def test_a_page_without_pictures_leaves_room_for_them(finished):
-    bare = dataclasses.replace(view_of(finished), pictures=[], paths=[])
+    bare = dataclasses.replace(view_of(StoredRun(finished)), pictures=[], paths=[])
     size = len(view_to_html(bare).encode())
     assert 500_000 < size < 3_000_000 - BUDGET - reports.PATHS_CHARACTERS - 72 * 2000
 
@@ -623,16 +632,16 @@ def test_a_report_beside_a_report_in_one_folder_writes_both(folder, monkeypatch)
     for name in (ANSWERS, FRONTS):
         (folder / name).unlink()
     names, inner = [], os.replace
-    measures = functools.partial(measures_of, folder, load_registry([TOY]))
+    measures = functools.partial(measures_of, StoredRun(folder), load_registry([TOY]))
 
     def replace(temporary, path):
         if len(names) < 3:
             names.append(Path(path).name)
-            write_report(folder, measures)
+            write_report(StoredRun(folder), measures)
         inner(temporary, path)
 
     monkeypatch.setattr(os, "replace", replace)
-    write_report(folder, measures)
+    write_report(StoredRun(folder), measures)
     assert len(names) == 3
     assert not list(folder.rglob("*.tmp"))
     assert Page((folder / "report.html").read_text()).scripts
@@ -649,7 +658,7 @@ def test_json_cannot_leave_its_element():
 @pytest.fixture
 def hostile_folder(folder, stored_as, edited):
     """A run folder with hostile strings in every text that a stranger may have written."""
-    table, _ = read_table(folder)
+    table = StoredRun(folder).table
     rows = table.iloc[[i % 12 for i in range(30)]].copy().reset_index(drop=True)
     rows["sampler"], rows["grid"] = HOSTILE, HOSTILE[::-1]
     rows["status"] = ["ok" if i % 2 else f"failed: {text}" for i, text in enumerate(HOSTILE)]
@@ -672,12 +681,12 @@ def hostile_folder(folder, stored_as, edited):
 
 def reports_signature(folder):
     """What answers of this folder must be of."""
-    return signature(read_run(folder), read_table(folder)[0])
+    return signature(StoredRun(folder))
 
 
 def test_hostile_texts_stay_text(hostile_folder, page):
     assert len(set(HOSTILE)) == 30
-    path = write_report(hostile_folder)
+    path = write_report(StoredRun(hostile_folder))
     hostile = Page(path.read_text())
     assert len(hostile.scripts) == 3
     assert [text for kind, text in hostile.scripts if kind == "module"] == [t for k, t in page.scripts if k == "module"]
@@ -957,7 +966,7 @@ def test_the_page_can_be_pictured(browser, finished, name, tmp_path):
 
 @pytest.mark.slow
 def test_no_script_of_a_hostile_text_runs(browser, hostile_folder):
-    path = write_report(hostile_folder)
+    path = write_report(StoredRun(hostile_folder))
     for size in (DESKTOP, TELEPHONE):
         opened(browser, path, size)
         choose(browser, "#budget", 1)

@@ -19,7 +19,8 @@ from samplerbench.bench.draw.store import read_run
 from samplerbench.bench.judge.merge import Origin
 from samplerbench.bench.judge.races import shown_best
 from samplerbench.bench.judge.statistics import metric_columns
-from samplerbench.bench.judge.table import csv_to_frame, frame_to_csv, read_table
+from samplerbench.bench.judge.stored import StoredRun
+from samplerbench.bench.judge.table import csv_to_frame, frame_to_csv
 from samplerbench.bench.show.formats import (
     DATA,
     FORMATS,
@@ -75,7 +76,7 @@ def run(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def content(run):
-    return content_of(run)
+    return content_of(StoredRun(run))
 
 
 @pytest.fixture(scope="module")
@@ -186,7 +187,7 @@ def test_a_pivot_for_programs_has_values_and_ends_of_intervals(content, stored, 
 
 def test_a_pivot_of_budgets_has_a_column_a_budget(tmp_path):
     folder = toy_run(tmp_path / "run", ["ddim", "heun", "dpm-solver:order=3"], steps=[], nfe=[7, 10], n=8)
-    content = content_of(folder)
+    content = content_of(StoredRun(folder))
     assert len(content.table["nfe"].unique()) > 2 or content.table["nfe"].max() <= 10
     heading, *rows = markdown_rows(made(content, "md", pivot="ode_error"))
     assert heading == ["sampler", "NFE 7", "NFE 10"]
@@ -196,7 +197,7 @@ def test_a_pivot_of_budgets_has_a_column_a_budget(tmp_path):
 
 def test_a_pivot_says_what_its_columns_hide(content, tmp_path):
     folder = toy_run(tmp_path / "run", ["ddim", "euler", "heun"], n=8)
-    caption = sheet_for(content_of(folder), Layout("ode_error")).caption
+    caption = sheet_for(content_of(StoredRun(folder)), Layout("ode_error")).caption
     assert "Steps are not model calls for heun." in caption
     assert "euler has the samples of ddim." in caption
     assert "Steps are not" not in sheet_for(content, Layout("fid")).caption
@@ -252,7 +253,7 @@ def test_the_best_is_bold_where_all_others_are_shown_to_be_worse(content, stored
 
 
 def test_equal_samplers_have_nothing_bold(tmp_path):
-    content = content_of(toy_run(tmp_path / "run", ["ddim", "euler"]))
+    content = content_of(StoredRun(toy_run(tmp_path / "run", ["ddim", "euler"])))
     for metric in ("", "fid", "ode_error"):
         emphasis = emphasis_of(content, metric, REGISTRY)
         assert not emphasis.bold
@@ -273,9 +274,9 @@ def test_a_sampler_alone_is_not_bold(content):
 def test_without_samples_or_model_nothing_is_bold_and_the_caption_says_why(run, content, tmp_path, capsys):
     shutil.copytree(run, tmp_path / "run")
     next((tmp_path / "run" / "chunks").glob("*/*.safetensors")).unlink()
-    partial = content_of(tmp_path / "run")
+    partial = content_of(StoredRun(tmp_path / "run"))
     shutil.rmtree(tmp_path / "run" / "chunks")
-    for lacking in (partial, content_of(tmp_path / "run")):
+    for lacking in (partial, content_of(StoredRun(tmp_path / "run"))):
         caption = sheet_for(lacking, Layout("fid"), emphasis_of(lacking, "fid", REGISTRY)).caption
         assert "Nothing is bold: not all samples of the rows are there to compare." in caption
     emphasis = emphasis_of(content, "fid", load_registry())
@@ -287,7 +288,7 @@ def test_without_samples_or_model_nothing_is_bold_and_the_caption_says_why(run, 
 def test_the_best_of_several_runs_is_found_across_them(run, tmp_path):
     one = toy_run(tmp_path / "one", ["ddpm"])
     other = toy_run(tmp_path / "other", ["ddpm:variance=large"])
-    content = merged_content([one, other])
+    content = merged_content([StoredRun(one), StoredRun(other)])
     assert emphasis_of(content, "fid", REGISTRY).bold == {(0, "fid"), (1, "fid")}
     heading, *rows = markdown_rows(made(content, "md", pivot="fid"))
     assert heading == ["sampler", "2 steps", "4 steps"]
@@ -307,9 +308,10 @@ class OfSteps(Origin):
 def hostile(content):
     """A table whose every text is another's."""
     rows = content.table.iloc[[i % 6 for i in range(len(HOSTILE))]].reset_index(drop=True)
-    rows = rows.assign(sampler=HOSTILE, grid=HOSTILE[::-1], same_as=HOSTILE, model=" ".join(HOSTILE), status=HOSTILE)
+    status = [f"failed: {text}" for text in HOSTILE]
+    rows = rows.assign(sampler=HOSTILE, grid=HOSTILE[::-1], same_as=HOSTILE, model=" ".join(HOSTILE), status=status)
     labels = {"fid": {"label": " ".join(HOSTILE), "note": " ".join(HOSTILE)}}
-    origins = [OfSteps(Path("x"), content.origins[0].record, i) for i in range(len(rows))]
+    origins = [OfSteps(content.origins[0].run, i) for i in range(len(rows))]
     return Content(rows, labels, origins, {})
 
 
@@ -348,7 +350,7 @@ def test_a_spreadsheet_finds_no_formula(hostile):
 
 
 def test_the_table_of_a_run_has_no_formula_and_gives_the_same_texts_back(run, stored_as, tmp_path):
-    table, _ = read_table(run)
+    table = StoredRun(run).table
     names = [
         *HOSTILE,
         "'=1",
@@ -377,7 +379,7 @@ def test_the_table_of_a_run_has_no_formula_and_gives_the_same_texts_back(run, st
     assert [name for row, name in zip(fields, names, strict=True) if row["sampler"] != name] == [
         name for name in names if name.lstrip("'")[:1] in tuple("=+-@\t\r\x1b\x85")
     ]
-    pd.testing.assert_frame_equal(read_table(tmp_path / "run")[0], rows, check_exact=True)
+    pd.testing.assert_frame_equal(StoredRun(tmp_path / "run").table, rows, check_exact=True)
 
 
 def test_numbers_and_the_names_of_columns_keep_their_form():
@@ -552,7 +554,7 @@ def test_a_run_keeps_how_many_features_it_measured(run, edited, tmp_path):
     assert (about["fid"]["features"], about["clip_score"]["features"]) == ("4", "")
     shutil.copytree(run, tmp_path / "run")
     edited(tmp_path / "run", extractors__fid__features="128")
-    write_report(tmp_path / "run")
+    write_report(StoredRun(tmp_path / "run"))
     assert TOO_FEW in (tmp_path / "run" / "report.html").read_text()
 
 
@@ -570,6 +572,6 @@ def test_the_extractor_stands_below_the_metric_in_latex():
 
 @pytest.mark.parametrize("said", ["many", "", "٣", None, [64]])
 def test_features_that_are_no_number_are_no_flag(run, said):
-    table, labels = read_table(run)
+    table, labels = StoredRun(run).table, StoredRun(run).labels
     assert "fewer samples" not in caption(table, {"fid": {**labels["fid"], "features": said}}, ["fid"])
     assert "fewer samples" in caption(table, {"fid": {**labels["fid"], "features": "9999"}}, ["fid"])

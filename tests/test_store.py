@@ -38,7 +38,8 @@ from samplerbench.bench.draw.store import (
 )
 from samplerbench.bench.judge.answers import ANSWERS, answers_for, read_answers
 from samplerbench.bench.judge.fronts import FRONTS
-from samplerbench.bench.judge.table import GrowingTable, read_table, write_sealed_table
+from samplerbench.bench.judge.stored import StoredRun
+from samplerbench.bench.judge.table import GrowingTable, write_sealed_table
 from samplerbench.bench.plan import keys
 from samplerbench.bench.plan.config import Config
 from samplerbench.bench.plan.plan import plan_for
@@ -275,7 +276,7 @@ def rich(tmp_path_factory):
     """The folder of a run with every kind of file that a run can have."""
     plan = plan_of("ddim", "late", "ddpm", model="toy")
     result = finished(plan, tmp_path_factory.mktemp("rich") / "run", repeats=2)
-    write_report(result.folder, REGISTRY)
+    write_report(StoredRun(result.folder), REGISTRY)
     return plan, result.folder
 
 
@@ -734,7 +735,7 @@ def test_a_pipe_in_place_of_what_is_kept_for_the_page_is_passed_over(rich, impat
     copy = Path(shutil.copytree(rich[1], tmp_path / "copy"))
     (copy / name).unlink()
     os.mkfifo(copy / name)
-    write_report(copy)
+    write_report(StoredRun(copy))
 
 
 def test_a_damaged_failure_opens_or_is_refused(copy):
@@ -742,8 +743,13 @@ def test_a_damaged_failure_opens_or_is_refused(copy):
     assert refusals(path, lambda: RunFolder(copy).failures(PLAN)) > 0.9
 
 
+def markdown_of(run):
+    """table.md of a run, made again."""
+    return table_to_markdown(run.table, run.labels)
+
+
 def test_a_damaged_table_opens_or_is_refused(copy):
-    assert refusals(copy / "table.csv", lambda: table_to_markdown(*read_table(copy))) > 0.05
+    assert refusals(copy / "table.csv", lambda: markdown_of(StoredRun(copy))) > 0.05
 
 
 def test_a_chunk_that_was_moved_to_another_cell_is_refused(copy):
@@ -880,7 +886,7 @@ SHOWING = [
 def test_a_table_that_was_edited_is_refused_and_made_again(sb, clocked, again, command, has_chunks):
     plan, folder = again
     content = (folder / "table.csv").read_text()
-    value = str(read_table(folder)[0]["fid"][0])
+    value = str(StoredRun(folder).table["fid"][0])
     assert value in content
     (folder / "table.csv").write_text(content.replace(value, "0.1"))
     if not has_chunks:
@@ -889,7 +895,7 @@ def test_a_table_that_was_edited_is_refused_and_made_again(sb, clocked, again, c
         5, "table.csv: damaged (its content is not what was written); give the run's command again, which makes it from"
     )
     finished(plan, folder)
-    same_table(read_table(folder)[0].drop(columns="status"), read_table(clocked[1])[0].drop(columns="status"))
+    same_table(StoredRun(folder).table.drop(columns="status"), StoredRun(clocked[1]).table.drop(columns="status"))
 
 
 def test_a_table_without_its_seal_is_refused(sb, copy):
@@ -916,7 +922,7 @@ def test_a_table_is_a_plain_file_of_the_fixed_columns(stored):
 
 def test_a_table_that_a_crash_cuts_off_from_its_seal_is_the_one_before(copy, stored, monkeypatch):
     """The seal is written first, of both tables; what is there is one of them at every moment."""
-    before, (table, _) = (copy / "table.csv").read_bytes(), read_table(copy)
+    before, table = (copy / "table.csv").read_bytes(), StoredRun(copy).table
     keys = [cell.key for cell in PLAN.cells]
     changed = table.assign(seconds_per_image=2 * table["seconds_per_image"])
     with monkeypatch.context() as patch:
@@ -926,26 +932,26 @@ def test_a_table_that_a_crash_cuts_off_from_its_seal_is_the_one_before(copy, sto
             with pytest.raises(Crash):
                 write_sealed_table(RunFolder(copy), changed, keys)
             assert (copy / "table.csv").read_bytes() == before or point > 6
-            same_table(read_table(copy)[0], table)
+            same_table(StoredRun(copy).table, table)
         assert disk.calls[-1] == ("replace", "table.csv")
     write_sealed_table(RunFolder(copy), changed, keys)
-    pd.testing.assert_frame_equal(read_table(copy)[0], changed)
+    pd.testing.assert_frame_equal(StoredRun(copy).table, changed)
 
 
 def test_an_edited_table_is_not_sealed_by_the_next(copy):
-    table, _ = read_table(copy)
+    table = StoredRun(copy).table
     edited = (copy / "table.csv").read_bytes().replace(b"ddim", b"mine", 1)
     (copy / "table.csv").write_bytes(edited)
     write_sealed_table(RunFolder(copy), table.assign(samples=1), [cell.key for cell in PLAN.cells])
     (copy / "table.csv").write_bytes(edited)
     with pytest.raises(sb_.StoreError, match="not what was written"):
-        read_table(copy)
+        StoredRun(copy).table  # noqa: B018  (which reads it)
 
 
 def test_the_row_of_a_cell_that_was_edited_since_is_pending(copy):
     edited = dataclasses.replace(PLAN, cells=(dataclasses.replace(PLAN.cells[0], key="e" * 64), *PLAN.cells[1:]))
     session = begin(edited, REGISTRY, copy)
-    table, _ = read_table(copy)
+    table = StoredRun(copy).table
     assert list(table["status"].str.partition(":")[0]) == ["pending", "failed", "ok"]
     assert (table["samples"][0], table["sampler"][0]) == (0, "ddpm")
     assert table[["ode_error", "seconds_per_image"]].iloc[0].isna().all()
@@ -975,19 +981,19 @@ def test_the_row_of_a_cell_that_was_edited_since_is_pending(copy):
     ],
 )  # fmt: skip
 def test_a_table_with_what_no_run_writes_is_refused(copy, column, value, words):
-    table, _ = read_table(copy)
+    table = StoredRun(copy).table
     keys = [cell.key for cell in PLAN.cells]
     write_sealed_table(RunFolder(copy), table.assign(**{column: pd.Series([value] * 3)}), keys)
     with pytest.raises(sb_.StoreError, match=f"table.csv: damaged .{re.escape(words)}"):
-        read_table(copy)
+        StoredRun(copy).table  # noqa: B018  (which reads it)
 
 
 @pytest.mark.parametrize("column", ["fid", "status", "samples", "ode_error"])
 def test_a_table_without_one_of_its_columns_is_refused_by_name(copy, column):
-    table, _ = read_table(copy)
+    table = StoredRun(copy).table
     write_sealed_table(RunFolder(copy), table.drop(columns=column), [cell.key for cell in PLAN.cells])
     with pytest.raises(sb_.StoreError, match=f"damaged .the column {column} is missing"):
-        read_table(copy)
+        StoredRun(copy).table  # noqa: B018  (which reads it)
 
 
 # run.json
@@ -1073,7 +1079,7 @@ def test_a_run_file_of_another_format_is_refused_with_what_to_do(sb, copy):
         if command[0] == "run":
             sb(*command, copy).refused(5, "format 7", "reads 2", "use samplerbench 7.0", "another -o")
     with pytest.raises(sb_.StoreError, match=r"use samplerbench 7\.0"):
-        read_table(copy)
+        StoredRun(copy).table  # noqa: B018  (which reads it)
     assert chunks_in(copy) == before
 
 
@@ -1185,7 +1191,7 @@ def test_a_picture_drawn_again_reads_one_chunk_of_each_cell(rich, monkeypatch):
     monkeypatch.setattr(RunFolder, "read_at", lambda folder, *place: read.append(place) or inner(folder, *place))
     plan, folder = rich
     with Image.open(folder / "grid.png") as stored:
-        assert redrawn(folder).size == stored.size
+        assert redrawn(StoredRun(folder)).size == stored.size
     assert read == [(cell.key, (0, 64)) for cell in plan.cells]
 
 
@@ -1194,11 +1200,11 @@ def test_the_answers_of_a_run_are_of_the_estimates_of_its_table(tmp_path, monkey
     plan = plan_of("ddim", "late", "ddpm", model="toy")
     result = finished(plan, tmp_path / "run")
     monkeypatch.undo()
-    about, folder = read_run(result.folder), RunFolder(result.folder)
+    run = StoredRun(result.folder)
     ready = yardsticks(plan.config.metric, REGISTRY.metrics.things, plan.model)
-    stored = read_answers(folder, about, result.table)
+    stored = read_answers(run)
     assert [answer["metric"] for answer in stored] == ["fid", "clip_score", "ode_error"]
-    assert stored == answers_for(about, result.table, folder, ready)
+    assert stored == answers_for(run, ready)
 
 
 def test_what_is_too_much_to_remember_is_read_again(stored, copy, monkeypatch):

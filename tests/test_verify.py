@@ -11,6 +11,7 @@ import torch
 
 import samplerbench as sb_
 from samplerbench.bench.draw.store import RunFolder, read_run
+from samplerbench.bench.judge.stored import StoredRun
 from samplerbench.bench.verify import DAMAGED, DIFFERS, EQUAL, verify
 from samplerbench.samplers.registry import load_registry
 
@@ -84,7 +85,7 @@ def test_seconds_are_not_compared_and_all_else_is(copy):
     rewritten(copy, 1, rows__features=shifted, nfe=7)
     rewritten(copy, 2, hashes=lambda hashes: hashes[:5].__ixor__(np.uint8(1)))
     rewritten(copy, 3)
-    checks = {(c.sampler, c.steps, c.first): c for c in verify(copy, REGISTRY, chunks=99).checks}
+    checks = {(c.sampler, c.steps, c.first): c for c in verify(StoredRun(copy), REGISTRY, chunks=99).checks}
     (levels,) = checks["ddim", 2, 0].found
     assert levels.startswith("kept images by up to ")
     assert int(levels.split()[5]) in (1, 2, 3)
@@ -97,7 +98,9 @@ def test_seconds_are_not_compared_and_all_else_is(copy):
 
 def test_a_distance_to_the_ode_solution_is_compared(copy):
     rewritten(copy, 0, ode_distance=lambda distances: distances.__imul__(2))
-    (found,) = (check.found for check in verify(copy, REGISTRY, chunks=99).checks if check.verdict == DIFFERS)
+    (found,) = (
+        check.found for check in verify(StoredRun(copy), REGISTRY, chunks=99).checks if check.verdict == DIFFERS
+    )
     assert found[0].startswith("ODE distances: 17 of 17")
 
 
@@ -119,15 +122,15 @@ def test_a_damaged_chunk_is_named_and_the_others_are_checked(sb, copy):
     assert done.code == 5
     assert f"{path.parent.name}/{path.name}: damaged" in done.out
     assert "9 of 10 chunks equal, 1 damaged" in done.out
-    assert verify(copy, REGISTRY, chunks=99).count(DAMAGED) == 1
+    assert verify(StoredRun(copy), REGISTRY, chunks=99).count(DAMAGED) == 1
 
 
 def test_threads_are_those_of_the_run_and_put_back(stored, copy):
     before = torch.get_num_threads()
-    assert verify(stored, REGISTRY).threads == 1
+    assert verify(StoredRun(stored), REGISTRY).threads == 1
     torch.set_num_threads(before + 1)
     try:
-        assert verify(stored, REGISTRY).exit_code == 0
+        assert verify(StoredRun(stored), REGISTRY).exit_code == 0
         assert torch.get_num_threads() == before + 1
     finally:
         torch.set_num_threads(before)
@@ -180,7 +183,7 @@ def test_another_model_under_the_same_name_is_told_by_its_images(copy, monkeypat
 
     network.__module__ = module["__name__"]  # as what no text says: a number that its file reads from elsewhere
     monkeypatch.setitem(module, "network", network)
-    found = verify(copy, REGISTRY, chunks=1)
+    found = verify(StoredRun(copy), REGISTRY, chunks=1)
     assert found.exit_code == 1
     assert "of 64 images; kept images by up to 2 grey levels; rows of clip: " in "; ".join(found.checks[0].found)
 

@@ -55,12 +55,13 @@ def redraw_run(run_folder: Path | None, output: Path | None) -> None:
     """The picture of a run again."""
     from ...samplers.files.tiles import png
     from ..draw.store import newest_run
+    from ..judge.stored import StoredRun
     from ..show.grid_plot import check_target, write_file
     from ..show.picture import PICTURE_FILE, redrawn
 
     folder = run_folder or newest_run(Path("results"))
     target = check_target(output or folder / PICTURE_FILE, ".png")
-    write_file(target, png(redrawn(folder)))
+    write_file(target, png(redrawn(StoredRun(folder))))
     say(str(target))
 
 

@@ -30,15 +30,16 @@ def report(run_folder: Path | None, figures: Path | None, plugin: tuple[str, ...
     """
     from ..draw.store import newest_run
     from ..judge.measures import measures_of
+    from ..judge.stored import StoredRun
     from ..show.figures import write_figures
     from ..show.page import write_report
 
-    folder = run_folder or newest_run(Path("results"))
+    run = StoredRun(run_folder or newest_run(Path("results")))
     with stdout_for_data():
         registry = loaded_registry(plugin, model)
         warn_of_plugins(registry)
-        measures = cache(lambda: measures_of(folder, registry))
-        paths = write_figures(folder, figures, measures) if figures else [write_report(folder, measures)]
+        measures = cache(lambda: measures_of(run, registry))
+        paths = write_figures(run, figures, measures) if figures else [write_report(run, measures)]
     for path in paths:
         say(str(path))
 
@@ -58,12 +59,13 @@ def verify_(  # noqa: PLR0913  (an option each)
     Images, extractors' rows and counts of model calls must be the same; seconds are never compared. The exit code is 1
     where something differs. A run of other versions, another model or an edited sampler is refused.
     """
+    from ..judge.stored import StoredRun
     from ..verify import DAMAGED, EQUAL, checks_to_rows, verify
 
     with stdout_for_data():
         registry = loaded_registry(plugin, model)
         warn_of_plugins(registry)
-        done = verify(run_folder, registry, chunks, seed)
+        done = verify(StoredRun(run_folder), registry, chunks, seed)
     if as_json:
         about = {"folder": str(run_folder), "seed": seed, "threads": done.threads, "notes": done.notes}
         checks = [asdict(check) for check in done.checks]

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from ...samplers.registry import Registry
+    from ..judge.stored import StoredRun
     from ..judge.table import Labels
     from ..show.formats import Content
 
@@ -104,14 +105,16 @@ def table(  # noqa: PLR0913  (an option each)
         raise InputError(f"{given[0]} with {', '.join(options)}: lays out the whole table; expected without")
     if len(run_folders) > 1:
         raise InputError(SEVERAL_RUNS.format(len(run_folders)))
-    folder = run_folders[0] if run_folders else the_newest()
+    from ..judge.stored import StoredRun
+
+    run = StoredRun(run_folders[0] if run_folders else the_newest())
     if pair:
-        question = comparison(folder, pair)
+        question = comparison(run, pair)
     elif front:
-        question = front_of(folder, metric, against or "seconds")
+        question = front_of(run, metric, against or "seconds")
     else:
-        question = ranking(folder, metric, nfe, seconds)
-    show_found(folder, load(), form == "json", question)
+        question = ranking(run, metric, nfe, seconds)
+    show_found(run, load(), form == "json", question)
 
 
 def load_own(plugins: tuple[str, ...], models: tuple[str, ...]) -> Registry:
@@ -132,23 +135,23 @@ class Question:
     """The answer as people read it."""
 
 
-def comparison(folder: Path, pair: tuple[str, str]) -> Question:
+def comparison(run: StoredRun, pair: tuple[str, str]) -> Question:
     """Is one sampler better than another?"""
     from ..judge.compare import compare
     from ..show.verdicts import comparison_to_rows
 
-    return Question(lambda registry: compare(folder, *pair, registry), comparison_to_rows)
+    return Question(lambda registry: compare(run, *pair, registry), comparison_to_rows)
 
 
-def front_of(folder: Path, metric: str | None, cost: Literal["seconds", "nfe"]) -> Question:
+def front_of(run: StoredRun, metric: str | None, cost: Literal["seconds", "nfe"]) -> Question:
     """Which rows are worth their cost?"""
     from ..judge.pareto import pareto
     from ..show.verdicts import pareto_to_rows
 
-    return Question(lambda registry: pareto(folder, registry, metric, cost), pareto_to_rows)
+    return Question(lambda registry: pareto(run, registry, metric, cost), pareto_to_rows)
 
 
-def ranking(folder: Path, metric: str | None, nfe: str | None, seconds: str | None) -> Question:
+def ranking(run: StoredRun, metric: str | None, nfe: str | None, seconds: str | None) -> Question:
     """Which samplers make the most of budgets, of model calls or of seconds an image?"""
     from ..judge.budget import budgets, parse_seconds
     from ..plan.config import parse_counts
@@ -156,7 +159,7 @@ def ranking(folder: Path, metric: str | None, nfe: str | None, seconds: str | No
 
     amounts = parse_counts("nfe", nfe) if nfe else parse_seconds(str(seconds))
     by: Literal["seconds", "nfe"] = "nfe" if nfe else "seconds"
-    return Question(lambda registry: budgets(folder, registry, by, amounts, metric), budgets_to_rows)
+    return Question(lambda registry: budgets(run, registry, by, amounts, metric), budgets_to_rows)
 
 
 def show_table(  # noqa: PLR0913  (the options of a table, each by name)
@@ -198,16 +201,18 @@ def show_table(  # noqa: PLR0913  (the options of a table, each by name)
 
 def content_asked_for(folders: tuple[Path, ...], as_one: bool) -> Content:
     """The table of one run, by default the newest, or of several together."""
+    from ..judge.stored import StoredRun
     from ..show.formats import content_of, merged_content
 
     if as_one:
         if len(folders) < 2:  # noqa: PLR2004  (a merger)
             runs = counted(len(folders), "run")
             raise InputError(f"--merge: {runs}; expected two or more, as in table RUN RUN --merge")
-        return merged_content(folders)
+        stored = {folder: StoredRun(folder) for folder in folders}
+        return merged_content([stored[folder] for folder in folders])
     if len(folders) > 1:
         raise InputError(SEVERAL_RUNS.format(len(folders)))
-    return content_of(folders[0] if folders else the_newest())
+    return content_of(StoredRun(folders[0] if folders else the_newest()))
 
 
 def the_newest() -> Path:
@@ -219,13 +224,11 @@ def the_newest() -> Path:
     return folder
 
 
-def show_found(folder: Path, registry: Registry, as_json: bool, question: Question) -> None:
+def show_found(run: StoredRun, registry: Registry, as_json: bool, question: Question) -> None:
     """What is found in a run's samples, as JSON or as people read it."""
-    from ..draw.store import read_run
-
     with stdout_for_data():
         found = question.find(registry)
     if as_json:
-        click.echo(table_to_json(found, {"folder": str(folder)}))
+        click.echo(table_to_json(found, {"folder": str(run.path)}))
     else:
-        print_rows(question.to_rows(found, read_run(folder).extractors))
+        print_rows(question.to_rows(found, run.labels))

@@ -12,12 +12,13 @@ import pandas as pd
 
 from ...samplers.metric import Estimate
 from ..draw.chunk_file import Place
-from ..draw.store import CHUNKS, RunFolder
-from ..plan.record import Count, Positive, RunRecord
+from ..draw.store import CHUNKS
+from ..plan.record import Count, Positive
 from ..plan.yardstick import Yardstick
 from .kept import keep, kept
 from .races import Answer, Field, Race, answers_to, contenders, races_in
 from .statistics import estimates, gather
+from .stored import StoredRun
 
 ANSWERS = f"{CHUNKS}/answers.json"
 ODE_ERROR = "ode_error"
@@ -27,31 +28,26 @@ ODE_ERROR = "ode_error"
 class Source:
     """Where the samples of a row are, and what measures them."""
 
-    folder: RunFolder
+    run: StoredRun
     key: str
     ready: Mapping[str, Yardstick]
 
 
-def answers_for(
-    record: RunRecord, table: pd.DataFrame, folder: RunFolder, ready: Mapping[str, Yardstick]
-) -> list[Answer]:
-    """The answers of a run folder from the chunks that its table is made from; [] where not all of those are there."""
-    sources = {i: Source(folder, key, ready) for i, key in keys_of(record, table).items()}
-    if sum(n for _, n in common_places(list(sources.values()))) != table["samples"].max():
+def answers_for(run: StoredRun, ready: Mapping[str, Yardstick]) -> list[Answer]:
+    """The answers of a run from the chunks that its table is made from; [] where not all of those are there."""
+    sources = {i: Source(run, key, ready) for i, key in keys_of(run).items()}
+    if sum(n for _, n in common_places(list(sources.values()))) != run.table["samples"].max():
         return []
-    return answers_from(record, table, estimates_of(sources), directions(ready))
+    return answers_from(run, estimates_of(sources), directions(ready))
 
 
 def answers_from(
-    record: RunRecord,
-    table: pd.DataFrame,
-    found: Mapping[int, Mapping[str, Estimate]],
-    lower: Mapping[str, bool],
+    run: StoredRun, found: Mapping[int, Mapping[str, Estimate]], lower: Mapping[str, bool]
 ) -> list[Answer]:
     """The answers of a run, given what was measured of each row that has samples."""
-    field = Field(keys_of(record, table), found, lower)
-    rows = {i: row for i, row in enumerate(table.to_dict("records")) if i in field.keys}
-    return answers_to(own_races(rows, budgets_of(record, table), field), field)
+    field = Field(keys_of(run), found, lower)
+    rows = {i: row for i, row in enumerate(run.table.to_dict("records")) if i in field.keys}
+    return answers_to(own_races(rows, budgets_of(run), field), field)
 
 
 def own_races(rows: Mapping[int, Mapping[Any, Any]], budgets: Sequence[int], field: Field) -> list[Race]:
@@ -61,9 +57,9 @@ def own_races(rows: Mapping[int, Mapping[Any, Any]], budgets: Sequence[int], fie
     return list(races_in(field, field.lower, fitting).values())
 
 
-def keys_of(record: RunRecord, table: pd.DataFrame) -> dict[int, str]:
+def keys_of(run: StoredRun) -> dict[int, str]:
     """The cell's key of each row that has samples."""
-    return {i: record.cells[i].key for i, samples in enumerate(table["samples"]) if samples > 0}
+    return {i: run.record.cells[i].key for i, samples in enumerate(run.table["samples"]) if samples > 0}
 
 
 def directions(ready: Mapping[str, Yardstick]) -> dict[str, bool]:
@@ -78,33 +74,33 @@ def estimates_of(sources: Mapping[int, Source]) -> dict[int, dict[str, Estimate]
     if not common:
         return {}
     return {
-        i: estimates(gather((s.folder.read_at(s.key, place) for place in common), n, s.ready), s.ready)
+        i: estimates(gather((s.run.folder.read_at(s.key, place) for place in common), n, s.ready), s.ready)
         for i, s in sources.items()
     }
 
 
 def common_places(sources: Sequence[Source]) -> list[Place]:
     """Of the chunks that all rows have: first sample index, number of samples."""
-    there = [set(source.folder.places_of(source.key)) for source in sources]
+    there = [set(source.run.folder.places_of(source.key)) for source in sources]
     return sorted(set.intersection(*there)) if there else []
 
 
-def budgets_of(record: RunRecord, table: pd.DataFrame) -> list[int]:
+def budgets_of(run: StoredRun) -> list[int]:
     """The budgets of model calls to answer for: the run's own counts, and the most calls that a row made."""
-    counts = sorted(record.config.counts)
-    most = pd.to_numeric(table["nfe"]).max()
+    counts = sorted(run.record.config.counts)
+    most = pd.to_numeric(run.table["nfe"]).max()
     return [*counts, math.ceil(most)] if most > counts[-1] else counts
 
 
-def write_answers(folder: RunFolder, record: RunRecord, table: pd.DataFrame, answers: Sequence[Answer]) -> None:
+def write_answers(run: StoredRun, answers: Sequence[Answer]) -> None:
     """Keep the answers with what they belong to, so that a report needs neither model nor metric."""
-    keep(folder.path / ANSWERS, signature(record, table), [_without_nan(answer) for answer in answers])
+    keep(run.path / ANSWERS, signature(run), [_without_nan(answer) for answer in answers])
 
 
-def read_answers(folder: RunFolder, record: RunRecord, table: pd.DataFrame) -> list[Answer] | None:
+def read_answers(run: StoredRun) -> list[Answer] | None:
     """What `write_answers` kept, None if there is nothing, or nothing that belongs to this table."""
-    answers = kept(folder.path / ANSWERS, signature(record, table))
-    is_sound = isinstance(answers, list) and all(is_answer(answer, len(table)) for answer in answers)
+    answers = kept(run.path / ANSWERS, signature(run))
+    is_sound = isinstance(answers, list) and all(is_answer(answer, len(run.table)) for answer in answers)
     return answers if is_sound else None
 
 
@@ -138,9 +134,9 @@ def is_answer(value: Any, rows: int) -> bool:
     return all(row < rows for row in (answer.best, *(other.row for other in answer.others)))
 
 
-def signature(record: RunRecord, table: pd.DataFrame) -> list[list[Any]]:
+def signature(run: StoredRun) -> list[list[Any]]:
     """What a table was made from: each row's cell and how many samples."""
-    return [[cell.key, int(n)] for cell, n in zip(record.cells, table["samples"], strict=True)]
+    return [[cell.key, int(n)] for cell, n in zip(run.record.cells, run.table["samples"], strict=True)]
 
 
 def _without_nan(value: Any) -> Any:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -15,6 +14,7 @@ from .answers import own_races
 from .compare import BETTER, WORSE
 from .races import Answer, Field, answers_to, contenders, races_in
 from .scores import NOT_MEASURED, Cost, Score, Scores, all_scores_of
+from .stored import StoredRun
 
 COLUMNS = (
     "by", "budget", "rank", "sampler", "grid", "steps", "nfe", "seconds_per_image", "timing",
@@ -23,7 +23,7 @@ COLUMNS = (
 BEST, NO_ROW = "best", "no row within the budget"
 
 
-def budgets(path: Path, registry: Registry, by: Cost, amounts: Sequence[float], metric: str | None) -> pd.DataFrame:
+def budgets(run: StoredRun, registry: Registry, by: Cost, amounts: Sequence[float], metric: str | None) -> pd.DataFrame:
     """For each budget a row for each sampler of a run, best first; those that have nothing within it come last.
 
     A row fits if its calls, or the upper quartile of its seconds an image (the median where there are no quartiles),
@@ -32,7 +32,7 @@ def budgets(path: Path, registry: Registry, by: Cost, amounts: Sequence[float], 
     become one with the best; beside those asked for here count all that the run's report answers for, in every metric,
     so that both say the same. Raises InputError as `scores_of`.
     """
-    scores = all_scores_of(path, registry, metric, by=by)
+    scores = all_scores_of(run, registry, metric, by=by)
     drawn = {i: score for i, score in enumerate(scores.rows) if score.row["samples"]}
     field = Field(
         {i: score.key for i, score in drawn.items()}, {i: score.found for i, score in drawn.items()}, scores.lower

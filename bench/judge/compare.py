@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -19,11 +18,11 @@ from ...samplers.errors import InputError, closest
 from ...samplers.metric import Estimate, mean_estimate
 from ...samplers.registry import Registry
 from ..draw.clock import LEAST_REPEATS, Repeat, machines, neighbours
-from ..draw.store import RunFolder, read_run
-from ..plan.record import CellRecord, RunRecord
+from ..plan.record import CellRecord
 from ..plan.yardstick import Yardstick
 from .measures import measures_of
 from .statistics import LEVEL, estimates, gather, student_p, student_t
+from .stored import StoredRun
 
 SECONDS = "seconds_per_image"
 SAME, BETTER, WORSE, NOT_SHOWN = "same samples", "better", "worse", "no difference shown"
@@ -79,32 +78,31 @@ class Comparison:
         return BETTER if (self.difference.value < 0) == self.lower_is_better else WORSE
 
 
-def compare(path: Path, a: str, b: str, registry: Registry) -> pd.DataFrame:
-    """Each metric of sampler spec a less that of b, at every step count (or NFE budget) of a run folder."""
-    record = read_run(path)
-    ready = measures_of(path, registry)
-    pairs = zip(cells_of(record, a, path), cells_of(record, b, path), strict=True)
-    return comparisons_to_table([c for pair in pairs for c in compared(RunFolder(path), *pair, ready)])
+def compare(run: StoredRun, a: str, b: str, registry: Registry) -> pd.DataFrame:
+    """Each metric of sampler spec a less that of b, at every step count (or NFE budget) of a run."""
+    ready = measures_of(run, registry)
+    pairs = zip(cells_of(run, a), cells_of(run, b), strict=True)
+    return comparisons_to_table([c for pair in pairs for c in compared(run, *pair, ready)])
 
 
-def cells_of(record: RunRecord, spec: str, path: Path) -> list[CellRecord]:
+def cells_of(run: StoredRun, spec: str) -> list[CellRecord]:
     """The cells of a sampler spec in the order of the run's step counts."""
-    specs = record.config.sampler
+    specs = run.record.config.sampler
     if spec not in specs:
-        raise InputError(f"compare {spec!r}: not in {path}{closest(spec, specs)}; there are: {', '.join(specs)}")
-    return [cell for cell in record.cells if cell.sampler == spec]
+        raise InputError(f"compare {spec!r}: not in {run.path}{closest(spec, specs)}; there are: {', '.join(specs)}")
+    return [cell for cell in run.record.cells if cell.sampler == spec]
 
 
-def compared(folder: RunFolder, a: CellRecord, b: CellRecord, ready: Mapping[str, Yardstick]) -> list[Comparison]:
-    """Every metric of two cells, on the samples that both have."""
-    chunks_a, chunks_b = (folder.chunks_of(cell.key) for cell in (a, b))
+def compared(run: StoredRun, a: CellRecord, b: CellRecord, ready: Mapping[str, Yardstick]) -> list[Comparison]:
+    """Every metric of two cells of a run, on the samples that both have."""
+    chunks_a, chunks_b = (run.chunks(cell) for cell in (a, b))
     common = sorted(set(chunks_a) & set(chunks_b))
     if not common:
         raise InputError(
             f"compare {cell_name(a)!r}, {cell_name(b)!r}: the run has no samples of both; give its command to make them"
         )
     clocked = [
-        [*(chunk.repeat for chunk in chunks.values()), *folder.repeats_of(cell.key)]
+        [*(chunk.repeat for chunk in chunks.values()), *run.repeats(cell)]
         for cell, chunks in ((a, chunks_a), (b, chunks_b))
     ]
     n = sum(samples for _, samples in common)

@@ -7,7 +7,6 @@ beyond noise.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -15,7 +14,6 @@ import pandas as pd
 
 from ...samplers.errors import SamplerbenchError
 from ..draw.store import CHUNKS
-from ..plan.record import RunRecord
 from .answers import signature
 from .compare import SECONDS
 from .kept import keep, kept
@@ -23,32 +21,31 @@ from .measures import Measures
 from .pareto import placed
 from .scores import scores_by
 from .statistics import metric_columns
+from .stored import StoredRun
 
 FRONTS = f"{CHUNKS}/fronts.json"
 Fronts = dict[str, list[str]]
 """By metric the verdict of each row of the table."""
 
 
-def fronts_of(
-    path: Path, record: RunRecord, table: pd.DataFrame, metrics: Sequence[str], measures: Measures | None
-) -> Fronts:
+def fronts_of(run: StoredRun, metrics: Sequence[str], measures: Measures | None) -> Fronts:
     """The verdicts that a run folder has, or that its chunks and metrics give, which are then kept.
 
     {} if there are neither, or where seconds cannot be compared.
     """
-    there = kept(path / FRONTS, clocked_signature(record, table))
-    if is_fronts(there, len(table)):
+    there = kept(run.path / FRONTS, clocked_signature(run))
+    if is_fronts(there, len(run.table)):
         return dict(there)
     if measures is None:
         return {}
     try:
         ready = measures()
         found = {
-            name: verdicts(placed(scores_by(path, ready, name, by="seconds"), "seconds"), table) for name in metrics
+            name: verdicts(placed(scores_by(run, ready, name, by="seconds"), "seconds"), run.table) for name in metrics
         }
     except SamplerbenchError:
         return {}
-    keep(path / FRONTS, clocked_signature(record, table), found)
+    keep(run.path / FRONTS, clocked_signature(run), found)
     return found
 
 
@@ -68,8 +65,8 @@ def verdicts(ranked: pd.DataFrame, table: pd.DataFrame) -> list[str]:
     return [by_cell[cell] for cell in table[names].itertuples(index=False, name=None)]
 
 
-def clocked_signature(record: RunRecord, table: pd.DataFrame) -> list[list[Any]]:
+def clocked_signature(run: StoredRun) -> list[list[Any]]:
     """What a table was made from, and the seconds in it: repeats for the clock change them alone."""
-    clocked = table[[name for name in metric_columns(SECONDS) if name in table]]
+    clocked = run.table[[name for name in metric_columns(SECONDS) if name in run.table]]
     seconds = [[None if pd.isna(value) else float(value) for value in row] for row in clocked.to_numpy().tolist()]
-    return [[*made_from, *row] for made_from, row in zip(signature(record, table), seconds, strict=True)]
+    return [[*made_from, *row] for made_from, row in zip(signature(run), seconds, strict=True)]

@@ -12,45 +12,46 @@ from pathlib import Path
 from ...samplers.errors import InputError, ModelError, StoreError
 from ...samplers.model import Model
 from ...samplers.registry import Registry
-from ..draw.store import RUN_FILE, read_run
+from ..draw.store import RUN_FILE
 from ..plan.equipment import model_for
 from ..plan.identity import is_same, seen
-from ..plan.record import RunRecord
 from ..plan.yardstick import Yardstick, yardsticks
+from .stored import StoredRun
 
 Measures = Callable[[], Mapping[str, Yardstick]]
 """Asked for a run's metrics only where something is to be measured: to make them ready takes the model."""
 
 
-def measures_of(path: Path, registry: Registry) -> dict[str, Yardstick]:
-    """The metrics of a run folder, ready to measure its chunks.
+def measures_of(run: StoredRun, registry: Registry) -> dict[str, Yardstick]:
+    """The metrics of a run, ready to measure its chunks.
 
     InputError for a model that is code and that the user did not name, ModelError for another model or extractor than
     the run was made with, StoreError for settings that are not known.
     """
-    record = read_run(path)
-    check_settings(record, path)
-    config = record.config
-    check_code(config.model, path, registry)
+    check_settings(run)
+    check_code(run, registry)
+    config = run.record.config
     model = seen(model_for(config, registry))
-    check_model(record, model, path)
+    check_model(run, model)
     ready = yardsticks(config.metric, registry.metrics.things, model)
-    check_extractors(record, model, ready, path)
+    check_extractors(run, model, ready)
     return ready
 
 
-def check_settings(record: RunRecord, path: Path) -> None:
+def check_settings(run: StoredRun) -> None:
     """Refuse a run with settings that this version does not know: its samples cannot be drawn or measured alike."""
-    if record.unknown_settings:
-        unknown = ", ".join(record.unknown_settings)
-        raise StoreError(f"{path / RUN_FILE}: {unknown} is not known to this version; use the one that made the run")
+    if unknown := ", ".join(run.record.unknown_settings):
+        raise StoreError(
+            f"{run.path / RUN_FILE}: {unknown} is not known to this version; use the one that made the run"
+        )
 
 
-def check_code(spec: str, path: Path, registry: Registry) -> None:
+def check_code(run: StoredRun, registry: Registry) -> None:
     """Refuse a run whose model is code that the user did not name."""
+    spec = run.record.config.model
     if is_code(spec, registry) and spec not in registry.own_models:
         raise InputError(
-            f"{path}: its model {spec!r} is code, which is not run because a folder names it; if it is yours, give "
+            f"{run.path}: its model {spec!r} is code, which is not run because a folder names it; if it is yours, give "
             f"--model {spec}"
         )
 
@@ -61,35 +62,35 @@ def is_code(spec: str, registry: Registry) -> bool:
     return ":" in argument if name in registry.models.things else bool(argument)
 
 
-def check_plugins(record: RunRecord, path: Path, registry: Registry) -> None:
+def check_plugins(run: StoredRun, registry: Registry) -> None:
     """Refuse a run with plugins by path or module that the user did not name."""
     named = {*registry.named, *(str(Path(plugin).resolve()) for plugin in registry.named)}
     if missing := [
-        plugin for plugin in record.plugins if plugin not in named and str(Path(plugin).resolve()) not in named
+        plugin for plugin in run.record.plugins if plugin not in named and str(Path(plugin).resolve()) not in named
     ]:
         raise InputError(
-            f"{path}: was made with {' and '.join(missing)}, code that is not run because a folder names it; if it is "
-            f"yours, give {' '.join(f'--plugin {plugin}' for plugin in missing)}"
+            f"{run.path}: was made with {' and '.join(missing)}, code that is not run because a folder names it; if it "
+            f"is yours, give {' '.join(f'--plugin {plugin}' for plugin in missing)}"
         )
 
 
-def check_model(record: RunRecord, model: Model, path: Path) -> None:
+def check_model(run: StoredRun, model: Model) -> None:
     """Refuse a run of another model."""
-    stored = record.model.fingerprint
+    stored = run.record.model.fingerprint
     if not is_same(stored, model.fingerprint):
         raise ModelError(
-            f"{path}: model {model.name!r} has the fingerprint {stored!r} there and {model.fingerprint!r} here; "
+            f"{run.path}: model {model.name!r} has the fingerprint {stored!r} there and {model.fingerprint!r} here; "
             "use the weights that the run was made with"
         )
 
 
-def check_extractors(record: RunRecord, model: Model, ready: Mapping[str, Yardstick], path: Path) -> None:
+def check_extractors(run: StoredRun, model: Model, ready: Mapping[str, Yardstick]) -> None:
     """Refuse a run with other extractors or references, as far as the run says which they were."""
     for name, yardstick in ready.items():
         here = model.extractors[yardstick.metric.extractor].fingerprint
-        there = record.extractors.get(name, {}).get("fingerprint", here)
+        there = run.record.extractors.get(name, {}).get("fingerprint", here)
         if there != here:
             raise ModelError(
-                f"{path}: the extractor of {name}, or what it is compared with, has the fingerprint {there!r} there "
-                f"and {here!r} here; use those that the run was made with"
+                f"{run.path}: the extractor of {name}, or what it is compared with, has the fingerprint {there!r} "
+                f"there and {here!r} here; use those that the run was made with"
             )

@@ -5,19 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from ...samplers.errors import InputError
 from ..draw import clock as timing
-from ..draw.store import RunFolder, read_run
 from ..plan.config import as_json
 from ..plan.environment import VERSIONS_THAT_MATTER
-from ..plan.record import RunRecord
 from ..plan.settings import names_of
-from .table import Labels, read_table, row_name, rows_to_table, samples_hash
+from .stored import StoredRun
+from .table import Labels, row_name, rows_to_table, samples_hash
 
 IDENTITY = ("sampler", "grid", "steps", "guidance")
 """The columns that say which cell a row is."""
@@ -32,41 +30,27 @@ RUNS_NOTE = "the runs were not clocked side by side: seconds of different runs a
 
 
 @dataclass(frozen=True)
-class StoredRun:
-    """A run folder as it is read."""
-
-    path: Path
-    record: RunRecord
-    """run.json."""
-    table: pd.DataFrame
-    labels: Labels
-
-
-@dataclass(frozen=True)
 class Origin:
     """Where a row of a table comes from."""
 
-    path: Path
-    """The run folder."""
-    record: RunRecord
-    """Its run.json."""
+    run: StoredRun
     place: int
     """Of the row in the run's own table."""
 
     @property
     def key(self) -> str:
         """The cell's key."""
-        return self.record.cells[self.place].key
+        return self.run.record.cells[self.place].key
 
     @property
     def across(self) -> str:
         """What the run counts by: "nfe" or "steps"."""
-        return self.record.across
+        return self.run.record.across
 
     @property
     def count(self) -> int:
         """The budget or step count that the row was made for."""
-        return self.record.budgets[self.place][1]
+        return self.run.record.budgets[self.place][1]
 
 
 @dataclass(frozen=True)
@@ -81,13 +65,11 @@ class Merged:
     """What a reader of the table must know."""
 
 
-def merge(paths: Sequence[Path]) -> Merged:
+def merge(runs: Sequence[StoredRun]) -> Merged:
     """The rows of all runs, in the order given; a cell that several have stands once.
 
     Raises InputError where the runs cannot be compared, or where two have another result for the same cell.
     """
-    records = {path: read_run(path) for path in paths}
-    runs = [StoredRun(path, records[path], *read_table(path, records[path])) for path in paths]
     check_comparable(runs)
     rows: dict[tuple[Any, ...], dict[str, Any]] = {}
     of_run: dict[tuple[Any, ...], StoredRun] = {}
@@ -99,7 +81,7 @@ def merge(paths: Sequence[Path]) -> Merged:
                 check_same_numbers(rows[cell], of_run[cell], row, run)
             else:
                 rows[cell], of_run[cell] = {str(name): value for name, value in row.items()}, run
-                origins[cell] = Origin(run.path, run.record, place)
+                origins[cell] = Origin(run, place)
     name_same_samples(rows, runs)
     table = rows_to_table(list(rows.values()))
     comparable = have_comparable_seconds(runs)
@@ -181,10 +163,9 @@ def name_same_samples(rows: Mapping[tuple[Any, ...], dict[str, Any]], runs: Sequ
 def hashes_of(run: StoredRun) -> dict[tuple[Any, ...], bytes]:
     """The hash of all samples of each cell whose chunks are there."""
     guidance, whole = run.record.config.guidance, run.record.config.samples
-    folder = RunFolder(run.path)
     found = {}
     for cell in run.record.cells:
-        chunks = [chunk for _, chunk in sorted(folder.chunks_of(cell.key).items())]
+        chunks = [chunk for _, chunk in sorted(run.chunks(cell).items())]
         if sum(chunk.n for chunk in chunks) == whole:
             found[cell.sampler, cell.grid, cell.steps, guidance] = samples_hash(chunks)
     return found

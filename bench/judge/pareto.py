@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -13,6 +12,7 @@ import pandas as pd
 from ...samplers.registry import Registry
 from .compare import BETTER, seconds_compared
 from .scores import NOT_MEASURED, Cost, Score, Scores, scores_of
+from .stored import StoredRun
 
 COLUMNS = (
     "sampler", "grid", "steps", "nfe", "seconds_per_image", "timing", "metric", "value", "low", "high",
@@ -21,7 +21,7 @@ COLUMNS = (
 ON_FRONT, DOMINATED, CLOSE = "on the front", "dominated", "not told apart from the front"
 
 
-def pareto(path: Path, registry: Registry, metric: str | None = None, against: Cost = "seconds") -> pd.DataFrame:
+def pareto(run: StoredRun, registry: Registry, metric: str | None = None, against: Cost = "seconds") -> pd.DataFrame:
     """A row for each cell of a run, the cheapest first, with a verdict.
 
     - "dominated": `dominated_by` is better in the metric, shown with p corrected for all pairs of rows, and costs no
@@ -33,7 +33,7 @@ def pareto(path: Path, registry: Registry, metric: str | None = None, against: C
 
     `metric` is by default the run's first. Raises InputError as `scores_of`.
     """
-    return placed(scores_of(path, registry, metric, by=against), against)
+    return placed(scores_of(run, registry, metric, by=against), against)
 
 
 def placed(scores: Scores, against: Cost) -> pd.DataFrame:

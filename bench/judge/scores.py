@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 from ...samplers.errors import InputError, closest
 from ...samplers.metric import Estimate
 from ...samplers.registry import Registry
-from ..draw.chunk_file import Chunk
 from ..draw.clock import Repeat, machines
-from ..draw.store import RunFolder, read_run
 from ..plan.record import CellRecord
 from ..plan.yardstick import Yardstick
 from .answers import ODE_ERROR, budgets_of, directions
 from .compare import SECONDS, Comparison, cell_name, corrected_p
 from .measures import measures_of
 from .statistics import estimates, gather, metric_columns
-from .table import read_table
+from .stored import StoredRun
 
 NOT_MEASURED = "not measured"
 Cost = Literal["nfe", "seconds"]
@@ -56,7 +53,7 @@ class Score:
         return float(self.row[SECONDS if by == "seconds" else "nfe"])
 
     def upper_cost(self, by: Cost) -> float:
-        """The same with what noise may add: of seconds the upper quartile where there is one."""
+        """The cost with what noise may add: of seconds the upper quartile where there is one."""
         high = float(self.row[metric_columns(SECONDS)[2]])
         return high if by == "seconds" and math.isfinite(high) else self.cost(by)
 
@@ -98,37 +95,35 @@ class Scores:
         return dict(zip(family, corrected_p(list(family.values())), strict=True))
 
 
-def scores_of(path: Path, registry: Registry, metric: str | None, *, by: Cost) -> Scores:
-    """The rows of a run folder by a metric of the run, by default its first one, or "ode_error".
+def scores_of(run: StoredRun, registry: Registry, metric: str | None, *, by: Cost) -> Scores:
+    """The rows of a run by a metric of the run, by default its first one, or "ode_error".
 
     Raises InputError for another metric, where samples are missing, and for seconds that several machines took.
     """
-    return scores_by(path, measures_of(path, registry), metric, by=by)
+    return scores_by(run, measures_of(run, registry), metric, by=by)
 
 
-def scores_by(path: Path, ready: Mapping[str, Yardstick], metric: str | None, *, by: Cost) -> Scores:
-    """The same with the metrics of the run made ready."""
+def scores_by(run: StoredRun, ready: Mapping[str, Yardstick], metric: str | None, *, by: Cost) -> Scores:
+    """As `scores_of`, where the metrics of the run are ready already."""
     name = _chosen(metric, ready)
-    return _scores(path, name, {name: ready[name]} if name in ready else {}, by)
+    return _scores(run, name, {name: ready[name]} if name in ready else {}, by)
 
 
-def all_scores_of(path: Path, registry: Registry, metric: str | None, *, by: Cost) -> Scores:
-    """The same with every metric of the run measured beside it."""
-    ready = measures_of(path, registry)
-    return _scores(path, _chosen(metric, ready), ready, by)
+def all_scores_of(run: StoredRun, registry: Registry, metric: str | None, *, by: Cost) -> Scores:
+    """As `scores_of`, with every metric of the run measured beside the one that ranks."""
+    ready = measures_of(run, registry)
+    return _scores(run, _chosen(metric, ready), ready, by)
 
 
-def _scores(path: Path, metric: str, ready: Mapping[str, Yardstick], by: Cost) -> Scores:
-    record = read_run(path)
-    table, _ = read_table(path, record)
-    rows = zip(record.cells, table.to_dict("records"), strict=True)
-    scores = tuple(_score(RunFolder(path), cell, row, metric, ready) for cell, row in rows)
+def _scores(run: StoredRun, metric: str, ready: Mapping[str, Yardstick], by: Cost) -> Scores:
+    rows = zip(run.record.cells, run.table.to_dict("records"), strict=True)
+    scores = tuple(_score(run, cell, row, metric, ready) for cell, row in rows)
     if by == "seconds" and len(machines([repeat for score in scores for repeat in score.clocked])) > 1:
         raise InputError(
-            f"{path}: was drawn on several machines, whose seconds are not compared; rank by calls of the model, with "
-            "--nfe or --pareto --against nfe, or run it anew on one of them"
+            f"{run.path}: was drawn on several machines, whose seconds are not compared; rank by calls of the model, "
+            "with --nfe or --pareto --against nfe, or run it anew on one of them"
         )
-    return Scores(metric, directions(ready), scores, tuple(budgets_of(record, table)))
+    return Scores(metric, directions(ready), scores, tuple(budgets_of(run)))
 
 
 def _chosen(metric: str | None, ready: Mapping[str, Yardstick]) -> str:
@@ -143,18 +138,14 @@ def _chosen(metric: str | None, ready: Mapping[str, Yardstick]) -> str:
 
 
 def _score(
-    folder: RunFolder, cell: CellRecord, row: Mapping[Any, Any], metric: str, ready: Mapping[str, Yardstick]
+    run: StoredRun, cell: CellRecord, row: Mapping[Any, Any], metric: str, ready: Mapping[str, Yardstick]
 ) -> Score:
     """A row with its samples; one that failed or is pending has none."""
     if not row["samples"]:
         return Score(cell, row, None, {}, ())
-    chunks = [c for (first, n), c in folder.chunks_of(cell.key).items() if first + n <= row["samples"]]
+    chunks = [c for (first, n), c in run.chunks(cell).items() if first + n <= row["samples"]]
     if sum(chunk.n for chunk in chunks) != row["samples"]:
         raise InputError(f"{cell_name(cell)!r}: the run has not all of its samples; give its command to make them")
     gathered = gather(iter(chunks), int(row["samples"]), ready)
     found = estimates(gathered, ready)
-    return Score(cell, row, found.get(metric), found, _clocked(chunks, folder, cell))
-
-
-def _clocked(chunks: Sequence[Chunk], folder: RunFolder, cell: CellRecord) -> tuple[Repeat, ...]:
-    return (*(chunk.repeat for chunk in chunks), *folder.repeats_of(cell.key))
+    return Score(cell, row, found.get(metric), found, (*(c.repeat for c in chunks), *run.repeats(cell)))

@@ -29,7 +29,6 @@ from ..draw.store import (
     RunFolder,
     bytes_of,
     disk_errors,
-    read_run,
     sealed,
     unsealed,
 )
@@ -38,6 +37,7 @@ from ..plan.plan import Block, Cell, Plan
 from ..plan.record import MOST, RunRecord
 from ..plan.yardstick import Yardstick
 from .statistics import Gathered, estimates, gather, measured, metric_columns
+from .status import Status, failed, outcome_of
 
 COLUMNS = (
     "model", "sampler", "grid", "steps", "nfe", "network_evaluations", "guidance", "samples",
@@ -52,8 +52,6 @@ OWN_COLUMNS = ("fid", "clip_score")
 WARNING = "warning"
 """The last column: what must be known of the levels of a cell."""
 TEXTS = ("model", "sampler", "grid", "same_as", "status", "timing", WARNING)
-OK, PARTIAL, PENDING, FAILED = "ok", "partial", "pending", "failed: "
-"""What `status` may be; a reason stands behind the last."""
 COUNTS = {"steps": 1, "nfe": 0, "network_evaluations": 0, "samples": 0, "repeats": 0}
 """The least that these columns may be."""
 WHOLE = ("steps", "samples")
@@ -119,16 +117,16 @@ class GrowingTable:
         for cell in plan.cells:
             row = {**dict.fromkeys(COLUMNS), **_identity(plan, cell)}
             if cell.key in failures:
-                row["status"] = f"{FAILED}{failures[cell.key]}"
+                row["status"] = str(failed(failures[cell.key]))
                 self._measured.pop(cell.key, None)
             elif folder.has(cell, blocks[0]):
                 known = self._measure(cell, blocks)
                 row |= {**known.numbers, **self._clock(cell, known).numbers}
-                row["status"] = OK if row["samples"] == plan.config.samples else PARTIAL
+                row["status"] = str(Status.OK if row["samples"] == plan.config.samples else Status.PARTIAL)
                 first = seen.setdefault(known.samples, row)
                 row["same_as"] = None if first is row else row_name(first, row)
             else:
-                row["status"] = PENDING
+                row["status"] = str(Status.PENDING)
             rows.append(row)
         return rows_to_table(rows)
 
@@ -228,12 +226,11 @@ def row_name(row: Mapping[str, Any], other: Mapping[str, Any]) -> str:
     return name if row["steps"] == other["steps"] else f"{name}, {row['steps']} steps"
 
 
-def read_table(path: Path, record: RunRecord | None = None) -> tuple[pd.DataFrame, Labels]:
-    """The table of a run folder and the labels of its extractors; `record` is its run.json, where that was read.
+def read_table(path: Path, record: RunRecord) -> pd.DataFrame:
+    """The table of a run folder, whose run.json is `record`.
 
     A row for each cell of run.json: a cell that was added or edited after the table was written is pending in it.
     """
-    record = record or read_run(path)
     try:
         content, keys = sealed_content(path)
         table = csv_to_frame(content)
@@ -248,7 +245,7 @@ def read_table(path: Path, record: RunRecord | None = None) -> tuple[pd.DataFram
             f"{path / TABLE_FILE}: damaged ({error}); give the run's command again, which makes it from the chunks, or "
             f"put back a copy of {TABLE_FILE} and {TABLE_SEAL}"
         ) from error
-    return with_pending_rows(table, record, keys), record.extractors
+    return with_pending_rows(table, record, keys)
 
 
 class Sealed(msgspec.Struct, frozen=True):
@@ -328,7 +325,7 @@ def pending_row(record: RunRecord, place: int) -> dict[str, Any]:
     cell = record.cells[place]
     return {
         "model": record.model.name, "sampler": cell.sampler, "grid": cell.grid, "steps": cell.steps, "nfe": cell.nfe,
-        "guidance": record.config.guidance, "samples": 0, "status": PENDING,
+        "guidance": record.config.guidance, "samples": 0, "status": str(Status.PENDING),
     }  # fmt: skip
 
 
@@ -367,9 +364,8 @@ def check_table(table: pd.DataFrame) -> None:
     for name in ("model", "sampler", "grid", "steps", "guidance", "samples", "status"):
         if table[name].isna().any():
             raise ValueError(f"a row has no {name}")
-    for status in table["status"]:
-        if status not in (OK, PARTIAL, PENDING) and not status.startswith(FAILED):
-            raise ValueError(f"status {status[:40]!r}: expected {OK}, {PARTIAL}, {PENDING} or {FAILED}a reason")
+    for text in table["status"]:
+        outcome_of(text)
 
 
 def check_numbers(name: str, column: pd.Series[Any]) -> None:

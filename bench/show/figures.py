@@ -21,9 +21,8 @@ from PIL import Image, ImageDraw, ImageFont
 from ...samplers.errors import StoreError
 from ...samplers.files.atomic import make_folder, write_named
 from ...samplers.files.tiles import Images, as_picture, side_by_side
-from ..draw.store import RunFolder, read_run
 from ..judge.measures import Measures
-from ..judge.table import read_table
+from ..judge.stored import StoredRun
 from .charts import ROWS, Chart
 from .page import TEMPLATES
 from .view import View, metrics_with_ode, view_of
@@ -51,8 +50,8 @@ MARKS: Mapping[str, Mapping[str, float]] = {
 }  # fmt: skip
 
 
-def write_figures(path: Path, folder: Path, measures: Measures | None = None) -> list[Path]:
-    """Write the figures of the run in `path` into a folder, which is made; returns their paths.
+def write_figures(run: StoredRun, folder: Path, measures: Measures | None = None) -> list[Path]:
+    """Write the figures of a run into a folder, which is made; returns their paths.
 
     For each metric: NAME-nfe (the metric against model calls) and, where the direction is known, NAME-front (against
     time an image); and samples, if the run has images. Each as SVG, PDF and PNG.
@@ -60,11 +59,11 @@ def write_figures(path: Path, folder: Path, measures: Measures | None = None) ->
     """
     if folder.exists() and not folder.is_dir():
         raise StoreError(f"figures {folder}: is a file; expected a folder")
-    view = view_of(path, measures)
+    view = view_of(run, measures)
     written = []
     try:
         make_folder(folder.absolute())
-        for name, content in figures(path, view):
+        for name, content in figures(run, view):
             write_named(folder / name, content)
             written.append(folder / name)
     except OSError as error:
@@ -72,13 +71,13 @@ def write_figures(path: Path, folder: Path, measures: Measures | None = None) ->
     return written
 
 
-def figures(path: Path, view: View) -> Iterator[tuple[str, bytes]]:
+def figures(run: StoredRun, view: View) -> Iterator[tuple[str, bytes]]:
     """File name and content of each figure."""
-    for name, spec in charts_by_name(path, view).items():
+    for name, spec in charts_by_name(run, view).items():
         yield f"{name}.svg", in_inches(vl_convert.vegalite_to_svg(spec)).encode()
         yield f"{name}.pdf", vl_convert.vegalite_to_pdf(spec)
         yield f"{name}.png", vl_convert.vegalite_to_png(spec, ppi=DOTS_PER_INCH)
-    picture = picture_of(path, view)
+    picture = picture_of(run, view)
     if picture:
         png = saved(picture, "png", optimize=True, dpi=(DOTS_PER_INCH, DOTS_PER_INCH))
         yield "samples.svg", svg_around(png, picture.width, picture.height).encode()
@@ -103,11 +102,10 @@ def svg_around(png: bytes, width: int, height: int) -> str:
 # ---- Charts ----
 
 
-def charts_by_name(path: Path, view: View) -> dict[str, Chart]:
+def charts_by_name(run: StoredRun, view: View) -> dict[str, Chart]:
     """The figures that have something in them, by the name of their files."""
-    table, _ = read_table(path)
     found: dict[str, Chart] = {}
-    for metric, column in zip(view.metrics, metrics_with_ode(table), strict=True):
+    for metric, column in zip(view.metrics, metrics_with_ode(run.table), strict=True):
         key, name = metric["key"], file_name(column)
         for kind, field in (("nfe", "nfe"), ("front", "milliseconds")):
             drawn = {row["short"] for row in view.rows if row[key] is not None and row[field] is not None}
@@ -207,14 +205,13 @@ def in_inches(svg: str) -> str:
 # ---- Pictures ----
 
 
-def picture_of(path: Path, view: View) -> Image.Image | None:
+def picture_of(run: StoredRun, view: View) -> Image.Image | None:
     """Samplers down, steps across, the same seeds in each cell, as wide as a column; None without images."""
-    folder, cells = RunFolder(path), read_run(path).cells
     images: dict[int, Images] = {}
-    for row in view.rows:
-        first = folder.first_chunk_of(cells[row["row"]].key)
+    for i, cell in enumerate(run.record.cells):
+        first = run.first_chunk(cell)
         if first is not None and first.images is not None:
-            images[row["row"]] = first.images
+            images[i] = first.images
     if not images:
         return None
     budgets = len(view.budgets)

@@ -15,14 +15,15 @@ from ...samplers.errors import InputError, SamplerbenchError, StoreError, closes
 from ...samplers.files.atomic import write_named
 from ...samplers.registry import Registry
 from ...samplers.text import printable
-from ..draw.store import RunFolder, read_run
 from ..judge.answers import ODE_ERROR, Source, common_places, directions, estimates_of
 from ..judge.compare import SECONDS
 from ..judge.measures import measures_of
 from ..judge.merge import Origin, merge
 from ..judge.races import Field, Race, answers_to, shown_best
 from ..judge.statistics import metric_columns
-from ..judge.table import WARNING, Labels, frame_to_csv, read_table
+from ..judge.status import outcome_of
+from ..judge.stored import StoredRun
+from ..judge.table import WARNING, Labels, frame_to_csv
 from ..plan.yardstick import Yardstick
 from .console import complain, table_to_json
 from .latex import sheet_to_latex
@@ -100,18 +101,17 @@ class Pivot:
     """For each row of the frame the row of the table that a count's number is from."""
 
 
-def content_of(path: Path) -> Content:
-    """The table of a run folder."""
-    record = read_run(path)
-    table, labels = read_table(path, record)
-    origins = [Origin(path, record, place) for place in range(len(table))]
-    return Content(table, labels, origins, {"folder": str(path)}, notes_on_added(record.sizes_before, len(table)))
+def content_of(run: StoredRun) -> Content:
+    """The table of a run."""
+    origins = [Origin(run, place) for place in range(len(run.table))]
+    notes = notes_on_added(run.record.sizes_before, len(run.table))
+    return Content(run.table, run.labels, origins, {"folder": str(run.path)}, notes)
 
 
-def merged_content(paths: Sequence[Path]) -> Content:
-    """One table of several run folders. Raises InputError where they cannot be compared."""
-    merged = merge(paths)
-    about = {"folders": [str(path) for path in paths], "notes": list(merged.notes)}
+def merged_content(runs: Sequence[StoredRun]) -> Content:
+    """One table of several runs. Raises InputError where they cannot be compared."""
+    merged = merge(runs)
+    about = {"folders": [str(run.path) for run in runs], "notes": list(merged.notes)}
     return Content(merged.table, merged.labels, merged.origins, about, merged.notes)
 
 
@@ -129,9 +129,7 @@ def emphasis_of(content: Content, metric: str, registry: Registry, columns: Sequ
     drawn = [i for i, samples in enumerate(content.table["samples"]) if samples > 0]
     try:
         ready = ready_by_run(content, registry)
-        sources = {
-            i: Source(RunFolder(o.path), o.key, ready[o.path]) for i, o in enumerate(content.origins) if i in drawn
-        }
+        sources = {i: Source(o.run, o.key, ready[o.run]) for i, o in enumerate(content.origins) if i in drawn}
         if sum(n for _, n in common_places(list(sources.values()))) != content.table["samples"].max():
             return Emphasis(why=" Nothing is bold: not all samples of the rows are there to compare.")
         found = estimates_of(sources)
@@ -155,9 +153,9 @@ def emphasis_of(content: Content, metric: str, registry: Registry, columns: Sequ
     return Emphasis(best, f" Bold: {means}." if best else f" Nothing is bold: that would be {means}.")
 
 
-def ready_by_run(content: Content, registry: Registry) -> dict[Path, Mapping[str, Yardstick]]:
-    """For each run folder its metrics, made ready again."""
-    return {path: measures_of(path, registry) for path in dict.fromkeys(o.path for o in content.origins)}
+def ready_by_run(content: Content, registry: Registry) -> dict[StoredRun, Mapping[str, Yardstick]]:
+    """For each run its metrics, made ready again."""
+    return {run: measures_of(run, registry) for run in dict.fromkeys(o.run for o in content.origins)}
 
 
 # ---- Layout ----
@@ -173,7 +171,7 @@ def sheet_for(content: Content, layout: Layout, emphasis: Emphasis = Emphasis(),
 
 
 def sheet_with_best(content: Content, layout: Layout, registry: Registry | None, below: str = "") -> Sheet:
-    """The same with what is shown to be best in bold; without a registry nothing is."""
+    """As `sheet_for`, with what is shown to be best in bold; without a registry nothing is."""
     sheet = sheet_for(content, layout, below=below)  # refuses what is not in the table, before any sample is read
     return (
         sheet_for(content, layout, emphasis_of(content, layout.pivot, registry, layout.columns), below)
@@ -233,8 +231,8 @@ def pivot_to_sheet(content: Content, layout: Layout, bold: set[Place], below: st
         place = pivot.places[row].get(counts[name])
         if place is None:
             return Entry("-")
-        if str(records[place]["status"]).startswith("failed"):
-            return Entry("failed")
+        if (outcome := outcome_of(records[place]["status"])).has_failed:
+            return Entry(outcome.status)
         is_bold = (place, pivot.metric) in bold
         return entry_of(records[place], pivot.metric, metrics_of(content.table), is_bold=is_bold)
 

@@ -25,6 +25,7 @@ from ...samplers.registry import Registry, loosely
 from ...samplers.sample import Request
 from ...samplers.sampler import MAX_STEPS
 from ..draw.chunk import draw_apart, reason_of
+from ..judge.status import failed
 from ..plan.config import Config, parse_counts
 from ..plan.given_files import read_prompts
 from ..plan.plan import request_in
@@ -252,7 +253,7 @@ def pictures_of(plot: Plot, cells: list[list[Drawn | str]]) -> list[Image.Image]
 
     def at(place: int) -> Image.Image:
         tiles: list[list[Tile]] = [
-            [cell.tile(place) if isinstance(cell, Drawn) else f"failed: {cell}" for cell in row] for row in cells
+            [cell.tile(place) if isinstance(cell, Drawn) else str(failed(cell)) for cell in row] for row in cells
         ]
         labels, headings = plot.y.labels if plot.y else ("",), plot.x.labels if plot.x else ("",)
         return labelled_grid(tiles, labels, headings, caption_of(plot))

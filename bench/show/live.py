@@ -23,6 +23,7 @@ from rich.text import Text
 
 from ...samplers.text import counted, printable
 from ..judge.statistics import metric_columns
+from ..judge.status import failed, outcome_of
 from ..judge.table import Labels, by_sampler
 from ..plan.plan import Cell, Plan
 from .sheet import Sheet, heading_of, metrics_of, with_interval
@@ -125,8 +126,8 @@ def first_metric(table: pd.DataFrame) -> str:
 
 def _value(row: Mapping[Any, Any], metric: str, *, interval: bool) -> str:
     """A cell of the pivot."""
-    if str(row["status"]).startswith("failed"):
-        return "failed"
+    if (outcome := outcome_of(row["status"])).has_failed:
+        return outcome.status
     if metric == MILLISECONDS:
         value = row["seconds_per_image"]
         return f"{1000 * value:.3g}" if isinstance(value, float) and math.isfinite(value) else "-"
@@ -199,7 +200,7 @@ class View:
         """Show which cell failed, and expect no more of it."""
         self._todo -= evaluations
         self._left.pop(cell.key, None)
-        self._failures.append(printable(f"failed: {cell.sampler}, {cell.steps} steps: {reason}"))
+        self._failures.append(printable(str(failed(f"{cell.sampler}, {cell.steps} steps: {reason}"))))
         if not self._draws_live:
             self._say(self._failures[-1])
 

@@ -7,7 +7,6 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import cache
-from pathlib import Path
 from typing import NamedTuple
 
 from PIL import Image, ImageDraw, ImageFont
@@ -15,11 +14,12 @@ from PIL import Image, ImageDraw, ImageFont
 from ...samplers.errors import InputError
 from ...samplers.files.atomic import write_atomically
 from ...samplers.files.tiles import Images, mosaic, png
-from ..draw.store import RunFolder, disk_errors, read_run
-from ..judge.table import FAILED, read_table
+from ..draw.store import RunFolder, disk_errors
+from ..judge.status import failed
+from ..judge.stored import StoredRun
 from ..plan.config import Config
 from ..plan.plan import Cell, Plan
-from ..plan.record import CellRecord, RunRecord
+from ..plan.record import CellRecord
 
 PICTURE_FILE = "grid.png"
 ACROSS = 5
@@ -72,30 +72,22 @@ def write_picture(plan: Plan, folder: RunFolder, failures: Mapping[str, str]) ->
             write_atomically(folder.path / PICTURE_FILE, png(picture))
 
 
-def redrawn(path: Path) -> Image.Image:
+def redrawn(run: StoredRun) -> Image.Image:
     """The picture of a stored run, from the images that it kept; neither model nor samplers are needed."""
-    record = read_run(path)
-    folder = RunFolder(path)
+    record = run.record
     shown: dict[str, Images | None] = {}
     for cell in record.cells:
-        if first := folder.first_chunk_of(cell.key):
+        if first := run.first_chunk(cell):
             shown[cell.key] = first.images
-    picture = run_picture(record.config, record.cells, shown, stored_failures(path, record))
-    if not picture:
-        raise InputError(f"{path}: no images are kept in it; expected the folder of a run of a model that makes images")
-    return picture
-
-
-def stored_failures(path: Path, record: RunRecord) -> dict[str, str]:
-    """The reasons of failure that the table of a run tells, by cell key; its rows are in the order of the cells."""
+    failures: Mapping[str, str] = {}
     with suppress(InputError):  # there is no table yet
-        statuses = read_table(path, record)[0]["status"].astype(str)
-        return {
-            cell.key: status.removeprefix(FAILED)
-            for cell, status in zip(record.cells, statuses, strict=True)
-            if status.startswith(FAILED)
-        }
-    return {}
+        failures = run.reasons
+    picture = run_picture(record.config, record.cells, shown, failures)
+    if not picture:
+        raise InputError(
+            f"{run.path}: no images are kept in it; expected the folder of a run of a model that makes images"
+        )
+    return picture
 
 
 def run_picture(
@@ -108,7 +100,7 @@ def run_picture(
     tiles: dict[tuple[str, str], list[Tile]] = {}
     for cell in cells:
         images = shown.get(cell.key)
-        reason = FAILED + failures[cell.key] if cell.key in failures else "no picture"
+        reason = str(failed(failures[cell.key])) if cell.key in failures else "no picture"
         tile = mosaic(images[: ACROSS * DOWN], ACROSS) if images is not None else reason
         tiles.setdefault((cell.sampler, cell.grid), []).append(tile)
     if all(isinstance(tile, str) for row in tiles.values() for tile in row):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from ...samplers.text import counted
+from ..judge.stored import StoredRun
 from ..judge.table import Labels
 from ..plan.config import as_json, without_defaults
 from ..plan.record import RunRecord
@@ -24,13 +25,14 @@ def summary_of(table: pd.DataFrame, samplers: int) -> str:
     return text + (f", guidance {first['guidance']:g}" if first["guidance"] != 1 else "") + "."
 
 
-def provenance_of(record: RunRecord, table: pd.DataFrame, labels: Labels) -> list[tuple[str, str]]:
+def provenance_of(run: StoredRun) -> list[tuple[str, str]]:
     """What the numbers belong to: (name, value) of each fact that is known."""
+    record, labels = run.record, run.labels
     config, machine = record.config, record.environment
     threads = counted(machine.threads, "thread")
     facts = [
         ("Model", config.model + hashed(", weights", record.model.fingerprint)),
-        ("Images", f"{int(table['samples'].max()):,} of {config.samples:,} a cell, seed {config.seed}"),
+        ("Images", f"{int(run.table['samples'].max()):,} of {config.samples:,} a cell, seed {config.seed}"),
         ("Guidance", f"{config.guidance:g}" + (f", negative prompt: {config.negative}" if config.negative else "")),
         ("Prompts", f"{len(config.prompts)} given" if config.prompts else "the model's own"),
         ("Measured with", "; ".join(extractor_to_text(name, labels) for name in labels)),
@@ -57,9 +59,10 @@ def hashed(what: str, fingerprint: str) -> str:
 
 def call_of(record: RunRecord) -> str:
     """The call in Python that makes a run again, but for settings that are as they are by default."""
-    unsaid = "steps" if record.config.nfe else "nfe"
-    values = {name: value for name, value in as_json(record.config).items() if name != unsaid}
-    given = values.keys() & without_defaults(record.config).keys()
+    config = record.config
+    unsaid = "steps" if config.nfe else "nfe"
+    values = {name: value for name, value in as_json(config).items() if name != unsaid}
+    given = values.keys() & without_defaults(config).keys()
     settings = {one.keyword: values[one.name] for one in SETTINGS if one.keyword and one.name in given}
     words = [f"{name}={value!r}" for name, value in settings.items() if name != "prompts"]
     if "prompts" in settings:

@@ -16,7 +16,8 @@ from ...samplers.text import printable
 from ..draw import clock as timing
 from ..draw.store import RunFolder, disk_errors
 from ..judge.statistics import metric_columns
-from ..judge.table import OK, TEXTS, WARNING, Labels, write_sealed_table
+from ..judge.status import outcome_of
+from ..judge.table import TEXTS, WARNING, Labels, write_sealed_table
 
 MARKDOWN_FILE = "table.md"
 HEADINGS = {"fid": "FID", "clip_score": "CLIP score", "ode_error": "ODE error", "seconds_per_image": "s/image"}
@@ -279,7 +280,8 @@ def _note(row: Mapping[Hashable, Any]) -> str:
     same, warning = row.get("same_as"), row.get(WARNING)
     parts = [f"same samples as {same}"] if isinstance(same, str) and same else []
     parts += [warning] if isinstance(warning, str) and warning else []
-    return "; ".join(parts if row["status"] == OK else [*parts, str(row["status"])])
+    outcome = outcome_of(row["status"])
+    return "; ".join(parts if outcome.is_whole else [*parts, str(outcome)])
 
 
 def _float(value: object) -> float:

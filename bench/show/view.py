@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -14,7 +13,6 @@ from ...samplers.errors import SamplerbenchError
 from ...samplers.files.tiles import shrunk
 from ...samplers.text import counted, printable
 from ..draw.paths import path_budget, read_path
-from ..draw.store import RunFolder, read_run
 from ..judge.answers import ODE_ERROR, answers_for, read_answers
 from ..judge.compare import NOT_SHOWN, SAME
 from ..judge.fronts import fronts_of
@@ -22,8 +20,8 @@ from ..judge.measures import Measures
 from ..judge.pareto import CLOSE, DOMINATED, ON_FRONT
 from ..judge.races import Answer
 from ..judge.statistics import metric_columns
-from ..judge.table import OK, Labels, read_table
-from ..plan.record import RunRecord
+from ..judge.stored import StoredRun
+from ..judge.table import Labels
 from .charts import AXES, COLOURS, DASHES, SHAPES, curves, drawn_interval, front, is_log
 from .provenance import call_of, provenance_of, summary_of
 from .sheet import (
@@ -85,19 +83,17 @@ class View:
     """Then the call in Python that makes it again."""
 
 
-def view_of(path: Path, measures: Measures | None = None) -> View:
-    """What the page of a run folder shows; what the folder has not kept is measured, if there is what measures."""
-    record = read_run(path)
-    table, labels = read_table(path, record)
-    folder = RunFolder(path)
-    answers = answers_of(record, table, folder, measures)
+def view_of(run: StoredRun, measures: Measures | None = None) -> View:
+    """What the page of a run shows; what its folder has not kept is measured, if there is what measures."""
+    record, table, labels = run.record, run.table, run.labels
+    answers = answers_of(run, measures)
     names = series_names(table)
     rows = chart_rows(table, labels, names)
     found = [
         metric_view(i, name, labels, [a for a in answers or [] if a["metric"] == name], rows)
         for i, name in enumerate(metrics_with_ode(table))
     ]
-    fronts = fronts_of(path, record, table, metrics_with_ode(table), measures)
+    fronts = fronts_of(run, metrics_with_ode(table), measures)
     for metric, name in zip(found, metrics_with_ode(table), strict=True):
         metric["behind"] = mark_front(metric, rows, fronts.get(name))
     headings, texts = table_to_cells(table, labels)
@@ -114,13 +110,17 @@ def view_of(path: Path, measures: Measures | None = None) -> View:
         headings=headings,
         texts=texts,
         caption=caption(table, labels) + sentences(notes_on_added(record.sizes_before, len(table))),
-        unfinished=[{"name": row["cell"], "status": row["status"]} for row in rows if row["status"] != OK],
+        unfinished=[
+            {"name": row["cell"], "status": row["status"]}
+            for row, outcome in zip(rows, run.outcomes, strict=True)
+            if not outcome.is_whole
+        ],
         budgets=[f"{count} {kind if count > 1 else kind[:-1]}" for count in counts],
-        pictures=pictures_of(record, rows, folder),
+        pictures=pictures_of(run, rows),
         first_budget=counts.index(shown_first),
-        paths=paths_of(record, rows, folder),
+        paths=paths_of(run, rows),
         paths_budget=f"{shown_first} {kind}",
-        provenance=provenance_of(record, table, labels),
+        provenance=provenance_of(run),
         prompts=list(record.config.prompts or ()),
         command="\n".join(filter(None, [record.command, *(one.command for one in record.added)])),
         call="" if record.command else call_of(record),
@@ -128,15 +128,13 @@ def view_of(path: Path, measures: Measures | None = None) -> View:
     return View(**cleaned(vars(content)))
 
 
-def answers_of(
-    record: RunRecord, table: pd.DataFrame, folder: RunFolder, measures: Measures | None
-) -> list[Answer] | None:
+def answers_of(run: StoredRun, measures: Measures | None) -> list[Answer] | None:
     """The answers that the folder has, or that its chunks and metrics give; None if neither can."""
-    there = read_answers(folder, record, table)
+    there = read_answers(run)
     if there is not None or measures is None:
         return there
     try:
-        return answers_for(record, table, folder, measures()) or None
+        return answers_for(run, measures()) or None
     except SamplerbenchError:
         return None
 
@@ -322,25 +320,25 @@ def charts_of(metric: Row, rows: Sequence[Row], series: int) -> Row:
     return charts | ({"front": front(key, heading, rows, series)} if metric["better"] else {})
 
 
-def pictures_of(record: RunRecord, rows: Sequence[Row], folder: RunFolder) -> list[Row]:
+def pictures_of(run: StoredRun, rows: Sequence[Row]) -> list[Row]:
     """A sheet of the first samples of each cell that has images, and the reason of each that failed."""
     images = {}
-    for row in rows:
-        first = folder.first_chunk_of(record.cells[row["row"]].key)
+    for i, cell in enumerate(run.record.cells):
+        first = run.first_chunk(cell)
         if first is not None and first.images is not None:
-            images[row["row"]] = shrunk(first.images[:PICTURES])
+            images[i] = shrunk(first.images[:PICTURES])
     made = sheets(images)
     return [
-        {"row": row["row"], "series": row["series"], "budget": record.places[row["row"]], "name": row["short"],
+        {"row": row["row"], "series": row["series"], "budget": run.record.places[row["row"]], "name": row["short"],
          "cell": row["cell"], "counts": row["counts"], "status": row["status"],
          "sheet": asdict(made[row["row"]]) if row["row"] in made else None}
         for row in rows
     ] if made else []  # fmt: skip
 
 
-def paths_of(record: RunRecord, rows: Sequence[Row], folder: RunFolder) -> list[Row]:
+def paths_of(run: StoredRun, rows: Sequence[Row]) -> list[Row]:
     """A strip of states of each sampler whose path is stored."""
-    stored = {i: path for i, cell in enumerate(record.cells) if (path := read_path(folder, cell.key))}
+    stored = {i: path for i, cell in enumerate(run.record.cells) if (path := read_path(run.folder, cell.key))}
     made = sheets({i: path.images for i, path in stored.items()}, PATH_SIZES, PATHS_CHARACTERS)
     return [
         {

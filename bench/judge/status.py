@@ -1,0 +1,60 @@
+"""What became of a cell, and how a table says it: the one place where the text of `status` is written and read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Status(StrEnum):
+    """How far a cell has come."""
+
+    OK = "ok"
+    """All of its samples are measured."""
+    PARTIAL = "partial"
+    """Some of its samples are measured."""
+    PENDING = "pending"
+    """None of its samples is."""
+    FAILED = "failed"
+
+
+UNFAILED = tuple(status for status in Status if status is not Status.FAILED)
+REASON = ": "
+"""Stands between "failed" and why."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A status, with the reason where it is that of a failure."""
+
+    status: Status
+    reason: str = ""
+
+    def __str__(self) -> str:
+        """As table.csv has it: "ok", "failed: ZeroDivisionError"."""
+        return f"{self.status}{REASON}{self.reason}" if self.has_failed else str(self.status)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether nothing of the cell is missing."""
+        return self.status is Status.OK
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether the cell failed."""
+        return self.status is Status.FAILED
+
+
+def failed(reason: str) -> Outcome:
+    """The outcome of a cell that failed."""
+    return Outcome(Status.FAILED, reason)
+
+
+def outcome_of(text: str) -> Outcome:
+    """The outcome that a table says; a ValueError where it says none."""
+    word, separator, reason = text.partition(REASON)
+    if word == Status.FAILED and separator:
+        return failed(reason)
+    if text in UNFAILED:
+        return Outcome(Status(text))
+    raise ValueError(f"status {text[:40]!r}: expected {', '.join(UNFAILED)} or {failed('a reason')}")
