@@ -25,11 +25,12 @@ from .draw.clock import in_turn
 from .draw.engines import Children, Engine, ForeignEngine, InProcess, Limits, Turn, turns
 from .draw.paths import write_paths
 from .draw.store import REFERENCE, RunFolder, default_output, stored_run
-from .judge.answers import answers_from, directions, write_answers
-from .judge.measures import check_plugins, check_settings
+from .judge.ranking import answers_from, directions
+from .judge.run_metrics import check_plugins, check_settings
 from .judge.status import outcome_of
 from .judge.stored import StoredRun
 from .judge.table import GrowingTable, check_metric_names
+from .judge.verdict_files import write_answers
 from .plan.config import Config, enlarged, without_defaults
 from .plan.environment import environment
 from .plan.keywords import check_arguments, conduct_of, config_of

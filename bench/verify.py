@@ -19,7 +19,7 @@ from .draw.chunk import make_chunk, reason_of
 from .draw.chunk_file import Chunk
 from .draw.engines import Engine, InProcess, Limits
 from .draw.store import RunFolder
-from .judge.measures import (
+from .judge.run_metrics import (
     check_code,
     check_extractors,
     check_model,

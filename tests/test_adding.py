@@ -13,9 +13,9 @@ import samplerbench as sb_
 from samplerbench.bench.draw import chunk as harness
 from samplerbench.bench.draw import clock as timing
 from samplerbench.bench.draw.store import RunFolder, read_run
-from samplerbench.bench.judge.answers import read_answers, signature
 from samplerbench.bench.judge.stored import StoredRun
 from samplerbench.bench.judge.table import by_sampler
+from samplerbench.bench.judge.verdict_files import read_answers, signature
 from samplerbench.bench.run import Session
 from samplerbench.bench.show.figures import write_figures
 from samplerbench.bench.show.picture import redrawn
@@ -274,9 +274,9 @@ def test_verdicts_are_made_again_for_the_larger_family_and_the_caption_says_so(s
     run = StoredRun(copy)
     answers = read_answers(run)
     assert len(signature(run)) == 6
-    wider = {(a["metric"], a["budget"]): a for a in answers}
+    wider = {(a.metric, a.budget): a for a in answers}
     for answer in kept:
-        assert len(wider[answer["metric"], answer["budget"]]["others"]) == len(answer["others"]) + 1
+        assert len(wider[answer.metric, answer.budget].others) == len(answer.others) + 1
     view = view_of(StoredRun(copy))
     assert f" 2 of the 6 {NOTE}." in view.caption
     assert [metric["behind"] for metric in view.metrics] != [metric["behind"] for metric in before.metrics]

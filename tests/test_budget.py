@@ -15,13 +15,14 @@ import pytest
 import samplerbench as sb
 from samplerbench.bench.draw.clock import Repeat, Timing
 from samplerbench.bench.draw.store import RunFolder, read_run
-from samplerbench.bench.judge.answers import read_answers
 from samplerbench.bench.judge.budget import BEST, NO_ROW, budgets, parse_seconds
 from samplerbench.bench.judge.compare import NOT_SHOWN, SAME, WORSE, comparisons_to_table
 from samplerbench.bench.judge.pareto import CLOSE, DOMINATED, ON_FRONT, costs_no_more, pareto
+from samplerbench.bench.judge.ranking import Other
 from samplerbench.bench.judge.scores import NOT_MEASURED, Score, Scores
 from samplerbench.bench.judge.stored import StoredRun
 from samplerbench.bench.judge.table import write_sealed_table
+from samplerbench.bench.judge.verdict_files import read_answers
 from samplerbench.bench.plan.record import CellRecord
 from samplerbench.bench.show.verdicts import budgets_to_rows
 from samplerbench.samplers.metric import mean_estimate
@@ -302,18 +303,18 @@ def test_a_run_has_budgets(stored):
 @pytest.mark.parametrize("amounts", [[3], [6], [3, 6, 4], [100, 3, 1]])
 def test_what_is_said_of_a_budget_is_what_the_report_answers(stored, amounts):
     run = StoredRun(stored)
-    answers = {(a["metric"], a["budget"]): a for a in read_answers(run)}
+    answers = {(a.metric, a.budget): a for a in read_answers(run)}
     assert {budget for _, budget in answers} == {3, 6}
     for metric in ("fid", "clip_score", "ode_error"):
         found = budgets(run, REGISTRY, "nfe", amounts, metric)
         assert list(dict.fromkeys(found["budget"])) == amounts
         for budget, said in found.dropna(subset="rank").groupby("budget"):
             answer = answers[metric, {4: 3, 100: 6}.get(budget, budget)]
-            rows = [run.table.iloc[row] for row in (answer["best"], *(other["row"] for other in answer["others"]))]
+            rows = [run.table.iloc[row] for row in (answer.best, *(other.row for other in answer.others))]
             assert list(zip(said["sampler"], said["steps"], strict=True)) == [
                 (row["sampler"], row["steps"]) for row in rows
             ]
-            others = pd.DataFrame(answer["others"], columns=["row", "difference", "low", "high", "p", "verdict"])
+            others = pd.DataFrame(map(msgspec.structs.asdict, answer.others), columns=Other.__struct_fields__)
             of_others = said.iloc[1:]
             assert list(of_others["p"]) == list(others["p"])
             assert list(of_others["difference"]) == list(-others["difference"])

@@ -10,7 +10,7 @@ import torch
 import samplerbench as sb_
 from samplerbench.bench.draw import chunk
 from samplerbench.bench.draw.store import read_run
-from samplerbench.bench.judge.measures import measures_of
+from samplerbench.bench.judge.run_metrics import ready_metrics
 from samplerbench.bench.judge.stored import StoredRun
 from samplerbench.bench.plan import identity
 from samplerbench.bench.plan.config import Config
@@ -106,7 +106,7 @@ def test_a_torch_module_resumes_by_itself(sb, mine):
     assert " 0 network evaluations to make" in again.err
     assert json.loads(again.out)["table"] == json.loads(first.out)["table"]
     assert sb("verify", "run", "--model", "mine.py:make").code == 0
-    assert measures_of(StoredRun(Path("run")), load_registry(models=["mine.py:make"])) == {}
+    assert ready_metrics(StoredRun(Path("run")), load_registry(models=["mine.py:make"])) == {}
 
 
 @pytest.mark.parametrize(
@@ -128,7 +128,7 @@ def test_another_torch_module_is_another_model(sb, mine, old, new):
     sb("verify", "run", "--model", "mine.py:make").refused(4, "has the fingerprint 'module:")
     if "scale" not in old:  # which only a sample tells
         with pytest.raises(sb_.ModelError, match="has the fingerprint 'module:"):
-            measures_of(StoredRun(Path("run")), load_registry(models=["mine.py:make"]))
+            ready_metrics(StoredRun(Path("run")), load_registry(models=["mine.py:make"]))
 
 
 class Net(torch.nn.Module):

@@ -21,13 +21,20 @@ from PIL import Image
 import samplerbench as sb
 from samplerbench.bench.draw.paths import PATHS, read_path, write_paths
 from samplerbench.bench.draw.store import SEAL, RunFolder, read_run
-from samplerbench.bench.judge.answers import ANSWERS, answers_for, read_answers, signature
 from samplerbench.bench.judge.compare import compared, holm
-from samplerbench.bench.judge.fronts import FRONTS, clocked_signature, fronts_of
-from samplerbench.bench.judge.kept import keep, kept
-from samplerbench.bench.judge.measures import measures_of
 from samplerbench.bench.judge.pareto import pareto
+from samplerbench.bench.judge.ranking import Answer, Other, answers_for
+from samplerbench.bench.judge.run_metrics import ready_metrics
 from samplerbench.bench.judge.stored import StoredRun
+from samplerbench.bench.judge.verdict_files import (
+    ANSWERS,
+    FRONTS,
+    clocked_signature,
+    fronts_of,
+    keep,
+    read_answers,
+    signature,
+)
 from samplerbench.bench.plan.config import Config
 from samplerbench.bench.run import NoWatch, begin, plan_for
 from samplerbench.bench.show import view as reports
@@ -196,14 +203,14 @@ def test_the_answer_is_the_best_that_fits_the_budget(view):
 
 def test_the_differences_are_those_of_compare_and_corrected_for_all_pairs(finished):
     run = StoredRun(finished)
-    ready = measures_of(run, load_registry([TOY]))
+    ready = ready_metrics(run, load_registry([TOY]))
     answers = answers_for(run, ready)
     assert answers == read_answers(run)
     by_pair = {}
     for metric, *places in {
-        (a["metric"], *sorted(pair))
+        (a.metric, *sorted(pair))
         for a in answers
-        for pair in itertools.combinations([a["best"], *(o["row"] for o in a["others"])], 2)
+        for pair in itertools.combinations([a.best, *(o.row for o in a.others)], 2)
     }:
         one = next(c for c in compared(run, *(run.record.cells[i] for i in places), ready) if c.metric == metric)
         if one.difference.value or one.difference.influence.any():
@@ -211,18 +218,18 @@ def test_the_differences_are_those_of_compare_and_corrected_for_all_pairs(finish
     p_values = dict(zip(by_pair, holm([c.p for c in by_pair.values()]), strict=True))
     seen = 0
     for answer in answers:
-        for other in answer["others"]:
-            key = (answer["metric"], *sorted((answer["best"], other["row"])))
+        for other in answer.others:
+            key = (answer.metric, *sorted((answer.best, other.row)))
             if key not in by_pair:
-                assert other["verdict"] == "same samples"
+                assert other.verdict == "same samples"
                 continue
-            sign = 1 if answer["best"] < other["row"] else -1
-            assert other["difference"] == pytest.approx(sign * by_pair[key].difference.value)
-            assert other["p"] == pytest.approx(p_values[key])
-            assert (other["verdict"] == "better") == (p_values[key] < 0.05)
+            sign = 1 if answer.best < other.row else -1
+            assert other.difference == pytest.approx(sign * by_pair[key].difference.value)
+            assert other.p == pytest.approx(p_values[key])
+            assert (other.verdict == "better") == (p_values[key] < 0.05)
             seen += 1
     assert seen > 20
-    assert {o["verdict"] for a in answers for o in a["others"]} == {"better", "no difference shown", "same samples"}
+    assert {o.verdict for a in answers for o in a.others} == {"better", "no difference shown", "same samples"}
 
 
 def test_who_has_the_same_samples_is_no_second(view):
@@ -270,7 +277,7 @@ def test_the_front_of_other_seconds_is_not_taken(folder):
     assert there(with_table(run, samples=64)) == {}
     (folder / FRONTS).write_text("[]")
     assert there(run) == {}
-    measures = functools.partial(measures_of, run, load_registry([TOY]))
+    measures = functools.partial(ready_metrics, run, load_registry([TOY]))
     assert fronts_of(run, ["fid"], measures) == {"fid": fronts["fid"]}
 
 
@@ -286,7 +293,7 @@ def with_table(run, **columns):
 def test_what_is_kept_and_was_changed_is_not_taken(folder, file, change):
     run = StoredRun(folder)
     of = signature(run) if file == ANSWERS else clocked_signature(run)
-    value = kept(folder / file, of)
+    value = json.loads((folder / file).read_text())["kept"]
     assert value
     if change == "seal":
         content = (folder / file).read_text()
@@ -380,8 +387,7 @@ def test_a_budget_without_a_second_is_none_at_which_the_best_is_told_apart():
 
 def test_a_difference_of_nothing_has_no_sign():
     rows = [{"row": i, "short": "ddim", "series": i, "counts": "5 steps", "m0_text": "1"} for i in range(2)]
-    other = {"row": 1, "difference": 0.0, "low": 0.0, "high": 0.0, "p": 1.0, "verdict": "same samples"}
-    answer = {"metric": "fid", "better": "lower", "budget": 5, "best": 0, "others": [other]}
+    answer = Answer("fid", "lower", 5, 0, (Other(1, 0.0, 0.0, 0.0, 1.0, "same samples"),))
     assert reports.answer_view(answer, "m0", rows)["others"][0]["behind"] == "0"
 
 
@@ -409,7 +415,7 @@ def test_without_chunks_there_is_still_a_page(folder):
 def test_answers_that_are_not_there_come_from_the_chunks(folder, view):
     (folder / ANSWERS).unlink()
     run = StoredRun(folder)
-    assert view_of(run, lambda: measures_of(run, load_registry([TOY]))).metrics == view.metrics
+    assert view_of(run, lambda: ready_metrics(run, load_registry([TOY]))).metrics == view.metrics
 
 
 def test_answers_of_another_table_are_not_taken(folder):
@@ -632,7 +638,7 @@ def test_a_report_beside_a_report_in_one_folder_writes_both(folder, monkeypatch)
     for name in (ANSWERS, FRONTS):
         (folder / name).unlink()
     names, inner = [], os.replace
-    measures = functools.partial(measures_of, StoredRun(folder), load_registry([TOY]))
+    measures = functools.partial(ready_metrics, StoredRun(folder), load_registry([TOY]))
 
     def replace(temporary, path):
         if len(names) < 3:

@@ -36,10 +36,10 @@ from samplerbench.bench.draw.store import (
     sealed,
     unsealed,
 )
-from samplerbench.bench.judge.answers import ANSWERS, answers_for, read_answers
-from samplerbench.bench.judge.fronts import FRONTS
+from samplerbench.bench.judge.ranking import answers_for
 from samplerbench.bench.judge.stored import StoredRun
 from samplerbench.bench.judge.table import GrowingTable, write_sealed_table
+from samplerbench.bench.judge.verdict_files import ANSWERS, FRONTS, read_answers
 from samplerbench.bench.plan import keys
 from samplerbench.bench.plan.config import Config
 from samplerbench.bench.plan.plan import plan_for
@@ -1196,14 +1196,14 @@ def test_a_picture_drawn_again_reads_one_chunk_of_each_cell(rich, monkeypatch):
 
 
 def test_the_answers_of_a_run_are_of_the_estimates_of_its_table(tmp_path, monkeypatch):
-    monkeypatch.setattr("samplerbench.bench.judge.answers.estimates", None)  # nothing is measured a second time
+    monkeypatch.setattr("samplerbench.bench.judge.ranking.estimates", None)  # nothing is measured a second time
     plan = plan_of("ddim", "late", "ddpm", model="toy")
     result = finished(plan, tmp_path / "run")
     monkeypatch.undo()
     run = StoredRun(result.folder)
     ready = yardsticks(plan.config.metric, REGISTRY.metrics.things, plan.model)
     stored = read_answers(run)
-    assert [answer["metric"] for answer in stored] == ["fid", "clip_score", "ode_error"]
+    assert [answer.metric for answer in stored] == ["fid", "clip_score", "ode_error"]
     assert stored == answers_for(run, ready)
 
 

@@ -29,7 +29,7 @@ def report(run_folder: Path | None, figures: Path | None, plugin: tuple[str, ...
     inches wide.
     """
     from ..draw.store import newest_run
-    from ..judge.measures import measures_of
+    from ..judge.run_metrics import ready_metrics
     from ..judge.stored import StoredRun
     from ..show.figures import write_figures
     from ..show.page import write_report
@@ -38,8 +38,8 @@ def report(run_folder: Path | None, figures: Path | None, plugin: tuple[str, ...
     with stdout_for_data():
         registry = loaded_registry(plugin, model)
         warn_of_plugins(registry)
-        measures = cache(lambda: measures_of(run, registry))
-        paths = write_figures(run, figures, measures) if figures else [write_report(run, measures)]
+        metrics = cache(lambda: ready_metrics(run, registry))
+        paths = write_figures(run, figures, metrics) if figures else [write_report(run, metrics)]
     for path in paths:
         say(str(path))
 

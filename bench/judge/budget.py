@@ -10,9 +10,8 @@ import pandas as pd
 
 from ...samplers.errors import InputError
 from ...samplers.registry import Registry
-from .answers import own_races
 from .compare import BETTER, WORSE
-from .races import Answer, Field, answers_to, contenders, races_in
+from .ranking import Answer, Field, Other, answers_to, contenders, own_races, races_in
 from .scores import NOT_MEASURED, Cost, Score, Scores, all_scores_of
 from .stored import StoredRun
 
@@ -53,8 +52,8 @@ def budgets(run: StoredRun, registry: Registry, by: Cost, amounts: Sequence[floa
 
 def _ranked(scores: Scores, fit: Mapping[str, int], answer: Answer | None) -> list[dict[str, Any]]:
     """The rows of one budget: those of the answer, those that fit it and were not measured, the other samplers."""
-    rows = [_value(scores.rows[answer["best"]], 1) | {"verdict": BEST}] if answer else []
-    rows += [_beside_best(scores, other, rank) for rank, other in enumerate(answer["others"], 2)] if answer else []
+    rows = [_value(scores.rows[answer.best], 1) | {"verdict": BEST}] if answer else []
+    rows += [_beside_best(scores, other, rank) for rank, other in enumerate(answer.others, 2)] if answer else []
     ranked = {row["sampler"] for row in rows}
     rows += [_identity(scores.rows[i]) | {"verdict": NOT_MEASURED} for name, i in fit.items() if name not in ranked]
     drawn = {score.cell.sampler: False for score in scores.rows}
@@ -78,11 +77,16 @@ def _value(score: Score, rank: int) -> dict[str, Any]:
     return {"rank": rank, **_identity(score), "value": estimate.value, "low": estimate.low, "high": estimate.high}
 
 
-def _beside_best(scores: Scores, other: Mapping[str, Any], rank: int) -> dict[str, Any]:
+def _beside_best(scores: Scores, other: Other, rank: int) -> dict[str, Any]:
     """A row that is not the best, with what is shown of it beside that; an answer says it of the best."""
-    return _value(scores.rows[other["row"]], rank) | {
-        "difference": -other["difference"], "difference_low": -other["high"], "difference_high": -other["low"],
-        "p": other["p"], "verdict": WORSE if other["verdict"] == BETTER else other["verdict"],
+
+    def turned(value: float | None) -> float:
+        return math.nan if value is None else -value
+
+    return _value(scores.rows[other.row], rank) | {
+        "difference": turned(other.difference), "difference_low": turned(other.high),
+        "difference_high": turned(other.low), "p": other.p,
+        "verdict": WORSE if other.verdict == BETTER else other.verdict,
     }  # fmt: skip
 
 

@@ -20,7 +20,7 @@ from ...samplers.registry import Registry
 from ..draw.clock import LEAST_REPEATS, Repeat, machines, neighbours
 from ..plan.record import CellRecord
 from ..plan.yardstick import Yardstick
-from .measures import measures_of
+from .run_metrics import ready_metrics
 from .statistics import LEVEL, estimates, gather, student_p, student_t
 from .stored import StoredRun
 
@@ -80,7 +80,7 @@ class Comparison:
 
 def compare(run: StoredRun, a: str, b: str, registry: Registry) -> pd.DataFrame:
     """Each metric of sampler spec a less that of b, at every step count (or NFE budget) of a run."""
-    ready = measures_of(run, registry)
+    ready = ready_metrics(run, registry)
     pairs = zip(cells_of(run, a), cells_of(run, b), strict=True)
     return comparisons_to_table([c for pair in pairs for c in compared(run, *pair, ready)])
 

@@ -13,9 +13,9 @@ from ...samplers.registry import Registry
 from ..draw.clock import Repeat, machines
 from ..plan.record import CellRecord
 from ..plan.yardstick import Yardstick
-from .answers import ODE_ERROR, budgets_of, directions
 from .compare import SECONDS, Comparison, cell_name, corrected_p
-from .measures import measures_of
+from .ranking import ODE_ERROR, budgets_of, directions
+from .run_metrics import ready_metrics
 from .statistics import estimates, gather, metric_columns
 from .stored import StoredRun
 
@@ -100,7 +100,7 @@ def scores_of(run: StoredRun, registry: Registry, metric: str | None, *, by: Cos
 
     Raises InputError for another metric, where samples are missing, and for seconds that several machines took.
     """
-    return scores_by(run, measures_of(run, registry), metric, by=by)
+    return scores_by(run, ready_metrics(run, registry), metric, by=by)
 
 
 def scores_by(run: StoredRun, ready: Mapping[str, Yardstick], metric: str | None, *, by: Cost) -> Scores:
@@ -111,7 +111,7 @@ def scores_by(run: StoredRun, ready: Mapping[str, Yardstick], metric: str | None
 
 def all_scores_of(run: StoredRun, registry: Registry, metric: str | None, *, by: Cost) -> Scores:
     """As `scores_of`, with every metric of the run measured beside the one that ranks."""
-    ready = measures_of(run, registry)
+    ready = ready_metrics(run, registry)
     return _scores(run, _chosen(metric, ready), ready, by)
 
 

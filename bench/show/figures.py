@@ -21,7 +21,7 @@ from PIL import Image, ImageDraw, ImageFont
 from ...samplers.errors import StoreError
 from ...samplers.files.atomic import make_folder, write_named
 from ...samplers.files.tiles import Images, as_picture, side_by_side
-from ..judge.measures import Measures
+from ..judge.run_metrics import LoadMetrics
 from ..judge.stored import StoredRun
 from .charts import ROWS, Chart
 from .page import TEMPLATES
@@ -50,7 +50,7 @@ MARKS: Mapping[str, Mapping[str, float]] = {
 }  # fmt: skip
 
 
-def write_figures(run: StoredRun, folder: Path, measures: Measures | None = None) -> list[Path]:
+def write_figures(run: StoredRun, folder: Path, metrics: LoadMetrics | None = None) -> list[Path]:
     """Write the figures of a run into a folder, which is made; returns their paths.
 
     For each metric: NAME-nfe (the metric against model calls) and, where the direction is known, NAME-front (against
@@ -59,7 +59,7 @@ def write_figures(run: StoredRun, folder: Path, measures: Measures | None = None
     """
     if folder.exists() and not folder.is_dir():
         raise StoreError(f"figures {folder}: is a file; expected a folder")
-    view = view_of(run, measures)
+    view = view_of(run, metrics)
     written = []
     try:
         make_folder(folder.absolute())

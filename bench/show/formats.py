@@ -15,11 +15,20 @@ from ...samplers.errors import InputError, SamplerbenchError, StoreError, closes
 from ...samplers.files.atomic import write_named
 from ...samplers.registry import Registry
 from ...samplers.text import printable
-from ..judge.answers import ODE_ERROR, Source, common_places, directions, estimates_of
 from ..judge.compare import SECONDS
-from ..judge.measures import measures_of
 from ..judge.merge import Origin, merge
-from ..judge.races import Field, Race, answers_to, shown_best
+from ..judge.ranking import (
+    ODE_ERROR,
+    Field,
+    Race,
+    Source,
+    answers_to,
+    common_places,
+    directions,
+    estimates_of,
+    shown_best,
+)
+from ..judge.run_metrics import ready_metrics
 from ..judge.statistics import metric_columns
 from ..judge.status import outcome_of
 from ..judge.stored import StoredRun
@@ -155,7 +164,7 @@ def emphasis_of(content: Content, metric: str, registry: Registry, columns: Sequ
 
 def ready_by_run(content: Content, registry: Registry) -> dict[StoredRun, Mapping[str, Yardstick]]:
     """For each run its metrics, made ready again."""
-    return {run: measures_of(run, registry) for run in dict.fromkeys(o.run for o in content.origins)}
+    return {run: ready_metrics(run, registry) for run in dict.fromkeys(o.run for o in content.origins)}
 
 
 # ---- Layout ----

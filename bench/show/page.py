@@ -17,7 +17,7 @@ from markupsafe import Markup
 
 from ...samplers.files.atomic import write_beside_others
 from ..draw.store import disk_errors
-from ..judge.measures import Measures
+from ..judge.run_metrics import LoadMetrics
 from ..judge.stored import StoredRun
 from .view import View, view_of
 
@@ -25,13 +25,13 @@ REPORT_FILE = "report.html"
 TEMPLATES = resources.files(__package__.partition(".")[0]) / "templates"
 
 
-def write_report(run: StoredRun, measures: Measures | None = None) -> Path:
+def write_report(run: StoredRun, metrics: LoadMetrics | None = None) -> Path:
     """Write report.html into a run's folder, from what is in it; returns its path.
 
     Paired differences that the folder has not kept are worked out from its chunks, if there is what measures them.
     Raises InputError or StoreError.
     """
-    page = view_to_html(view_of(run, measures)).encode()
+    page = view_to_html(view_of(run, metrics)).encode()
     with disk_errors(run.path):
         write_beside_others(run.path / REPORT_FILE, page)
     return run.path / REPORT_FILE

@@ -13,15 +13,14 @@ from ...samplers.errors import SamplerbenchError
 from ...samplers.files.tiles import shrunk
 from ...samplers.text import counted, printable
 from ..draw.paths import path_budget, read_path
-from ..judge.answers import ODE_ERROR, answers_for, read_answers
 from ..judge.compare import NOT_SHOWN, SAME
-from ..judge.fronts import fronts_of
-from ..judge.measures import Measures
 from ..judge.pareto import CLOSE, DOMINATED, ON_FRONT
-from ..judge.races import Answer
+from ..judge.ranking import ODE_ERROR, Answer, Other, answers_for
+from ..judge.run_metrics import LoadMetrics
 from ..judge.statistics import metric_columns
 from ..judge.stored import StoredRun
 from ..judge.table import Labels
+from ..judge.verdict_files import fronts_of, read_answers
 from .charts import AXES, COLOURS, DASHES, SHAPES, curves, drawn_interval, front, is_log
 from .provenance import call_of, provenance_of, summary_of
 from .sheet import (
@@ -83,17 +82,17 @@ class View:
     """Then the call in Python that makes it again."""
 
 
-def view_of(run: StoredRun, measures: Measures | None = None) -> View:
-    """What the page of a run shows; what its folder has not kept is measured, if there is what measures."""
+def view_of(run: StoredRun, metrics: LoadMetrics | None = None) -> View:
+    """What the page of a run shows; what its folder has not kept is measured, if its metrics are given."""
     record, table, labels = run.record, run.table, run.labels
-    answers = answers_of(run, measures)
+    answers = answers_of(run, metrics)
     names = series_names(table)
     rows = chart_rows(table, labels, names)
     found = [
-        metric_view(i, name, labels, [a for a in answers or [] if a["metric"] == name], rows)
+        metric_view(i, name, labels, [a for a in answers or [] if a.metric == name], rows)
         for i, name in enumerate(metrics_with_ode(table))
     ]
-    fronts = fronts_of(run, metrics_with_ode(table), measures)
+    fronts = fronts_of(run, metrics_with_ode(table), metrics)
     for metric, name in zip(found, metrics_with_ode(table), strict=True):
         metric["behind"] = mark_front(metric, rows, fronts.get(name))
     headings, texts = table_to_cells(table, labels)
@@ -128,13 +127,13 @@ def view_of(run: StoredRun, measures: Measures | None = None) -> View:
     return View(**cleaned(vars(content)))
 
 
-def answers_of(run: StoredRun, measures: Measures | None) -> list[Answer] | None:
+def answers_of(run: StoredRun, metrics: LoadMetrics | None) -> list[Answer] | None:
     """The answers that the folder has, or that its chunks and metrics give; None if neither can."""
     there = read_answers(run)
-    if there is not None or measures is None:
+    if there is not None or metrics is None:
         return there
     try:
-        return answers_for(run, measures()) or None
+        return answers_for(run, metrics()) or None
     except SamplerbenchError:
         return None
 
@@ -225,8 +224,8 @@ def metric_view(number_: int, name: str, labels: Labels, answers: Sequence[Answe
     return {
         "key": key, "name": short, "heading": heading_of_metric(name, labels),
         "note": labels.get(name, {}).get("note", ""),
-        "better": "lower" if name == ODE_ERROR else answers[0]["better"] if answers else None,
-        "answers": views, "headline": headline(short, views, answers[0]["better"]) if answers else "",
+        "better": "lower" if name == ODE_ERROR else answers[0].better if answers else None,
+        "answers": views, "headline": headline(short, views, answers[0].better) if answers else "",
     }  # fmt: skip
 
 
@@ -255,26 +254,26 @@ def listed(words: Sequence[str]) -> str:
 
 def answer_view(answer: Answer, key: str, rows: Sequence[Row]) -> Row:
     """The best at a budget, the second, and each other against the best."""
-    sign = -1 if answer["better"] == "lower" else 1
+    sign = -1 if answer.better == "lower" else 1
 
     def turned(value: float | None) -> float:
         return sign * _nan(value) + 0.0  # 0 has no sign
 
-    def against(other: Mapping[str, Any]) -> Row:
-        ahead = sorted(turned(other[end]) for end in ("low", "high"))
-        apart = other["verdict"] not in (SAME, NOT_SHOWN)
+    def against(other: Other) -> Row:
+        ahead = sorted(turned(end) for end in (other.low, other.high))
+        apart = other.verdict not in (SAME, NOT_SHOWN)
         return {
-            **_named(rows[other["row"]], key),
-            "behind": with_interval(turned(other["difference"]), *ahead),
-            "p": "-" if other["verdict"] == SAME else p_to_text(other["p"]),
-            "verdict": "same samples" if other["verdict"] == SAME else "shown" if apart else "not shown",
+            **_named(rows[other.row], key),
+            "behind": with_interval(turned(other.difference), *ahead),
+            "p": "-" if other.verdict == SAME else p_to_text(other.p),
+            "verdict": "same samples" if other.verdict == SAME else "shown" if apart else "not shown",
         }
 
-    others = [against(other) for other in answer["others"]]
+    others = [against(other) for other in answer.others]
     different = [other for other in others if other["verdict"] != SAME]
     return {
-        "budget": answer["budget"],
-        "best": _named(rows[answer["best"]], key),
+        "budget": answer.budget,
+        "best": _named(rows[answer.best], key),
         "second": different[0] if different else None,
         "others": others,
         "same": [other["name"] for other in others if other["verdict"] == SAME],

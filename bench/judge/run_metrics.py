@@ -1,4 +1,4 @@
-"""What measures a run that is on disk: the metrics of its run.json, made ready again for its own model.
+"""The metrics of a stored run, made ready again for its own model.
 
 A run folder may come from a stranger. The model that it names is loaded, but code that it names is not run: that has
 to be named by the user too. Model and extractors must be those that the run was made with.
@@ -18,11 +18,11 @@ from ..plan.identity import is_same, seen
 from ..plan.yardstick import Yardstick, yardsticks
 from .stored import StoredRun
 
-Measures = Callable[[], Mapping[str, Yardstick]]
+LoadMetrics = Callable[[], Mapping[str, Yardstick]]
 """Asked for a run's metrics only where something is to be measured: to make them ready takes the model."""
 
 
-def measures_of(run: StoredRun, registry: Registry) -> dict[str, Yardstick]:
+def ready_metrics(run: StoredRun, registry: Registry) -> dict[str, Yardstick]:
     """The metrics of a run, ready to measure its chunks.
 
     InputError for a model that is code and that the user did not name, ModelError for another model or extractor than

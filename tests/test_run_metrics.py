@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import samplerbench as sb
-from samplerbench.bench.judge.measures import is_code, measures_of
+from samplerbench.bench.judge.run_metrics import is_code, ready_metrics
 from samplerbench.bench.judge.stored import StoredRun
 from samplerbench.samplers.registry import load_registry
 
@@ -120,7 +120,7 @@ def test_another_model_under_the_name_is_refused(tmp_path, edited):
     sb.run("mixture", ["ddim"], steps=[2], n=8, output=folder)
     edited(folder, model__fingerprint="0" * 64)
     with pytest.raises(sb.ModelError, match="model 'mixture' has the fingerprint '000"):
-        measures_of(StoredRun(folder), load_registry())
+        ready_metrics(StoredRun(folder), load_registry())
 
 
 def test_settings_that_are_not_known_are_refused(tmp_path, edited):
@@ -128,5 +128,5 @@ def test_settings_that_are_not_known_are_refused(tmp_path, edited):
     sb.run("mixture", ["ddim"], steps=[2], n=8, output=folder)
     edited(folder, config__later=1)
     with pytest.raises(sb.StoreError, match="later is not known to this version"):
-        measures_of(StoredRun(folder), load_registry())
+        ready_metrics(StoredRun(folder), load_registry())
     shutil.rmtree(folder)

@@ -1,0 +1,241 @@
+"""Who leads at each budget, and from which other samplers is the leader told apart?
+
+Of each sampler competes the row that makes the most of a budget. The best is chosen by the same samples that it is then
+compared on, so the comparisons that are corrected for are all pairs of rows that compete, at every budget and in every
+metric (Holm 1979), not only those of the best.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import combinations
+from typing import Annotated, Any, Literal
+
+import pandas as pd
+from msgspec import Meta, Struct
+
+from ...samplers.metric import Estimate
+from ..draw.chunk_file import Place
+from ..plan.record import Count, Positive
+from ..plan.yardstick import Yardstick
+from .compare import BETTER, SAME, Comparison, holm
+from .statistics import estimates, gather
+from .stored import StoredRun
+
+ODE_ERROR = "ode_error"
+Found = Mapping[int, Mapping[str, Estimate]]
+"""What was measured of each row, by metric."""
+Pair = tuple[str, int, int]
+"""A metric and two rows in the order of the table."""
+Budget = Positive | Annotated[float, Meta(gt=0)]
+"""Model calls, or seconds an image."""
+
+
+class Other(Struct, frozen=True, forbid_unknown_fields=True):
+    """A row beside the best of its race, and what is shown of the best beside it."""
+
+    row: Count
+    """Its place in the table."""
+    difference: float | None
+    """The metric of the best less that of this row; None where it is no finite number."""
+    low: float | None
+    """Lower end of its 95 % interval."""
+    high: float | None
+    p: float
+    """Corrected for all pairs that compete."""
+    verdict: str
+    """Of the best, as `compare` says it."""
+
+
+class Answer(Struct, frozen=True, forbid_unknown_fields=True):
+    """Who leads a race."""
+
+    metric: str
+    better: Literal["lower", "higher"]
+    budget: Budget
+    best: Count
+    """The leader's place in the table."""
+    others: tuple[Other, ...]
+    """The next best first."""
+
+
+@dataclass(frozen=True)
+class Field:
+    """The rows of a table that can compete."""
+
+    keys: Mapping[int, str]
+    """Of each row its cell's: two rows of one cell are no question, and a third is compared with them once."""
+    found: Found
+    """On the same samples of each."""
+    lower: Mapping[str, bool]
+    """Of each metric whether lower is better."""
+
+    def measured(self, metric: str, rows: Iterable[int]) -> list[int]:
+        """Those of some rows that have a value of the metric."""
+        return [i for i in rows if metric in self.found[i] and math.isfinite(self.found[i][metric].value)]
+
+    def best_first(self, metric: str, rows: Iterable[int]) -> list[int]:
+        """Measured rows by the metric's value."""
+        sign = 1 if self.lower[metric] else -1
+        return sorted(rows, key=lambda row: sign * self.found[row][metric].value)
+
+    def pair(self, metric: str, a: int, b: int) -> Pair:
+        """What a comparison of two rows is known by: the first rows of their cells."""
+        first, second = sorted((self._firsts[a], self._firsts[b]))
+        return metric, first, second
+
+    @cached_property
+    def _firsts(self) -> dict[int, int]:
+        """Of each row the first of its cell."""
+        seen: dict[str, int] = {}
+        return {row: seen.setdefault(key, row) for row, key in sorted(self.keys.items())}
+
+    def comparison(self, metric: str, a: int, b: int) -> Comparison:
+        """The metric of a less that of b."""
+        return Comparison(metric, None, None, self.found[a][metric] - self.found[b][metric], self.lower[metric])
+
+
+@dataclass(frozen=True)
+class Race:
+    """Rows that are compared with each other in a metric."""
+
+    metric: str
+    budget: float
+    places: Sequence[int]
+    """Of the rows in the table."""
+
+
+def contenders(samplers: Mapping[int, str], costs: Mapping[int, float], budget: float) -> dict[str, int]:
+    """Of each sampler the row that costs the most within the budget, of several the last; none, if nothing fits."""
+    most: dict[str, int] = {}
+    for i, name in samplers.items():
+        if costs[i] <= budget and (name not in most or costs[i] >= costs[most[name]]):
+            most[name] = i
+    return most
+
+
+def races_in(
+    field: Field, metrics: Collection[str], fitting: Mapping[float, Mapping[str, int]]
+) -> dict[tuple[str, float], Race]:
+    """By metric and budget the race of the rows that fit the budget; none where nothing was measured."""
+    return {
+        (metric, budget): Race(metric, budget, places)
+        for metric in metrics
+        for budget, fit in fitting.items()
+        if (places := field.measured(metric, fit.values()))
+    }
+
+
+def answers_to(races: Iterable[Race], field: Field, beside: Iterable[Race] = ()) -> list[Answer]:
+    """Who leads each race, and what is shown of that; corrected for all pairs of all races, and of those beside."""
+    races = list(races)
+    p_values = corrected(field, [*races, *beside])
+
+    def against(metric: str, best: int, other: int) -> Other:
+        comparison = field.comparison(metric, best, other)
+        p = p_values.get(field.pair(metric, best, other), 1.0)
+        difference, low, high = map(finite, (comparison.difference.value, comparison.low, comparison.high))
+        return Other(other, difference, low, high, p, comparison.verdict(p))
+
+    def answer(race: Race) -> Answer:
+        best, *rest = field.best_first(race.metric, race.places)
+        others = tuple(against(race.metric, best, other) for other in rest)
+        return Answer(race.metric, "lower" if field.lower[race.metric] else "higher", race.budget, best, others)
+
+    return [answer(race) for race in races]
+
+
+def finite(value: float) -> float | None:
+    """A number as JSON has it: None for what is not finite."""
+    return value if math.isfinite(value) else None
+
+
+def shown_best(answers: Sequence[Answer]) -> set[tuple[int, str]]:
+    """(row, metric) of each that is shown to be better than every other of its race."""
+    return {
+        (answer.best, answer.metric)
+        for answer in answers
+        if answer.others and all(other.verdict == BETTER for other in answer.others)
+    }
+
+
+def corrected(field: Field, races: Iterable[Race]) -> dict[Pair, float]:
+    """p of each pair of the races after Holm's correction; those with the same samples are no question, and left out.
+
+    A pair that competes in several races counts once.
+    """
+    pairs = {field.pair(race.metric, *two) for race in races for two in combinations(race.places, 2)}
+    asked = {pair: comparison for pair in sorted(pairs) if (comparison := field.comparison(*pair)).verdict(1.0) != SAME}
+    return dict(zip(asked, holm([comparison.p for comparison in asked.values()]), strict=True))
+
+
+# ---- The answers of a run ----
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the samples of a row are, and what measures them."""
+
+    run: StoredRun
+    key: str
+    ready: Mapping[str, Yardstick]
+
+
+def answers_for(run: StoredRun, ready: Mapping[str, Yardstick]) -> list[Answer]:
+    """The answers of a run from the chunks that its table is made from; [] where not all of those are there."""
+    sources = {i: Source(run, key, ready) for i, key in keys_of(run).items()}
+    if sum(n for _, n in common_places(list(sources.values()))) != run.table["samples"].max():
+        return []
+    return answers_from(run, estimates_of(sources), directions(ready))
+
+
+def answers_from(run: StoredRun, found: Found, lower: Mapping[str, bool]) -> list[Answer]:
+    """The answers of a run, given what was measured of each row that has samples."""
+    field = Field(keys_of(run), found, lower)
+    rows = {i: row for i, row in enumerate(run.table.to_dict("records")) if i in field.keys}
+    return answers_to(own_races(rows, budgets_of(run), field), field)
+
+
+def own_races(rows: Mapping[int, Mapping[Any, Any]], budgets: Sequence[int], field: Field) -> list[Race]:
+    """The races that a run answers for, of its rows that have samples, at its budgets of model calls."""
+    samplers, calls = ({i: row[name] for i, row in rows.items()} for name in ("sampler", "nfe"))
+    fitting: dict[float, dict[str, int]] = {budget: contenders(samplers, calls, budget) for budget in budgets}
+    return list(races_in(field, field.lower, fitting).values())
+
+
+def keys_of(run: StoredRun) -> dict[int, str]:
+    """The cell's key of each row that has samples."""
+    return {i: run.record.cells[i].key for i, samples in enumerate(run.table["samples"]) if samples > 0}
+
+
+def budgets_of(run: StoredRun) -> list[int]:
+    """The budgets of model calls to answer for: the run's own counts, and the most calls that a row made."""
+    counts = sorted(run.record.config.counts)
+    most = pd.to_numeric(run.table["nfe"]).max()
+    return [*counts, math.ceil(most)] if most > counts[-1] else counts
+
+
+def directions(ready: Mapping[str, Yardstick]) -> dict[str, bool]:
+    """Of each metric, and the ODE error, whether lower is better."""
+    return {name: yardstick.metric.better == "lower" for name, yardstick in ready.items()} | {ODE_ERROR: True}
+
+
+def estimates_of(sources: Mapping[int, Source]) -> dict[int, dict[str, Estimate]]:
+    """The estimates of each row, on the samples that all of them have; {} where there are none."""
+    common = common_places(list(sources.values()))
+    n = sum(samples for _, samples in common)
+    if not common:
+        return {}
+    return {
+        i: estimates(gather((s.run.folder.read_at(s.key, place) for place in common), n, s.ready), s.ready)
+        for i, s in sources.items()
+    }
+
+
+def common_places(sources: Sequence[Source]) -> list[Place]:
+    """Of the chunks that all rows have: first sample index, number of samples."""
+    there = [set(source.run.folder.places_of(source.key)) for source in sources]
+    return sorted(set.intersection(*there)) if there else []

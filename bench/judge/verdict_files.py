@@ -1,0 +1,100 @@
+"""What a run keeps of its verdicts beside its chunks, so that a page needs neither model nor metric.
+
+answers.json has who leads at each budget, fronts.json which rows are worth their seconds. Each says what it was worked
+out from, by a part that both share: a file of another table is worked out again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+import pandas as pd
+
+from ...samplers.errors import SamplerbenchError
+from ...samplers.files.atomic import write_beside_others
+from ..draw.store import CHUNKS, bytes_of, disk_errors, sealed, unsealed
+from .compare import SECONDS
+from .pareto import placed
+from .ranking import Answer
+from .run_metrics import LoadMetrics
+from .scores import scores_by
+from .statistics import metric_columns
+from .stored import StoredRun
+
+ANSWERS = f"{CHUNKS}/answers.json"
+FRONTS = f"{CHUNKS}/fronts.json"
+Fronts = dict[str, list[str]]
+"""By metric the verdict of each row of the table."""
+T = TypeVar("T")
+
+
+def keep(file: Path, belongs_to: Any, value: Any) -> None:
+    """Write a value with what it belongs to, unless it is there already; a run and reports may do so at once."""
+    content = sealed(json.dumps({"of": belongs_to, "kept": msgspec.to_builtins(value)}))
+    with disk_errors(file):
+        if not file.exists() or bytes_of(file) != content:
+            write_beside_others(file, content)
+
+
+def kept(file: Path, belongs_to: Any, kind: type[T]) -> T | None:
+    """What `keep` wrote; None if nothing is there, if it is not of this kind, or belongs to something else."""
+    try:
+        value = unsealed(bytes_of(file))
+        return msgspec.convert(value.get("kept"), kind) if value.get("of") == belongs_to else None
+    except (OSError, ValueError, RecursionError):
+        return None
+
+
+def signature(run: StoredRun) -> list[list[Any]]:
+    """What a table was made from: each row's cell and how many samples."""
+    return [[cell.key, int(n)] for cell, n in zip(run.record.cells, run.table["samples"], strict=True)]
+
+
+def clocked_signature(run: StoredRun) -> list[list[Any]]:
+    """What a table was made from, and the seconds in it: repeats for the clock change them alone."""
+    clocked = run.table[[name for name in metric_columns(SECONDS) if name in run.table]]
+    seconds = [[None if pd.isna(value) else float(value) for value in row] for row in clocked.to_numpy().tolist()]
+    return [[*made_from, *row] for made_from, row in zip(signature(run), seconds, strict=True)]
+
+
+def write_answers(run: StoredRun, answers: Sequence[Answer]) -> None:
+    """Keep the answers of a run."""
+    keep(run.path / ANSWERS, signature(run), answers)
+
+
+def read_answers(run: StoredRun) -> list[Answer] | None:
+    """What `write_answers` kept, None if there is nothing, or nothing that belongs to this table."""
+    answers = kept(run.path / ANSWERS, signature(run), list[Answer])
+    named = (row for answer in answers or () for row in (answer.best, *(other.row for other in answer.others)))
+    return answers if all(row < len(run.table) for row in named) else None
+
+
+def fronts_of(run: StoredRun, names: Sequence[str], metrics: LoadMetrics | None) -> Fronts:
+    """The verdicts of `table --pareto` on every row: quality in each named metric against seconds.
+
+    They are those that the run keeps, or that its chunks and metrics give, which are then kept. {} if there are
+    neither, or where seconds cannot be compared.
+    """
+    there = kept(run.path / FRONTS, clocked_signature(run), Fronts)
+    if there is not None and all(len(rows) == len(run.table) for rows in there.values()):
+        return there
+    if metrics is None:
+        return {}
+    try:
+        ready = metrics()
+        found = {name: verdicts(placed(scores_by(run, ready, name, by="seconds"), "seconds"), run) for name in names}
+    except SamplerbenchError:
+        return {}
+    keep(run.path / FRONTS, clocked_signature(run), found)
+    return found
+
+
+def verdicts(ranked: pd.DataFrame, run: StoredRun) -> list[str]:
+    """The verdict of each row of the table; `ranked` has another order. Rows of one sampler and count are one cell."""
+    names = ["sampler", "grid", "steps"]
+    by_cell = dict(zip(ranked[names].itertuples(index=False, name=None), ranked["verdict"], strict=True))
+    return [by_cell[cell] for cell in run.table[names].itertuples(index=False, name=None)]
