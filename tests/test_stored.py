@@ -1,11 +1,13 @@
 """A run as it is read after drawing: each fact once, whatever is asked; and what `status` may say."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
 import samplerbench as sb_
+from samplerbench.bench.cli.run_schema import run_schema
 from samplerbench.bench.draw import store
 from samplerbench.bench.judge.status import Outcome, Status, failed, outcome_of
 from samplerbench.bench.judge.stored import StoredRun
@@ -111,3 +113,60 @@ def test_only_one_module_spells_a_status():
         if any(f"{quote}failed: " in path.read_text() for quote in "\"'")
     }
     assert spelt == {"status.py"}
+
+
+# ---- The schema of run.json ----
+
+
+def test_the_schema_in_the_documentation_is_that_of_the_types(sb):
+    text = (Path(__file__).parent.parent / "docs" / "run.schema.json").read_text()
+    assert sb("list", "run-schema").out == text
+    sb("list", "run-schema", "--markdown").refused(2, "run-schema is JSON")
+
+
+@pytest.fixture(scope="module")
+def validator():
+    jsonschema = pytest.importorskip("jsonschema")
+    jsonschema.Draft202012Validator.check_schema(run_schema())
+    return jsonschema.Draft202012Validator(run_schema())
+
+
+def test_a_run_is_what_the_schema_says(folder, validator):
+    content = json.loads((folder / "run.json").read_text())
+    assert not list(validator.iter_errors(content))
+    assert set(content) <= set(run_schema()["$defs"]["RunRecord"]["properties"])
+    assert "unknown_settings" not in run_schema()["$defs"]["RunRecord"]["properties"]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"plan": "x"}, {"cells": []}, {"format": 1}, {"environment__threads": 0}, {"config__steps": "2"},
+        {"cells__0__key": "0" * 63}, {"cells__0__nfe": -1}, {"model__fingerprint": None}, {"extractors__fid": 1},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_the_schema_and_the_reader_refuse_the_same(folder, validator, edited, tmp_path, changes):
+    shutil.copytree(folder, tmp_path / "run")
+    edited(tmp_path / "run", **changes)
+    assert list(validator.iter_errors(json.loads((tmp_path / "run" / "run.json").read_text())))
+    with pytest.raises(sb_.StoreError):
+        store.read_run(tmp_path / "run")
+
+
+def test_each_field_of_run_json_that_is_needed_is_missed_by_both(folder, validator, tmp_path):
+    content = json.loads((folder / "run.json").read_text())
+    shutil.copytree(folder, tmp_path / "run")
+    for whole, names in ((content, list(content)), (content["config"], list(content["config"]))):
+        for name in names:
+            taken = whole.pop(name)
+            text = json.dumps({key: value for key, value in content.items() if key != "sha256"})
+            (tmp_path / "run" / "run.json").write_bytes(store.sealed(text) if name != "sha256" else text.encode())
+            is_needed = bool(list(validator.iter_errors(content)))
+            try:
+                store.read_run(tmp_path / "run")
+            except sb_.StoreError:
+                assert is_needed, name
+            else:
+                assert not is_needed, name
+            whole[name] = taken

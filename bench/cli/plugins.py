@@ -16,7 +16,7 @@ from .options import Command, FilePath, plugin_options
 from .scaffold import KINDS as PLUGIN_KINDS
 from .scaffold import commands_of, new_plugin
 
-KINDS = ("samplers", "grids", "models", "metrics", "extractors", "data", "commands", "api")
+KINDS = ("samplers", "grids", "models", "metrics", "extractors", "data", "commands", "api", "run-schema")
 
 
 def known_kind(_: click.Context, __: click.Parameter, kind: str) -> str:
@@ -44,12 +44,20 @@ def list_(kind: str, plugin: tuple[str, ...], as_json: bool, markdown: bool) -> 
     """List what is registered: samplers (the default), grids, models, metrics, extractors, data; and plugins that are
     broken.
 
-    "commands" lists the commands of this program, "api" the names that Python code imports from samplerbench.
+    "commands" lists the commands of this program, "api" the names that Python code imports from samplerbench, and
+    "run-schema" prints the JSON schema of run.json.
     """
     from .listing import listing, page
 
     if markdown and as_json:
         raise InputError("--json and --markdown: expected one of them")
+    if kind == "run-schema":
+        from .run_schema import run_schema_text
+
+        if markdown:
+            raise InputError("--markdown: run-schema is JSON; leave it out")
+        click.echo(run_schema_text(), nl=False)
+        return
     if kind in ("commands", "api"):
         rows, text = program_listing(kind)
         if as_json:
