@@ -179,6 +179,7 @@ def test_functions_that_make_no_network_are_refused(function, source, message):
         ({"network": "SongUNet"}, "network is 'SongUNet'; expected UNet or UNet2DModel"),
         ({"shape": [8, 8]}, r"shape is '\[8, 8\]'; expected \[channels, height, width\]"),
         ({"sigma_data": -1}, "sigma_data is '-1'; expected a number above 0"),
+        ({"sigma_max": float("inf")}, "sigma_max is 'inf'; expected a number above 0"),
         ({"classes": ["a", "a"]}, "classes is .*; expected a list of different names"),
         ({"preconditoning": "edm"}, "unknown field 'preconditoning' .*did you mean 'preconditioning'"),
         ({"preconditioning": "vp"}, "preconditioning is 'vp'; expected edm or none"),

@@ -483,6 +483,9 @@ def test_a_file_made_elsewhere_is_taken_where_its_width_fits_and_says_so(plugin,
         features("halves").reference()
 
 
+ABOUT = ("extractor", "extractor_hash", "data", "data_hash", "size", "channels", "samples")
+
+
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
@@ -495,6 +498,10 @@ def test_a_file_made_elsewhere_is_taken_where_its_width_fits_and_says_so(plugin,
         ({"mu": np.array(["a", {}], dtype=object), "sigma": np.eye(2)}, "mu: holds Python objects"),
         ({"mu": np.zeros(9000), "sigma": np.eye(2)}, "mu is float64"),
         ({"mu": np.zeros(2), "sigma": np.eye(2), "extractor_hash": np.array("q")}, "what it says of itself"),
+        (
+            {"mu": np.zeros(2), "sigma": np.eye(2), **dict.fromkeys(ABOUT, np.array("q")), "notes": np.array("[]")},
+            "what it says of itself is damaged \\(channels: expected int",
+        ),
         ({"mu": np.zeros(2), "sigma": np.eye(2), "extractor_hash": np.array("x" * 300_000)}, "announces 1,200,128"),
     ],
 )  # fmt: skip

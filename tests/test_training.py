@@ -661,6 +661,7 @@ CARD_FAULTS = {
     "a class more": ({"classes": 4}, "do not fit FeatureNet"),
     "unet": ({"unet": []}, "unet is"),
     "nested": ({"training": json.loads("[" * 80 + "]" * 80)}, "nested more than 64 deep"),
+    "no data": ({"data": None}, "data is 'None'; expected a text"),
     "a number of 400 digits": ({"classes": 10**400}, "classes is"),
 }
 UNET_FAULTS = {

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -29,6 +30,7 @@ from ...samplers.files.weights import check_header, check_regular, file_hash
 from ...samplers.files.zip_file import opened_zip
 from ...samplers.metric import Moments, Rows
 from ...samplers.text import counted
+from .record import Positive, told
 
 FORMAT = 1
 """Version of the files that are written here."""
@@ -60,8 +62,8 @@ class About:
     data_hash: str
     size: str
     """ "32x32", width x height."""
-    channels: int
-    samples: int
+    channels: Positive
+    samples: Positive
     notes: tuple[str, ...] = ()
     """On the data, a sentence each."""
 
@@ -85,12 +87,11 @@ def about_of(texts: Mapping[str, str], path: Path) -> About | None:
     if "extractor_hash" not in texts:
         return None
     try:
-        return About(
-            texts["extractor"], texts["extractor_hash"], texts["data"], texts["data_hash"], texts["size"],
-            int(texts["channels"]), int(texts["samples"]), tuple(map(str, json.loads(texts["notes"]))),
-        )  # fmt: skip
-    except (KeyError, ValueError, TypeError, RecursionError) as error:
-        raise ModelError(f"reference {path}: what it says of itself is damaged; make it anew") from error
+        notes = msgspec.json.decode(texts.get("notes", ""), type=tuple[str, ...])
+        return msgspec.convert({**texts, "notes": notes}, About, strict=False)  # its numbers are texts too
+    except (msgspec.MsgspecError, RecursionError) as error:
+        why = told(error) if isinstance(error, msgspec.ValidationError) else f"notes: {error}"
+        raise ModelError(f"reference {path}: what it says of itself is damaged ({why}); make it anew") from error
 
 
 def note_on(images: str, notes: tuple[str, ...]) -> str:

@@ -14,16 +14,18 @@ says its `img_channels` and `img_resolution`, or its `shape`, as the networks of
 from __future__ import annotations
 
 import functools
-import math
-from collections.abc import Callable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Annotated, Any, Literal, cast
 
 import torch
+from msgspec import Meta, Struct
 from torch import Tensor, nn
 
 from ...samplers.errors import InputError, ModelError, closest, in_line, shown
+from ...samplers.files.records import record_from
 from ...samplers.files.weights import file_hash, filled, read_json
 from ...samplers.model import Encode, Model, module_on, wrap_network
 from ...samplers.nets.unet import UNet
@@ -39,10 +41,31 @@ IMAGE_DIMS = 3
 MOST_SIDE = 1024
 SHOWN = 10
 """Names of classes that a message lists."""
-FIELDS = ("network", "arguments", "preconditioning", "shape", "sigma_data", "sigma_min", "sigma_max", "classes")
-PRECONDITIONINGS = ("edm", "none")
 CHANNELS = {"UNet": "channels", "UNet2DModel": "in_channels"}
 """Network -> its argument that says how many channels an image has."""
+Side = Annotated[int, Meta(ge=1, le=MOST_SIDE)]
+Sigma = Annotated[float, Meta(gt=0, le=sys.float_info.max, description="a number above 0")]
+
+
+class Description(Struct, frozen=True, forbid_unknown_fields=True):
+    """config.json: a network, and what it is for."""
+
+    network: Annotated[Literal["UNet", "UNet2DModel"], Meta(description="UNet or UNet2DModel")]
+    shape: Annotated[tuple[Side, Side, Side], Meta(description=f"[channels, height, width], each at most {MOST_SIDE}")]
+    arguments: Annotated[dict[str, Any], Meta(description="an object")] = {}
+    """Of the network."""
+    preconditioning: Annotated[Literal["edm", "none"], Meta(description="edm or none")] = "edm"
+    sigma_data: Sigma = SIGMA_DATA
+    sigma_min: Sigma = SIGMA_MIN
+    sigma_max: Sigma = SIGMA_MAX
+    classes: Annotated[
+        tuple[Annotated[str, Meta(min_length=1)], ...], Meta(description="a list of different names")
+    ] = ()
+
+    def __post_init__(self) -> None:
+        """ValueError for what no type says."""
+        if len(set(self.classes)) < len(self.classes):
+            raise ValueError(f"classes is {', '.join(self.classes)[:80]!r}; expected a list of different names")
 
 
 class Preconditioned(nn.Module):
@@ -119,16 +142,15 @@ def model_of(network: Any, name: str) -> Model:
 def model_in(folder: Path, name: str) -> Model:
     """The model of a folder."""
     about = read_config(folder / CONFIG)
-    classes = list(about.get("classes", []))
+    classes = list(about.classes)
     network = filled(lambda: new_network(about, folder / CONFIG), folder / WEIGHTS, folder / CONFIG)
-    answer = Labelled(network, len(classes)) if about["network"] == "UNet2DModel" else network
-    if about.get("preconditioning", "edm") == "edm":
-        answer = Preconditioned(answer, about.get("sigma_data", SIGMA_DATA))
-    low, high = about.get("sigma_min", SIGMA_MIN), about.get("sigma_max", SIGMA_MAX)
-    shape = about["shape"]
-    made = wrap_network(answer.eval(), edm(low, high), shape, "x0", name=name, batch_size=rows_of_a_call(shape))
+    answer = Labelled(network, len(classes)) if about.network == "UNet2DModel" else network
+    if about.preconditioning == "edm":
+        answer = Preconditioned(answer, about.sigma_data)
+    schedule, rows = edm(about.sigma_min, about.sigma_max), rows_of_a_call(about.shape)
+    made = wrap_network(answer.eval(), schedule, about.shape, "x0", name=name, batch_size=rows)
     # A UNet2DModel represents "no class" by one embedding more than it has classes.
-    knows_none = about["network"] == "UNet" or about.get("arguments", {}).get("num_class_embeds", 0) > len(classes)
+    knows_none = about.network == "UNet" or about.arguments.get("num_class_embeds", 0) > len(classes)
     return replace(
         conditioned(made, classes, knows_none=knows_none),
         network=functools.partial(module_on, answer),  # sigma reaches the network unrounded, not in the dtype of x
@@ -168,34 +190,28 @@ def encoder(classes: Sequence[str], name: str) -> Encode:
     return encode
 
 
-def read_config(path: Path) -> dict[str, Any]:
+def read_config(path: Path) -> Description:
     """The checked content of a config.json."""
-    about = read_json(path)
-    for name in about:
-        if name not in FIELDS:
-            raise ModelError(f"{path}: unknown field {name!r}{closest(name, FIELDS)}; fields: {', '.join(FIELDS)}")
-    for name, (is_right, expected) in CHECKS.items():
-        if not is_right(about.get(name, DEFAULTS.get(name))):
-            raise ModelError(f"{path}: {name} is {str(about.get(name))[:80]!r}; expected {expected}")
-    given = about.get("arguments", {}).get(CHANNELS[about["network"]], about["shape"][0])
-    if given != about["shape"][0]:
-        raise ModelError(f"{path}: shape {about['shape']} with {shown(given)} channels in arguments; expected as many")
+    about = record_from(read_json(path), Description, path)
+    shape = list(about.shape)
+    given = about.arguments.get(CHANNELS[about.network], shape[0])
+    if given != shape[0]:
+        raise ModelError(f"{path}: shape {shape} with {shown(given)} channels in arguments; expected as many")
     return about
 
 
-def new_network(about: Mapping[str, Any], path: Path) -> nn.Module:
+def new_network(about: Description, path: Path) -> nn.Module:
     """The untrained network that a configuration describes, of known kinds only, so that no code of a stranger is
     executed."""
-    arguments = about.get("arguments", {})
     kind: Callable[..., nn.Module] = UNet
-    if about["network"] == "UNet2DModel":
+    if about.network == "UNet2DModel":
         kind = unet_2d_model()
     try:
-        return kind(**arguments)
+        return kind(**about.arguments)
     except ModelError:
         raise
     except Exception as error:  # a stranger's numbers may fail anywhere in a network's making
-        raise ModelError(f"{path}: arguments do not make a {about['network']} ({in_line(error)})") from error
+        raise ModelError(f"{path}: arguments do not make a {about.network} ({in_line(error)})") from error
 
 
 def unet_2d_model() -> Callable[..., nn.Module]:
@@ -207,34 +223,6 @@ def unet_2d_model() -> Callable[..., nn.Module]:
             "network UNet2DModel: diffusers is not installed; pip install 'samplerbench[diffusers]'"
         ) from error
     return cast(Callable[..., nn.Module], UNet2DModel)
-
-
-def _is_number_above_zero(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf
-
-
-def _is_shape(value: object) -> bool:
-    sides = value if isinstance(value, list) else []
-    return len(sides) == IMAGE_DIMS and all(type(side) is int and 0 < side <= MOST_SIDE for side in sides)
-
-
-def _are_names(value: object) -> bool:
-    names = value if isinstance(value, list) else [None]
-    return all(isinstance(name, str) and name for name in names) and len(set(names)) == len(names)
-
-
-DEFAULTS: dict[str, Any] = {
-    "arguments": {}, "preconditioning": "edm", "sigma_data": SIGMA_DATA, "sigma_min": SIGMA_MIN,
-    "sigma_max": SIGMA_MAX, "classes": [],
-}  # fmt: skip
-CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "network": (lambda value: value in ("UNet", "UNet2DModel"), "UNet or UNet2DModel"),
-    "arguments": (lambda value: isinstance(value, dict), "an object"),
-    "preconditioning": (lambda value: value in PRECONDITIONINGS, " or ".join(PRECONDITIONINGS)),
-    "shape": (_is_shape, f"[channels, height, width], each at most {MOST_SIDE}"),
-    **dict.fromkeys(("sigma_data", "sigma_min", "sigma_max"), (_is_number_above_zero, "a number above 0")),
-    "classes": (_are_names, "a list of different names"),
-}
 
 
 @hookimpl

@@ -3,50 +3,51 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from msgspec import Meta
 
 from ....samplers.errors import ModelError
 from ....samplers.files.atomic import make_folder, write_atomically
+from ....samplers.files.records import record_from
 from ....samplers.files.weights import check_regular, check_sum, read_json
 from ....samplers.model import is_image_shape
 from ....samplers.nets.clip import CLIP
 from ....samplers.nets.unet import UNet
 from .captions import LONGEST, MOST_PROMPTS, MOST_WORDS
-from .networks import CONDITION_DIM, SIZES, FeatureNet, unet_of
+from .networks import CONDITION_DIM, MOST, SIZES, FeatureNet, UNetSettings, unet_of
 
 FILE = "model.json"
 KIND = "samplerbench ddpm"
 FORMAT = 1
-MOST = 4_096
-"""Largest number in the arguments of a network: a stranger's file must not fill the memory."""
-MOST_LEVELS = 8
 MOST_ATTENTION = 64
 """Largest side of a feature map with attention, whose memory grows with the fourth power of the side."""
 MOST_CLASSES = 1_000_000
+Channels = Annotated[int, Meta(ge=1, le=3)]
+Side = Annotated[int, Meta(ge=1, le=SIZES[1])]
 
 
 @dataclass(frozen=True)
 class Card:
     """What is known of a trained model beside its weights."""
 
-    data: str
+    data: Annotated[str, Meta(description="a text")]
     """The name of its images."""
-    shape: tuple[int, int, int]
-    unet: Mapping[str, Any]
+    shape: Annotated[tuple[Channels, Side, Side], Meta(description=f"1 or 3 channels and sides of at most {SIZES[1]}")]
+    unet: Annotated[UNetSettings, Meta(description="an object")]
     """The arguments of its UNet."""
-    vocabulary: tuple[str, ...]
+    vocabulary: Annotated[tuple[str, ...], Meta(max_length=MOST_WORDS, description=f"at most {MOST_WORDS} words")]
     """The words of its captions; empty = no captions."""
-    length: int
+    length: Annotated[int, Meta(ge=0, le=LONGEST, description=f"a number from 0 to {LONGEST}")]
     """How many words the longest caption has."""
-    prompts: tuple[str, ...]
-    classes: int
+    prompts: Annotated[tuple[str, ...], Meta(max_length=MOST_PROMPTS, description=f"at most {MOST_PROMPTS} texts")]
+    classes: Annotated[int, Meta(ge=0, le=MOST_CLASSES, description="a number of classes")]
     """How many classes its classifier has; 0 = no classifier."""
-    notes: tuple[str, ...]
+    notes: Annotated[tuple[str, ...], Meta(max_length=MOST, description="texts")]
     """Notes on its data, as sentences."""
-    training: Mapping[str, Any]
+    training: Annotated[dict[str, Any], Meta(description="an object")]
     """Settings, data and lengths that a resumed training must share with this one."""
 
     @property
@@ -101,25 +102,21 @@ def read_card(folder: Path) -> Card:
             f"{path}: kind {str(values.get('kind'))[:80]!r}, format {str(values.get('format'))[:20]}; expected "
             f"{KIND!r}, format {FORMAT}, as samplerbench train writes it"
         )
-    for name, (fits, expected) in FIELDS.items():
-        if not fits(values.get(name)):
-            raise ModelError(f"{path}: {name} is {str(values.get(name))[:80]!r}; expected {expected}")
-    card = Card(**{name: _frozen(values[name]) for name in FIELDS})
-    for name, (fits, expected) in UNET_FIELDS.items():
-        if not fits(card.unet.get(name)):
-            raise ModelError(f"{path}: unet {name} is {str(card.unet.get(name))[:80]!r}; expected {expected}")
+    card = record_from(_frozen(values), Card, path)
     try:
-        _check_together(card)
+        _check_together(card, set(values["unet"]))
     except ValueError as error:
         raise ModelError(f"{path}: {error}") from error
     return card
 
 
-def _check_together(card: Card) -> None:
-    """ValueError if the parts are valid each but do not fit together."""
+def _check_together(card: Card, said: set[str]) -> None:
+    """ValueError if the parts are valid each but do not fit together; `said` are all the names in its unet."""
     widths, heads = card.unet["widths"], card.unet["heads"]
-    if set(card.unet) != set(UNET_FIELDS):
-        raise ValueError(f"unet has {', '.join(sorted(card.unet))}; expected {', '.join(sorted(UNET_FIELDS))}")
+    if not is_image_shape(card.shape):
+        raise ValueError(f"shape is {card.shape}; expected 1 or 3 channels")
+    if said != set(card.unet):
+        raise ValueError(f"unet has {', '.join(sorted(said))}; expected {', '.join(sorted(card.unet))}")
     if any(w % 8 for w in widths):
         raise ValueError(f"unet widths {widths}: expected multiples of 8")
     if len(heads) != len(widths) or any(h and w % h for w, h in zip(widths, heads, strict=True)):
@@ -143,42 +140,3 @@ def _frozen(value: Any) -> Any:
     if isinstance(value, list):
         return tuple(_frozen(item) for item in value)
     return {key: _frozen(item) for key, item in value.items()} if isinstance(value, dict) else value
-
-
-def _whole(low: int, high: int) -> Callable[[object], bool]:
-    return lambda value: type(value) is int and low <= value <= high
-
-
-def _list_of(fits: Callable[[object], bool], least: int, most: int) -> Callable[[object], bool]:
-    return lambda value: isinstance(value, (list, tuple)) and least <= len(value) <= most and all(map(fits, value))
-
-
-def _is_text(value: object) -> bool:
-    return isinstance(value, str)
-
-
-def _is_shape(value: object) -> bool:
-    return _list_of(_whole(1, SIZES[1]), 3, 3)(value) and isinstance(value, list) and is_image_shape(tuple(value))
-
-
-Field = tuple[Callable[[object], bool], str]
-FIELDS: Mapping[str, Field] = {
-    "data": (_is_text, "a text"),
-    "shape": (_is_shape, f"1 or 3 channels and sides of at most {SIZES[1]}"),
-    "unet": (lambda value: isinstance(value, dict), "an object"),
-    "vocabulary": (_list_of(_is_text, 0, MOST_WORDS), f"at most {MOST_WORDS} words"),
-    "length": (_whole(0, LONGEST), f"a number from 0 to {LONGEST}"),
-    "prompts": (_list_of(_is_text, 0, MOST_PROMPTS), f"at most {MOST_PROMPTS} texts"),
-    "classes": (_whole(0, MOST_CLASSES), "a number of classes"),
-    "notes": (_list_of(_is_text, 0, MOST), "texts"),
-    "training": (lambda value: isinstance(value, dict), "an object"),
-}
-UNET_FIELDS: Mapping[str, Field] = {
-    "channels": (_whole(1, 3), "1 or 3"),
-    "widths": (_list_of(_whole(8, MOST), 1, MOST_LEVELS), f"1 to {MOST_LEVELS} numbers from 8 to {MOST}"),
-    "heads": (_list_of(_whole(0, MOST), 1, MOST_LEVELS), "a number for each level"),
-    "blocks": (_whole(1, 16), "a number from 1 to 16"),
-    "patch": (_whole(1, 16), "a number from 1 to 16"),
-    "condition_dim": (_whole(0, MOST), "a number"),
-    "embedding_dim": (_whole(1, MOST), f"a number from 1 to {MOST}"),
-}

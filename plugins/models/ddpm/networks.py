@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Annotated, TypedDict
 
 import torch
+from msgspec import Meta
 from torch import Tensor, nn
 
 from ....samplers.errors import InputError
@@ -20,6 +22,28 @@ COARSE = 16
 """The coarsest feature map has attention up to this side, whatever the preset."""
 SIZES = (8, 512)
 """The smallest and the largest side of an image: the encoders halve it three times."""
+MOST = 4_096
+"""Largest number in the arguments of a network: a stranger's file must not fill the memory."""
+MOST_LEVELS = 8
+Few = Annotated[int, Meta(ge=1, le=16, description="a number from 1 to 16")]
+
+
+class UNetSettings(TypedDict):
+    """The arguments of a U-Net, as they may stand in a file."""
+
+    channels: Annotated[int, Meta(ge=1, le=3, description="1 or 3")]
+    widths: Annotated[
+        tuple[Annotated[int, Meta(ge=8, le=MOST)], ...],
+        Meta(min_length=1, max_length=MOST_LEVELS, description=f"1 to {MOST_LEVELS} numbers from 8 to {MOST}"),
+    ]
+    heads: Annotated[
+        tuple[Annotated[int, Meta(ge=0, le=MOST)], ...],
+        Meta(min_length=1, max_length=MOST_LEVELS, description="a number for each level"),
+    ]
+    blocks: Few
+    patch: Few
+    condition_dim: Annotated[int, Meta(ge=0, le=MOST, description="a number")]
+    embedding_dim: Annotated[int, Meta(ge=1, le=MOST, description=f"a number from 1 to {MOST}")]
 
 
 @dataclass(frozen=True)
@@ -43,7 +67,7 @@ class Preset:
         """The number of which the side of an image must be a multiple."""
         return int(self.patch * 2 ** (len(self.widths) - 1))
 
-    def unet_settings(self, channels: int, size: int, condition_dim: int) -> dict[str, object]:
+    def unet_settings(self, channels: int, size: int, condition_dim: int) -> UNetSettings:
         """The arguments of its UNet for images of this kind."""
         sides = [size // self.patch // 2**level for level in range(len(self.widths))]
         limits = [self.attention] * (len(sides) - 1) + [max(self.attention, COARSE)]
@@ -76,9 +100,9 @@ def check_side(size: object, preset: str) -> int:
     return size
 
 
-def unet_of(settings: Mapping[str, object]) -> UNet:
+def unet_of(settings: UNetSettings) -> UNet:
     """An untrained U-Net."""
-    return UNet(**settings).to(memory_format=torch.channels_last)  # type: ignore[arg-type]  # checked by who read them
+    return UNet(**settings).to(memory_format=torch.channels_last)
 
 
 class FeatureNet(nn.Module):
