@@ -13,7 +13,7 @@ import torch
 from click.testing import CliRunner
 
 import samplerbench as sb
-from samplerbench.bench.cli import cli
+from samplerbench.bench.cli import CONTEXT, cli
 from samplerbench.bench.cli.commands import commands_page
 from samplerbench.bench.cli.listing import field_docstrings, page, paragraphs_of
 from samplerbench.samplers.exact import exact_model
@@ -94,7 +94,9 @@ def commands_of(text):
 def test_every_command_on_a_page_is_one(path):
     for name, *rest in commands_of(path.read_text(encoding="utf-8")):
         command = cli.commands[name]
-        command.make_parser(click.Context(command)).parse_args(list(rest))  # raises for an option that is not there
+        # A command keeps the help option of the first context that it is asked in.
+        context = click.Context(command, help_option_names=CONTEXT["help_option_names"])
+        command.make_parser(context).parse_args(list(rest))  # raises for an option that is not there
 
 
 def test_the_commands_on_the_pages_are_found():
