@@ -14,6 +14,7 @@ import pytest
 import torch
 
 import samplerbench as sb
+import samplerbench.bench.run  # it binds the loader of the registry before a test replaces that
 from samplerbench.bench import cli
 from samplerbench.bench.cli import diagnosis as doctor
 from samplerbench.bench.conformance import check
@@ -121,7 +122,7 @@ def outcome(monkeypatch, tmp_path, capsys):
     requests_for = grid_plot.requests_for
     monkeypatch.setattr(grid_plot, "make_grid", lambda plot, found, *_: requests_for(plot, found) and {})
     monkeypatch.setattr(doctor, "examine", EXAMINED)
-    monkeypatch.setattr(report, "write_report", lambda folder, _: folder / "report.html")
+    monkeypatch.setattr(report, "write_report", lambda run, _: run.path / "report.html")
     monkeypatch.setattr(figures, "write_figures", lambda folder, *_: [folder])
     lesson = cli.train.lesson
     monkeypatch.setattr(cli.train, "lesson", lambda *a: lesson(*a) and (lambda **_: ()))
