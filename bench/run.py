@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 import msgspec
 import pandas as pd
+import torch
 from torch import Tensor
 
 from ..samplers.errors import InputError, pass_on
@@ -42,7 +43,7 @@ from .show.formats import sheet_to_html
 from .show.live import notebook_view
 from .show.page import write_report
 from .show.picture import write_picture
-from .show.sheet import notes_on_added, sentences, sheet_of, write_table
+from .show.sheet import notes_on, sentences, sheet_of, write_table
 
 MOST_REPEATS = 10_000
 TABLE_EVERY_SECONDS = 10.0
@@ -295,19 +296,26 @@ class Session:
         return {cell.key: self.folder.images_missing(cell, blocks) for cell in self._sound_cells()}
 
     def _reference_cost(self) -> int:
-        return 0 if (self.folder.path / REFERENCE).exists() else self.plan.reference_evaluations
+        if self.plan.reference is None or not (self.folder.path / REFERENCE).exists():
+            return self.plan.reference_evaluations
+        there = self.folder.ode_solution(self.plan.reference_key)
+        missing = self.plan.ode_samples - (0 if there is None else len(there))
+        return self.plan.reference_evaluations // self.plan.ode_samples * max(0, missing)
 
     def _ode_solution(self, watch: Watch) -> Tensor | None:
-        """The converged ODE solution of the first samples, (k, *shape), drawn once a run."""
+        """The converged ODE solution of the first samples, (k, *shape), each drawn once a run."""
         if self.plan.reference is None:
             return None
-        key = self.plan.reference_key
-        if (there := self.folder.ode_solution(key)) is not None:
+        key, wanted = self.plan.reference_key, self.plan.ode_samples
+        there = self.folder.ode_solution(key)
+        first = 0 if there is None else len(there)
+        if there is not None and first >= wanted:
             return there
-        if (x := ode_solution(self.plan.reference, self.plan.ode_samples)) is None:
+        cost = self._reference_cost()
+        if (x := ode_solution(self.plan.reference, wanted - first, first)) is None:
             return None
-        self.folder.write_ode_solution(x, key)
-        watch.advanced(self.plan.reference_evaluations)
+        self.folder.write_ode_solution(x if there is None else torch.cat([there, x.cpu()]), key)
+        watch.advanced(cost)
         return self.folder.ode_solution(key)
 
 
@@ -348,8 +356,9 @@ def run(  # noqa: PLR0913  (the settings of a run, each by name)
     `model` is a name or a Model; `samplers` are specs such as "ddim:eta=0.5"; one of anything need not be in a list.
     The run is stored in `output`, by default results/<model>-<8 hex of the plan> in the current folder, and resumed if
     it is there already, unless the Model cannot be known again: without a fingerprint, and no torch module, which a
-    warning says. With `add` the samplers, steps or budgets are added to the run in `output`: what is there stays, its
-    other settings hold where they are left at their defaults here, and a setting that differs is refused. Cells with
+    warning says. With `add` the samplers, steps or budgets are added to the run in `output`, and images up to `n`: what
+    is there stays, its other settings hold where they are left at their defaults here, and a setting that differs is
+    refused. Cells with
     fewer than `repeats` whole
     chunks are drawn again for the clock alone; cells that failed stay so, unless `retry_failed`. `plugins` are files or
     modules.
@@ -394,7 +403,7 @@ def enlarged_run(output: Path | None, given: Mapping[str, Any], registry: Regist
 def begin(plan: Plan, registry: Registry, output: Path, manner: Manner = Manner(), command: str = "") -> Session:
     """Open the run folder; nothing is written if it cannot be this run's. `command` is kept in run.json."""
     check_metric_names(plan.config.metric)
-    ready = yardsticks(plan.config.metric, registry.metrics.things, plan.model)
+    ready = yardsticks(plan.config.metric, registry.metrics.things, plan.model, plan.config.samples)
     check_metrics(plan.config, registry.metrics.things, plan.model, ready)
     folder = RunFolder(output)
     stored = None if manner.fresh else stored_run(output)
@@ -402,7 +411,11 @@ def begin(plan: Plan, registry: Registry, output: Path, manner: Manner = Manner(
     history = history_of(plan, registry, command, stored, add=manner.add)
     about = {
         **history,
-        "model": {"name": plan.model.name, "fingerprint": plan.model.fingerprint},
+        "model": {
+            "name": plan.model.name,
+            "fingerprint": plan.model.fingerprint,
+            "prompts": list(plan.model.prompts),
+        },
         "extractors": labels_of(plan, ready),
         "environment": environment(plan.config.device),
     }
@@ -412,7 +425,7 @@ def begin(plan: Plan, registry: Registry, output: Path, manner: Manner = Manner(
         if manner.retry_failed:
             folder.forget_failures(plan)
         foreign = engine_for_foreign(plan, registry, folder, manner.limits)
-        notes = notes_on_added([one["rows"] for one in history.get("added", ())], len(plan.cells))
+        notes = notes_on(StoredRun(output).record, len(plan.cells))
         session = Session(plan, folder, ready, manner, folder.failures(plan), notes, foreign)
         opened.pop_all()  # it is the session's now
     return session
@@ -421,13 +434,17 @@ def begin(plan: Plan, registry: Registry, output: Path, manner: Manner = Manner(
 def history_of(plan: Plan, registry: Registry, command: str, stored: RunRecord | None, *, add: bool) -> dict[str, Any]:
     """What run.json says of how the run came to be: its command and plugins, and those by which it was added to."""
     plugins = list(registry.named)
-    if stored is None or not (add or stored.added):
+    if stored is None or not (add or stored.added or stored.extended):
         return {"command": command, "plugins": plugins}
     added = [msgspec.to_builtins(one) for one in stored.added]
     if len(plan.cells) > len(stored.cells):
         added.append({"command": command, "rows": len(stored.cells)})
+    extended = [msgspec.to_builtins(one) for one in stored.extended]
+    if plan.config.samples > stored.config.samples:
+        extended.append({"command": command, "samples": stored.config.samples})
+    later = {name: value for name, value in (("added", added), ("extended", extended)) if value}
     plugins = list(dict.fromkeys([*stored.plugins, *plugins]))
-    return {"command": stored.command, **({"added": added} if added else {}), "plugins": plugins}
+    return {"command": stored.command, **later, "plugins": plugins}
 
 
 def evaluations_left(plan: Plan, output: Path, manner: Manner) -> int:

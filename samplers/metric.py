@@ -18,8 +18,12 @@ Floats = npt.NDArray[np.float64]
 """Numbers in float64, of any shape."""
 Rows = npt.NDArray[np.float32]
 """A row of d numbers for each of n images, (n, d), as an extractor returns them."""
+Strata = npt.NDArray[np.int64]
+"""For each of n samples the number of its prompt, (n,), from 0 up without a gap; each number at least twice."""
 Z95 = 1.959963984540054
 """The 97.5 % point of the normal distribution."""
+LEAST_IMAGES = 20
+"""With fewer images a value has no interval, and nothing is shown of a difference."""
 ASYMMETRY = 1e-5
 """How far a covariance may differ from its transpose, relative to its largest entry: float32 files are rounded."""
 BLOCK = 2048
@@ -33,7 +37,15 @@ class Estimate:
     value: float
     """The value; NaN where there is none to give."""
     influence: Floats
-    """(n,), with mean 0: to first order the value is a constant plus the mean of these over the samples."""
+    """(n,), of mean 0: to first order the value is a constant plus the mean of these over the samples."""
+    is_share: bool = False
+    """Whether it is a share, from 0 to 1, or the difference of two."""
+    common: Floats | None = None
+    """(m,), of mean 0: the influence of what is drawn at random once for all cells, as directions of projection."""
+    strata: Strata | None = None
+    """Filled in by who draws: prompts take turns, so what differs between them is no error. None = one prompt."""
+    digest: bytes = b""
+    """Filled in by who draws: the same for two cells with the same samples; empty = not known."""
 
     def __sub__(self, other: Estimate) -> Estimate:
         """The difference of two values on the same samples. InputError if their numbers of samples differ."""
@@ -42,25 +54,72 @@ class Estimate:
                 f"values on {len(self.influence)} and on {len(other.influence)} samples: "
                 "a difference is of the same samples; take as many of each"
             )
-        # Sample by sample, so that the noise which both share cancels in the interval.
-        return Estimate(self.value - other.value, self.influence - other.influence)
+        common = None if self.common is None or other.common is None else self.common - other.common
+        influence, is_share = self.influence - other.influence, self.is_share and other.is_share
+        return Estimate(self.value - other.value, influence, is_share, common, self.strata)
+
+    def has_samples_of(self, other: Estimate) -> bool:
+        """Whether both values are of the very same samples, as far as that is known."""
+        return bool(self.digest) and self.digest == other.digest
+
+    @property
+    def freedom(self) -> int:
+        """Degrees of freedom of the standard error: samples less prompts."""
+        return len(self.influence) - (1 if self.strata is None else int(self.strata.max()) + 1)
 
     @cached_property
     def standard_error(self) -> float:
-        """The standard deviation of the influence, over sqrt(n)."""
-        # The mean of n independent influences: their deviation over sqrt(n) (infinitesimal jackknife).
-        n = len(self.influence)
-        return float(self.influence.std(ddof=1)) / math.sqrt(n) if n > 1 else math.nan
+        """The standard deviation of the mean influence, each centred within its prompt; with that of `common`."""
+        if len(self.influence) < 2:  # noqa: PLR2004  (one has no deviation)
+            return math.nan
+        variance = variance_of_mean(self.influence, self.strata)
+        return math.sqrt(variance + (0.0 if self.common is None else variance_of_mean(self.common)))
 
     @property
     def low(self) -> float:
-        """Lower end of the 95 % interval."""
-        return self.value - Z95 * self.standard_error
+        """Lower end of the 95 % interval; NaN with fewer than LEAST_IMAGES images."""
+        return self._interval[0]
 
     @property
     def high(self) -> float:
-        """Upper end of the 95 % interval."""
-        return self.value + Z95 * self.standard_error
+        """Upper end of the 95 % interval; NaN with fewer than LEAST_IMAGES images."""
+        return self._interval[1]
+
+    @cached_property
+    def _interval(self) -> tuple[float, float]:
+        n, error = len(self.influence), self.standard_error
+        if n < LEAST_IMAGES:
+            return math.nan, math.nan
+        if self.is_share:
+            return share_interval(self.value, error, n)
+        return self.value - Z95 * error, self.value + Z95 * error
+
+
+def variance_of_mean(influence: Floats, strata: Strata | None = None) -> float:
+    """The variance of the mean of n numbers, whose strata have fixed sizes: the sum of n_p s_p^2, over n^2.
+
+    With equal sizes that is what the deviations within the strata give with the divisor n - strata.
+    """
+    numbers = influence.astype(np.float64)
+    if strata is None:
+        return float(numbers.var(ddof=1)) / len(numbers)
+    sizes = np.bincount(strata)
+    means = np.bincount(strata, weights=numbers) / sizes
+    squares = np.bincount(strata, weights=(numbers - means[strata]) ** 2)
+    return float((sizes * squares / (sizes - 1)).sum()) / len(numbers) ** 2
+
+
+def share_interval(share: float, error: float, n: int) -> tuple[float, float]:
+    """The 95 % interval of a share: Wilson's (1927), which is none of width 0 where all of n images agree.
+
+    It is that of as many independent images as give the standard error (Korn & Graubard 1998), and of n where the
+    error is 0.
+    """
+    spread = share * (1 - share)
+    images = spread / error**2 if spread > 0 and error > 0 else n
+    z = Z95**2 / images
+    middle, half = (share + z / 2) / (1 + z), math.sqrt(z * spread + z * z / 4) / (1 + z)
+    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 @dataclass(frozen=True)
@@ -121,6 +180,9 @@ class Metric(ABC):
     """The fewest samples for which the value means anything, whatever the rows are."""
     least_per_column: int = 0
     """The fewest samples for each of the d numbers of a row; the larger of the two counts holds."""
+    unbiased: str | None = None
+    """The metric without bias that reads the same: measured beside this one, and verdicts go by it, from as many
+    samples on as it needs; None = there is none."""
     needs_reference = False
     """Whether it compares with a reference. If so, it is left out where the reference is missing."""
 
@@ -142,6 +204,14 @@ class Metric(ABC):
 
         `prepared` is what `prepare` returned.
         """
+
+    def estimate_by_prompt(self, rows: Rows, prepared: Any, strata: Strata | None) -> Estimate:
+        """As `estimate`, given which samples share a prompt; None = one prompt, or prompts with a single image.
+
+        By default the value is that of `estimate`: only a mean over pairs of images depends on how many of the pairs
+        are of one prompt.
+        """
+        return self.estimate(rows, prepared)
 
 
 def rows_needed(name: str, reference: Rows | Moments) -> Rows:
@@ -197,4 +267,4 @@ def mean_estimate(values: npt.NDArray[np.floating[Any] | np.bool_]) -> Estimate:
     # The influence of a sample on a mean is its deviation from the mean.
     exact = values.astype(np.float64)
     mean = float(exact.mean())
-    return Estimate(mean, exact - mean)
+    return Estimate(mean, exact - mean, is_share=values.dtype == np.bool_)

@@ -44,8 +44,13 @@ def score(sampler, values, *, nfe=10, seconds=0.01, quartiles=(), clocked=(), st
         "samples": 0 if values is None else len(values), "seconds_per_image": seconds, "seconds_low": low,
         "seconds_high": high, "timing": "ok",
     }  # fmt: skip
-    estimate = None if values is None else mean_estimate(np.asarray(values))
+    estimate = None if values is None else drawn(np.asarray(values, dtype=float))
     return Score(cell, row, estimate, {} if estimate is None else {"m": estimate}, tuple(clocked))
+
+
+def drawn(values):
+    """The mean of values by which the samples are known."""
+    return dataclasses.replace(mean_estimate(values), digest=values.tobytes())
 
 
 @pytest.fixture
@@ -288,13 +293,13 @@ def stored(tmp_path_factory):
 
 def test_a_run_has_budgets(stored):
     found = budgets(StoredRun(stored), REGISTRY, "nfe", [5], None)
-    assert set(found["metric"]) == {"fid"}
+    assert set(found["metric"]) == {"fid_unbiased"}
     assert set(found["steps"].dropna()) == {3}
     table = pd.read_csv(stored / "table.csv").query("steps == 3").set_index("sampler")
     ranked = found.dropna(subset="rank").set_index("sampler")
     for name, row in ranked.iterrows():
-        assert row["value"] == pytest.approx(table.loc[name, "fid"], rel=1e-9)
-        assert row["low"] == pytest.approx(table.loc[name, "fid_low"], rel=1e-9)
+        assert row["value"] == pytest.approx(table.loc[name, "fid_unbiased"], rel=1e-9)
+        assert row["low"] == pytest.approx(table.loc[name, "fid_unbiased_low"], rel=1e-9)
     assert list(ranked["value"]) == sorted(ranked["value"])
     assert set(ranked.loc[["ddim", "euler"], "verdict"]) <= {BEST, SAME, WORSE, NOT_SHOWN}
     assert found.set_index("sampler").loc["raises", "verdict"] == NOT_MEASURED
@@ -386,14 +391,14 @@ def test_seconds_of_several_machines_are_not_ranked(tmp_path, monkeypatch):
 
 def test_budgets_are_shown_with_their_extractor_and_no_more_digits_than_they_have(stored):
     found = budgets(StoredRun(stored), REGISTRY, "nfe", [5, 2], None)
-    rows = budgets_to_rows(found, {"fid": {"label": "toy quadrants"}})
+    rows = budgets_to_rows(found, {"fid_unbiased": {"label": "toy quadrants"}})
     assert list(rows[0]) == [
-        "budget", "rank", "sampler", "steps", "NFE", "ms/image", "clock", "FID [toy quadrants]", "less the best", "p",
-        "verdict",
+        "budget", "rank", "sampler", "steps", "NFE", "ms/image", "clock", "fid_unbiased [toy quadrants]",
+        "less the best", "p", "verdict",
     ]  # fmt: skip
     assert (rows[0]["budget"], rows[0]["rank"], rows[0]["steps"], rows[0]["p"]) == ("5 calls", "1", "3", "-")
     assert rows[0]["clock"] == "1 repeat"
-    assert " ± " in rows[0]["FID [toy quadrants]"]
+    assert " ± " in rows[0]["fid_unbiased [toy quadrants]"]
     assert [rows[-1][name] for name in ("budget", "rank", "NFE", "clock", "p")] == ["2 calls", *"----"]
 
 

@@ -1,5 +1,6 @@
 """Paired differences, their intervals and verdicts."""
 
+import dataclasses
 import json
 import math
 import re
@@ -20,6 +21,7 @@ from samplerbench.bench.judge.compare import (
     WORSE,
     Comparison,
     compare,
+    comparison_of,
     comparisons_to_table,
     holm,
     seconds_compared,
@@ -36,7 +38,12 @@ CELL = CellRecord("ddim", "uniform", 5, 5, "")
 
 
 def comparison(values_a, values_b, *, lower_is_better=True):
-    return Comparison("m", CELL, CELL, mean_estimate(values_a) - mean_estimate(values_b), lower_is_better)
+    return comparison_of("m", CELL, CELL, drawn(values_a), drawn(values_b), lower_is_better)
+
+
+def drawn(values):
+    """The mean of values by which the samples are known."""
+    return dataclasses.replace(mean_estimate(values), digest=values.tobytes())
 
 
 def verdicts(comparisons):
@@ -132,11 +139,11 @@ def stored(tmp_path_factory):
 
 def test_a_run_is_compared_cell_by_cell(stored):
     found = compare(StoredRun(stored), "ddim", "euler", REGISTRY)
-    assert list(found["metric"]) == ["fid", "clip_score", "ode_error", "seconds_per_image"] * 2
-    assert list(found["verdict"]) == [*[SAME] * 3, "not compared: fewer than 5 repeats side by side"] * 2
+    assert list(found["metric"]) == ["fid_unbiased", "clip_score", "ode_error", "ode_distance", "seconds_per_image"] * 2
+    assert list(found["verdict"]) == [*[SAME] * 4, "not compared: fewer than 5 repeats side by side"] * 2
     assert list(found["a"][:1]) == ["ddim, 3 steps, 3 calls"]
     found = compare(StoredRun(stored), "ddpm", "ddpm:variance=large", REGISTRY)
-    assert list(found["metric"]) == ["fid", "clip_score", "seconds_per_image"] * 2
+    assert list(found["metric"]) == ["fid_unbiased", "clip_score", "seconds_per_image"] * 2
     assert list(found["verdict"][:2]) == [BETTER, BETTER]
     metrics = found[found["metric"] != "seconds_per_image"]
     assert (metrics["low"] <= metrics["difference"]).all()
@@ -145,7 +152,9 @@ def test_a_run_is_compared_cell_by_cell(stored):
 def test_the_difference_is_that_of_the_table(stored):
     found = compare(StoredRun(stored), "ddpm", "ddim", REGISTRY).dropna(subset="difference")
     table = pd.read_csv(stored / "table.csv").set_index(["sampler", "steps"])
-    expected = [table.loc[("ddpm", s), m] - table.loc[("ddim", s), m] for s in (3, 4) for m in ("fid", "clip_score")]
+    expected = [
+        table.loc[("ddpm", s), m] - table.loc[("ddim", s), m] for s in (3, 4) for m in ("fid_unbiased", "clip_score")
+    ]
     assert list(found["difference"]) == pytest.approx(expected, rel=1e-9)
     assert min(map(abs, expected)) > 1e-4
 
@@ -177,10 +186,19 @@ def test_the_command_prints_differences_and_verdicts(stored, monkeypatch, capsys
     assert code == 0
     heading, first, *_ = (re.split(r"  +", line) for line in out.splitlines())
     assert heading == ["metric", "A", "B", "A - B", "p", "A is"]
-    assert first[:3] == ["FID [toy quadrants]", "ddpm, 3 steps, 3 calls", "ddpm:variance=large, 3 steps, 3 calls"]
+    assert first[:3] == [
+        "fid_unbiased [toy quadrants]",
+        "ddpm, 3 steps, 3 calls",
+        "ddpm:variance=large, 3 steps, 3 calls",
+    ]
     assert first[-1] == "better"
     _, out, _ = printed("ddpm", "ddim", "--json")
     assert len(json.loads(out)["table"]) == 6
+    code, out, _ = printed("ddpm", "ddim")
+    assert out.splitlines()[-1] == (
+        "p is corrected for all comparisons that can be asked of a metric "
+        "(fid_unbiased, CLIP score: 10; s/image: 0) and for look 1 at the run."
+    )
     code, out, err = printed("ddpm", "dimd")
     assert (code, out, err.count("\n")) == (2, "", 1)
 
@@ -208,11 +226,35 @@ def test_with_many_samples_student_s_t_is_normal(z):
 
 
 def test_the_interval_of_a_difference_is_that_of_student_s_t():
-    found = comparison(np.array([1.0, 2.0, 3.0, 4.0, 5.0]), np.zeros(5))
-    half = 2.77645 * math.sqrt(2.5 / 5)
+    found = comparison(np.tile([1.0, 2.0, 3.0, 4.0, 5.0], 5), np.zeros(25))
+    error = math.sqrt(5 * 10 / 24 / 25)
+    half = 2.063899 * error
     assert (found.low, found.high) == (pytest.approx(3 - half, rel=1e-5), pytest.approx(3 + half, rel=1e-5))
-    assert found.p == pytest.approx(student_p(3 / math.sqrt(0.5), 4))
+    assert found.p == pytest.approx(student_p(3 / error, 24))
     assert math.isnan(comparison(np.ones(1), np.zeros(1)).low)
+
+
+def test_nothing_is_shown_of_fewer_than_20_images():
+    rising = np.arange(20.0)
+    assert verdicts([comparison(rising[:19], rising[:19] + 5)]) == ["not compared: fewer than 20 images"]
+    assert verdicts([comparison(rising, rising**1.01 + 5)]) == [BETTER]
+    assert verdicts([comparison(rising[:19], rising[:19])]) == [SAME]
+    assert np.isnan([mean_estimate(rising[:19]).low, mean_estimate(rising[:19]).high]).all()
+    assert mean_estimate(rising).low < 9.5 < mean_estimate(rising).high
+
+
+def test_images_decide_what_the_same_samples_are_and_shares_of_1_and_0_differ():
+    """Precision 1 beside precision 1 has no influence in it, and neither has 1 beside 0."""
+    every, none = np.ones(20, dtype=bool), np.zeros(20, dtype=bool)
+    other = dataclasses.replace(mean_estimate(every), digest=b"other images")
+    equal = comparison_of("m", CELL, CELL, mean_estimate(every), other, lower_is_better=False)
+    assert (verdicts([equal]), equal.p) == ([NOT_SHOWN], pytest.approx(1.0))
+    assert equal.low < -0.05
+    apart = comparison(every, none, lower_is_better=False)
+    assert verdicts([apart]) == [BETTER]
+    assert apart.p < 1e-9
+    constant = comparison(np.ones(30), np.zeros(30))
+    assert (verdicts([constant]), constant.p) == ([WORSE], 0.0)
 
 
 # Seconds
@@ -245,10 +287,10 @@ def test_seconds_are_compared_on_neighbours_in_time():
 )
 def test_seconds_that_were_not_clocked_alike_are_not_compared(a, b, why):
     left_out = seconds_compared(CELL, CELL, a, b)
-    table = comparisons_to_table([comparison(np.arange(9.0) + 1, np.zeros(9)), left_out])
+    table = comparisons_to_table([comparison(np.arange(30.0) - 9, np.zeros(30)), left_out])
     assert table["verdict"][1] == f"not compared: {why}"
     assert table.loc[1, ["difference", "low", "high", "p"]].isna().all()
-    assert table["p"][0] == comparison(np.arange(9.0) + 1, np.zeros(9)).p  # corrected for one, not for two
+    assert table["p"][0] == comparison(np.arange(30.0) - 9, np.zeros(30)).p  # corrected for one, not for two
     assert comparison_to_rows(table, {})[1]["p"] == "-"
 
 
@@ -256,9 +298,9 @@ def test_a_run_with_repeats_compares_seconds_too(tmp_path):
     specs = ["ddim", "dpm2"]
     sb.run("toy", specs, steps=[2], n=64, output=tmp_path / "run", plugins=[TOY], repeats=6, metrics=[])
     found = compare(StoredRun(tmp_path / "run"), *specs, REGISTRY)
-    assert list(found["metric"]) == ["ode_error", "seconds_per_image"]
+    assert list(found["metric"]) == ["ode_error", "ode_distance", "seconds_per_image"]
     table = pd.read_csv(tmp_path / "run" / "table.csv")
-    seconds = found.iloc[1]
+    seconds = found.iloc[2]
     assert math.isfinite(seconds["p"])
     assert abs(seconds["difference"]) < 100 * table["seconds_per_image"].max()
 

@@ -18,7 +18,7 @@ from samplerbench.bench.show.view import view_of
 
 TOY = str(Path(__file__).with_name("toy.py"))
 SAMPLERS = ["ddim", "ddpm", "dpm-solver:order=2", "raises"]
-CHARTS = [f"{metric}-{kind}" for metric in ("fid", "ode_error") for kind in ("nfe", "front")]
+CHARTS = [f"{metric}-{kind}" for metric in ("fid", "fid_unbiased", "ode_error") for kind in ("nfe", "front")]
 INCHES = 3.25
 
 

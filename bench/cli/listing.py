@@ -138,10 +138,11 @@ def _metrics_page(registry: Registry) -> Iterator[str]:
     yield "# Metrics"
     yield (
         "Made by `samplerbench list metrics --markdown`. Each is asked for by `samplerbench run --metric NAME`, and "
-        "has a\n95 % interval given the reference. *reads* is what an extractor says of an image: the model's own, or "
-        "[another](extractors.md).\nWithout one the metric stays empty, as it does with fewer samples than *least n*, "
-        "where d is the number of features.\nNumbers of two extractors, or of unequal numbers of samples, "
-        "are not comparable."
+        "has a\n[95 % interval](method.md#what-an-interval-is) of its value at that n, for these prompts and this "
+        "reference.\n"
+        "*reads* is what an extractor says of an image: the model's own, or [another](extractors.md).\n"
+        "Without one the metric stays empty, as it does with fewer samples than *least n*, where d is the number of "
+        "features.\nNumbers of two extractors, or of unequal numbers of samples, are not comparable."
     )
     facts = {name: metric_facts(cls) for name, cls in things.items()}
     headings = list(next(iter(facts.values()), {}))

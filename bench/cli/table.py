@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ..judge.table import Labels
     from ..show.formats import Content
 
+NO_PAIR = "every pair of samplers with different samples is told apart, or has too few images"
 SEVERAL_RUNS = "table: {} runs; add --merge for one table of them, or give one run"
 
 
@@ -35,8 +36,11 @@ SEVERAL_RUNS = "table: {} runs; add --merge for one table of them, or give one r
 @click.option("--nfe", metavar="N,N,...", help="Budgets of model calls: the samplers ranked within each.")
 @click.option("--seconds", metavar="S,S,...", help="Budgets of seconds an image: the samplers ranked within each.")
 @click.option("--pareto", "front", is_flag=True, help="Which rows are worth their cost, and which are shown not to be.")
+@click.option("--power", is_flag=True, help="Which difference would have been found, where none is shown.")
 @click.option("--against", type=click.Choice(["seconds", "nfe"]), help="Cost for --pareto. [default: seconds]")
-@click.option("--metric", metavar="NAME", help="What budgets and --pareto go by. [default: the run's first metric]")
+@click.option(
+    "--metric", metavar="NAME", help="What budgets, --pareto and --power go by. [default: the run's first metric]"
+)
 @click.option("--merge", "as_one", is_flag=True, help="One table of several runs, where they can be compared.")
 @click.option("--format", "form", type=click.Choice(["md", "csv", "latex", "html", "json", "parquet"]),
               help="Print it so. [default: a table on a terminal, else Markdown]")  # fmt: skip
@@ -55,6 +59,7 @@ def table(  # noqa: PLR0913  (an option each)
     nfe: str | None,
     seconds: str | None,
     front: bool,
+    power: bool,
     against: Literal["seconds", "nfe"] | None,
     metric: str | None,
     as_one: bool,
@@ -74,22 +79,32 @@ def table(  # noqa: PLR0913  (an option each)
     steps or budget is bold where it is shown to differ from each of the others.
 
     With --compare, each metric of sampler A less that of B, at every step count, on the seeds that both have, and the
-    seconds an image, on repeats clocked side by side. "better" and "worse" are said of A, and only where all verdicts
-    together are wrong less than once in twenty times.
+    seconds an image, on repeats clocked side by side. "better" and "worse" are said of A, and only where a metric's
+    verdicts on all pairs of samplers together are wrong less than once in twenty times, however often the run was
+    extended and asked again.
 
     With --nfe or --seconds, each sampler's row that makes the most of the budget, best first, and whether it is shown
-    to be worse than the best. With --pareto, the rows that are the best for their cost.
+    to be worse than the best. With --pareto, the rows that are the best for their cost. With --power, for each pair of
+    samplers that is not told apart, the difference that would have been shown in 80 % of runs, and the -n that shows
+    half of it.
 
     With --merge, the rows of several runs of one model with the same samples, seed, prompts, precision, extractors and
     versions; runs that differ in one of these are refused. Seconds are left out where the machines differ.
     """
     load = partial(load_own, plugin, model)
-    asked = {"--compare": pair, "--nfe": nfe, "--seconds": seconds, "--pareto": front, "--merge": as_one}
+    asked = {
+        "--compare": pair,
+        "--nfe": nfe,
+        "--seconds": seconds,
+        "--pareto": front,
+        "--power": power,
+        "--merge": as_one,
+    }
     given = [option for option, value in asked.items() if value]
     if len(given) > 1:
         raise InputError(f"{' and '.join(given)}: expected one of them")
     if metric and given in ([], ["--compare"], ["--merge"]):
-        raise InputError(f"metric {metric!r}: ranks budgets; expected with --nfe, --seconds or --pareto")
+        raise InputError(f"metric {metric!r}: ranks budgets; expected with --nfe, --seconds, --pareto or --power")
     if against and not front:
         raise InputError(f"against {against!r}: is the cost for --pareto; expected with it")
     if as_json and form not in (None, "json"):
@@ -112,6 +127,8 @@ def table(  # noqa: PLR0913  (an option each)
         question = comparison(run, pair)
     elif front:
         question = front_of(run, metric, against or "seconds")
+    elif power:
+        question = power_of(run, metric)
     else:
         question = ranking(run, metric, nfe, seconds)
     show_found(run, load(), form == "json", question)
@@ -149,6 +166,14 @@ def front_of(run: StoredRun, metric: str | None, cost: Literal["seconds", "nfe"]
     from ..show.verdicts import pareto_to_rows
 
     return Question(lambda registry: pareto(run, registry, metric, cost), pareto_to_rows)
+
+
+def power_of(run: StoredRun, metric: str | None) -> Question:
+    """Which difference would have been found?"""
+    from ..judge.power import power
+    from ..show.verdicts import power_to_rows
+
+    return Question(lambda registry: power(run, registry, metric), power_to_rows)
 
 
 def ranking(run: StoredRun, metric: str | None, nfe: str | None, seconds: str | None) -> Question:
@@ -226,9 +251,14 @@ def the_newest() -> Path:
 
 def show_found(run: StoredRun, registry: Registry, as_json: bool, question: Question) -> None:
     """What is found in a run's samples, as JSON or as people read it."""
+    from ..show.verdicts import correction_of
+
     with stdout_for_data():
         found = question.find(registry)
     if as_json:
         click.echo(table_to_json(found, {"folder": str(run.path)}))
-    else:
-        print_rows(question.to_rows(found, run.labels))
+        return
+    rows = question.to_rows(found, run.labels)
+    if rows:
+        print_rows(rows)
+    say(correction_of(found, run.labels) if rows else NO_PAIR)

@@ -141,14 +141,14 @@ def extracted(model: Model, name: str, shown: Tensor, prompts: Sequence[str], fi
     return rows
 
 
-def ode_solution(reference: Request, n: int) -> Tensor | None:
-    """The converged solution of samples 0 ... n - 1, (n, *shape); None where network or sampler fails.
+def ode_solution(reference: Request, n: int, first: int = 0) -> Tensor | None:
+    """The converged solution of samples first ... first + n - 1, (n, *shape); None where network or sampler fails.
 
     Such a model has no solution to be far from; its cells say so themselves.
     """
     try:
         with state_kept():
-            return draw(reference, 0, n, images=no_images).x
+            return draw(reference, first, n, images=no_images).x
     except (SamplerFault, NetworkFault):
         return None
 

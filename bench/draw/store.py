@@ -56,7 +56,7 @@ REPEAT_SUFFIX = ".timing"
 CELL = "[0-9a-f]{16}"
 OWN_NAMES = re.compile(
     rf"{'|'.join(map(re.escape, (*OWN_FILES, REFERENCE)))}"
-    rf"|{CHUNKS}/((answers|fronts)\.json|{CELL}{re.escape(FAILURE)}|paths/({CELL}{re.escape(CHUNK_SUFFIX)})?)?"
+    rf"|{CHUNKS}/((answers|fronts|looks)\.json|{CELL}{re.escape(FAILURE)}|paths/({CELL}{re.escape(CHUNK_SUFFIX)})?)?"
     rf"|{CHUNKS}/{CELL}/(\d{{8,}}-\d{{4,}}{re.escape(CHUNK_SUFFIX)}|\d{{4,}}{re.escape(REPEAT_SUFFIX)})?"
 )
 """All that a run writes into its folder, but for the lock; folders end in "/"."""
@@ -107,6 +107,8 @@ class RunFolder:
                 if fresh or not plan.model.fingerprint:
                     self._clear()
                 make_folder(self._chunks)
+                if add and read_run(self.path).config.samples < plan.config.samples:
+                    self._remove_outgrown(plan)
                 write_atomically(self.path / RUN_FILE, run_to_json(plan, about))
             except BaseException:
                 self.close()
@@ -116,6 +118,22 @@ class RunFolder:
         """Let the next writer in."""
         if self._lock:
             self._lock.release()
+
+    def _remove_outgrown(self, plan: Plan) -> None:
+        """Remove the chunks that a run of more samples draws again: last blocks that were cut, and those of
+        deterministic cells that lack distances to the ODE solution, which more samples have now."""
+        for key, cell in {cell.key: cell for cell in plan.cells}.items():
+            for first, n in self.places_of(key):
+                distances = min(n, plan.ode_samples - first) if cell.is_deterministic else 0
+                if plan.blocks.at(first, n) is None or (distances > 0 and self._lacks(key, (first, n), distances)):
+                    self._chunks.joinpath(key[:16], chunk_name(first, n)).unlink()
+
+    def _lacks(self, key: str, place: Place, distances: int) -> bool:
+        """Whether a chunk has fewer distances to the ODE solution, where the run has one."""
+        if not (self.path / REFERENCE).exists():
+            return False
+        there = self.read_at(key, place).ode_distance
+        return there is None or len(there) < distances
 
     def _clear(self) -> None:
         """Remove what a run wrote, run.json last, and nothing else."""

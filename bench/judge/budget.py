@@ -11,13 +11,14 @@ import pandas as pd
 from ...samplers.errors import InputError
 from ...samplers.registry import Registry
 from .compare import BETTER, WORSE
-from .ranking import Answer, Field, Other, answers_to, contenders, own_races, races_in
+from .ranking import Answer, Field, Other, answers_to, contenders, corrected, own_races, races_in
 from .scores import NOT_MEASURED, Cost, Score, Scores, all_scores_of
 from .stored import StoredRun
 
 COLUMNS = (
     "by", "budget", "rank", "sampler", "grid", "steps", "nfe", "seconds_per_image", "timing",
     "metric", "value", "low", "high", "difference", "difference_low", "difference_high", "p", "verdict",
+    "family", "look",
 )  # fmt: skip
 BEST, NO_ROW = "best", "no row within the budget"
 
@@ -28,22 +29,24 @@ def budgets(run: StoredRun, registry: Registry, by: Cost, amounts: Sequence[floa
     A row fits if its calls, or the upper quartile of its seconds an image (the median where there are no quartiles),
     are not above the budget. `difference` is the metric less that of the best, with its 95 % interval. The best is
     picked by looking, so p is corrected for all pairs that fit a budget, over all budgets, as any of them could have
-    become one with the best; beside those asked for here count all that the run's report answers for, in every metric,
-    so that both say the same. Raises InputError as `scores_of`.
+    become one with the best; beside those asked for here count all that the run's report answers for in this metric,
+    so that both say the same, and the looks that were taken (`look`). Raises InputError as `scores_of`.
     """
     scores = all_scores_of(run, registry, metric, by=by)
     drawn = {i: score for i, score in enumerate(scores.rows) if score.row["samples"]}
     field = Field(
-        {i: score.key for i, score in drawn.items()}, {i: score.found for i, score in drawn.items()}, scores.lower
-    )
+        {i: score.key for i, score in drawn.items()}, {i: score.found for i, score in drawn.items()}, scores.lower,
+        scores.look.weight,
+    )  # fmt: skip
     samplers = {i: score.cell.sampler for i, score in drawn.items()}
     costs = {i: score.upper_cost(by) for i, score in drawn.items()}
     fitting = {amount: contenders(samplers, costs, amount) for amount in amounts}
     races = races_in(field, [scores.metric], fitting)
     own = own_races({i: score.row for i, score in drawn.items()}, scores.budgets, field)
     answers = dict(zip(races, answers_to(races.values(), field, own), strict=True))
+    family = sum(metric == scores.metric for metric, *_ in corrected(field, [*races.values(), *own]))
     rows = [
-        {"by": by, "budget": amount, "metric": scores.metric, **row}
+        {"by": by, "budget": amount, "metric": scores.metric, "family": family, "look": scores.look.number, **row}
         for amount, fit in fitting.items()
         for row in _ranked(scores, fit, answers.get((scores.metric, amount)))
     ]

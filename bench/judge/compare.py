@@ -2,26 +2,31 @@
 
 Sample i of every cell starts from the same noise, so the difference has the influence of the difference, sample by
 sample: what moves both alike falls out. Seconds are compared pair by pair of repeats that are neighbours in time, for
-the same reason. Intervals and p are those of Student's t; verdicts are corrected for how many there are (Holm 1979).
+the same reason. Intervals and p are those of Student's t. Who asks for two samplers has seen the table of all, so
+verdicts are corrected for all pairs of samplers at all counts, metric by metric (Holm 1979), and for looks.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import combinations
 
 import numpy as np
 import pandas as pd
 
 from ...samplers.errors import InputError, closest
-from ...samplers.metric import Estimate, mean_estimate
+from ...samplers.metric import LEAST_IMAGES, Estimate, mean_estimate
 from ...samplers.registry import Registry
+from ..draw.chunk_file import Place
 from ..draw.clock import LEAST_REPEATS, Repeat, machines, neighbours
 from ..plan.record import CellRecord
 from ..plan.yardstick import Yardstick
+from .looks import look_at
 from .run_metrics import ready_metrics
-from .statistics import LEVEL, estimates, gather, student_p, student_t
+from .statistics import LEVEL, estimates, gather, student_p, student_t, without_bias
 from .stored import StoredRun
 
 SECONDS = "seconds_per_image"
@@ -42,6 +47,19 @@ class Comparison:
     lower_is_better: bool
     hindrance: str = ""
     """Why the two cannot be compared, if they cannot; then the difference is none."""
+    is_same: bool = False
+    """Whether both have the very same samples."""
+
+    @property
+    def why_not(self) -> str:
+        """Why nothing can be shown, if nothing can."""
+        few = self.metric != SECONDS and len(self.difference.influence) < LEAST_IMAGES
+        return self.hindrance or (f"fewer than {LEAST_IMAGES} images" if few else "")
+
+    @property
+    def is_question(self) -> bool:
+        """Whether there is anything to test; else the pair is in no family."""
+        return not self.why_not and not self.is_same
 
     @property
     def low(self) -> float:
@@ -55,34 +73,117 @@ class Comparison:
 
     @property
     def _half_width(self) -> float:
-        return student_t(self._freedom) * self.difference.standard_error if self._freedom > 0 else math.nan
+        return math.nan if self.why_not else student_t(self.difference.freedom) * self.error
 
-    @property
-    def _freedom(self) -> int:
-        return len(self.difference.influence) - 1
+    @cached_property
+    def error(self) -> float:
+        """The standard error of the difference. Of two shares it is as large as half an image more on each side would
+        make it (Agresti & Min 2005), and so never 0."""
+        error = self.difference.standard_error
+        return math.hypot(error, 1 / (len(self.difference.influence) + 2)) if self.difference.is_share else error
 
     @property
     def p(self) -> float:
         """How often a difference this large would be seen if there were none, before correction."""
-        error = self.difference.standard_error
-        return student_p(self.difference.value / error, self._freedom) if error > 0 else 1.0
+        if not self.error:
+            return 1.0 if self.difference.value == 0 else 0.0
+        return student_p(self.difference.value / self.error, self.difference.freedom)
 
     def verdict(self, corrected: float) -> str:
         """What is shown of a, given the corrected p."""
-        if self.hindrance:
-            return f"{NOT_COMPARED}: {self.hindrance}"
-        if not np.any(self.difference.influence) and self.difference.value == 0:
+        if self.is_same:
             return SAME
-        if corrected >= LEVEL:
+        if self.why_not:
+            return f"{NOT_COMPARED}: {self.why_not}"
+        if not corrected < LEVEL:
             return NOT_SHOWN
         return BETTER if (self.difference.value < 0) == self.lower_is_better else WORSE
 
 
+def comparison_of(  # noqa: PLR0913  (two sides of a question)
+    metric: str, a: CellRecord | None, b: CellRecord | None, of_a: Estimate, of_b: Estimate, lower_is_better: bool
+) -> Comparison:
+    """A metric of one cell less that of another."""
+    return Comparison(metric, a, b, of_a - of_b, lower_is_better, is_same=of_a.has_samples_of(of_b))
+
+
+@dataclass(frozen=True)
+class Side:
+    """A cell that is compared with others."""
+
+    cell: CellRecord
+    found: Mapping[str, Estimate]
+    clocked: Sequence[Repeat]
+    samples: int
+
+
 def compare(run: StoredRun, a: str, b: str, registry: Registry) -> pd.DataFrame:
-    """Each metric of sampler spec a less that of b, at every step count (or NFE budget) of a run."""
-    ready = ready_metrics(run, registry)
+    """Each metric of sampler spec a less that of b, at every step count (or NFE budget) of a run.
+
+    `family` is how many comparisons p is corrected for, `look` how often the run was asked with more images than
+    before.
+    """
+    record, ready = run.record, ready_metrics(run, registry)
     pairs = zip(cells_of(run, a), cells_of(run, b), strict=True)
-    return comparisons_to_table([c for pair in pairs for c in compared(run, *pair, ready)])
+    asked: list[Comparison] = []
+    others: list[Comparison] = []
+    samples = 0
+    for count, pair in enumerate(pairs):
+        at_count = [cell for cell, place in zip(record.cells, record.places, strict=True) if place == count]
+        a_side, b_side, *rest = sides_of(run, pair, at_count, ready)
+        samples = max(samples, a_side.samples)
+        asked += compared(a_side, b_side, ready)
+        for one, other in combinations((a_side, b_side, *rest), 2):
+            others += compared(one, other, ready) if other is not b_side else ()
+    look = look_at(run, samples)
+    known = corrected_among(asked, others, look.weight)
+    table = comparisons_to_table(asked, [p for p, _ in known])
+    return table.assign(family=[size for _, size in known], look=look.number)
+
+
+def corrected_among(
+    asked: Sequence[Comparison], others: Sequence[Comparison], weight: float
+) -> list[tuple[float, int]]:
+    """Of each comparison that is asked for, p corrected for all of its metric that could have been, and how many."""
+    found: dict[str, Iterator[tuple[float, int]]] = {}
+    for metric in {one.metric for one in asked}:
+        family = [one for one in (*asked, *others) if one.metric == metric]
+        size = sum(one.is_question for one in family)
+        found[metric] = iter([(p, size) for p in corrected_p(family, weight)])
+    return [next(found[one.metric]) for one in asked]
+
+
+def sides_of(
+    run: StoredRun, pair: tuple[CellRecord, CellRecord], cells: Sequence[CellRecord], ready: Mapping[str, Yardstick]
+) -> list[Side]:
+    """Two cells, and behind them the others that have the samples that both have; each on these."""
+    a, b = pair
+    common = sorted(set(run.folder.places_of(a.key)) & set(run.folder.places_of(b.key)))
+    if not common:
+        raise InputError(
+            f"compare {cell_name(a)!r}, {cell_name(b)!r}: the run has no samples of both; give its command to make them"
+        )
+    others = {cell.key: cell for cell in cells if cell.key not in (a.key, b.key)}
+    with_all = [cell for cell in others.values() if set(common) <= set(run.folder.places_of(cell.key))]
+    return [side_of(run, cell, common, ready) for cell in (a, b, *with_all)]
+
+
+def side_of(run: StoredRun, cell: CellRecord, common: Sequence[Place], ready: Mapping[str, Yardstick]) -> Side:
+    """A cell on these of its chunks; its clock is that of all."""
+    chunks = run.chunks(cell)
+    clocked = [*(chunk.repeat for chunk in chunks.values()), *run.repeats(cell)]
+    n = sum(samples for _, samples in common)
+    found = estimates(gather((chunks.pop(place) for place in common), n, ready, run.record.prompts), ready)
+    return Side(cell, found, clocked, n)
+
+
+def compared(a: Side, b: Side, ready: Mapping[str, Yardstick]) -> Iterator[Comparison]:
+    """Every metric of two cells; of one with bias that without it, where it was measured."""
+    for name in dict.fromkeys(without_bias(name, a.found, ready) for name in a.found):
+        if name in b.found:
+            lower = name not in ready or ready[name].metric.better == "lower"
+            yield comparison_of(name, a.cell, b.cell, a.found[name], b.found[name], lower)
+    yield seconds_compared(a.cell, b.cell, a.clocked, b.clocked)
 
 
 def cells_of(run: StoredRun, spec: str) -> list[CellRecord]:
@@ -91,30 +192,6 @@ def cells_of(run: StoredRun, spec: str) -> list[CellRecord]:
     if spec not in specs:
         raise InputError(f"compare {spec!r}: not in {run.path}{closest(spec, specs)}; there are: {', '.join(specs)}")
     return [cell for cell in run.record.cells if cell.sampler == spec]
-
-
-def compared(run: StoredRun, a: CellRecord, b: CellRecord, ready: Mapping[str, Yardstick]) -> list[Comparison]:
-    """Every metric of two cells of a run, on the samples that both have."""
-    chunks_a, chunks_b = (run.chunks(cell) for cell in (a, b))
-    common = sorted(set(chunks_a) & set(chunks_b))
-    if not common:
-        raise InputError(
-            f"compare {cell_name(a)!r}, {cell_name(b)!r}: the run has no samples of both; give its command to make them"
-        )
-    clocked = [
-        [*(chunk.repeat for chunk in chunks.values()), *run.repeats(cell)]
-        for cell, chunks in ((a, chunks_a), (b, chunks_b))
-    ]
-    n = sum(samples for _, samples in common)
-    of_a, of_b = (
-        estimates(gather((chunks.pop(place) for place in common), n, ready), ready) for chunks in (chunks_a, chunks_b)
-    )
-    of_metrics = [
-        Comparison(name, a, b, of_a[name] - of_b[name], name not in ready or ready[name].metric.better == "lower")
-        for name in of_a
-        if name in of_b
-    ]
-    return [*of_metrics, seconds_compared(a, b, *clocked)]
 
 
 def seconds_compared(
@@ -131,21 +208,26 @@ def seconds_compared(
     return Comparison(SECONDS, a, b, difference, True, hindrance)
 
 
-def comparisons_to_table(comparisons: Sequence[Comparison]) -> pd.DataFrame:
-    """A row each: the cells, the difference with its 95 % interval, p after Holm's correction, the verdict."""
+def comparisons_to_table(comparisons: Sequence[Comparison], p_values: Sequence[float] | None = None) -> pd.DataFrame:
+    """A row each: the cells, the difference with its 95 % interval, corrected p, the verdict.
+
+    p is by default corrected for these comparisons alone.
+    """
+    corrected = corrected_p(comparisons) if p_values is None else p_values
     return pd.DataFrame(
         {
             "metric": c.metric, "a": c.a and cell_name(c.a), "b": c.b and cell_name(c.b),
             "difference": c.difference.value, "low": c.low, "high": c.high, "p": p, "verdict": c.verdict(p),
         }
-        for c, p in zip(comparisons, corrected_p(comparisons), strict=True)
+        for c, p in zip(comparisons, corrected, strict=True)
     )  # fmt: skip
 
 
-def corrected_p(comparisons: Sequence[Comparison]) -> list[float]:
-    """p of each after Holm's correction for all that could be compared; nan for the others."""
-    corrected = iter(holm([c.p for c in comparisons if not c.hindrance]))
-    return [math.nan if c.hindrance else next(corrected) for c in comparisons]
+def corrected_p(comparisons: Sequence[Comparison], weight: float = 1.0) -> list[float]:
+    """p of each after Holm's correction for all that are a question, times the weight of a look; 1 for the same
+    samples, nan for what cannot be compared."""
+    corrected = iter(holm([c.p for c in comparisons if c.is_question], weight))
+    return [next(corrected) if c.is_question else 1.0 if c.is_same else math.nan for c in comparisons]
 
 
 def cell_name(cell: CellRecord) -> str:
@@ -154,10 +236,10 @@ def cell_name(cell: CellRecord) -> str:
     return f"{cell.sampler}, {cell.steps} steps, {calls}"
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
-    """p-values corrected so that all claims together are wrong as rarely as one alone (Holm 1979)."""
+def holm(p_values: Sequence[float], weight: float = 1.0) -> list[float]:
+    """p-values, each times a weight, corrected so that all claims together are wrong as rarely as one (Holm 1979)."""
     corrected, largest = [1.0] * len(p_values), 0.0
     for rank, i in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
-        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[i]))
+        largest = max(largest, min(1.0, weight * (len(p_values) - rank) * p_values[i]))
         corrected[i] = largest
     return corrected

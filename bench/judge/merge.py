@@ -14,8 +14,9 @@ from ..draw import clock as timing
 from ..plan.config import as_json
 from ..plan.environment import VERSIONS_THAT_MATTER
 from ..plan.settings import names_of
+from .statistics import samples_hash
 from .stored import StoredRun
-from .table import Labels, row_name, rows_to_table, samples_hash
+from .table import Labels, row_name, rows_to_table
 
 IDENTITY = ("sampler", "grid", "steps", "guidance")
 """The columns that say which cell a row is."""

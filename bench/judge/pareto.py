@@ -16,7 +16,7 @@ from .stored import StoredRun
 
 COLUMNS = (
     "sampler", "grid", "steps", "nfe", "seconds_per_image", "timing", "metric", "value", "low", "high",
-    "against", "cost", "verdict", "dominated_by",
+    "against", "cost", "verdict", "dominated_by", "family", "look",
 )  # fmt: skip
 ON_FRONT, DOMINATED, CLOSE = "on the front", "dominated", "not told apart from the front"
 
@@ -24,9 +24,9 @@ ON_FRONT, DOMINATED, CLOSE = "on the front", "dominated", "not told apart from t
 def pareto(run: StoredRun, registry: Registry, metric: str | None = None, against: Cost = "seconds") -> pd.DataFrame:
     """A row for each cell of a run, the cheapest first, with a verdict.
 
-    - "dominated": `dominated_by` is better in the metric, shown with p corrected for all pairs of rows, and costs no
-      more beyond noise: no more calls; or a median of seconds no larger, or one up to this row's upper quartile that
-      repeats side by side do not show to be larger;
+    - "dominated": `dominated_by` is better in the metric, shown with p corrected for all pairs of rows (`family`) and
+      for looks, and costs no more beyond noise: no more calls; or a median of seconds no larger, or one up to this
+      row's upper quartile that repeats side by side do not show to be larger;
     - "on the front": no row has a better value at no more cost;
     - "not told apart from the front": one has, and it is not shown;
     - "not measured": failed, pending, without this metric or without seconds.
@@ -42,7 +42,9 @@ def placed(scores: Scores, against: Cost) -> pd.DataFrame:
     corrected = scores.corrected(itertools.combinations(measured, 2))
     rows = [_placed(scores, score, measured, corrected, against) for score in measured]
     rows += [_identity(scores, s, against) | {"verdict": NOT_MEASURED} for s in scores.rows if s not in measured]
-    return pd.DataFrame(rows, columns=list(COLUMNS)).sort_values("cost", kind="stable", ignore_index=True)
+    known = {"family": len(corrected), "look": scores.look.number}
+    table = pd.DataFrame([row | known for row in rows], columns=list(COLUMNS))
+    return table.sort_values("cost", kind="stable", ignore_index=True)
 
 
 def _identity(scores: Scores, score: Score, against: Cost) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """Who leads at each budget, and from which other samplers is the leader told apart?
 
 Of each sampler competes the row that makes the most of a budget. The best is chosen by the same samples that it is then
-compared on, so the comparisons that are corrected for are all pairs of rows that compete, at every budget and in every
-metric (Holm 1979), not only those of the best.
+compared on, so the comparisons that are corrected for are all pairs of rows that compete, at every budget (Holm 1979),
+not only those of the best. Each metric is a question of its own.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from ...samplers.metric import Estimate
 from ..draw.chunk_file import Place
 from ..plan.record import Count, Positive
 from ..plan.yardstick import Yardstick
-from .compare import BETTER, SAME, Comparison, holm
-from .statistics import estimates, gather
+from .compare import BETTER, Comparison, comparison_of, corrected_p
+from .looks import look_at
+from .statistics import ODE_DISTANCE, ODE_ERROR, estimates, for_verdicts, gather
 from .stored import StoredRun
 
-ODE_ERROR = "ode_error"
 Found = Mapping[int, Mapping[str, Estimate]]
 """What was measured of each row, by metric."""
 Pair = tuple[str, int, int]
@@ -45,7 +45,7 @@ class Other(Struct, frozen=True, forbid_unknown_fields=True):
     """Lower end of its 95 % interval."""
     high: float | None
     p: float
-    """Corrected for all pairs that compete."""
+    """Corrected for all pairs that compete, and for looks."""
     verdict: str
     """Of the best, as `compare` says it."""
 
@@ -72,6 +72,8 @@ class Field:
     """On the same samples of each."""
     lower: Mapping[str, bool]
     """Of each metric whether lower is better."""
+    weight: float = 1.0
+    """What p is multiplied by, for the looks that were taken."""
 
     def measured(self, metric: str, rows: Iterable[int]) -> list[int]:
         """Those of some rows that have a value of the metric."""
@@ -95,7 +97,7 @@ class Field:
 
     def comparison(self, metric: str, a: int, b: int) -> Comparison:
         """The metric of a less that of b."""
-        return Comparison(metric, None, None, self.found[a][metric] - self.found[b][metric], self.lower[metric])
+        return comparison_of(metric, None, None, self.found[a][metric], self.found[b][metric], self.lower[metric])
 
 
 @dataclass(frozen=True)
@@ -130,7 +132,8 @@ def races_in(
 
 
 def answers_to(races: Iterable[Race], field: Field, beside: Iterable[Race] = ()) -> list[Answer]:
-    """Who leads each race, and what is shown of that; corrected for all pairs of all races, and of those beside."""
+    """Who leads each race, and what is shown of that; corrected for all pairs of the metric's races, and of those
+    beside."""
     races = list(races)
     p_values = corrected(field, [*races, *beside])
 
@@ -163,13 +166,20 @@ def shown_best(answers: Sequence[Answer]) -> set[tuple[int, str]]:
 
 
 def corrected(field: Field, races: Iterable[Race]) -> dict[Pair, float]:
-    """p of each pair of the races after Holm's correction; those with the same samples are no question, and left out.
+    """p of each pair of the races after Holm's correction within its metric, and that for looks.
 
-    A pair that competes in several races counts once.
+    Two cells with the same samples are no question, and left out. A pair that competes in several races counts once.
     """
-    pairs = {field.pair(race.metric, *two) for race in races for two in combinations(race.places, 2)}
-    asked = {pair: comparison for pair in sorted(pairs) if (comparison := field.comparison(*pair)).verdict(1.0) != SAME}
-    return dict(zip(asked, holm([comparison.p for comparison in asked.values()]), strict=True))
+    pairs: dict[str, set[Pair]] = {}
+    for race in races:
+        pairs.setdefault(race.metric, set()).update(
+            field.pair(race.metric, *two) for two in combinations(race.places, 2)
+        )
+    p_values: dict[Pair, float] = {}
+    for family in pairs.values():
+        asked = {pair: comparison for pair in sorted(family) if (comparison := field.comparison(*pair)).is_question}
+        p_values |= zip(asked, corrected_p(list(asked.values()), field.weight), strict=True)
+    return p_values
 
 
 # ---- The answers of a run ----
@@ -193,8 +203,14 @@ def answers_for(run: StoredRun, ready: Mapping[str, Yardstick]) -> list[Answer]:
 
 
 def answers_from(run: StoredRun, found: Found, lower: Mapping[str, bool]) -> list[Answer]:
-    """The answers of a run, given what was measured of each row that has samples."""
-    field = Field(keys_of(run), found, lower)
+    """The answers of a run, given what was measured of each row that has samples; to give them is a look.
+
+    A run that goes on is not looked at.
+    """
+    if any(not (outcome.is_whole or outcome.has_failed) for outcome in run.outcomes):
+        return []
+    look = look_at(run, int(run.table["samples"].max()))
+    field = Field(keys_of(run), found, lower, look.weight)
     rows = {i: row for i, row in enumerate(run.table.to_dict("records")) if i in field.keys}
     return answers_to(own_races(rows, budgets_of(run), field), field)
 
@@ -220,19 +236,22 @@ def budgets_of(run: StoredRun) -> list[int]:
 
 def directions(ready: Mapping[str, Yardstick]) -> dict[str, bool]:
     """Of each metric, and the ODE error, whether lower is better."""
-    return {name: yardstick.metric.better == "lower" for name, yardstick in ready.items()} | {ODE_ERROR: True}
+    known = {name: yardstick.metric.better == "lower" for name, yardstick in ready.items()}
+    return known | {ODE_ERROR: True, ODE_DISTANCE: True}
 
 
 def estimates_of(sources: Mapping[int, Source]) -> dict[int, dict[str, Estimate]]:
-    """The estimates of each row, on the samples that all of them have; {} where there are none."""
+    """What verdicts on each row are made of, on the samples that all of them have; {} where there are none."""
     common = common_places(list(sources.values()))
     n = sum(samples for _, samples in common)
     if not common:
         return {}
-    return {
-        i: estimates(gather((s.run.folder.read_at(s.key, place) for place in common), n, s.ready), s.ready)
-        for i, s in sources.items()
-    }
+
+    def found(source: Source) -> dict[str, Estimate]:
+        chunks = (source.run.folder.read_at(source.key, place) for place in common)
+        return estimates(gather(chunks, n, source.ready, source.run.record.prompts), source.ready)
+
+    return {i: for_verdicts(found(source), source.ready) for i, source in sources.items()}
 
 
 def common_places(sources: Sequence[Source]) -> list[Place]:

@@ -33,7 +33,7 @@ def ready_metrics(run: StoredRun, registry: Registry) -> dict[str, Yardstick]:
     config = run.record.config
     model = seen(model_for(config, registry))
     check_model(run, model)
-    ready = yardsticks(config.metric, registry.metrics.things, model)
+    ready = yardsticks(config.metric, registry.metrics.things, model, config.samples)
     check_extractors(run, model, ready)
     return ready
 

@@ -13,10 +13,11 @@ from ...samplers.registry import Registry
 from ..draw.clock import Repeat, machines
 from ..plan.record import CellRecord
 from ..plan.yardstick import Yardstick
-from .compare import SECONDS, Comparison, cell_name, corrected_p
-from .ranking import ODE_ERROR, budgets_of, directions
+from .compare import SECONDS, Comparison, cell_name, comparison_of, corrected_p
+from .looks import ONLY_LOOK, Look, look_at
+from .ranking import budgets_of, directions
 from .run_metrics import ready_metrics
-from .statistics import estimates, gather, metric_columns
+from .statistics import ODE_DISTANCE, ODE_ERROR, estimates, for_verdicts, gather, metric_columns, without_bias
 from .stored import StoredRun
 
 NOT_MEASURED = "not measured"
@@ -68,6 +69,8 @@ class Scores:
     rows: tuple[Score, ...]
     budgets: tuple[int, ...] = ()
     """The budgets of model calls that the run's own answers are for."""
+    look: Look = ONLY_LOOK
+    """Which look at the run it is to ask this."""
 
     @property
     def lower_is_better(self) -> bool:
@@ -87,12 +90,16 @@ class Scores:
         """The metric of a less that of b; both are measured."""
         assert a.estimate is not None
         assert b.estimate is not None
-        return Comparison(self.metric, a.cell, b.cell, a.estimate - b.estimate, self.lower_is_better)
+        return comparison_of(self.metric, a.cell, b.cell, a.estimate, b.estimate, self.lower_is_better)
 
     def corrected(self, pairs: Iterable[tuple[Score, Score]]) -> dict[frozenset[str], float]:
-        """p of each pair of cells, corrected for all of them; a pair that comes twice counts once."""
-        family = {frozenset((a.key, b.key)): self.comparison(a, b) for a, b in pairs if a.key != b.key}
-        return dict(zip(family, corrected_p(list(family.values())), strict=True))
+        """p of each pair of cells, corrected for all of them and for looks.
+
+        A pair that comes twice counts once, and two cells with the same samples are no question.
+        """
+        all_pairs = {frozenset((a.key, b.key)): self.comparison(a, b) for a, b in pairs if a.key != b.key}
+        family = {pair: comparison for pair, comparison in all_pairs.items() if comparison.is_question}
+        return dict(zip(family, corrected_p(list(family.values()), self.look.weight), strict=True))
 
 
 def scores_of(run: StoredRun, registry: Registry, metric: str | None, *, by: Cost) -> Scores:
@@ -106,7 +113,8 @@ def scores_of(run: StoredRun, registry: Registry, metric: str | None, *, by: Cos
 def scores_by(run: StoredRun, ready: Mapping[str, Yardstick], metric: str | None, *, by: Cost) -> Scores:
     """As `scores_of`, where the metrics of the run are ready already."""
     name = _chosen(metric, ready)
-    return _scores(run, name, {name: ready[name]} if name in ready else {}, by)
+    names = {name, ready[name].metric.unbiased} if name in ready else set()
+    return _scores(run, name, {one: yardstick for one, yardstick in ready.items() if one in names}, by)
 
 
 def all_scores_of(run: StoredRun, registry: Registry, metric: str | None, *, by: Cost) -> Scores:
@@ -116,6 +124,8 @@ def all_scores_of(run: StoredRun, registry: Registry, metric: str | None, *, by:
 
 
 def _scores(run: StoredRun, metric: str, ready: Mapping[str, Yardstick], by: Cost) -> Scores:
+    samples = int(run.table["samples"].max())
+    metric = without_bias(metric, [name for name in ready if samples >= ready[name].fewest(name)], ready)
     rows = zip(run.record.cells, run.table.to_dict("records"), strict=True)
     scores = tuple(_score(run, cell, row, metric, ready) for cell, row in rows)
     if by == "seconds" and len(machines([repeat for score in scores for repeat in score.clocked])) > 1:
@@ -123,14 +133,14 @@ def _scores(run: StoredRun, metric: str, ready: Mapping[str, Yardstick], by: Cos
             f"{run.path}: was drawn on several machines, whose seconds are not compared; rank by calls of the model, "
             "with --nfe or --pareto --against nfe, or run it anew on one of them"
         )
-    return Scores(metric, directions(ready), scores, tuple(budgets_of(run)))
+    return Scores(metric, directions(ready), scores, tuple(budgets_of(run)), look_at(run, samples))
 
 
 def _chosen(metric: str | None, ready: Mapping[str, Yardstick]) -> str:
     """The metric asked for, or the run's first."""
     if metric is None and ready:
         return next(iter(ready))
-    names = [*ready, ODE_ERROR]
+    names = [*ready, ODE_ERROR, ODE_DISTANCE]
     if metric not in names:
         given = "metric: none in the run" if metric is None else f"metric {metric!r}: not in the run"
         raise InputError(f"{given}{closest(metric or '', names)}; there are: {', '.join(names)}")
@@ -146,6 +156,6 @@ def _score(
     chunks = [c for (first, n), c in run.chunks(cell).items() if first + n <= row["samples"]]
     if sum(chunk.n for chunk in chunks) != row["samples"]:
         raise InputError(f"{cell_name(cell)!r}: the run has not all of its samples; give its command to make them")
-    gathered = gather(iter(chunks), int(row["samples"]), ready)
-    found = estimates(gathered, ready)
+    gathered = gather(iter(chunks), int(row["samples"]), ready, run.record.prompts)
+    found = for_verdicts(estimates(gathered, ready), ready)
     return Score(cell, row, found.get(metric), found, (*(c.repeat for c in chunks), *run.repeats(cell)))

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 
 import numpy as np
+import numpy.typing as npt
 
 from ...samplers.errors import PluginError, StoreError, shown
-from ...samplers.metric import Estimate, Rows, root_mean_estimate
+from ...samplers.metric import Estimate, Rows, Strata, mean_estimate, root_mean_estimate
 from ...samplers.options import at_fault
 from ...samplers.process import switches_kept
 from ..draw.chunk_file import Chunk, chunk_name
+from ..plan.plan import ode_count
 from ..plan.yardstick import Yardstick
 
 LOW_HIGH_PREFIX = {"clip_score": "clip", "seconds_per_image": "seconds"}
 """Values whose interval columns have a shorter name."""
+ODE_ERROR, ODE_DISTANCE = "ode_error", "ode_distance"
+"""The root mean square and the mean of the distances to the converged ODE solution."""
+Numbers = npt.NDArray[np.int64]
+"""Of samples, from 0 up."""
 
 
 def metric_columns(name: str) -> tuple[str, str, str]:
@@ -34,9 +41,16 @@ class Gathered:
     """Without rows and images."""
     rows: Mapping[str, Rows]
     """What each extractor said of all samples, (n, d)."""
+    prompts: Sequence[str] = ()
+    """Sample i has prompts[i mod len]; () = they are all drawn alike."""
+
+    @property
+    def strata(self) -> Strata | None:
+        """Which samples share a prompt."""
+        return strata_of(self.prompts, joined([np.arange(c.first, c.first + c.n) for c in self.chunks]))
 
 
-def gather(chunks: Iterable[Chunk], n: int, ready: Mapping[str, Yardstick]) -> Gathered:
+def gather(chunks: Iterable[Chunk], n: int, ready: Mapping[str, Yardstick], prompts: Sequence[str] = ()) -> Gathered:
     """Chunks of n samples together -> the rows that the metrics read; each chunk is let go once it is copied."""
     rows: dict[str, Rows] = {}
     needed = {yardstick.metric.extractor for yardstick in ready.values()}
@@ -56,23 +70,74 @@ def gather(chunks: Iterable[Chunk], n: int, ready: Mapping[str, Yardstick]) -> G
             rows[name][first : first + chunk.n] = of_chunk
         first += chunk.n
         bare.append(replace(chunk, rows={}, images=None))
-    return Gathered(bare, rows)
+    return Gathered(bare, rows, prompts)
+
+
+def joined(numbers: Sequence[Numbers]) -> Numbers:
+    """Numbers of several chunks one after the other."""
+    return np.concatenate([np.empty(0, dtype=np.int64), *numbers])
+
+
+def strata_of(prompts: Sequence[str], samples: Numbers) -> Strata | None:
+    """The number of each sample's prompt; None for one prompt, and where a prompt has fewer than 2 of the samples."""
+    if len(prompts) < 2 or not len(samples):  # noqa: PLR2004  (one prompt is no stratum)
+        return None
+    numbers = {text: i for i, text in enumerate(dict.fromkeys(prompts))}
+    cycle = np.array([numbers[text] for text in prompts])
+    strata = np.unique(cycle[samples % len(cycle)], return_inverse=True)[1].astype(np.int64)
+    sizes = np.bincount(strata)
+    return strata if len(sizes) > 1 and sizes.min() > 1 else None
+
+
+def samples_hash(chunks: Sequence[Chunk]) -> bytes:
+    """Hash of all samples of some chunks, in order."""
+    return hashlib.sha256(b"".join(chunk.hashes.tobytes() for chunk in chunks)).digest()
 
 
 def estimates(gathered: Gathered, ready: Mapping[str, Yardstick]) -> dict[str, Estimate]:
     """Each metric, and the ODE error where there is one, of a cell; none under its least n."""
     found: dict[str, Estimate] = {}
+    strata, digest = gathered.strata, samples_hash(gathered.chunks) if gathered.chunks else b""
     for name, yardstick in ready.items():
         rows = gathered.rows[yardstick.metric.extractor]
         with at_fault(f"metric {name!r}"), switches_kept(f"metric {name!r}"):
             if len(rows) < yardstick.metric.fewest(rows.shape[1]):
                 continue
-            found[name] = yardstick.metric.estimate(rows, yardstick.prepared)
-        check_estimate(name, found[name], len(rows))
-    squares = [chunk.ode_distance for chunk in gathered.chunks if chunk.ode_distance is not None]
-    if squares:
-        found["ode_error"] = root_mean_estimate(np.concatenate(squares))
-    return found
+            estimate = yardstick.metric.estimate_by_prompt(rows, yardstick.prepared, strata)
+        check_estimate(name, estimate, len(rows))
+        found[name] = replace(estimate, strata=strata, digest=digest)
+    return found | of_ode(gathered, digest)
+
+
+def for_verdicts(found: Mapping[str, Estimate], ready: Mapping[str, Yardstick]) -> dict[str, Estimate]:
+    """What verdicts on each metric are made of: the metric without its bias where that was measured."""
+    return {name: found[without_bias(name, found, ready)] for name in found}
+
+
+def without_bias(name: str, known: Container[str], ready: Mapping[str, Yardstick]) -> str:
+    """The metric that verdicts on a metric go by."""
+    other = ready[name].metric.unbiased if name in ready else None
+    return other if other is not None and other in known else name
+
+
+def of_ode(gathered: Gathered, digest: bytes) -> dict[str, Estimate]:
+    """The root mean square and the mean distance to the converged ODE solution; {} where there are no distances.
+
+    Chunks of a run that was larger have more distances than others: as many count as a run of these samples has.
+    """
+    squares = {
+        chunk.first + i: square
+        for chunk in gathered.chunks
+        if chunk.ode_distance is not None
+        for i, square in enumerate(chunk.ode_distance.tolist())
+    }
+    counted = ode_count(sum(chunk.n for chunk in gathered.chunks))
+    samples = np.array(sorted(sample for sample in squares if sample < counted), dtype=np.int64)
+    if not len(samples):
+        return {}
+    strata, values = strata_of(gathered.prompts, samples), np.array([squares[sample] for sample in samples.tolist()])
+    found = {ODE_ERROR: root_mean_estimate(values), ODE_DISTANCE: mean_estimate(np.sqrt(values))}
+    return {name: replace(estimate, strata=strata, digest=digest) for name, estimate in found.items()}
 
 
 def check_estimate(name: str, estimate: object, n: int) -> None:
@@ -86,12 +151,17 @@ def check_estimate(name: str, estimate: object, n: int) -> None:
         given = getattr(influence, "shape", None)
         kind = f"{type(influence).__name__} of shape {given}" if given is not None else type(influence).__name__
         raise PluginError(f"metric {name!r}: returned an influence that is a {kind}; expected an array of {n} floats")
+    common = estimate.common
+    if common is not None and (
+        not isinstance(common, np.ndarray) or common.ndim != 1 or len(common) < 2 or common.dtype.kind != "f"  # noqa: PLR2004
+    ):
+        raise PluginError(f"metric {name!r}: returned {shown(common)} as `common`; expected an array (m,) of floats")
 
 
 def measured(found: Mapping[str, Estimate], ready: Mapping[str, Yardstick]) -> dict[str, float]:
-    """The three columns of the ODE error and of each metric; nan for what was not estimated, or is not finite."""
+    """The three columns of each metric and of the ODE errors; nan for what was not estimated, or is not finite."""
     columns: dict[str, float] = {}
-    for name in ("ode_error", *ready):
+    for name in (ODE_ERROR, *ready, ODE_DISTANCE):
         estimate = found.get(name)
         values = (estimate.value, estimate.low, estimate.high) if estimate else (math.nan,) * 3
         finite = (value if math.isfinite(value) else math.nan for value in values)

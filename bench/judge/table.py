@@ -36,7 +36,7 @@ from ..plan.keys import FORMAT
 from ..plan.plan import Block, Cell, Plan
 from ..plan.record import MOST, RunRecord
 from ..plan.yardstick import Yardstick
-from .statistics import Gathered, estimates, gather, measured, metric_columns
+from .statistics import Gathered, estimates, for_verdicts, gather, measured, metric_columns, samples_hash
 from .status import Status, failed, outcome_of
 
 COLUMNS = (
@@ -131,9 +131,11 @@ class GrowingTable:
         return rows_to_table(rows)
 
     def estimates(self) -> dict[int, Mapping[str, Estimate]]:
-        """What the rows of the last table that have samples were made of, by row and metric."""
+        """What verdicts on the rows of the last table that have samples are made of, by row and metric."""
         return {
-            i: self._measured[cell.key].found for i, cell in enumerate(self._plan.cells) if cell.key in self._measured
+            i: for_verdicts(self._measured[cell.key].found, self._ready)
+            for i, cell in enumerate(self._plan.cells)
+            if cell.key in self._measured
         }
 
     def _measure(self, cell: Cell, blocks: tuple[Block, ...]) -> Measured:
@@ -141,7 +143,8 @@ class GrowingTable:
         known = self._measured.get(cell.key)
         if known is None or known.made_from != blocks:
             samples = sum(block.n for block in blocks)
-            gathered = gather((self._chunk(cell, block) for block in blocks), samples, self._ready)
+            chunks = (self._chunk(cell, block) for block in blocks)
+            gathered = gather(chunks, samples, self._ready, cell.request.prompts)
             found = estimates(gathered, self._ready)
             numbers = _numbers(gathered, samples) | measured(found, self._ready)
             clocked = tuple(chunk.repeat for chunk in gathered.chunks)
@@ -181,11 +184,6 @@ def by_sampler(table: pd.DataFrame) -> pd.DataFrame:
     """The rows sampler by sampler, each in the order of its counts; in a run that was added to they stand otherwise."""
     first = {name: i for i, name in enumerate(dict.fromkeys(table["sampler"]))}
     return table.iloc[table["sampler"].map(first).argsort(kind="stable")]
-
-
-def samples_hash(chunks: Sequence[Chunk]) -> bytes:
-    """Hash of all samples of some chunks, in order."""
-    return hashlib.sha256(b"".join(chunk.hashes.tobytes() for chunk in chunks)).digest()
 
 
 def check_metric_names(names: Sequence[str]) -> None:

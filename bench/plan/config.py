@@ -104,15 +104,16 @@ def without_defaults(config: Config) -> dict[str, Any]:
 
 
 def enlarged(old: Config, given: Mapping[str, Any]) -> Config:
-    """The settings of a run with more samplers, step counts or budgets behind its own.
+    """The settings of a run with more samplers, step counts or budgets behind its own, or with more images.
 
-    InputError where another setting that is given differs, or the run counts by the other of steps and budgets.
+    InputError where another setting that is given differs, the run counts by the other of steps and budgets, or it has
+    more images than are given.
     """
     others = {name: value for name, value in given.items() if name not in ADDABLE}
     if unlike := differences(old, replace(old, **others)):
         raise InputError(
-            f"add: the run has other settings ({'; '.join(unlike.values())}); samplers, steps or budgets can be "
-            "added: leave out the others, or give another -o without --add"
+            f"add: the run has other settings ({'; '.join(unlike.values())}); samplers, steps, budgets or images can "
+            "be added: leave out the others, or give another -o without --add"
         )
     across, other = ("nfe", "steps") if old.nfe else ("steps", "nfe")
     if given.get(other):
@@ -122,7 +123,10 @@ def enlarged(old: Config, given: Mapping[str, Any]) -> Config:
     more: dict[str, Any] = {
         name: tuple(dict.fromkeys([*getattr(old, name), *given.get(name, ())])) for name in ("sampler", across)
     }
-    return replace(old, **more)
+    samples = given.get("samples", old.samples)
+    if samples < old.samples:
+        raise InputError(f"add: samples {samples}; the run has {old.samples} images a cell: give more, or leave -n out")
+    return replace(old, samples=samples, **more)
 
 
 def as_json(config: Config) -> dict[str, Any]:

@@ -40,6 +40,8 @@ class ModelRecord(Struct, frozen=True):
     name: str
     fingerprint: str
     """'' where the model has none."""
+    prompts: tuple[str, ...] = ()
+    """Its own captions, which take turns where the run names none; () = none, or a run that does not say."""
 
 
 class EnvironmentRecord(Struct, frozen=True):
@@ -65,6 +67,14 @@ class AddedRecord(Struct, frozen=True):
     """How many rows the run had before."""
 
 
+class ExtendedRecord(Struct, frozen=True):
+    """More images for the run by `run --add -n`."""
+
+    command: str
+    samples: Positive
+    """Images a cell that the run had before."""
+
+
 class RunRecord(Struct, frozen=True, dict=True):
     """What a run is of, where it was made, and its cells."""
 
@@ -81,6 +91,7 @@ class RunRecord(Struct, frozen=True, dict=True):
     cells: Annotated[tuple[CellRecord, ...], Meta(min_length=1)]
     """In the order of the table: what was added later stands behind what was there."""
     added: tuple[AddedRecord, ...] = ()
+    extended: tuple[ExtendedRecord, ...] = ()
     unknown_settings: tuple[str, ...] = ()
     """Settings in the file that this version does not know."""
 
@@ -96,6 +107,13 @@ class RunRecord(Struct, frozen=True, dict=True):
             raise ValueError("the steps of cells are not those of config.steps")
         if any(one.rows >= len(self.cells) for one in self.added):
             raise ValueError(f"added.rows is not below the number of cells, {len(self.cells)}")
+        if any(one.samples >= settings.samples for one in self.extended):
+            raise ValueError(f"extended.samples is not below config.samples, {settings.samples}")
+
+    @property
+    def prompts(self) -> tuple[str, ...]:
+        """Sample i has prompts[i mod len]; () = none, or the run does not say."""
+        return self.model.prompts if self.config.prompts is None else self.config.prompts
 
     @property
     def across(self) -> Literal["nfe", "steps"]:
@@ -106,6 +124,12 @@ class RunRecord(Struct, frozen=True, dict=True):
     def sizes_before(self) -> list[int]:
         """How many rows the run had each time that it was added to."""
         return [one.rows for one in self.added]
+
+    @property
+    def commands(self) -> list[str]:
+        """Those that made the run, without those of Python, which are ''."""
+        later = [*(one.command for one in self.added), *(one.command for one in self.extended)]
+        return list(dict.fromkeys(filter(None, [self.command, *later])))
 
     @property
     def budgets(self) -> list[tuple[str, int]]:

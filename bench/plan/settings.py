@@ -125,7 +125,7 @@ class Settings:
     """Budgets of predictor calls; each sampler takes the most steps that fit."""
     samples: int = setting(
         512, "whole", "drawn", "Images of each cell.", short="-n", keyword="n", always_in_key=True, must_agree=True,
-        grid=InGrid("Images of each cell, as a small mosaic.", "1"),
+        can_grow=True, grid=InGrid("Images of each cell, as a small mosaic.", "1"),
     )  # fmt: skip
     seed: int = setting(
         0, "whole", "drawn", for_request=True, always_in_key=True, must_agree=True,
@@ -203,7 +203,8 @@ class Conduct:
     fresh: bool = setting(False, "flag", "manner", "Start the run folder anew instead of resuming.")
     add: bool = setting(
         False, "flag", "manner",
-        "Add samplers, steps or budgets to the run in -o, whose other settings hold; only what is new is drawn.",
+        "Add samplers, steps, budgets or images (-n) to the run in -o, whose other settings hold; only what is new is "
+        "drawn.",
     )  # fmt: skip
     repeats: int = setting(
         0, "whole", "manner", "Clock each cell at least so often.", default_words="once a whole chunk", metavar="N"

@@ -31,8 +31,23 @@ class Yardstick:
             return self.metric.least if self.width is None else self.metric.fewest(self.width)
 
 
-def yardsticks(names: Sequence[str], metrics: Mapping[str, type[Metric]], model: Model) -> dict[str, Yardstick]:
-    """Those of the named metrics for which the model has an extractor, and reference rows where they are needed."""
+def yardsticks(
+    names: Sequence[str], metrics: Mapping[str, type[Metric]], model: Model, samples: int = 0
+) -> dict[str, Yardstick]:
+    """Those of the named metrics for which the model has an extractor, and reference rows where they are needed.
+
+    Where so many samples are enough for it, the metric without bias stands behind them.
+    """
+    ready = made_ready(names, metrics, model)
+    others = [one.metric.unbiased for one in ready.values() if one.metric.unbiased in metrics]
+    for name, yardstick in made_ready([str(name) for name in others if name not in ready], metrics, model).items():
+        if samples >= yardstick.fewest(name):
+            ready[name] = yardstick
+    return ready
+
+
+def made_ready(names: Sequence[str], metrics: Mapping[str, type[Metric]], model: Model) -> dict[str, Yardstick]:
+    """Those of the named metrics that the model has all for."""
     ready = {}
     for name in names:
         with switches_kept(f"metric {name!r}, or the extractor that it reads,"):

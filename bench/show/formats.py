@@ -16,9 +16,9 @@ from ...samplers.files.atomic import write_named
 from ...samplers.registry import Registry
 from ...samplers.text import printable
 from ..judge.compare import SECONDS
+from ..judge.looks import look_at
 from ..judge.merge import Origin, merge
 from ..judge.ranking import (
-    ODE_ERROR,
     Field,
     Race,
     Source,
@@ -29,7 +29,7 @@ from ..judge.ranking import (
     shown_best,
 )
 from ..judge.run_metrics import ready_metrics
-from ..judge.statistics import metric_columns
+from ..judge.statistics import ODE_DISTANCE, ODE_ERROR, metric_columns
 from ..judge.status import outcome_of
 from ..judge.stored import StoredRun
 from ..judge.table import WARNING, Labels, frame_to_csv
@@ -47,7 +47,7 @@ from .sheet import (
     entry_of,
     metrics_of,
     notes_of,
-    notes_on_added,
+    notes_on,
     of_seconds,
     sentences,
     sheet_of,
@@ -113,7 +113,7 @@ class Pivot:
 def content_of(run: StoredRun) -> Content:
     """The table of a run."""
     origins = [Origin(run, place) for place in range(len(run.table))]
-    notes = notes_on_added(run.record.sizes_before, len(run.table))
+    notes = notes_on(run.record, len(run.table))
     return Content(run.table, run.labels, origins, {"folder": str(run.path)}, notes)
 
 
@@ -149,7 +149,9 @@ def emphasis_of(content: Content, metric: str, registry: Registry, columns: Sequ
     lanes: dict[tuple[str, int], list[int]] = {}
     for i in found:
         lanes.setdefault((content.origins[i].across, content.origins[i].count), []).append(i)
-    field = Field({i: content.origins[i].key for i in found}, found, lower)
+    samples = int(content.table["samples"].max())
+    weight = max(look_at(run, samples).weight for run in dict.fromkeys(origin.run for origin in content.origins))
+    field = Field({i: content.origins[i].key for i in found}, found, lower, weight)
     races = [
         Race(name, count, places)
         for name in ([metric] if metric else lower)
@@ -200,7 +202,7 @@ def frame_for(content: Content, layout: Layout) -> pd.DataFrame:
 def pivot_of(content: Content, metric: str) -> Pivot:
     """Samplers down, with the grid and the guidance where they differ, and what the run counts by across."""
     table = content.table
-    known = [*metrics_of(table), ODE_ERROR, SECONDS]
+    known = [*metrics_of(table), *(name for name in (ODE_ERROR, ODE_DISTANCE) if name in table), SECONDS]
     if metric not in known:
         raise InputError(f"pivot {metric!r}: not in the table{closest(metric, known)}; there are: {', '.join(known)}")
     kinds = {origin.across for origin in content.origins}

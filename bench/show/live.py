@@ -39,11 +39,12 @@ FAILURES_SHOWN = 3
 MILLISECONDS = "ms/image"
 
 
-def rich_table(sheet: Sheet) -> Table:
-    """The table for a terminal; texts are shown as they are, never read as markup."""
+def rich_table(sheet: Sheet) -> Group:
+    """The table for a terminal, its caption below; texts are shown as they are, never read as markup.
+
+    A caption of rich's own is as wide as the table, and cut where that is too wide for the terminal.
+    """
     shown = Table(
-        caption=Text(sheet.caption),
-        caption_justify="left",
         header_style="bold",
         box=SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
@@ -62,7 +63,7 @@ def rich_table(sheet: Sheet) -> Table:
             shown.add_section()
         previous = row[0].text
         shown.add_row(*(Text(entry.whole, style="bold" if entry.bold else "") for entry in row))
-    return shown
+    return Group(shown, Text(sheet.caption, style="table.caption"))
 
 
 def pivot(  # noqa: PLR0913  (what is shown, and the room for it)

@@ -9,18 +9,25 @@ from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from ...samplers.files.atomic import write_atomically
+from ...samplers.metric import LEAST_IMAGES
 from ...samplers.text import printable
 from ..draw import clock as timing
 from ..draw.store import RunFolder, disk_errors
-from ..judge.statistics import metric_columns
+from ..judge.statistics import ODE_DISTANCE, ODE_ERROR, metric_columns, strata_of
 from ..judge.status import outcome_of
 from ..judge.table import TEXTS, WARNING, Labels, write_sealed_table
+from ..plan.plan import ODE_SAMPLES, ode_count
+from ..plan.record import RunRecord
 
 MARKDOWN_FILE = "table.md"
-HEADINGS = {"fid": "FID", "clip_score": "CLIP score", "ode_error": "ODE error", "seconds_per_image": "s/image"}
+HEADINGS = {
+    "fid": "FID", "clip_score": "CLIP score", "seconds_per_image": "s/image",
+    "ode_error": "ODE error", "ode_distance": "ODE distance",
+}  # fmt: skip
 SHEET_HEADINGS = {"nfe": "NFE", "seconds_per_image": "ms/image"}
 """Of columns that a sheet shows in other words, or another unit."""
 NOTE = "note"
@@ -30,7 +37,10 @@ FRECHET = "fid"
 OF_COVARIANCES = (FRECHET, "fd_clip")
 """The metrics that need a covariance of the samples' features."""
 MARK = "*"
-INTERVALS = "± is the 95 % interval given the reference images"
+INTERVALS = "± is the 95 % interval of the value at this number of images, for these prompts and this reference"
+ODE_COVERAGE = {16: 83, 32: 84, 64: 88, 128: 91}
+"""By the number of images in how many per cent the interval of the ODE error held what it should, of the samplers of
+`benchmarks/coverage.py` the lower."""
 OBEYED = re.compile(r"[\\|`*~]|(?<![^\W_])_|_(?![^\W_])|(?<=\])(?=\()|(?<=!)(?=\[)")
 """What Markdown obeys inside a cell; an underscore within a word is one."""
 Place = tuple[int, str]
@@ -109,7 +119,7 @@ def shown_columns(table: pd.DataFrame) -> list[str]:
 
 def entry_of(row: Mapping[Hashable, Any], name: str, metrics: Sequence[str], *, is_bold: bool = False) -> Entry:
     """A field of a row as people read it."""
-    if name in ("seconds_per_image", "ode_error") or name in metrics:
+    if name in ("seconds_per_image", ODE_ERROR, ODE_DISTANCE) or name in metrics:
         text = _milliseconds(row) if name == "seconds_per_image" else with_interval(*interval_of(row, name))
         value, _, small = text.partition(" ")
         return Entry(value, small, is_bold)
@@ -129,7 +139,7 @@ def table_to_cells(table: pd.DataFrame, labels: Labels) -> tuple[list[str], list
 
 def metrics_of(table: pd.DataFrame) -> list[str]:
     """The metrics that have a number in some row; the ODE error is no metric of the samples alone."""
-    own = (*timing.COLUMNS, "ode_error")
+    own = (*timing.COLUMNS, ODE_ERROR, ODE_DISTANCE)
     metrics = [c for c in table.columns if metric_columns(c)[1] in table.columns and c not in own]
     return [name for name in metrics if table[name].notna().any()]
 
@@ -171,12 +181,13 @@ def with_interval(value: float, low: float, high: float) -> str:
 def caption(table: pd.DataFrame, labels: Labels, columns: Sequence[str] = ()) -> str:
     """What the columns of a table show, by default those that are shown by default, in one sentence or two."""
     names = columns or shown_columns(table)
-    measured = any(name in names for name in (*metrics_of(table), "ode_error"))
+    measured = any(name in names for name in (*metrics_of(table), ODE_ERROR, ODE_DISTANCE))
     first = f"{what_was_drawn(table)} a row" + (f"; {INTERVALS}" if measured else "")
     seconds = f"; {of_seconds(table)}" if "seconds_per_image" in names else "."
     shown = {name: label for name, label in labels.items() if name in names}
     left_out = "" if columns else left_out_of(table, labels)
-    return first + seconds + notes_of(shown) + too_few_for(table, shown) + left_out
+    ode = of_ode_error(table) if ODE_ERROR in names else ""
+    return first + seconds + notes_of(shown) + too_few_for(table, shown) + left_out + ode
 
 
 def what_was_drawn(table: pd.DataFrame) -> str:
@@ -186,6 +197,15 @@ def what_was_drawn(table: pd.DataFrame) -> str:
         f", guidance {first['guidance']:g}" if first["guidance"] != 1 and table["guidance"].nunique() == 1 else ""
     )
     return f"{first['model']}{guidance}, {int(table['samples'].max())} images"
+
+
+def of_ode_error(table: pd.DataFrame) -> str:
+    """How far the interval of the ODE error is to be relied on, a sentence; '' where it is, or where there is none."""
+    images = ode_count(int(table["samples"].max()))
+    if images < LEAST_IMAGES or images >= ODE_SAMPLES or table[ODE_ERROR].isna().all():
+        return ""
+    covered = ODE_COVERAGE[max(known for known in ODE_COVERAGE if known <= images)]
+    return f" The interval of the ODE error, of {images} images, held what it should in {covered} % of simulations."
 
 
 def of_seconds(table: pd.DataFrame) -> str:
@@ -240,6 +260,33 @@ def notes_on_added(before: Sequence[int], rows: int) -> tuple[str, ...]:
     if not before:
         return ()
     return (f"{rows - before[0]} of the {rows} rows were added to the run later; verdicts are corrected for all rows",)
+
+
+def notes_on_prompts(prompts: Sequence[str], samples: int) -> tuple[str, ...]:
+    """What must be known of the intervals of a run of so many images a row, whose prompts take turns."""
+    different = len(set(prompts))
+    is_plain = strata_of(prompts, np.arange(min(samples, 2 * len(prompts)))) is None
+    if different > 1 and is_plain:
+        few = f"some of the {different} prompts have fewer than 2 images"
+        return (f"{few}, so what differs between prompts counts as error",)
+    return ()
+
+
+def notes_on_looks(before: Sequence[int]) -> tuple[str, ...]:
+    """What must be known of a run that was extended; `before` says how many images a row it had each time."""
+    if not before:
+        return ()
+    had = ", then ".join(map(str, before))
+    return (f"the run had {had} images a row before; verdicts are corrected for every look at it",)
+
+
+def notes_on(record: RunRecord, rows: int) -> tuple[str, ...]:
+    """What a caption of the table of a run, of so many rows, has to say beside the numbers."""
+    return (
+        *notes_on_added(record.sizes_before, rows),
+        *notes_on_looks([one.samples for one in record.extended]),
+        *notes_on_prompts(record.prompts, record.config.samples),
+    )
 
 
 def sentences(notes: Iterable[str]) -> str:

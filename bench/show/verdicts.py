@@ -10,7 +10,7 @@ import pandas as pd
 from ..judge.compare import SAME
 from ..judge.pareto import DOMINATED
 from ..judge.table import Labels
-from .sheet import heading_of, with_interval
+from .sheet import heading_of, short_heading_of, with_interval
 
 LEAST_P = 1e-4
 """A smaller p is printed as smaller than this: no tail of a distribution is known so far out."""
@@ -62,6 +62,28 @@ def budgets_to_rows(found: pd.DataFrame, labels: Labels) -> list[dict[str, str]]
         }
         for row in found.to_dict("records")
     ]  # fmt: skip
+
+
+def power_to_rows(found: pd.DataFrame, labels: Labels) -> list[dict[str, str]]:
+    """What could have been shown, as people read it."""
+    return [
+        {
+            "metric": heading_of(row["metric"], labels), "A": row["a"], "B": row["b"],
+            "A - B": with_interval(row["difference"], row["low"], row["high"]),
+            "found in 80 %": f"{row['found']:.2g}", "half of it": f"-n {row['half_needs']}",
+        }
+        for row in found.to_dict("records")
+    ]  # fmt: skip
+
+
+def correction_of(found: pd.DataFrame, labels: Labels) -> str:
+    """What verdicts are corrected for: of each metric how many comparisons, and which look it is."""
+    families: dict[int, list[str]] = {}
+    for metric, family in dict(zip(found["metric"], found["family"], strict=True)).items():
+        families.setdefault(int(family), []).append(short_heading_of(metric, labels))
+    sizes = "; ".join(f"{', '.join(metrics)}: {size}" for size, metrics in families.items())
+    look = int(found["look"].iloc[0])
+    return f"p is corrected for all comparisons that can be asked of a metric ({sizes}) and for look {look} at the run."
 
 
 def pareto_to_rows(found: pd.DataFrame, labels: Labels) -> list[dict[str, str]]:

@@ -13,11 +13,11 @@ from ...samplers.errors import SamplerbenchError
 from ...samplers.files.tiles import shrunk
 from ...samplers.text import counted, printable
 from ..draw.paths import path_budget, read_path
-from ..judge.compare import NOT_SHOWN, SAME
+from ..judge.compare import BETTER, SAME, WORSE
 from ..judge.pareto import CLOSE, DOMINATED, ON_FRONT
-from ..judge.ranking import ODE_ERROR, Answer, Other, answers_for
+from ..judge.ranking import Answer, Other, answers_for
 from ..judge.run_metrics import LoadMetrics
-from ..judge.statistics import metric_columns
+from ..judge.statistics import ODE_ERROR, metric_columns
 from ..judge.stored import StoredRun
 from ..judge.table import Labels
 from ..judge.verdict_files import fronts_of, read_answers
@@ -28,7 +28,7 @@ from .sheet import (
     heading_of,
     is_doubtful,
     metrics_of,
-    notes_on_added,
+    notes_on,
     sentences,
     short_heading_of,
     table_to_cells,
@@ -108,7 +108,7 @@ def view_of(run: StoredRun, metrics: LoadMetrics | None = None) -> View:
         charts={m["key"]: charts_of(m, rows, len(names)) for m in found},
         headings=headings,
         texts=texts,
-        caption=caption(table, labels) + sentences(notes_on_added(record.sizes_before, len(table))),
+        caption=caption(table, labels) + sentences(notes_on(record, len(table))),
         unfinished=[
             {"name": row["cell"], "status": row["status"]}
             for row, outcome in zip(rows, run.outcomes, strict=True)
@@ -121,7 +121,7 @@ def view_of(run: StoredRun, metrics: LoadMetrics | None = None) -> View:
         paths_budget=f"{shown_first} {kind}",
         provenance=provenance_of(run),
         prompts=list(record.config.prompts or ()),
-        command="\n".join(filter(None, [record.command, *(one.command for one in record.added)])),
+        command="\n".join(record.commands),
         call="" if record.command else call_of(record),
     )
     return View(**cleaned(vars(content)))
@@ -261,7 +261,7 @@ def answer_view(answer: Answer, key: str, rows: Sequence[Row]) -> Row:
 
     def against(other: Other) -> Row:
         ahead = sorted(turned(end) for end in (other.low, other.high))
-        apart = other.verdict not in (SAME, NOT_SHOWN)
+        apart = other.verdict in (BETTER, WORSE)
         return {
             **_named(rows[other.row], key),
             "behind": with_interval(turned(other.difference), *ahead),

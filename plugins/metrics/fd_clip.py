@@ -11,6 +11,7 @@ class FrechetCLIP(FID):
     """The Frechet distance of image embeddings, where FID has features of a classifier."""
 
     extractor = "clip_image"
+    unbiased = None
 
 
 @hookimpl

@@ -157,6 +157,7 @@ class FID(Metric):
     better = "lower"
     unit = ""
     least = 2
+    unbiased: str | None = "fid_unbiased"
     needs_reference = True
 
     def prepare(self, reference: Rows | Moments | None) -> Gaussian | None:
@@ -181,6 +182,7 @@ class UnbiasedFID(FID):
 
     least = 4
     least_per_column = 4
+    unbiased = None
 
     def estimate(self, rows: Rows, prepared: Gaussian) -> Estimate:
         """Features (n, d) -> FID without its bias of first order, and influences."""

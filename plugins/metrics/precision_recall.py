@@ -65,7 +65,7 @@ class Recall(Metric):
             grown += zip((image + part.start).tolist(), (ball + there.start).tolist(), strict=True)
         lost = _lost_without(holders, only, grown, neighbours[:, :K])
         influence = (len(rows) - 1) / len(prepared) * lost
-        return Estimate(float((holders > 0).mean()), influence - influence.mean())
+        return Estimate(float((holders > 0).mean()), influence - influence.mean(), is_share=True)
 
 
 def _lost_without(holders: Floats, only: Indices, grown: list[tuple[int, int]], neighbours: Indices) -> Floats:

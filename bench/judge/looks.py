@@ -1,0 +1,68 @@
+"""How often a run was looked at: each time that it is asked with more images than before, chance gets another try.
+
+The first look may be wrong in 4 % of families, the k-th that an extension of the run brings in 1 % / 2^k: all together
+in 5 %, however often a run is extended. To ask again at the same number of images is no new look.
+"""
+
+from __future__ import annotations
+
+import json
+from bisect import bisect_left
+from contextlib import suppress
+from dataclasses import dataclass
+
+import msgspec
+
+from ...samplers.errors import StoreError
+from ...samplers.files.atomic import write_beside_others
+from ..draw.store import CHUNKS, bytes_of, disk_errors, sealed, unsealed
+from ..plan.record import Positive
+from .statistics import LEVEL
+from .stored import StoredRun
+
+LOOKS = f"{CHUNKS}/looks.json"
+FIRST, EXTENSIONS = 0.04, 0.01
+"""How often the first look may be wrong, and all that come after it."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """A question asked of a run."""
+
+    number: int = 1
+    """The first is 1."""
+    samples: int = 0
+    """Images a row."""
+
+    @property
+    def level(self) -> float:
+        """How often a family may hold a false claim at this look."""
+        return FIRST if self.number == 1 else EXTENSIONS / 2 ** (self.number - 1)
+
+    @property
+    def weight(self) -> float:
+        """What p is multiplied by, so that LEVEL is what it is held against at every look."""
+        return LEVEL / self.level
+
+
+ONLY_LOOK = Look()
+
+
+def look_at(run: StoredRun, samples: int) -> Look:
+    """The look that a question at so many images is; the run keeps it, where its folder can be written to."""
+    taken = looks_taken(run)
+    number = bisect_left(taken, samples)
+    if number == len(taken) and samples > 0:
+        file = run.path / LOOKS
+        with suppress(StoreError), disk_errors(file):  # a folder may be for reading alone
+            write_beside_others(file, sealed(json.dumps({"looks": [*taken, samples]})))
+    return Look(number + 1, samples)
+
+
+def looks_taken(run: StoredRun) -> list[int]:
+    """The numbers of images at which a run was asked, in ascending order; [] where its file is another's."""
+    try:
+        taken = unsealed(bytes_of(run.path / LOOKS)).get("looks")
+        return sorted(set(msgspec.convert(taken, list[Positive])))
+    except (OSError, ValueError, RecursionError):
+        return []

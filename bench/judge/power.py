@@ -1,0 +1,69 @@
+"""What a run could have shown: the difference that it finds in 80 % of runs, and the images that find half of it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from itertools import combinations
+from statistics import NormalDist
+
+import pandas as pd
+
+from ...samplers.noise import BLOCK
+from ...samplers.registry import Registry
+from .compare import NOT_SHOWN
+from .looks import Look
+from .scores import scores_of
+from .stored import StoredRun
+
+COLUMNS = (
+    "metric", "count", "a", "b", "difference", "low", "high", "found", "half_needs", "samples", "verdict",
+    "family", "look",
+)  # fmt: skip
+POWER = 0.8
+"""How often the difference in `found` would be shown, if it were there."""
+
+
+def power(run: StoredRun, registry: Registry, metric: str | None) -> pd.DataFrame:
+    """A row for each pair of samplers at each count whose difference in a metric is not shown.
+
+    `found` is the difference that would have been shown in 80 % of runs, p being corrected for all pairs of samplers at
+    all counts (`family`) and for looks; `half_needs` how many images a row find half of it at the next look. Raises
+    InputError as `scores_of`.
+    """
+    scores = scores_of(run, registry, metric, by="nfe")
+    counts = [count for _, count in run.record.budgets]
+    measured = [(count, score) for count, score in zip(counts, scores.rows, strict=True) if score.estimate]
+    pairs = [(count, a, b) for (count, a), (other, b) in combinations(measured, 2) if count == other]
+    p_values = scores.corrected((a, b) for _, a, b in pairs)
+    rows = []
+    for count, a, b in pairs:
+        comparison = scores.comparison(a, b)
+        verdict = comparison.verdict(p_values.get(frozenset((a.key, b.key)), math.nan))
+        if verdict != NOT_SHOWN:
+            continue
+        now, then = (errors_needed(look, len(p_values)) for look in (scores.look, next_look(scores.look)))
+        n = len(comparison.difference.influence)
+        rows.append({
+            "metric": scores.metric, "count": count, "a": a.name, "b": b.name,
+            "difference": comparison.difference.value, "low": comparison.low, "high": comparison.high,
+            "found": now * comparison.error, "half_needs": whole_blocks(n * (2 * then / now) ** 2), "samples": n,
+            "verdict": verdict, "family": len(p_values), "look": scores.look.number,
+        })  # fmt: skip
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def errors_needed(look: Look, family: int) -> float:
+    """How many standard errors a difference must have to be shown in POWER of runs, by Holm's first step."""
+    normal = NormalDist()
+    return -normal.inv_cdf(look.level / (2 * family)) + normal.inv_cdf(POWER)
+
+
+def next_look(look: Look) -> Look:
+    """The look that an extension of the run brings."""
+    return replace(look, number=look.number + 1)
+
+
+def whole_blocks(samples: float) -> int:
+    """As many images, up to the end of a block."""
+    return BLOCK * math.ceil(samples / BLOCK)
