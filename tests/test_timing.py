@@ -15,12 +15,13 @@ import samplerbench as sb
 from samplerbench.bench.cli import cli
 from samplerbench.bench.draw import chunk as harness
 from samplerbench.bench.draw import clock as timing
-from samplerbench.bench.draw.clock import Repeat, Timing, clocked, in_turn, neighbours, timed
+from samplerbench.bench.draw.clock import Repeat, Timing, clocked, in_turn, machines, neighbours, timed
+from samplerbench.bench.draw.session import NoWatch
 from samplerbench.bench.draw.store import RunFolder
 from samplerbench.bench.judge.table import CLOCK_COLUMNS, COLUMNS
 from samplerbench.bench.plan.config import Config
 from samplerbench.bench.plan.plan import plan_for
-from samplerbench.bench.run import Manner, NoWatch, begin
+from samplerbench.bench.run import Manner, begin
 from samplerbench.bench.show.sheet import caption, table_to_cells, table_to_markdown
 from samplerbench.samplers import predictor, sample
 from samplerbench.samplers.predictor import Counted
@@ -251,6 +252,16 @@ def test_seconds_of_several_machines_are_empty():
     assert found["repeats"] == 8
 
 
+def test_a_time_of_a_chunk_that_was_drawn_beside_others_is_not_shown():
+    alone = [repeat(1.0, machine="a", peak_memory=5_000_000, load=1.0)] * 5
+    beside = [repeat(9.0, machine="b", peak_memory=9_000_000, load=9.0, alone=False)] * 3
+    assert timed([*beside, *alone]) == timed(alone)
+    assert timed([repeat(1.0, n=3), *beside]) == timed([])
+    found = timed(beside)
+    assert (found["repeats"], found["timing"]) == (0, "0 repeats")
+    assert all(math.isnan(value) for name, value in found.items() if name not in ("timing", "repeats"))
+
+
 def test_memory_is_the_largest_peak_and_load_the_median():
     known = [{"peak_memory": 3_000_000, "load": 0.5}, {"peak_memory": 9_500_000, "load": 4.0}, {"load": 1.0}]
     found = timed([repeat(1.0, **k) for k in known])
@@ -295,6 +306,15 @@ def test_cut_chunks_and_those_of_no_known_time_have_no_neighbours():
     assert neighbours([repeat(1.0)] * 5, [repeat(1.0)] * 5) == []
     cut = [repeat(9.0, n=3, started=0.5)]
     assert len(neighbours(drawn_at([0, 2]), [*drawn_at([1, 3]), *cut])) == 2
+
+
+def test_a_chunk_that_was_drawn_beside_others_is_nobody_s_neighbour():
+    beside = drawn_at([0.5, 2.5], alone=False)
+    assert neighbours(beside, drawn_at([0, 1, 2, 3])) == []
+    assert neighbours([*drawn_at([0, 2]), *beside], drawn_at([1, 3])) == neighbours(
+        drawn_at([0, 2]), drawn_at([1, 3])
+    )  # fmt: skip
+    assert machines([*drawn_at([0], machine="a"), *drawn_at([1], machine="b", alone=False)]) == {"a"}
 
 
 # In a run

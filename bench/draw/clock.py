@@ -5,7 +5,8 @@ and metrics are outside; so is the warm-up, a short trial at the start of a proc
 was asked of it before each reading (`samplers.predictor.clock`), around every call of the network too, so nothing of
 one call overlaps with what comes before or after it.
 
-A repeat is one whole chunk. Cells take turns block by block, so that what slows the machine for a while falls on all
+A repeat is one whole chunk that was drawn alone: chunks that an engine draws beside each other slow each other, and
+their times say nothing. Cells take turns block by block, so that what slows the machine for a while falls on all
 alike; what two cells differ by is taken from repeats that are neighbours in time.
 """
 
@@ -75,6 +76,8 @@ class Timing:
     """When, in seconds since 1970: which repeats are neighbours in time, never how long one took."""
     apart: bool = False
     """Whether cells of the run that it is shown beside were drawn at another time, and not in turn with it."""
+    alone: bool = True
+    """Whether its engine drew nothing else meanwhile. Other times are neither shown nor compared."""
 
 
 @dataclass(frozen=True)
@@ -152,24 +155,30 @@ def whole(repeats: Sequence[Repeat]) -> list[Repeat]:
     return [repeat for repeat in repeats if repeat.n == size]
 
 
+def repeats_among(clockings: Sequence[Repeat]) -> list[Repeat]:
+    """Those that count: of full size, and drawn alone."""
+    return [repeat for repeat in whole(clockings) if repeat.timing.alone]
+
+
 def machines(repeats: Sequence[Repeat]) -> set[str | None]:
-    """Where they were drawn."""
-    return {repeat.timing.machine for repeat in repeats}
+    """Where those were drawn that were drawn alone."""
+    return {repeat.timing.machine for repeat in repeats if repeat.timing.alone}
 
 
 def timed(clockings: Sequence[Repeat]) -> dict[str, Any]:
     """The columns that a clock makes, from all that was clocked of a cell: its whole chunks are the repeats.
 
-    No seconds where several machines drew them, no quartiles from fewer than 5.
+    No seconds where several machines drew them or none was drawn alone, no quartiles from fewer than 5.
     """
-    repeats = whole(clockings)
+    repeats = repeats_among(clockings)
     loads = [r.timing.load for r in repeats if r.timing.load is not None]
     peaks = [r.timing.peak_memory for r in repeats if r.timing.peak_memory is not None]
     columns: dict[str, Any] = dict.fromkeys(COLUMNS, math.nan)
     columns |= {"repeats": len(repeats), "load_per_core": float(median(loads)) if loads else math.nan}
     in_turn = not any(r.timing.apart for r in repeats)
-    if len(machines(repeats)) > 1:
-        return columns | {"timing": flag(len(repeats), spread=0.0, one_machine=False, in_turn=in_turn)}
+    places = machines(repeats)
+    if len(places) != 1:
+        return columns | {"timing": flag(len(repeats), spread=0.0, one_machine=not places, in_turn=in_turn)}
     seconds = [r.seconds_per_image for r in repeats]
     model = [r.timing.model_seconds / r.n for r in repeats]
     calls = [r.timing.nfe for r in repeats]
@@ -202,11 +211,11 @@ def flag(repeats: int, *, spread: float, one_machine: bool, in_turn: bool) -> st
 
 
 def neighbours(a: Sequence[Repeat], b: Sequence[Repeat]) -> list[tuple[Repeat, Repeat]]:
-    """Pairs of whole repeats of two cells, one of each, drawn one after the other with neither cell's in between.
+    """Pairs of repeats of two cells, one of each, drawn one after the other with neither cell's in between.
 
-    Repeats without a time of their own have no neighbours.
+    Only whole ones that were drawn alone are paired. Repeats without a time of their own have no neighbours.
     """
-    drawn = [(r.timing.started, mine, r) for mine, rs in enumerate((whole(a), whole(b))) for r in rs]
+    drawn = [(r.timing.started, mine, r) for mine, rs in enumerate((repeats_among(a), repeats_among(b))) for r in rs]
     in_order = sorted((d for d in drawn if d[0] is not None), key=lambda d: d[:2])
     pairs = []
     waiting: tuple[int, Repeat] | None = None
