@@ -1,6 +1,7 @@
 """Nothing of a run outlives it, whatever is killed and whatever the child of a sampler is doing at that moment."""
 
 import importlib.util
+import subprocess
 import sys
 from pathlib import Path
 
@@ -48,6 +49,27 @@ for path in os.listdir("/proc"):
     monkeypatch.setitem(orphans.STATES, "alone", f"{orphans.READY}{kill_it}ready()\nctypes.PyDLL(None).sleep(600)")
     left, _ = orphans.left_after("alone", "parent", seconds=PATIENCE)
     assert left == []
+
+
+IDLE = """
+import os, time
+from samplerbench.bench.draw import lifeline
+lifeline._watch = lambda *_: time.sleep(600)  # as if it had no turn on the processor yet
+os.setsid()
+lifeline.end_with(os.getppid(), 0)
+found = [int(name) for name in os.listdir("/proc") if name.isdigit() and os.path.exists(f"/proc/{name}/stat")]
+session = [process for process in found if os.getsid(process) == os.getpid() != process]
+print(len(session), [process for process in session if os.getpgid(process) == os.getpid()])
+for process in session:
+    os.kill(process, 9)
+"""
+
+
+def test_the_watcher_is_not_stopped_with_the_child_that_it_watches():
+    """A child is stopped between two requests, and a watcher that was stopped with it would be there for ever."""
+    command = [sys.executable, "-c", IDLE]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True)
+    assert done.stdout == "1 []\n"
 
 
 def test_a_sampler_that_waits_for_all_its_children_does_not_wait_for_the_watcher(monkeypatch):

@@ -40,8 +40,11 @@ def end_with(parent: int, pipe: int, others: Iterable[int] = ()) -> None:
     if not middle:
         try:
             # The watcher is a child of nobody here: a sampler may wait for all children that this process has.
-            if not os.fork():
+            watcher = os.fork()
+            if not watcher:
                 _watch(group, watched, others)
+            with suppress(OSError):  # it may have ended
+                os.setpgid(watcher, watcher)  # before this process goes on: it may be stopped soon, with its group
             os._exit(0)
         finally:
             os._exit(1)
