@@ -12,8 +12,16 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from .bench.conformance.card import Finding as Finding
     from .bench.conformance.check import check as check
+    from .bench.draw.engines.elsewhere import draw_job as draw_job
     from .bench.run import Result as Result
     from .bench.run import run as run
+    from .samplers.engine import Done as Done
+    from .samplers.engine import Drawn as Drawn
+    from .samplers.engine import Engine as Engine
+    from .samplers.engine import EngineFactory as EngineFactory
+    from .samplers.engine import Failure as Failure
+    from .samplers.engine import Job as Job
+    from .samplers.engine import Work as Work
     from .samplers.errors import InputError as InputError
     from .samplers.errors import ModelError as ModelError
     from .samplers.errors import PluginError as PluginError
@@ -88,7 +96,9 @@ if TYPE_CHECKING:
 _HOMES = {
     "bench.conformance.card": ("Finding",),
     "bench.conformance.check": ("check",),
+    "bench.draw.engines.elsewhere": ("draw_job",),
     "bench.run": ("Result", "run"),
+    "samplers.engine": ("Done", "Drawn", "Engine", "EngineFactory", "Failure", "Job", "Work"),
     "samplers.errors": ("InputError", "ModelError", "PluginError", "SamplerbenchError", "StoreError"),
     "samplers.exact": ("GaussianMixture", "exact_model"),
     "samplers.extractor": ("Extractor", "ExtractorFactory"),

@@ -1,31 +1,26 @@
-"""Run a plan: chunk by chunk, block by block across all cells, then table, picture and report."""
+"""Run a plan and make its table, picture and report: the public verb `run`, and what the command runs."""
 
 from __future__ import annotations
 
-import os
-import time
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 import pandas as pd
-import torch
-from torch import Tensor
 
-from ..samplers.errors import InputError, pass_on
+from ..samplers.errors import InputError
 from ..samplers.model import Model
 from ..samplers.options import check_count
 from ..samplers.registry import Registry, load_registry
-from ..samplers.variables import IN_PROCESS, is_on
-from .draw.chunk import make_chunk, ode_solution, reason_of, warm_up
-from .draw.clock import in_turn
-from .draw.engines import Children, Engine, ForeignEngine, InProcess, Limits, Turn, turns
-from .draw.paths import write_paths
-from .draw.store import REFERENCE, RunFolder, default_output, stored_run
+from .draw.engines.children import Limits
+from .draw.engines.work import RunWork
+from .draw.ledger import Ledger
+from .draw.session import NoWatch, Session, Watch
+from .draw.store import RunFolder, default_output, stored_run
 from .judge.ranking import answers_from, directions
 from .judge.run_metrics import check_plugins, check_settings
 from .judge.status import outcome_of
@@ -35,7 +30,7 @@ from .judge.verdict_files import write_answers
 from .plan.config import Config, enlarged, without_defaults
 from .plan.environment import environment
 from .plan.keywords import check_arguments, conduct_of, config_of
-from .plan.plan import Cell, Plan, behind, plan_for, warnings_of
+from .plan.plan import Plan, behind, plan_for, warnings_of
 from .plan.record import RunRecord
 from .plan.settings import DEFAULT_SAMPLERS, Conduct
 from .plan.yardstick import Yardstick, check_metrics, yardsticks
@@ -46,54 +41,6 @@ from .show.picture import write_picture
 from .show.sheet import notes_on, sentences, sheet_of, write_table
 
 MOST_REPEATS = 10_000
-TABLE_EVERY_SECONDS = 10.0
-"""How often the table is renewed while a run goes on, unless that takes long."""
-TABLE_SHARE = 0.05
-"""The most of the time that may go into renewing it."""
-
-
-class Watch(Protocol):
-    """Who looks on while a plan is run."""
-
-    def started(self, plan: Plan, todo: int) -> None:
-        """`todo` sample evaluations of the network are still to be made."""
-
-    def remaining(self, images: Mapping[str, int]) -> None:
-        """So many images, by key of each cell that did not fail before, are still to be made; said at the start."""
-
-    def stored(self, cell: Cell, images: int) -> None:
-        """A chunk of a cell is stored, with so many images."""
-
-    def failed(self, cell: Cell, reason: str, evaluations: int) -> None:
-        """A cell failed, or to clock it again did; so many evaluations that were to be made are not going to be."""
-
-    def advanced(self, evaluations: int) -> None:
-        """Evaluations were made: a chunk is stored, or the ODE reference."""
-
-    def table(self, table: pd.DataFrame) -> None:
-        """The table as it stands."""
-
-
-class NoWatch:
-    """Nobody looks on."""
-
-    def started(self, plan: Plan, todo: int) -> None:
-        """Nothing."""
-
-    def remaining(self, images: Mapping[str, int]) -> None:
-        """Nothing."""
-
-    def stored(self, cell: Cell, images: int) -> None:
-        """Nothing."""
-
-    def failed(self, cell: Cell, reason: str, evaluations: int) -> None:
-        """Nothing."""
-
-    def advanced(self, evaluations: int) -> None:
-        """Nothing."""
-
-    def table(self, table: pd.DataFrame) -> None:
-        """Nothing."""
 
 
 @dataclass(frozen=True)
@@ -141,19 +88,13 @@ class Manner(Conduct):
 
 
 @dataclass
-class Session:
+class Benchmark:
     """A plan being run in a folder. Whenever it is stopped, `conclude` makes the table of what is there."""
 
-    plan: Plan
-    folder: RunFolder
+    session: Session
     ready: dict[str, Yardstick]
-    manner: Manner = field(default_factory=Manner)
-    failures: dict[str, str] = field(default_factory=dict)
-    """Reason of failure by cell key."""
     notes: tuple[str, ...] = ()
     """What else a caption of the table has to say."""
-    foreign: ForeignEngine | None = None
-    """Makes the chunks of samplers that did not come with samplerbench; None = this process does."""
     growing: GrowingTable = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -161,58 +102,28 @@ class Session:
         self.growing = GrowingTable(self.plan, self.folder, self.ready)
 
     @property
+    def plan(self) -> Plan:
+        """What is run."""
+        return self.session.plan
+
+    @property
+    def folder(self) -> RunFolder:
+        """Where it is stored."""
+        return self.session.folder
+
+    @property
+    def failures(self) -> dict[str, str]:
+        """Reason of failure by cell key."""
+        return self.session.ledger.failures
+
+    @property
     def labels(self) -> dict[str, dict[str, str]]:
         """For each metric what is said of its extractor, as `labels_of` has it."""
         return labels_of(self.plan, self.ready)
 
     def work(self, watch: Watch) -> None:
-        """Make every chunk that is not there, then every repeat. Cells take turns in alternating order."""
-        try:
-            self._work(watch)
-        finally:
-            if self.foreign:
-                self.foreign.close()
-
-    def _work(self, watch: Watch) -> None:
-        missing = self._images_missing()
-        todo = sum(_cost(cell) * missing[cell.key] for cell in self._sound_cells()) + self._reference_cost()
-        again = self.plan.blocks[0].n
-        watch.started(self.plan, todo + sum(_cost(cell) * again for _, cell in self._repeats_missing()))
-        watch.remaining(missing)
-        reference = self._ode_solution(watch)
-        warm_up(self.plan)
-        here = InProcess(lambda cell, block: make_chunk(self.plan, cell, block, self.ready, reference))
-        engines = {cell.key: self.foreign if cell.is_foreign and self.foreign else here for cell in self.plan.cells}
-        for turn in turns(self._cells_with_work(), self.foreign):
-            self._draw(turn, engines, watch)
-            self._clock_again(turn, engines, watch)
-        write_paths(self.plan, self.folder, self.failures)
-
-    def _draw(self, turn: Turn, engines: Mapping[str, Engine], watch: Watch) -> None:
-        """Make the chunks of these cells that are not there, block by block."""
-        due = time.monotonic() + TABLE_EVERY_SECONDS
-        for block in self.plan.blocks:
-            self._be_ready_for(turn.cells)
-            for cell in in_turn(turn.cells, block.number):
-                if cell.key in self.failures or self.folder.has(cell, block):
-                    continue
-                try:
-                    chunk = turn.marked(engines[cell.key].make(cell, block))
-                except BaseException as error:  # a sampler may raise anything; it fails its own cell
-                    pass_on(error)
-                    watch.failed(cell, self._fail(cell, error), self._spared(cell))
-                else:
-                    self.folder.write(cell, block, chunk)
-                    watch.stored(cell, block.n)
-                    watch.advanced(_cost(cell) * block.n)
-            if (started := time.monotonic()) >= due:
-                watch.table(self.tabulate())
-                due = next_renewal(started, time.monotonic())
-
-    def _be_ready_for(self, cells: Iterable[Cell]) -> None:
-        """Start what draws those of these cells that did not fail, and end what draws others."""
-        if self.foreign:
-            self.foreign.begin(cell for cell in cells if cell.key not in self.failures)
+        """Have everything drawn that is not there; the watch sees the table as it grows."""
+        self.session.work(watch, lambda: watch.table(self.tabulate()))
 
     def tabulate(self) -> pd.DataFrame:
         """The table of what is there, written to the folder too."""
@@ -229,94 +140,6 @@ class Session:
             write_answers(stored, answers_from(stored, self.growing.estimates(), directions(self.ready)))
             write_report(stored, lambda: self.ready)
         return Result(self.folder.path, table, self.labels, self.notes)
-
-    def evaluations_left(self) -> int:
-        """Network evaluations of the plan that are still to be made; adaptive cells are not counted."""
-        missing = self._images_missing()
-        left = sum((cell.network_evaluations or 0) * missing[cell.key] for cell in self._sound_cells())
-        return left + self._reference_cost()
-
-    def _cells_with_work(self) -> list[Cell]:
-        """The cells with a chunk or a repeat that is not there, in order."""
-        missing = {key for key, images in self._images_missing().items() if images}
-        missing |= {cell.key for _, cell in self._repeats_missing()}
-        return [cell for cell in self.plan.cells if cell.key in missing]
-
-    def _sound_cells(self) -> list[Cell]:
-        """The cells that did not fail; two specs may be one cell."""
-        return list({cell.key: cell for cell in self.plan.cells if cell.key not in self.failures}.values())
-
-    def _clock_again(self, turn: Turn, engines: Mapping[str, Engine], watch: Watch) -> None:
-        """Draw the first block of those of these cells that have too few repeats, round by round, for the clock alone.
-
-        A cell whose repeat fails keeps its samples and the repeats that it has.
-        """
-        block = self.plan.blocks[0]
-        keys = {cell.key for cell in turn.cells}
-        todo = [cell for _, cell in self._repeats_missing() if cell.key in keys]
-        self._be_ready_for(todo)
-        gave_up: set[str] = set()
-        for i, cell in enumerate(todo):
-            if cell.key in gave_up:
-                continue
-            try:
-                chunk = turn.marked(engines[cell.key].make(cell, block))
-            except BaseException as error:  # as in `work`
-                pass_on(error)
-                gave_up.add(cell.key)
-                spared = sum(_cost(cell) * block.n for other in todo[i:] if other.key == cell.key)
-                watch.failed(cell, f"clocked again: {reason_of(error)}", spared)
-            else:
-                self.folder.write_repeat(cell, chunk.repeat)
-                watch.advanced(_cost(cell) * block.n)
-
-    def _fail(self, cell: Cell, error: BaseException) -> str:
-        """Store why a cell failed; the reason."""
-        reason = self.failures[cell.key] = reason_of(error)
-        self.folder.write_failure(cell, reason)
-        return reason
-
-    def _spared(self, cell: Cell) -> int:
-        """Sample evaluations of a cell that need not be made."""
-        return _cost(cell) * self.folder.images_missing(cell, self.plan.blocks)
-
-    def _repeats_missing(self) -> Iterator[tuple[int, Cell]]:
-        """(round, cell) of every repeat to be made of cells that did not fail, the chunks of the plan taken as made."""
-        chunks = self.plan.blocks.whole
-        if self.manner.repeats <= chunks:
-            return
-        cells = self._sound_cells()
-        there = {cell.key: chunks + self.folder.count_repeats(cell.key) for cell in cells}
-        for number in range(chunks, self.manner.repeats):
-            yield from ((number, cell) for cell in in_turn(cells, number) if there[cell.key] <= number)
-
-    def _images_missing(self) -> dict[str, int]:
-        """How many images are to be made, by key of each cell that did not fail."""
-        blocks = self.plan.blocks
-        return {cell.key: self.folder.images_missing(cell, blocks) for cell in self._sound_cells()}
-
-    def _reference_cost(self) -> int:
-        if self.plan.reference is None or not (self.folder.path / REFERENCE).exists():
-            return self.plan.reference_evaluations
-        there = self.folder.ode_solution(self.plan.reference_key)
-        missing = self.plan.ode_samples - (0 if there is None else len(there))
-        return self.plan.reference_evaluations // self.plan.ode_samples * max(0, missing)
-
-    def _ode_solution(self, watch: Watch) -> Tensor | None:
-        """The converged ODE solution of the first samples, (k, *shape), each drawn once a run."""
-        if self.plan.reference is None:
-            return None
-        key, wanted = self.plan.reference_key, self.plan.ode_samples
-        there = self.folder.ode_solution(key)
-        first = 0 if there is None else len(there)
-        if there is not None and first >= wanted:
-            return there
-        cost = self._reference_cost()
-        if (x := ode_solution(self.plan.reference, wanted - first, first)) is None:
-            return None
-        self.folder.write_ode_solution(x if there is None else torch.cat([there, x.cpu()]), key)
-        watch.advanced(cost)
-        return self.folder.ode_solution(key)
 
 
 def run(  # noqa: PLR0913  (the settings of a run, each by name)
@@ -350,6 +173,7 @@ def run(  # noqa: PLR0913  (the settings of a run, each by name)
     plugins: Sequence[str] = (),
     time_limit: float | None = None,
     memory_limit: float | None = None,
+    engine: str = "local",
 ) -> Result:
     """Compare samplers, as `samplerbench run` does; `.table` is a DataFrame with the columns of table.csv.
 
@@ -366,8 +190,8 @@ def run(  # noqa: PLR0913  (the settings of a run, each by name)
     Samplers that did not come with samplerbench are drawn in a child process, so that one that crashes or never ends
     fails its own cells alone: `time_limit` is in seconds for a chunk (None = 60 and 50 times what its model calls,
     decoding and extractors take), `memory_limit` in GB (None = 80 % of the machine's). A Model cannot be sent to
-    another process: given as an object, everything is drawn in this one, without limits. A notebook shows how far the
-    run is.
+    another process: given as an object, everything is drawn in this one, without limits. All that holds of the engine
+    "local"; another `engine`, of a plugin, draws the same samples elsewhere. A notebook shows how far the run is.
     Raises InputError, PluginError, ModelError or StoreError.
     """
     given = locals()
@@ -379,11 +203,11 @@ def run(  # noqa: PLR0913  (the settings of a run, each by name)
     plan = plan_for(config, registry, model if isinstance(model, Model) else None)
     for warning in warnings_of(plan):
         warnings.warn(warning, stacklevel=2)
-    session = begin(plan, registry, Path(output) if output else default_output(plan), manner)
-    with closing(session.folder):
-        with notebook_view(session.labels) as view:
-            session.work(view or NoWatch())
-        return session.conclude()
+    begun = begin(plan, registry, Path(output) if output else default_output(plan), manner)
+    with closing(begun.folder):
+        with notebook_view(begun.labels) as view:
+            begun.work(view or NoWatch())
+        return begun.conclude()
 
 
 def enlarged_run(output: Path | None, given: Mapping[str, Any], registry: Registry, *, fresh: bool = False) -> Config:
@@ -400,7 +224,7 @@ def enlarged_run(output: Path | None, given: Mapping[str, Any], registry: Regist
     return enlarged(stored.record.config, given)
 
 
-def begin(plan: Plan, registry: Registry, output: Path, manner: Manner = Manner(), command: str = "") -> Session:
+def begin(plan: Plan, registry: Registry, output: Path, manner: Manner = Manner(), command: str = "") -> Benchmark:
     """Open the run folder; nothing is written if it cannot be this run's. `command` is kept in run.json."""
     check_metric_names(plan.config.metric)
     ready = yardsticks(plan.config.metric, registry.metrics.things, plan.model, plan.config.samples)
@@ -419,16 +243,27 @@ def begin(plan: Plan, registry: Registry, output: Path, manner: Manner = Manner(
         "extractors": labels_of(plan, ready),
         "environment": environment(plan.config.device),
     }
-    folder.open(plan, about, fresh=manner.fresh, add=manner.add)
     with ExitStack() as opened:
+        work = work_of(plan, registry, output, ready, manner.limits)
+        engine = registry.engine(manner.engine, work)
+        opened.callback(engine.close)
+        folder.open(plan, about, fresh=manner.fresh, add=manner.add)
         opened.callback(folder.close)
         if manner.retry_failed:
             folder.forget_failures(plan)
-        foreign = engine_for_foreign(plan, registry, folder, manner.limits)
         notes = notes_on(StoredRun(output).record, len(plan.cells))
-        session = Session(plan, folder, ready, manner, folder.failures(plan), notes, foreign)
-        opened.pop_all()  # it is the session's now
-    return session
+        ledger = Ledger(plan, folder, folder.failures(plan), manner.repeats)
+        begun = Benchmark(Session(ledger, engine, work, manner.engine), ready, notes)
+        opened.pop_all()  # engine and folder are the session's now
+    return begun
+
+
+def work_of(
+    plan: Plan, registry: Registry, folder: Path, ready: Mapping[str, Yardstick], limits: Limits | None = None
+) -> RunWork:
+    """The work of a plan, for an engine."""
+    extractors = frozenset(yardstick.metric.extractor for yardstick in ready.values())
+    return RunWork(plan, registry.named, folder, extractors, limits or Limits())
 
 
 def history_of(plan: Plan, registry: Registry, command: str, stored: RunRecord | None, *, add: bool) -> dict[str, Any]:
@@ -455,20 +290,7 @@ def evaluations_left(plan: Plan, output: Path, manner: Manner) -> int:
     if manner.fresh or not plan.model.fingerprint:
         return plan.network_evaluations
     folder = RunFolder(output)
-    failures = {} if manner.retry_failed else folder.failures(plan)
-    return Session(plan, folder, {}, manner, failures).evaluations_left()
-
-
-def engine_for_foreign(plan: Plan, registry: Registry, folder: RunFolder, limits: Limits) -> ForeignEngine | None:
-    """Where samplers that did not come with samplerbench are drawn; None = in this process, as all others."""
-    if not plan.is_rebuildable or is_on(IN_PROCESS, os.environ):
-        return None
-    return Children(plan, registry.named, folder.path, limits)
-
-
-def next_renewal(started: float, ended: float) -> float:
-    """When a table that took from `started` to `ended` is made again, so that its share of the time is small."""
-    return ended + max(TABLE_EVERY_SECONDS, (ended - started) * (1 / TABLE_SHARE - 1))
+    return Ledger(plan, folder, {} if manner.retry_failed else folder.failures(plan)).evaluations_left()
 
 
 def labels_of(plan: Plan, ready: Mapping[str, Yardstick]) -> dict[str, dict[str, str]]:
@@ -480,8 +302,3 @@ def labels_of(plan: Plan, ready: Mapping[str, Yardstick]) -> dict[str, dict[str,
                "features": str(ready[name].width or ""), "least": str(ready[name].fewest(name))}
         for name, e in extractors.items()
     }  # fmt: skip
-
-
-def _cost(cell: Cell) -> int:
-    """Evaluations that a sample is counted as; of an adaptive cell as many as it has steps."""
-    return cell.network_evaluations or cell.steps

@@ -12,12 +12,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ..samplers.errors import InputError, StoreError, pass_on
+from ..samplers.engine import Engine, Failure
+from ..samplers.errors import InputError, StoreError
 from ..samplers.process import set_switches, state_kept
 from ..samplers.registry import Registry
-from .draw.chunk import make_chunk, reason_of
 from .draw.chunk_file import Chunk
-from .draw.engines import Engine, InProcess, Limits
+from .draw.ledger import job_of
 from .draw.store import RunFolder
 from .judge.run_metrics import (
     check_code,
@@ -31,7 +31,7 @@ from .plan.environment import VERSIONS_THAT_MATTER, environment
 from .plan.plan import Block, Cell, Plan, behind, plan_for
 from .plan.record import RunRecord
 from .plan.yardstick import yardsticks
-from .run import engine_for_foreign
+from .run import work_of
 
 EQUAL, DIFFERS, DAMAGED = "equal", "differs", "damaged"
 
@@ -98,13 +98,11 @@ def verify(run: StoredRun, registry: Registry, chunks: int = 3, seed: int = 0) -
         if not there:
             raise InputError(f"{run.path}: has no chunk yet; give its run's command again to go on")
         chosen = sorted(random.Random(seed).sample(range(len(there)), min(chunks, len(there))))
-        reference = folder.ode_solution(plan.reference_key)
-        here = InProcess(lambda cell, block: make_chunk(plan, cell, block, ready, reference))
-        with closing(engine_for_foreign(plan, registry, folder, Limits()) or here) as foreign:
-            checks = tuple(
-                checked(folder, cell, block, foreign if cell.is_foreign else here)
-                for cell, block in (there[i] for i in chosen)
-            )
+        solution = folder.ode_solution(plan.reference_key)
+        work = work_of(plan, registry, run.path, ready)
+        work.find_solution = lambda: solution
+        with closing(work.local()) as engine:
+            checks = tuple(checked(folder, *there[i], engine) for i in chosen)
     return Verification(checks, len(there), threads, notes_on(record))
 
 
@@ -161,12 +159,11 @@ def checked(folder: RunFolder, cell: Cell, block: Block, engine: Engine) -> Chec
         stored = folder.read(cell, block)
     except StoreError as error:
         return Check(*place, DAMAGED, (str(error),))
-    try:
-        drawn = engine.make(cell, block)
-    except BaseException as error:  # a sampler may raise anything
-        pass_on(error)
-        return Check(*place, DIFFERS, (f"cannot be drawn: {reason_of(error)}",))
-    found = tuple(chunk_differences(stored, drawn))
+    (drawn,) = engine.draw([job_of(cell, block)])
+    if isinstance(drawn, Failure):
+        return Check(*place, DIFFERS, (f"cannot be drawn: {drawn.reason}",))
+    assert isinstance(drawn.chunk, Chunk)
+    found = tuple(chunk_differences(stored, drawn.chunk))
     return Check(*place, DIFFERS if found else EQUAL, found)
 
 

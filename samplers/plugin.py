@@ -19,6 +19,7 @@ from typing import Any
 
 import pluggy
 
+from .engine import EngineFactory
 from .errors import ModelError, PluginError, closest, pass_on, told
 from .extractor import ExtractorFactory
 from .grid import Grid
@@ -65,8 +66,12 @@ class Hooks:
     def samplerbench_data(self) -> dict[str, ImageDataFactory]:  # type: ignore[empty-body]
         """Factories of image data sets."""
 
+    @hookspec
+    def samplerbench_engines(self) -> dict[str, EngineFactory]:  # type: ignore[empty-body]
+        """Factories of engines."""
 
-KINDS = ("samplers", "grids", "models", "metrics", "extractors", "data")
+
+KINDS = ("samplers", "grids", "models", "metrics", "extractors", "data", "engines")
 HOOKS = tuple(f"{GROUP}_{kind}" for kind in KINDS)
 
 

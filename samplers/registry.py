@@ -1,4 +1,4 @@
-"""The registry of samplers, grids, models, metrics, extractors and image data: plugins, names and spec strings.
+"""The registry of samplers, grids, models, metrics, extractors, image data and engines: plugins, names, spec strings.
 
 Built-in plugins are registered as those of others are, by the entry point group "samplerbench". An entry point names
 a module, or a package whose modules are all registered.
@@ -22,8 +22,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
+from typing import Any, Generic, Protocol, TypeVar, cast, runtime_checkable
 
+from .engine import Engine, EngineFactory, Work
 from .errors import InputError, ModelError, PluginError, SamplerbenchError, closest, pass_on, told
 from .extractor import Extractor, ExtractorFactory
 from .grid import Grid, Levels, levels_at, levels_on, listed_times
@@ -122,6 +123,7 @@ class Registry:
     metrics: Catalogue[type[Metric]] = field(default_factory=lambda: Catalogue("metric", Metric))
     extractors: Catalogue[ExtractorFactory] = field(default_factory=lambda: Catalogue("extractor"))
     data: Catalogue[ImageDataFactory] = field(default_factory=lambda: Catalogue("data"))
+    engines: Catalogue[EngineFactory] = field(default_factory=lambda: Catalogue("engine"))
     broken: list[Broken] = field(default_factory=list)
     remarks: list[Remark] = field(default_factory=list)
     """About plugins that work but loaded slowly or changed the state of the process, and about models, extractors and
@@ -250,6 +252,21 @@ class Registry:
         factory, argument = factory_for(self.data, spec)
         with self.loading("data", spec):
             return checked_data(factory(argument), spec)
+
+    def check_engine(self, spec: str) -> EngineFactory:
+        """The factory of the engine that a spec names; an error with the names that there are, before any work."""
+        return self.engines[spec.partition(":")[0]]
+
+    def engine(self, spec: str, work: Work) -> Engine:
+        """The engine that "name" or "name:argument" describes, for the work of a run."""
+        factory, argument = self.check_engine(spec), spec.partition(":")[2]
+        with at_fault(f"engine {spec!r}"):
+            made: object = factory(argument, work)
+        if not (callable(getattr(made, "draw", None)) and callable(getattr(made, "close", None))):
+            raise PluginError(
+                f"engine {spec!r}: returned a {type(made).__name__}; expected an object with draw(jobs) and close()"
+            )
+        return cast(Engine, made)
 
     def _catalogues(self) -> dict[str, Catalogue[Any]]:
         """A copy of each catalogue, by kind, so that a plugin that fails half-way leaves nothing behind."""

@@ -21,10 +21,12 @@ import torch
 
 from samplerbench.bench.draw.chunk_file import Chunk
 from samplerbench.bench.draw.clock import Timing
+from samplerbench.bench.draw.ledger import Ledger
 from samplerbench.bench.draw.store import RunFolder, read_run
+from samplerbench.bench.judge.table import GrowingTable
 from samplerbench.bench.plan.config import Config
 from samplerbench.bench.plan.plan import plan_for
-from samplerbench.bench.run import Session, begin
+from samplerbench.bench.run import begin
 from samplerbench.samplers.extractor import Extractor
 from samplerbench.samplers.registry import load_registry
 
@@ -96,8 +98,8 @@ def table(folder, cells):
         print(f"table of {cells} cells when block {block.number} has come: {taken}")
     taken, _ = said(session.tabulate)
     print(f"table of {cells} cells, nothing new: {taken}")
-    other = Session(plan, RunFolder(folder), session.ready)
-    taken, _ = said(other.tabulate)
+    other = GrowingTable(plan, RunFolder(folder), session.ready)
+    taken, _ = said(lambda: other.table({}))
     print(f"table of {cells} cells x 2 chunks from nothing: {taken}")
 
 
@@ -155,8 +157,7 @@ def opened(plan, folder, about):
     """Open a run folder; how many chunks are missing."""
     store = RunFolder(folder)
     store.open(plan, about)
-    session = Session(plan, store, {}, store.failures(plan))
-    missing = sum(session._images_missing().values())
+    missing = sum(Ledger(plan, store, store.failures(plan)).images_missing().values())
     store.close()
     return missing
 

@@ -16,7 +16,7 @@ from samplerbench.bench.draw.store import RunFolder, read_run
 from samplerbench.bench.judge.stored import StoredRun
 from samplerbench.bench.judge.table import by_sampler
 from samplerbench.bench.judge.verdict_files import read_answers, signature
-from samplerbench.bench.run import Session
+from samplerbench.bench.run import Benchmark
 from samplerbench.bench.show.figures import write_figures
 from samplerbench.bench.show.picture import redrawn
 from samplerbench.bench.show.view import view_of
@@ -254,7 +254,7 @@ def test_a_run_that_stops_while_it_is_added_to_goes_on_with_the_same_command(sb,
 
     with monkeypatch.context() as patch:
         patch.setattr(RunFolder, "write", write)
-        patch.setattr(Session, "conclude", None)
+        patch.setattr(Benchmark, "conclude", None)
         with pytest.raises(Crash):
             sb(*command)
     table = StoredRun(copy).table  # that of the run before: what is new is pending in it

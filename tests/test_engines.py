@@ -16,14 +16,19 @@ import torch
 from safetensors.numpy import save
 
 import samplerbench as sb
-from samplerbench.bench.draw import child_process, chunk, engines
+from samplerbench.bench.draw import child_process, chunk
 from samplerbench.bench.draw.child import Parent, serve
 from samplerbench.bench.draw.chunk import make_chunk
 from samplerbench.bench.draw.chunk_file import chunk_from_arrays, chunk_to_arrays
-from samplerbench.bench.draw.engines import ChildFault, ChildProcess, Children, InProcess, Limits, Speed, turns
+from samplerbench.bench.draw.engines import children as engines
+from samplerbench.bench.draw.engines import here
+from samplerbench.bench.draw.engines.children import ChildFault, ChildProcess, Children, Limits, Speed
+from samplerbench.bench.draw.engines.here import no_copy_goes_on
+from samplerbench.bench.draw.engines.local import turns
+from samplerbench.bench.draw.session import NoWatch
 from samplerbench.bench.plan.config import Config, as_json, from_json
 from samplerbench.bench.plan.plan import plan_for
-from samplerbench.bench.run import Manner, NoWatch, begin
+from samplerbench.bench.run import begin
 from samplerbench.samplers.model import to_images
 from samplerbench.samplers.registry import load_registry
 
@@ -155,12 +160,12 @@ def statuses(table):
 
 
 class Recorder:
-    """An engine that makes its chunks here, but fails some cells, and remembers what it was asked."""
+    """Draws the samplers of others here, but fails some cells, and remembers what it was asked."""
 
     most = 9
 
-    def __init__(self, plan, ready, failing=()):
-        self.here = InProcess(lambda cell, block: make_chunk(plan, cell, block, ready, None))
+    def __init__(self, plan, extractors, failing=()):
+        self.plan, self.extractors = plan, extractors
         self.failing, self.asked, self.begun, self.closed = failing, [], [], 0
 
     def begin(self, cells):
@@ -170,10 +175,15 @@ class Recorder:
         self.asked.append((cell.sampler, block.number))
         if cell.sampler in self.failing:
             raise ChildFault("its process ended with signal 11 (SIGSEGV)")
-        return self.here.make(cell, block)
+        return make_chunk(self.plan, cell, block, self.extractors, None)
 
     def close(self):
         self.closed += 1
+
+
+def foreign_of(session):
+    """What draws the samplers of others for the local engine of a session."""
+    return session.session.engine.isolated
 
 
 def session_of(tmp_path, stranger, samplers, failing=(), n=100):
@@ -181,15 +191,15 @@ def session_of(tmp_path, stranger, samplers, failing=(), n=100):
     registry = load_registry([TOY, stranger])
     plan = plan_for(Config(model="toy", sampler=tuple(samplers), steps=(2,), samples=n), registry)
     session = begin(plan, registry, tmp_path / "run")
-    session.foreign = Recorder(plan, session.ready, failing)
+    session.session.engine.isolated = Recorder(plan, session.session.offered.extractors, failing)
     return session
 
 
 def test_the_origin_of_a_sampler_decides_where_it_is_drawn(tmp_path, stranger):
     session = session_of(tmp_path, stranger, ["good", "ddim", "DPM++ 2M", "talks:grid=karras"])
     session.work(NoWatch())
-    assert session.foreign.asked == [("good", 0), ("talks:grid=karras", 0), ("talks:grid=karras", 1), ("good", 1)]
-    assert session.foreign.closed == 1
+    assert foreign_of(session).asked == [("good", 0), ("talks:grid=karras", 0), ("talks:grid=karras", 1), ("good", 1)]
+    assert foreign_of(session).closed == 1
     result = session.conclude()
     assert set(statuses(result.table).values()) == {"ok"}
     assert result.table["same_as"].tolist()[1] == "good"
@@ -202,8 +212,8 @@ def test_a_fault_of_the_engine_fails_that_cell_and_no_other(tmp_path, stranger):
     assert statuses(result.table) == {
         "segfaults": "failed: its process ended with signal 11 (SIGSEGV)", "good": "ok", "ddim": "ok",
     }  # fmt: skip
-    assert session.foreign.asked.count(("segfaults", 0)) == 1
-    assert ("segfaults", 1) not in session.foreign.asked
+    assert foreign_of(session).asked.count(("segfaults", 0)) == 1
+    assert ("segfaults", 1) not in foreign_of(session).asked
     assert result.failed == 1
 
 
@@ -215,7 +225,7 @@ def test_an_engine_is_closed_when_the_run_is_stopped(tmp_path, stranger):
     session = session_of(tmp_path, stranger, ["good"])
     with pytest.raises(KeyboardInterrupt):
         session.work(Stopped())
-    assert session.foreign.closed == 1
+    assert foreign_of(session).closed == 1
 
 
 @pytest.mark.parametrize("how", ["object", "environment"])
@@ -224,9 +234,9 @@ def test_a_model_given_as_an_object_and_the_environment_keep_all_in_this_process
     monkeypatch.setenv("SAMPLERBENCH_IN_PROCESS", "1" if how == "environment" else "0")
     model = registry.model("toy") if how == "object" else None
     config = Config(model="toy", sampler=("prints",), steps=(2,), samples=4)
-    assert begin(plan_for(config, registry, model), registry, tmp_path / "run").foreign is None
+    assert begin(plan_for(config, registry, model), registry, tmp_path / "run").session.engine.isolated is None
     monkeypatch.setenv("SAMPLERBENCH_IN_PROCESS", "0")
-    assert isinstance(begin(plan_for(config, registry), registry, tmp_path / "other").foreign, Children)
+    assert isinstance(begin(plan_for(config, registry), registry, tmp_path / "other").session.engine.isolated, Children)
 
 
 def test_nothing_of_a_stranger_s_runs_here_for_a_trial(stranger, monkeypatch):
@@ -243,16 +253,16 @@ def test_nothing_of_a_stranger_s_runs_here_for_a_trial(stranger, monkeypatch):
 
 def test_an_engine_is_told_what_is_next_and_what_failed(tmp_path, stranger):
     session = session_of(tmp_path, stranger, ["segfaults", "good", "ddim"], failing=["segfaults"])
-    session.manner = Manner(repeats=3)
+    session.session.ledger.repeats = 3
     session.work(NoWatch())
-    assert session.foreign.begun == [["segfaults", "good"], ["good"], ["good", "good"]]
+    assert foreign_of(session).begun == [["segfaults", "good"], ["good"]]
 
 
 def test_a_finished_run_starts_nothing(tmp_path, stranger):
-    for begun in ([["good"]] * 2 + [[]], []):
+    for begun in ([["good"]] * 2, []):
         session = session_of(tmp_path, stranger, ["good", "ddim"])
         session.work(NoWatch())
-        assert session.foreign.begun == begun
+        assert foreign_of(session).begun == begun
         session.folder.close()
 
 
@@ -263,13 +273,6 @@ def cells_of(*samplers):
     """A cell of each sampler; those in capitals are foreign, and need no more than a name here."""
     plan = planned()
     return [dataclasses.replace(plan.cells[0], sampler=s, is_foreign=s.isupper()) for s in samplers]
-
-
-class Most:
-    """A foreign engine with room for so many."""
-
-    def __init__(self, most):
-        self.most = most
 
 
 @pytest.mark.parametrize(
@@ -286,17 +289,17 @@ class Most:
     ],
 )
 def test_cells_take_turns_with_as_many_foreign_specs_as_can_be_alive(samplers, most, expected):
-    found = turns(cells_of(*samplers.split()), Most(most) if most else None)
+    found = turns(cells_of(*samplers.split()), most)
     assert [(" ".join(cell.sampler for cell in turn.cells), turn.is_apart) for turn in found] == expected
 
 
 def test_what_is_drawn_apart_says_so_in_its_column_and_the_others_do_not(tmp_path, stranger):
     session = session_of(tmp_path, stranger, ["good", "ddim", "talks"], n=330)
-    session.foreign.most = 1
-    session.manner = Manner(repeats=5)
+    foreign_of(session).most = 1
+    session.session.ledger.repeats = 5
     session.work(NoWatch())
-    assert session.foreign.begun == [["good"]] * 6 + [[]] + [["talks"]] * 6 + [[]]
-    asked = [name for name, _ in session.foreign.asked]
+    assert foreign_of(session).begun == [["good"]] * 6 + [["talks"]] * 6
+    asked = [name for name, _ in foreign_of(session).asked]
     assert asked == ["good"] * 6 + ["talks"] * 6
     timing = session.conclude().table.set_index("sampler")["timing"]
     assert "not in turn" in timing["talks"]
@@ -304,12 +307,22 @@ def test_what_is_drawn_apart_says_so_in_its_column_and_the_others_do_not(tmp_pat
     assert "not drawn in turn with the other samplers" in (session.folder.path / "table.md").read_text()
 
 
+def test_the_model_is_loaded_before_it_is_asked_how_many_children_fit_the_memory(tmp_path, stranger, monkeypatch):
+    seen = []
+    session = session_of(tmp_path, stranger, ["good", "ddim"])
+    monkeypatch.setattr(here, "warm_up", lambda plan: seen.append("trial"))
+    monkeypatch.setattr(Recorder, "most", property(lambda self: seen.append("most") or 9))
+    session.work(NoWatch())
+    assert seen[:2] == ["trial", "most"]
+    assert seen.count("trial") == 1
+
+
 def test_a_run_that_is_stopped_before_the_next_turn_shows_all_of_the_first(tmp_path, stranger):
     session = session_of(tmp_path, stranger, ["good", "ddim", "talks"], n=200)
-    session.foreign.most = 1
+    foreign_of(session).most = 1
 
-    session.foreign.begin = lambda cells: [1 / 0 for cell in cells if cell.sampler == "talks"]
-    with pytest.raises(ZeroDivisionError):
+    foreign_of(session).begin = lambda cells: [1 / 0 for cell in cells if cell.sampler == "talks"]
+    with pytest.raises(sb.PluginError, match=r"engine 'local' raised ZeroDivisionError"):
         session.work(NoWatch())
     table = session.conclude().table.set_index("sampler")
     assert table["samples"].to_dict() == {"good": 200, "ddim": 200, "talks": 0}
@@ -626,11 +639,9 @@ def test_a_copy_that_a_sampler_forks_answers_nothing(tmp_path):
 def test_a_copy_that_a_sampler_forks_here_does_not_go_on_with_the_run():
     copies = []
 
-    def forks(cell, block):
-        copies.append(os.fork())
-
     try:
-        InProcess(forks).make(None, None)
+        with no_copy_goes_on():
+            copies.append(os.fork())
     finally:
         if not copies[0]:
             os._exit(0)  # not reached where the copy ends as it should
@@ -951,7 +962,7 @@ def test_a_plugin_edited_between_plan_and_child_fails_its_cells_by_name(tmp_path
 def test_a_session_without_limits_has_the_usual_ones(tmp_path, children, stranger):
     registry = load_registry([stranger])
     plan = plan_for(Config(model="mixture", sampler=("good",), steps=(2,), samples=4), registry)
-    engine = begin(plan, registry, tmp_path / "run").foreign
+    engine = begin(plan, registry, tmp_path / "run").session.engine.isolated
     assert dataclasses.asdict(engine.limits) == {"seconds": None, "gigabytes": None}
     assert engine.plugins == (stranger,)
     assert not engine._children  # nothing has been started

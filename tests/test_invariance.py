@@ -15,9 +15,10 @@ import torch
 import samplerbench as sb
 from samplerbench.bench.draw import clock as timing
 from samplerbench.bench.draw.chunk import make_chunk
+from samplerbench.bench.draw.session import NoWatch
 from samplerbench.bench.plan.config import Config
 from samplerbench.bench.plan.plan import plan_for
-from samplerbench.bench.run import NoWatch, begin
+from samplerbench.bench.run import begin
 from samplerbench.samplers.noise import Noise
 from samplerbench.samplers.registry import load_registry
 
@@ -72,7 +73,8 @@ def test_a_state_that_is_not_finite_fails_its_cell_names_the_step_and_is_never_s
     spoilt = replace(session.plan.cells[0], request=replace(session.plan.cells[0].request, sampler=Spoils(at, value)))
     levels = plan_for(Config(model="toy", steps=(4,)), load_registry([TOY])).cells[0].request.levels
     spoilt = replace(spoilt, steps=4, nfe=4, request=replace(spoilt.request, levels=levels))
-    session.plan = replace(session.plan, cells=(spoilt, *session.plan.cells[1:]))
+    plan = replace(session.plan, cells=(spoilt, *session.plan.cells[1:]))
+    session.session.ledger.plan = session.session.engine.here.plan = plan
     session.work(NoWatch())
     table = session.conclude().table
     assert table["status"][0] == f"failed: sampler Spoils, step {at}: the state is not finite (NaN or infinity)"
@@ -125,12 +127,13 @@ def test_chunks_made_in_any_order_and_over_many_sessions_give_the_same_table(tmp
     first = session_of(tmp_path / "run")
     pairs = [(c, b) for c in range(len(first.plan.cells)) for b in range(len(first.plan.blocks))]
     rng.shuffle(pairs)
-    reference = first._ode_solution(NoWatch())
+    reference = first.session._ode_solution(NoWatch())
     first.folder.close()
     for c, b in pairs[: rng.randrange(len(pairs))]:  # the rest is for a run that resumes
         session = session_of(tmp_path / "run")
         cell, block = session.plan.cells[c], session.plan.blocks[b]
-        session.folder.write(cell, block, make_chunk(session.plan, cell, block, session.ready, reference))
+        extractors = session.session.offered.extractors
+        session.folder.write(cell, block, make_chunk(session.plan, cell, block, extractors, reference))
         session.folder.close()
     last = session_of(tmp_path / "run")
     last.work(NoWatch())

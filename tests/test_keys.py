@@ -11,12 +11,13 @@ import torch
 
 import samplerbench as sb_
 from samplerbench.bench.draw import chunk
+from samplerbench.bench.draw.session import NoWatch
 from samplerbench.bench.draw.store import read_run
 from samplerbench.bench.judge import table
 from samplerbench.bench.plan import keys, plan, sources
 from samplerbench.bench.plan.config import Config
 from samplerbench.bench.plan.plan import plan_for
-from samplerbench.bench.run import NoWatch, begin
+from samplerbench.bench.run import begin
 from samplerbench.plugins.samplers.ddim import DDIM
 from samplerbench.samplers.model import Model
 from samplerbench.samplers.plugin import import_file

@@ -11,11 +11,13 @@ import pytest
 
 from samplerbench.bench.draw.chunk_file import Chunk
 from samplerbench.bench.draw.clock import Timing
+from samplerbench.bench.draw.ledger import Ledger
 from samplerbench.bench.draw.store import RunFolder
+from samplerbench.bench.judge.table import GrowingTable
 from samplerbench.bench.plan import plan as planning
 from samplerbench.bench.plan.config import Config
 from samplerbench.bench.plan.plan import Block, Blocks, plan_for
-from samplerbench.bench.run import Manner, Session, begin, evaluations_left
+from samplerbench.bench.run import Manner, begin, evaluations_left
 from samplerbench.samplers.registry import load_registry
 
 REGISTRY = load_registry()
@@ -75,8 +77,8 @@ def test_counts_of_a_small_plan_are_those_of_its_blocks(tmp_path):
     missing = {cell.key: 150 - sum(n for _, n in stored[cell.key]) for cell in plan.cells}
     for folder in (session.folder, RunFolder(tmp_path / "run")):
         assert {cell.key: folder.stored_places(cell, plan.blocks) for cell in plan.cells} == stored
-        again = Session(plan, folder, {})
-        assert again._images_missing() == missing
+        again = Ledger(plan, folder)
+        assert again.images_missing() == missing
         by_hand = sum(cell.nfe * missing[cell.key] for cell in plan.cells) + 37 * 101
         assert again.evaluations_left() == by_hand
         assert folder.whole_blocks(plan.cells[1:2] + plan.cells[3:], plan.blocks) == (blocks[0],)
@@ -92,13 +94,13 @@ def test_what_is_left_of_a_plan_is_counted_from_the_names_in_its_folder(tmp_path
         session.folder.write(cell, plan.blocks[number], chunk_of(plan.blocks[number]))
     session.folder.close()
     made.clear()
-    for one in (Session(plan, RunFolder(tmp_path / "run"), {}), session):
+    for one in (Ledger(plan, RunFolder(tmp_path / "run")), session.session.ledger):
         total = sum(cell.network_evaluations for cell in plan.cells) * samples + min(256, samples // 4) * 101
         drawn = 64 * (2 + 5 + 3 + 2)
         assert one.evaluations_left() == total - drawn
-        assert len(list(one._repeats_missing())) == 0
-        assert one._spared(plan.cells[0]) == 2 * (samples - 64)
-        assert list(one.growing.table({})["samples"][:4]) == [64, 0, 64, 0]
+        assert len(list(one.repeats_missing())) == 0
+        assert one.spared(plan.cells[0]) == 2 * (samples - 64)
+        assert list(GrowingTable(plan, one.folder, session.ready).table({})["samples"][:4]) == [64, 0, 64, 0]
     assert evaluations_left(plan, tmp_path / "run", Manner()) == total - drawn
     assert evaluations_left(plan, tmp_path / "nowhere", Manner()) == total
     assert len(made) < 200

@@ -2,7 +2,9 @@
 
 import ast
 import os
+import select
 import shutil
+import signal
 import subprocess
 import sys
 import tomllib
@@ -131,13 +133,13 @@ def test_every_hook_has_a_kind():
 
 def test_a_kind_is_a_pair_of_templates_and_a_row(tmp_path, monkeypatch):
     shutil.copytree(TEMPLATES, tmp_path / "templates")
-    (tmp_path / "templates" / "my_engine.py").write_text(
-        '"""my-engine.\n\n    samplerbench list --plugin my_engine.py\n"""\n'
+    (tmp_path / "templates" / "my_judge.py").write_text(
+        '"""my-judge.\n\n    samplerbench list --plugin my_judge.py\n"""\n'
     )
-    (tmp_path / "templates" / "test_my_engine.py").write_text("from my_engine import MyEngine\n")
+    (tmp_path / "templates" / "test_my_judge.py").write_text("from my_judge import MyJudge\n")
     monkeypatch.setattr(scaffolds, "TEMPLATES", tmp_path / "templates")
-    monkeypatch.setitem(scaffolds.KINDS, "engine", "samplers")
-    source, test = new_plugin("two-hosts", tmp_path / "here", default_registry(), kind="engine", package=False)
+    monkeypatch.setitem(scaffolds.KINDS, "judge", "samplers")
+    source, test = new_plugin("two-hosts", tmp_path / "here", default_registry(), kind="judge", package=False)
     assert source.read_text().startswith('"""two-hosts.')
     assert test.read_text() == "from two_hosts import TwoHosts\n"
 
@@ -169,6 +171,7 @@ FAULTS = {
     "metric": ("(rows - mean) @ shift / value", "2 * (rows - mean) @ shift / value"),
     "extractor": ("grey = images.double()", "grey = images.double() - images.double().mean()"),
     "data": ("(255 * disc[None]).to(torch.uint8)", "disc[None].float()"),
+    "engine": ("if not at_work:", "if len(at_work) < 2:"),
 }
 """By kind, a place of the template and a mistake that its test must see."""
 
@@ -197,7 +200,7 @@ def test_the_commands_in_its_docstring_work(command, tmp_path, kind):
     for line in commands_of("my-own", kind):
         code, out, err = command(*line.split()[1:], "--plugin", "my_own.py")
         assert code == 0, err
-        assert "my-own" in out or "FD-my-own" in out or kind in ("grid", "data"), out
+        assert "my-own" in out or "FD-my-own" in out or kind in ("grid", "data", "engine"), out
 
 
 @pytest.mark.slow
@@ -283,7 +286,7 @@ def test_the_name_of_the_template_is_as_good_as_any(kind):
 @pytest.mark.parametrize(
     ("kind", "name", "taken"),
     [("grid", "kar-ras", "karras"), ("model", "fashion_mnist", "fashion-mnist"), ("metric", "f_id", "fid"),
-     ("extractor", "incep-tion", "inception"), ("data", "cifar-10", "cifar10")],
+     ("extractor", "incep-tion", "inception"), ("data", "cifar-10", "cifar10"), ("engine", "lo-cal", "local")],
 )  # fmt: skip
 def test_a_name_that_is_taken_is_refused_by_its_kind(command, tmp_path, kind, name, taken):
     code, out, err = command("new-plugin", name, "--kind", kind)
@@ -301,7 +304,8 @@ def test_an_unknown_kind_is_refused_with_the_closest(command, tmp_path):
     code, out, err = command("new-plugin", "my-own", "--kind", "metrics")
     assert (code, out) == (2, "")
     assert err == (
-        "Error: unknown kind 'metrics' (did you mean 'metric'?); kinds: sampler, grid, model, metric, extractor, data\n"
+        "Error: unknown kind 'metrics' (did you mean 'metric'?); "
+        "kinds: sampler, grid, model, metric, extractor, data, engine\n"
     )
     assert not list(tmp_path.iterdir())
 
@@ -314,3 +318,52 @@ def test_an_output_that_is_no_folder_is_refused(command, tmp_path):
     code, _, err = command("new-plugin", "my-own", "-o", "/proc/nowhere")
     assert code == 5
     assert "cannot be written" in err
+
+
+SAYS_WHERE = """
+import os, time
+from dataclasses import dataclass
+from samplerbench import Sampler, hookimpl
+
+@dataclass(frozen=True)
+class SaysWhere(Sampler):
+    convergence = 1
+
+    def nfe(self, steps):
+        return steps
+
+    def step(self, run, x, a, b, past):
+        with open("fifo", "w") as fifo:
+            fifo.write(str(os.getpid()))
+        time.sleep(600)
+
+@hookimpl
+def samplerbench_samplers():
+    return {"says-where": SaysWhere}
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_no_process_of_the_engine_outlives_a_run_that_is_stopped_in_a_chunk_without_end(tmp_path, number):
+    new_plugin("my-own", tmp_path, default_registry(), kind="engine", package=False)
+    (tmp_path / "says_where.py").write_text(SAYS_WHERE)
+    os.mkfifo(tmp_path / "fifo")
+    code = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        "from samplerbench.bench.cli import main; main()"
+    )
+    command = "run --model mixture -s says-where --steps 2 -n 8 --engine my-own -o here"
+    plugins = ["--plugin", "my_own.py", "--plugin", "says_where.py"]
+    with subprocess.Popen(
+        [sys.executable, "-c", code, *command.split(), *plugins], cwd=tmp_path, text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    ) as started:  # fmt: skip
+        process = os.pidfd_open(int((tmp_path / "fifo").read_text()))
+        started.send_signal(number)
+        _, err = started.communicate(timeout=60)
+    readable, _, _ = select.select([process], [], [], 20)
+    os.close(process)
+    assert readable
+    assert "Traceback" not in err
+    assert started.returncode == {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGKILL: -9}[number]

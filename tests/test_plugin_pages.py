@@ -16,7 +16,7 @@ from PIL import Image
 
 import samplerbench as sb
 from samplerbench.bench.cli.api_page import one_line, signature_of
-from samplerbench.samplers import extractor, image_data
+from samplerbench.samplers import engine, extractor, image_data
 from samplerbench.samplers.plugin import KINDS, Hooks
 from samplerbench.samplers.registry import load_registry
 
@@ -33,6 +33,7 @@ PAGE_OF = {
     "metrics": "writing-a-metric",
     "extractors": "writing-an-extractor",
     "data": "writing-image-data",
+    "engines": "writing-an-engine",
 }
 TEXT_OF = {kind: (DOCS / f"{page}.md").read_text(encoding="utf-8") for kind, page in PAGE_OF.items()}
 FOLLOWED = [kind for kind in KINDS if kind != "samplers"]
@@ -139,12 +140,14 @@ def own_attributes(cls):
     return sorted(name for name in names if not name.startswith("_"))
 
 
-AUTHORED = {"samplers": sb.Sampler, "grids": sb.Grid, "metrics": sb.Metric, "data": sb.ImageData}
-"""By kind, the class that an author's class inherits from."""
+AUTHORED = {"samplers": sb.Sampler, "grids": sb.Grid, "metrics": sb.Metric, "data": sb.ImageData, "engines": sb.Engine}
+"""By kind, the class that an author's class inherits from, or is like."""
 SAID = [(kind, method) for kind, cls in AUTHORED.items() for method in own_methods(cls)]
 ASKED = [
-    ("samplers", method) for method in own_methods(sb.StepContext) if method.__name__ != "enter"
-]  # that is for the driver
+    *(("samplers", m) for m in own_methods(sb.StepContext) if m.__name__ != "enter"),  # that is for the driver
+    *(("engines", method) for method in own_methods(sb.Work)),
+    ("engines", sb.draw_job),
+]
 
 
 @pytest.mark.parametrize(("kind", "method"), [*SAID, *ASKED], ids=lambda x: getattr(x, "__qualname__", x))
@@ -154,11 +157,16 @@ def test_every_method_stands_on_its_page_with_its_exact_arguments(kind, method):
 
 
 DESCRIBED = {**AUTHORED, "models": sb.Model, "extractors": sb.Extractor}
+GIVEN = [sb.Job, sb.Drawn, sb.Failure, sb.Work]
+"""What an engine is given, and answers."""
 
 
 @pytest.mark.parametrize(
     ("kind", "name"),
-    [(kind, name) for kind, cls in DESCRIBED.items() for name in own_attributes(cls) if name != "shown_shape"],
+    [
+        *((kind, name) for kind, cls in DESCRIBED.items() for name in own_attributes(cls) if name != "shown_shape"),
+        *(("engines", name) for cls in GIVEN for name in own_attributes(cls)),
+    ],
 )
 def test_every_attribute_stands_on_its_page(kind, name):
     assert f"`{name}`" in TEXT_OF[kind], f"docs/{PAGE_OF[kind]}.md does not say what {name} is"
@@ -166,7 +174,11 @@ def test_every_attribute_stands_on_its_page(kind, name):
 
 @pytest.mark.parametrize(
     ("kind", "module", "name"),
-    [("extractors", extractor, "ExtractorFactory"), ("data", image_data, "ImageDataFactory")],
+    [
+        ("extractors", extractor, "ExtractorFactory"),
+        ("data", image_data, "ImageDataFactory"),
+        ("engines", engine, "EngineFactory"),
+    ],
 )
 def test_a_factory_stands_on_its_page_as_it_is_defined(kind, module, name):
     (definition,) = (

@@ -20,6 +20,7 @@ from PIL import Image
 
 import samplerbench as sb
 from samplerbench.bench.draw.paths import PATHS, read_path, write_paths
+from samplerbench.bench.draw.session import NoWatch
 from samplerbench.bench.draw.store import SEAL, RunFolder, read_run
 from samplerbench.bench.judge.compare import comparison_of, holm
 from samplerbench.bench.judge.pareto import pareto
@@ -36,7 +37,7 @@ from samplerbench.bench.judge.verdict_files import (
     signature,
 )
 from samplerbench.bench.plan.config import Config
-from samplerbench.bench.run import NoWatch, begin, plan_for
+from samplerbench.bench.run import begin, plan_for
 from samplerbench.bench.show import view as reports
 from samplerbench.bench.show.charts import drawn_interval, round_ticks
 from samplerbench.bench.show.page import json_for_script, source_hash, view_to_html, write_report

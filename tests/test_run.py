@@ -16,10 +16,11 @@ from safetensors.numpy import load_file
 import samplerbench as sb
 from samplerbench.bench.draw import chunk as harness
 from samplerbench.bench.draw import clock as timing
+from samplerbench.bench.draw.session import NoWatch
 from samplerbench.bench.draw.store import RunFolder, read_run
 from samplerbench.bench.plan.config import Config
 from samplerbench.bench.plan.plan import plan_for
-from samplerbench.bench.run import NoWatch, begin
+from samplerbench.bench.run import begin
 from samplerbench.plugins.metrics.fid import FID
 from samplerbench.samplers.registry import load_registry
 from samplerbench.samplers.sample import draw

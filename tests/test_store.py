@@ -21,11 +21,12 @@ from PIL import Image
 from safetensors import safe_open
 
 import samplerbench as sb_
-from samplerbench.bench import run as harness
 from samplerbench.bench.draw import clock as timing
 from samplerbench.bench.draw import store
 from samplerbench.bench.draw.chunk_file import arrays_to_bytes, bytes_to_arrays, content_hash
+from samplerbench.bench.draw.engines import here as harness
 from samplerbench.bench.draw.paths import PATHS
+from samplerbench.bench.draw.session import NoWatch, next_renewal
 from samplerbench.bench.draw.store import (
     CHUNKS,
     RUN_FILE,
@@ -44,7 +45,7 @@ from samplerbench.bench.plan import keys
 from samplerbench.bench.plan.config import Config
 from samplerbench.bench.plan.plan import plan_for
 from samplerbench.bench.plan.yardstick import yardsticks
-from samplerbench.bench.run import Manner, NoWatch, begin, next_renewal
+from samplerbench.bench.run import Manner, begin
 from samplerbench.bench.show.page import write_report
 from samplerbench.bench.show.picture import redrawn
 from samplerbench.bench.show.sheet import table_to_markdown

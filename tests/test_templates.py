@@ -1,6 +1,7 @@
 """The tests that `samplerbench new-plugin` writes pass as they stand: those of the templates are run here.
 
-That of the sampler takes longer: tests/test_new_plugin.py runs it, and all of them as their authors do.
+Those of the sampler and of the engine take longer: tests/test_new_plugin.py runs these, and all of them as their
+authors do.
 """
 
 import importlib
@@ -27,5 +28,7 @@ for template in KINDS:
     globals().update(functions_of(template))
 
 
-def test_every_template_but_the_sampler_s_is_tested_here():
-    assert {f"test_my_{kind}" for kind in (*KINDS, "sampler")} == {path.stem for path in TEMPLATES.glob("test_*.py")}
+def test_every_template_but_two_is_tested_here():
+    assert {f"test_my_{kind}" for kind in (*KINDS, "sampler", "engine")} == {
+        path.stem for path in TEMPLATES.glob("test_*.py")
+    }

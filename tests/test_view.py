@@ -12,7 +12,7 @@ import samplerbench as sb
 from samplerbench.bench.judge.table import COLUMNS
 from samplerbench.bench.plan.config import Config
 from samplerbench.bench.plan.plan import plan_for
-from samplerbench.bench.run import Session, begin
+from samplerbench.bench.run import Benchmark, begin
 from samplerbench.bench.show.live import View, draws_live, duration, pivot, rich_table
 from samplerbench.bench.show.sheet import caption, sheet_of
 from samplerbench.samplers.registry import load_registry
@@ -258,7 +258,7 @@ def test_plain_lines_come_now_and_then(session):
 def test_two_specs_of_one_sampler_are_one_cell(tmp_path):
     registry = load_registry([TOY])
     config = Config(model="toy", sampler=("ddim", "ddim:eta=0"), steps=(2,), samples=70)
-    session: Session = begin(plan_for(config, registry), registry, tmp_path / "run")
+    session: Benchmark = begin(plan_for(config, registry), registry, tmp_path / "run")
     view = View(console_of(force_terminal=False), {})
     session.work(view)
     assert view._done == view._todo

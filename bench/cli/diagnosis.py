@@ -127,7 +127,7 @@ def machine() -> dict[str, Any]:
     """Processor, cores, memory, accelerators, threads."""
     import torch
 
-    from ..draw.engines import machine_memory
+    from ..draw.engines.children import machine_memory
     from ..plan.environment import cpu_name
 
     devices = range(torch.cuda.device_count())

@@ -49,7 +49,7 @@ def listing(registry: Registry, kind: str) -> list[dict[str, str]]:
             row["options"] = describe_options(thing)
         elif kind == "metrics":
             row |= metric_facts(thing)
-        elif kind in {"extractors", "data"}:
+        elif kind in {"extractors", "data", "engines"}:
             row["what it is"] = first_line(thing)
         rows.append(row | {"origin": str(catalogue.origins[name])})
     return rows

@@ -16,7 +16,7 @@ from .options import Command, FilePath, plugin_options
 from .scaffold import KINDS as PLUGIN_KINDS
 from .scaffold import commands_of, new_plugin
 
-KINDS = ("samplers", "grids", "models", "metrics", "extractors", "data", "commands", "api", "run-schema")
+KINDS = ("samplers", "grids", "models", "metrics", "extractors", "data", "engines", "commands", "api", "run-schema")
 
 
 def known_kind(_: click.Context, __: click.Parameter, kind: str) -> str:
@@ -41,8 +41,8 @@ def known_kind_of_plugin(_: click.Context, __: click.Parameter, kind: str) -> st
     "--markdown", is_flag=True, help="Print a page of documentation: samplers, grids, metrics, commands or api."
 )
 def list_(kind: str, plugin: tuple[str, ...], as_json: bool, markdown: bool) -> None:
-    """List what is registered: samplers (the default), grids, models, metrics, extractors, data; and plugins that are
-    broken.
+    """List what is registered: samplers (the default), grids, models, metrics, extractors, data, engines; and plugins
+    that are broken.
 
     "commands" lists the commands of this program, "api" the names that Python code imports from samplerbench, and
     "run-schema" prints the JSON schema of run.json.

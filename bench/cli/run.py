@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from ...samplers.registry import Registry
     from ..plan.config import Config
     from ..plan.plan import Plan
-    from ..run import Manner, Result, Session
+    from ..run import Benchmark, Manner, Result
 
 SIGINT_EXIT, SIGTERM_EXIT = 130, 143
 
@@ -121,6 +121,7 @@ def run(output: Path | None, plugin: tuple[str, ...], dry_run: bool, as_json: bo
     with stdout_for_data():  # what a plugin prints is no data
         registry = loaded_registry(plugin)
         warn_of_plugins(registry)
+        registry.check_engine(manner.engine)
         if manner.add:
             config = enlarged_run(output, settings_given(config), registry, fresh=manner.fresh)
         if config.threads:
@@ -158,12 +159,12 @@ def carried_out(plan: Plan, registry: Registry, folder: Path, manner: Manner, *,
     with Signals() as signals:
         with ExitStack() as opened, signals.ending():
             with stdout_for_data():
-                session = begin(plan, registry, folder, manner, command)
-                opened.callback(session.folder.close)  # again where a signal came while it was closed
-                if session.failures:
-                    number = counted(len(session.failures), "cell")
+                begun = begin(plan, registry, folder, manner, command)
+                opened.callback(begun.folder.close)  # again where a signal came while it was closed
+                if begun.failures:
+                    number = counted(len(begun.failures), "cell")
                     say(f"{folder}: {number} failed before; --retry-failed runs them again", err=True)
-                result = watched(session, signals)
+                result = watched(begun, signals)
             failed = result.failed > 0
             show_result(result, as_json)
         if signals.code:
@@ -205,17 +206,17 @@ def value_from(one: Setting, given: Any) -> Any:
     return read_prompts(given) if one.kind == "file" else given
 
 
-def watched(session: Session, signals: Signals) -> Result:
+def watched(begun: Benchmark, signals: Signals) -> Result:
     """Do the work under a live view, and conclude with what is there when it is done or a signal comes."""
     from rich.console import Console
 
     from ..show.live import View
 
     gc.freeze()  # what is loaded stays until the end: no collection of garbage need walk through it
-    with closing(session.folder):
-        with signals.ending(), View(Console(stderr=True), session.labels) as view:
-            session.work(view)
-        return session.conclude()
+    with closing(begun.folder):
+        with signals.ending(), View(Console(stderr=True), begun.labels) as view:
+            begun.work(view)
+        return begun.conclude()
 
 
 def show_plan(plan: Plan, folder: Path, left: int, as_json: bool, *, resumes: bool) -> None:

@@ -23,6 +23,7 @@ KINDS = {
     "metric": "metrics",
     "extractor": "extractors",
     "data": "data",
+    "engine": "engines",
 }
 """Kind of plugin -> where the registry keeps its names. Its templates are my_KIND.py and test_my_KIND.py."""
 NAME = re.compile(r"[a-z][a-z0-9]*([_-][a-z0-9]+)*")

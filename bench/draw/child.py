@@ -8,23 +8,20 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import torch
 from safetensors.numpy import save
 
-from ...samplers.process import set_switches
-from ...samplers.registry import load_registry
-from ..plan.config import from_json
-from ..plan.plan import Block, plan_for
-from ..plan.yardstick import extractors_read
+from ..plan.plan import Block
 from .child_process import FRAME, write_frame
 from .chunk import (
     answer_of,
-    chunk_read_by,
+    make_chunk,
     reason_of,
     seconds_after_drawing,
     seconds_per_evaluation,
 )
 from .chunk_file import Chunk, chunk_to_arrays
+from .engines.elsewhere import made_again
+from .engines.here import EDITED
 from .store import RunFolder
 
 
@@ -80,13 +77,9 @@ def requests_from_stdin() -> BinaryIO:
 def serve(parent: Parent) -> None:
     """The plan and a trial outside the clock, then a chunk for each request."""
     job = parent.request()
-    torch.set_num_threads(job["threads"])
-    set_switches(job["switches"])
-    registry = load_registry(job["plugins"])
-    plan = plan_for(from_json(job["config"]), registry)
-    extractors = extractors_read(plan.config.metric, registry.metrics.things, plan.model)
+    remade = made_again(job)
+    plan, extractors = remade.plan, remade.extractors
     reference = RunFolder(Path(job["folder"])).ode_solution(plan.reference_key) if plan.reference else None
-    cells = {cell.key: cell for cell in plan.cells}
     parent.answer({
         "seconds_per_evaluation": seconds_per_evaluation(plan),
         "seconds_after_drawing": seconds_after_drawing(plan, extractors),
@@ -94,13 +87,12 @@ def serve(parent: Parent) -> None:
     })  # fmt: skip
     while True:
         request = parent.request()
-        cell = cells.get(request["cell"])
+        cell = remade.cells.get(request["cell"])
         if cell is None:
-            reason = "a plugin or the model was edited after the run began; give the same command again"
-            parent.answer({"failed": reason})
+            parent.answer({"failed": EDITED})
             continue
         try:
-            chunk = chunk_read_by(extractors, plan, cell, Block(*request["block"]), reference)
+            chunk = make_chunk(plan, cell, Block(*request["block"]), extractors, reference)
         except BaseException as error:  # a sampler may raise anything; it fails its own cell
             parent.answer({"failed": reason_of(error)})
         else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -29,7 +29,6 @@ from ...samplers.sample import Request, Samples, draw, no_images
 from ...samplers.sampler import SamplerFault
 from ..plan.identity import is_seen
 from ..plan.plan import Block, Cell, Plan
-from ..plan.yardstick import Yardstick
 from .chunk_file import Chunk
 from .clock import Timing, clocked
 
@@ -99,12 +98,7 @@ def draw_clocked(cell: Cell, block: Block) -> tuple[Samples, Timing]:
     return samples, timing
 
 
-def make_chunk(plan: Plan, cell: Cell, block: Block, ready: Mapping[str, Yardstick], reference: Tensor | None) -> Chunk:
-    """Draw a block of a cell's samples and extract what the metrics need."""
-    return chunk_read_by({yardstick.metric.extractor for yardstick in ready.values()}, plan, cell, block, reference)
-
-
-def chunk_read_by(extractors: Collection[str], plan: Plan, cell: Cell, block: Block, reference: Tensor | None) -> Chunk:
+def make_chunk(plan: Plan, cell: Cell, block: Block, extractors: Collection[str], reference: Tensor | None) -> Chunk:
     """Draw a block of a cell's samples and have these extractors read them."""
     samples, timing = draw_clocked(cell, block)
     images = samples.images.cpu() if samples.images is not None else None
@@ -195,6 +189,10 @@ def seconds_after_drawing(plan: Plan, extractors: Collection[str]) -> float | No
 
 def reason_of(error: BaseException) -> str:
     """One line of an error."""
-    text = text_of(error) if isinstance(error, SamplerbenchError) else told(error)
-    start = text[: 10 * LONGEST_REASON]  # it may be very long
+    return one_line(text_of(error) if isinstance(error, SamplerbenchError) else told(error))
+
+
+def one_line(text: str) -> str:
+    """A reason as a table can hold it, however long it is and whatever is in it."""
+    start = text[: 10 * LONGEST_REASON]
     return " ".join("".join(c if c.isprintable() else " " for c in start).split())[:LONGEST_REASON]

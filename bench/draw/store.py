@@ -32,6 +32,7 @@ from ..plan.plan import Block, Blocks, Cell, Plan, part_of
 from ..plan.record import RunRecord, record_of
 from .chunk_file import (
     CHUNK_SUFFIX,
+    LENGTH,
     Arrays,
     Chunk,
     Place,
@@ -63,6 +64,8 @@ OWN_NAMES = re.compile(
 REPEAT_NAME = re.compile(rf"([0-9]{{4,18}}){re.escape(REPEAT_SUFFIX)}")
 FEW_BLOCKS = 4
 """So many files are asked for by name; of more, the folder is listed."""
+LONGEST_HEADER = 1 << 20
+"""Bytes of the header of a chunk; that of a damaged one may be said to be longer."""
 HALF_DONE = re.compile(r"(?P<folder>.*/)?\.(?P<file>[^/]+?)(\.[0-9a-f]{16})?\.tmp")
 """What a process that was killed while it wrote a file left of it."""
 
@@ -90,6 +93,8 @@ class RunFolder:
         """The names in the folder of chunks, listed once: it has one writer."""
         self._there: defaultdict[str, set[Place]] = defaultdict(set)
         """The places of the chunks that are known to be there, by cell key."""
+        self._alone: dict[tuple[str, Place], bool] = {}
+        """Whether a chunk was drawn alone, as far as that was asked; a chunk is never written a second time."""
         self._looked: set[str] = set()
         """The keys of the cells whose folder was listed: what is not known of them is not there."""
 
@@ -150,6 +155,7 @@ class RunFolder:
         (self.path / RUN_FILE).unlink(missing_ok=True)
         self._cells = None
         self._there.clear()
+        self._alone.clear()
         self._looked.clear()
 
     def cell_path(self, key: str) -> Path:
@@ -250,6 +256,16 @@ class RunFolder:
                 self._listed().add(path.parent.name)
         self.write_arrays(path, arrays, {"timing": timing}, cell=cell.key, first=block.first, n=block.n)
         self._there[cell.key].add((block.first, block.n))
+        self._alone[cell.key, (block.first, block.n)] = chunk.timing.alone
+
+    def is_drawn_alone(self, key: str, place: Place) -> bool:
+        """Whether the chunk of a cell at a place was drawn alone. A damaged one counts: who reads it whole will say."""
+        if (known := self._alone.get((key, place))) is None:
+            path = self._chunks.joinpath(key[:16], chunk_name(*place))
+            with suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
+                known = timing_from_json(texts_in(path)["timing"]).alone
+            known = self._alone[key, place] = known is not False
+        return known
 
     def read(self, cell: Cell, block: Block) -> Chunk:
         """A stored chunk."""
@@ -552,6 +568,14 @@ def bytes_of(path: Path) -> bytes:
     """The bytes of a file in a run folder; an OSError too for what would keep a reader waiting, as a pipe does."""
     with open(path, "rb", buffering=0, opener=opened_file) as file:
         return file.read()
+
+
+def texts_in(path: Path) -> dict[str, str]:
+    """The texts of a safetensors file, unchecked; its arrays are not read."""
+    with open(path, "rb", buffering=0, opener=opened_file) as file:
+        (length,) = LENGTH.unpack(file.read(LENGTH.size))
+        texts: dict[str, str] = json.loads(file.read(min(length, LONGEST_HEADER)))["__metadata__"]
+    return texts
 
 
 def opened_file(path: str, flags: int) -> int:

@@ -211,6 +211,9 @@ class Conduct:
     )
     """More often than a cell has whole chunks, it is drawn again for the clock alone."""
     retry_failed: bool = setting(False, "flag", "manner", "Run cells again that failed; else they stay as they are.")
+    engine: str = setting(
+        "local", "name", "manner", "Where chunks are drawn, as `samplerbench list engines` names it.", metavar="NAME"
+    )
     time_limit: float | None = setting(
         None, "amount", "limits", "For a chunk of 64 samples of a sampler that did not come with samplerbench.",
         default_words="60, and 50 times what model and extractors take", metavar="SECONDS",

@@ -197,6 +197,10 @@ class View:
             self._spoken = now
             self._say(self.state())
 
+    def added(self, evaluations: int) -> None:
+        """Expect more."""
+        self._todo += evaluations
+
     def failed(self, cell: Cell, reason: str, evaluations: int) -> None:
         """Show which cell failed, and expect no more of it."""
         self._todo -= evaluations

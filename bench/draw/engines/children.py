@@ -1,10 +1,10 @@
-"""Engines: where a chunk is made. Samplers of our own are drawn in this process, those of others in child processes.
+"""Child processes of this machine: each sampler spec that did not come with samplerbench is drawn in one of its own.
 
-Each sampler spec of others has a child of its own: what a sampler does to its process (functions that it replaces,
-threads, signal handlers, limits, copies that it forks) reaches no other sampler. A child may crash, hang or eat the
-memory. Then it is stopped, the cell of that chunk fails with the reason, and the next chunk of that spec gets a new
-child. It runs `child.py`, which makes the plan of its spec again from the same configuration. `child_process` says how
-the two talk, and `lifeline` why no child outlives this process.
+What a sampler does to its process (functions that it replaces, threads, signal handlers, limits, copies that it forks)
+reaches no other sampler. A child may crash, hang or eat the memory. Then it is stopped, the cell of that chunk fails
+with the reason, and the next chunk of that spec gets a new child. It runs `draw.child`, which makes the plan of its
+spec again from the same configuration. `child_process` says how the two talk, and `lifeline` why no child outlives
+this process.
 """
 
 from __future__ import annotations
@@ -13,23 +13,21 @@ import os
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import astuple, dataclass, field, replace
+from collections.abc import Iterable
+from dataclasses import astuple, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn
 
-import torch
 from safetensors import SafetensorError
 from safetensors.numpy import load
 
-from ...samplers.errors import InputError, SamplerbenchError, in_line
-from ...samplers.process import switches
-from ..plan.config import as_json
-from ..plan.plan import Block, Cell, Plan
-from .child_process import Child, memory_of
-from .chunk import answer_of
-from .chunk_file import Chunk, chunk_from_arrays
+from ....samplers.errors import InputError, SamplerbenchError, in_line
+from ...plan.plan import Block, Cell, Plan
+from ..child_process import Child, memory_of
+from ..chunk import answer_of
+from ..chunk_file import Chunk, chunk_from_arrays
+from .elsewhere import OTHERWISE, what_it_takes
 
 START_SECONDS = 600.0
 """For imports, plugins, the model and a trial; all of it has just been done in this process."""
@@ -47,37 +45,6 @@ GIGABYTE = 1e9
 
 class ChildFault(SamplerbenchError):  # noqa: N818  (as SamplerFault: the sampler is at fault)
     """A chunk that was not made, in the words of the child or about its end."""
-
-
-class Engine(Protocol):
-    """Makes chunks somewhere."""
-
-    def make(self, cell: Cell, block: Block) -> Chunk:
-        """The chunk, or whatever exception the cell fails with."""
-        ...
-
-    def close(self) -> None:
-        """Leave nothing running."""
-        ...
-
-
-@dataclass(frozen=True)
-class InProcess:
-    """Makes chunks here."""
-
-    make_chunk: Callable[[Cell, Block], Chunk]
-
-    def make(self, cell: Cell, block: Block) -> Chunk:
-        """The chunk, or whatever the sampler raises."""
-        process = os.getpid()
-        try:
-            return self.make_chunk(cell, block)
-        finally:
-            if os.getpid() != process:  # a copy that the sampler forked: it must not go on with the run
-                os._exit(1)
-
-    def close(self) -> None:
-        """Nothing is running."""
 
 
 @dataclass(frozen=True)
@@ -117,42 +84,6 @@ class Limits:
     def bytes(self) -> float:
         """How much resident memory a child may hold."""
         return SHARE_OF_MEMORY * machine_memory() if self.gigabytes is None else self.gigabytes * GIGABYTE
-
-
-@dataclass(frozen=True)
-class Turn:
-    """Cells that are drawn in turn with each other, block by block."""
-
-    cells: tuple[Cell, ...]
-    is_apart: bool = False
-    """Whether other cells of the run are drawn at another time, so that seconds are not of the same minutes."""
-
-    def marked(self, chunk: Chunk) -> Chunk:
-        """A chunk of these cells whose timing says whether it was drawn apart from others."""
-        return replace(chunk, timing=replace(chunk.timing, apart=self.is_apart))
-
-
-class ForeignEngine(Engine, Protocol):
-    """Makes the chunks of samplers that did not come with samplerbench."""
-
-    @property
-    def most(self) -> int:
-        """How many sampler specs it can have at work at the same time."""
-        ...
-
-    def begin(self, cells: Iterable[Cell]) -> None:
-        """Be ready for these cells, outside the clock, and for no others."""
-        ...
-
-
-def turns(cells: Sequence[Cell], foreign: ForeignEngine | None) -> list[Turn]:
-    """All cells in turns: those of this process with as many foreign specs as can be at work, then the other specs."""
-    specs = list(dict.fromkeys(cell.sampler for cell in cells if cell.is_foreign)) if foreign else []
-    if not foreign or len(specs) <= foreign.most:
-        return [Turn(tuple(cells))] if cells else []
-    number = {spec: i // foreign.most for i, spec in enumerate(specs)}
-    together = [tuple(c for c in cells if number.get(c.sampler, 0) == i) for i in range(max(number.values()) + 1)]
-    return [Turn(own, all(cell.is_foreign for cell in own)) for own in together]
 
 
 @dataclass
@@ -267,10 +198,7 @@ class ChildProcess:
 
     def _job(self) -> dict[str, Any]:
         """What the child makes its plan from."""
-        return {
-            "config": as_json(self.plan.config), "plugins": self.plugins, "folder": str(self.folder),
-            "threads": torch.get_num_threads(), "switches": switches(),
-        }  # fmt: skip
+        return {**what_it_takes(self.plan, self.plugins), "folder": str(self.folder)}
 
     def _ready(self) -> Speed:
         """What the child clocked, when it has made its plan."""
@@ -278,10 +206,7 @@ class ChildProcess:
         if "failed" in about:
             self._end(f"its process did not start: {about['failed']}")
         if about.get("answer") != answer_of(self.plan):
-            self._end(
-                "the model answers otherwise in another process, so it is made at random; fix its seed, "
-                "or set SAMPLERBENCH_IN_PROCESS=1"
-            )
+            self._end(OTHERWISE)
         return Speed(about.get("seconds_per_evaluation") or 0.0, about.get("seconds_after_drawing") or 0.0)
 
     def _ask(self, request: dict[str, Any], seconds: float, what: str) -> tuple[dict[str, Any], bytes]:

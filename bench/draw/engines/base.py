@@ -1,0 +1,116 @@
+"""What a run and its engine say to each other: turns, rounds, and which answers are taken."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Protocol, runtime_checkable
+
+from ....samplers.engine import Done, Drawn, Engine, Failure, Job
+from ....samplers.errors import PluginError, shown
+from ....samplers.options import at_fault
+from ....samplers.text import counted
+from ...plan.plan import Cell
+from ..chunk import one_line
+from ..chunk_file import Chunk
+
+
+@dataclass(frozen=True)
+class Turn:
+    """Cells that are drawn in turn with each other, block by block."""
+
+    cells: tuple[Cell, ...]
+    is_apart: bool = False
+    """Whether other cells of the run are drawn at another time, so that seconds are not of the same minutes."""
+
+    def marked(self, chunk: Chunk, *, alone: bool) -> Chunk:
+        """A chunk of these cells whose timing says beside what it was drawn."""
+        return replace(chunk, timing=replace(chunk.timing, apart=self.is_apart, alone=alone))
+
+
+@runtime_checkable
+class TakesTurns(Protocol):
+    """An engine that cannot have all samplers at work at the same time."""
+
+    def turns(self, cells: Sequence[Cell]) -> list[Turn]:
+        """The cells in groups that can be at work together; one group is drawn after the other."""
+        ...
+
+
+def turns_of(engine: Engine, cells: Sequence[Cell]) -> list[Turn]:
+    """The cells in the groups that an engine takes."""
+    if isinstance(engine, TakesTurns):
+        return engine.turns(cells)
+    return [Turn(tuple(cells))] if cells else []
+
+
+def rounds(jobs: Iterable[Job]) -> Iterator[list[Job]]:
+    """The jobs round by round: those of one round are known before the first of them is drawn."""
+    together: list[Job] = []
+    for job in jobs:
+        together.append(job)
+        if job.is_last:
+            yield together
+            together = []
+    if together:
+        yield together
+
+
+@dataclass
+class CheckedEngine:
+    """An engine that is held to its contract; a PluginError says what it broke."""
+
+    inner: Engine
+    name: str
+    """What the engine is called in errors."""
+    _asked: set[Job] = field(default_factory=set)
+    """The jobs that it was given and has not answered."""
+
+    def close(self) -> None:
+        """Leave nothing running."""
+        with at_fault(f"engine {self.name!r}"):
+            self.inner.close()
+
+    def draw(self, jobs: Iterable[Job]) -> Iterator[Done]:
+        """An answer for each of these jobs."""
+        self._asked.clear()
+        what = f"engine {self.name!r}"
+        with at_fault(what):
+            given = iter(self.inner.draw(self._noted(jobs)))
+        while True:
+            with at_fault(what):
+                done: object = next(given, None)
+            if done is None:
+                break
+            yield self._checked(done)
+        if self._asked:
+            left = counted(len(self._asked), "job")
+            raise PluginError(f"{what}: ended with {left} unanswered; expected an answer to each")
+
+    def _noted(self, jobs: Iterable[Job]) -> Iterator[Job]:
+        for job in jobs:
+            self._asked.add(job)
+            yield job
+
+    def _checked(self, done: object) -> Done:
+        """An answer that is one, to a job that has none yet."""
+        what = f"engine {self.name!r}"
+        if not isinstance(done, Drawn | Failure) or not isinstance(done.job, Job):
+            raise PluginError(f"{what}: answered {shown(done)}; expected Drawn or Failure, with the job")
+        job = done.job
+        place = f"{job.sampler!r}, {job.steps} steps, samples from {job.first}"
+        if job not in self._asked:
+            raise PluginError(f"{what}: answered a job that it was not given, or twice: {place}")
+        self._asked.remove(job)
+        if isinstance(done, Failure):
+            return replace(done, reason=one_line(str(done.reason)))
+        if not is_chunk_of(done.chunk, job):
+            raise PluginError(
+                f"{what}: answered {place}, with another chunk; expected what Work.draw or draw_job made of that job"
+            )
+        return replace(done, alone=bool(done.alone))
+
+
+def is_chunk_of(thing: object, job: Job) -> bool:
+    """Whether an engine answered a job with a chunk of its place."""
+    return isinstance(thing, Chunk) and (thing.first, thing.n) == (job.first, job.n)

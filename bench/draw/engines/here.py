@@ -1,0 +1,85 @@
+"""Chunks that are drawn in this process."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+
+from torch import Tensor
+
+from ....samplers.engine import Done, Drawn, Failure, Job
+from ....samplers.errors import InputError, pass_on
+from ...plan.plan import Block, Cell, Plan
+from ..chunk import make_chunk, reason_of, warm_up
+from ..chunk_file import Chunk
+
+EDITED = "a plugin or the model was edited after the run began; give the same command again"
+
+
+@dataclass
+class Here:
+    """Draws the jobs of a plan in this process, one at a time."""
+
+    plan: Plan
+    extractors: Collection[str]
+    """What the metrics of the run read."""
+    find_solution: Callable[[], Tensor | None]
+    """Asked once, when the first chunk is drawn: the converged ODE solution, if there is one."""
+
+    def draw(self, job: Job) -> Done:
+        """The answer to a job."""
+        self.get_ready()
+        return done_by(job, lambda: self.make(*self.place(job)))
+
+    def make(self, cell: Cell, block: Block) -> Chunk:
+        """The chunk, or whatever the sampler raises."""
+        with no_copy_goes_on():
+            return make_chunk(self.plan, cell, block, self.extractors, self.solution)
+
+    def get_ready(self) -> None:
+        """Make a trial, once: the first calls of a process are slower than all others, and no clock may see them."""
+        _ = self._is_warm
+
+    def place(self, job: Job) -> tuple[Cell, Block]:
+        """The cell and the block of a job; InputError where the plan has none of them."""
+        cell, block = self._cells.get(job.cell), self.plan.blocks.at(job.first, job.n)
+        if cell is None or block is None:
+            raise InputError(EDITED)
+        return cell, block
+
+    @cached_property
+    def solution(self) -> Tensor | None:
+        """The converged ODE solution."""
+        return self.find_solution()
+
+    @cached_property
+    def _cells(self) -> dict[str, Cell]:
+        return {cell.key: cell for cell in reversed(self.plan.cells)}
+
+    @cached_property
+    def _is_warm(self) -> bool:
+        warm_up(self.plan)
+        return True
+
+
+def done_by(job: Job, make: Callable[[], Chunk]) -> Done:
+    """A job as done by a function that makes its chunk; a failure, whatever that raises."""
+    try:
+        return Drawn(job, make())
+    except BaseException as error:  # a sampler may raise anything; it fails its own cell
+        pass_on(error)
+        return Failure(job, reason_of(error))
+
+
+@contextmanager
+def no_copy_goes_on() -> Iterator[None]:
+    """End a copy of this process that a sampler forks meanwhile: it must not go on with the run."""
+    process = os.getpid()
+    try:
+        yield
+    finally:
+        if os.getpid() != process:
+            os._exit(1)

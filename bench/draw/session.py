@@ -1,0 +1,212 @@
+"""A plan being run: the ledger's jobs go to the engine, its answers to the folder, which this process alone writes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Protocol
+
+import torch
+from torch import Tensor
+
+from ...samplers.engine import Done, Drawn, Engine, Job
+from ..plan.plan import Block, Cell, Plan
+from .chunk import ode_solution
+from .chunk_file import Chunk
+from .engines.base import CheckedEngine, Turn, turns_of
+from .engines.work import RunWork
+from .ledger import Ledger, cost, job_of
+from .paths import write_paths
+from .store import RunFolder
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+TABLE_EVERY_SECONDS = 10.0
+"""How often the table is renewed while a run goes on, unless that takes long."""
+TABLE_SHARE = 0.05
+"""The most of the time that may go into renewing it."""
+NOT_ALONE = "the engine drew something else meanwhile"
+
+
+class Watch(Protocol):
+    """Who looks on while a plan is run."""
+
+    def started(self, plan: Plan, todo: int) -> None:
+        """`todo` sample evaluations of the network are still to be made."""
+
+    def remaining(self, images: Mapping[str, int]) -> None:
+        """So many images, by key of each cell that did not fail before, are still to be made; said at the start."""
+
+    def stored(self, cell: Cell, images: int) -> None:
+        """A chunk of a cell is stored, with so many images."""
+
+    def failed(self, cell: Cell, reason: str, evaluations: int) -> None:
+        """A cell failed, or to clock it again did; so many evaluations that were to be made are not going to be."""
+
+    def advanced(self, evaluations: int) -> None:
+        """Evaluations were made: a chunk is stored, or the ODE reference."""
+
+    def added(self, evaluations: int) -> None:
+        """More evaluations are to be made than was said: what was drawn says nothing to the clock."""
+
+    def table(self, table: pd.DataFrame) -> None:
+        """The table as it stands."""
+
+
+class NoWatch:
+    """Nobody looks on."""
+
+    def started(self, plan: Plan, todo: int) -> None:
+        """Nothing."""
+
+    def remaining(self, images: Mapping[str, int]) -> None:
+        """Nothing."""
+
+    def stored(self, cell: Cell, images: int) -> None:
+        """Nothing."""
+
+    def failed(self, cell: Cell, reason: str, evaluations: int) -> None:
+        """Nothing."""
+
+    def advanced(self, evaluations: int) -> None:
+        """Nothing."""
+
+    def added(self, evaluations: int) -> None:
+        """Nothing."""
+
+    def table(self, table: pd.DataFrame) -> None:
+        """Nothing."""
+
+
+@dataclass
+class Session:
+    """A plan being run in a folder by an engine. It may be stopped between any two answers and resumed."""
+
+    ledger: Ledger
+    engine: Engine
+    offered: RunWork
+    """What the engine was made for."""
+    name: str
+    """What errors call the engine."""
+
+    @property
+    def plan(self) -> Plan:
+        """What is run."""
+        return self.ledger.plan
+
+    @property
+    def folder(self) -> RunFolder:
+        """Where it is stored."""
+        return self.ledger.folder
+
+    def work(self, watch: Watch, renew: Callable[[], object] = lambda: None) -> None:
+        """Have every chunk drawn that is not there, then every repeat for the clock.
+
+        `renew` is called now and then, when a table would show something new.
+        """
+        try:
+            self._work(watch, renew)
+        finally:
+            self._checked.close()
+
+    @cached_property
+    def _checked(self) -> CheckedEngine:
+        return CheckedEngine(self.engine, self.name)
+
+    def _work(self, watch: Watch, renew: Callable[[], object]) -> None:
+        ledger = self.ledger
+        watch.started(self.plan, ledger.evaluations_of_chunks() + ledger.evaluations_of_repeats())
+        watch.remaining(ledger.images_missing())
+        solution = self._ode_solution(watch)
+        self.offered.find_solution = lambda: solution
+        for turn in turns_of(self.engine, ledger.cells_with_work()):
+            self._draw(turn, watch, renew)
+            self._clock_again(turn, watch)
+        write_paths(self.plan, self.folder, ledger.failures)
+
+    def _draw(self, turn: Turn, watch: Watch, renew: Callable[[], object]) -> None:
+        """Store the answers to the chunks of these cells that are not there, in the order in which they come."""
+        expected = self.ledger.evaluations_of_repeats()
+        due = time.monotonic() + TABLE_EVERY_SECONDS
+        for done in self._checked.draw(self.ledger.jobs(turn.cells)):
+            self._store(done, turn, watch)
+            if done.job.is_last and (started := time.monotonic()) >= due:
+                renew()
+                due = next_renewal(started, time.monotonic())
+        if more := max(0, self.ledger.evaluations_of_repeats() - expected):
+            watch.added(more)
+
+    def _store(self, done: Done, turn: Turn, watch: Watch) -> None:
+        """Write what came of a job. A cell that failed takes no more chunks: those that were at work are dropped."""
+        cell, block = self._place(done.job)
+        if cell.key in self.ledger.failures:
+            return
+        if isinstance(done, Drawn):
+            self.folder.write(cell, block, chunk_in(done, turn))
+            watch.stored(cell, block.n)
+            watch.advanced(done.job.evaluations)
+        else:
+            self.ledger.fail(cell, done.reason)
+            watch.failed(cell, done.reason, self.ledger.spared(cell))
+
+    def _clock_again(self, turn: Turn, watch: Watch) -> None:
+        """Draw the first block of those of these cells that have too few repeats, round by round, for the clock alone.
+
+        One job is handed out at a time, so an engine of any kind draws it alone. A cell whose repeat fails keeps its
+        samples and the repeats that it has.
+        """
+        block, keys = self.plan.blocks[0], {cell.key for cell in turn.cells}
+        todo = [cell for _, cell in self.ledger.repeats_missing() if cell.key in keys]
+        for i, cell in enumerate(todo):
+            if cell.key in self.ledger.unclocked:
+                continue
+            job = job_of(cell, block, is_for_the_clock=True)
+            for done in self._checked.draw([job]):
+                if isinstance(done, Drawn) and done.alone:
+                    self.folder.write_repeat(cell, chunk_in(done, turn).repeat)
+                    watch.advanced(job.evaluations)
+                    continue
+                self.ledger.unclocked.add(cell.key)
+                spared = sum(cost(cell) * block.n for other in todo[i:] if other.key == cell.key)
+                reason = NOT_ALONE if isinstance(done, Drawn) else done.reason
+                watch.failed(cell, f"clocked again: {reason}", spared)
+
+    def _ode_solution(self, watch: Watch) -> Tensor | None:
+        """The converged ODE solution of the first samples, (k, *shape), each drawn once a run and in this process."""
+        if self.plan.reference is None:
+            return None
+        key, wanted = self.plan.reference_key, self.plan.ode_samples
+        there = self.folder.ode_solution(key)
+        first = 0 if there is None else len(there)
+        if there is not None and first >= wanted:
+            return there[:wanted]
+        cost_of_rest = self.ledger.cost_of_solution()
+        if (x := ode_solution(self.plan.reference, wanted - first, first)) is None:
+            return None
+        self.folder.write_ode_solution(x if there is None else torch.cat([there, x.cpu()]), key)
+        watch.advanced(cost_of_rest)
+        return self.folder.ode_solution(key)
+
+    @cached_property
+    def _cells(self) -> dict[str, Cell]:
+        return {cell.key: cell for cell in self.plan.cells}
+
+    def _place(self, job: Job) -> tuple[Cell, Block]:
+        """The cell and the block of a job of this plan."""
+        block = self.plan.blocks.at(job.first, job.n)
+        assert block is not None
+        return self._cells[job.cell], block
+
+
+def chunk_in(done: Drawn, turn: Turn) -> Chunk:
+    """The chunk of an answer that was checked, with what its timing has to say of what else was drawn."""
+    assert isinstance(done.chunk, Chunk)
+    return turn.marked(done.chunk, alone=done.alone)
+
+
+def next_renewal(started: float, ended: float) -> float:
+    """When a table that took from `started` to `ended` is made again, so that its share of the time is small."""
+    return ended + max(TABLE_EVERY_SECONDS, (ended - started) * (1 / TABLE_SHARE - 1))
