@@ -8,47 +8,56 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-# The settings of each run, without its output. One thread each, so that the chunks do not depend on the machine's cores.
+# The number of images and the settings of each run, without its output. One thread each, so that the chunks do not
+# depend on the machine's cores.
 declare -A runs=(
-    [verdicts]="-n 1024 --nfe 5,10,20 -s ddpm -s ddim -s dpm-solver -s dpm-solver++ -s unipc -s ipndm -s heun"
-    [family]="-n 1024 --nfe 5,8,10,15,20 -s ddpm -s ddim -s euler -s heun -s dpm-solver -s dpm-solver:order=3
+    [verdicts]="1024 --nfe 5,10,20 -s ddpm -s ddim -s dpm-solver -s dpm-solver++ -s unipc -s ipndm -s heun"
+    [family]="1024 --nfe 5,8,10,15,20 -s ddpm -s ddim -s euler -s heun -s dpm-solver -s dpm-solver:order=3
         -s dpm-solver++ -s dpm-solver++:order=3 -s unipc -s deis -s ipndm -s dpm-solver++-sde"
-    [variance]="-n 2048 --steps 5,10,20 -s ddpm -s ddpm:variance=large -s ddim"
-    [ode-error]="-n 512 --nfe 10,20,40 --metric clip_score -s ddim -s dpm-solver -s dpm-solver:order=3
+    [variance]="2048 --steps 5,10,20 -s ddpm -s ddpm:variance=large -s ddim"
+    [ode-error]="512 --nfe 10,20,40 --metric clip_score -s ddim -s dpm-solver -s dpm-solver:order=3
         -s dpm-solver:plan=fast -s dpm-solver++ -s ddim:grid=logsnr -s dpm-solver:grid=logsnr
         -s dpm-solver:order=3,grid=logsnr -s dpm-solver:plan=fast,grid=logsnr -s dpm-solver++:grid=logsnr"
-    [third-order]="-n 512 --nfe 5,10,20 -s dpm-solver++ -s dpm-solver++:order=3
+    [third-order]="512 --nfe 5,10,20 -s dpm-solver++ -s dpm-solver++:order=3
         -s dpm-solver++:order=3,coefficients=published -s dpm-solver++:grid=logsnr
         -s dpm-solver++:order=3,grid=logsnr -s dpm-solver++:order=3,coefficients=published,grid=logsnr"
-    [reference]="-n 1024 --steps 5,10,20,50,100"
-    [thousand]="-n 256 --steps 10,20,50,100,1000 -s ddpm -s ddpm:variance=large -s ddim"
+    [reference]="1024 --steps 5,10,20,50,100"
+    [thousand]="256 --steps 10,20,50,100,1000 -s ddpm -s ddpm:variance=large -s ddim"
 )
 order=(family verdicts variance ode-error third-order reference thousand)
 
-# Give a run the chunks of those drawn before: a chunk is never changed once it is written, so that a link is enough, and
-# cells that are not of the run are not read.
+# Give a run the chunks of those drawn before, as far as its number of images (the second argument) reaches. A chunk is
+# never changed once it is written, so a link is enough, and cells that are not of the run are not read.
 share() {
-    local other cell
+    local output=$1 n=$2 other file cell first
     for other in "${order[@]}"; do
-        for cell in "results/$other"/chunks/*/; do
-            if [ "results/$other" != "$1" ] && [ -d "$cell" ] && [ "$(basename "$cell")" != paths ]; then
-                mkdir -p "$1/chunks/$(basename "$cell")"
-                cp -ln "$cell"*.safetensors "$1/chunks/$(basename "$cell")/" || true
+        if [ "results/$other" = "$output" ]; then
+            continue
+        fi
+        for file in "results/$other"/chunks/*/[0-9]*-[0-9]*.safetensors; do
+            cell=${file%/*}
+            cell=$output/chunks/${cell##*/}
+            first=${file##*/}
+            first=${first%%-*}
+            if [ -f "$file" ] && [ ! -e "$cell/${file##*/}" ] && [ "$((10#$first))" -lt "$n" ]; then
+                mkdir -p "$cell"
+                ln "$file" "$cell/"
             fi
         done
     done
 }
 
-# A run of another version (exit 2) or format (exit 5) is refused, and then drawn from its first chunk.
+# The arguments are the output, the number of images and the settings. A run of another version (exit 2) or format
+# (exit 5) is refused, and then drawn from its first chunk.
 draw() {
-    local output=$1 status=0
-    shift
-    share "$output"
-    samplerbench run "$@" -o "$output" || status=$?
+    local output=$1 n=$2 status=0
+    shift 2
+    share "$output" "$n"
+    samplerbench run -n "$n" "$@" -o "$output" || status=$?
     if [ "$status" = 2 ] || [ "$status" = 5 ]; then
         rm -r "$output"
-        share "$output"
-        samplerbench run "$@" -o "$output"
+        share "$output" "$n"
+        samplerbench run -n "$n" "$@" -o "$output"
     elif [ "$status" != 0 ]; then
         exit "$status"
     fi
@@ -65,7 +74,7 @@ questions() {
 }
 
 readme() {
-    draw results/readme-default
+    draw results/readme-default 512
     python benchmarks/readme_table.py results/readme-default
     cp results/readme-default/grid.png docs/grid.png
 }

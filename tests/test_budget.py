@@ -393,12 +393,12 @@ def test_budgets_are_shown_with_their_extractor_and_no_more_digits_than_they_hav
     found = budgets(StoredRun(stored), REGISTRY, "nfe", [5, 2], None)
     rows = budgets_to_rows(found, {"fid_unbiased": {"label": "toy quadrants"}})
     assert list(rows[0]) == [
-        "budget", "rank", "sampler", "steps", "NFE", "ms/image", "clock", "fid_unbiased [toy quadrants]",
+        "budget", "rank", "sampler", "steps", "NFE", "ms/image", "clock", "unbiased FID [toy quadrants]",
         "less the best", "p", "verdict",
     ]  # fmt: skip
     assert (rows[0]["budget"], rows[0]["rank"], rows[0]["steps"], rows[0]["p"]) == ("5 calls", "1", "3", "-")
     assert rows[0]["clock"] == "1 repeat"
-    assert " ± " in rows[0]["fid_unbiased [toy quadrants]"]
+    assert " ± " in rows[0]["unbiased FID [toy quadrants]"]
     assert [rows[-1][name] for name in ("budget", "rank", "NFE", "clock", "p")] == ["2 calls", *"----"]
 
 

@@ -187,7 +187,7 @@ def test_the_command_prints_differences_and_verdicts(stored, monkeypatch, capsys
     heading, first, *_ = (re.split(r"  +", line) for line in out.splitlines())
     assert heading == ["metric", "A", "B", "A - B", "p", "A is"]
     assert first[:3] == [
-        "fid_unbiased [toy quadrants]",
+        "unbiased FID [toy quadrants]",
         "ddpm, 3 steps, 3 calls",
         "ddpm:variance=large, 3 steps, 3 calls",
     ]
@@ -197,7 +197,7 @@ def test_the_command_prints_differences_and_verdicts(stored, monkeypatch, capsys
     code, out, _ = printed("ddpm", "ddim")
     assert out.splitlines()[-1] == (
         "p is corrected for all comparisons that can be asked of a metric "
-        "(fid_unbiased, CLIP score: 10; s/image: 0) and for look 1 at the run."
+        "(unbiased FID, CLIP score: 10; s/image: 0) and for look 1 at the run."
     )
     code, out, err = printed("ddpm", "dimd")
     assert (code, out, err.count("\n")) == (2, "", 1)

@@ -172,7 +172,7 @@ def test_the_numbers_are_those_of_the_table(finished, view):
             assert row["milliseconds"] == cell["seconds_per_image"] * 1000
     assert seen > 100
     assert [m["heading"] for m in view.metrics] == [
-        "FID [toy quadrants]", "CLIP score [toy CLIP]", "fid_unbiased [toy quadrants]", "ODE error",
+        "FID [toy quadrants]", "CLIP score [toy CLIP]", "unbiased FID [toy quadrants]", "ODE error",
     ]  # fmt: skip
     assert (view.headings, view.texts) == table_to_cells(table, labels)
 

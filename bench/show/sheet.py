@@ -25,7 +25,7 @@ from ..plan.record import RunRecord
 
 MARKDOWN_FILE = "table.md"
 HEADINGS = {
-    "fid": "FID", "clip_score": "CLIP score", "seconds_per_image": "s/image",
+    "fid": "FID", "fid_unbiased": "unbiased FID", "clip_score": "CLIP score", "seconds_per_image": "s/image",
     "ode_error": "ODE error", "ode_distance": "ODE distance",
 }  # fmt: skip
 SHEET_HEADINGS = {"nfe": "NFE", "seconds_per_image": "ms/image"}
