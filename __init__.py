@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from .samplers.metric import Metric as Metric
     from .samplers.metric import Moments as Moments
     from .samplers.metric import Rows as Rows
+    from .samplers.metric import Strata as Strata
     from .samplers.metric import check_rows as check_rows
     from .samplers.metric import in_blocks as in_blocks
     from .samplers.metric import mean_estimate as mean_estimate
@@ -106,7 +107,7 @@ _HOMES = {
     "samplers.image_data": ("ImageData", "ImageDataFactory"),
     "samplers.level": ("Level",),
     "samplers.metric": (
-        "Estimate", "Floats", "Metric", "Moments", "Rows", "check_rows", "in_blocks", "mean_estimate",
+        "Estimate", "Floats", "Metric", "Moments", "Rows", "Strata", "check_rows", "in_blocks", "mean_estimate",
         "root_mean_estimate", "rows_needed",
     ),
     "samplers.model": (

@@ -239,7 +239,7 @@ def test_another_number_of_threads_or_version_is_refused(copy, monkeypatch):
         torch.set_num_threads(threads)
 
 
-@pytest.mark.parametrize("after", [0, 1, 3])
+@pytest.mark.parametrize("after", [1, *(pytest.param(n, marks=pytest.mark.slow) for n in (0, 3))])
 def test_a_run_that_stops_while_it_is_added_to_goes_on_with_the_same_command(sb, copy, whole, monkeypatch, after):
     command, inner, written = ("run", "--add", "--steps", "3", "-s", "late", *OPTIONS, "-o", "run"), RunFolder.write, []
 

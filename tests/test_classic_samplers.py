@@ -15,6 +15,7 @@ import samplerbench as sb
 from samplerbench.plugins.samplers.ipndm import ADAMS_BASHFORTH
 from samplerbench.plugins.samplers.lms import coefficients
 from samplerbench.samplers.exact import exact_model, gaussian, gaussian_flow
+from samplerbench.samplers.registry import default_registry
 
 MEANS = np.array([[-1.0, 0.5], [0.8, 1.0], [0.3, -1.2]])
 VARIANCES = np.array([0.02, 0.1, 0.3])
@@ -657,7 +658,7 @@ def test_an_option_out_of_range_is_refused_with_what_is_accepted(spec, message):
     ],
 )
 def test_familiar_names(alias, spec):
-    assert sb.make_sampler(alias) == sb.make_sampler(spec)
+    assert default_registry().sampler(alias) == sb.make_sampler(spec)
 
 
 @pytest.mark.parametrize(

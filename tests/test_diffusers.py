@@ -30,6 +30,13 @@ SPEC.loader.exec_module(tiny)
 
 SAMPLERS = sorted(default_registry().samplers.things)
 WITH_TEXT = ("sd", "sdxl", "sd3", "flux")
+
+
+def with_slow(kinds, *quick):
+    """The kinds as parameters, those that are not named as quick in the slow suite: they take seconds each."""
+    return [kind if kind in quick else pytest.param(kind, marks=pytest.mark.slow) for kind in kinds]
+
+
 PROMPTS = ("cat", "a dog")
 STEPS = 5
 PARITY = 5e-7
@@ -152,7 +159,7 @@ def test_transformer_of_classes_as_the_pipeline_asks_it(load, folders, guidance)
 
 
 @pytest.mark.parametrize("options", [{}, {"guidance": 4.0}, {"guidance": 4.0, "negative": "bad"}], ids=str)
-@pytest.mark.parametrize("kind", ["sd", "sdxl"])
+@pytest.mark.parametrize("kind", with_slow(["sd", "sdxl"], "sd"))
 def test_text_to_image_as_the_pipeline_makes_it(load, folders, kind, options):
     ours, pipe = load(kind), peer(folders(kind), torch.float64, **({"safety_checker": None} if kind == "sd" else {}))
     start = states(ours, dtype=torch.float64)
@@ -192,8 +199,8 @@ def test_stable_diffusion_3_on_its_own_grid(tmp_path, with_t5, guided, config):
     assert [level.sigma for level in request.levels] == pytest.approx(pipe.scheduler.sigmas.tolist(), abs=1e-7)
 
 
-@pytest.mark.parametrize("steps", [2, 28])
-@pytest.mark.parametrize("shift", [1.0, 3.0, 6.0])
+@pytest.mark.parametrize("steps", with_slow([2, 28], 2))
+@pytest.mark.parametrize("shift", with_slow([1.0, 3.0, 6.0], 3.0))
 def test_times_are_shifted_once(tmp_path, shift, steps):
     """Esser et al. 2024, equation 23, on even times from 1 to the last of 1000; for Flux from 1 to 1/S."""
     models = {
@@ -320,7 +327,7 @@ def sampled(ours, kind, name):
     return declared
 
 
-@pytest.mark.parametrize("kind", ["pixels", "flux"])
+@pytest.mark.parametrize("kind", with_slow(["pixels", "flux"], "pixels"))
 def test_every_sampler(load, kind):
     ours = load(kind)
     assert sum(sampled(ours, kind, name) is not None for name in SAMPLERS) > 10
@@ -341,7 +348,7 @@ since alpha begins at 0.068."""
 
 
 @pytest.mark.parametrize("dtype", ROUNDING)
-@pytest.mark.parametrize("kind", tiny.KINDS)
+@pytest.mark.parametrize("kind", with_slow(tiny.KINDS, "pixels", "sd", "ldm", "dit"))
 def test_every_model_in_every_dtype(load, kind, dtype):
     """Files are float32; the network is all in the dtype that is asked for, its state and its decoder are not."""
     ours = load(kind)
@@ -375,7 +382,7 @@ def test_no_library_says_a_word_on_loading(load, capfd, caplog):
 # ---- What a sample depends on ----
 
 
-@pytest.mark.parametrize("kind", tiny.KINDS)
+@pytest.mark.parametrize("kind", with_slow(tiny.KINDS, "pixels", "sd", "dit"))
 def test_an_image_does_not_depend_on_its_company(load, kind):
     guidance = 1.0 if kind in ("pixels", "ldm", "classes") else 3.0
     alone, among = (draw(load(kind), kind, n=n, guidance=guidance) for n in (1, 3))
@@ -397,7 +404,7 @@ def test_images_are_decoded_one_at_a_time(load, monkeypatch):
     assert seen == [1, 1, 1]
 
 
-@pytest.mark.parametrize("kind", WITH_TEXT)
+@pytest.mark.parametrize("kind", with_slow(WITH_TEXT, "sd"))
 def test_a_text_changes_its_own_image_alone(load, kind):
     ours = load(kind)
     one, other = draw(ours, kind, prompts=["cat", "dog"]), draw(ours, kind, prompts=["cat", "a"])
@@ -405,7 +412,7 @@ def test_a_text_changes_its_own_image_alone(load, kind):
     assert not torch.equal(one.x[1], other.x[1])
 
 
-@pytest.mark.parametrize("kind", ["sd", "sdxl", "sd3"])
+@pytest.mark.parametrize("kind", with_slow(["sd", "sdxl", "sd3"], "sd"))
 def test_guidance_and_negative_prompt(load, kind):
     ours = load(kind)
     plain, guided = (draw(ours, kind, guidance=g).x for g in (1.0, 3.0))
@@ -436,6 +443,7 @@ def test_distilled_guidance_is_told_to_the_network(load):
         draw(ours, "flux", guidance=3.5, guidance_rescale=0.5)
 
 
+@pytest.mark.slow
 def test_clip_skip_counts_from_the_last_layer(load, folders):
     """1 is the last layer with its norm, 2 the one before; Stable Diffusion XL and 3 were trained with 2."""
     encode = {skip: load("sd", clip_skip=skip).encode(["cat"]) for skip in (None, 1, 2, 3)}
@@ -461,7 +469,7 @@ def test_clip_skip_changes_the_image_and_the_fingerprint_and_nothing_else(load):
     assert (first.shape, first.schedule, first.name) == (second.shape, second.schedule, second.name)
 
 
-@pytest.mark.parametrize("kind", [k for k in tiny.KINDS if k != "dit"])
+@pytest.mark.parametrize("kind", with_slow([k for k in tiny.KINDS if k != "dit"], "pixels", "sd"))
 def test_size(load, kind):
     ours = load(kind, size="32x16")
     made = draw(ours, kind, steps=1, n=1)
@@ -476,6 +484,7 @@ def test_size_is_told_to_stable_diffusion_xl(load):
     assert load("sdxl").unconditional(["", ""])[:, :-6].count_nonzero() == 0
 
 
+@pytest.mark.slow
 def test_the_usual_size_is_the_models_own(load):
     assert load("pixels").shape == (3, 8, 8)
     for kind in ("ldm", "dit", "sd", "sdxl", "sd3"):
@@ -483,6 +492,7 @@ def test_the_usual_size_is_the_models_own(load):
     assert load("flux", size=None).image_shape == (3, 256, 256)
 
 
+@pytest.mark.slow
 def test_batches(load):
     assert {kind: load(kind).batch_size for kind in tiny.KINDS} == {
         kind: 64 if kind in ("pixels", "classes") else 1 for kind in tiny.KINDS
@@ -611,7 +621,7 @@ def test_nothing_is_said_or_changed_and_no_connection_is_made(load, kind, monkey
     assert [(log.get_verbosity(), log.is_progress_bar_enabled()) for log in logs] == before
 
 
-@pytest.mark.parametrize("kind", ["pixels", "sd", "flux"])
+@pytest.mark.parametrize("kind", with_slow(["pixels", "sd", "flux"], "sd"))
 def test_half_precision(load, kind):
     ours = load(kind)
     made, rough = draw(ours, kind), draw(ours, kind, dtype="bfloat16")

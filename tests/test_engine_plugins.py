@@ -154,6 +154,7 @@ def test_times_of_chunks_that_overlap_are_not_shown_and_the_run_ends_with_repeat
         assert row["seconds_per_image"] == sorted(r.seconds_per_image for r in alone)[1]
 
 
+@pytest.mark.slow
 def test_no_more_repeats_are_made_than_quartiles_need(tmp_path, engine):
     engine()
     assert list(finished(tmp_path / "run", "ddim", "ddpm", n=448).table["repeats"]) == [5, 5]
@@ -215,7 +216,7 @@ def test_an_engine_that_draws_nothing_alone_has_no_times(tmp_path, engine):
 # Stops
 
 
-@pytest.mark.parametrize("after", [0, 1, 4])
+@pytest.mark.parametrize("after", [1, *(pytest.param(n, marks=pytest.mark.slow) for n in (0, 4))])
 def test_a_run_that_is_stopped_leaves_a_folder_that_another_engine_goes_on_with(tmp_path, engine, after):
     class Stop(NoWatch):
         left = after

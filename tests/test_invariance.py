@@ -121,7 +121,7 @@ def unbroken(tmp_path_factory):
     return session.conclude().table.drop(columns=CLOCKED)
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_chunks_made_in_any_order_and_over_many_sessions_give_the_same_table(tmp_path, unbroken, seed):
     rng = random.Random(seed)
     first = session_of(tmp_path / "run")

@@ -436,7 +436,10 @@ def unbroken(tmp_path_factory):
     return session.conclude().table
 
 
-@pytest.mark.parametrize("chunks", [0, 1, 3, 4, 7, 11, 12])
+SLOW = [pytest.param(chunks, marks=pytest.mark.slow) for chunks in (1, 3, 7, 11, 12)]
+
+
+@pytest.mark.parametrize("chunks", [0, 4, *SLOW])
 def test_an_interrupted_run_gives_a_usable_table_and_resumes_to_the_unbroken_one(tmp_path, unbroken, chunks):
     session = toy_session(tmp_path / "run")
     with pytest.raises(KeyboardInterrupt):

@@ -102,6 +102,7 @@ def test_what_is_code(spec, expected):
     assert is_code(spec, load_registry()) == expected
 
 
+@pytest.mark.slow
 def test_other_references_and_extractors_are_refused(sb, tmp_path):
     (tmp_path / "mine.py").write_text(MODEL)
     rng = np.random.default_rng(0)

@@ -525,7 +525,9 @@ def test_a_cell_that_fails_no_more_is_whole_when_retried(sb, tmp_path):
 
 
 def test_the_failure_of_a_sampler_is_not_that_of_its_edited_self(stored, copy, drawn):
-    edited = dataclasses.replace(PLAN, cells=(PLAN.cells[0], dataclasses.replace(PLAN.cells[1], key="f" * 64)))
+    edited = dataclasses.replace(
+        PLAN, cells=(PLAN.cells[0], dataclasses.replace(PLAN.cells[1], key="f" * 64), PLAN.cells[2])
+    )
     assert begin(edited, REGISTRY, copy.parent / "other").failures == {}
     folder = RunFolder(copy)
     assert list(folder.failures(PLAN)) == [PLAN.cells[1].key]
@@ -1202,9 +1204,9 @@ def test_the_answers_of_a_run_are_of_the_estimates_of_its_table(tmp_path, monkey
     result = finished(plan, tmp_path / "run")
     monkeypatch.undo()
     run = StoredRun(result.folder)
-    ready = yardsticks(plan.config.metric, REGISTRY.metrics.things, plan.model)
+    ready = yardsticks(plan.config.metric, REGISTRY.metrics.things, plan.model, plan.config.samples)
     stored = read_answers(run)
-    assert [answer.metric for answer in stored] == ["fid", "clip_score", "ode_error"]
+    assert [answer.metric for answer in stored] == ["fid", "clip_score", "fid_unbiased", "ode_error", "ode_distance"]
     assert stored == answers_for(run, ready)
 
 
