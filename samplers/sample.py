@@ -254,11 +254,8 @@ def draw(  # noqa: PLR0913  (the block, and what may replace its noise)
     """Draw samples first ... first + n - 1 of a request; `images` makes images of the clean states."""
     model, levels = request.model, request.levels
     stream = Noise(request.seed, model.shape, n, first=first, device=request.device)
-    state_dtype = x_init.dtype if x_init is not None else torch.promote_types(request.dtype, torch.float32)
-    if x_init is None:
-        scale = model.schedule.prior_scale(levels[0])
-        # Drawn in float32 and then widened, so a float64 run starts from the same noise.
-        x_init = stream.prior().to(state_dtype) * scale
+    x_init = _first_state(request, stream) if x_init is None else x_init
+    state_dtype = x_init.dtype
     # See `WIDE_STATE_BELOW`: near alpha = 0 a float32 state has too few digits for x0.
     wide = any(0 < level.alpha < WIDE_STATE_BELOW for level in levels)
 
@@ -305,6 +302,13 @@ def draw(  # noqa: PLR0913  (the block, and what may replace its noise)
         model_seconds=counted.seconds, prompts=prompts,
         trajectory=tuple(state.to(state_dtype) for state in states) if trajectory else None,
     )  # fmt: skip
+
+
+def _first_state(request: Request, stream: Noise) -> Tensor:
+    """The state at the first level. It is drawn in float32 and then widened, so a float64 run starts from the same
+    noise."""
+    scale = request.model.schedule.prior_scale(request.levels[0])
+    return stream.prior().to(torch.promote_types(request.dtype, torch.float32)) * scale
 
 
 def answered_or_fault(log: CallLog, dtype: torch.dtype) -> None:

@@ -20,6 +20,7 @@ PACKAGES = ("samplers", "plugins", "bench")
 LAYERS = ("plan", "draw", "judge", "show", "", "conformance", "cli")
 """Folders of bench/ from the lowest up, "" for the modules beside them; each may import those before it."""
 MOST_BESIDE_FOLDERS = 6
+LONGEST_BODY = 50
 WHOLE_FOLDERS = ("conformance", "cli")
 """Those that the guide names as a whole."""
 
@@ -308,3 +309,13 @@ def test_the_page_on_architecture_names_files_that_are_there():
     assert len(paths) > 20
     for path in paths:
         assert (ROOT / path).exists(), path
+
+
+def test_no_function_is_longer_than_a_screen():
+    """Signature and docstring do not count: those of what is public are as long as they must be."""
+    for path in (path for package in PACKAGES for path in sources(package)):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef):
+                body = [child for child in node.body if not isinstance(child, ast.Expr) or child is not node.body[0]]
+                lines = node.end_lineno - body[0].lineno + 1 if body else 0
+                assert lines <= LONGEST_BODY, f"{path}: {node.name} has {lines} lines"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from ....samplers.errors import ModelError
 from ....samplers.model import Model
 from .building import Parts, latents, patches_of, per_place
 from .canvas import VAE, Canvas, Size, usual_size
-from .folder import Pipeline
+from .folder import Part, Pipeline
 from .process import flow_of, timesteps_of_flow
 from .text import PENULTIMATE, Packing, TextEncoder, checks, rows_of, skip_of
 
@@ -28,18 +29,7 @@ def stable_diffusion_3(pipeline: Pipeline, parts: Parts, size: Size | None, clip
     t5 = None
     if "text_encoder_3" in parts and "tokenizer_3" in parts:
         t5 = TextEncoder(parts["tokenizer_3"], parts["text_encoder_3"], most_tokens=places)
-    width = int(transformer.need("joint_attention_dim", int))
-    if t5:
-        transformer.expect("joint_attention_dim", width, t5.width, "the d_model of text encoder 3")
-    if sum(text.width for text in clips) > width:
-        raise ModelError(
-            f"{transformer.file}: joint_attention_dim {width}: expected at least the text encoders' widths"
-        )
-    summary = sum(int(text.encoder.need("projection_dim", int)) for text in clips)
-    transformer.expect(
-        "pooled_projection_dim", transformer.need("pooled_projection_dim", int), summary,
-        "the text encoders' projection_dim, added",
-    )  # fmt: skip
+    width, summary = widths_of(transformer, clips, t5)
     transformer.expect("in_channels", transformer.need("in_channels", int), vae.latent_channels, "as of its VAE")
     patch = int(transformer.need("patch_size", int))
     most = int(transformer.get("pos_embed_max_size", 96, int)) * patch * vae.factor
@@ -75,3 +65,20 @@ def stable_diffusion_3(pipeline: Pipeline, parts: Parts, size: Size | None, clip
         check_texts=checks([*clips, *([t5] if t5 else [])]),
         **latents(vae, chosen),
     )
+
+
+def widths_of(transformer: Part, clips: Sequence[TextEncoder], t5: TextEncoder | None) -> tuple[int, int]:
+    """How wide a token's state is, and all summaries of a text together; ModelError where encoders do not fit."""
+    width = int(transformer.need("joint_attention_dim", int))
+    if t5:
+        transformer.expect("joint_attention_dim", width, t5.width, "the d_model of text encoder 3")
+    if sum(text.width for text in clips) > width:
+        raise ModelError(
+            f"{transformer.file}: joint_attention_dim {width}: expected at least the text encoders' widths"
+        )
+    summary = sum(int(text.encoder.need("projection_dim", int)) for text in clips)
+    transformer.expect(
+        "pooled_projection_dim", transformer.need("pooled_projection_dim", int), summary,
+        "the text encoders' projection_dim, added",
+    )  # fmt: skip
+    return width, summary
