@@ -10,12 +10,14 @@ import math
 import os
 import re
 import shutil
+import xml.etree.ElementTree as ET
 from html.parser import HTMLParser
 from pathlib import Path
 
 import altair
 import numpy as np
 import pytest
+import vl_convert
 from PIL import Image
 
 import samplerbench as sb
@@ -39,7 +41,7 @@ from samplerbench.bench.judge.verdict_files import (
 from samplerbench.bench.plan.config import Config
 from samplerbench.bench.run import begin, plan_for
 from samplerbench.bench.show import view as reports
-from samplerbench.bench.show.charts import drawn_interval, round_ticks
+from samplerbench.bench.show.charts import AXES, ROWS, curves, drawn_interval, round_ticks
 from samplerbench.bench.show.page import json_for_script, source_hash, view_to_html, write_report
 from samplerbench.bench.show.sheet import table_to_cells
 from samplerbench.bench.show.sprites import BUDGET, sheet, sheets
@@ -268,7 +270,7 @@ def test_the_front_is_that_of_the_table_of_verdicts(finished, view):
             assert shown[row["sampler"], row["steps"]] == (row["verdict"] == "on the front"), row
         count = {verdict: list(found["verdict"]).count(verdict) for verdict in found["verdict"]}
         close, dominated = count.get("not told apart from the front", 0), count.get("dominated", 0)
-        assert metric["behind"].startswith(f"Of the others {close} not told apart")
+        assert metric["behind"].startswith(f"Of the others, {close} not told apart")
         assert f" {dominated} shown to be dominated" in metric["behind"]
         seen |= set(count)
     assert seen == {"on the front", "not told apart from the front", "dominated", "not measured"}
@@ -354,6 +356,16 @@ def test_ticks_are_round_numbers_within_the_values(values, ticks):
     assert made[0] <= min(values)
     assert made[-1] >= max(values)
     assert all(float(f"{tick:.1e}") == tick for tick in made)
+
+
+@pytest.mark.parametrize("values", [[41.0, 72.0], [0.31, 0.89], [2.0, 19.0], [12000.0, 71000.0]])
+def test_the_numbers_at_an_axis_are_written_out(values):
+    rows = [{"m": value, "nfe": calls, "series": 0, "row": calls} for calls, value in enumerate(values, 2)]
+    chart = curves("m", "metric", AXES[0], rows, 1)
+    chart |= {"data": {"name": ROWS, "values": rows}, "width": 300, "height": 150}
+    texts = [element.text for element in ET.fromstring(vl_convert.vegalite_to_svg(chart)).iter() if element.text]
+    assert {"2", "3"} < set(texts)
+    assert not [text for text in texts if re.fullmatch(r"[\d.]+e[+-]?\d+", text)]
 
 
 def test_every_chart_is_valid(view):

@@ -160,9 +160,12 @@ def x_axis(axis: Axis, rows: Sequence[Row]) -> Chart:
 
 
 def y_axis(metric: str, rows: Sequence[Row]) -> Chart:
-    """On a logarithmic axis ticks at round numbers."""
+    """On a logarithmic axis ticks at round numbers.
+
+    A linear axis rounds its format to the distance of the ticks, so that of "~g" 70 would become 7e+1.
+    """
     if not is_log(metric, rows):
-        return {"format": "~g"}
+        return {"labelExpr": "format(datum.value, '~g')"}
     return {"values": round_ticks([row[metric] for row in rows if row.get(metric) is not None]), "format": "~g"}
 
 

@@ -299,8 +299,8 @@ def mark_front(metric: Row, rows: Sequence[Row], verdicts: Sequence[str] | None)
         row[f"{key}_front"] = verdict == ON_FRONT
     close, dominated = (sum(verdict == kind for verdict in verdicts) for kind in (CLOSE, DOMINATED))
     doubtful = sum(row["doubtful"] for row in rows)
-    times = f" The times of {doubtful} of all are not to be relied on." if doubtful else ""
-    return f"Of the others {close} not told apart from the front, {dominated} shown to be dominated.{times}"
+    times = f" The times of {doubtful} of the {len(rows)} cells are not to be relied on." if doubtful else ""
+    return f"Of the others, {close} not told apart from the front and {dominated} shown to be dominated.{times}"
 
 
 def mark_by_numbers(metric: Row, rows: Sequence[Row]) -> None:
