@@ -236,7 +236,7 @@ def test_the_interval_of_a_difference_is_that_of_student_s_t():
 
 def test_nothing_is_shown_of_fewer_than_20_images():
     rising = np.arange(20.0)
-    assert verdicts([comparison(rising[:19], rising[:19] + 5)]) == ["not compared: fewer than 20 images"]
+    assert verdicts([comparison(rising[:19], rising[:19] + 5)]) == ["not compared: 19 images, fewer than 20"]
     assert verdicts([comparison(rising, rising**1.01 + 5)]) == [BETTER]
     assert verdicts([comparison(rising[:19], rising[:19])]) == [SAME]
     assert np.isnan([mean_estimate(rising[:19]).low, mean_estimate(rising[:19]).high]).all()

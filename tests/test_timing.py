@@ -501,6 +501,15 @@ def test_a_time_is_shown_with_its_quartiles():
     assert "busy" not in below
 
 
+def test_the_caption_explains_intervals_only_where_one_is_shown():
+    _, below = shown(ode_error=0.5)
+    assert "±" not in below
+    assert below.endswith(" The ODE error is that of 16 images, too few for an interval.")
+    _, below = shown(ode_error=0.5, ode_error_low=0.4, ode_error_high=0.6, samples=128)
+    assert "± is the 95 % interval" in below
+    assert "too few" not in below
+
+
 def test_a_doubtful_time_is_marked_and_the_caption_says_why():
     text, below = shown(seconds_low=math.nan, seconds_high=math.nan, timing="3 repeats")
     assert text == "12.3*"

@@ -20,6 +20,7 @@ import pandas as pd
 from ...samplers.errors import InputError, closest
 from ...samplers.metric import LEAST_IMAGES, Estimate, mean_estimate
 from ...samplers.registry import Registry
+from ...samplers.text import counted
 from ..draw.chunk_file import Place
 from ..draw.clock import LEAST_REPEATS, Repeat, machines, neighbours
 from ..plan.record import CellRecord
@@ -53,8 +54,9 @@ class Comparison:
     @property
     def why_not(self) -> str:
         """Why nothing can be shown, if nothing can."""
-        few = self.metric != SECONDS and len(self.difference.influence) < LEAST_IMAGES
-        return self.hindrance or (f"fewer than {LEAST_IMAGES} images" if few else "")
+        images = len(self.difference.influence)
+        few = self.metric != SECONDS and images < LEAST_IMAGES
+        return self.hindrance or (f"{counted(images, 'image')}, fewer than {LEAST_IMAGES}" if few else "")
 
     @property
     def is_question(self) -> bool:

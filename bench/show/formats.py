@@ -45,6 +45,7 @@ from .sheet import (
     Sheet,
     column_of,
     entry_of,
+    has_interval,
     metrics_of,
     notes_of,
     notes_on,
@@ -270,7 +271,8 @@ def pivot_caption(content: Content, pivot: Pivot) -> str:
     if pivot.metric == ODE_ERROR:
         return f"{text}; the root mean square distance to the converged solution of the ODE.{rows}"
     note = {name: label for name, label in content.labels.items() if name == pivot.metric}
-    return f"{text}; {INTERVALS}.{rows}{notes_of(note)}{too_few_for(content.table, note)}"
+    text += f"; {INTERVALS}" if has_interval(content.table, pivot.metric) else ""
+    return f"{text}.{rows}{notes_of(note)}{too_few_for(content.table, note)}"
 
 
 def cost_of_steps(table: pd.DataFrame) -> str:

@@ -14,7 +14,7 @@ import pandas as pd
 
 from ...samplers.files.atomic import write_atomically
 from ...samplers.metric import LEAST_IMAGES
-from ...samplers.text import printable
+from ...samplers.text import counted, printable
 from ..draw import clock as timing
 from ..draw.store import RunFolder, disk_errors
 from ..judge.statistics import ODE_DISTANCE, ODE_ERROR, metric_columns, strata_of
@@ -167,6 +167,11 @@ def interval_of(row: Mapping[Hashable, Any], metric: str) -> tuple[float, float,
     return value, low, high
 
 
+def has_interval(table: pd.DataFrame, metric: str) -> bool:
+    """Whether some row shows an interval of a metric."""
+    return any("±" in with_interval(*interval_of(row, metric)) for row in table.to_dict("records"))
+
+
 def with_interval(value: float, low: float, high: float) -> str:
     """ "12.3 ± 0.4": the half-width with two digits, the value with as many decimals."""
     if not math.isfinite(value):
@@ -181,7 +186,7 @@ def with_interval(value: float, low: float, high: float) -> str:
 def caption(table: pd.DataFrame, labels: Labels, columns: Sequence[str] = ()) -> str:
     """What the columns of a table show, by default those that are shown by default, in one sentence or two."""
     names = columns or shown_columns(table)
-    measured = any(name in names for name in (*metrics_of(table), ODE_ERROR, ODE_DISTANCE))
+    measured = any(has_interval(table, name) for name in (*metrics_of(table), ODE_ERROR, ODE_DISTANCE) if name in names)
     first = f"{what_was_drawn(table)} a row" + (f"; {INTERVALS}" if measured else "")
     seconds = f"; {of_seconds(table)}" if "seconds_per_image" in names else "."
     shown = {name: label for name, label in labels.items() if name in names}
@@ -200,10 +205,12 @@ def what_was_drawn(table: pd.DataFrame) -> str:
 
 
 def of_ode_error(table: pd.DataFrame) -> str:
-    """How far the interval of the ODE error is to be relied on, a sentence; '' where it is, or where there is none."""
+    """How far the interval of the ODE error is to be relied on, or why there is none, a sentence; '' where it is."""
     images = ode_count(int(table["samples"].max()))
-    if images < LEAST_IMAGES or images >= ODE_SAMPLES or table[ODE_ERROR].isna().all():
+    if images >= ODE_SAMPLES or table[ODE_ERROR].isna().all():
         return ""
+    if images < LEAST_IMAGES:
+        return f" The ODE error is that of {counted(images, 'image')}, too few for an interval."
     covered = ODE_COVERAGE[max(known for known in ODE_COVERAGE if known <= images)]
     return f" The interval of the ODE error, of {images} images, held what it should in {covered} % of simulations."
 
