@@ -222,6 +222,8 @@ def test_a_dry_run_counts_the_evaluations_and_writes_nothing(sb, tmp_path):
     assert about["network_evaluations"] == (4 + 10 + 10 + 28 + 4 + 10) * 100 + 25 * 101
     assert about["estimated_seconds"] >= 0
     assert "9,125 network evaluations" in sb(*command).out
+    one = sb("run", "--model", "mixture", "-s", "ddim", "--steps", "1", "--dry-run")
+    assert "ddim  uniform grid, 1 step, 1 model call a sample\n" in one.out
     assert files(tmp_path) == []
 
 
@@ -740,6 +742,11 @@ def test_list_shows_a_plugin_s_too(sb):
         done = sb("list", kind, "--plugin", TOY)
         assert name in done.out
         assert "toy.py" in done.out
+
+
+@pytest.mark.parametrize("kind", ["extractors", "data", "engines"])
+def test_list_says_of_everything_built_in_what_it_is(sb, kind):
+    assert [row["name"] for row in json.loads(sb("list", kind, "--json").out)[kind] if not row["what it is"]] == []
 
 
 def test_list_says_of_factories_what_their_docstrings_say(sb):

@@ -161,7 +161,7 @@ def test_a_third_axis_is_refused(sb):
 
 
 def test_a_model_without_images_is_refused_by_name(sb, tmp_path):
-    sb("grid", "--model", "mixture", "-x", "steps=2,3").refused(2, "'mixture'", "no images")
+    sb("grid", "--model", "mixture", "-x", "steps=2,3").refused(2, "'mixture'", "no images but 2 numbers")
     assert not list(tmp_path.iterdir())
 
 

@@ -232,8 +232,8 @@ def show_plan(plan: Plan, folder: Path, left: int, as_json: bool, *, resumes: bo
         click.echo(json.dumps(about))
         return
     for cell in about["cells"]:
-        nfe = "adaptive" if cell["nfe"] is None else f"{cell['nfe']} model calls a sample"
-        say(f"{cell['sampler']}  {cell['grid']} grid, {cell['steps']} steps, {nfe}")
+        nfe = "adaptive" if cell["nfe"] is None else f"{counted(cell['nfe'], 'model call')} a sample"
+        say(f"{cell['sampler']}  {cell['grid']} grid, {counted(cell['steps'], 'step')}, {nfe}")
     time = "the model failed in a trial" if seconds is None else f"about {about['estimated_seconds']} s here"
     of_these = f", of which {left:,} are left to make in {folder}" if resumes else ""
     say(

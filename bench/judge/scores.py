@@ -142,8 +142,9 @@ def _chosen(metric: str | None, ready: Mapping[str, Yardstick]) -> str:
         return next(iter(ready))
     names = [*ready, ODE_ERROR, ODE_DISTANCE]
     if metric not in names:
-        given = "metric: none in the run" if metric is None else f"metric {metric!r}: not in the run"
-        raise InputError(f"{given}{closest(metric or '', names)}; there are: {', '.join(names)}")
+        if metric is None:
+            raise InputError(f"metric: the run has none; give --metric with one of: {', '.join(names)}")
+        raise InputError(f"metric {metric!r}: not in the run{closest(metric, names)}; there are: {', '.join(names)}")
     return str(metric)
 
 

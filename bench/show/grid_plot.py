@@ -189,7 +189,7 @@ def refuse_without_images(model: Model) -> None:
     if model.decode is None and to_images(torch.zeros(1, *model.shape)) is None:
         shape = " x ".join(map(str, model.shape))
         raise InputError(
-            f"model {model.name!r}: its samples, {shape}, are no images; grid needs a model that makes some"
+            f"model {model.name!r}: its samples are no images but {shape} numbers; grid needs a model of images"
         )
 
 

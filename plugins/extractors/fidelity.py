@@ -151,6 +151,7 @@ def pickled(network: Fidelity, name: str) -> ExtractorFactory:
         fingerprint = checked_hash(path, "" if argument else network.file.sha256)
         return extractors(network, path, fingerprint, lambda: from_pickle(network, path))
 
+    factory.__doc__ = f"{network.label}, by torch-fidelity; {name}:FILE reads weights of your own."
     return factory
 
 
