@@ -13,3 +13,11 @@ def printable(text: str) -> str:
 def counted(number: int, noun: str) -> str:
     """ "1 cell", "2 cells", "1,000 cells"."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def roughly(seconds: float) -> str:
+    """ "40 s", "12 minutes", "3 hours": a time in the largest unit of which it has two."""
+    for size, unit in ((3600, "hour"), (60, "minute")):
+        if seconds >= 2 * size:
+            return counted(round(seconds / size), unit)
+    return f"{round(seconds)} s"

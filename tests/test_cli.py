@@ -21,6 +21,7 @@ import torch
 from samplerbench.bench import run as harness
 from samplerbench.bench.draw.store import RunFolder
 from samplerbench.samplers.files.lock import LOCK_FILE
+from samplerbench.samplers.text import roughly
 
 TOY = str(Path(__file__).with_name("toy.py"))
 MIXTURE = ("run", "--model", "mixture", "-s", "ddim", "--steps", "2", "-n", "8")
@@ -225,6 +226,13 @@ def test_a_dry_run_counts_the_evaluations_and_writes_nothing(sb, tmp_path):
     one = sb("run", "--model", "mixture", "-s", "ddim", "--steps", "1", "--dry-run")
     assert "ddim  uniform grid, 1 step, 1 model call a sample\n" in one.out
     assert files(tmp_path) == []
+
+
+@pytest.mark.parametrize(("seconds", "text"), [
+    (0.4, "0 s"), (119, "119 s"), (120, "2 minutes"), (7199, "120 minutes"), (7200, "2 hours"), (39464, "11 hours"),
+])  # fmt: skip
+def test_a_dry_run_says_its_time_in_a_unit_to_plan_with(seconds, text):
+    assert roughly(seconds) == text
 
 
 def test_what_a_terminal_would_obey_is_not_printed(sb):

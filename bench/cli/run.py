@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ...samplers.errors import InputError
-from ...samplers.text import counted
+from ...samplers.text import counted, roughly
 from ..plan.settings import CONDUCT, SETTINGS, Setting
 from ..show.console import complain, print_sheet, say, stdout_for_data, table_to_json
 from .loading import loaded_registry, warn_of_plugins
@@ -234,7 +234,7 @@ def show_plan(plan: Plan, folder: Path, left: int, as_json: bool, *, resumes: bo
     for cell in about["cells"]:
         nfe = "adaptive" if cell["nfe"] is None else f"{counted(cell['nfe'], 'model call')} a sample"
         say(f"{cell['sampler']}  {cell['grid']} grid, {counted(cell['steps'], 'step')}, {nfe}")
-    time = "the model failed in a trial" if seconds is None else f"about {about['estimated_seconds']} s here"
+    time = "the model failed in a trial" if seconds is None else f"about {roughly(seconds * left)} here"
     of_these = f", of which {left:,} are left to make in {folder}" if resumes else ""
     say(
         f"{counted(len(about['cells']), 'cell')} x {counted(about['samples'], 'sample')} on {about['model']}: "
