@@ -95,6 +95,7 @@ class Estimate:
         return self.value - Z95 * error, self.value + Z95 * error
 
 
+@np.errstate(over="ignore", invalid="ignore")  # of huge numbers it is infinite
 def variance_of_mean(influence: Floats, strata: Strata | None = None) -> float:
     """The variance of the mean of n numbers, whose strata have fixed sizes: the sum of n_p s_p^2, over n^2.
 

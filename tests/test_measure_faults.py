@@ -7,9 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from samplerbench.bench.judge.statistics import check_estimate
+from samplerbench.bench.judge.compare import comparison_of
+from samplerbench.bench.judge.statistics import Gathered, check_estimate, estimates, if_finite, measured
 from samplerbench.bench.plan.reference import Images
-from samplerbench.bench.plan.yardstick import yardsticks
+from samplerbench.bench.plan.yardstick import Yardstick, yardsticks
 from samplerbench.plugins.data.folder import FolderImages
 from samplerbench.samplers.errors import InputError, PluginError
 from samplerbench.samplers.extractor import Extractor
@@ -150,6 +151,42 @@ def test_a_metric_that_returns_no_estimate_is_named(sb, plugin, text, words):
 def test_numbers_of_every_kind_are_estimates():
     for value in (1, 1.0, np.float32(1), np.int64(1), float("nan")):
         check_estimate("mine", Estimate(value, np.zeros(3, dtype=np.float32)), 3)
+
+
+@pytest.mark.parametrize("value", [1e20, 1e30, 3e38])
+def test_huge_rows_leave_any_metric_empty_or_finite_without_a_warning(value):
+    rng = np.random.default_rng(0)
+    rows, reference = (rng.normal(size=(80, 4)).astype(np.float32) for _ in range(2))
+    rows[3] = value
+    metrics = {name: kind() for name, kind in load_registry().metrics.things.items()}
+    ready = {name: Yardstick(metric, metric.prepare(reference)) for name, metric in metrics.items()}
+    gathered = Gathered([], {metric.extractor: rows for metric in metrics.values()})
+    found = estimates(gathered, ready)
+    columns = measured(found, ready)
+    assert np.isnan([columns[name] for name in ("fid", "fid_low", "fid_high", "fid_unbiased", "fd_clip")]).all()
+    assert np.isfinite([columns[name] for name in ("clip_score", "precision", "cmmd")]).all()
+    assert found.keys() == metrics.keys()
+
+
+@pytest.mark.parametrize(
+    "estimate",
+    [
+        Estimate(np.nan, np.zeros(30), is_share=True),
+        Estimate(0.5, np.full(30, np.inf)),
+        Estimate(0.5, np.zeros(30), common=np.array([1, np.nan])),
+    ],
+    ids=["value", "influence", "common"],
+)
+def test_what_is_not_finite_in_any_part_has_no_value_and_no_verdict(estimate):
+    none = if_finite(estimate)
+    assert np.isnan([none.value, none.low, none.high]).all()
+    comparison = comparison_of("m", None, None, none, Estimate(0.5, np.zeros(30)), lower_is_better=True)
+    assert comparison.verdict(0.0) == "not compared: a value is missing"
+    assert not comparison.is_question
+
+
+def test_an_influence_whose_square_overflows_has_an_infinite_error():
+    assert Estimate(0.0, np.array([1e200, -1e200] * 20)).standard_error == np.inf
 
 
 def model_with(**changes):

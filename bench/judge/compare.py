@@ -55,8 +55,11 @@ class Comparison:
     def why_not(self) -> str:
         """Why nothing can be shown, if nothing can."""
         images = len(self.difference.influence)
-        few = self.metric != SECONDS and images < LEAST_IMAGES
-        return self.hindrance or (f"{counted(images, 'image')}, fewer than {LEAST_IMAGES}" if few else "")
+        if self.hindrance:
+            return self.hindrance
+        if self.metric != SECONDS and images < LEAST_IMAGES:
+            return f"{counted(images, 'image')}, fewer than {LEAST_IMAGES}"
+        return "" if math.isfinite(self.difference.value) else "a value is missing"
 
     @property
     def is_question(self) -> bool:

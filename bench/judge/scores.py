@@ -34,7 +34,7 @@ class Score:
     row: Mapping[str, Any]
     """As table.csv has it."""
     estimate: Estimate | None
-    """The metric; None for a cell without samples, or without this metric."""
+    """The metric; None for a cell without samples, or without a value of this metric."""
     found: Mapping[str, Estimate]
     """All that was measured, by metric."""
     clocked: tuple[Repeat, ...]
@@ -159,4 +159,6 @@ def _score(
         raise InputError(f"{cell_name(cell)!r}: the run has not all of its samples; give its command to make them")
     gathered = gather(iter(chunks), int(row["samples"]), ready, run.record.prompts)
     found = for_verdicts(estimates(gathered, ready), ready)
-    return Score(cell, row, found.get(metric), found, (*(c.repeat for c in chunks), *run.repeats(cell)))
+    estimate = found.get(metric)
+    has_value = estimate is not None and math.isfinite(estimate.value)
+    return Score(cell, row, estimate if has_value else None, found, (*(c.repeat for c in chunks), *run.repeats(cell)))

@@ -100,12 +100,13 @@ def estimates(gathered: Gathered, ready: Mapping[str, Yardstick]) -> dict[str, E
     strata, digest = gathered.strata, samples_hash(gathered.chunks) if gathered.chunks else b""
     for name, yardstick in ready.items():
         rows = gathered.rows[yardstick.metric.extractor]
-        with at_fault(f"metric {name!r}"), switches_kept(f"metric {name!r}"):
+        # Huge rows overflow in a metric: what comes of that is left empty, and nobody needs a warning.
+        with np.errstate(all="ignore"), at_fault(f"metric {name!r}"), switches_kept(f"metric {name!r}"):
             if len(rows) < yardstick.metric.fewest(rows.shape[1]):
                 continue
             estimate = yardstick.metric.estimate_by_prompt(rows, yardstick.prepared, strata)
         check_estimate(name, estimate, len(rows))
-        found[name] = replace(estimate, strata=strata, digest=digest)
+        found[name] = replace(if_finite(estimate), strata=strata, digest=digest)
     return found | of_ode(gathered, digest)
 
 
@@ -136,8 +137,17 @@ def of_ode(gathered: Gathered, digest: bytes) -> dict[str, Estimate]:
     if not len(samples):
         return {}
     strata, values = strata_of(gathered.prompts, samples), np.array([squares[sample] for sample in samples.tolist()])
-    found = {ODE_ERROR: root_mean_estimate(values), ODE_DISTANCE: mean_estimate(np.sqrt(values))}
-    return {name: replace(estimate, strata=strata, digest=digest) for name, estimate in found.items()}
+    with np.errstate(over="ignore", invalid="ignore"):
+        found = {ODE_ERROR: root_mean_estimate(values), ODE_DISTANCE: mean_estimate(np.sqrt(values))}
+    return {name: replace(if_finite(estimate), strata=strata, digest=digest) for name, estimate in found.items()}
+
+
+def if_finite(estimate: Estimate) -> Estimate:
+    """The estimate; one without a value where a number of it is not finite."""
+    parts = (estimate.value, estimate.influence, 0.0 if estimate.common is None else estimate.common)
+    if all(np.isfinite(part).all() for part in parts):
+        return estimate
+    return Estimate(math.nan, np.zeros(len(estimate.influence)))
 
 
 def check_estimate(name: str, estimate: object, n: int) -> None:
