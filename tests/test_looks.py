@@ -1,6 +1,7 @@
 """Looks at a run that grows, families of verdicts, and what a run could have shown."""
 
 import json
+import math
 import shutil
 from pathlib import Path
 from statistics import NormalDist
@@ -18,10 +19,11 @@ from samplerbench.bench.judge.budget import budgets
 from samplerbench.bench.judge.compare import NOT_SHOWN, SAME, compare, holm
 from samplerbench.bench.judge.looks import EXTENSIONS, FIRST, LOOKS, Look, look_at, looks_taken
 from samplerbench.bench.judge.pareto import pareto
-from samplerbench.bench.judge.power import errors_needed, power, whole_blocks
+from samplerbench.bench.judge.power import errors_needed, images_for, power, whole_blocks
 from samplerbench.bench.judge.ranking import answers_from
 from samplerbench.bench.judge.statistics import LEVEL, student_p, student_t
 from samplerbench.bench.judge.stored import StoredRun
+from samplerbench.bench.show.verdicts import power_to_rows
 from samplerbench.samplers.registry import load_registry
 
 TOY = str(Path(__file__).with_name("toy.py"))
@@ -159,6 +161,17 @@ def test_the_difference_that_is_found_is_that_of_the_test(grown):
     compared = pareto(StoredRun(small), REGISTRY, None, "nfe")
     assert len(compared) == 6
     assert (found["half_needs"] >= 4 * found["samples"]).all()
+
+
+def test_half_of_an_ode_error_needs_images_of_the_run_not_of_those_compared():
+    assert [images_for(name, 100) for name in ("fid", "ode_error", "ode_distance")] == [128, 448, 448]
+    assert images_for("ode_error", 256) == 1024
+    assert math.isnan(images_for("ode_error", 257))
+    row = {
+        "metric": "ode_error", "a": "ddim", "b": "heun", "difference": 0.1, "low": -0.1, "high": 0.3, "found": 0.3,
+    }  # fmt: skip
+    found = pd.DataFrame([row | {"half_needs": images_for("ode_error", needed)} for needed in (100, 257)])
+    assert [one["half of it"] for one in power_to_rows(found, {})] == ["-n 448", "-"]
 
 
 def test_power_is_printed(grown, monkeypatch, capsys):

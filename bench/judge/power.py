@@ -11,9 +11,11 @@ import pandas as pd
 
 from ...samplers.noise import BLOCK
 from ...samplers.registry import Registry
+from ..plan.plan import ODE_SAMPLES, ODE_SHARE
 from .compare import NOT_SHOWN
 from .looks import Look
 from .scores import scores_of
+from .statistics import ODE_DISTANCE, ODE_ERROR
 from .stored import StoredRun
 
 COLUMNS = (
@@ -28,8 +30,8 @@ def power(run: StoredRun, registry: Registry, metric: str | None) -> pd.DataFram
     """A row for each pair of samplers at each count whose difference in a metric is not shown.
 
     `found` is the difference that would have been shown in 80 % of runs, p being corrected for all pairs of samplers at
-    all counts (`family`) and for looks; `half_needs` how many images a row find half of it at the next look. Raises
-    InputError as `scores_of`.
+    all counts (`family`) and for looks; `half_needs` how many images a row find half of it at the next look, nan where
+    no number of them does. Raises InputError as `scores_of`.
     """
     scores = scores_of(run, registry, metric, by="nfe")
     counts = [count for _, count in run.record.budgets]
@@ -47,7 +49,8 @@ def power(run: StoredRun, registry: Registry, metric: str | None) -> pd.DataFram
         rows.append({
             "metric": scores.metric, "count": count, "a": a.name, "b": b.name,
             "difference": comparison.difference.value, "low": comparison.low, "high": comparison.high,
-            "found": now * comparison.error, "half_needs": whole_blocks(n * (2 * then / now) ** 2), "samples": n,
+            "found": now * comparison.error, "half_needs": images_for(scores.metric, n * (2 * then / now) ** 2),
+            "samples": int(a.row["samples"]),
             "verdict": verdict, "family": len(p_values), "look": scores.look.number,
         })  # fmt: skip
     return pd.DataFrame(rows, columns=list(COLUMNS))
@@ -62,6 +65,13 @@ def errors_needed(look: Look, family: int) -> float:
 def next_look(look: Look) -> Look:
     """The look that an extension of the run brings."""
     return replace(look, number=look.number + 1)
+
+
+def images_for(metric: str, compared: float) -> float:
+    """How many images make so many that are compared: of ODE errors these are a share, and at most ODE_SAMPLES."""
+    if metric not in (ODE_ERROR, ODE_DISTANCE):
+        return whole_blocks(compared)
+    return whole_blocks(ODE_SHARE * compared) if compared <= ODE_SAMPLES else math.nan
 
 
 def whole_blocks(samples: float) -> int:

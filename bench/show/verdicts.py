@@ -70,7 +70,8 @@ def power_to_rows(found: pd.DataFrame, labels: Labels) -> list[dict[str, str]]:
         {
             "metric": heading_of(row["metric"], labels), "A": row["a"], "B": row["b"],
             "A - B": with_interval(row["difference"], row["low"], row["high"]),
-            "found in 80 %": f"{row['found']:.2g}", "half of it": f"-n {row['half_needs']}",
+            "found in 80 %": f"{row['found']:.2g}",
+            "half of it": f"-n {row['half_needs']:.0f}" if math.isfinite(row["half_needs"]) else "-",
         }
         for row in found.to_dict("records")
     ]  # fmt: skip
