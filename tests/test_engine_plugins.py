@@ -271,6 +271,7 @@ WRONG = {
     "raised RuntimeError: no nodes": lambda work, jobs: (_ for _ in ()).throw(RuntimeError("no nodes")),
     "answered Failure(job=None, reason='no'); expected": lambda work, jobs: iter([sb.Failure(None, "no")]),
     "raised TypeError": lambda work, jobs: None,
+    "raised TypeError: unhashable": lambda work, jobs: iter([sb.Failure(dataclasses.replace(jobs[0], cell=[]), "no")]),
     "ended with 1 job unanswered": lambda work, jobs: iter([work.draw(jobs[0])]),
     "with another chunk": lambda work, jobs: iter([sb.Drawn(jobs[0], work.draw(jobs[1]).chunk)]),
     "samples from 0, with another chunk; expected what Work.draw": lambda work, jobs: iter([sb.Drawn(jobs[0], None)]),
@@ -287,6 +288,25 @@ def test_an_engine_that_breaks_its_contract_ends_the_run_by_name(tmp_path, engin
     assert made[0].closed == 1
     run.conclude()
     assert numbers(finished(tmp_path / "run", "ddim", n=128, engine="local").table)["status"][0] == "ok"
+
+
+def test_a_chunk_of_another_cell_is_refused(tmp_path, engine):
+    engine(answering(lambda work, jobs: iter([sb.Drawn(jobs[0], work.draw(jobs[1]).chunk)])))
+    with pytest.raises(sb.PluginError, match="'ddim', 2 steps, samples from 0, with another chunk"):
+        begun(tmp_path / "run", "ddim", "ddpm", n=64).work(NoWatch())
+    assert not chunks_in(tmp_path / "run")
+
+
+def test_jobs_that_an_engine_never_took_are_unanswered(tmp_path, engine):
+    engine(type("Idle", (TwoWorkers,), {"draw": lambda self, jobs: iter(())}))
+    with pytest.raises(sb.PluginError, match="ended with 4 jobs unanswered"):
+        begun(tmp_path / "run", "ddim", "ddpm", n=128).work(NoWatch())
+
+
+@pytest.mark.parametrize("reason", ["", None, "\n"])
+def test_a_failure_without_a_reason_says_so(tmp_path, engine, reason):
+    engine(answering(lambda work, jobs: (sb.Failure(job, reason) for job in jobs)))
+    assert list(finished(tmp_path / "run", "ddim", n=64).table["status"]) == ["failed: the engine gave no reason"]
 
 
 def test_an_engine_that_cannot_be_closed_is_named(tmp_path, engine):

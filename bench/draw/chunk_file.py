@@ -44,6 +44,8 @@ class Chunk:
     """uint8 (k, C, H, W), the first k images that are kept."""
     ode_distance: npt.NDArray[np.float64] | None
     """Mean squared distance of each sample to its converged ODE solution, where there is one, (k,)."""
+    cell: str = ""
+    """The key of its cell, as long as it is on its way from who drew it; the file stands in the cell's folder."""
 
     @property
     def repeat(self) -> Repeat:

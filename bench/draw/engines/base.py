@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol, runtime_checkable
@@ -13,6 +14,8 @@ from ....samplers.text import counted
 from ...plan.plan import Cell
 from ..chunk import one_line
 from ..chunk_file import Chunk
+
+NO_REASON = "the engine gave no reason"
 
 
 @dataclass(frozen=True)
@@ -74,15 +77,16 @@ class CheckedEngine:
     def draw(self, jobs: Iterable[Job]) -> Iterator[Done]:
         """An answer for each of these jobs."""
         self._asked.clear()
-        what = f"engine {self.name!r}"
+        what, noted = f"engine {self.name!r}", self._noted(jobs)
         with at_fault(what):
-            given = iter(self.inner.draw(self._noted(jobs)))
+            given = iter(self.inner.draw(noted))
         while True:
             with at_fault(what):
                 done: object = next(given, None)
             if done is None:
                 break
             yield self._checked(done)
+        deque(noted, maxlen=0)  # jobs that it never took are unanswered too
         if self._asked:
             left = counted(len(self._asked), "job")
             raise PluginError(f"{what}: ended with {left} unanswered; expected an answer to each")
@@ -99,11 +103,13 @@ class CheckedEngine:
             raise PluginError(f"{what}: answered {shown(done)}; expected Drawn or Failure, with the job")
         job = done.job
         place = f"{job.sampler!r}, {job.steps} steps, samples from {job.first}"
-        if job not in self._asked:
+        with at_fault(what):  # a job that it changed may have no hash
+            was_asked = job in self._asked
+        if not was_asked:
             raise PluginError(f"{what}: answered a job that it was not given, or twice: {place}")
         self._asked.remove(job)
         if isinstance(done, Failure):
-            return replace(done, reason=one_line(str(done.reason)))
+            return replace(done, reason=one_line(str(done.reason or "")) or NO_REASON)
         if not is_chunk_of(done.chunk, job):
             raise PluginError(
                 f"{what}: answered {place}, with another chunk; expected what Work.draw or draw_job made of that job"
@@ -112,5 +118,5 @@ class CheckedEngine:
 
 
 def is_chunk_of(thing: object, job: Job) -> bool:
-    """Whether an engine answered a job with a chunk of its place."""
-    return isinstance(thing, Chunk) and (thing.first, thing.n) == (job.first, job.n)
+    """Whether an engine answered a job with a chunk of its cell and its place."""
+    return isinstance(thing, Chunk) and (thing.cell, thing.first, thing.n) == (job.cell, job.first, job.n)

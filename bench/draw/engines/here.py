@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from torch import Tensor
@@ -68,7 +68,7 @@ class Here:
 def done_by(job: Job, make: Callable[[], Chunk]) -> Done:
     """A job as done by a function that makes its chunk; a failure, whatever that raises."""
     try:
-        return Drawn(job, make())
+        return Drawn(job, replace(make(), cell=job.cell))
     except BaseException as error:  # a sampler may raise anything; it fails its own cell
         pass_on(error)
         return Failure(job, reason_of(error))
