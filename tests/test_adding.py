@@ -187,6 +187,13 @@ def test_without_the_option_it_stays_refused_with_the_option_named(sb, copy, mor
     assert content_of(copy) == before
 
 
+@pytest.mark.parametrize("more", [("--steps", "2,5", "-n", "64"), ("--nfe", "4")], ids=["fewer images", "budgets"])
+def test_the_option_is_not_named_where_it_would_be_refused(sb, copy, more):
+    done = sb("run", "-s", "ddpm", "-s", "ddim", *OPTIONS, *more, "-o", "run")
+    done.refused(2, "belongs to another run", "; give another -o")
+    assert "--add" not in done.err
+
+
 @pytest.mark.parametrize("more", [(), ("--json",), ("--steps", "7")])
 def test_a_dry_run_says_what_would_be_made_and_changes_nothing(sb, copy, more):
     before = content_of(copy), [p.stat().st_mtime_ns for p in sorted(copy.rglob("*"))]

@@ -25,7 +25,7 @@ from torch import Tensor
 from ...samplers.errors import InputError, StoreError
 from ...samplers.files.atomic import make_folder, write_atomically
 from ...samplers.files.lock import LOCK_FILE, WriterLock
-from ..plan.config import ADDABLE, as_json, differences
+from ..plan.config import Config, as_json, differences, enlarged
 from ..plan.environment import VERSIONS_THAT_MATTER, other_switches, version_of
 from ..plan.keys import FORMAT
 from ..plan.plan import Block, Blocks, Cell, Plan, part_of
@@ -454,11 +454,20 @@ def check_output(path: Path, plan: Plan, *, fresh: bool, add: bool = False) -> b
     changed = {} if add and part else differences(stored.config, plan.config)
     reasons = [*changed.values(), *other_versions(stored), *other_switches(stored.environment.switches)]
     reasons = reasons or ["the model, its code or a version"]
-    adding = "--add to add to it, " if changed and changed.keys() <= set(ADDABLE) else ""
+    adding = "--add to add to it, " if changed and can_be_added(stored.config, plan.config, changed) else ""
     raise InputError(
         f"output {path}: belongs to another run ({'; '.join(reasons)}); give {adding}another -o, or --fresh to start "
         "it anew"
     )
+
+
+def can_be_added(stored: Config, given: Config, changed: Mapping[str, str]) -> bool:
+    """Whether a run takes what differs in these settings as an addition."""
+    try:
+        enlarged(stored, {name: getattr(given, name) for name in changed})
+    except InputError:
+        return False
+    return True
 
 
 def other_versions(stored: RunRecord) -> list[str]:
