@@ -132,6 +132,17 @@ def test_p_of_a_comparison_is_corrected_for_all_pairs_and_the_look(grown):
     )  # but for the degrees of freedom
 
 
+@pytest.mark.parametrize("content", [None, "{", '{"looks": ["x"]}'])
+def test_a_run_without_its_looks_counts_those_that_it_was_extended_from(grown, tmp_path, content):
+    folder = tmp_path / "run"
+    shutil.copytree(grown[0], folder)
+    (folder / LOOKS).unlink()
+    if content:
+        (folder / LOOKS).write_text(content)
+    assert looks_taken(StoredRun(folder)) == [100]
+    assert look_at(StoredRun(folder), 260).number == 2
+
+
 @pytest.mark.parametrize("status", ["partial", "pending"])
 def test_an_unfinished_run_is_not_looked_at(grown, tmp_path, status):
     _, small, _ = grown

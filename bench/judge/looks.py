@@ -60,9 +60,10 @@ def look_at(run: StoredRun, samples: int) -> Look:
 
 
 def looks_taken(run: StoredRun) -> list[int]:
-    """The numbers of images at which a run was asked, in ascending order; [] where its file is another's."""
+    """The numbers of images at which a run was asked, in ascending order; those that it was extended from, where their
+    file is gone or another's."""
     try:
         taken = unsealed(bytes_of(run.path / LOOKS)).get("looks")
         return sorted(set(msgspec.convert(taken, list[Positive])))
     except (OSError, ValueError, RecursionError):
-        return []
+        return sorted({one.samples for one in run.record.extended}) if run.exists else []
