@@ -182,10 +182,9 @@ def run(  # noqa: PLR0913  (the settings of a run, each by name)
     it is there already, unless the Model cannot be known again: without a fingerprint, and no torch module, which a
     warning says. With `add` the samplers, steps or budgets are added to the run in `output`, and images up to `n`: what
     is there stays, its other settings hold where they are left at their defaults here, and a setting that differs is
-    refused. Cells with
-    fewer than `repeats` whole
-    chunks are drawn again for the clock alone; cells that failed stay so, unless `retry_failed`. `plugins` are files or
-    modules.
+    refused. A value that is equal to its default counts as left out: it adds nothing. Cells with fewer than `repeats`
+    whole chunks are drawn again for the clock alone; cells that failed stay so, unless `retry_failed`. `plugins` are
+    files or modules.
 
     Samplers that did not come with samplerbench are drawn in a child process, so that one that crashes or never ends
     fails its own cells alone: `time_limit` is in seconds for a chunk (None = 60 and 50 times what its model calls,

@@ -16,7 +16,7 @@ import pytest
 import samplerbench as sb
 from samplerbench.bench.cli import cli
 from samplerbench.bench.plan.config import Config, as_json, from_json
-from samplerbench.bench.plan.keywords import PLACES
+from samplerbench.bench.plan.keywords import PLACES, config_of
 from samplerbench.bench.plan.settings import CONDUCT, SETTINGS
 from samplerbench.bench.run import Manner
 from samplerbench.bench.show.provenance import call_of
@@ -72,6 +72,13 @@ def test_run_json_holds_the_settings_as_it_always_did():
         "guidance_calls", "size", "clip_skip", "extractor", "reference",
     ]  # fmt: skip
     assert from_json(as_json(later)) == later
+
+
+def test_steps_beside_budgets_are_refused_unless_they_are_left_out(tmp_path):
+    with pytest.raises(sb.InputError, match="steps and nfe: expected one of them"):
+        sb.run("mixture", "ddim", steps=2, nfe=4, n=20, output=tmp_path / "run")
+    given = {name: p.default for name, p in inspect.signature(sb.run).parameters.items()}
+    assert (config_of(given | {"nfe": 4}).steps, config_of(given | {"nfe": 4, "steps": ()}).nfe) == ((), (4,))
 
 
 def test_a_call_names_the_arguments_of_run():

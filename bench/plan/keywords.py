@@ -47,8 +47,11 @@ def check_arguments(given: Mapping[str, object]) -> None:
 def config_of(given: Mapping[str, Any]) -> Config:
     """The settings in the arguments."""
     settings = {one.name: value_of(one.kind, given[one.keyword]) for one in SETTINGS if one.keyword}
-    counted_by = {"nfe": ()} if settings["nfe"] is None else {"steps": ()}
-    return Config(**settings | counted_by)
+    if settings["nfe"] is None:
+        settings["nfe"] = ()
+    elif settings["steps"] == Config.steps:  # left out; others are refused beside budgets
+        settings["steps"] = ()
+    return Config(**settings)
 
 
 def value_of(kind: Kind, given: Any) -> Any:
