@@ -109,7 +109,10 @@ EDITS = {
         (r"(?<=    guidance_calls: int = 1,\n)", "    warmth: float = 1.0,\n"),
         (r"(?<=    guidance_calls: int = 1\n)", "    warmth: float = 1.0\n"),
         (r"(?<=        guidance_calls=calls if model.mixes\(guidance\) else 1,\n)", "        warmth=warmth,\n"),
-        (r"(?<=stream.prior\(\).to\(state_dtype\) \* scale)", " * request.warmth"),
+        (
+            r"(?<=stream.prior\(\).to\(torch.promote_types\(request.dtype, torch.float32\)\) \* scale)",
+            " * request.warmth",
+        ),
     ],
 }
 """All that a new setting changes, by file: here a factor that the state at the start is multiplied with."""
