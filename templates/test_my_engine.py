@@ -38,7 +38,7 @@ def table_of(engine: str, folder: Path) -> pd.DataFrame:
         "mixture", ["ddim", "fails", "ddpm"], steps=[2], n=130, engine=engine, plugins=[str(FILE), str(fails)],
         output=folder / engine,
     )  # fmt: skip
-    return result.table.drop(columns=[c for c in result.table if any(word in c for word in CLOCKED)])
+    return result.table.drop(columns=[c for c in result.table if any(word in str(c) for word in CLOCKED)])
 
 
 def test_it_draws_what_the_local_engine_draws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
