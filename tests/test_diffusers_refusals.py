@@ -368,6 +368,8 @@ def test_of_a_text_encoder_only_what_its_layers_are_is_read(copy, originals, fru
         ("pixels", SCHEDULER, {"clip_sample_range": float("inf")}, "clip_sample_range inf: expected a finite number"),
         ("flux", TRANSFORMER, {"axes_dims_rope": [4, 4, 10**9]}, "[4, 4, 1000000000]: expected 3 numbers that are 16"),
         ("flux", TRANSFORMER, {"axes_dims_rope": "x"}, "axes_dims_rope 'x': expected"),
+        ("sdxl", WORDS, {"model_max_length": 5}, "tokenizer 5 and tokenizer_2 77; expected as many of each"),
+        ("sd3", WORDS, {"model_max_length": 5}, "tokenizer 5 and tokenizer_2 77; expected as many of each"),
         ("sd", WORDS, {"model_max_length": float("nan")}, "model_max_length nan: expected a number of tokens"),
         ("sd", WORDS, {"model_max_length": -1}, "model_max_length -1: expected a number of tokens"),
         ("sd", WORDS, {"extra_ids": 10**9}, "tokenizer_config.json: 1000000000 of something; expected at most 4096"),

@@ -12,7 +12,7 @@ from .building import Parts, latents, per_place, refuse_unusual
 from .canvas import VAE, Canvas, Size, usual_size
 from .folder import Pipeline
 from .process import predicts_of, schedule_of
-from .text import PENULTIMATE, Packing, TextEncoder, checks, rows_of, skip_of
+from .text import PENULTIMATE, Packing, TextEncoder, checks, encoders_side_by_side, rows_of, skip_of
 
 
 def stable_diffusion(pipeline: Pipeline, parts: Parts, size: Size | None, clip_skip: int | None) -> Model:
@@ -41,7 +41,7 @@ def stable_diffusion(pipeline: Pipeline, parts: Parts, size: Size | None, clip_s
 def stable_diffusion_xl(pipeline: Pipeline, parts: Parts, size: Size | None, clip_skip: int | None) -> Model:
     """Stable Diffusion XL (Podell et al. 2024): two encoders, the second one's summary, and the size of the image."""
     unet = parts["unet"]
-    texts = [TextEncoder(parts[f"tokenizer{i}"], parts[f"text_encoder{i}"]) for i in ("", "_2")]
+    texts = encoders_side_by_side([(parts[f"tokenizer{i}"], parts[f"text_encoder{i}"]) for i in ("", "_2")])
     skip = skip_of(clip_skip, PENULTIMATE, texts)
     width = sum(text.width for text in texts)
     unet.expect(

@@ -14,7 +14,7 @@ from .building import Parts, latents, patches_of, per_place
 from .canvas import VAE, Canvas, Size, usual_size
 from .folder import Part, Pipeline
 from .process import flow_of, timesteps_of_flow
-from .text import PENULTIMATE, Packing, TextEncoder, checks, rows_of, skip_of
+from .text import PENULTIMATE, Packing, TextEncoder, checks, encoders_side_by_side, rows_of, skip_of
 
 T5_TOKENS = 256
 """Places of the T5 encoder, those of the pipeline of diffusers."""
@@ -23,7 +23,7 @@ T5_TOKENS = 256
 def stable_diffusion_3(pipeline: Pipeline, parts: Parts, size: Size | None, clip_skip: int | None) -> Model:
     """Stable Diffusion 3 (Esser et al. 2024): flow matching, two CLIP encoders and, if it is there, T5."""
     transformer, scheduler, vae = parts["transformer"], parts["scheduler"], VAE(parts["vae"])
-    clips = [TextEncoder(parts[f"tokenizer{i}"], parts[f"text_encoder{i}"]) for i in ("", "_2")]
+    clips = encoders_side_by_side([(parts[f"tokenizer{i}"], parts[f"text_encoder{i}"]) for i in ("", "_2")])
     skip = skip_of(clip_skip, PENULTIMATE, clips)
     places = T5_TOKENS
     t5 = None

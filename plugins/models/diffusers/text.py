@@ -130,6 +130,19 @@ class TextEncoder:
         return loaded(self.encoder, torch.device("cpu"), torch.float32)
 
 
+def encoders_side_by_side(pairs: Sequence[tuple[Part, Part]]) -> list[TextEncoder]:
+    """The text encoders of (tokenizer, encoder) parts whose states of a token are put side by side.
+
+    ModelError unless all of them pad a text to as many tokens.
+    """
+    texts = [TextEncoder(tokenizer, encoder) for tokenizer, encoder in pairs]
+    lengths = [text.length for text in texts]
+    if len(set(lengths)) > 1:
+        said = " and ".join(f"{text.words.name} {text.length}" for text in texts)
+        raise ModelError(f"{texts[0].words.parent}: tokens of a text: {said}; expected as many of each")
+    return texts
+
+
 def checks(encoders: Sequence[TextEncoder]) -> Callable[[Sequence[str]], None]:
     """What refuses texts that one of the encoders cannot take."""
 
