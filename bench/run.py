@@ -19,7 +19,7 @@ from ..samplers.registry import Registry, load_registry
 from .draw.engines.children import Limits
 from .draw.engines.work import RunWork
 from .draw.ledger import Ledger
-from .draw.session import NoWatch, Session, Watch
+from .draw.session import Session, Watch
 from .draw.store import RunFolder, default_output, stored_run
 from .judge.ranking import answers_from, directions
 from .judge.run_metrics import check_plugins, check_settings
@@ -205,7 +205,7 @@ def run(  # noqa: PLR0913  (the settings of a run, each by name)
     begun = begin(plan, registry, Path(output) if output else default_output(plan), manner)
     with closing(begun.folder):
         with notebook_view(begun.labels) as view:
-            begun.work(view or NoWatch())
+            begun.work(view or Watch())
         return begun.conclude()
 
 

@@ -13,7 +13,7 @@ import pytest
 import samplerbench as sb
 from samplerbench.bench.draw import clock as timing
 from samplerbench.bench.draw.engines import elsewhere
-from samplerbench.bench.draw.session import NoWatch
+from samplerbench.bench.draw.session import Watch
 from samplerbench.bench.draw.store import RunFolder, read_run
 from samplerbench.bench.judge.stored import StoredRun
 from samplerbench.bench.plan.config import Config
@@ -69,7 +69,7 @@ def begun(folder, *samplers, n=150, engine="two", **settings):
 def finished(folder, *samplers, **settings):
     """A run to its end."""
     run = begun(folder, *samplers, **settings)
-    run.work(NoWatch())
+    run.work(Watch())
     return run.conclude()
 
 
@@ -166,7 +166,7 @@ def test_a_run_that_two_workers_drew_is_clocked_by_whoever_goes_on_with_it(tmp_p
     run = begun(tmp_path / "run", "ddim", "ddpm", n=192)
     run.session._clock_again = lambda *_: 1 / 0
     with pytest.raises(ZeroDivisionError):
-        run.work(NoWatch())
+        run.work(Watch())
     assert list(run.conclude().table["repeats"]) == [0, 0]
     assert run.conclude().table["seconds_per_image"].isna().all()
     table = finished(tmp_path / "run", "ddim", "ddpm", n=192, engine="local").table
@@ -175,7 +175,7 @@ def test_a_run_that_two_workers_drew_is_clocked_by_whoever_goes_on_with_it(tmp_p
 
 
 def test_the_work_that_repeats_add_is_announced(tmp_path, engine):
-    class Count(NoWatch):
+    class Count(Watch):
         announced = done = 0
 
         def started(self, plan, todo):
@@ -199,7 +199,7 @@ def test_an_engine_that_draws_nothing_alone_has_no_times(tmp_path, engine):
             for done in super().draw(jobs):
                 yield dataclasses.replace(done, alone=False)
 
-    class Told(NoWatch):
+    class Told(Watch):
         said = ()
 
         def failed(self, cell, reason, evaluations):
@@ -218,7 +218,7 @@ def test_an_engine_that_draws_nothing_alone_has_no_times(tmp_path, engine):
 
 @pytest.mark.parametrize("after", [1, *(pytest.param(n, marks=pytest.mark.slow) for n in (0, 4))])
 def test_a_run_that_is_stopped_leaves_a_folder_that_another_engine_goes_on_with(tmp_path, engine, after):
-    class Stop(NoWatch):
+    class Stop(Watch):
         left = after
 
         def stored(self, cell, images):
@@ -283,7 +283,7 @@ def test_an_engine_that_breaks_its_contract_ends_the_run_by_name(tmp_path, engin
     made = engine(answering(WRONG[words]))
     run = begun(tmp_path / "run", "ddim", n=128)
     with pytest.raises(sb.PluginError, match="engine 'two'") as caught:
-        run.work(NoWatch())
+        run.work(Watch())
     assert words in str(caught.value)
     assert made[0].closed == 1
     run.conclude()
@@ -293,14 +293,14 @@ def test_an_engine_that_breaks_its_contract_ends_the_run_by_name(tmp_path, engin
 def test_a_chunk_of_another_cell_is_refused(tmp_path, engine):
     engine(answering(lambda work, jobs: iter([sb.Drawn(jobs[0], work.draw(jobs[1]).chunk)])))
     with pytest.raises(sb.PluginError, match="'ddim', 2 steps, samples from 0, with another chunk"):
-        begun(tmp_path / "run", "ddim", "ddpm", n=64).work(NoWatch())
+        begun(tmp_path / "run", "ddim", "ddpm", n=64).work(Watch())
     assert not chunks_in(tmp_path / "run")
 
 
 def test_jobs_that_an_engine_never_took_are_unanswered(tmp_path, engine):
     engine(type("Idle", (TwoWorkers,), {"draw": lambda self, jobs: iter(())}))
     with pytest.raises(sb.PluginError, match="ended with 4 jobs unanswered"):
-        begun(tmp_path / "run", "ddim", "ddpm", n=128).work(NoWatch())
+        begun(tmp_path / "run", "ddim", "ddpm", n=128).work(Watch())
 
 
 @pytest.mark.parametrize("reason", ["", None, "\n"])
@@ -313,7 +313,7 @@ def test_an_engine_that_cannot_be_closed_is_named(tmp_path, engine):
     engine(type("Open", (TwoWorkers,), {"close": lambda self: 1 / 0}))
     run = begun(tmp_path / "run", "ddim", n=64)
     with pytest.raises(sb.PluginError, match="engine 'two' raised ZeroDivisionError"):
-        run.work(NoWatch())
+        run.work(Watch())
     assert list(run.conclude().table["status"]) == ["ok"]
 
 
@@ -415,5 +415,5 @@ def test_a_model_that_is_an_object_cannot_be_described(tmp_path, engine):
     plan = plan_for(Config(model="toy", sampler=("ddim",), steps=(2,), samples=8), REGISTRY, REGISTRY.model("toy"))
     run = begin(plan, REGISTRY, tmp_path / "run", Manner(engine="two"))
     with pytest.raises(sb.InputError, match="was given as an object"):
-        run.work(NoWatch())
+        run.work(Watch())
     run.conclude()

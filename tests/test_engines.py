@@ -25,7 +25,7 @@ from samplerbench.bench.draw.engines import here
 from samplerbench.bench.draw.engines.children import ChildFault, ChildProcess, Children, Limits, Speed
 from samplerbench.bench.draw.engines.here import no_copy_goes_on
 from samplerbench.bench.draw.engines.local import turns
-from samplerbench.bench.draw.session import NoWatch
+from samplerbench.bench.draw.session import Watch
 from samplerbench.bench.plan.config import Config, as_json, from_json
 from samplerbench.bench.plan.plan import plan_for
 from samplerbench.bench.run import begin
@@ -197,7 +197,7 @@ def session_of(tmp_path, stranger, samplers, failing=(), n=100):
 
 def test_the_origin_of_a_sampler_decides_where_it_is_drawn(tmp_path, stranger):
     session = session_of(tmp_path, stranger, ["good", "ddim", "DPM++ 2M", "talks:grid=karras"])
-    session.work(NoWatch())
+    session.work(Watch())
     assert foreign_of(session).asked == [("good", 0), ("talks:grid=karras", 0), ("talks:grid=karras", 1), ("good", 1)]
     assert foreign_of(session).closed == 1
     result = session.conclude()
@@ -207,7 +207,7 @@ def test_the_origin_of_a_sampler_decides_where_it_is_drawn(tmp_path, stranger):
 
 def test_a_fault_of_the_engine_fails_that_cell_and_no_other(tmp_path, stranger):
     session = session_of(tmp_path, stranger, ["segfaults", "good", "ddim"], failing=["segfaults"])
-    session.work(NoWatch())
+    session.work(Watch())
     result = session.conclude()
     assert statuses(result.table) == {
         "segfaults": "failed: its process ended with signal 11 (SIGSEGV)", "good": "ok", "ddim": "ok",
@@ -218,7 +218,7 @@ def test_a_fault_of_the_engine_fails_that_cell_and_no_other(tmp_path, stranger):
 
 
 def test_an_engine_is_closed_when_the_run_is_stopped(tmp_path, stranger):
-    class Stopped(NoWatch):
+    class Stopped(Watch):
         def advanced(self, evaluations):
             raise KeyboardInterrupt
 
@@ -254,14 +254,14 @@ def test_nothing_of_a_stranger_s_runs_here_for_a_trial(stranger, monkeypatch):
 def test_an_engine_is_told_what_is_next_and_what_failed(tmp_path, stranger):
     session = session_of(tmp_path, stranger, ["segfaults", "good", "ddim"], failing=["segfaults"])
     session.session.ledger.repeats = 3
-    session.work(NoWatch())
+    session.work(Watch())
     assert foreign_of(session).begun == [["segfaults", "good"], ["good"]]
 
 
 def test_a_finished_run_starts_nothing(tmp_path, stranger):
     for begun in ([["good"]] * 2, []):
         session = session_of(tmp_path, stranger, ["good", "ddim"])
-        session.work(NoWatch())
+        session.work(Watch())
         assert foreign_of(session).begun == begun
         session.folder.close()
 
@@ -297,7 +297,7 @@ def test_what_is_drawn_apart_says_so_in_its_column_and_the_others_do_not(tmp_pat
     session = session_of(tmp_path, stranger, ["good", "ddim", "talks"], n=330)
     foreign_of(session).most = 1
     session.session.ledger.repeats = 5
-    session.work(NoWatch())
+    session.work(Watch())
     assert foreign_of(session).begun == [["good"]] * 6 + [["talks"]] * 6
     asked = [name for name, _ in foreign_of(session).asked]
     assert asked == ["good"] * 6 + ["talks"] * 6
@@ -312,7 +312,7 @@ def test_the_model_is_loaded_before_it_is_asked_how_many_children_fit_the_memory
     session = session_of(tmp_path, stranger, ["good", "ddim"])
     monkeypatch.setattr(here, "warm_up", lambda plan: seen.append("trial"))
     monkeypatch.setattr(Recorder, "most", property(lambda self: seen.append("most") or 9))
-    session.work(NoWatch())
+    session.work(Watch())
     assert seen[:2] == ["trial", "most"]
     assert seen.count("trial") == 1
 
@@ -323,7 +323,7 @@ def test_a_run_that_is_stopped_before_the_next_turn_shows_all_of_the_first(tmp_p
 
     foreign_of(session).begin = lambda cells: [1 / 0 for cell in cells if cell.sampler == "talks"]
     with pytest.raises(sb.PluginError, match=r"engine 'local' raised ZeroDivisionError"):
-        session.work(NoWatch())
+        session.work(Watch())
     table = session.conclude().table.set_index("sampler")
     assert table["samples"].to_dict() == {"good": 200, "ddim": 200, "talks": 0}
     assert table["status"].to_dict() == {"good": "ok", "ddim": "ok", "talks": "pending"}
@@ -953,7 +953,7 @@ def test_a_plugin_edited_between_plan_and_child_fails_its_cells_by_name(tmp_path
     plan = plan_for(Config(model="mixture", sampler=("good", "ddim"), steps=(2,), samples=4), registry)
     session = begin(plan, registry, tmp_path / "run")
     Path(stranger).write_text(STRANGER + "# a word\n")
-    session.work(NoWatch())
+    session.work(Watch())
     found = statuses(session.conclude().table)
     assert found["good"].startswith("failed: a plugin or the model was edited after the run began")
     assert found["ddim"] == "ok"

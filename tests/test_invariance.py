@@ -15,7 +15,7 @@ import torch
 import samplerbench as sb
 from samplerbench.bench.draw import clock as timing
 from samplerbench.bench.draw.chunk import make_chunk
-from samplerbench.bench.draw.session import NoWatch
+from samplerbench.bench.draw.session import Watch
 from samplerbench.bench.plan.config import Config
 from samplerbench.bench.plan.plan import plan_for
 from samplerbench.bench.run import begin
@@ -75,7 +75,7 @@ def test_a_state_that_is_not_finite_fails_its_cell_names_the_step_and_is_never_s
     spoilt = replace(spoilt, steps=4, nfe=4, request=replace(spoilt.request, levels=levels))
     plan = replace(session.plan, cells=(spoilt, *session.plan.cells[1:]))
     session.session.ledger.plan = session.session.engine.here.plan = plan
-    session.work(NoWatch())
+    session.work(Watch())
     table = session.conclude().table
     assert table["status"][0] == f"failed: sampler Spoils, step {at}: the state is not finite (NaN or infinity)"
     assert table.loc[0, ["fid", "clip_score", "seconds_per_image"]].isna().all()
@@ -117,7 +117,7 @@ def test_batch_sizes_agree_within_one_grey_level_from_the_same_noise(model, samp
 def unbroken(tmp_path_factory):
     """The table of a run that goes through in one."""
     session = session_of(tmp_path_factory.mktemp("unbroken") / "run")
-    session.work(NoWatch())
+    session.work(Watch())
     return session.conclude().table.drop(columns=CLOCKED)
 
 
@@ -127,7 +127,7 @@ def test_chunks_made_in_any_order_and_over_many_sessions_give_the_same_table(tmp
     first = session_of(tmp_path / "run")
     pairs = [(c, b) for c in range(len(first.plan.cells)) for b in range(len(first.plan.blocks))]
     rng.shuffle(pairs)
-    reference = first.session._ode_solution(NoWatch())
+    reference = first.session._ode_solution(Watch())
     first.folder.close()
     for c, b in pairs[: rng.randrange(len(pairs))]:  # the rest is for a run that resumes
         session = session_of(tmp_path / "run")
@@ -136,7 +136,7 @@ def test_chunks_made_in_any_order_and_over_many_sessions_give_the_same_table(tmp
         session.folder.write(cell, block, make_chunk(session.plan, cell, block, extractors, reference))
         session.folder.close()
     last = session_of(tmp_path / "run")
-    last.work(NoWatch())
+    last.work(Watch())
     pd.testing.assert_frame_equal(last.conclude().table.drop(columns=CLOCKED), unbroken, check_exact=True)
 
 

@@ -11,7 +11,7 @@ import torch
 
 import samplerbench as sb_
 from samplerbench.bench.draw import chunk
-from samplerbench.bench.draw.session import NoWatch
+from samplerbench.bench.draw.session import Watch
 from samplerbench.bench.draw.store import read_run
 from samplerbench.bench.judge import table
 from samplerbench.bench.plan import keys, plan, sources
@@ -161,7 +161,7 @@ def test_a_file_that_is_edited_after_the_plan_is_used_as_it_was_hashed(here):
     expected = sb_.run("mixture", "scaled:file=c.json", 2, 8, plugins=["scaled.py"], output="expected").table
     session = session_of("scaled:file=c.json")
     (here / "c.json").write_text("0.9")
-    session.work(NoWatch())
+    session.work(Watch())
     result = session.conclude()
     assert result.table["ode_error"].tolist() == expected["ode_error"].tolist()
 
@@ -183,7 +183,7 @@ def test_a_text_s_file_that_is_edited_after_the_plan_fails_its_cell(here, how):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(chunk, "draw_apart", draw_and_edit)
-        session.work(NoWatch())
+        session.work(Watch())
     status = dict(zip(*(session.conclude().table[name] for name in ("sampler", "status")), strict=True))
     assert "c.json was edited after the run began; give the same command again" in status["scaled:table=c.json"]
     assert status["ddim"] == "ok"
@@ -203,7 +203,7 @@ def test_a_child_that_reads_another_file_says_so(here, sb, monkeypatch):
     monkeypatch.setenv("SAMPLERBENCH_IN_PROCESS", "0")
     session = session_of("scaled:file=c.json", "ddim")
     (here / "c.json").write_text("0.9")
-    session.work(NoWatch())
+    session.work(Watch())
     statuses = session.conclude().table["status"].tolist()
     assert "edited after the run began; give the same command again" in statuses[0]
     assert statuses[1] == "ok"

@@ -22,7 +22,7 @@ from PIL import Image
 
 import samplerbench as sb
 from samplerbench.bench.draw.paths import PATHS, read_path, write_paths
-from samplerbench.bench.draw.session import NoWatch
+from samplerbench.bench.draw.session import Watch
 from samplerbench.bench.draw.store import SEAL, RunFolder, read_run
 from samplerbench.bench.judge.compare import comparison_of, holm
 from samplerbench.bench.judge.pareto import pareto
@@ -128,7 +128,7 @@ def finished(tmp_path_factory):
     """A run folder with everything in it; a test that changes it makes a copy."""
     folder = tmp_path_factory.mktemp("report") / "run"
     session = begin(toy_plan(), load_registry([TOY]), folder, command="samplerbench run --model toy")
-    session.work(NoWatch())
+    session.work(Watch())
     session.conclude()
     return folder
 

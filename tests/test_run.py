@@ -16,7 +16,7 @@ from safetensors.numpy import load_file
 import samplerbench as sb
 from samplerbench.bench.draw import chunk as harness
 from samplerbench.bench.draw import clock as timing
-from samplerbench.bench.draw.session import NoWatch
+from samplerbench.bench.draw.session import Watch
 from samplerbench.bench.draw.store import RunFolder, read_run
 from samplerbench.bench.plan.config import Config
 from samplerbench.bench.plan.plan import plan_for
@@ -72,7 +72,7 @@ def snapshot(folder):
     }
 
 
-class Stop(NoWatch):
+class Stop(Watch):
     """Ctrl-C after so many chunks."""
 
     def __init__(self, after):
@@ -432,7 +432,7 @@ def test_a_deleted_chunk_alone_is_made_again(tmp_path, draws):
 def unbroken(tmp_path_factory):
     """The table of a run of four cells and three blocks that nothing interrupts."""
     session = toy_session(tmp_path_factory.mktemp("unbroken") / "run")
-    session.work(NoWatch())
+    session.work(Watch())
     return session.conclude().table
 
 
@@ -458,13 +458,13 @@ def test_an_interrupted_run_gives_a_usable_table_and_resumes_to_the_unbroken_one
         assert (partial.table["status"] == "pending").sum() == 4 - chunks
 
     resumed = toy_session(tmp_path / "run")
-    resumed.work(NoWatch())
+    resumed.work(Watch())
     same_table(resumed.conclude().table, unbroken)
 
 
 @pytest.mark.parametrize("guidance", [1.0, 2.0])
 def test_the_work_announced_is_the_work_planned_and_the_work_done(tmp_path, guidance):
-    class Count(NoWatch):
+    class Count(Watch):
         announced = done = 0
 
         def started(self, plan, todo):
@@ -762,7 +762,7 @@ def small(tmp_path_factory):
     plan = plan_for(config, registry)
     folder = tmp_path_factory.mktemp("small") / "run"
     session = begin(plan, registry, folder)
-    session.work(NoWatch())
+    session.work(Watch())
     return plan, session.folder
 
 

@@ -26,7 +26,7 @@ from samplerbench.bench.draw import store
 from samplerbench.bench.draw.chunk_file import arrays_to_bytes, bytes_to_arrays, content_hash
 from samplerbench.bench.draw.engines import here as harness
 from samplerbench.bench.draw.paths import PATHS
-from samplerbench.bench.draw.session import NoWatch, next_renewal
+from samplerbench.bench.draw.session import Watch, next_renewal
 from samplerbench.bench.draw.store import (
     CHUNKS,
     RUN_FILE,
@@ -68,7 +68,7 @@ PLAN = plan_of("ddpm", "late", "ddim")
 def finished(plan, folder, watch=None, **settings):
     """A run of a plan to its end; its result."""
     session = begin(plan, REGISTRY, folder, Manner(**settings))
-    session.work(watch or NoWatch())
+    session.work(watch or Watch())
     return session.conclude()
 
 
@@ -230,7 +230,7 @@ def test_a_lock_on_a_file_that_its_last_owner_removed_is_none(tmp_path, monkeypa
     WriterLock(tmp_path).release()
 
 
-class Stop(NoWatch):
+class Stop(Watch):
     """Raises once so many chunks are stored, the ODE reference among them."""
 
     def __init__(self, after, error):
@@ -535,7 +535,7 @@ def test_the_failure_of_a_sampler_is_not_that_of_its_edited_self(stored, copy, d
 
 
 def test_work_that_failed_is_not_announced_again(copy):
-    class Count(NoWatch):
+    class Count(Watch):
         todo = None
 
         def started(self, plan, todo):
@@ -657,7 +657,7 @@ def test_a_folder_that_may_not_be_written_is_exit_code_5(sb, copy, monkeypatch):
 
 @pytest.mark.parametrize("after", [0, 1, 5])
 def test_a_folder_deleted_in_the_middle_is_a_store_error_and_stays_deleted(tmp_path, after):
-    class Delete(NoWatch):
+    class Delete(Watch):
         left = after
 
         def advanced(self, evaluations):
@@ -1137,7 +1137,7 @@ def test_a_growing_table_is_that_of_the_folder_and_reads_each_chunk_once(tmp_pat
         read.append((cell.sampler, block.number))
         return inner(folder, cell, block)
 
-    class Look(NoWatch):
+    class Look(Watch):
         def failed(self, cell, reason, evaluations):
             self.advanced(evaluations)
 
@@ -1163,7 +1163,7 @@ def test_a_growing_table_is_that_of_the_folder_and_reads_each_chunk_once(tmp_pat
 def test_a_repeat_for_the_clock_measures_no_cell_again(tmp_path, monkeypatch):
     plan = plan_of("ddim", "ddpm", model="toy")
     session = begin(plan, REGISTRY, tmp_path / "run")
-    session.work(NoWatch())
+    session.work(Watch())
     before = session.growing.table({})
     measured, timed, inner = [], [], timing.timed
     monkeypatch.setattr("samplerbench.bench.judge.table.estimates", measured.append)
@@ -1181,7 +1181,7 @@ def test_a_repeat_for_the_clock_measures_no_cell_again(tmp_path, monkeypatch):
 def test_the_estimates_are_those_of_rows_that_have_samples(tmp_path):
     plan = plan_of("ddim", "ddpm", model="toy")
     session = begin(plan, REGISTRY, tmp_path / "run")
-    session.work(NoWatch())
+    session.work(Watch())
     assert list(session.growing.table({})["samples"]) == [66, 66]
     assert list(session.growing.estimates()) == [0, 1]
     assert list(session.growing.table({plan.cells[0].key: "tired"})["samples"]) == [0, 66]

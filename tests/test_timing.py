@@ -16,7 +16,7 @@ from samplerbench.bench.cli import cli
 from samplerbench.bench.draw import chunk as harness
 from samplerbench.bench.draw import clock as timing
 from samplerbench.bench.draw.clock import Repeat, Timing, clocked, in_turn, machines, neighbours, timed
-from samplerbench.bench.draw.session import NoWatch
+from samplerbench.bench.draw.session import Watch
 from samplerbench.bench.draw.store import RunFolder
 from samplerbench.bench.judge.table import CLOCK_COLUMNS, COLUMNS
 from samplerbench.bench.plan.config import Config
@@ -377,7 +377,7 @@ def test_a_cell_that_was_clocked_often_enough_is_not_clocked_again(tmp_path):
 
 
 def test_the_work_of_repeats_is_announced_and_done(tmp_path):
-    class Count(NoWatch):
+    class Count(Watch):
         announced = done = 0
 
         def started(self, plan, todo):
@@ -394,7 +394,7 @@ def test_the_work_of_repeats_is_announced_and_done(tmp_path):
 
 
 def test_a_cell_whose_repeat_fails_keeps_its_samples_and_the_repeats_that_it_has(tmp_path, monkeypatch):
-    class Told(NoWatch):
+    class Told(Watch):
         announced = done = 0
 
         def started(self, plan, todo):
@@ -425,7 +425,7 @@ def test_a_cell_whose_repeat_fails_keeps_its_samples_and_the_repeats_that_it_has
     assert table["fid"].notna().all()
     monkeypatch.undo()
     session = begin(plan, registry, tmp_path / "run", Manner(repeats=5))
-    session.work(NoWatch())
+    session.work(Watch())
     assert list(session.conclude().table["repeats"]) == [5, 5]
 
 

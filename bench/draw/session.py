@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -31,8 +31,8 @@ TABLE_SHARE = 0.05
 NOT_ALONE = "the engine drew something else meanwhile"
 
 
-class Watch(Protocol):
-    """Who looks on while a plan is run."""
+class Watch:
+    """Who looks on while a plan is run. This one does nothing; others say what they want to hear of."""
 
     def started(self, plan: Plan, todo: int) -> None:
         """`todo` sample evaluations of the network are still to be made."""
@@ -54,31 +54,6 @@ class Watch(Protocol):
 
     def table(self, table: pd.DataFrame) -> None:
         """The table as it stands."""
-
-
-class NoWatch:
-    """Nobody looks on."""
-
-    def started(self, plan: Plan, todo: int) -> None:
-        """Nothing."""
-
-    def remaining(self, images: Mapping[str, int]) -> None:
-        """Nothing."""
-
-    def stored(self, cell: Cell, images: int) -> None:
-        """Nothing."""
-
-    def failed(self, cell: Cell, reason: str, evaluations: int) -> None:
-        """Nothing."""
-
-    def advanced(self, evaluations: int) -> None:
-        """Nothing."""
-
-    def added(self, evaluations: int) -> None:
-        """Nothing."""
-
-    def table(self, table: pd.DataFrame) -> None:
-        """Nothing."""
 
 
 @dataclass

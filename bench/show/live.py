@@ -22,6 +22,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ...samplers.text import counted, printable
+from ..draw.session import Watch
 from ..judge.statistics import metric_columns
 from ..judge.status import failed, outcome_of
 from ..judge.table import Labels, by_sampler
@@ -137,7 +138,7 @@ def _value(row: Mapping[Any, Any], metric: str, *, interval: bool) -> str:
     return text if interval else text.split(" ")[0]
 
 
-class View:
+class View(Watch):
     """Watches a run on stderr; use it as a context."""
 
     def __init__(self, console: Console, labels: Labels, clock: Callable[[], float] = time.monotonic) -> None:
