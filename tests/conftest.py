@@ -68,7 +68,7 @@ def sb(monkeypatch, capsys, tmp_path):
 
 @pytest.fixture
 def figure(record_property):
-    """Record what a test measured: a figure's name and its value, for `python tests/figures.py`."""
+    """Record what a test measured: a figure's name and its value, for `python tests/tools/figures.py`."""
 
     def record(name, value):
         record_property(name, value)

@@ -1,0 +1,273 @@
+"""The live view of a run: what it shows of a long table in a small terminal, rates, failed cells, plain lines."""
+
+import io
+import math
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from rich.console import Console
+
+import samplerbench as sb
+from samplerbench.bench.judge.table import COLUMNS
+from samplerbench.bench.plan.config import Config
+from samplerbench.bench.plan.plan import plan_for
+from samplerbench.bench.run import Benchmark, begin
+from samplerbench.bench.show.live import View, draws_live, duration, pivot, rich_table
+from samplerbench.bench.show.sheet import caption, sheet_of
+from samplerbench.samplers.registry import load_registry
+
+TOY = str(Path(__file__).parents[1] / "toy.py")
+LABELS = {"fid": {"label": "fashion-mnist CNN", "note": ""}, "clip_score": {"label": "fashion-mnist CLIP", "note": "x"}}
+STEPS = (5, 10, 20, 50, 100, 200)
+
+
+def console_of(width=80, height=24, **settings):
+    """A console that writes to memory."""
+    settings = {"force_terminal": True, "color_system": None, "legacy_windows": False, "_environ": {}, **settings}
+    return Console(file=io.StringIO(), width=width, height=height, **settings)
+
+
+def lines_of(console, *things):
+    """The lines that a console prints."""
+    console.print(*things)
+    return console.file.getvalue().splitlines()
+
+
+def table_of(samplers, steps=STEPS, **changes):
+    """A table as a run makes it; FID is 10 / steps."""
+    rows = [
+        dict.fromkeys(COLUMNS)
+        | {"model": "m", "sampler": name, "grid": "uniform", "steps": count, "nfe": count, "guidance": 1.0}
+        | {"samples": 512, "fid": 10 / count, "fid_low": 9 / count, "fid_high": 11 / count, "status": "ok"}
+        | {"clip_score": 71.69, "clip_low": 71.15, "clip_high": 72.23, "seconds_per_image": count / 1000}
+        | {"ode_error": 0.0558}
+        for name in samplers
+        for count in steps
+    ]
+    return pd.DataFrame(rows, columns=list(COLUMNS)).assign(**changes)
+
+
+class Clock:
+    """Seconds that pass when they are told to."""
+
+    def __init__(self):
+        self.now = 1000.0
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture
+def session(tmp_path):
+    """A run of the toy model that has not begun: three cells, of which one fails."""
+    config = Config(model="toy", sampler=("ddpm", "raises", "ddim"), steps=(2, 3), samples=130)
+    registry = load_registry([TOY])
+    return begin(plan_for(config, registry), registry, tmp_path / "run")
+
+
+# The table so far
+
+
+@pytest.mark.parametrize(("width", "height"), [(80, 24), (80, 50), (120, 30), (40, 12), (200, 8)])
+@pytest.mark.parametrize("count", [1, 4, 12, 100])
+def test_the_pivot_fits_the_screen(width, height, count):
+    table = table_of([f"dpm-solver++:order={k},grid=logsnr" for k in range(count)])
+    lines = pivot(table, LABELS, "steps", STEPS, width, height)
+    assert len(lines) <= height
+    assert max(map(len, lines)) <= width
+    rows = [line for line in lines if line.startswith("dpm-solver")]
+    assert rows
+    left_out = count - len(rows)
+    assert (f"{left_out} more samplers" in " ".join(lines)) == bool(left_out)
+
+
+def test_twelve_samplers_at_six_step_counts_fit_eighty_columns():
+    names = ["ddpm", "ddim", "euler", "euler-a", "heun", "dpm2", "lms", "plms", "ipndm", "deis", "unipc", "edm"]
+    title, heading, *rows = pivot(table_of(names), LABELS, "steps", STEPS, 80, 22)
+    assert title == "FID [fashion-mnist CNN] by steps, 512 images a cell"
+    assert heading.split() == ["sampler", *map(str, STEPS)]
+    assert [row.split()[0] for row in rows] == names
+    assert rows[4].split()[1:] == ["2.00", "1.00", "0.500", "0.200", "0.100", "0.0500"]
+
+
+def test_intervals_are_shown_where_there_is_room():
+    lines = pivot(table_of(["ddim"], (5, 10)), LABELS, "steps", (5, 10), 80, 24)
+    assert lines[-1].split() == ["ddim", "2.00", "±", "0.20", "1.00", "±", "0.10"]
+    assert len({len(line) for line in lines[1:]}) == 1
+
+
+def test_what_is_left_out_is_named():
+    lines = pivot(table_of(["ddim", "ddpm", "heun"]), LABELS, "NFE", STEPS, 30, 6)
+    assert " ".join(lines[-2:]) == "no room for NFE 50, 100, 200 and 2 more samplers"
+    assert [line.split()[0] for line in lines[2:4]] == ["sampler", "ddim"]
+
+
+def test_failed_and_missing_cells_are_told_apart():
+    status = ["failed: ZeroDivisionError", "ok", "pending"]
+    table = table_of(["ddim"], (5, 10, 20), status=status, fid=[None, 1.0, None], fid_low=None, fid_high=None)
+    assert pivot(table, LABELS, "steps", (5, 10, 20), 80, 24)[-1].split() == ["ddim", "failed", "1", "-"]
+
+
+def test_a_model_without_metrics_shows_its_time():
+    table = table_of(["ddim"], (5, 10), fid=math.nan, clip_score=math.nan)
+    lines = pivot(table, {}, "steps", (5, 10), 80, 24)
+    assert lines[0] == "ms/image by steps, 512 images a cell"
+    assert lines[-1].split() == ["ddim", "5", "10"]
+
+
+def test_two_grids_are_two_rows():
+    table = table_of(["ddim", "ddim"], (5,), grid=["karras", "uniform"])
+    lines = pivot(table, LABELS, "steps", (5,), 80, 24)
+    assert [line.split()[:2] for line in lines[-2:]] == [["ddim", "karras"], ["ddim", "uniform"]]
+
+
+def test_names_are_text_and_no_more():
+    table = table_of(["[bold]x[/bold]\x1b[31m"], (5,))
+    assert pivot(table, LABELS, "steps", (5,), 80, 24)[-1].startswith("[bold]x[/bold]\\x1b[31m")
+
+
+def test_the_whole_table_breaks_no_number_in_eighty_columns():
+    table = table_of(["ddim", "dpm-solver:order=3"], (5, 100), same_as=[None, "ddpm", None, None])
+    lines = lines_of(console_of(), rich_table(sheet_of(table, LABELS)))
+    assert max(map(len, lines)) <= 80
+    assert sum("71.69 ± 0.54" in line for line in lines) == 4
+    assert sum("2.00 ± 0.20" in line for line in lines) == 2
+    assert caption(table, LABELS) in " ".join(" ".join(lines).split())
+    note = next(line for line in lines if line.startswith("sampler")).index("note")
+    assert "same samples as ddpm" in " ".join(" ".join(line[note:] for line in lines).split())
+
+
+# Progress
+
+
+def test_rates_are_of_what_is_made_now(session):
+    clock = Clock()
+    view = View(console_of(), {}, clock)
+    first, *_ = cells = session.plan.cells
+    clock.now += 1000  # the model was loaded meanwhile
+    left = {cell.key: 0 for cell in cells} | {first.key: 66}
+    view.started(session.plan, 266)
+    view.remaining(left)  # all else is there from before
+    assert view.state() == "5 of 6 cells"
+    clock.now += 10
+    view.advanced(134)  # the ODE reference
+    clock.now += 2
+    view.stored(first, 33)
+    view.advanced(66)
+    assert view.state() == "5 of 6 cells, 16.5 images/s, 4 s left"
+    clock.now += 4
+    view.stored(first, 33)
+    view.advanced(66)
+    assert view.state() == "6 of 6 cells, 11 images/s"
+
+
+def test_no_time_is_no_rate(session):
+    view = View(console_of(), {}, Clock())
+    view.started(session.plan, 100)
+    view.remaining({cell.key: 130 for cell in session.plan.cells})
+    view.stored(session.plan.cells[0], 64)
+    view.advanced(10)
+    assert view.state() == "0 of 6 cells, 0 s left"
+
+
+def test_nothing_left_to_make_has_no_rate(session):
+    view = View(console_of(), {}, Clock())
+    view.started(session.plan, 0)
+    view.remaining({cell.key: 0 for cell in session.plan.cells})
+    assert view.state() == "6 of 6 cells"
+    assert "100 %" in "\n".join(lines_of(console_of(), view._frame()))
+
+
+def test_a_run_with_failed_cells_reaches_its_end(session):
+    view = View(console_of(force_terminal=False), session.labels)
+    with view:
+        session.work(view)
+    session.conclude()
+    assert view._done == view._todo
+    assert view.state().startswith("4 of 6 cells, 2 failed, ")
+    assert "left" not in view.state()
+
+
+def test_the_frame_shows_table_failures_and_bar(session):
+    view = View(console_of(), session.labels)
+    session.work(view)
+    view.table(session.tabulate())
+    lines = lines_of(console_of(), view._frame())
+    text = "\n".join(lines)
+    assert max(map(len, lines)) <= 80
+    assert len(lines) <= 24
+    assert [line.split()[1:] for line in lines if line.startswith("raises")] == [["failed", "failed"]]
+    assert "failed: raises, 2 steps: ZeroDivisionError: one | two three" in text
+    assert "100 %  4 of 6 cells, 2 failed" in text
+
+
+def test_many_failures_do_not_fill_the_screen(session):
+    view = View(console_of(), {}, Clock())
+    view.started(session.plan, 60)
+    view.remaining({cell.key: 130 for cell in session.plan.cells})
+    for cell in session.plan.cells:
+        view.failed(cell, "why " * 50, 10)
+    lines = lines_of(console_of(), view._frame())
+    assert len(lines) == 5
+    assert lines[3] == "and 3 more cells failed"
+    assert max(map(len, lines)) <= 80
+
+
+# Terminals
+
+
+def test_a_terminal_is_drawn_on_and_left_clean(session):
+    console = console_of()
+    with View(console, session.labels) as view:
+        session.work(view)
+    assert "images/s" in console.file.getvalue()
+    assert "\x1b[2K" in console.file.getvalue()
+
+
+@pytest.mark.parametrize("settings", [{"_environ": {"TERM": "dumb"}}, {"force_terminal": False}])
+def test_a_dumb_terminal_and_a_file_get_plain_lines(session, settings):
+    console = console_of(**settings)
+    assert not draws_live(console)
+    with View(console, session.labels) as view:
+        session.work(view)
+    text = console.file.getvalue()
+    assert "\x1b" not in text
+    first, *others = text.splitlines()
+    assert first.startswith("6 cells x 130 samples, ")
+    assert others[0].startswith("failed: raises, 2 steps: ZeroDivisionError")
+    assert len(others) == 2
+
+
+def test_plain_lines_come_now_and_then(session):
+    clock = Clock()
+    console = console_of(force_terminal=False)
+    view = View(console, {}, clock)
+    cell = session.plan.cells[0]
+    view.started(session.plan, 1000)
+    view.remaining({c.key: 130 for c in session.plan.cells})
+    for _ in range(20):
+        clock.now += 1
+        view.stored(cell, 5)
+        view.advanced(10)
+    lines = console.file.getvalue().splitlines()
+    assert len(lines) == 2
+    assert lines[1] == "0 of 6 cells, 5 images/s, 1:29 left"
+
+
+def test_two_specs_of_one_sampler_are_one_cell(tmp_path):
+    registry = load_registry([TOY])
+    config = Config(model="toy", sampler=("ddim", "ddim:eta=0"), steps=(2,), samples=70)
+    session: Benchmark = begin(plan_for(config, registry), registry, tmp_path / "run")
+    view = View(console_of(force_terminal=False), {})
+    session.work(view)
+    assert view._done == view._todo
+    assert view.state().startswith("1 of 1 cells")
+
+
+def test_times_are_short():
+    assert [duration(s) for s in (0.4, 7, 61, 3600, 3907)] == ["0 s", "7 s", "1:01", "1:00:00", "1:05:07"]
+
+
+def test_a_run_from_python_needs_no_view(tmp_path):
+    assert sb.run("mixture", ["ddim"], steps=[2], n=8, output=tmp_path / "run").failed == 0
