@@ -16,12 +16,12 @@ import torch
 from safetensors.numpy import save
 
 import samplerbench as sb
-from samplerbench.bench.draw import child_process, chunk
-from samplerbench.bench.draw.child import Parent, serve
+from samplerbench.bench.draw import chunk
 from samplerbench.bench.draw.chunk import make_chunk
 from samplerbench.bench.draw.chunk_file import chunk_from_arrays, chunk_to_arrays
+from samplerbench.bench.draw.engines import child_process, here
 from samplerbench.bench.draw.engines import children as engines
-from samplerbench.bench.draw.engines import here
+from samplerbench.bench.draw.engines.child import Parent, serve
 from samplerbench.bench.draw.engines.children import ChildFault, ChildProcess, Children, Limits, Speed
 from samplerbench.bench.draw.engines.here import no_copy_goes_on
 from samplerbench.bench.draw.engines.local import turns

@@ -26,7 +26,7 @@ TOKEN = "SAMPLERBENCH_TEST_ORPHANS"
 """In the environment of all that comes of one kill, which finds it."""
 PARENT = """
 import os, signal, sys
-from samplerbench.bench.draw import child_process
+from samplerbench.bench.draw.engines import child_process
 child_process.ENTRY = child_process.GUARDED + sys.argv[1]
 child = child_process.Child()
 child.send({})
@@ -40,7 +40,7 @@ child.stop()
 """
 READY = """
 import ctypes, os, signal, subprocess, time
-from samplerbench.bench.draw.child_process import write_frame
+from samplerbench.bench.draw.engines.child_process import write_frame
 def ready():
     write_frame(answers, {"request": 1})
 """

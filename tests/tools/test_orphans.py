@@ -50,7 +50,7 @@ for path in os.listdir("/proc"):
 
 IDLE = """
 import os, time
-from samplerbench.bench.draw import lifeline
+from samplerbench.bench.draw.engines import lifeline
 lifeline._watch = lambda *_: time.sleep(600)  # as if it had no turn on the processor yet
 os.setsid()
 lifeline.end_with(os.getppid(), 0)

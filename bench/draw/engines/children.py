@@ -2,7 +2,7 @@
 
 What a sampler does to its process (functions that it replaces, threads, signal handlers, limits, copies that it forks)
 reaches no other sampler. A child may crash, hang or eat the memory. Then it is stopped, the cell of that chunk fails
-with the reason, and the next chunk of that spec gets a new child. It runs `draw.child`, which makes the plan of its
+with the reason, and the next chunk of that spec gets a new child. It runs `child`, which makes the plan of its
 spec again from the same configuration. `child_process` says how the two talk, and `lifeline` why no child outlives
 this process.
 """
@@ -24,9 +24,9 @@ from safetensors.numpy import load
 
 from ....samplers.errors import InputError, SamplerbenchError, in_line
 from ...plan.plan import Block, Cell, Plan
-from ..child_process import Child, memory_of
 from ..chunk import answer_of
 from ..chunk_file import Chunk, chunk_from_arrays
+from .child_process import Child, memory_of
 from .elsewhere import OTHERWISE, what_it_takes
 
 START_SECONDS = 600.0

@@ -10,19 +10,19 @@ from typing import Any, BinaryIO
 
 from safetensors.numpy import save
 
-from ..plan.plan import Block
-from .child_process import FRAME, write_frame
-from .chunk import (
+from ...plan.plan import Block
+from ..chunk import (
     answer_of,
     make_chunk,
     reason_of,
     seconds_after_drawing,
     seconds_per_evaluation,
 )
-from .chunk_file import Chunk, chunk_to_arrays
-from .engines.elsewhere import made_again
-from .engines.here import EDITED
-from .store import RunFolder
+from ..chunk_file import Chunk, chunk_to_arrays
+from ..store import RunFolder
+from .child_process import FRAME, write_frame
+from .elsewhere import made_again
+from .here import EDITED
 
 
 class Parent:
