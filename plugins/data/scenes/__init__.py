@@ -1,0 +1,1 @@
+"""Captioned scenes that code draws: pictures of things at places on coloured grounds."""
