@@ -40,6 +40,10 @@ class ImageData(ABC):
         """The caption of image i; None if it has no caption."""
         return None
 
+    def contraries(self, i: int) -> tuple[str, ...]:
+        """Captions that are false of image i, each in one respect: a text encoder learns to tell them from its own."""
+        return ()
+
 
 def image_of(data: ImageData, i: int) -> Tensor:
     """Image i after a check: uint8 (1 or 3, H, W). PluginError for anything else, and if `image` raises."""

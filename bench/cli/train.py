@@ -31,8 +31,10 @@ GIVEN_TO_TRAIN = ("data", "output", "report")
               "download, with --allow-download]")  # fmt: skip
 @click.option("-o", "--output", type=FilePath(), required=True, metavar="DIR",
               help="Where weights, log and checkpoints go; training resumes from what is there.")  # fmt: skip
-@click.option("--size", type=WHOLE, metavar="PIXELS", help="Side of the images. [default: 32]")
-@click.option("--preset", metavar="NAME", help="Network: tiny, small or base. [default: tiny]")
+@click.option("--latent", is_flag=True, help="A latent diffusion model with text, in diffusers' own layout: an "
+              "autoencoder, a text encoder and a U-Net. The images need captions.")  # fmt: skip
+@click.option("--size", type=WHOLE, metavar="PIXELS", help="Side of the images. [default: 32; --latent 64]")
+@click.option("--preset", metavar="NAME", help="Networks: tiny, small or base; --latent has no base. [default: tiny]")
 @click.option("--steps", type=WHOLE, metavar="N", help="Training steps of the U-Net. [default: the preset's]")
 @click.option("--minutes", type=POSITIVE, metavar="M", help="As many steps as fit, at the speed of a trial, instead.")
 @click.option("-b", "--batch-size", type=WHOLE, help="Images of a step, of all processes together. [default: 128]")
@@ -42,11 +44,14 @@ GIVEN_TO_TRAIN = ("data", "output", "report")
 @click.option("--seed", type=WHOLE, default=0, show_default=True)
 @download_option
 @plugin_options
-def train(model: str | None, data: str | None, output: Path, plugin: tuple[str, ...], **options: Any) -> None:
+def train(
+    model: str | None, data: str | None, output: Path, latent: bool, plugin: tuple[str, ...], **options: Any
+) -> None:
     """Train a model from nothing; the same command again resumes.
 
     \b
     samplerbench train --data FOLDER -o DIR       a DDPM on your own images; `run --model DIR` runs it
+    samplerbench train --latent --data FOLDER -o DIR       a small Stable Diffusion; `run --model DIR`
     samplerbench train fashion-mnist -o DIR       the embedded model; `run --model fashion-mnist:DIR`
     torchrun --nproc-per-node 4 -m samplerbench train --device cuda ...       on several GPUs
 
@@ -65,7 +70,7 @@ def train(model: str | None, data: str | None, output: Path, plugin: tuple[str, 
     if rank == 0:
         warn_of_plugins(registry)
     settings = {name: value for name, value in options.items() if value is not None}
-    learn = lesson(registry, model or ("ddpm" if data else "fashion-mnist"), data, settings, processes)
+    learn = lesson(registry, named(model, data, latent), data, settings, processes)
     command = shlex.join(["samplerbench", *sys.argv[1:]])
     with TrainingView(Console(stderr=True)) as view:
         try:
@@ -78,6 +83,13 @@ def train(model: str | None, data: str | None, output: Path, plugin: tuple[str, 
         for remark in remarks or ():
             complain(remark, kind="Note")
         say(str(output))
+
+
+def named(model: str | None, data: str | None, latent: bool) -> str:
+    """The name of the model to train. InputError for --latent with the name of another."""
+    if latent and model not in (None, "latent"):
+        raise InputError(f"model {model!r} and --latent: expected one of them")
+    return "latent" if latent else model or ("ddpm" if data else "fashion-mnist")
 
 
 def disk_fault(error: OSError, output: Path) -> SamplerbenchError:

@@ -173,3 +173,32 @@ def caption_of(draws: Draws, groups: tuple[Group, ...], relation: str, ground: G
 def with_article(noun: str) -> str:
     """ "a cat", "an owl"."""
     return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
+
+
+# ---- What is false of a scene ----
+
+
+def contraries(draws: Draws, of: Scene, things: Sequence[Thing]) -> tuple[str, ...]:
+    """Captions that are wrong of a scene in one respect each: the thing, the colour, the count, and how things lie."""
+    shown = [group.thing for group in of.groups]
+    other = of.groups[0]._replace(thing=draws.one_of([thing for thing in things if thing not in shown]))
+    colour = draws.one_of([name for name in COLOURS if name != of.ground.colour])
+    wrong = [
+        ((other, *of.groups[1:]), of.relation, of.ground),
+        (of.groups, of.relation, of.ground._replace(colour=colour)),
+        (*miscounted(draws, of), of.ground),
+    ]
+    if of.relation in PLACES:
+        wrong.append((of.groups, draws.one_of([place for place in PLACES if place != of.relation]), of.ground))
+    elif of.relation:
+        wrong.append((of.groups[::-1], of.relation, of.ground))
+    return tuple(caption_of(draws, *one) for one in wrong)
+
+
+def miscounted(draws: Draws, of: Scene) -> tuple[tuple[Group, ...], str]:
+    """The groups of a scene with another count of the first, and how they lie."""
+    first = of.groups[0]
+    first = first._replace(copies=draws.one_of([n for n in range(1, MOST_THINGS + 1) if n != first.copies]))
+    if len(of.groups) > 1:
+        return (first, *of.groups[1:]), of.relation
+    return (first,), draws.one_of(tuple(PLACES)) if first.copies == 1 else ""

@@ -18,7 +18,7 @@ from ....samplers.errors import InputError
 from ....samplers.image_data import ImageData, ImageDataFactory
 from ....samplers.options import File, check_count, construct, parse_spec
 from ....samplers.plugin import hookimpl
-from .composing import Scene, scene
+from .composing import Draws, Scene, contraries, scene
 from .drawing import FontSprites, Sprite, drawn, font_bytes, font_of
 from .things import THINGS
 
@@ -27,7 +27,9 @@ FORMAT = 1
 """Of scenes: other numbers of the same options are another data set."""
 FINGERPRINTED = 64
 """Scenes whose pixels and captions stand for all."""
-LEAST_THINGS, SMALLEST, LARGEST, MOST_SEED = 2, 16, 512, 2**63 - 1
+CONTRARIES = 2
+"""The number of the stream behind those of the two splits."""
+LEAST_THINGS, SMALLEST, LARGEST, MOST_SEED = 3, 16, 512, 2**63 - 1
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,12 @@ class Scenes(ImageData):
     def caption(self, i: int) -> str:
         """What scene i shows, in one of several wordings."""
         return self.scene(i).caption
+
+    def contraries(self, i: int) -> tuple[str, ...]:
+        """Captions that are wrong of scene i in one respect each."""
+        # A stream of its own: a scene is the same whether or not anyone asks what is false of it.
+        draws = Draws(self.options.seed, CONTRARIES, i)
+        return contraries(draws, self.scene(i), THINGS[: self.options.things])
 
 
 def load(argument: str) -> Scenes:

@@ -20,14 +20,17 @@ from ....samplers.nets.training import Report
 PHASE = "images"
 
 
-def prepare(data: ImageData, size: int, path: Path, report: Report) -> tuple[int, int, int]:
+def prepare(
+    data: ImageData, size: int, path: Path, report: Report, channels: int | None = None
+) -> tuple[int, int, int]:
     """Write all images to `path` as uint8 (N, C, size, size) and return (C, size, size).
 
-    Grey where every image is stored grey, else colour. ModelError if one is smaller than `size`: nothing is enlarged.
+    Without `channels`, grey where every image is stored grey, else colour. ModelError if one is smaller than `size`:
+    nothing is enlarged.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.tmp")
-    channels = len(image_of(data, 0))
+    channels = channels or len(image_of(data, 0))
     try:
         if not _write(data, size, channels, temporary, report):
             channels = COLOUR

@@ -1,0 +1,1 @@
+"""A latent diffusion model with text on the user's own images, in the folders of diffusers."""

@@ -1,0 +1,55 @@
+"""Latent diffusion on the user's own images: `samplerbench train --latent` trains it, `--model DIR` loads it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from ....samplers.errors import InputError
+from ....samplers.image_data import ImageData
+from ....samplers.model import Model
+from ....samplers.nets.ranks import rank_of
+from ....samplers.nets.training import Report
+from ....samplers.registry import ModelFactory, hookimpl
+from ....samplers.sample import resolve_device
+from ..diffusers.model import Diffusers
+from .settings import Settings
+from .training import train_in
+
+
+class Latent:
+    """Trains a latent diffusion model with text; what it writes is a folder of diffusers, and loaded as one."""
+
+    def __call__(self, argument: str = "") -> Model:
+        """The model in a folder."""
+        return Diffusers()(argument)
+
+    def train_on(  # noqa: PLR0913  (a setting each)
+        self,
+        images: ImageData,
+        *,
+        output: Path,
+        report: Report,
+        seed: int = 0,
+        size: int = 64,
+        preset: str = "tiny",
+        steps: int | None = None,
+        batch_size: int = 64,
+        lr: float | None = None,
+        precision: str = "bf16",
+        device: str = "cpu",
+    ) -> list[str]:
+        """Train on images and their captions and write the model to `output`; an unfinished training there is resumed.
+
+        Returns what the user should know about it, as sentences.
+        """
+        if rank_of(os.environ)[1] > 1:
+            raise InputError("model 'latent': is trained by one process; start it without torchrun")
+        settings = Settings(size, preset, steps, batch_size, lr, precision, seed)
+        return train_in(output, images, settings, resolve_device(device), report)
+
+
+@hookimpl
+def samplerbench_models() -> dict[str, ModelFactory]:
+    """Latent diffusion models on the user's own images."""
+    return {"latent": Latent()}

@@ -1,0 +1,93 @@
+"""The settings of a latent training, checked before anything is written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ....samplers.errors import InputError, closest
+from ....samplers.noise import check_seed
+from ....samplers.options import check_count
+from ..ddpm.settings import MOST_BATCH, MOST_STEPS, PRECISIONS, check_positive
+
+FACTOR = 4
+"""Pixels of an image's side for each of its latents'."""
+SIDES = (16, 512)
+MULTIPLE = 16
+"""Of which a side is one: latents of a fourth of it are halved twice."""
+
+
+@dataclass(frozen=True)
+class Preset:
+    """The sizes of the three networks, and how long each is trained."""
+
+    vae: tuple[int, int, int]
+    """Channels at full, half and quarter side."""
+    text: int
+    """Width of the text encoder."""
+    text_layers: int
+    unet: tuple[int, ...]
+    """Channels at each side of the latents."""
+    unet_layers: int
+    vae_steps: int
+    text_steps: int
+    unet_steps: int
+    lr: float
+    """The highest learning rate of the U-Net."""
+
+
+PRESETS: Mapping[str, Preset] = {
+    "tiny": Preset((32, 64, 96), 128, 3, (96, 160), 1, 6_000, 6_000, 20_000, 1e-3),
+    "small": Preset((48, 96, 128), 192, 4, (128, 224), 2, 20_000, 20_000, 60_000, 6e-4),
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a latent diffusion model is trained on the user's images."""
+
+    size: int = 64
+    """Side of the images in pixels."""
+    preset: str = "tiny"
+    steps: int | None = None
+    """Steps of the U-Net, with those of the others in proportion; None = the preset's."""
+    batch_size: int = 64
+    lr: float | None = None
+    """The highest learning rate of the U-Net; None = the preset's."""
+    precision: str = "bf16"
+    """The precision of the forward pass, where the operation allows it; weights are float32."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """InputError, naming the setting, for an invalid value."""
+        for name, value, accepted in (
+            ("preset", self.preset, tuple(PRESETS)),
+            ("precision", self.precision, PRECISIONS),
+        ):
+            if value not in accepted:
+                raise InputError(f"{name} {value!r}{closest(str(value), accepted)}: expected {', '.join(accepted)}")
+        if check_count("size", self.size, SIDES[1]) < SIDES[0] or self.size % MULTIPLE:
+            raise InputError(f"size {self.size}: expected a multiple of {MULTIPLE} from {SIDES[0]} to {SIDES[1]}")
+        if self.steps is not None:
+            check_count("steps", self.steps, MOST_STEPS)
+        check_count("batch_size", self.batch_size, MOST_BATCH)
+        check_positive("lr", self.lr)
+        check_seed(self.seed)
+
+    @property
+    def of_preset(self) -> Preset:
+        """The preset of that name."""
+        return PRESETS[self.preset]
+
+    @property
+    def lengths(self) -> dict[str, int]:
+        """The steps of each phase."""
+        preset = self.of_preset
+        share = 1.0 if self.steps is None else self.steps / preset.unet_steps
+        usual = {"vae": preset.vae_steps, "text": preset.text_steps, "unet": preset.unet_steps}
+        return {phase: max(1, round(steps * share)) for phase, steps in usual.items()}
+
+    def as_json(self) -> dict[str, Any]:
+        """The settings by name."""
+        return asdict(self)

@@ -1,0 +1,66 @@
+"""The tokenizer of a latent model, in CLIP's own files: byte pairs that make a word of its captions one token."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from ....samplers.errors import ModelError
+from ....samplers.nets.clip import vocabulary_of
+from ..diffusers.libraries import library, quietly
+from ..diffusers.tokenizers import readable
+
+MOST_WORDS = 4_096
+PLACES = 32
+"""Tokens of a text, with the two that begin and end it."""
+START, END = "<|startoftext|>", "<|endoftext|>"
+SUFFIX = "</w>"
+"""Marks the last symbol of a word."""
+
+
+def write_tokenizer(texts: Iterable[str], folder: Path) -> None:
+    """Write the files of a tokenizer that knows the words of some texts; other words fall into letters."""
+    library("transformers")  # brings the other, and the error names the extra that has both
+    tokenizers = library("tokenizers")
+    words = vocabulary_of(texts, MOST_WORDS)
+    if not words:
+        raise ModelError("captions: no words; expected images with captions, as in a folder with metadata.csv")
+    alphabet = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
+    base = tokenizers.Tokenizer(tokenizers.models.BPE(end_of_word_suffix=SUFFIX))
+    base.pre_tokenizer = tokenizers.pre_tokenizers.Sequence([
+        tokenizers.pre_tokenizers.WhitespaceSplit(), tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False),
+    ])  # fmt: skip
+    # Merging goes on until each word is whole: a pair of one word is frequent enough.
+    trainer = tokenizers.trainers.BpeTrainer(
+        vocab_size=1 << 20, min_frequency=1, initial_alphabet=alphabet, end_of_word_suffix=SUFFIX, show_progress=False
+    )
+    base.train_from_iterator(words, trainer)
+    learned = json.loads(base.to_str())["model"]["merges"]
+    merges = [tuple(pair if isinstance(pair, list) else pair.split(" ")) for pair in learned]
+    symbols = [*alphabet, *(f"{letter}{SUFFIX}" for letter in alphabet)]
+    tokens = dict.fromkeys([*symbols, *("".join(pair) for pair in merges), START, END])
+    folder.mkdir(parents=True, exist_ok=True)
+    numbers = {token: i for i, token in enumerate(tokens)}
+    (folder / "vocab.json").write_text(json.dumps(numbers, ensure_ascii=False), encoding="utf-8")
+    lines = ["#version: 0.2", *(" ".join(pair) for pair in merges), ""]
+    (folder / "merges.txt").write_text("\n".join(lines), encoding="utf-8")
+    config = {
+        "tokenizer_class": "CLIPTokenizer", "model_max_length": PLACES, "bos_token": START, "eos_token": END,
+        "pad_token": END, "unk_token": END,
+    }  # fmt: skip
+    (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """The tokenizer in a folder."""
+    with quietly(), readable(folder) as files:
+        return library("transformers").CLIPTokenizer.from_pretrained(str(files), local_files_only=True)
+
+
+def encoded(tokenizer: Any, texts: Sequence[str]) -> Any:
+    """Texts -> the numbers of their tokens, (B, PLACES) int64, as pipelines ask for them."""
+    return tokenizer(
+        list(texts), padding="max_length", max_length=PLACES, truncation=True, return_tensors="pt"
+    ).input_ids  # fmt: skip

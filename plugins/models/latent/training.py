@@ -1,0 +1,313 @@
+"""Training a latent diffusion model in one folder: images, autoencoder, text encoder, latents, then the U-Net.
+
+Each phase resumes from its checkpoint. What is written is a pipeline of diffusers, in half precision.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ....samplers.errors import InputError, ModelError
+from ....samplers.files.atomic import make_folder, write_atomically
+from ....samplers.files.images import COLOUR
+from ....samplers.files.lock import LOCK_FILE, sole_writer
+from ....samplers.files.tiles import mosaic, png
+from ....samplers.files.weights import read_json
+from ....samplers.image_data import ImageData
+from ....samplers.model import Progress
+from ....samplers.nets.ranks import Ranks
+from ....samplers.nets.training import Recipe, Report, fit, logged
+from ....samplers.sample import sample
+from ..ddpm.losses import as_input
+from ..ddpm.pixels import mapped, prepare
+from ..ddpm.settings import differences
+from ..diffusers.libraries import quietly
+from ..diffusers.model import Diffusers
+from .losses import contrasting, denoising, reconstructing
+from .networks import LATENT_CHANNELS, Pairs, text_of, unet_of, vae_of
+from .settings import FACTOR, Settings
+from .tokens import encoded, load_tokenizer, write_tokenizer
+
+FILE, LOG, SAMPLES, PROMPTS = "training.json", "training.csv", "samples.png", "prompts.txt"
+CHECKPOINTS, IMAGES, LATENTS = "checkpoints", "images.bin", "latents.bin"
+VAE, TEXT, UNET = "vae", "text", "unet"
+PAIRS_PER_IMAGE = 2
+"""The batch of the text encoder is that of the others times this: each image is compared with the texts of all."""
+AT_ONCE = 64
+"""Images or texts of a pass that learns nothing."""
+MEASURED = 1_000
+"""Images from which the scale of the latents and the error of the autoencoder are taken."""
+SHOWN, ACROSS, SHOWN_STEPS, SHOWN_GUIDANCE = 24, 8, 20, 3.0
+LOOKS, LEAST_BETWEEN_LOOKS = 20, 250
+EMA = 0.999
+MOST_PROMPTS = 1_000
+SCHEDULER = {
+    "_class_name": "DDIMScheduler", "num_train_timesteps": 1000, "beta_start": 0.00085, "beta_end": 0.012,
+    "beta_schedule": "scaled_linear", "prediction_type": "v_prediction", "clip_sample": False, "set_alpha_to_one": True,
+    "steps_offset": 1, "timestep_spacing": "trailing",
+}  # fmt: skip
+INDEX = {
+    "_class_name": "StableDiffusionPipeline", "vae": ["diffusers", "AutoencoderKL"],
+    "text_encoder": ["transformers", "CLIPTextModel"], "tokenizer": ["transformers", "CLIPTokenizer"],
+    "unet": ["diffusers", "UNet2DConditionModel"], "scheduler": ["diffusers", "DDIMScheduler"],
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Place:
+    """A training: its folder, data and settings."""
+
+    folder: Path
+    data: ImageData
+    settings: Settings
+    ranks: Ranks
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Of an image."""
+        return COLOUR, self.settings.size, self.settings.size
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        """Of the latents of an image."""
+        return LATENT_CHANNELS, self.settings.size // FACTOR, self.settings.size // FACTOR
+
+    def checkpoint(self, name: str) -> Path:
+        """A file beside the model that the training alone needs."""
+        return self.folder / CHECKPOINTS / name
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What a resumed training must share with this one."""
+        about = {"data": self.data.name, "fingerprint": self.data.fingerprint, "images": len(self.data)}
+        return {**self.settings.as_json(), **about}
+
+
+def train_in(folder: Path, data: ImageData, settings: Settings, device: torch.device, report: Report) -> list[str]:
+    """Train on `data` in `folder`; returns what the user should know about the model, as sentences."""
+    check_folder(folder)
+    captions = captions_of(data, settings)
+    place = Place(folder, data, settings, Ranks(device=device))
+    make_folder(folder)
+    with sole_writer(folder):
+        begin(place)
+        log = logged(folder / LOG, report)
+        try:
+            return train_phases(place, captions, log, report)
+        except torch.OutOfMemoryError as error:
+            raise ModelError(
+                f"device {device}: out of memory at size {settings.size}, preset {settings.preset!r}, batch_size "
+                f"{settings.batch_size}; give a smaller batch_size or preset, and another output"
+            ) from error
+
+
+def check_folder(folder: Path) -> None:
+    """InputError for a folder that holds something else."""
+    there = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    others = [name for name in there if name != LOCK_FILE and not name.endswith(".tmp")]
+    if others and FILE not in others:
+        raise InputError(
+            f"output {folder}: holds {', '.join(sorted(others)[:3])}, and no {FILE} of a training; expected an empty "
+            "folder or one to resume"
+        )
+
+
+def captions_of(data: ImageData, settings: Settings) -> list[str]:
+    """The captions of all images. ModelError unless each has one, and there are enough for a batch."""
+    most = PAIRS_PER_IMAGE * settings.batch_size
+    if len(data) < most:
+        raise ModelError(f"data {data.name!r}: {len(data):,} images; expected at least {most}, the largest batch")
+    captions = [data.caption(i) for i in range(len(data))]
+    if (lacking := next((i for i, text in enumerate(captions) if text is None), None)) is not None:
+        raise ModelError(
+            f"data {data.name!r}: image {lacking} has no caption; a latent model learns text: add captions, or train a "
+            "ddpm, which needs none"
+        )
+    return [text for text in captions if text is not None]
+
+
+def begin(place: Place) -> None:
+    """Write what the training is, or compare it with what is there. InputError if that is another training."""
+    file = place.folder / FILE
+    if not file.exists():
+        write_atomically(file, json.dumps(place.identity, indent=2).encode())
+    elif changed := differences(read_json(file), place.identity):
+        raise InputError(
+            f"output {place.folder}: a training with other settings ({'; '.join(changed)}); resume it with its own, or "
+            "give another output"
+        )
+
+
+def train_phases(place: Place, captions: Sequence[str], log: Report, report: Report) -> list[str]:
+    """Run every phase that is not done yet, and write what it made."""
+    settings, path = place.settings, place.checkpoint(IMAGES)
+    if not path.is_file():
+        prepare(place.data, settings.size, path, report, channels=COLOUR)
+    images = mapped(path, len(place.data), place.shape)
+    vae = trained_vae(place, images, log)
+    latents = latents_of(place, vae, images, report)
+    scale = 1 / float(latents[:MEASURED].float().std())
+    vae.register_to_config(scaling_factor=scale)
+    save(vae, place.folder / "vae")
+    if not (place.folder / "tokenizer").is_dir():
+        write_tokenizer(captions, place.folder / "tokenizer")
+    tokenizer = load_tokenizer(place.folder / "tokenizer")
+    text = trained_text(place, images, tokenizer, log)
+    save(text, place.folder / "text_encoder")
+    write_atomically(place.folder / PROMPTS, "\n".join([*captions[:MOST_PROMPTS], ""]).encode())
+    train_unet(place, latents, scale, states_of(text, tokenizer, captions, place.ranks.device), log)
+    return [f"the autoencoder's images have a PSNR of {psnr(vae, images[:MEASURED], place.ranks.device):.1f} dB"]
+
+
+def recipe_of(settings: Settings, phase: str) -> Recipe:
+    """How a phase is trained."""
+    steps = settings.lengths[phase]
+    rates = {VAE: 2e-3, TEXT: 1e-3, UNET: settings.lr or settings.of_preset.lr}
+    return Recipe(
+        phase, steps, lr=rates[phase], weight_decay={VAE: 0.0, TEXT: 0.05, UNET: 0.01}[phase],
+        warmup=min(200, max(steps // 10, 1)), ema=EMA, bf16=settings.precision == "bf16",
+    )  # fmt: skip
+
+
+# ---- The autoencoder ----
+
+
+def trained_vae(place: Place, images: Tensor, log: Report) -> Any:
+    """The autoencoder with its final weights."""
+    settings, device = place.settings, place.ranks.device
+    torch.manual_seed(settings.seed)
+    vae = vae_of(settings.of_preset, settings.size).to(device)
+    loss = reconstructing(images, batch=settings.batch_size, seed=settings.seed, device=device)
+    weights = fit(vae, loss, recipe_of(settings, VAE), checkpoint=place.checkpoint(f"{VAE}.pt"), report=log,
+                  ranks=place.ranks)  # fmt: skip
+    vae.load_state_dict(weights)
+    return vae.eval()
+
+
+@torch.inference_mode()
+def latents_of(place: Place, vae: Any, images: Tensor, report: Report) -> Tensor:
+    """The means of the latents of all images, float16 (N, 4, h, w), from the file that holds them."""
+    path = place.checkpoint(LATENTS)
+    count = len(images) * math.prod(place.latent_shape)
+    if not path.is_file():
+        started, temporary = time.monotonic(), path.with_name(f"{path.name}.tmp")
+        with temporary.open("wb") as file:
+            for first in range(0, len(images), AT_ONCE):
+                x = as_input(images[first : first + AT_ONCE].to(place.ranks.device))
+                file.write(vae.encode(x).latent_dist.mean.half().cpu().numpy().tobytes())
+                done = min(first + AT_ONCE, len(images))
+                report(Progress("latents", done, len(images), math.nan, time.monotonic() - started, 0))
+        os.replace(temporary, path)  # noqa: PTH105  (the atomic call itself)
+    if path.stat().st_size != 2 * count:
+        raise ModelError(f"{path}: not the latents of {len(images):,} images; delete it, and they are made again")
+    flat = torch.from_file(str(path), shared=False, size=count, dtype=torch.float16)
+    return flat.view(len(images), *place.latent_shape)
+
+
+@torch.inference_mode()
+def psnr(vae: Any, images: Tensor, device: torch.device) -> float:
+    """The peak signal-to-noise ratio of reconstructions of uint8 images, in dB."""
+    errors = []
+    for part in torch.split(images, AT_ONCE):
+        decoded = vae.decode(vae.encode(as_input(part.to(device))).latent_dist.mean).sample
+        pixels = ((decoded + 1) * 127.5).round().clamp(0, 255)
+        errors += (pixels - part.to(device)).square().flatten(1).mean(1).tolist()
+    return 10 * math.log10(255**2 / float(np.mean(errors)))
+
+
+# ---- Text ----
+
+
+def trained_text(place: Place, images: Tensor, tokenizer: Any, log: Report) -> Any:
+    """The text encoder with its final weights."""
+    settings, device = place.settings, place.ranks.device
+    torch.manual_seed(settings.seed)
+    pairs = Pairs(text_of(settings.of_preset, tokenizer), settings.of_preset.text).to(device)
+    loss = contrasting(
+        images,
+        place.data,
+        lambda texts: encoded(tokenizer, texts),
+        batch=PAIRS_PER_IMAGE * settings.batch_size,
+        seed=settings.seed,
+        device=device,
+    )
+    weights = fit(pairs, loss, recipe_of(settings, TEXT), checkpoint=place.checkpoint(f"{TEXT}.pt"), report=log,
+                  ranks=place.ranks)  # fmt: skip
+    pairs.load_state_dict(weights)
+    return pairs.text.eval()
+
+
+def states_of(
+    text: Any, tokenizer: Any, captions: Sequence[str], device: torch.device
+) -> Callable[[Sequence[int], Tensor], Tensor]:
+    """The function (numbers of images, which of them keep their caption) -> the states of their texts (B, L, D)."""
+
+    @torch.no_grad()
+    def states(numbers: Sequence[int], kept: Tensor) -> Tensor:
+        texts = [captions[i] if keep else "" for i, keep in zip(numbers, kept.tolist(), strict=True)]
+        found: Tensor = text(input_ids=encoded(tokenizer, texts).to(device)).last_hidden_state
+        return found.float()
+
+    return states
+
+
+# ---- The U-Net ----
+
+
+def train_unet(
+    place: Place, latents: Tensor, scale: float, states: Callable[[Sequence[int], Tensor], Tensor], log: Report
+) -> None:
+    """Train the U-Net; every twentieth of the way the folder becomes a model of what is learned so far."""
+    settings, device = place.settings, place.ranks.device
+    torch.manual_seed(settings.seed)
+    unet = unet_of(settings.of_preset, settings.size).to(device)
+    loss = denoising(latents, states, scale=scale, batch=settings.batch_size, seed=settings.seed, device=device)
+    recipe = recipe_of(settings, UNET)
+    every = max(recipe.steps // LOOKS, LEAST_BETWEEN_LOOKS)
+
+    def watch(step: int, weights: Mapping[str, Tensor]) -> None:
+        if step % every == 0 and step < recipe.steps:
+            show(place, weights)
+
+    show(place, fit(unet, loss, recipe, checkpoint=place.checkpoint(f"{UNET}.pt"), report=log, ranks=place.ranks,
+                    watch=watch))  # fmt: skip
+
+
+def show(place: Place, weights: Mapping[str, Tensor]) -> None:
+    """Write the U-Net as it is now, which makes the folder a model, and a picture of what it draws from fixed noise."""
+    unet = unet_of(place.settings.of_preset, place.settings.size)
+    unet.load_state_dict({name: value.cpu() for name, value in weights.items()})
+    save(unet, place.folder / "unet")
+    make_folder(place.folder / "scheduler")
+    write_atomically(place.folder / "scheduler" / "scheduler_config.json", json.dumps(SCHEDULER, indent=2).encode())
+    write_atomically(place.folder / "model_index.json", json.dumps(INDEX, indent=2).encode())
+    prompts = (place.folder / PROMPTS).read_text().splitlines()[:SHOWN]
+    drawn = sample(
+        Diffusers()(str(place.folder)), "dpm-solver++", steps=SHOWN_STEPS, n=SHOWN, seed=place.settings.seed,
+        prompts=prompts, guidance=SHOWN_GUIDANCE, batch_size=ACROSS, device=place.ranks.device,
+    )  # fmt: skip
+    assert drawn.images is not None
+    write_atomically(place.folder / SAMPLES, png(mosaic(np.asarray(drawn.images.cpu()), across=ACROSS)))
+
+
+def save(module: Any, folder: Path) -> None:
+    """Write a part in half precision; each file is whole or not there."""
+    make_folder(folder)
+    with TemporaryDirectory(dir=folder.parent, suffix=".tmp") as scratch:
+        with quietly():
+            copy.deepcopy(module).cpu().half().save_pretrained(scratch)
+        for file in sorted(Path(scratch).iterdir()):
+            os.replace(file, folder / file.name)  # noqa: PTH105  (the atomic call itself)

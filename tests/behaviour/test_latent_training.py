@@ -1,0 +1,240 @@
+"""`samplerbench train --latent`: a small Stable Diffusion from captioned images, which resumes and runs."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+import samplerbench
+from samplerbench.plugins.models.latent import losses, training
+from samplerbench.plugins.models.latent.settings import PRESETS, Preset, Settings
+from samplerbench.plugins.models.latent.tokens import PLACES, encoded, load_tokenizer, write_tokenizer
+from samplerbench.samplers.errors import InputError
+from samplerbench.samplers.nets.training import step_generator
+from samplerbench.samplers.registry import default_registry
+
+pytest.importorskip("diffusers")
+pytest.importorskip("transformers")
+
+SMALLEST = Preset((16, 16, 16), 16, 1, (16, 32), 1, 2, 2, 3, 1e-3)
+IMAGES = 8
+ASKED = ("train", "--latent", "--data", "photos", "--size", 16, "-b", 4, "-o", "out")
+
+
+@pytest.fixture(autouse=True)
+def smallest(monkeypatch):
+    """Networks that learn nothing, in two or three steps; no look takes longer than the training."""
+    monkeypatch.setitem(PRESETS, "tiny", SMALLEST)
+    monkeypatch.setattr(training, "SHOWN_STEPS", 2)
+    monkeypatch.setattr(training, "SHOWN", 2)
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """Images with captions."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for i in range(IMAGES):
+        rng = np.random.default_rng(i)
+        Image.fromarray(rng.integers(0, 256, (16, 16, 3), dtype=np.uint8)).save(folder / f"{i}.png")
+        (folder / f"{i}.txt").write_text(f"a {('red', 'blue')[i % 2]} thing, number {i}")
+    return folder
+
+
+def learn(output, data, report=lambda progress: None):
+    """Train in this process, to the end or until the report raises."""
+    learned = default_registry().models["latent"]
+    return learned.train_on(
+        samplerbench.load_data(str(data)), output=output, report=report, size=16, batch_size=4, precision="float32"
+    )
+
+
+def weights(folder):
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*.safetensors"))}
+
+
+# ---- From the command line ----
+
+
+def test_a_trained_folder_runs_and_is_a_pipeline_of_diffusers(sb, photos, tmp_path):
+    done = sb(*ASKED)
+    assert (done.code, done.out) == (0, "out\n"), done.err
+    assert "PSNR of" in done.err
+    index = json.loads((tmp_path / "out" / "model_index.json").read_text())
+    assert index["_class_name"] == "StableDiffusionPipeline"
+    with Image.open(tmp_path / "out" / "samples.png") as picture:
+        assert picture.width >= 32
+    model = samplerbench.load_model(str(tmp_path / "out"))
+    drawn = samplerbench.sample(model, "ddim", steps=2, n=2, prompts=["a red thing", "a blue thing"], guidance=2.0)
+    assert tuple(drawn.images.shape) == (2, 3, 16, 16)
+    other = samplerbench.sample(model, "ddim", steps=2, n=2, prompts=["a blue thing", "a red thing"], guidance=2.0)
+    assert not torch.equal(drawn.x, other.x)  # the prompts reach the network
+    from diffusers import StableDiffusionPipeline
+
+    pipeline = StableDiffusionPipeline.from_pretrained(tmp_path / "out", safety_checker=None, local_files_only=True)
+    assert pipeline.unet.config.cross_attention_dim == SMALLEST.text
+    assert pipeline.scheduler.config.prediction_type == "v_prediction"
+
+
+def test_a_stopped_training_goes_on_to_the_same_weights(photos, tmp_path):
+    learn(tmp_path / "whole", photos)
+
+    class StopError(Exception):
+        """What ends a training from outside."""
+
+    def stop_at(phase, step):
+        def report(progress):
+            if (progress.phase, progress.step) == (phase, step):
+                raise StopError
+
+        return report
+
+    for place in (("images", 3), ("vae", 1), ("latents", IMAGES), ("text", 2), ("unet", 1)):
+        with pytest.raises(StopError):
+            learn(tmp_path / "stopped", photos, stop_at(*place))
+    learn(tmp_path / "stopped", photos)
+    found = weights(tmp_path / "stopped")
+    assert found.keys() == {"unet/diffusion_pytorch_model.safetensors", "vae/diffusion_pytorch_model.safetensors",
+                            "text_encoder/model.safetensors"}  # fmt: skip
+    assert found == weights(tmp_path / "whole")
+
+
+def test_other_settings_do_not_resume(sb, photos):
+    sb(*ASKED)
+    sb(*ASKED, "--seed", 1).refused(2, "seed: 0 -> 1", "another output")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (("--size", 20), 2, ["size 20", "multiple of 16"]),
+        (("--preset", "base"), 2, ["preset 'base'", "tiny, small"]),
+        (("-b", 5), 4, ["8 images", "at least 10"]),
+        (("--minutes", 3), 2, ["minutes"]),
+    ],
+)
+def test_what_cannot_be_trained_is_refused_and_nothing_is_written(sb, photos, tmp_path, arguments, code, words):
+    sb(*ASKED, *arguments).refused(code, *words)
+    assert not (tmp_path / "out").exists()
+
+
+def test_images_without_captions_are_refused(sb, photos, tmp_path):
+    for text in photos.glob("*.txt"):
+        text.unlink()
+    sb(*ASKED).refused(4, "image 0 has no caption", "ddpm")
+    assert not (tmp_path / "out").exists()
+
+
+def test_latent_and_the_name_of_another_model_are_refused(sb, photos):
+    sb("train", "ddpm", *ASKED[1:]).refused(2, "'ddpm' and --latent")
+
+
+def test_a_folder_of_something_else_is_refused(sb, photos, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "letter.txt").write_text("dear")
+    sb(*ASKED).refused(2, "letter.txt", "expected an empty folder")
+
+
+# ---- The tokenizer ----
+
+
+def test_each_word_of_the_captions_is_one_token_and_others_fall_into_letters(tmp_path):
+    texts = ["two red trees, on a blue ground", "a tree above a bee", "three reeds", "an alarm clock"]
+    write_tokenizer(texts, tmp_path / "words")
+    tokenizer = load_tokenizer(tmp_path / "words")
+    for word in {word.strip(",") for text in texts for word in text.split()}:
+        assert len(tokenizer(word).input_ids) == 3, word  # start, the word, end
+    assert len(tokenizer("zebra").input_ids) > 4
+    rows = encoded(tokenizer, ["Two RED trees", "two red trees", ""])
+    assert rows.shape == (3, PLACES)
+    assert rows[0].tolist() == rows[1].tolist()
+    assert rows[2].tolist() == [tokenizer.bos_token_id, *[tokenizer.eos_token_id] * (PLACES - 1)]
+    assert int(rows.max()) < len(tokenizer)
+
+
+# ---- The losses ----
+
+
+class Told(losses.Pairs):
+    """Unit vectors that the test gives."""
+
+    def __init__(self, images, texts):
+        nn.Module.__init__(self)
+        self.of_images, self.of_texts = images, texts
+        self.logit_scale = nn.Parameter(torch.tensor(1.5))
+
+    def images(self, x):
+        return self.of_images
+
+    def texts(self, tokens):
+        assert len(tokens) == len(self.of_texts)
+        return self.of_texts
+
+
+class Contrary(samplerbench.ImageData):
+    """Two images, of which the first has two captions that are false of it, and the second one."""
+
+    name, fingerprint = "contrary", ""
+
+    def __len__(self):
+        return 2
+
+    def image(self, i):
+        return torch.zeros(3, 4, 4, dtype=torch.uint8)
+
+    def caption(self, i):
+        return f"caption {i}"
+
+    def contraries(self, i):
+        return ("false 0", "false 1")[: 2 - i]
+
+
+def test_an_image_has_to_tell_its_caption_from_its_own_contraries():
+    rng = np.random.default_rng(0)
+    images, texts = (v / np.linalg.norm(v, axis=1, keepdims=True) for v in rng.standard_normal((2, 5, 3)))
+    images = images[:2]
+    loss = losses.contrasting(
+        torch.zeros(2, 3, 4, 4, dtype=torch.uint8), Contrary(), lambda told: torch.zeros(len(told), 1), batch=2, seed=0,
+        device=torch.device("cpu"),
+    )  # fmt: skip
+    order = losses.batch_of(0, 0, 2, 2).tolist()
+    own = {0: [2, 3], 1: [4]} if order == [0, 1] else {0: [2], 1: [3, 4]}
+    scaled = np.exp(1.5) * images @ texts.T
+    by_image = [
+        np.log(sum(np.exp(scaled[i, j]) for j in [0, 1, *own[i]])) - scaled[i, i] for i in range(2)
+    ]  # the texts of the batch, and what is false of this image alone
+    by_text = [np.log(np.exp(scaled[:, j]).sum()) - scaled[j, j] for j in range(2)]
+    found = loss(Told(torch.tensor(images), torch.tensor(texts)), 0)
+    assert found.item() == pytest.approx((np.mean(by_image) + np.mean(by_text)) / 2, rel=1e-6)
+
+
+def test_the_unet_learns_v_of_scaled_latents_and_drops_a_tenth_of_the_captions():
+    latents = torch.randn(64, 4, 2, 2, generator=step_generator(0, 0)).half()
+    dropped = []
+
+    class Zero(nn.Module):
+        def forward(self, x, t, encoder_hidden_states):
+            assert len(encoder_hidden_states) == len(x) == 32
+            assert t.min() >= 0
+            return type("Answer", (), {"sample": torch.zeros_like(x)})
+
+    def states(numbers, kept):
+        dropped.extend((~kept).tolist())
+        return torch.zeros(len(numbers), 1, 1)
+
+    loss = losses.denoising(latents, states, scale=0.5, batch=32, seed=0, device=torch.device("cpu"))
+    values = [float(loss(Zero(), step)) for step in range(60)]
+    assert 0.06 < np.mean(dropped) < 0.14  # of 1,920, three deviations are 0.02
+    # The mean square of alpha eps - sigma x0, for x0 of variance a fourth: between 1/4 and 1.
+    schedule = samplerbench.vp_scaled_linear()
+    abar = np.asarray(schedule.alphas_cumprod)
+    assert np.mean(values) == pytest.approx(float(np.mean(abar + (1 - abar) / 4)), rel=0.05)
+
+
+def test_lengths_keep_their_proportions():
+    assert Settings(steps=6).lengths == {"vae": 4, "text": 4, "unet": 6}
+    with pytest.raises(InputError, match="steps"):
+        Settings(steps=0)
