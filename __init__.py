@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from .samplers.exact import exact_model as exact_model
     from .samplers.extractor import Extractor as Extractor
     from .samplers.extractor import ExtractorFactory as ExtractorFactory
+    from .samplers.factories import ReadsPaths as ReadsPaths
     from .samplers.grid import Grid as Grid
     from .samplers.grid import Levels as Levels
     from .samplers.image_data import ImageData as ImageData
@@ -71,7 +72,6 @@ if TYPE_CHECKING:
     from .samplers.predictor import Predicts as Predicts
     from .samplers.predictor import Timesteps as Timesteps
     from .samplers.predictor import dynamic_threshold as dynamic_threshold
-    from .samplers.registry import ReadsPaths as ReadsPaths
     from .samplers.sample import Samples as Samples
     from .samplers.sample import list_samplers as list_samplers
     from .samplers.sample import load_data as load_data
@@ -103,6 +103,7 @@ _HOMES = {
     "samplers.errors": ("InputError", "ModelError", "PluginError", "SamplerbenchError", "StoreError"),
     "samplers.exact": ("GaussianMixture", "exact_model"),
     "samplers.extractor": ("Extractor", "ExtractorFactory"),
+    "samplers.factories": ("ReadsPaths",),
     "samplers.grid": ("Grid", "Levels"),
     "samplers.image_data": ("ImageData", "ImageDataFactory"),
     "samplers.level": ("Level",),
@@ -121,7 +122,6 @@ _HOMES = {
         "Clip", "DynamicThreshold", "Network", "NetworkFault", "Prediction", "Predictor", "Predicts", "Timesteps",
         "dynamic_threshold",
     ),
-    "samplers.registry": ("ReadsPaths",),
     "samplers.sample": ("Samples", "list_samplers", "load_data", "load_model", "make_sampler", "sample"),
     "samplers.sampler": ("Past", "Sampler", "SamplerFault", "StepContext"),
     "samplers.schedule": (

@@ -18,9 +18,11 @@ from ..samplers.options import check_count
 from ..samplers.registry import Registry, load_registry
 from .draw.engines.children import Limits
 from .draw.engines.work import RunWork
+from .draw.folder import default_output
 from .draw.ledger import Ledger
+from .draw.run_file import stored_run
 from .draw.session import Session, Watch
-from .draw.store import RunFolder, default_output, stored_run
+from .draw.store import RunFolder
 from .judge.ranking import answers_from, directions
 from .judge.run_metrics import check_plugins, check_settings
 from .judge.status import outcome_of

@@ -21,7 +21,8 @@ from typing import Any
 import numpy as np
 
 import samplerbench as sb
-from samplerbench.bench.draw.store import RunFolder, read_run
+from samplerbench.bench.draw.run_file import read_run
+from samplerbench.bench.draw.store import RunFolder
 from samplerbench.bench.judge.compare import comparison_of, corrected_p
 from samplerbench.bench.judge.looks import Look
 from samplerbench.bench.judge.statistics import LEVEL, strata_of

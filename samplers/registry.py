@@ -6,32 +6,42 @@ a module, or a package whose modules are all registered.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import importlib
 import importlib.metadata
 import importlib.util
-import inspect
 import os
 import pkgutil
-import re
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Generic, Protocol, TypeVar, cast, runtime_checkable
+from typing import Any, cast
 
+from .aliases import aliases_in, aliases_of, check_aliases, is_elsewhere
+from .catalogue import Catalogue, loosely
 from .engine import Engine, EngineFactory, Work
 from .errors import InputError, ModelError, PluginError, SamplerbenchError, closest, pass_on, told
 from .extractor import Extractor, ExtractorFactory
+from .factories import (
+    accepted_settings,
+    checked_data,
+    checked_extractors,
+    checked_model,
+    factory_for,
+    is_there,
+    model_from_code,
+    name_model,
+    refuse_settings,
+)
 from .grid import Grid, Levels, levels_at, levels_on, listed_times
 from .image_data import ImageData, ImageDataFactory
 from .metric import Metric
-from .model import NAMELESS, Model
-from .options import at_fault, construct, option_fault, parse_spec
+from .model import Model
+from .options import at_fault, construct, parse_spec
 from .plugin import (
     API_VERSION,
     GROUP,
@@ -40,7 +50,6 @@ from .plugin import (
     ModelFactory,
     Origin,
     Remark,
-    function_from_code,
     hook_results,
     hookimpl,
     import_file,
@@ -56,61 +65,6 @@ __all__ = ["API_VERSION", "ModelFactory", "hookimpl"]  # re-exported from .plugi
 BUILT_IN = "samplerbench.plugins"
 SLOW_SECONDS = 1.0
 """The listing names a plugin that takes longer than this to load."""
-
-T = TypeVar("T")
-NAME = re.compile(r"[a-z0-9][a-z0-9+._-]{0,63}")
-ALIAS = re.compile(r"[A-Za-z0-9][A-Za-z0-9 +._-]{0,63}")
-
-
-@dataclass
-class Catalogue(Generic[T]):
-    """The registered things of one kind, such as samplers, by name."""
-
-    kind: str
-    base: type = object
-    """The base class of every thing; object = any callable will do."""
-    things: dict[str, T] = field(default_factory=dict)
-    origins: dict[str, Origin] = field(default_factory=dict)
-    broken: list[Broken] = field(default_factory=list)
-    """Broken plugins, which may hold a name that is missing here."""
-
-    def add(self, name: str, thing: T, origin: Origin) -> None:
-        """Register a thing under a name; PluginError if the name is taken or invalid, or the thing does not fit."""
-        if not isinstance(name, str) or not NAME.fullmatch(name):
-            raise PluginError(
-                f"{self.kind} name {str(name)[:80]!r} from {origin}: expected lower-case letters, digits and + . _ -, "
-                "at most 64 characters"
-            )
-        if fault := why_unfit(thing, self.base):
-            raise PluginError(f"{self.kind} {name!r} from {origin}: {fault}")
-        if name in self.things:
-            raise PluginError(f"{self.kind} {name!r} is registered twice: by {self.origins[name]} and by {origin}")
-        self.things[name], self.origins[name] = thing, origin
-
-    def __getitem__(self, name: str) -> T:
-        """The thing of that name; the error of `unknown` if it is missing."""
-        if name not in self.things:
-            raise self.unknown(name)
-        return self.things[name]
-
-    def spelt_like(self, name: str) -> str:
-        """The registered name that differs from this one in case, spaces, underscores and dashes only; else ''."""
-        return next((taken for taken in self.things if loosely(taken) == loosely(name)), "")
-
-    def unknown(self, name: str, near: str | None = None) -> SamplerbenchError:
-        """The error for an unknown name, with the closest name, the list, and the plugins that failed to load.
-
-        `near` replaces the hint at the closest registered name.
-        """
-        if near is None:
-            near = " (one name, not a list)" if "," in name else closest(name, self.things)
-        unknown = f"unknown {self.kind} {name!r}{near}"
-        listed = f"there are: {', '.join(sorted(self.things))}"
-        # A name may be missing because its plugin is broken: then the error says that.
-        if not self.broken:
-            return InputError(f"{unknown}; {listed}")
-        reasons = "; ".join(f"{b.origin} ({b.reason})" for b in self.broken)
-        return PluginError(f"{unknown}; it may be of a plugin that is broken: {reasons}; {listed}")
 
 
 @dataclass
@@ -346,78 +300,6 @@ class Registry:
                 self.tell(remark)
 
 
-@runtime_checkable
-class ReadsPaths(Protocol):
-    """A factory that recognises its own files, so that a path alone is a spec, without "name:"."""
-
-    def reads(self, path: Path) -> bool:
-        """Whether it reads this file or folder, which exists."""
-        ...
-
-
-def factory_for(catalogue: Catalogue[T], spec: str) -> tuple[T, str]:
-    """The factory that "name:argument" names or that reads the path given as the spec, with its argument.
-
-    InputError for an unknown name, and for an existing path that no factory reads.
-    """
-    name, _, argument = spec.partition(":")
-    path = Path(spec)
-    if name not in catalogue.things and is_there(path):
-        for thing in catalogue.things.values():
-            if isinstance(thing, ReadsPaths) and thing.reads(path):
-                return thing, spec
-        what = "folder" if path.is_dir() else "file"
-        raise InputError(
-            f"{catalogue.kind} {spec!r}: a {what} that none of {', '.join(sorted(catalogue.things))} reads"
-        )
-    if name not in catalogue.things:
-        raise catalogue.unknown(name, closest(name, catalogue.things) or " (and no such file or folder)")
-    return catalogue[name], argument
-
-
-def is_there(path: Path) -> bool:
-    """Whether a path exists; False for an invalid one, such as one that is too long."""
-    try:
-        return path.exists()
-    except (OSError, ValueError):
-        return False
-
-
-def accepted_settings(factory: Callable[..., object]) -> tuple[str, ...]:
-    """The settings that a model's factory accepts, in addition to its argument."""
-    return tuple(p.name for p in inspect.signature(factory).parameters.values() if p.kind is p.KEYWORD_ONLY)
-
-
-def refuse_settings(what: str, given: Iterable[str], accepted: Sequence[str]) -> None:
-    """InputError for a setting that the model does not accept."""
-    for name in given:
-        if name not in accepted:
-            raise InputError(f"{what}: has no {name}; settings of this model: {', '.join(accepted) or 'none'}")
-
-
-def checked_extractors(made: object, spec: str) -> Mapping[str, Extractor]:
-    """The extractors that a factory returned; PluginError if it returned anything else."""
-    if not isinstance(made, Mapping):
-        raise PluginError(
-            f"extractor {spec!r}: returned a {type(made).__name__}; expected a dict of Extractors by role"
-        )
-    for role, extractor in made.items():
-        if not isinstance(extractor, Extractor):
-            raise PluginError(
-                f"extractor {spec!r}: returned a {type(extractor).__name__} as {role!r}; expected an Extractor"
-            )
-    return made
-
-
-def checked_data(made: object, spec: str) -> ImageData:
-    """The image data that a factory returned; PluginError if it returned anything else."""
-    if not isinstance(made, ImageData):
-        raise PluginError(f"data {spec!r}: returned a {type(made).__name__}; expected an ImageData")
-    if not hasattr(made, "name"):
-        raise PluginError(f"data {spec!r}: {type(made).__name__} does not say its name; expected an attribute `name`")
-    return made
-
-
 def load_registry(plugins: Iterable[str] = (), models: Iterable[str] = ()) -> Registry:
     """Load all entry points of the group "samplerbench", then `plugins`: paths of .py files, or modules.
 
@@ -495,117 +377,7 @@ def register_named(registry: Registry, plugin: str) -> None:
         )
 
 
-def why_unfit(thing: object, base: type) -> str:
-    """Why a plugin's hook may not return this thing, '' if it may; `base` object = any callable will do."""
-    if base is object:
-        return "" if callable(thing) else f"{str(thing)[:80]!r}; expected a callable"
-    if not (isinstance(thing, type) and issubclass(thing, base)):
-        return f"{str(thing)[:80]!r}; expected a concrete subclass of {base.__name__}"
-    if inspect.isabstract(thing):
-        missing = ", ".join(sorted(getattr(thing, "__abstractmethods__")))  # noqa: B009
-        return f"{thing.__name__} lacks {missing}; expected a concrete subclass of {base.__name__}"
-    # Annotations without a value in the base class are attributes that a subclass must set.
-    if unsaid := [name for name in inspect.get_annotations(base) if not hasattr(thing, name)]:
-        return f"{thing.__name__} does not say its {', '.join(unsaid)}; expected class attributes of these names"
-    # Called with the arguments of the base class, the plugin's method must accept them.
-    for method in sorted(getattr(base, "__abstractmethods__", ())):
-        expected, given = (inspect.signature(getattr(cls, method)) for cls in (base, thing))
-        try:
-            given.bind(*expected.parameters)
-        except TypeError:
-            return f"{method}({', '.join(given.parameters)}); expected {method}({', '.join(expected.parameters)})"
-    return option_fault(thing) if dataclasses.is_dataclass(thing) else ""
-
-
-def aliases_of(cls: type[Sampler]) -> Mapping[str, str]:
-    """The aliases that a sampler class states itself; inherited ones name its base class."""
-    aliases: Mapping[str, str] = vars(cls).get("aliases", {})
-    return aliases
-
-
-def check_aliases(samplers: Catalogue[type[Sampler]], new: Iterable[str]) -> None:
-    """PluginError for an alias that two samplers claim or that names another sampler, and for one with invalid options.
-
-    `new` are the samplers whose aliases have not been checked yet.
-    """
-    # Names and aliases share one space, in which spellings do not count.
-    owner: dict[str, str] = {}
-    for name in samplers.things:
-        if (taken := owner.setdefault(loosely(name), name)) != name:
-            raise PluginError(
-                f"sampler {name!r} from {samplers.origins[name]}: differs in dashes alone from {taken!r} "
-                f"from {samplers.origins[taken]}"
-            )
-    for name, cls in samplers.things.items():
-        for alias in aliases_of(cls):
-            what = f"alias {str(alias)[:80]!r} of sampler {name!r} from {samplers.origins[name]}"
-            if not isinstance(alias, str) or not ALIAS.fullmatch(alias):
-                raise PluginError(f"{what}: expected letters, digits, spaces and + . _ -, at most 64 characters")
-            if (taken := owner.setdefault(loosely(alias), name)) != name:
-                raise PluginError(f"{what}: is taken by sampler {taken!r} from {samplers.origins[taken]}")
-    # Each new alias must stand for options that its sampler accepts.
-    for name in new:
-        for alias, preset in aliases_of(samplers.things[name]).items():
-            options = parse_spec(f"{name}:{preset}")[1]
-            if options and loosely(alias) == loosely(name):
-                raise PluginError(f"alias {alias!r} of sampler {name!r}: is its own name, and stands for {preset!r}")
-            options.pop("grid", None)
-            construct(samplers.things[name], f"alias {alias!r} of sampler {name!r}", options)
-
-
-def model_from_code(spec: str) -> Model | None:
-    """What the function of "file.py:function" or "module:function" returns; None if there is no such module."""
-    make = function_from_code(spec, f"model {spec!r}")
-    if make is None:
-        return None
-    return dataclasses.replace(checked_model(make(), spec), name=spec)
-
-
-def checked_model(made: object, spec: str) -> Model:
-    """The model that a function or a factory returned; ModelError if it returned anything else."""
-    if not isinstance(made, Model):
-        raise ModelError(
-            f"model {spec!r}: returned a {type(made).__name__}; expected a Model, as samplerbench.wrap_network returns"
-        )
-    return made
-
-
-def name_model(model: Model, spec: str) -> Model:
-    """The model, named after its spec if its author gave it no name."""
-    return dataclasses.replace(model, name=spec) if model.name == NAMELESS else model
-
-
 @functools.cache
 def default_registry() -> Registry:
     """The registry with the installed plugins, loaded once."""
     return load_registry()
-
-
-@functools.lru_cache(maxsize=8)
-def aliases_in(samplers: tuple[tuple[str, type[Sampler]], ...]) -> dict[str, str]:
-    """What `Registry.aliases` returns for these samplers, cached for all the specs of a plan."""
-    return {loosely(name): name for name, _ in samplers} | {
-        loosely(alias): f"{name}:{preset}" if preset else name
-        for name, cls in samplers
-        for alias, preset in aliases_of(cls).items()
-    }
-
-
-ELSEWHERE = (
-    "dpm++sde", "dpmppsde", "lcm", "tcd", "heunpp2", "ipndmv", "resmultistep", "gradientestimation", "expheun2x0",
-    "sasolverpece", "ddimcfg++", "eulercfgpp", "eulerancestralcfgpp", "dpmpp2mcfgpp", "dpmpp2sancestralcfgpp",
-)  # fmt: skip
-"""Samplers of other tools that samplerbench lacks, in the form that `loosely` gives."""
-ENDINGS = re.compile(r"(karras|exponential|polyexponential|sgmuniform|simple|uniform|normal|beta|gpu|scheduler)$")
-"""What other tools append to the name of a sampler: a grid, a device, a kind."""
-
-
-def is_elsewhere(name: str) -> bool:
-    """Whether a name is that of a sampler which other tools have and samplerbench lacks, with or without a grid."""
-    plain = loosely(name)
-    return plain in ELSEWHERE or ENDINGS.sub("", plain) in ELSEWHERE
-
-
-def loosely(name: str) -> str:
-    """A name without case, spaces, underscores and dashes, by which spellings of one name are equal."""
-    return re.sub(r"[\s_-]+", "", name.lower())

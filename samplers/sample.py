@@ -5,29 +5,36 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from .arguments import (
+    as_given,
+    check_grid,
+    check_guidance_calls,
+    check_prompts,
+    check_rescale,
+    check_x_init,
+    resolve_device,
+    resolve_dtype,
+)
 from .errors import InputError, SamplerbenchError, in_line, shown
 from .files.tiles import mosaic, png
 from .grid import Levels, listed_times, rounding_note, start_fix, start_note
 from .image_data import ImageData
 from .level import Level
-from .model import Model, condition_from, described, predictor_for
+from .model import Model, described, predictor_for
 from .noise import Noise, NoiseFunction, check_seed
-from .options import check_count, is_number
+from .options import check_count
 from .predictor import WIDE_STATE_BELOW, CallLog, Counted, NetworkFault, check_batch_size, clock, conversion
 from .registry import Registry, default_registry
 from .sampler import MAX_STEPS, Sampler, StepContext, finite_or_fault, integrate
 
 MOST_SHOWN = 64
 """Most images that a notebook shows of a `Samples`."""
-MOST_GUIDANCE = 1e6
-"""Largest guidance: far beyond any useful one, and larger ones overflow in float32."""
 
 
 @dataclass(frozen=True)
@@ -190,7 +197,7 @@ def request_for(  # noqa: PLR0913  (as sample)
     """Check all settings and resolve all names."""
     model = registry.model(model) if isinstance(model, str) else model
     if not isinstance(model, Model):
-        raise InputError(f"model {_given(model)}: expected a name or a Model, as wrap_network returns")
+        raise InputError(f"model {as_given(model)}: expected a name or a Model, as wrap_network returns")
     grid = check_grid(grid)
     if isinstance(sampler, str):
         sampler, own_grid = registry.sampler_and_grid(sampler)
@@ -198,7 +205,7 @@ def request_for(  # noqa: PLR0913  (as sample)
             raise InputError(f"grid {shown(grid)}: the sampler's spec names the grid {own_grid!r}; give one of them")
         grid = own_grid or grid
     if not isinstance(sampler, Sampler):
-        raise InputError(f"sampler {_given(sampler)}: expected a spec such as 'ddim:eta=0.5' or a Sampler")
+        raise InputError(f"sampler {as_given(sampler)}: expected a spec such as 'ddim:eta=0.5' or a Sampler")
     # A list of levels gives the number of steps; a named grid does not.
     if steps is None:
         if (listed := listed_times(grid)) is None:
@@ -360,151 +367,6 @@ def _replay(sampler: Sampler, run: StepContext, x: Tensor) -> Callable[[Callable
     return lambda watch: integrate(sampler, run, x, watch=watch)
 
 
-def _given(value: object) -> str:
-    """A wrong argument in a few words; a class is called a class."""
-    return f"is the class {value.__name__}, not an object of it" if isinstance(value, type) else shown(value)
-
-
-def check_x_init(x: object) -> Tensor:
-    """The state x if it is a tensor of at least one sample with finite floating numbers, else InputError."""
-    if not isinstance(x, Tensor):
-        raise InputError(f"x_init is a {type(x).__name__}: expected a tensor; of an array, torch.from_numpy(x_init)")
-    if x.layout != torch.strided or x.device.type == "meta":
-        raise InputError(f"x_init {described(x)}: expected a dense tensor with numbers in it")
-    if not x.ndim or not len(x) or x.dtype not in DTYPES.values():
-        raise InputError(
-            f"x_init {described(x)}: expected (n, ...) with n from 1, of dtype {', '.join(DTYPES)}; of whole numbers, "
-            "x_init.float()"
-        )
-    if not bool(x.isfinite().all()):
-        raise InputError(f"x_init {described(x)}: holds NaN or infinity; expected finite numbers")
-    return x
-
-
-def check_grid(grid: Any) -> str | tuple[float, ...] | None:
-    """A grid by name, or its levels as a tuple; the schedule checks their values."""
-    if grid is None or (isinstance(grid, str) and grid.strip()):
-        return grid
-    try:
-        levels = tuple(float(t) for t in grid)
-    except Exception as error:  # a stranger's object may raise anything
-        raise InputError(f"grid {_given(grid)}: expected a name, or a descending list of levels") from error
-    if not levels or isinstance(grid, set | frozenset | dict | bytes):
-        raise InputError(f"grid {shown(grid)}: expected at least one level, in a list")
-    return levels
-
-
-def check_guidance(guidance: object) -> float:
-    """The guidance if it is a number above 0; the error for 0 explains what the user may have meant."""
-    if is_number(guidance) and guidance == 0:
-        raise InputError(
-            "guidance 0: expected a number above 0; in other tools 0 is no guidance, which is 1 here; for samples "
-            "without the prompt give an empty prompt"
-        )
-    if not is_number(guidance) or not 0 < guidance <= MOST_GUIDANCE:
-        raise InputError(f"guidance {shown(guidance)}: expected a number above 0, up to {MOST_GUIDANCE:g}; 1 is none")
-    return float(guidance)
-
-
-def check_guidance_calls(calls: object) -> int:
-    """The number of calls if it is 1 or 2, else InputError."""
-    if type(calls) is not int or calls not in (1, 2):
-        raise InputError(
-            f"guidance_calls {shown(calls)}: expected 1, the rows with the prompt and without together, or 2, in turn"
-        )
-    return calls
-
-
-def check_prompts(
-    model: Model, prompts: Sequence[str] | None, negative: str | None, guidance: float
-) -> tuple[str, ...]:
-    """The prompts to use; InputError if prompts, negative prompt or guidance would have no effect."""
-    given = None if prompts is None else check_texts("prompts", prompts)
-    if not (negative is None or isinstance(negative, str)):
-        raise InputError(f"negative {shown(negative)}: expected a text")
-    check_guidance(guidance)
-    if model.encode is None:
-        for name, value, is_given in (
-            ("prompts", prompts, given is not None),
-            ("negative", negative, negative is not None),
-            ("guidance", guidance, guidance != 1),
-        ):
-            if is_given:
-                raise InputError(f"{name} {shown(value)}: model {model.name!r} is unconditional; leave {name} out")
-        return ()
-    if negative is not None and model.guide:
-        raise InputError(
-            f"negative {negative!r}: model {model.name!r} is told its guidance and has no place for it; leave it out"
-        )
-    if negative is not None and guidance == 1:
-        raise InputError(f"negative {negative!r}: has no effect at guidance 1; give a guidance above 1")
-    texts = tuple(model.prompts) if given is None else given
-    if not texts and given is None:
-        raise InputError(f"prompts: not given, and model {model.name!r} has none of its own; give at least one text")
-    if not texts:
-        raise InputError("prompts: the list is empty; expected at least one text")
-    # Prompts and negative prompt are tried now, so that no run fails at its last block.
-    asked = list(texts)
-    if model.mixes(guidance) and (negative is not None or model.unconditional is None):
-        asked.append(negative or "")
-    # Encoding may take long, so a model may offer a cheaper check.
-    if model.check_texts:
-        model.check_texts(asked)
-    else:
-        condition_from(model, model.encode, asked)  # refuses what the model cannot read
-    return texts
-
-
-def check_texts(name: str, texts: Any) -> tuple[str, ...]:
-    """A sequence of texts as a tuple; InputError for anything else, and for sets, which have no order."""
-    listed: tuple[object, ...] | None = None
-    if not isinstance(texts, str | bytes | set | frozenset | dict):
-        with suppress(Exception):  # a stranger's object may raise anything
-            listed = tuple(texts)
-    if listed is None or not all(isinstance(text, str) for text in listed):
-        raise InputError(f"{name} {_given(texts)}: expected a list of texts")
-    return tuple(map(str, listed))
-
-
-def check_rescale(model: Model, rescale: object, guidance: float) -> None:
-    """InputError unless it is a number from 0 to 1, and has an effect if it is not 0."""
-    if not is_number(rescale) or not 0 <= rescale <= 1:
-        raise InputError(f"guidance_rescale {shown(rescale)}: expected a number from 0 to 1; 0 is none")
-    if rescale and model.guide:
-        raise InputError(
-            f"guidance_rescale {rescale!r}: model {model.name!r} is told its guidance, and nothing is mixed that could "
-            "be rescaled; leave it out"
-        )
-    if rescale and guidance == 1:
-        raise InputError(f"guidance_rescale {rescale!r}: has no effect at guidance 1; give another guidance")
-
-
-def resolve_device(device: str | torch.device | None) -> torch.device:
-    """The device asked for, the CPU by default; a missing device is an error and never replaced by another."""
-    try:
-        found = torch.device("cpu" if device is None else device)
-    except (RuntimeError, TypeError, ValueError, OverflowError) as error:
-        raise InputError(f"device {shown(device)}: expected cpu, cuda or cuda:N") from error
-    if found.type not in ("cpu", "cuda"):
-        raise InputError(f"device {device!r}: expected cpu, cuda or cuda:N")
-    if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
-        raise InputError(f"device {device!r}: this machine has {torch.cuda.device_count()} such devices; use cpu")
-    return found
-
-
-DTYPES = {"float32": torch.float32, "float64": torch.float64, "float16": torch.float16, "bfloat16": torch.bfloat16}
-
-
-def resolve_dtype(dtype: str | torch.dtype | None) -> torch.dtype:
-    """A floating dtype, given by name or as a dtype; float32 by default."""
-    if dtype is None:
-        return torch.float32
-    name = str(dtype).removeprefix("torch.") if isinstance(dtype, str | torch.dtype) else ""
-    if name not in DTYPES:
-        raise InputError(f"dtype {shown(name or dtype)}: expected one of {', '.join(DTYPES)}")
-    return DTYPES[name]
-
-
 def list_samplers() -> dict[str, type[Sampler]]:
     """All registered samplers: name -> class."""
     return dict(sorted(default_registry().samplers.things.items()))
@@ -516,7 +378,7 @@ def make_sampler(spec: str, **options: object) -> Sampler:
     A sampler holds no grid: a spec that names one, as "DPM++ 2M Karras" does, is warned of.
     """
     if not isinstance(spec, str):
-        raise InputError(f"sampler {_given(spec)}: expected a spec such as 'ddim:eta=0.5'")
+        raise InputError(f"sampler {as_given(spec)}: expected a spec such as 'ddim:eta=0.5'")
     sampler, grid = default_registry().sampler_and_grid(spec, **options)
     if grid is not None:
         text = f"sampler {spec!r}: names the grid {grid!r} too, which a sampler does not hold; give grid= to sample()"
@@ -527,7 +389,7 @@ def make_sampler(spec: str, **options: object) -> Sampler:
 def load_model(spec: str | os.PathLike[str], **settings: object) -> Model:
     """A registered model by name, or "name:argument"; `settings` are those of the model, such as size=512."""
     if not isinstance(spec, str | os.PathLike) or not isinstance(path := os.fspath(spec), str):
-        raise InputError(f"model {_given(spec)}: expected a name or a path")
+        raise InputError(f"model {as_given(spec)}: expected a name or a path")
     return default_registry().model(path, **settings)
 
 

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from samplerbench.bench import cli
-from samplerbench.bench.draw.store import RunFolder, sealed
+from samplerbench.bench.draw.sealed_file import sealed
+from samplerbench.bench.draw.store import RunFolder
 from samplerbench.bench.judge.table import write_sealed_table
 
 # The models of the tests are small: a second thread would only wait for the first, here and in child processes.

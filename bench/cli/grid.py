@@ -54,7 +54,7 @@ def grid_(run_folder: Path | None, output: Path | None, plugin: tuple[str, ...],
 def redraw_run(run_folder: Path | None, output: Path | None) -> None:
     """The picture of a run again."""
     from ...samplers.files.tiles import png
-    from ..draw.store import newest_run
+    from ..draw.folder import newest_run
     from ..judge.stored import StoredRun
     from ..show.grid_plot import check_target, write_file
     from ..show.picture import PICTURE_FILE, redrawn

@@ -10,9 +10,10 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from typing import Literal, get_args, get_origin
 
+from ...samplers.catalogue import Catalogue
 from ...samplers.errors import InputError, pass_on
 from ...samplers.options import File, Option, describe_options, options_of
-from ...samplers.registry import Catalogue, Registry
+from ...samplers.registry import Registry
 from ...samplers.sampler import Sampler, nfe_rule
 
 ABOUT_GRIDS = """\

@@ -28,7 +28,7 @@ def report(run_folder: Path | None, figures: Path | None, plugin: tuple[str, ...
     With --figures, its charts for a paper: each metric against model calls and against time, and the samples, 3.25
     inches wide.
     """
-    from ..draw.store import newest_run
+    from ..draw.folder import newest_run
     from ..judge.run_metrics import ready_metrics
     from ..judge.stored import StoredRun
     from ..show.figures import write_figures

@@ -112,7 +112,9 @@ def run(output: Path | None, plugin: tuple[str, ...], dry_run: bool, as_json: bo
     """
     import torch
 
-    from ..draw.store import check_output, default_output, edited_since
+    from ..draw.folder import default_output
+    from ..draw.output import check_output
+    from ..draw.run_file import edited_since
     from ..plan.plan import plan_for, warnings_of
     from ..run import Manner, enlarged_run, evaluations_left
 

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 from ...samplers.errors import InputError, StoreError
 
 if TYPE_CHECKING:
-    from ...samplers.registry import Catalogue, Registry
+    from ...samplers.catalogue import Catalogue
+    from ...samplers.registry import Registry
 
 KINDS = {
     "sampler": "samplers",

@@ -242,7 +242,7 @@ def content_asked_for(folders: tuple[Path, ...], as_one: bool) -> Content:
 
 def the_newest() -> Path:
     """The newest run in results/, which is said."""
-    from ..draw.store import newest_run
+    from ..draw.folder import newest_run
 
     folder = newest_run(Path("results"))
     say(str(folder), err=True)

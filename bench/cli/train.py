@@ -104,8 +104,8 @@ def lesson(
     registry: Registry, name: str, data: str | None, settings: dict[str, Any], processes: int
 ) -> Callable[..., Sequence[str] | None]:
     """What trains the model of that name on the data, but for output, report and settings, which it accepts."""
+    from ...samplers.factories import accepted_settings, refuse_settings
     from ...samplers.model import TrainableModel, TrainableOnImages
-    from ...samplers.registry import accepted_settings, refuse_settings
 
     factory = registry.models[name]
     what = f"training of model {name!r}"

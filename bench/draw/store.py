@@ -1,17 +1,14 @@
-"""The run folder: run.json, and one file a chunk, each written whole or not at all."""
+"""The chunks of a run on disk, its failures, repeats and ODE solution: a file each, written whole or not at all."""
 
 from __future__ import annotations
 
-import errno
-import hashlib
 import itertools
 import json
 import os
 import re
-import stat
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
@@ -22,17 +19,12 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from ...samplers.errors import InputError, StoreError
+from ...samplers.errors import StoreError
 from ...samplers.files.atomic import make_folder, write_atomically
-from ...samplers.files.lock import LOCK_FILE, WriterLock
-from ..plan.config import Config, as_json, differences, enlarged
-from ..plan.environment import VERSIONS_THAT_MATTER, other_switches, version_of
+from ...samplers.files.lock import WriterLock
 from ..plan.keys import FORMAT
-from ..plan.plan import Block, Blocks, Cell, Plan, part_of
-from ..plan.record import RunRecord, record_of
+from ..plan.plan import Block, Blocks, Cell, Plan
 from .chunk_file import (
-    CHUNK_SUFFIX,
-    LENGTH,
     Arrays,
     Chunk,
     Place,
@@ -45,29 +37,13 @@ from .chunk_file import (
     timing_from_json,
 )
 from .clock import Repeat
+from .folder import CHUNKS, FAILURE, REFERENCE, REPEAT_NAME, RUN_FILE, is_own, names_below, names_in, repeat_name
+from .output import check_contents, check_output
+from .run_file import read_run, run_to_json
+from .sealed_file import bytes_of, damaged, disk_errors, sealed, texts_in, unsealed
 
-RUN_FILE = "run.json"
-CHUNKS = "chunks"
-FAILURE = ".failed.json"
-TABLE_FILE, TABLE_SEAL = "table.csv", "table.seal"
-OWN_FILES = (TABLE_FILE, TABLE_SEAL, "table.md", "grid.png", "report.html", RUN_FILE)
-REFERENCE = f"{CHUNKS}/ode-reference.safetensors"
-REPEAT_SUFFIX = ".timing"
-"""Of a chunk that was drawn again for the clock alone."""
-CELL = "[0-9a-f]{16}"
-OWN_NAMES = re.compile(
-    rf"{'|'.join(map(re.escape, (*OWN_FILES, REFERENCE)))}"
-    rf"|{CHUNKS}/((answers|fronts|looks)\.json|{CELL}{re.escape(FAILURE)}|paths/({CELL}{re.escape(CHUNK_SUFFIX)})?)?"
-    rf"|{CHUNKS}/{CELL}/(\d{{8,}}-\d{{4,}}{re.escape(CHUNK_SUFFIX)}|\d{{4,}}{re.escape(REPEAT_SUFFIX)})?"
-)
-"""All that a run writes into its folder, but for the lock; folders end in "/"."""
-REPEAT_NAME = re.compile(rf"([0-9]{{4,18}}){re.escape(REPEAT_SUFFIX)}")
 FEW_BLOCKS = 4
 """So many files are asked for by name; of more, the folder is listed."""
-LONGEST_HEADER = 1 << 20
-"""Bytes of the header of a chunk; that of a damaged one may be said to be longer."""
-HALF_DONE = re.compile(r"(?P<folder>.*/)?\.(?P<file>[^/]+?)(\.[0-9a-f]{16})?\.tmp")
-"""What a process that was killed while it wrote a file left of it."""
 
 
 class FailureRecord(msgspec.Struct, frozen=True):
@@ -377,261 +353,8 @@ def check_belongs(path: Path, about: Mapping[str, str], **belongs: str | int) ->
             )
 
 
-def damaged(path: Path, why: object) -> StoreError:
-    """The error of a file that can be made again."""
-    return StoreError(f"{path}: damaged ({why}); delete the file and give the same command again")
-
-
-def repeat_name(number: int) -> str:
-    """The file of a repeat for the clock."""
-    return f"{number:04d}{REPEAT_SUFFIX}"
-
-
 def positive(text: str) -> int:
     """A whole number from 1."""
     if not re.fullmatch("[1-9][0-9]{0,17}", text):
         raise ValueError(f"n {text[:20]!r}")
     return int(text)
-
-
-def run_to_json(plan: Plan, about: Mapping[str, Any]) -> bytes:
-    """run.json: what a run is of, where it was made, and its cells."""
-    head = {"format": FORMAT, "plan": plan.key, "config": as_json(plan.config), **about}
-    cells = [{"sampler": c.sampler, "grid": c.grid, "steps": c.steps, "nfe": c.nfe, "key": c.key} for c in plan.cells]
-    # An indent would make the encoder slow, and there may be many cells.
-    lines = json.dumps(cells, separators=(",\n  ", ": "))
-    return sealed(f'{json.dumps(head, indent=1)[:-2]},\n "cells": {lines}\n}}')
-
-
-SEAL = ',\n "sha256": "'
-
-
-def sealed(text: str) -> bytes:
-    """A JSON object with one more entry at its end: the SHA-256 of all before it."""
-    body = text.removesuffix("}").rstrip()
-    return f'{body}{SEAL}{hashlib.sha256(body.encode()).hexdigest()}"\n}}\n'.encode()
-
-
-def unsealed(content: bytes) -> dict[str, Any]:
-    """The JSON object; ValueError where it is none, or has no seal, or another's."""
-    value = json_object(content)
-    if not has_seal(content):
-        raise ValueError("its seal is missing")
-    return value
-
-
-def json_object(content: bytes) -> dict[str, Any]:
-    """A JSON object; ValueError or RecursionError where it is none."""
-    value = json.loads(content.decode("utf-8"))
-    if not isinstance(value, dict):
-        raise ValueError("no JSON object")
-    return value
-
-
-def has_seal(content: bytes) -> bool:
-    """Whether there is a seal; ValueError where it is that of another content."""
-    body, seal, end = content.rpartition(SEAL.encode())
-    if seal and end != f'{hashlib.sha256(body).hexdigest()}"\n}}\n'.encode():
-        raise ValueError("its content is not what was written")
-    return bool(seal)
-
-
-def check_output(path: Path, plan: Plan, *, fresh: bool, add: bool = False) -> bool:
-    """Refuse an output that is a file, holds something else, or belongs to another run; whether there is a run to
-    resume in it. With `add` the run may be a part of the plan."""
-    holds_run = check_contents(path)
-    if fresh or not holds_run:
-        return False
-    stored = read_run(path)
-    if add and not plan.model.fingerprint:
-        raise InputError(
-            f"add: model {plan.model.name!r} has no fingerprint, by which what is there is known to be its own; give "
-            "it one (fingerprint=), or leave out --add"
-        )
-    part = part_of(plan, stored.config) if add else plan
-    if part and part.key == stored.plan:
-        return True
-    changed = {} if add and part else differences(stored.config, plan.config)
-    reasons = [*changed.values(), *other_versions(stored), *other_switches(stored.environment.switches)]
-    reasons = reasons or ["the model, its code or a version"]
-    adding = "--add to add to it, " if changed and can_be_added(stored.config, plan.config, changed) else ""
-    raise InputError(
-        f"output {path}: belongs to another run ({'; '.join(reasons)}); give {adding}another -o, or --fresh to start "
-        "it anew"
-    )
-
-
-def can_be_added(stored: Config, given: Config, changed: Mapping[str, str]) -> bool:
-    """Whether a run takes what differs in these settings as an addition."""
-    try:
-        enlarged(stored, {name: getattr(given, name) for name in changed})
-    except InputError:
-        return False
-    return True
-
-
-def other_versions(stored: RunRecord) -> list[str]:
-    """Each version that decides numbers and that a run file names otherwise, with the one here."""
-    there = stored.environment.versions
-    pairs = [(name, there.get(name), version_of(name)) for name in VERSIONS_THAT_MATTER]
-    return [f"{name}: {before} -> {here}" for name, before, here in pairs if before not in (None, here)]
-
-
-def check_contents(path: Path) -> bool:
-    """Refuse an output that is a file or holds something else; whether there is a run in it."""
-    try:
-        broken = next((place for place in (path, *path.parents) if place.is_symlink() and not place.exists()), None)
-        target = broken and str(broken.readlink())
-        is_other = path.exists() and not path.is_dir()
-        holds_run = os.path.lexists(path / RUN_FILE)
-        holds_else = not holds_run and path.is_dir() and not all(map(is_of_stopped_run, names_below(path)))
-    except (OSError, ValueError) as error:
-        length = isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG
-        raise InputError(
-            f"output {path}: cannot be a folder ({getattr(error, 'strerror', error)}); "
-            f"give {'a shorter' if length else 'another'} -o"
-        ) from error
-    if broken:
-        raise InputError(
-            f"output {broken}: a link to {target!r}, which does not exist; make that folder or give another -o"
-        )
-    if is_other:
-        raise InputError(f"output {path}: is a file; expected a folder, new or of the same run")
-    if holds_else:
-        raise InputError(
-            f"output {path}: holds other files and no {RUN_FILE}; expected a folder, new or of the same run"
-        )
-    return holds_run
-
-
-def is_of_stopped_run(name: str) -> bool:
-    """Whether a run that was stopped while it made its folder may have left this there."""
-    return name == LOCK_FILE or (is_own(name) and name not in OWN_FILES)
-
-
-def is_own(name: str) -> bool:
-    """Whether a run writes this, or began to; `name` is as `names_below` says it."""
-    half = HALF_DONE.fullmatch(name)
-    return OWN_NAMES.fullmatch(f"{half['folder'] or ''}{half['file']}" if half else name) is not None
-
-
-def names_below(folder: Path, within: str = "") -> Iterator[str]:
-    """What is in the folder of a run, as text relative to it; folders end in "/", links to folders do not.
-
-    What is not the run's own is named, and nobody looks into it.
-    """
-    with os.scandir(folder / within) as entries:
-        for entry in entries:
-            is_folder = entry.is_dir(follow_symlinks=False)
-            name = f"{within}{entry.name}{'/' if is_folder else ''}"
-            yield name
-            if is_folder and is_own(name):
-                yield from names_below(folder, name)
-
-
-def edited_since(path: Path, plan: Plan) -> list[str]:
-    """The samplers of a plan whose source was another when its run folder was last opened."""
-    stored = stored_run(path)
-    before = {cell.key for cell in stored.cells} if stored else set()
-    known = set(stored.budgets) if stored else set()
-    now = [cell for cell in plan.cells if (cell.sampler, cell.budget) in known]
-    return sorted({cell.sampler for cell in now if cell.key not in before})
-
-
-def stored_run(path: Path) -> RunRecord | None:
-    """run.json of a folder that may have none."""
-    return read_run(path) if os.path.lexists(path / RUN_FILE) else None
-
-
-def read_run(path: Path) -> RunRecord:
-    """run.json of a run folder, checked. A StoreError names the field that is not what it should be."""
-    if not path.is_dir():
-        raise InputError(f"{path}: no such folder; expected the folder of a run")
-    try:
-        content = bytes_of(path / RUN_FILE)
-        value = json_object(content)
-        is_sealed = has_seal(content)
-        check_format(path / RUN_FILE, value)
-        if not is_sealed:
-            raise ValueError("its seal is missing")
-        return record_of(value)
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no {RUN_FILE} in it; expected the folder of a run") from error
-    except (OSError, ValueError, RecursionError) as error:
-        raise StoreError(
-            f"{path / RUN_FILE}: damaged ({error}); its chunks are intact: put back a copy of {RUN_FILE}, "
-            "or give --fresh to start the run anew"
-        ) from error
-
-
-def check_format(path: Path, content: Mapping[str, Any]) -> None:
-    """A StoreError for a run file of another format, which names the version that reads it."""
-    if (there := content.get("format")) != FORMAT or isinstance(there, bool):
-        raise StoreError(
-            f"{path}: format {str(there)[:20]}, and this version reads {FORMAT}; "
-            f"give another -o, --fresh to draw it again, or use samplerbench {written_by(content)}"
-        )
-
-
-def bytes_of(path: Path) -> bytes:
-    """The bytes of a file in a run folder; an OSError too for what would keep a reader waiting, as a pipe does."""
-    with open(path, "rb", buffering=0, opener=opened_file) as file:
-        return file.read()
-
-
-def texts_in(path: Path) -> dict[str, str]:
-    """The texts of a safetensors file, unchecked; its arrays are not read."""
-    with open(path, "rb", buffering=0, opener=opened_file) as file:
-        (length,) = LENGTH.unpack(file.read(LENGTH.size))
-        texts: dict[str, str] = json.loads(file.read(min(length, LONGEST_HEADER)))["__metadata__"]
-    return texts
-
-
-def opened_file(path: str, flags: int) -> int:
-    """A descriptor for `open`: of a file, or an OSError at once."""
-    descriptor = os.open(path, flags | os.O_NONBLOCK)
-    if stat.S_ISREG(os.fstat(descriptor).st_mode):
-        return descriptor
-    os.close(descriptor)
-    raise OSError("a folder, pipe or device; expected a file")
-
-
-def written_by(content: Mapping[str, Any]) -> str:
-    """The version that a run file of any format says it is of."""
-    environment = content.get("environment")
-    versions = environment.get("versions") if isinstance(environment, dict) else None
-    version = versions.get("samplerbench") if isinstance(versions, dict) else None
-    return version[:40] if isinstance(version, str) else "of the version that wrote it"
-
-
-def newest_run(root: Path) -> Path:
-    """The run folder below `root` that was written to last."""
-    runs = [p.parent for p in root.glob(f"*/{RUN_FILE}")]
-    if not runs:
-        raise InputError(f"no run in {root}; give a run folder, or make one with `samplerbench run`")
-    return max(runs, key=lambda run: (run / RUN_FILE).stat().st_mtime)
-
-
-def default_output(plan: Plan) -> Path:
-    """results/<model>-<8 hex of the plan> in the current folder."""
-    name = "".join(c if c.isalnum() or c in "-_." else "-" for c in plan.config.model).strip(".-")[:64]
-    return Path("results") / f"{name or 'model'}-{plan.key[:8]}"
-
-
-def names_in(folder: Path | str) -> list[str]:
-    """What is in a folder; nothing where there is none."""
-    try:
-        return os.listdir(folder)  # noqa: PTH208  (no Path of each)
-    except FileNotFoundError:
-        return []
-    except OSError as error:
-        raise StoreError(f"{folder}: cannot be read ({error.strerror or error})") from error
-
-
-@contextmanager
-def disk_errors(path: Path) -> Iterator[None]:
-    """What the disk refuses, as a StoreError that names the path."""
-    try:
-        yield
-    except OSError as error:
-        raise StoreError(f"{path}: cannot be written ({error.strerror or error}); earlier chunks are intact") from error

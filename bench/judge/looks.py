@@ -15,7 +15,8 @@ import msgspec
 
 from ...samplers.errors import StoreError
 from ...samplers.files.atomic import write_beside_others
-from ..draw.store import CHUNKS, bytes_of, disk_errors, sealed, unsealed
+from ..draw.folder import CHUNKS
+from ..draw.sealed_file import bytes_of, disk_errors, sealed, unsealed
 from ..plan.record import Positive
 from .statistics import LEVEL
 from .stored import StoredRun

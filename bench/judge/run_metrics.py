@@ -12,7 +12,7 @@ from pathlib import Path
 from ...samplers.errors import InputError, ModelError, StoreError
 from ...samplers.model import Model
 from ...samplers.registry import Registry
-from ..draw.store import RUN_FILE
+from ..draw.folder import RUN_FILE
 from ..plan.equipment import model_for
 from ..plan.identity import is_same, seen
 from ..plan.yardstick import Yardstick, yardsticks

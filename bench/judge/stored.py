@@ -11,7 +11,9 @@ import pandas as pd
 
 from ..draw.chunk_file import Chunk, Place
 from ..draw.clock import Repeat
-from ..draw.store import RUN_FILE, RunFolder, read_run
+from ..draw.folder import RUN_FILE
+from ..draw.run_file import read_run
+from ..draw.store import RunFolder
 from ..plan.record import CellRecord, RunRecord
 from .status import Outcome, outcome_of
 from .table import Labels, read_table

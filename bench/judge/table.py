@@ -23,15 +23,9 @@ from ...samplers.metric import Estimate
 from ..draw import clock as timing
 from ..draw.chunk_file import Chunk
 from ..draw.clock import Repeat
-from ..draw.store import (
-    TABLE_FILE,
-    TABLE_SEAL,
-    RunFolder,
-    bytes_of,
-    disk_errors,
-    sealed,
-    unsealed,
-)
+from ..draw.folder import TABLE_FILE, TABLE_SEAL
+from ..draw.sealed_file import bytes_of, disk_errors, sealed, unsealed
+from ..draw.store import RunFolder
 from ..plan.keys import FORMAT
 from ..plan.plan import Block, Cell, Plan
 from ..plan.record import MOST, RunRecord

@@ -16,7 +16,8 @@ import pandas as pd
 
 from ...samplers.errors import SamplerbenchError
 from ...samplers.files.atomic import write_beside_others
-from ..draw.store import CHUNKS, bytes_of, disk_errors, sealed, unsealed
+from ..draw.folder import CHUNKS
+from ..draw.sealed_file import bytes_of, disk_errors, sealed, unsealed
 from .compare import SECONDS
 from .pareto import placed
 from .ranking import Answer

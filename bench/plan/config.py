@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
+from ...samplers.arguments import check_guidance_calls
 from ...samplers.errors import InputError
 from ...samplers.model import parse_size
 from ...samplers.options import check_count
 from ...samplers.predictor import check_batch_size
-from ...samplers.sample import check_guidance_calls
 from ...samplers.sampler import MAX_STEPS
 from .given_files import SHOWN
 from .settings import SETTINGS, Settings, names_of

@@ -7,9 +7,9 @@ from pathlib import Path
 from types import NoneType
 from typing import Any, TypeVar
 
+from ...samplers.arguments import check_texts
 from ...samplers.errors import InputError, shown
 from ...samplers.model import Model
-from ...samplers.sample import check_texts
 from .config import Config
 from .settings import CONDUCT, SETTINGS, Kind
 

@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ...samplers.arguments import check_guidance
 from ...samplers.errors import InputError, closest
 from ...samplers.grid import lists_levels as grid_lists_levels
 from ...samplers.noise import check_seed
-from ...samplers.sample import check_guidance
 from ..plan.config import parse_counts
 from ..plan.settings import DEFAULT_SAMPLERS
 

@@ -16,12 +16,13 @@ import torch
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from ...samplers.catalogue import loosely
 from ...samplers.errors import InputError, SamplerbenchError, StoreError, pass_on
 from ...samplers.files.atomic import write_named
 from ...samplers.files.tiles import Images, mosaic
 from ...samplers.model import Model, to_images
 from ...samplers.options import check_count
-from ...samplers.registry import Registry, loosely
+from ...samplers.registry import Registry
 from ...samplers.sample import Request
 from ...samplers.sampler import MAX_STEPS
 from ..draw.chunk import draw_apart, reason_of

@@ -16,7 +16,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from ...samplers.files.atomic import write_beside_others
-from ..draw.store import disk_errors
+from ..draw.sealed_file import disk_errors
 from ..judge.run_metrics import LoadMetrics
 from ..judge.stored import StoredRun
 from .view import View, view_of

@@ -14,7 +14,8 @@ from PIL import Image, ImageDraw, ImageFont
 from ...samplers.errors import InputError
 from ...samplers.files.atomic import write_atomically
 from ...samplers.files.tiles import Images, mosaic, png
-from ..draw.store import RunFolder, disk_errors
+from ..draw.sealed_file import disk_errors
+from ..draw.store import RunFolder
 from ..judge.status import failed
 from ..judge.stored import StoredRun
 from ..plan.config import Config

@@ -16,7 +16,8 @@ from ...samplers.files.atomic import write_atomically
 from ...samplers.metric import LEAST_IMAGES
 from ...samplers.text import counted, printable
 from ..draw import clock as timing
-from ..draw.store import RunFolder, disk_errors
+from ..draw.sealed_file import disk_errors
+from ..draw.store import RunFolder
 from ..judge.statistics import ODE_DISTANCE, ODE_ERROR, metric_columns, strata_of
 from ..judge.status import outcome_of
 from ..judge.table import TEXTS, WARNING, Labels, write_sealed_table

@@ -12,7 +12,8 @@ import torch
 import samplerbench as sb_
 from samplerbench.bench.draw import chunk as harness
 from samplerbench.bench.draw import clock as timing
-from samplerbench.bench.draw.store import RunFolder, read_run
+from samplerbench.bench.draw.run_file import read_run
+from samplerbench.bench.draw.store import RunFolder
 from samplerbench.bench.judge.stored import StoredRun
 from samplerbench.bench.judge.table import by_sampler
 from samplerbench.bench.judge.verdict_files import read_answers, signature

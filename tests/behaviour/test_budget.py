@@ -14,7 +14,8 @@ import pytest
 
 import samplerbench as sb
 from samplerbench.bench.draw.clock import Repeat, Timing
-from samplerbench.bench.draw.store import RunFolder, read_run
+from samplerbench.bench.draw.run_file import read_run
+from samplerbench.bench.draw.store import RunFolder
 from samplerbench.bench.judge.budget import BEST, NO_ROW, budgets, parse_seconds
 from samplerbench.bench.judge.compare import NOT_SHOWN, SAME, WORSE, comparisons_to_table
 from samplerbench.bench.judge.pareto import CLOSE, DOMINATED, ON_FRONT, costs_no_more, pareto

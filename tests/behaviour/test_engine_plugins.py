@@ -13,8 +13,9 @@ import pytest
 import samplerbench as sb
 from samplerbench.bench.draw import clock as timing
 from samplerbench.bench.draw.engines import elsewhere
+from samplerbench.bench.draw.run_file import read_run
 from samplerbench.bench.draw.session import Watch
-from samplerbench.bench.draw.store import RunFolder, read_run
+from samplerbench.bench.draw.store import RunFolder
 from samplerbench.bench.judge.stored import StoredRun
 from samplerbench.bench.plan.config import Config
 from samplerbench.bench.plan.plan import plan_for

@@ -9,7 +9,7 @@ import torch
 
 import samplerbench as sb_
 from samplerbench.bench.draw import chunk
-from samplerbench.bench.draw.store import read_run
+from samplerbench.bench.draw.run_file import read_run
 from samplerbench.bench.judge.run_metrics import ready_metrics
 from samplerbench.bench.judge.stored import StoredRun
 from samplerbench.bench.plan import identity

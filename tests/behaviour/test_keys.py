@@ -11,8 +11,8 @@ import torch
 
 import samplerbench as sb_
 from samplerbench.bench.draw import chunk
+from samplerbench.bench.draw.run_file import read_run
 from samplerbench.bench.draw.session import Watch
-from samplerbench.bench.draw.store import read_run
 from samplerbench.bench.judge import table
 from samplerbench.bench.plan import keys, plan, sources
 from samplerbench.bench.plan.config import Config

@@ -14,7 +14,7 @@ import samplerbench as sb
 from samplerbench.bench import cli
 from samplerbench.bench.draw import chunk
 from samplerbench.bench.draw import clock as timing
-from samplerbench.bench.draw.store import read_run
+from samplerbench.bench.draw.run_file import read_run
 from samplerbench.bench.judge.budget import budgets
 from samplerbench.bench.judge.compare import NOT_SHOWN, SAME, compare, holm
 from samplerbench.bench.judge.looks import EXTENSIONS, FIRST, LOOKS, Look, look_at, looks_taken

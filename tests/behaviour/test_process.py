@@ -14,7 +14,7 @@ import torch
 
 import samplerbench as sb_
 from samplerbench.bench.draw import chunk
-from samplerbench.bench.draw.store import read_run
+from samplerbench.bench.draw.run_file import read_run
 from samplerbench.bench.judge import statistics
 from samplerbench.bench.plan import yardstick
 from samplerbench.bench.plan.config import Config

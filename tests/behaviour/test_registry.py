@@ -8,9 +8,10 @@ import pytest
 import torch
 
 import samplerbench as sb
+from samplerbench.samplers.aliases import is_elsewhere
 from samplerbench.samplers.exact import exact_model
 from samplerbench.samplers.options import describe_options, parse_spec
-from samplerbench.samplers.registry import default_registry, is_elsewhere, load_registry
+from samplerbench.samplers.registry import default_registry, load_registry
 
 MY_EULER = '''
 """Euler in sigma/alpha (Karras et al. 2022, algorithm 1 without churn)."""

@@ -22,8 +22,10 @@ from PIL import Image
 
 import samplerbench as sb
 from samplerbench.bench.draw.paths import PATHS, read_path, write_paths
+from samplerbench.bench.draw.run_file import read_run
+from samplerbench.bench.draw.sealed_file import SEAL
 from samplerbench.bench.draw.session import Watch
-from samplerbench.bench.draw.store import SEAL, RunFolder, read_run
+from samplerbench.bench.draw.store import RunFolder
 from samplerbench.bench.judge.compare import comparison_of, holm
 from samplerbench.bench.judge.pareto import pareto
 from samplerbench.bench.judge.ranking import Answer, Other, Source, answers_for, directions, estimates_of

@@ -16,8 +16,9 @@ from safetensors.numpy import load_file
 import samplerbench as sb
 from samplerbench.bench.draw import chunk as harness
 from samplerbench.bench.draw import clock as timing
+from samplerbench.bench.draw.run_file import read_run
 from samplerbench.bench.draw.session import Watch
-from samplerbench.bench.draw.store import RunFolder, read_run
+from samplerbench.bench.draw.store import RunFolder
 from samplerbench.bench.plan.config import Config
 from samplerbench.bench.plan.plan import plan_for
 from samplerbench.bench.run import begin

@@ -121,7 +121,7 @@ import contextlib, io, json, os, sys
 from pathlib import Path
 import samplerbench as sb
 from samplerbench.bench.cli import main
-from samplerbench.bench.draw.store import read_run
+from samplerbench.bench.draw.run_file import read_run
 from samplerbench.bench.show.grid_plot import plot_for
 from samplerbench.bench.show.provenance import call_of
 

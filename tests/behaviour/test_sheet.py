@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 
 import samplerbench as sb_
-from samplerbench.bench.draw.store import read_run
+from samplerbench.bench.draw.run_file import read_run
 from samplerbench.bench.judge.merge import Origin
 from samplerbench.bench.judge.ranking import Answer, Other, shown_best
 from samplerbench.bench.judge.statistics import metric_columns

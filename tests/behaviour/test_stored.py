@@ -8,7 +8,9 @@ import pytest
 
 import samplerbench as sb_
 from samplerbench.bench.cli.run_schema import run_schema
-from samplerbench.bench.draw import store
+from samplerbench.bench.draw import sealed_file
+from samplerbench.bench.draw.run_file import read_run
+from samplerbench.bench.draw.sealed_file import sealed
 from samplerbench.bench.judge.status import Outcome, Status, failed, outcome_of
 from samplerbench.bench.judge.stored import StoredRun
 
@@ -27,13 +29,13 @@ def folder(tmp_path_factory):
 @pytest.fixture
 def reads(monkeypatch):
     """The names of the files of run folders that are read, in order."""
-    names, inner = [], store.opened_file
+    names, inner = [], sealed_file.opened_file
 
     def opened(path, flags):
         names.append(Path(path).name)
         return inner(path, flags)
 
-    monkeypatch.setattr(store, "opened_file", opened)
+    monkeypatch.setattr(sealed_file, "opened_file", opened)
     return names
 
 
@@ -151,7 +153,7 @@ def test_the_schema_and_the_reader_refuse_the_same(folder, validator, edited, tm
     edited(tmp_path / "run", **changes)
     assert list(validator.iter_errors(json.loads((tmp_path / "run" / "run.json").read_text())))
     with pytest.raises(sb_.StoreError):
-        store.read_run(tmp_path / "run")
+        read_run(tmp_path / "run")
 
 
 def test_each_field_of_run_json_that_is_needed_is_missed_by_both(folder, validator, tmp_path):
@@ -161,10 +163,10 @@ def test_each_field_of_run_json_that_is_needed_is_missed_by_both(folder, validat
         for name in names:
             taken = whole.pop(name)
             text = json.dumps({key: value for key, value in content.items() if key != "sha256"})
-            (tmp_path / "run" / "run.json").write_bytes(store.sealed(text) if name != "sha256" else text.encode())
+            (tmp_path / "run" / "run.json").write_bytes(sealed(text) if name != "sha256" else text.encode())
             is_needed = bool(list(validator.iter_errors(content)))
             try:
-                store.read_run(tmp_path / "run")
+                read_run(tmp_path / "run")
             except sb_.StoreError:
                 assert is_needed, name
             else:

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 import samplerbench as sb_
-from samplerbench.bench.draw.store import RunFolder, read_run
+from samplerbench.bench.draw.run_file import read_run
+from samplerbench.bench.draw.store import RunFolder
 from samplerbench.bench.judge.stored import StoredRun
 from samplerbench.bench.verify import DAMAGED, DIFFERS, EQUAL, verify
 from samplerbench.samplers.registry import load_registry

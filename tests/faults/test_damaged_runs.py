@@ -18,7 +18,7 @@ import fuzz
 import samplerbench as sb
 from samplerbench.bench import cli
 from samplerbench.bench.draw.chunk_file import arrays_to_bytes, bytes_to_arrays
-from samplerbench.bench.draw.store import sealed
+from samplerbench.bench.draw.sealed_file import sealed
 from samplerbench.samplers import registry
 
 TOY = str(Path(__file__).parents[1] / "toy.py")

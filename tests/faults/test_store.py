@@ -22,21 +22,15 @@ from safetensors import safe_open
 
 import samplerbench as sb_
 from samplerbench.bench.draw import clock as timing
-from samplerbench.bench.draw import store
+from samplerbench.bench.draw import output
 from samplerbench.bench.draw.chunk_file import arrays_to_bytes, bytes_to_arrays, content_hash
 from samplerbench.bench.draw.engines import here as harness
+from samplerbench.bench.draw.folder import CHUNKS, REFERENCE, RUN_FILE, is_own, names_below
 from samplerbench.bench.draw.paths import PATHS
+from samplerbench.bench.draw.run_file import read_run
+from samplerbench.bench.draw.sealed_file import sealed, unsealed
 from samplerbench.bench.draw.session import Watch, next_renewal
-from samplerbench.bench.draw.store import (
-    CHUNKS,
-    RUN_FILE,
-    RunFolder,
-    is_own,
-    names_below,
-    read_run,
-    sealed,
-    unsealed,
-)
+from samplerbench.bench.draw.store import RunFolder
 from samplerbench.bench.judge.ranking import answers_for
 from samplerbench.bench.judge.stored import StoredRun
 from samplerbench.bench.judge.table import GrowingTable, write_sealed_table
@@ -426,8 +420,8 @@ def test_a_run_of_another_version_is_refused_by_name(copy, monkeypatch, package)
     def other(name):
         return "99.0" if name == package else inner(name)
 
-    inner = store.version_of
-    for module in (keys, store):
+    inner = output.version_of
+    for module in (keys, output):
         monkeypatch.setattr(module, "version_of", other)
     before = states_of(copy)
     with pytest.raises(sb_.InputError, match=rf"another run \({package}: {re.escape(inner(package))} -> 99\.0\)"):
@@ -856,7 +850,7 @@ def test_a_copy_of_a_failure_is_refused(copy):
 def test_an_ode_solution_of_another_run_is_refused(sb, copy, tmp_path):
     other = plan_of("ddpm", "late", "ddim", seed=1)
     assert other.reference_key != PLAN.reference_key
-    shutil.copy(finished(other, tmp_path / "other").folder / store.REFERENCE, copy / store.REFERENCE)
+    shutil.copy(finished(other, tmp_path / "other").folder / REFERENCE, copy / REFERENCE)
     shutil.rmtree(RunFolder(copy).cell_path(PLAN.cells[2].key))
     with pytest.raises(sb_.StoreError, match=r"ode-reference\.safetensors: its ODE solution is"):
         finished(PLAN, copy)

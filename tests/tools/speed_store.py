@@ -22,7 +22,8 @@ import torch
 from samplerbench.bench.draw.chunk_file import Chunk
 from samplerbench.bench.draw.clock import Timing
 from samplerbench.bench.draw.ledger import Ledger
-from samplerbench.bench.draw.store import RunFolder, read_run
+from samplerbench.bench.draw.run_file import read_run
+from samplerbench.bench.draw.store import RunFolder
 from samplerbench.bench.judge.table import GrowingTable
 from samplerbench.bench.plan.config import Config
 from samplerbench.bench.plan.plan import plan_for

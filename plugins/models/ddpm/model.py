@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ....samplers.arguments import resolve_device
 from ....samplers.errors import ModelError
 from ....samplers.files.weights import channels_last, file_hash, filled
 from ....samplers.image_data import ImageData
 from ....samplers.model import Model
 from ....samplers.nets.training import Report
 from ....samplers.registry import ModelFactory, hookimpl
-from ....samplers.sample import resolve_device
 from .assembly import assembled, extractors_of
 from .card import FILE, is_card, read_card
 from .settings import BATCH, Settings

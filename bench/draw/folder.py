@@ -1,0 +1,86 @@
+"""The folder of a run: the names of its files, and which of the names in a folder are a run's own."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from ...samplers.errors import InputError, StoreError
+from ...samplers.files.lock import LOCK_FILE
+from ..plan.plan import Plan
+from .chunk_file import CHUNK_SUFFIX
+
+RUN_FILE = "run.json"
+CHUNKS = "chunks"
+FAILURE = ".failed.json"
+TABLE_FILE, TABLE_SEAL = "table.csv", "table.seal"
+OWN_FILES = (TABLE_FILE, TABLE_SEAL, "table.md", "grid.png", "report.html", RUN_FILE)
+REFERENCE = f"{CHUNKS}/ode-reference.safetensors"
+REPEAT_SUFFIX = ".timing"
+"""Of a chunk that was drawn again for the clock alone."""
+CELL = "[0-9a-f]{16}"
+OWN_NAMES = re.compile(
+    rf"{'|'.join(map(re.escape, (*OWN_FILES, REFERENCE)))}"
+    rf"|{CHUNKS}/((answers|fronts|looks)\.json|{CELL}{re.escape(FAILURE)}|paths/({CELL}{re.escape(CHUNK_SUFFIX)})?)?"
+    rf"|{CHUNKS}/{CELL}/(\d{{8,}}-\d{{4,}}{re.escape(CHUNK_SUFFIX)}|\d{{4,}}{re.escape(REPEAT_SUFFIX)})?"
+)
+"""All that a run writes into its folder, but for the lock; folders end in "/"."""
+REPEAT_NAME = re.compile(rf"([0-9]{{4,18}}){re.escape(REPEAT_SUFFIX)}")
+HALF_DONE = re.compile(r"(?P<folder>.*/)?\.(?P<file>[^/]+?)(\.[0-9a-f]{16})?\.tmp")
+"""What a process that was killed while it wrote a file left of it."""
+
+
+def repeat_name(number: int) -> str:
+    """The file of a repeat for the clock."""
+    return f"{number:04d}{REPEAT_SUFFIX}"
+
+
+def is_own(name: str) -> bool:
+    """Whether a run writes this, or began to; `name` is as `names_below` says it."""
+    half = HALF_DONE.fullmatch(name)
+    return OWN_NAMES.fullmatch(f"{half['folder'] or ''}{half['file']}" if half else name) is not None
+
+
+def is_of_stopped_run(name: str) -> bool:
+    """Whether a run that was stopped while it made its folder may have left this there."""
+    return name == LOCK_FILE or (is_own(name) and name not in OWN_FILES)
+
+
+def names_below(folder: Path, within: str = "") -> Iterator[str]:
+    """What is in the folder of a run, as text relative to it; folders end in "/", links to folders do not.
+
+    What is not the run's own is named, and nobody looks into it.
+    """
+    with os.scandir(folder / within) as entries:
+        for entry in entries:
+            is_folder = entry.is_dir(follow_symlinks=False)
+            name = f"{within}{entry.name}{'/' if is_folder else ''}"
+            yield name
+            if is_folder and is_own(name):
+                yield from names_below(folder, name)
+
+
+def names_in(folder: Path | str) -> list[str]:
+    """What is in a folder; nothing where there is none."""
+    try:
+        return os.listdir(folder)  # noqa: PTH208  (no Path of each)
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise StoreError(f"{folder}: cannot be read ({error.strerror or error})") from error
+
+
+def newest_run(root: Path) -> Path:
+    """The run folder below `root` that was written to last."""
+    runs = [p.parent for p in root.glob(f"*/{RUN_FILE}")]
+    if not runs:
+        raise InputError(f"no run in {root}; give a run folder, or make one with `samplerbench run`")
+    return max(runs, key=lambda run: (run / RUN_FILE).stat().st_mtime)
+
+
+def default_output(plan: Plan) -> Path:
+    """results/<model>-<8 hex of the plan> in the current folder."""
+    name = "".join(c if c.isalnum() or c in "-_." else "-" for c in plan.config.model).strip(".-")[:64]
+    return Path("results") / f"{name or 'model'}-{plan.key[:8]}"

@@ -1,0 +1,78 @@
+"""run.json: written from a plan, read again as a record, and compared with another plan."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ...samplers.errors import InputError, StoreError
+from ..plan.config import as_json
+from ..plan.keys import FORMAT
+from ..plan.plan import Plan
+from ..plan.record import RunRecord, record_of
+from .folder import RUN_FILE
+from .sealed_file import bytes_of, has_seal, json_object, sealed
+
+
+def run_to_json(plan: Plan, about: Mapping[str, Any]) -> bytes:
+    """run.json: what a run is of, where it was made, and its cells."""
+    head = {"format": FORMAT, "plan": plan.key, "config": as_json(plan.config), **about}
+    cells = [{"sampler": c.sampler, "grid": c.grid, "steps": c.steps, "nfe": c.nfe, "key": c.key} for c in plan.cells]
+    # An indent would make the encoder slow, and there may be many cells.
+    lines = json.dumps(cells, separators=(",\n  ", ": "))
+    return sealed(f'{json.dumps(head, indent=1)[:-2]},\n "cells": {lines}\n}}')
+
+
+def stored_run(path: Path) -> RunRecord | None:
+    """run.json of a folder that may have none."""
+    return read_run(path) if os.path.lexists(path / RUN_FILE) else None
+
+
+def read_run(path: Path) -> RunRecord:
+    """run.json of a run folder, checked. A StoreError names the field that is not what it should be."""
+    if not path.is_dir():
+        raise InputError(f"{path}: no such folder; expected the folder of a run")
+    try:
+        content = bytes_of(path / RUN_FILE)
+        value = json_object(content)
+        is_sealed = has_seal(content)
+        check_format(path / RUN_FILE, value)
+        if not is_sealed:
+            raise ValueError("its seal is missing")
+        return record_of(value)
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no {RUN_FILE} in it; expected the folder of a run") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise StoreError(
+            f"{path / RUN_FILE}: damaged ({error}); its chunks are intact: put back a copy of {RUN_FILE}, "
+            "or give --fresh to start the run anew"
+        ) from error
+
+
+def check_format(path: Path, content: Mapping[str, Any]) -> None:
+    """A StoreError for a run file of another format, which names the version that reads it."""
+    if (there := content.get("format")) != FORMAT or isinstance(there, bool):
+        raise StoreError(
+            f"{path}: format {str(there)[:20]}, and this version reads {FORMAT}; "
+            f"give another -o, --fresh to draw it again, or use samplerbench {written_by(content)}"
+        )
+
+
+def written_by(content: Mapping[str, Any]) -> str:
+    """The version that a run file of any format says it is of."""
+    environment = content.get("environment")
+    versions = environment.get("versions") if isinstance(environment, dict) else None
+    version = versions.get("samplerbench") if isinstance(versions, dict) else None
+    return version[:40] if isinstance(version, str) else "of the version that wrote it"
+
+
+def edited_since(path: Path, plan: Plan) -> list[str]:
+    """The samplers of a plan whose source was another when its run folder was last opened."""
+    stored = stored_run(path)
+    before = {cell.key for cell in stored.cells} if stored else set()
+    known = set(stored.budgets) if stored else set()
+    now = [cell for cell in plan.cells if (cell.sampler, cell.budget) in known]
+    return sorted({cell.sampler for cell in now if cell.key not in before})

@@ -1,0 +1,86 @@
+"""The files of a run folder as they are read and written: seals, regular files only, errors that name the file."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ...samplers.errors import StoreError
+from .chunk_file import LENGTH
+
+LONGEST_HEADER = 1 << 20
+"""Bytes of the header of a chunk; that of a damaged one may be said to be longer."""
+SEAL = ',\n "sha256": "'
+
+
+def sealed(text: str) -> bytes:
+    """A JSON object with one more entry at its end: the SHA-256 of all before it."""
+    body = text.removesuffix("}").rstrip()
+    return f'{body}{SEAL}{hashlib.sha256(body.encode()).hexdigest()}"\n}}\n'.encode()
+
+
+def unsealed(content: bytes) -> dict[str, Any]:
+    """The JSON object; ValueError where it is none, or has no seal, or another's."""
+    value = json_object(content)
+    if not has_seal(content):
+        raise ValueError("its seal is missing")
+    return value
+
+
+def json_object(content: bytes) -> dict[str, Any]:
+    """A JSON object; ValueError or RecursionError where it is none."""
+    value = json.loads(content.decode("utf-8"))
+    if not isinstance(value, dict):
+        raise ValueError("no JSON object")
+    return value
+
+
+def has_seal(content: bytes) -> bool:
+    """Whether there is a seal; ValueError where it is that of another content."""
+    body, seal, end = content.rpartition(SEAL.encode())
+    if seal and end != f'{hashlib.sha256(body).hexdigest()}"\n}}\n'.encode():
+        raise ValueError("its content is not what was written")
+    return bool(seal)
+
+
+def bytes_of(path: Path) -> bytes:
+    """The bytes of a file in a run folder; an OSError too for what would keep a reader waiting, as a pipe does."""
+    with open(path, "rb", buffering=0, opener=opened_file) as file:
+        return file.read()
+
+
+def texts_in(path: Path) -> dict[str, str]:
+    """The texts of a safetensors file, unchecked; its arrays are not read."""
+    with open(path, "rb", buffering=0, opener=opened_file) as file:
+        (length,) = LENGTH.unpack(file.read(LENGTH.size))
+        texts: dict[str, str] = json.loads(file.read(min(length, LONGEST_HEADER)))["__metadata__"]
+    return texts
+
+
+def opened_file(path: str, flags: int) -> int:
+    """A descriptor for `open`: of a file, or an OSError at once."""
+    descriptor = os.open(path, flags | os.O_NONBLOCK)
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return descriptor
+    os.close(descriptor)
+    raise OSError("a folder, pipe or device; expected a file")
+
+
+def damaged(path: Path, why: object) -> StoreError:
+    """The error of a file that can be made again."""
+    return StoreError(f"{path}: damaged ({why}); delete the file and give the same command again")
+
+
+@contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """What the disk refuses, as a StoreError that names the path."""
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(f"{path}: cannot be written ({error.strerror or error}); earlier chunks are intact") from error

@@ -1,0 +1,75 @@
+"""Other names of samplers: the aliases that they state, and the names that only other tools have."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Iterable, Mapping
+
+from .catalogue import Catalogue, loosely
+from .errors import PluginError
+from .options import construct, parse_spec
+from .sampler import Sampler
+
+ALIAS = re.compile(r"[A-Za-z0-9][A-Za-z0-9 +._-]{0,63}")
+
+
+def aliases_of(cls: type[Sampler]) -> Mapping[str, str]:
+    """The aliases that a sampler class states itself; inherited ones name its base class."""
+    aliases: Mapping[str, str] = vars(cls).get("aliases", {})
+    return aliases
+
+
+def check_aliases(samplers: Catalogue[type[Sampler]], new: Iterable[str]) -> None:
+    """PluginError for an alias that two samplers claim or that names another sampler, and for one with invalid options.
+
+    `new` are the samplers whose aliases have not been checked yet.
+    """
+    # Names and aliases share one space, in which spellings do not count.
+    owner: dict[str, str] = {}
+    for name in samplers.things:
+        if (taken := owner.setdefault(loosely(name), name)) != name:
+            raise PluginError(
+                f"sampler {name!r} from {samplers.origins[name]}: differs in dashes alone from {taken!r} "
+                f"from {samplers.origins[taken]}"
+            )
+    for name, cls in samplers.things.items():
+        for alias in aliases_of(cls):
+            what = f"alias {str(alias)[:80]!r} of sampler {name!r} from {samplers.origins[name]}"
+            if not isinstance(alias, str) or not ALIAS.fullmatch(alias):
+                raise PluginError(f"{what}: expected letters, digits, spaces and + . _ -, at most 64 characters")
+            if (taken := owner.setdefault(loosely(alias), name)) != name:
+                raise PluginError(f"{what}: is taken by sampler {taken!r} from {samplers.origins[taken]}")
+    # Each new alias must stand for options that its sampler accepts.
+    for name in new:
+        for alias, preset in aliases_of(samplers.things[name]).items():
+            options = parse_spec(f"{name}:{preset}")[1]
+            if options and loosely(alias) == loosely(name):
+                raise PluginError(f"alias {alias!r} of sampler {name!r}: is its own name, and stands for {preset!r}")
+            options.pop("grid", None)
+            construct(samplers.things[name], f"alias {alias!r} of sampler {name!r}", options)
+
+
+@functools.lru_cache(maxsize=8)
+def aliases_in(samplers: tuple[tuple[str, type[Sampler]], ...]) -> dict[str, str]:
+    """What `Registry.aliases` returns for these samplers, cached for all the specs of a plan."""
+    return {loosely(name): name for name, _ in samplers} | {
+        loosely(alias): f"{name}:{preset}" if preset else name
+        for name, cls in samplers
+        for alias, preset in aliases_of(cls).items()
+    }
+
+
+ELSEWHERE = (
+    "dpm++sde", "dpmppsde", "lcm", "tcd", "heunpp2", "ipndmv", "resmultistep", "gradientestimation", "expheun2x0",
+    "sasolverpece", "ddimcfg++", "eulercfgpp", "eulerancestralcfgpp", "dpmpp2mcfgpp", "dpmpp2sancestralcfgpp",
+)  # fmt: skip
+"""Samplers of other tools that samplerbench lacks, in the form that `loosely` gives."""
+ENDINGS = re.compile(r"(karras|exponential|polyexponential|sgmuniform|simple|uniform|normal|beta|gpu|scheduler)$")
+"""What other tools append to the name of a sampler: a grid, a device, a kind."""
+
+
+def is_elsewhere(name: str) -> bool:
+    """Whether a name is that of a sampler which other tools have and samplerbench lacks, with or without a grid."""
+    plain = loosely(name)
+    return plain in ELSEWHERE or ENDINGS.sub("", plain) in ELSEWHERE
