@@ -1,4 +1,4 @@
-"""Chunks -> the table, one row a cell, with every digit; and table.csv -> the table again."""
+"""Chunks -> the table, one row for each cell, with every digit; and table.csv -> the table again."""
 
 from __future__ import annotations
 
@@ -40,56 +40,56 @@ COLUMNS = (
     "ode_error", "same_as", "status",
 )  # fmt: skip
 CLOCK_COLUMNS = tuple(name for name in timing.COLUMNS if name not in COLUMNS)
-"""These stand at the end, after the further metrics."""
+"""The columns at the end, after the further metrics."""
 OWN_COLUMNS = ("fid", "clip_score")
-"""The metrics that stand among the fixed columns."""
+"""The metrics among the fixed columns."""
 WARNING = "warning"
-"""The last column: what must be known of the levels of a cell."""
+"""The last column: what a user must know about the levels of a cell."""
 TEXTS = ("model", "sampler", "grid", "same_as", "status", "timing", WARNING)
 COUNTS = {"steps": 1, "nfe": 0, "network_evaluations": 0, "samples": 0, "repeats": 0}
 """The least that these columns may be."""
 WHOLE = ("steps", "samples")
 POSITIVE = ("seconds_per_image", "seconds_low", "seconds_high")
 FORMULA = re.compile(r"'*[=+\-@\x00-\x1f\x7f-\x9f]")
-"""How a text begins that a spreadsheet takes for a formula, or would once a ' in front of it is taken away."""
+"""The beginning of a text that a spreadsheet takes for a formula, or would without the ' in front of it."""
 Labels = Mapping[str, Mapping[str, str]]
-"""For each metric its extractor's label, note, fingerprint and data, and what its Frechet distance is called, as
-run.json has them."""
+"""For each metric its extractor's label, note, fingerprint and data, and the name of its Frechet distance, as in
+run.json."""
 
 
 REMEMBERED_BYTES = 1 << 28
-"""How much of the chunks that were read is kept for the next table; further ones are read again."""
+"""The most bytes of chunks that are kept in memory for the next table; other chunks are read again."""
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What is known of a cell."""
+    """The numbers of a cell that come from its samples."""
 
     made_from: tuple[Block, ...]
-    """Which of its chunks."""
+    """The blocks whose chunks were used."""
     numbers: Mapping[str, Any]
-    """The columns that were measured, but for those of the clock."""
+    """The columns, except those of the clock."""
     found: Mapping[str, Estimate]
-    """What these were made of, by metric."""
+    """The estimates behind these columns, by metric."""
     samples: bytes
-    """The same for two cells with the same samples."""
+    """A hash that is equal for two cells with the same samples."""
     clocked: tuple[Repeat, ...]
-    """What was clocked of the chunks."""
+    """The timings of the chunks."""
 
 
 @dataclass(frozen=True)
 class Clocked:
-    """What a cell's clock says."""
+    """The numbers of a cell that come from its timings."""
 
     made_from: tuple[tuple[Block, ...], int]
-    """Which of its chunks, and how many repeats for the clock had been written to the folder."""
+    """The blocks whose chunks were used, and the number of repeats in the folder at that time."""
     numbers: Mapping[str, Any]
     """The columns of the clock."""
 
 
 class GrowingTable:
-    """The table of a run as chunks come: what was read is not read again, only cells with new chunks are measured
-    again, and only their seconds where repeats are new."""
+    """The table of a run while chunks come. Chunks are read once, only cells with new chunks are measured again, and
+    if only repeats are new, only their seconds."""
 
     def __init__(self, plan: Plan, folder: RunFolder, ready: Mapping[str, Yardstick]) -> None:
         self._plan, self._folder, self._ready = plan, folder, ready
@@ -99,9 +99,9 @@ class GrowingTable:
         self._clocked: dict[str, Clocked] = {}
 
     def table(self, failures: Mapping[str, str]) -> pd.DataFrame:
-        """One row a cell, from the blocks that every cell has which has begun and did not fail: equal n in every row.
+        """One row for each cell, from the blocks that all begun cells have, so that n is equal in every row.
 
-        A cell has begun when its first block is there.
+        A cell has begun when its first block is stored; cells that failed do not count.
         """
         plan, folder = self._plan, self._folder
         begun = [cell for cell in plan.cells if cell.key not in failures and folder.has(cell, plan.blocks[0])]
@@ -125,7 +125,7 @@ class GrowingTable:
         return rows_to_table(rows)
 
     def estimates(self) -> dict[int, Mapping[str, Estimate]]:
-        """What verdicts on the rows of the last table that have samples are made of, by row and metric."""
+        """The estimates that verdicts on the rows of the last table use, by row and metric."""
         return {
             i: for_verdicts(self._measured[cell.key].found, self._ready)
             for i, cell in enumerate(self._plan.cells)
@@ -133,7 +133,7 @@ class GrowingTable:
         }
 
     def _measure(self, cell: Cell, blocks: tuple[Block, ...]) -> Measured:
-        """What these blocks of a cell say."""
+        """The numbers from these blocks of a cell."""
         known = self._measured.get(cell.key)
         if known is None or known.made_from != blocks:
             samples = sum(block.n for block in blocks)
@@ -147,7 +147,7 @@ class GrowingTable:
         return known
 
     def _clock(self, cell: Cell, known: Measured) -> Clocked:
-        """What the clock says of these chunks and of all repeats."""
+        """The timings of these chunks and of all repeats."""
         clocked, made_from = self._clocked.get(cell.key), (known.made_from, self._folder.repeats_written[cell.key])
         if clocked is None or clocked.made_from != made_from:
             numbers = timing.timed([*known.clocked, *self._folder.repeats_of(cell.key)])
@@ -155,7 +155,7 @@ class GrowingTable:
         return clocked
 
     def _chunk(self, cell: Cell, block: Block) -> Chunk:
-        """A chunk without its images, which no column is made of."""
+        """A chunk without its images, which no column needs."""
         place = cell.key, block.number
         if place in self._chunks:
             return self._chunks[place]
@@ -174,14 +174,8 @@ def rows_to_table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=[*COLUMNS, *further, *CLOCK_COLUMNS, WARNING])
 
 
-def by_sampler(table: pd.DataFrame) -> pd.DataFrame:
-    """The rows sampler by sampler, each in the order of its counts; in a run that was added to they stand otherwise."""
-    first = {name: i for i, name in enumerate(dict.fromkeys(table["sampler"]))}
-    return table.iloc[table["sampler"].map(first).argsort(kind="stable")]
-
-
 def check_metric_names(names: Sequence[str]) -> None:
-    """Refuse a metric whose columns would take another's name."""
+    """Refuse a metric whose columns would have the name of another column."""
     for name in names:
         own = (*COLUMNS, *CLOCK_COLUMNS, WARNING)
         taken = [c for c in metric_columns(name) if c in own and name not in OWN_COLUMNS]
@@ -199,7 +193,7 @@ def _identity(plan: Plan, cell: Cell) -> dict[str, Any]:
 
 
 def _numbers(gathered: Gathered, samples: int) -> dict[str, Any]:
-    """The columns that were counted."""
+    """The columns of counts."""
     counted = {
         name: sum(getattr(chunk.timing, name) * chunk.n for chunk in gathered.chunks) / samples
         for name in ("nfe", "network_evaluations")
@@ -209,7 +203,7 @@ def _numbers(gathered: Gathered, samples: int) -> dict[str, Any]:
 
 
 def row_name(row: Mapping[str, Any], other: Mapping[str, Any]) -> str:
-    """What to call a row, with as much as tells it from the other."""
+    """The name of a row, with enough detail to tell it from the other."""
     name = str(row["sampler"])
     if row["grid"] != other["grid"]:
         name += f" on {row['grid']}"
@@ -221,7 +215,7 @@ def row_name(row: Mapping[str, Any], other: Mapping[str, Any]) -> str:
 def read_table(path: Path, record: RunRecord) -> pd.DataFrame:
     """The table of a run folder, whose run.json is `record`.
 
-    A row for each cell of run.json: a cell that was added or edited after the table was written is pending in it.
+    It has a row for each cell of run.json: a cell that was added or edited since the table was written is pending.
     """
     try:
         content, keys = sealed_content(path)
@@ -250,7 +244,7 @@ class Sealed(msgspec.Struct, frozen=True):
 
 
 class TableSeal(msgspec.Struct, frozen=True):
-    """table.seal: what table.csv may be. While it is replaced it is the table before or the new one."""
+    """table.seal: the tables that table.csv may be. While it is being replaced, it is the old or the new one."""
 
     format: int
     tables: tuple[Sealed, ...]
@@ -260,8 +254,8 @@ class TableSeal(msgspec.Struct, frozen=True):
 def write_sealed_table(folder: RunFolder, table: pd.DataFrame, keys: Sequence[str]) -> None:
     """Store table.csv with its seal, whose cells are `keys`.
 
-    The seal is written first and is of both tables, the one that is there and the one that comes: a process that ends
-    between the two writes leaves a table that is sealed.
+    The seal is written first and covers both tables, the old and the new: a process that ends between the two writes
+    leaves a sealed table.
     """
     content = frame_to_csv(table).encode()
     new = Sealed(hashlib.sha256(content).hexdigest(), tuple(keys))
@@ -278,7 +272,7 @@ def write_sealed_table(folder: RunFolder, table: pd.DataFrame, keys: Sequence[st
 
 
 def sealed_content(path: Path) -> tuple[bytes, tuple[str, ...]]:
-    """The bytes of table.csv and the keys of its rows; a ValueError where it is not what was written."""
+    """The bytes of table.csv and the keys of its rows; ValueError if it was changed."""
     for _ in range(2):  # a run may replace both files meanwhile
         content = bytes_of(path / TABLE_FILE)
         with suppress(ValueError):
@@ -288,7 +282,7 @@ def sealed_content(path: Path) -> tuple[bytes, tuple[str, ...]]:
 
 
 def sealed_table(path: Path, content: bytes) -> Sealed:
-    """What table.seal says of a content of table.csv; a ValueError where it says nothing of it."""
+    """The entry of table.seal for a content of table.csv; ValueError if there is none."""
     try:
         seal = msgspec.convert(unsealed(bytes_of(path / TABLE_SEAL)), TableSeal)
     except FileNotFoundError as error:
@@ -303,7 +297,7 @@ def sealed_table(path: Path, content: bytes) -> Sealed:
 
 
 def with_pending_rows(table: pd.DataFrame, record: RunRecord, keys: Sequence[str]) -> pd.DataFrame:
-    """The table with a row for each cell of a run; `keys` are those of its rows, which cells may have no more."""
+    """The table with a row for each cell of a run; `keys` are those of its rows, some of outdated cells."""
     current = [i < len(keys) and keys[i] == cell.key for i, cell in enumerate(record.cells)]
     if all(current) and len(table) == len(record.cells):
         return table
@@ -329,14 +323,14 @@ def frame_to_csv(frame: pd.DataFrame) -> str:
 
 
 def csv_to_frame(content: bytes) -> pd.DataFrame:
-    """What `frame_to_csv` wrote of a run's table: its texts to the letter, its numbers as numbers."""
+    """The table that `frame_to_csv` wrote: its texts to the letter, its numbers as numbers."""
     texts = dict.fromkeys(TEXTS, str)
     stored = pd.read_csv(io.BytesIO(content), dtype=texts, keep_default_na=False, na_values=[""])
     return texts_changed(stored, lambda text: text[1:] if text[:1] == "'" and FORMULA.match(text) else text)
 
 
 def texts_changed(frame: pd.DataFrame, change: Callable[[str], str]) -> pd.DataFrame:
-    """The frame with every text and every heading changed; what is no text stays as it is."""
+    """The frame with every text and every heading changed, and all other values as they are."""
     changed = frame.copy()
     for name, column in frame.items():
         if not pd.api.types.is_numeric_dtype(column):
@@ -346,7 +340,7 @@ def texts_changed(frame: pd.DataFrame, change: Callable[[str], str]) -> pd.DataF
 
 
 def check_table(table: pd.DataFrame) -> None:
-    """A ValueError unless the columns are there and each holds what it is for: texts, or finite numbers in range."""
+    """ValueError unless all columns are there and hold what they should: texts, or finite numbers in range."""
     missing = [name for name in COLUMNS if name not in table.columns]
     if table.empty or missing:
         raise ValueError(f"the column {missing[0]} is missing" if missing else "it has no row")
@@ -361,7 +355,7 @@ def check_table(table: pd.DataFrame) -> None:
 
 
 def check_numbers(name: str, column: pd.Series[Any]) -> None:
-    """A ValueError unless a column holds numbers that it can hold, or nothing."""
+    """ValueError unless a column holds numbers in its range, or nothing."""
     if not is_number(column):
         raise ValueError(f"{name}: expected numbers")
     values = column[column.notna()].to_numpy(dtype=float)
@@ -383,7 +377,7 @@ def is_number(column: pd.Series[Any]) -> bool:
 
 
 def check_rows_of_cells(table: pd.DataFrame, record: RunRecord, keys: Sequence[str]) -> None:
-    """A ValueError where a row is not that of its cell; one whose cell was edited since is left out."""
+    """ValueError if a row is not that of its cell; a row whose cell was edited since is left out."""
     rows = table[["sampler", "grid", "steps"]].itertuples(index=False, name=None)
     for key, cell, row in zip(keys, record.cells, rows, strict=False):  # cells that were added have no row
         if key == cell.key and row != (cell.sampler, cell.grid, cell.steps):

@@ -1,4 +1,4 @@
-"""A table as it is passed on: Markdown, CSV, LaTeX, HTML, JSON, Parquet; a row a cell, or samplers down."""
+"""The forms of a table: Markdown, CSV, LaTeX, HTML, JSON, Parquet; with a row for each cell, or as a pivot."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ from ..judge.ranking import (
     shown_best,
 )
 from ..judge.run_metrics import ready_metrics
-from ..judge.statistics import ODE_DISTANCE, ODE_ERROR, metric_columns
-from ..judge.status import outcome_of
+from ..judge.statistics import ODE_DISTANCE, ODE_ERROR
 from ..judge.stored import StoredRun
 from ..judge.table import WARNING, Labels, frame_to_csv
 from ..plan.yardstick import Yardstick
 from .console import complain, table_to_json
 from .latex import sheet_to_latex
+from .pivot import Pivot, pivot_of
 from .sheet import (
     INTERVALS,
     NOTE,
@@ -44,7 +44,6 @@ from .sheet import (
     Place,
     Sheet,
     column_of,
-    entry_of,
     has_interval,
     metrics_of,
     notes_of,
@@ -58,22 +57,22 @@ from .sheet import (
 )
 
 SHEETS, DATA = ("md", "latex", "html"), ("csv", "json", "parquet")
-"""What is read by people, with no more digits than the intervals support; and by programs, with every digit."""
+"""Forms for people, with no more digits than the intervals support; and for programs, with every digit."""
 FORMATS = (*SHEETS, *DATA)
 
 
 @dataclass(frozen=True)
 class Content:
-    """The table of a run, or of several, with where its rows come from."""
+    """The table of one or several runs, with the origin of its rows."""
 
     table: pd.DataFrame
     labels: Labels
     origins: Sequence[Origin]
-    """Of each row."""
+    """The origin of each row."""
     about: Mapping[str, Any]
-    """What JSON says beside the rows."""
+    """The other entries of the JSON form."""
     notes: Sequence[str] = ()
-    """What a reader must know."""
+    """What a reader must know, for the caption."""
 
 
 @dataclass(frozen=True)
@@ -81,11 +80,11 @@ class Layout:
     """How a table is laid out."""
 
     pivot: str = ""
-    """A metric, with samplers down and step counts across; '' = a row a cell."""
+    """A metric, for samplers down and step counts across; '' = a row for each cell."""
     sort: Sequence[str] = ()
-    """Columns to sort by, "-name" from the largest down."""
+    """Columns to sort by; "-name" sorts in descending order."""
     columns: Sequence[str] = ()
-    """The columns to show, in this order; none = as it is by default."""
+    """The columns to show, in this order; () = the default columns."""
 
 
 @dataclass(frozen=True)
@@ -97,20 +96,6 @@ class Emphasis:
     """What bold means, or why nothing is bold: a sentence for the caption."""
 
 
-@dataclass(frozen=True)
-class Pivot:
-    """A metric of a table with samplers down."""
-
-    metric: str
-    across: str
-    """ "steps" or "nfe"."""
-    counts: Sequence[int]
-    frame: pd.DataFrame
-    """The columns that tell the rows apart, then for each count the value and the ends of its interval."""
-    places: Sequence[Mapping[int, int]]
-    """For each row of the frame the row of the table that a count's number is from."""
-
-
 def content_of(run: StoredRun) -> Content:
     """The table of a run."""
     origins = [Origin(run, place) for place in range(len(run.table))]
@@ -119,7 +104,7 @@ def content_of(run: StoredRun) -> Content:
 
 
 def merged_content(runs: Sequence[StoredRun]) -> Content:
-    """One table of several runs. Raises InputError where they cannot be compared."""
+    """One table of several runs. Raises InputError if they cannot be compared."""
     merged = merge(runs)
     about = {"folders": [str(run.path) for run in runs], "notes": list(merged.notes)}
     return Content(merged.table, merged.labels, merged.origins, about, merged.notes)
@@ -129,10 +114,11 @@ def merged_content(runs: Sequence[StoredRun]) -> Content:
 
 
 def emphasis_of(content: Content, metric: str, registry: Registry, columns: Sequence[str] = ()) -> Emphasis:
-    """The best of each step count (or budget) that is shown to be better than all others there, '' = in any metric.
+    """The best row of each step count (or budget), if it is shown to be better than all others there; '' = in each
+    metric.
 
-    By paired differences on the same noise, corrected for all pairs of the table; of columns that are chosen, those
-    alone can be bold.
+    The test uses paired differences on the same noise, corrected for all pairs of the table. If columns are chosen,
+    only those can be bold.
     """
     if metric == SECONDS:
         return Emphasis(why=" Nothing is bold: seconds are compared side by side, with --compare.")
@@ -166,7 +152,7 @@ def emphasis_of(content: Content, metric: str, registry: Registry, columns: Sequ
 
 
 def ready_by_run(content: Content, registry: Registry) -> dict[StoredRun, Mapping[str, Yardstick]]:
-    """For each run its metrics, made ready again."""
+    """The metrics of each run, made ready again."""
     return {run: ready_metrics(run, registry) for run in dict.fromkeys(o.run for o in content.origins)}
 
 
@@ -183,7 +169,7 @@ def sheet_for(content: Content, layout: Layout, emphasis: Emphasis = Emphasis(),
 
 
 def sheet_with_best(content: Content, layout: Layout, registry: Registry | None, below: str = "") -> Sheet:
-    """As `sheet_for`, with what is shown to be best in bold; without a registry nothing is."""
+    """As `sheet_for`, with rows that are shown to be the best in bold; without a registry nothing is bold."""
     sheet = sheet_for(content, layout, below=below)  # refuses what is not in the table, before any sample is read
     return (
         sheet_for(content, layout, emphasis_of(content, layout.pivot, registry, layout.columns), below)
@@ -194,77 +180,58 @@ def sheet_with_best(content: Content, layout: Layout, registry: Registry | None,
 
 def frame_for(content: Content, layout: Layout) -> pd.DataFrame:
     """The table as programs read it."""
-    frame = pivot_of(content, layout.pivot).frame if layout.pivot else content.table
+    frame = pivot_for(content, layout.pivot).frame() if layout.pivot else content.table
     check_columns(layout.columns, frame.columns, "columns")
     ordered = sorted_by(frame, layout.sort)
     return ordered[list(layout.columns)] if layout.columns else ordered
 
 
-def pivot_of(content: Content, metric: str) -> Pivot:
-    """Samplers down, with the grid and the guidance where they differ, and what the run counts by across."""
+def pivot_for(content: Content, metric: str) -> Pivot:
+    """A metric of the table, with what the runs count by across."""
     table = content.table
     known = [*metrics_of(table), *(name for name in (ODE_ERROR, ODE_DISTANCE) if name in table), SECONDS]
     if metric not in known:
         raise InputError(f"pivot {metric!r}: not in the table{closest(metric, known)}; there are: {', '.join(known)}")
-    kinds = {origin.across for origin in content.origins}
-    if len(kinds) > 1:
+    if len({origin.across for origin in content.origins}) > 1:
         raise InputError("pivot: some runs were made with --steps, others with --nfe; expected one of them")
-    names = ["sampler", *(name for name in ("grid", "guidance") if table[name].nunique() > 1)]
-    records = table.to_dict("records")
-    rows: dict[tuple[Any, ...], dict[int, int]] = {}
-    for i, origin in enumerate(content.origins):
-        rows.setdefault(tuple(records[i][name] for name in names), {})[origin.count] = i
-    counts = sorted({origin.count for origin in content.origins})
-    columns = [name for name in metric_columns(metric) if name in table]
-
-    def numbers(places: Mapping[int, int]) -> dict[str, Any]:
-        return {
-            str(count) + ending: records[places[count]][name] if count in places else None
-            for count in counts
-            for name, ending in zip(columns, ("", "_low", "_high"), strict=False)
-        }
-
-    frame = pd.DataFrame([dict(zip(names, key, strict=True)) | numbers(places) for key, places in rows.items()])
-    return Pivot(metric, kinds.pop(), counts, frame, list(rows.values()))
+    return pivot_of(table, metric, [origin.count for origin in content.origins])
 
 
 def pivot_to_sheet(content: Content, layout: Layout, bold: set[Place], below: str) -> Sheet:
     """A pivot as people read it."""
-    pivot = pivot_of(content, layout.pivot)
+    pivot = pivot_for(content, layout.pivot)
     counts = {str(count): count for count in pivot.counts}
-    shown = [name for name in pivot.frame.columns if not str(name).endswith(("_low", "_high"))]
-    check_columns(layout.columns, shown, "columns")
-    names = layout.columns or shown
-    records = content.table.to_dict("records")
+    names = layout.columns or [*pivot.names, *counts]
+    check_columns(layout.columns, [*pivot.names, *counts], "columns")
+    across = across_of(content)
 
     def entry(row: int, name: str) -> Entry:
         if name not in counts:
-            return entry_of(records[next(iter(pivot.places[row].values()))], name, ())
+            return pivot.label(row, name)
         place = pivot.places[row].get(counts[name])
-        if place is None:
-            return Entry("-")
-        if (outcome := outcome_of(records[place]["status"])).has_failed:
-            return Entry(outcome.status)
-        is_bold = (place, pivot.metric) in bold
-        return entry_of(records[place], pivot.metric, metrics_of(content.table), is_bold=is_bold)
+        return pivot.entry(row, counts[name], is_bold=(place, pivot.metric) in bold)
 
     def head(name: str) -> Column:
-        return (
-            Column(f"NFE {name}" if pivot.across == "nfe" else f"{name} steps")
-            if name in counts
-            else column_of(name, content.labels)
-        )
+        if name not in counts:
+            return column_of(name, content.labels)
+        return Column(f"NFE {name}" if across == "nfe" else f"{name} steps")
 
-    rows = [[entry(int(row), name) for name in names] for row in sorted_by(pivot.frame, layout.sort).index]
+    rows = [[entry(int(row), name) for name in names] for row in sorted_by(pivot.frame(), layout.sort).index]
     return Sheet([head(name) for name in names], rows, printable(pivot_caption(content, pivot) + below))
+
+
+def across_of(content: Content) -> str:
+    """What the runs count by, which a pivot has across: "steps" or "nfe"."""
+    return content.origins[0].across
 
 
 def pivot_caption(content: Content, pivot: Pivot) -> str:
     """What a pivot shows."""
-    across = "budget of model calls (NFE)" if pivot.across == "nfe" else "number of steps"
+    of_budgets = across_of(content) == "nfe"
+    across = "budget of model calls (NFE)" if of_budgets else "number of steps"
     heading = column_of(pivot.metric, content.labels).heading
     text = f"{heading} for each {across}; {what_was_drawn(content.table)} a field"
-    rows = cost_of_steps(content.table) if pivot.across == "steps" else ""
+    rows = "" if of_budgets else cost_of_steps(content.table)
     rows += same_samples(content.table) + warnings_in(content.table)
     if pivot.metric == SECONDS:
         return f"{text}; {of_seconds(content.table)}{rows}"
@@ -276,28 +243,28 @@ def pivot_caption(content: Content, pivot: Pivot) -> str:
 
 
 def cost_of_steps(table: pd.DataFrame) -> str:
-    """Which samplers make another number of model calls than of steps, a sentence; '' if none does."""
+    """A sentence on the samplers whose model calls differ from their steps; '' if there are none."""
     others = table.loc[table["nfe"].notna() & (table["nfe"] != table["steps"]), "sampler"].unique()
     return f" Steps are not model calls for {', '.join(others)}." if len(others) else ""
 
 
 def same_samples(table: pd.DataFrame) -> str:
-    """Which samplers have the samples of which, a sentence each; '' if none has."""
+    """A sentence for each sampler that has the same samples as another; '' if there are none."""
     pairs = dict.fromkeys((row["sampler"], row["same_as"]) for row in table.to_dict("records"))
     return "".join(f" {a} has the samples of {b}." for a, b in pairs if isinstance(b, str))
 
 
 def warnings_in(table: pd.DataFrame) -> str:
-    """What must be known of the levels of which cells, a sentence each; '' where there is nothing to say.
+    """A sentence for each cell with a warning about its levels; '' if there are none.
 
-    Tables of earlier versions have no such column.
+    Tables of earlier versions lack that column.
     """
     rows = [row for row in table.to_dict("records") if isinstance(row.get(WARNING), str)]
     return "".join(f" {row['sampler']}, {row['steps']} steps: {row[WARNING]}." for row in rows)
 
 
 def sorted_by(table: pd.DataFrame, order: Sequence[str]) -> pd.DataFrame:
-    """The rows by the columns named, "-name" from the largest down; what is missing comes last."""
+    """The rows sorted by the named columns, "-name" in descending order; missing values come last."""
     names = [name.removeprefix("-") for name in order]
     check_columns(names, table.columns, "sort")
     ascending = [not name.startswith("-") for name in order]
@@ -305,7 +272,7 @@ def sorted_by(table: pd.DataFrame, order: Sequence[str]) -> pd.DataFrame:
 
 
 def check_columns(names: Sequence[str], known: Sequence[str] | pd.Index[str], option: str) -> None:
-    """Refuse a column that is not there, or twice."""
+    """Refuse a column that is missing from the table, or given twice."""
     for name in names:
         if name not in known:
             raise InputError(f"{option} {name!r}: no such column{closest(name, known)}; there are: {', '.join(known)}")
@@ -327,9 +294,9 @@ def parse_columns(option: str, text: str | None) -> tuple[str, ...]:
 
 
 def rendered(content: Content, layout: Layout, form: str, registry: Registry | None = None) -> bytes:
-    """The table in one of FORMATS; with a registry, what is shown to be best is bold in SHEETS."""
+    """The table in one of FORMATS; in SHEETS, with a registry, rows that are shown to be the best are bold."""
     if form in DATA:
-        pivot = {"pivot": layout.pivot, "across": content.origins[0].across} if layout.pivot else {}
+        pivot = {"pivot": layout.pivot, "across": across_of(content)} if layout.pivot else {}
         return frame_to_bytes(frame_for(content, layout), form, {**content.about, **pivot})
     return sheet_to_text(sheet_with_best(content, layout, registry, sentences(content.notes)), form).encode()
 

@@ -1,9 +1,8 @@
-"""The live view of a run: progress, time left, the table so far; plain lines where there is no terminal."""
+"""The live view of a run: progress, time left, the table so far; plain lines if there is no terminal."""
 
 from __future__ import annotations
 
 import importlib.util
-import math
 import textwrap
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -23,27 +22,27 @@ from rich.text import Text
 
 from ...samplers.text import counted, printable
 from ..draw.session import Watch
-from ..judge.statistics import metric_columns
-from ..judge.status import failed, outcome_of
-from ..judge.table import Labels, by_sampler
+from ..judge.compare import SECONDS
+from ..judge.status import failed
+from ..judge.table import Labels
 from ..plan.plan import Cell, Plan
-from .sheet import Sheet, heading_of, metrics_of, with_interval
+from .pivot import Pivot, pivot_of
+from .sheet import Sheet, column_of, metrics_of
 
 LINE_EVERY_SECONDS = 10.0
 BAR_WIDTH = 12
 COLUMN_GAP = 2
 LEAST = {"sampler": 10, "note": 8}
-"""Characters that these columns keep where there is too little room; the others keep their numbers whole."""
+"""The least width of these columns when room is short; the others keep their numbers whole."""
 LEAST_HEADING = 6
 MOST_LEFT_OUT_LINES = 2
 FAILURES_SHOWN = 3
-MILLISECONDS = "ms/image"
 
 
 def rich_table(sheet: Sheet) -> Group:
     """The table for a terminal, its caption below; texts are shown as they are, never read as markup.
 
-    A caption of rich's own is as wide as the table, and cut where that is too wide for the terminal.
+    A caption made by rich would be as wide as the table, and cut if that is too wide for the terminal.
     """
     shown = Table(
         header_style="bold",
@@ -52,7 +51,7 @@ def rich_table(sheet: Sheet) -> Group:
         show_edge=False,
     )
     for column, entries in zip(sheet.columns, zip(*sheet.rows, strict=True), strict=True):
-        # A number never breaks. Its heading does, sooner than to make the column wider; so do long names and notes.
+        # A number is never broken. Its heading is, rather than widen the column; so are long names and notes.
         heading, widest = column.heading, max(cell_len(entry.whole) for entry in entries)
         least = min(widest, LEAST.get(heading, widest))
         lines = "\n".join(textwrap.wrap(heading, max(widest, LEAST_HEADING))) if widest else heading
@@ -67,29 +66,24 @@ def rich_table(sheet: Sheet) -> Group:
     return Group(shown, Text(sheet.caption, style="table.caption"))
 
 
-def pivot(  # noqa: PLR0913  (what is shown, and the room for it)
-    table: pd.DataFrame, labels: Labels, budget: str, budgets: Sequence[int], width: int, height: int
-) -> list[str]:
-    """The first metric in lines of text: samplers down, `budgets` (of steps, or NFE) across.
+def pivot_to_lines(pivot: Pivot, labels: Labels, across: str, width: int, height: int) -> list[str]:
+    """A pivot in lines of text; `across` says in words what its counts are.
 
     There are at most `height` lines of at most `width` characters, but for a screen with no room for one sampler and
     one number; the last lines say what is left out.
     """
-    table, metric, across = by_sampler(table), first_metric(table), len(budgets)
-    names = [printable(str(name)) for name in table["sampler"].iloc[::across]]
-    if table["grid"].nunique() > 1:
-        grids = table["grid"].iloc[::across]
-        names = [name if "grid=" in name else f"{name} {grid}" for name, grid in zip(names, grids, strict=True)]
+    names = [printable(name_of(pivot, key)) for key in pivot.rows]
     name_width = min(max(map(cell_len, ["sampler", *names])), width // 2)
-    headings = [str(number) for number in budgets]
     room = width - name_width
-    columns = value_columns(table, metric, headings, room, interval=True)
-    if len(columns) < across:
-        columns = value_columns(table, metric, headings, room, interval=False)
+    # All counts with their values alone are worth more than some of them with their intervals.
+    columns = value_columns(pivot, room, interval=True)
+    if len(columns) < len(pivot.counts):
+        columns = value_columns(pivot, room, interval=False)
 
-    title = f"{heading_of(metric, labels)} by {budget}, {int(table['samples'].max())} images a cell"
-    title_lines = textwrap.wrap(title, width)
-    left_out = [f"{budget} {', '.join(headings[len(columns) :])}"] if len(columns) < across else []
+    heading = column_of(pivot.metric, labels).heading
+    title_lines = textwrap.wrap(f"{heading} by {across}, {int(pivot.table['samples'].max())} images a cell", width)
+    hidden = pivot.counts[len(columns) :]
+    left_out = [f"{across} {', '.join(map(str, hidden))}"] if hidden else []
     rows = height - len(title_lines) - 1  # the heading
     if len(names) > rows - bool(left_out):
         rows = max(1, rows - MOST_LEFT_OUT_LINES)
@@ -100,14 +94,19 @@ def pivot(  # noqa: PLR0913  (what is shown, and the room for it)
     return [*title_lines, *lines, *footer[:MOST_LEFT_OUT_LINES]]
 
 
-def value_columns(
-    table: pd.DataFrame, metric: str, headings: Sequence[str], room: int, *, interval: bool
-) -> list[list[str]]:
-    """The columns of the pivot that there is room for, at least one: a heading and a text for each sampler."""
-    texts = [_value(row, metric, interval=interval) for row in table.to_dict("records")]
+def name_of(pivot: Pivot, key: Sequence[Any]) -> str:
+    """The name of a row: its sampler, with the grid if rows differ in it and the sampler's spec names none."""
+    told = dict(zip(pivot.names, key, strict=True))
+    name = str(told["sampler"])
+    return name if "grid" not in told or "grid=" in name else f"{name} {told['grid']}"
+
+
+def value_columns(pivot: Pivot, room: int, *, interval: bool) -> list[list[str]]:
+    """The columns of a pivot that fit, at least one: a heading, then a text for each row."""
     columns: list[list[str]] = []
-    for k, heading in enumerate(headings):
-        column = [heading, *texts[k :: len(headings)]]
+    for count in pivot.counts:
+        entries = [pivot.entry(row, count) for row in range(len(pivot.rows))]
+        column = [str(count), *(entry.whole if interval else entry.text for entry in entries)]
         widest = max(map(len, column)) + COLUMN_GAP
         room -= widest
         if room < 0 and columns:
@@ -117,25 +116,13 @@ def value_columns(
 
 
 def shortened(text: str, width: int) -> str:
-    """The text, ended by an ellipsis where it is wider than so many characters."""
+    """The text, cut with an ellipsis if it is wider than this many characters."""
     return text if cell_len(text) <= width else f"{set_cell_size(text, width - 1)}…"
 
 
 def first_metric(table: pd.DataFrame) -> str:
-    """The first metric that is there, the time where none is."""
-    return next(iter(metrics_of(table)), MILLISECONDS)
-
-
-def _value(row: Mapping[Any, Any], metric: str, *, interval: bool) -> str:
-    """A cell of the pivot."""
-    if (outcome := outcome_of(row["status"])).has_failed:
-        return outcome.status
-    if metric == MILLISECONDS:
-        value = row["seconds_per_image"]
-        return f"{1000 * value:.3g}" if isinstance(value, float) and math.isfinite(value) else "-"
-    numbers = [float("nan") if row[c] is None else float(row[c]) for c in metric_columns(metric)]
-    text = with_interval(*numbers)
-    return text if interval else text.split(" ")[0]
+    """The first metric that has a value; the time if none has."""
+    return next(iter(metrics_of(table)), SECONDS)
 
 
 class View(Watch):
@@ -146,7 +133,9 @@ class View(Watch):
         self._bar = ProgressBar(total=1.0, width=BAR_WIDTH)
         self._draws_live = draws_live(console)
         self._table: pd.DataFrame | None = None
-        self._across: tuple[str, tuple[int, ...]] = ("steps", ())
+        self._across = "steps"
+        self._counts: list[int] = []
+        """The step count or budget of each row of the table."""
         self._left: dict[str, int] = {}
         self._failures: list[str] = []
         self._started = self._spoken = self._images_since = clock()
@@ -167,9 +156,9 @@ class View(Watch):
             self._live.stop()
 
     def started(self, plan: Plan, todo: int) -> None:
-        """Say what is to come."""
+        """Announce the work."""
         self._todo = todo
-        self._across = ("NFE", plan.config.nfe) if plan.config.nfe else ("steps", plan.config.steps)
+        self._across, self._counts = "NFE" if plan.config.nfe else "steps", [cell.budget for cell in plan.cells]
         self._started = self._spoken = self._images_since = self._clock()
         if not self._draws_live:
             self._say(
@@ -178,7 +167,7 @@ class View(Watch):
             )
 
     def remaining(self, images: Mapping[str, int]) -> None:
-        """Know when a cell is done; from now on there is something to show."""
+        """Note what each cell lacks, and show the first frame."""
         self._left = dict(images)
         if self._draws_live:
             self._live.refresh()
@@ -189,7 +178,7 @@ class View(Watch):
         self._left[cell.key] -= images
 
     def advanced(self, evaluations: int) -> None:
-        """Move the bar on, or say so now and then."""
+        """Move the bar, or print a line now and then."""
         self._done += evaluations
         now = self._clock()
         if not self._images:
@@ -215,7 +204,7 @@ class View(Watch):
         self._table = table
 
     def state(self) -> str:
-        """Cells done, images a second and time left. Rates are of what is made now, not of what was there before."""
+        """Cells done, images per second and time left. Rates count what this run makes, not what was stored before."""
         left_of_cells = list(self._left.values())  # a copy: the screen is drawn by a thread of its own
         cells = len(left_of_cells) + len(self._failures)
         parts = [f"{left_of_cells.count(0)} of {cells} cells"]
@@ -229,25 +218,32 @@ class View(Watch):
         return ", ".join(parts)
 
     def _frame(self) -> Group:
-        """What is drawn: the pivot of the table so far, the cells that failed, the bar."""
+        """The frame: the pivot of the table so far, the cells that failed, the bar."""
         width, height = self._console.size
         shown = [shortened(line, width) for line in self._failures[:FAILURES_SHOWN]]
         if len(self._failures) > len(shown):
             shown.append(f"and {counted(len(self._failures) - len(shown), 'more cell')} failed")
         room = height - len(shown) - 2  # the bar, and the line that the cursor is on
-        table = pivot(self._table, self._labels, *self._across, width, room) if self._table is not None else []
+        table = self._pivot(width, room)
         self._bar.update(self._done / self._todo if self._todo else 1.0)
         share = Text(f"{100 * self._bar.completed:3.0f} %  {self.state()}", no_wrap=True, overflow="ellipsis")
         bar = Table.grid(padding=(0, 1))
         bar.add_row(self._bar, share)
         return Group(*map(Text, table), *(Text(line, style="red") for line in shown), bar)
 
+    def _pivot(self, width: int, height: int) -> list[str]:
+        """The first metric of the table so far, in lines of text."""
+        if self._table is None:
+            return []
+        pivot = pivot_of(self._table, first_metric(self._table), self._counts)
+        return pivot_to_lines(pivot, self._labels, self._across, width, height)
+
     def _say(self, line: str) -> None:
         self._console.print(Text(line), soft_wrap=True)
 
 
 def notebook_view(labels: Labels) -> AbstractContextManager[View | None]:
-    """A view in the notebook that this runs in, None elsewhere: a program has its own ways to say how far it is."""
+    """A view if this runs in a notebook; None elsewhere, since a program reports progress in its own way."""
     console = Console()
     return View(console, labels) if console.is_jupyter else nullcontext()
 
@@ -262,7 +258,7 @@ def duration(seconds: float) -> str:
 
 
 class CellBar:
-    """How many cells of a grid of images are drawn, on a terminal; use it as a context."""
+    """Progress of the cells of a grid of images, on a terminal; use it as a context."""
 
     def __init__(self, console: Console) -> None:
         columns = (TextColumn("cells"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
@@ -280,13 +276,13 @@ class CellBar:
         self._progress.stop()
 
     def __call__(self, cells: int) -> Callable[[], None]:
-        """What is to be called after each of so many cells."""
+        """Announce the number of cells; returns the function to call after each of them."""
         task = self._progress.add_task("cells", total=cells)
         return lambda: self._progress.advance(task)
 
 
 def draws_live(console: Console) -> bool:
-    """Whether lines can be drawn over: on a terminal that knows how, or in a notebook that has the widgets for it."""
+    """Whether lines can be overwritten: on a capable terminal, or in a notebook that has ipywidgets."""
     if console.is_jupyter:
         return importlib.util.find_spec("ipywidgets") is not None
     return console.is_terminal and not console.is_dumb_terminal

@@ -15,11 +15,11 @@ from samplerbench.bench.draw import clock as timing
 from samplerbench.bench.draw.run_file import read_run
 from samplerbench.bench.draw.store import RunFolder
 from samplerbench.bench.judge.stored import StoredRun
-from samplerbench.bench.judge.table import by_sampler
 from samplerbench.bench.judge.verdict_files import read_answers, signature
 from samplerbench.bench.run import Benchmark
 from samplerbench.bench.show.figures import write_figures
 from samplerbench.bench.show.picture import redrawn
+from samplerbench.bench.show.pivot import pivot_of
 from samplerbench.bench.show.view import view_of
 from samplerbench.bench.verify import verify
 from samplerbench.samplers.registry import load_registry
@@ -304,7 +304,9 @@ def test_the_rows_that_were_added_are_verified_compared_and_shown(sb, copy, whol
         assert sb("table", copy, *command, "--plugin", TOY).code == 0
     pivots = [sb("table", run, "--pivot", "fid", "--format", "csv").out for run in (copy, whole.folder)]
     assert pivots[0] == pivots[1]
-    assert list(by_sampler(StoredRun(copy).table)["steps"]) == [2, 5, 3] * 3
+    pivot = pivot_of(StoredRun(copy).table, "fid", list(StoredRun(copy).table["steps"]))
+    assert (pivot.counts, len(pivot.rows)) == ([2, 3, 5], 3)
+    assert all(sorted(row) == [2, 3, 5] for row in pivot.places)
     assert redrawn(StoredRun(copy)).tobytes() == redrawn(StoredRun(whole.folder)).tobytes()
     ours, theirs = (view_of(StoredRun(run)) for run in (copy, whole.folder))
 

@@ -13,7 +13,8 @@ from samplerbench.bench.judge.table import COLUMNS
 from samplerbench.bench.plan.config import Config
 from samplerbench.bench.plan.plan import plan_for
 from samplerbench.bench.run import Benchmark, begin
-from samplerbench.bench.show.live import View, draws_live, duration, pivot, rich_table
+from samplerbench.bench.show.live import View, draws_live, duration, first_metric, pivot_to_lines, rich_table
+from samplerbench.bench.show.pivot import pivot_of
 from samplerbench.bench.show.sheet import caption, sheet_of
 from samplerbench.samplers.registry import load_registry
 
@@ -46,6 +47,12 @@ def table_of(samplers, steps=STEPS, **changes):
         for count in steps
     ]
     return pd.DataFrame(rows, columns=list(COLUMNS)).assign(**changes)
+
+
+def pivot(table, labels, across, counts, width, height):
+    """The lines of a table whose samplers each have these counts."""
+    shown = pivot_of(table, first_metric(table), list(counts) * (len(table) // len(counts)))
+    return pivot_to_lines(shown, labels, across, width, height)
 
 
 class Clock:

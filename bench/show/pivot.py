@@ -1,0 +1,86 @@
+"""A pivot of a table: one metric, a row for each sampler, a column for each step count or budget of model calls."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import pandas as pd
+
+from ..judge.statistics import metric_columns
+from ..judge.status import outcome_of
+from .sheet import Entry, entry_of, metrics_of
+
+IDENTITY = ("grid", "guidance")
+"""Columns that tell rows of one sampler apart, where they differ in the table."""
+ENDINGS = ("", "_low", "_high")
+"""What follows a count in the names of a frame's columns: the value, and the ends of its interval."""
+
+
+@dataclass(frozen=True)
+class Pivot:
+    """A metric of a table with samplers down."""
+
+    table: pd.DataFrame
+    metric: str
+    counts: Sequence[int]
+    """Step counts or budgets, in ascending order."""
+    names: Sequence[str]
+    """The columns of the table that tell the rows apart; the sampler is the first."""
+    rows: Mapping[tuple[Any, ...], Mapping[int, int]]
+    """For each row, by its values in these columns: count -> the row of the table that its number is from."""
+
+    @cached_property
+    def places(self) -> list[Mapping[int, int]]:
+        """The rows by their number."""
+        return list(self.rows.values())
+
+    @cached_property
+    def _records(self) -> list[dict[Hashable, Any]]:
+        return self.table.to_dict("records")
+
+    @cached_property
+    def _metrics(self) -> list[str]:
+        return metrics_of(self.table)
+
+    def label(self, row: int, name: str) -> Entry:
+        """What a row says in one of the columns that tell rows apart."""
+        return entry_of(self._records[next(iter(self.places[row].values()))], name, ())
+
+    def entry(self, row: int, count: int, *, is_bold: bool = False) -> Entry:
+        """The number of a row at a count, in words where there is none."""
+        place = self.places[row].get(count)
+        if place is None:
+            return Entry("-")
+        if (outcome := outcome_of(self._records[place]["status"])).has_failed:
+            return Entry(outcome.status)
+        return entry_of(self._records[place], self.metric, self._metrics, is_bold=is_bold)
+
+    def frame(self) -> pd.DataFrame:
+        """What tells the rows apart, then for each count the value and the ends of its interval, for programs."""
+        columns = [name for name in metric_columns(self.metric) if name in self.table]
+
+        def numbers(places: Mapping[int, int]) -> dict[str, Any]:
+            return {
+                str(count) + ending: self._records[places[count]][name] if count in places else None
+                for count in self.counts
+                for name, ending in zip(columns, ENDINGS, strict=False)
+            }
+
+        return pd.DataFrame([
+            dict(zip(self.names, key, strict=True)) | numbers(places) for key, places in self.rows.items()
+        ])  # fmt: skip
+
+
+def pivot_of(table: pd.DataFrame, metric: str, counts: Sequence[int]) -> Pivot:
+    """A metric of a table by the counts of its rows: step counts, or budgets of model calls.
+
+    Rows of a sampler may stand anywhere in the table: those that were added to a run stand at its end.
+    """
+    names = ["sampler", *(name for name in IDENTITY if table[name].nunique() > 1)]
+    rows: dict[tuple[Any, ...], dict[int, int]] = {}
+    for place, (key, count) in enumerate(zip(table[names].itertuples(index=False, name=None), counts, strict=True)):
+        rows.setdefault(key, {})[count] = place
+    return Pivot(table, metric, sorted(set(counts)), names, rows)
