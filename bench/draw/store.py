@@ -30,6 +30,7 @@ from .chunk_file import (
     Place,
     arrays_to_bytes,
     bytes_to_arrays,
+    check_array,
     chunk_from_arrays,
     chunk_name,
     chunk_to_arrays,
@@ -43,7 +44,7 @@ from .run_file import read_run, run_to_json
 from .sealed_file import bytes_of, damaged, disk_errors, sealed, texts_in, unsealed
 
 FEW_BLOCKS = 4
-"""So many files are asked for by name; of more, the folder is listed."""
+"""Up to this many files are looked up by name; for more, the folder is listed once."""
 
 
 class FailureRecord(msgspec.Struct, frozen=True):
@@ -63,21 +64,21 @@ class RunFolder:
         self._chunks = path / CHUNKS
         self._chunks_text = str(self._chunks)
         self.repeats_written: Counter[str] = Counter()
-        """By this object, by cell key; who has numbers made of the repeats knows by it whether they are old."""
+        """How many repeats this object wrote, by cell key: numbers that were made of fewer are out of date."""
         self._lock: WriterLock | None = None
         self._cells: set[str] | None = None
         """The names in the folder of chunks, listed once: it has one writer."""
         self._there: defaultdict[str, set[Place]] = defaultdict(set)
-        """The places of the chunks that are known to be there, by cell key."""
+        """The places of the chunks that are known to exist, by cell key."""
         self._alone: dict[tuple[str, Place], bool] = {}
-        """Whether a chunk was drawn alone, as far as that was asked; a chunk is never written a second time."""
+        """Whether a chunk was drawn alone, for those asked about; a cache, since a chunk is never written twice."""
         self._looked: set[str] = set()
-        """The keys of the cells whose folder was listed: what is not known of them is not there."""
+        """The keys of the cells whose folder was listed: `_there` has all their chunks."""
 
     def open(self, plan: Plan, about: Mapping[str, Any], *, fresh: bool = False, add: bool = False) -> None:
         """Make the folder, or resume the run that is in it, or with `add` enlarge it; refuse anything else there.
 
-        A model without a fingerprint may have changed since, so none of its chunks is taken for its own.
+        A model without a fingerprint may have changed since, so its stored chunks are removed.
         """
         check_contents(self.path)  # before anything is made there
         with disk_errors(self.path):
@@ -90,6 +91,7 @@ class RunFolder:
                 make_folder(self._chunks)
                 if add and read_run(self.path).config.samples < plan.config.samples:
                     self._remove_outgrown(plan)
+                # Last: a folder with a run.json is a whole run folder, and one without may be taken by any run.
                 write_atomically(self.path / RUN_FILE, run_to_json(plan, about))
             except BaseException:
                 self.close()
@@ -101,8 +103,8 @@ class RunFolder:
             self._lock.release()
 
     def _remove_outgrown(self, plan: Plan) -> None:
-        """Remove the chunks that a run of more samples draws again: last blocks that were cut, and those of
-        deterministic cells that lack distances to the ODE solution, which more samples have now."""
+        """Remove the chunks that a run of more samples draws again: last blocks that were cut, and chunks that lack
+        distances to the ODE solution, which is now known for more samples."""
         for key, cell in {cell.key: cell for cell in plan.cells}.items():
             for first, n in self.places_of(key):
                 distances = min(n, plan.ode_samples - first) if cell.is_deterministic else 0
@@ -135,16 +137,17 @@ class RunFolder:
         self._looked.clear()
 
     def cell_path(self, key: str) -> Path:
-        """Where all is that belongs to a cell."""
+        """The folder of a cell."""
         return self._chunks / key[:16]
 
     def chunk_path(self, cell: Cell, block: Block) -> Path:
-        """Where a chunk is."""
+        """The file of a chunk."""
         return self._chunks.joinpath(cell.key[:16], chunk_name(block.first, block.n))
 
     def has(self, cell: Cell, block: Block) -> bool:
-        """Whether the chunk is there."""
+        """Whether the chunk is stored."""
         there, place = self._there[cell.key], (block.first, block.n)
+        # Once seen, a chunk stays: this object alone removes any, and forgets then.
         if place in there or cell.key in self._looked:
             return place in there
         folder = cell.key[:16]
@@ -156,8 +159,9 @@ class RunFolder:
         return False
 
     def stored_places(self, cell: Cell, blocks: Blocks) -> set[Place]:
-        """Where there is a chunk of a cell, of blocks of a plan, however many these are."""
+        """The places of the blocks of a plan that a cell has a chunk of; cheap for a great number of blocks too."""
         if len(blocks) > FEW_BLOCKS and cell.key not in self._looked:
+            # One listing of the folder is faster than a question for each of very many blocks.
             self._looked.add(cell.key)
             if cell.key[:16] in self._listed():
                 names = names_in(f"{self._chunks_text}/{cell.key[:16]}")
@@ -182,11 +186,11 @@ class RunFolder:
         return self._cells
 
     def _names(self, key: str) -> list[str]:
-        """What is in the folder of a cell, in order."""
+        """The names in the folder of a cell, in order."""
         return sorted(names_in(f"{self._chunks_text}/{key[:16]}"))
 
     def write_failure(self, cell: Cell, reason: str) -> None:
-        """Store why a cell failed; it is not run again until that is forgotten."""
+        """Store why a cell failed; it is not drawn again until `forget_failures`."""
         path = self.failure_path(cell.key)
         failure = {"format": FORMAT, "cell": cell.key, "reason": reason}
         with disk_errors(path):
@@ -194,7 +198,7 @@ class RunFolder:
         self._listed().add(path.name)
 
     def failure_path(self, key: str) -> Path:
-        """Where it is stored that a cell failed."""
+        """The file that says why a cell failed."""
         return self._chunks / f"{key[:16]}{FAILURE}"
 
     def failures(self, plan: Plan) -> dict[str, str]:
@@ -202,7 +206,7 @@ class RunFolder:
         return {cell.key: self._reason(cell.key) for cell in self._failed(plan)}
 
     def forget_failures(self, plan: Plan) -> None:
-        """Let the cells that failed be run again."""
+        """Let the cells that failed be drawn again."""
         for cell in self._failed(plan):
             path = self.failure_path(cell.key)
             with disk_errors(path):
@@ -231,11 +235,12 @@ class RunFolder:
                 make_folder(path.parent, parents=False)
                 self._listed().add(path.parent.name)
         self.write_arrays(path, arrays, {"timing": timing}, cell=cell.key, first=block.first, n=block.n)
+        # Noted after the write: a chunk counts as stored when it survives a crash.
         self._there[cell.key].add((block.first, block.n))
         self._alone[cell.key, (block.first, block.n)] = chunk.timing.alone
 
     def is_drawn_alone(self, key: str, place: Place) -> bool:
-        """Whether the chunk of a cell at a place was drawn alone. A damaged one counts: who reads it whole will say."""
+        """Whether the chunk at a place was drawn alone. A damaged one counts as such: reading it raises the error."""
         if (known := self._alone.get((key, place))) is None:
             path = self._chunks.joinpath(key[:16], chunk_name(*place))
             with suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
@@ -252,8 +257,9 @@ class RunFolder:
         return {place: self.read_at(key, place) for place in self.places_of(key)}
 
     def places_of(self, key: str) -> list[Place]:
-        """The places of all stored chunks of a cell, in order; a sample is in one of them."""
+        """The places of all stored chunks of a cell, in order; StoreError if two of them hold the same sample."""
         places = sorted(place for name in self._names(key) if (place := place_of(name)))
+        # In order of their first sample, only neighbours can overlap.
         for (first, n), (second, m) in pairwise(places):
             if first + n > second:
                 raise StoreError(
@@ -277,13 +283,16 @@ class RunFolder:
             raise damaged(path, error) from error
 
     def ode_solution(self, key: str) -> Tensor | None:
-        """The converged ODE solution of the first samples, (k, *shape), if it is stored; `key` tells it from others."""
+        """The stored ODE solution of the first samples, (k, *shape), of this key; None if there is none."""
         path = self.path / REFERENCE
         if not path.exists():
             return None
-        x = self.read_arrays(path, solution=key)[0].get("x")
-        if x is None or x.dtype.kind != "f" or not x.ndim or not x.size:
-            raise damaged(path, "no solution in it")
+        arrays, _ = self.read_arrays(path, solution=key)
+        try:
+            x = arrays["x"]
+            check_array("states", x, "f", [None] * max(x.ndim, 1))  # of any shape, but at least one
+        except (ValueError, KeyError) as error:
+            raise damaged(path, error) from error
         return torch.from_numpy(x)
 
     def write_ode_solution(self, x: Tensor, key: str) -> None:
@@ -291,7 +300,7 @@ class RunFolder:
         self.write_arrays(self.path / REFERENCE, {"x": x.cpu().numpy()}, {}, solution=key)
 
     def repeats_of(self, key: str) -> list[Repeat]:
-        """What was clocked of a cell beyond its chunks."""
+        """The timings of a cell beyond its chunks."""
         found = []
         for number, name in self._repeats(key):
             path = self.cell_path(key) / name
@@ -315,19 +324,20 @@ class RunFolder:
     def write_repeat(self, cell: Cell, repeat: Repeat) -> None:
         """Store a timing without samples."""
         folder = self.cell_path(cell.key)
+        # The first free number; there is one writer, so nobody else takes it meanwhile.
         number = next(number for number in itertools.count() if not (folder / repeat_name(number)).exists())
         about = {"n": str(repeat.n), "timing": json.dumps(asdict(repeat.timing))}
         self.write_arrays(folder / repeat_name(number), {}, about, cell=cell.key, number=number)
         self.repeats_written[cell.key] += 1
 
     def write_arrays(self, path: Path, arrays: Arrays, about: Mapping[str, str], **belongs: str | int) -> None:
-        """Arrays and texts as one safetensors file, which knows what it belongs to."""
+        """Write arrays and texts as one safetensors file that says what it belongs to."""
         known = {"format": str(FORMAT), **{name: str(value) for name, value in belongs.items()}}
         with disk_errors(path):
             write_atomically(path, arrays_to_bytes(arrays, {**known, **about}))
 
     def read_arrays(self, path: Path, **belongs: str | int) -> tuple[Arrays, dict[str, str]]:
-        """What `write_arrays` wrote; a StoreError for a file that belongs elsewhere, as a copy does."""
+        """Read what `write_arrays` wrote; a StoreError for a file that belongs elsewhere, such as a copy."""
         try:
             arrays, about = bytes_to_arrays(bytes_of(path))
         except (OSError, SafetensorError, ValueError, TypeError, KeyError, RecursionError) as error:
@@ -340,11 +350,11 @@ BELONGING = {
     "format": "format", "cell": "cell", "first": "first sample", "n": "number of samples", "number": "number",
     "solution": "ODE solution",
 }  # fmt: skip
-"""What a file of a run folder says of where it belongs, and what an error calls that."""
+"""The entries by which a file of a run folder says where it belongs, and what an error calls each."""
 
 
 def check_belongs(path: Path, about: Mapping[str, str], **belongs: str | int) -> None:
-    """A StoreError for a file of a run folder that belongs elsewhere: it was copied or renamed."""
+    """StoreError for a file that belongs elsewhere: it was copied or renamed."""
     for name, here in {"format": FORMAT, **belongs}.items():
         if (there := about.get(name)) != str(here):
             raise StoreError(

@@ -11,8 +11,9 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -49,6 +50,8 @@ SHOWN, ACROSS, SHOWN_STEPS = 32, 8, 20
 LOOKS, LEAST_BETWEEN_LOOKS = 20, 100
 """How often samples.png is drawn in a training, and how many steps lie between two of them at least."""
 TEXTS_AT_ONCE = 256
+Length = Annotated[int, msgspec.Meta(ge=1, le=MOST_STEPS)]
+"""The steps of a phase."""
 
 
 @dataclass(frozen=True)
@@ -157,13 +160,10 @@ def check_resumed(card: Card, place: Place) -> None:
         raise ModelError(f"{path}: not the unet of its preset ({'; '.join(changed)[:200]}); delete it to start again")
     phases = [FEATURES] * bool(card.classes) + [CLIP_PHASE] * card.has_captions + [UNET]
     lengths = card.training.get("lengths")
-    if not isinstance(lengths, dict) or not all(is_length(lengths.get(phase)) for phase in phases):
-        raise ModelError(f"{path}: lengths {shown(lengths)}; expected the steps of {', '.join(phases)}")
-
-
-def is_length(value: object) -> bool:
-    """Whether a phase may take so many steps."""
-    return type(value) is int and 1 <= value <= MOST_STEPS
+    try:
+        msgspec.convert(lengths, msgspec.defstruct("Lengths", [(phase, Length) for phase in phases]))
+    except msgspec.ValidationError as error:
+        raise ModelError(f"{path}: lengths {shown(lengths)}; expected the steps of {', '.join(phases)}") from error
 
 
 def begun(place: Place, captions: Captions | None, report: Report) -> Card:
