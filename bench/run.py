@@ -1,4 +1,4 @@
-"""Run a plan and make its table, picture and report: the public verb `run`, and what the command runs."""
+"""Run a plan and make its table, picture and report: the public verb `run`, and the work of the command."""
 
 from __future__ import annotations
 
@@ -47,14 +47,14 @@ MOST_REPEATS = 10_000
 
 @dataclass(frozen=True)
 class Result:
-    """What a run made."""
+    """The result of a run."""
 
     folder: Path
     """The run folder."""
     table: pd.DataFrame
     """The columns of table.csv, a row for each sampler spec x grid x steps x guidance."""
     labels: dict[str, dict[str, str]]
-    """For each metric its extractor's label, note, fingerprint and data, and what its Frechet distance is called."""
+    """For each metric its extractor's label, note, fingerprint and data, and the name of its Frechet distance."""
     notes: tuple[str, ...] = ()
     """What else a caption of the table has to say."""
 
@@ -75,23 +75,23 @@ class Result:
 
 @dataclass(frozen=True)
 class Manner(Conduct):
-    """How a plan is run, checked."""
+    """How to carry out a plan, checked."""
 
     def __post_init__(self) -> None:
         """Refuse an invalid number of repeats, where 0 is as many as there are chunks, and invalid limits."""
         if self.repeats != 0:
             check_count("repeats", self.repeats, MOST_REPEATS)
-        Limits(self.time_limit, self.memory_limit)  # refuses what is no limit
+        Limits(self.time_limit, self.memory_limit)  # refuses invalid limits
 
     @property
     def limits(self) -> Limits:
-        """What a child process may take."""
+        """The time and memory that a child process may take."""
         return Limits(self.time_limit, self.memory_limit)
 
 
 @dataclass
 class Benchmark:
-    """A plan being run in a folder. Whenever it is stopped, `conclude` makes the table of what is there."""
+    """A plan being run in a folder. Whenever it is stopped, `conclude` makes the table of what is stored."""
 
     session: Session
     ready: dict[str, Yardstick]
@@ -120,21 +120,21 @@ class Benchmark:
 
     @property
     def labels(self) -> dict[str, dict[str, str]]:
-        """For each metric what is said of its extractor, as `labels_of` has it."""
+        """The labels of each metric's extractor, from `labels_of`."""
         return labels_of(self.plan, self.ready)
 
     def work(self, watch: Watch) -> None:
-        """Have everything drawn that is not there; the watch sees the table as it grows."""
+        """Have everything drawn that is missing; the watch sees the table as it grows."""
         self.session.work(watch, lambda: watch.table(self.tabulate()))
 
     def tabulate(self) -> pd.DataFrame:
-        """The table of what is there, written to the folder too."""
+        """The table of what is stored; it is also written to the folder."""
         table = self.growing.table(self.failures)
         write_table(table, self.folder, [cell.key for cell in self.plan.cells], self.labels, self.notes)
         return table
 
     def conclude(self) -> Result:
-        """Table, picture and report of what is there; then the folder is open to others."""
+        """Make table, picture and report of what is stored, then open the folder to other writers."""
         with closing(self.folder):
             table = self.tabulate()
             write_picture(self.plan, self.folder, self.failures)
@@ -212,11 +212,11 @@ def run(  # noqa: PLR0913  (the settings of a run, each by name)
 
 
 def enlarged_run(output: Path | None, given: Mapping[str, Any], registry: Registry, *, fresh: bool = False) -> Config:
-    """The settings of the run in a folder with what `given` adds to it. InputError where nothing can be added."""
+    """The settings of the run in a folder, enlarged by `given`. InputError if nothing can be added."""
     if output is None:
         raise InputError("add: to which run? expected with its folder, as in --add -s ddim -o RUN")
     if fresh:
-        raise InputError("add with fresh: the one keeps the run that is there, the other starts anew; give one of them")
+        raise InputError("add with fresh: the one keeps the run that is there, the other starts over; give one of them")
     stored = StoredRun(output)
     if not stored.exists:
         raise InputError(f"add: there is no run in {output}; leave out --add to make one")
@@ -226,7 +226,7 @@ def enlarged_run(output: Path | None, given: Mapping[str, Any], registry: Regist
 
 
 def begin(plan: Plan, registry: Registry, output: Path, manner: Manner = Manner(), command: str = "") -> Benchmark:
-    """Open the run folder; nothing is written if it cannot be this run's. `command` is kept in run.json."""
+    """Open the run folder; nothing is written if it belongs to something else. `command` is kept in run.json."""
     check_metric_names(plan.config.metric)
     ready = yardsticks(plan.config.metric, registry.metrics.things, plan.model, plan.config.samples)
     check_metrics(plan.config, registry.metrics.things, plan.model, ready)
@@ -268,7 +268,7 @@ def work_of(
 
 
 def history_of(plan: Plan, registry: Registry, command: str, stored: RunRecord | None, *, add: bool) -> dict[str, Any]:
-    """What run.json says of how the run came to be: its command and plugins, and those by which it was added to."""
+    """The history in run.json: the command and plugins of the run, and those of its additions."""
     plugins = list(registry.named)
     if stored is None or not (add or stored.added or stored.extended):
         return {"command": command, "plugins": plugins}
@@ -284,7 +284,7 @@ def history_of(plan: Plan, registry: Registry, command: str, stored: RunRecord |
 
 
 def evaluations_left(plan: Plan, output: Path, manner: Manner) -> int:
-    """How many of a plan's network evaluations a run would make in a folder as it is now; nothing is written there.
+    """The network evaluations of a plan that a run would make in a folder as it is now; nothing is written there.
 
     As in the plan adaptive cells are not counted, and neither are repeats for the clock.
     """
@@ -295,8 +295,8 @@ def evaluations_left(plan: Plan, output: Path, manner: Manner) -> int:
 
 
 def labels_of(plan: Plan, ready: Mapping[str, Yardstick]) -> dict[str, dict[str, str]]:
-    """For each metric its extractor's label, note, fingerprint and data, what its Frechet distance is called, how many
-    features it has where the reference tells that, and of how many samples it is at least."""
+    """For each metric its extractor's label, note, fingerprint and data, the name of its Frechet distance, its number
+    of features if the reference tells that, and its least number of samples."""
     extractors = {name: plan.model.extractors[yardstick.metric.extractor] for name, yardstick in ready.items()}
     return {
         name: {"label": e.label, "note": e.note, "fingerprint": e.fingerprint, "frechet": e.frechet, "data": e.data,

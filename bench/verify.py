@@ -1,4 +1,4 @@
-"""Draw some of a run's chunks again and compare them with those that are stored, byte by byte."""
+"""Draw some of a run's chunks again and compare them with the stored ones, byte by byte."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ EQUAL, DIFFERS, DAMAGED = "equal", "differs", "damaged"
 
 @dataclass(frozen=True)
 class Check:
-    """What came of drawing one chunk again."""
+    """The result of drawing one chunk again."""
 
     sampler: str
     grid: str
@@ -58,14 +58,14 @@ class Verification:
 
     checks: tuple[Check, ...]
     chunks: int
-    """How many the run has."""
+    """The number of chunks in the run."""
     threads: int
-    """What torch was set to, as the run was."""
+    """The threads of torch, set as in the run."""
     notes: tuple[str, ...]
-    """What differs from the run's environment and may decide the last bits."""
+    """Differences to the run's environment that may decide the last bits."""
 
     def count(self, verdict: str) -> int:
-        """How many checks ended so."""
+        """The number of checks with this verdict."""
         return sum(check.verdict == verdict for check in self.checks)
 
     @property
@@ -75,7 +75,7 @@ class Verification:
 
 
 def verify(run: StoredRun, registry: Registry, chunks: int = 3, seed: int = 0) -> Verification:
-    """Draw `chunks` of a run's chunks again, chosen at random by `seed`, as the run did, and compare.
+    """Draw some of a run's chunks again as the run did, chosen at random by `seed`, and compare them.
 
     Hashes, kept images, extractors' rows, ODE distances and counts of calls must be the same; seconds are not compared.
     Samplers that did not come with samplerbench are drawn in a child process with limits, as `run` draws them: a chunk
@@ -118,7 +118,7 @@ def check_versions(run: StoredRun) -> None:
 
 
 def check_cells(run: StoredRun, plan: Plan) -> None:
-    """Refuse a run whose cells would be drawn in another way now."""
+    """Refuse a run whose cells would now be drawn differently."""
     if run.record.plan != plan.key:
         raise InputError(
             f"{run.path}: its plan is {run.record.plan[:12]} there and {plan.key[:12]} here; a grid, a sampler's "
@@ -128,13 +128,13 @@ def check_cells(run: StoredRun, plan: Plan) -> None:
         if stored.key != cell.key:
             raise InputError(
                 f"{run.path}: sampler {cell.sampler!r} was edited since: {stored.key[:12]} there and {cell.key[:12]} "
-                "here; give the run's command again to run it anew"
+                "here; give the run's command again to run it again"
             )
 
 
 @contextmanager
 def set_as(record: RunRecord) -> Iterator[int]:
-    """torch's threads and switches as the run had them, for as long as this lasts; how many threads."""
+    """Set torch's threads and switches as in the run, inside the block; yields the number of threads."""
     threads = record.environment.threads
     with state_kept():
         torch.set_num_threads(threads)
@@ -143,7 +143,7 @@ def set_as(record: RunRecord) -> Iterator[int]:
 
 
 def notes_on(record: RunRecord) -> tuple[str, ...]:
-    """What is another here than where the run was made, and may decide the last bits."""
+    """Differences between this environment and the run's that may decide the last bits."""
     here, there = environment(record.config.device), record.environment
     return tuple(
         f"{name} {getattr(there, name)!r} there, {here[name]!r} here"
@@ -153,7 +153,7 @@ def notes_on(record: RunRecord) -> tuple[str, ...]:
 
 
 def checked(folder: RunFolder, cell: Cell, block: Block, engine: Engine) -> Check:
-    """One chunk as it is stored against itself drawn again."""
+    """Compare one stored chunk with itself drawn again."""
     place = cell.sampler, cell.grid, cell.steps, block.first, block.n
     try:
         stored = folder.read(cell, block)
@@ -168,7 +168,7 @@ def checked(folder: RunFolder, cell: Cell, block: Block, engine: Engine) -> Chec
 
 
 def chunk_differences(stored: Chunk, drawn: Chunk) -> Iterator[str]:
-    """What is not the same in two chunks of one place, but for seconds."""
+    """The differences between two chunks of one place, except in seconds."""
     for name in ("nfe", "network_evaluations"):
         a, b = (getattr(chunk.timing, name) for chunk in (stored, drawn))
         if a != b:
@@ -183,7 +183,7 @@ def chunk_differences(stored: Chunk, drawn: Chunk) -> Iterator[str]:
 
 
 def image_differences(stored: npt.NDArray[np.uint8] | None, drawn: npt.NDArray[np.uint8] | None) -> Iterator[str]:
-    """By how many grey levels kept images differ."""
+    """The differences between kept images, in grey levels."""
     if stored is None or drawn is None or stored.shape != drawn.shape:
         yield from array_differences("kept images", stored, drawn)
     elif largest := int(np.abs(stored.astype(np.int16) - drawn.astype(np.int16)).max(initial=0)):
@@ -191,7 +191,7 @@ def image_differences(stored: npt.NDArray[np.uint8] | None, drawn: npt.NDArray[n
 
 
 def array_differences(name: str, stored: npt.NDArray[Any] | None, drawn: npt.NDArray[Any] | None) -> Iterator[str]:
-    """How many rows of two arrays are not the same bytes, and by how much they differ."""
+    """The number of rows whose bytes differ between two arrays, and the largest difference."""
     if stored is None or drawn is None:
         if stored is not drawn:
             yield f"{name}: {shape_of(stored)} -> {shape_of(drawn)}"

@@ -1,7 +1,7 @@
-"""The command line, a module a command. Data goes to stdout, progress and messages to stderr; exit codes are those of
-the errors.
+"""The command line, with a module for each command. Data goes to stdout, progress and messages to stderr; exit codes
+are those of the errors.
 
-Each command imports what it needs when it runs, so that --help waits for nothing.
+Each command imports what it needs when it runs, so that --help is immediate.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from . import doctor, grid, plugins, reference, results, run, table, train
 from .run import SIGINT_EXIT
 
 MACHINE_FAULTS = (errno.EMFILE, errno.ENFILE, errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ENOMEM, errno.EAGAIN)
-"""What a machine runs out of wherever a program happens to be: open files, room, processes."""
+"""Errors of a machine that runs out of something, anywhere in a program: open files, space, processes."""
 CONTEXT = {"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "SAMPLERBENCH", "max_content_width": 100}
 
 
 class Program(click.Group):
-    """The commands; a word that is none of them is refused with all that there are."""
+    """The commands; an unknown one is refused with the list of all."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """As click does."""
@@ -58,7 +58,7 @@ for command in (
 
 
 def main() -> NoReturn:
-    """The program; every error that a user can cause is one line and an exit code."""
+    """The program: every error that a user can cause becomes one line and an exit code."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a path or a name may hold what the terminal cannot show
@@ -68,9 +68,9 @@ def main() -> NoReturn:
 
 
 def exit_code() -> int:
-    """Carry out the command line; what went wrong is said on stderr."""
+    """Carry out the command line; errors are printed to stderr."""
     try:
-        # What cli.main would do, but for a reader that went away: click calls that an error.
+        # As cli.main does, except for a closed pipe, which click calls an error.
         with cli.make_context("samplerbench", sys.argv[1:]) as context:
             code = cli.invoke(context) or 0
         sys.stdout.flush()
@@ -92,7 +92,7 @@ def exit_code() -> int:
     except SystemExit as error:  # click and this program have other ways to end
         complain(f"a plugin ended the program with sys.exit({error.code!r})")
         code = PluginError.exit_code
-    except BrokenPipeError:  # who reads the output has had enough
+    except BrokenPipeError:  # the reader of the output has closed it
         code = 0
     except OSError as error:
         if error.errno not in MACHINE_FAULTS:

@@ -14,9 +14,9 @@ from .listing import field_docstrings
 
 PACKAGE = __package__.partition(".")[0]
 WIDTH = 100
-"""Characters of a signature in one line; a longer one has a line for each parameter."""
+"""The most characters of a signature in one line; a longer one has a line for each parameter."""
 SHOWN = ("__call__", "__len__", "__sub__")
-"""Methods that Python calls by another name, and that belong to what a class is."""
+"""Special methods that are part of the interface of a class."""
 HEAD = """# Python
 
 Made by `samplerbench list api --markdown > docs/api.md` from the docstrings of everything that `samplerbench` exports:
@@ -41,13 +41,13 @@ class Verbatim:
 
 
 def public_names() -> dict[str, Any]:
-    """Every name that the package exports, and what it is."""
+    """Every name that the package exports, with its object."""
     package = importlib.import_module(PACKAGE)
     return {name: getattr(package, name) for name in sorted(package.__all__, key=str.lower)}
 
 
 def api_listing() -> list[dict[str, str]]:
-    """A row for each public name: the name and the first line of what is said of it."""
+    """A row for each public name: the name and the first line of its description."""
     return [{"name": name, "what it is": description(name, thing)} for name, thing in public_names().items()]
 
 
@@ -69,13 +69,13 @@ def api_page() -> str:
 
 
 def description(name: str, thing: object) -> str:
-    """The first line of what the source says of a public name."""
+    """The first line of the description of a public name in the source."""
     is_code = inspect.isfunction(thing) or is_class(thing)
     return ((inspect.getdoc(thing) or "") if is_code else definition_of(name)[1]).partition("\n")[0]
 
 
 def is_class(thing: object) -> bool:
-    """Whether a public name is a class of the package, and not another name of a type of Python's."""
+    """Whether a public name is a class of the package, and not an alias of a type of Python."""
     return isinstance(thing, type) and thing.__module__.startswith(f"{PACKAGE}.")
 
 
@@ -89,14 +89,14 @@ def function_entry(name: str, function: Any) -> Iterator[str]:
 
 
 def error_entry(name: str, error: type[Exception]) -> Iterator[str]:
-    """What it is an error of, and the exit code of the command line."""
+    """The docstring of an error, and its exit code on the command line."""
     bases = ", ".join(base.__name__ for base in error.__bases__)
     yield code(f"class {name}({bases})")
     yield f"{as_markdown(inspect.getdoc(error) or '')} Exit code {getattr(error, 'exit_code', 1)}."
 
 
 def class_entry(name: str, cls: type) -> Iterator[str]:
-    """How it is made, its docstring, then its attributes and its methods."""
+    """The signature of a class, its docstring, then its attributes and its methods."""
     is_made_by_users = not inspect.isabstract(cls) and not getattr(cls, "_is_protocol", False)
     bases = [base.__name__ for base in cls.__bases__ if base is not object]
     yield code(signature_of(cls, name) if is_made_by_users else f"class {name}({', '.join(bases)})")
@@ -109,7 +109,7 @@ def class_entry(name: str, cls: type) -> Iterator[str]:
 
 
 def value_entry(name: str) -> Iterator[str]:
-    """How a type or a constant is defined, and what is said under it."""
+    """The definition of a type or a constant, and the docstring under it."""
     text, meaning = definition_of(name)
     yield code(text)
     if meaning:
@@ -142,7 +142,7 @@ def methods_of(cls: type) -> Iterator[tuple[str, str]]:
 
 
 def signature_of(thing: Any, name: str) -> str:
-    """A function or a class as it is called, with annotations as in the source; long ones have a line a parameter."""
+    """The signature of a function or a class, with annotations as in the source, broken if it is long."""
     found = inspect.signature(thing)
     public = [p for p in found.parameters.values() if not p.name.startswith("_")]
     parameters = [p.replace(annotation=_verbatim(p.annotation), default=_default(p.default)) for p in public]
@@ -161,7 +161,7 @@ def _default(value: object) -> object:
 
 
 def shown(value: object) -> str:
-    """A value as it is written here, with double quotes."""
+    """The repr of a value, with double quotes."""
     text = repr(value)
     return text if '"' in text else text.replace("'", '"')
 
@@ -181,7 +181,7 @@ def _wrapped(signature: inspect.Signature) -> str:
 
 
 def definition_of(name: str) -> tuple[str, str]:
-    """How a name that is no class and no function is defined in its module, and the text that stands under it."""
+    """The definition of a name that is neither class nor function, and the docstring under it."""
     package = importlib.import_module(PACKAGE)
     home = importlib.import_module(f"{PACKAGE}.{homes(package)[name]}")
     source = inspect.getsource(home)
@@ -216,12 +216,12 @@ def one_line(text: str) -> str:
 
 
 def said(text: str) -> str:
-    """What follows an item of a list: its text, whose further paragraphs are indented."""
+    """The text of an item of a list, with its further paragraphs indented."""
     paragraphs = [as_markdown(" ".join(paragraph.split())) for paragraph in text.split("\n\n")]
     return f": {paragraphs[0]}" + "".join(f"\n\n    {more}" for more in paragraphs[1:]) if text else ""
 
 
 def as_markdown(text: str) -> str:
-    """A docstring in which Markdown obeys nothing but what stands in backticks."""
+    """A docstring, escaped for Markdown except between backticks."""
     parts = re.split(r"(`+[^`]*`+)", text)
     return "".join(part if i % 2 else re.sub(r"([*<]|\b_|_\b)", r"\\\1", part) for i, part in enumerate(parts))

@@ -1,6 +1,7 @@
-"""What `samplerbench doctor` says: the machine, what is installed, what a default run needs, and whether it works.
+"""The findings of `samplerbench doctor`: the machine, the installed packages, what a default run needs, and whether it
+works.
 
-Each part is examined by itself, so that one which is broken is named beside the others. No host name and no user name.
+Each part is examined separately, so that a broken one does not hide the others. No host name or user name is shown.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 PACKAGE = "samplerbench"
 NEEDED_BYTES = 100e6
-"""A default run writes about a tenth of it."""
+"""A default run writes about a tenth of this."""
 GIGABYTE = 1e9
 
 
@@ -35,31 +36,31 @@ class Requirement:
     package: str
     versions: str
     extra: str
-    """The extra that it belongs to, '' if it is always needed."""
+    """The extra that it belongs to; '' if it is always needed."""
 
     @property
     def version(self) -> str | None:
-        """What is installed; None if nothing is."""
+        """The installed version; None if the package is missing."""
         try:
             return importlib.metadata.version(self.package)
         except importlib.metadata.PackageNotFoundError:
             return None
 
     def __str__(self) -> str:
-        """As pip takes it."""
+        """The requirement as pip accepts it."""
         return self.package + self.versions
 
 
 @dataclass
 class Examination:
-    """What was found, by part, and what is wrong."""
+    """The findings by part, and the problems."""
 
     found: dict[str, Any] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
 
     @contextmanager
     def part(self, name: str) -> Iterator[None]:
-        """What is raised meanwhile is a problem of this part alone."""
+        """Note an error that is raised inside the block as a problem of this part alone."""
         try:
             yield
         except BaseException as error:
@@ -93,7 +94,7 @@ def examine(plugins: Sequence[str], results: Path) -> Examination:
 
 
 def requirements() -> list[Requirement]:
-    """What the installed samplerbench says that it needs here, and for which extra."""
+    """The requirements of the installed samplerbench on this machine, each with its extra."""
     try:
         lines = importlib.metadata.requires(PACKAGE) or []
         extras = importlib.metadata.metadata(PACKAGE).get_all("Provides-Extra") or []
@@ -103,7 +104,7 @@ def requirements() -> list[Requirement]:
 
 
 def requirement_of(line: str, extras: Sequence[str]) -> Requirement | None:
-    """'torch>=2.10; extra == "test"' taken apart; None where it is needed neither here nor by one of the extras."""
+    """'torch>=2.10; extra == "test"' as a Requirement; None if neither this machine nor one of the extras needs it."""
     import packaging.requirements
 
     parsed = packaging.requirements.Requirement(line)
@@ -112,14 +113,14 @@ def requirement_of(line: str, extras: Sequence[str]) -> Requirement | None:
 
 
 def extra_of(needed: Sequence[Requirement], name: str) -> dict[str, Any]:
-    """The packages of an extra with their versions, and the command that installs those that are missing."""
+    """The packages of an extra with their versions, and the command that installs the missing ones."""
     own = [r for r in needed if r.extra == name]
     missing = [r for r in own if not r.version]
     return {"packages": {r.package: r.version for r in own}, "install": install(missing) if missing else None}
 
 
 def install(missing: Sequence[Requirement]) -> str:
-    """The command that installs these."""
+    """The command that installs these packages."""
     return " ".join(["pip install", *(shlex.quote(str(r)) for r in missing)])
 
 
@@ -144,7 +145,7 @@ def machine() -> dict[str, Any]:
 
 
 def disk(results: Path) -> tuple[dict[str, Any], list[str]]:
-    """Space and right to write where runs go, and what is wrong there."""
+    """Space and permission to write where runs are stored, and the problems with them."""
     there = next(p for p in (results.absolute(), *results.absolute().parents) if p.exists())
     free, writable = shutil.disk_usage(there).free, there.is_dir() and os.access(there, os.W_OK | os.X_OK)
     faults = [] if there.is_dir() else [f"{results} is a file; runs go there: give -o, or move it away"]
@@ -156,7 +157,7 @@ def disk(results: Path) -> tuple[dict[str, Any], list[str]]:
 
 
 def plugins_in(registry: Registry) -> dict[str, Any]:
-    """How many names each plugin brought, what is broken, what was remarked on."""
+    """The number of names that each plugin registers, the broken plugins, and the remarks."""
     from ...samplers.plugin import KINDS, Origin
     from ...samplers.registry import BUILT_IN
 
@@ -174,7 +175,7 @@ def plugins_in(registry: Registry) -> dict[str, Any]:
 
 
 def data_sets(registry: Registry) -> dict[str, str | None]:
-    """Where the data set of each model that is trained on one lies."""
+    """The path of the data set of each model that is trained on one."""
     from ...samplers.model import ModelWithData
 
     things: dict[str, object] = dict(sorted(registry.models.things.items()))
@@ -183,7 +184,7 @@ def data_sets(registry: Registry) -> dict[str, str | None]:
 
 
 def default_run(registry: Registry) -> dict[str, Any]:
-    """Plan the default run, make its metrics ready and draw a trial; what cannot be is raised."""
+    """Plan the default run, make its metrics ready and draw a trial; raises what fails."""
     from ..draw.chunk import trial
     from ..plan.config import Config
     from ..plan.plan import plan_for
@@ -198,7 +199,7 @@ def default_run(registry: Registry) -> dict[str, Any]:
 
 
 def without_home(value: Any) -> Any:
-    """The same with the home folder, whose name is a person's, written as ~."""
+    """A JSON value with the home folder written as ~, because its name is that of a person."""
     if isinstance(value, str):
         return re.sub(rf"{re.escape(str(Path.home()))}(?![\w.-])", "~", value)
     if isinstance(value, dict):
@@ -207,7 +208,7 @@ def without_home(value: Any) -> Any:
 
 
 def examination_to_lines(seen: Examination) -> Iterator[str]:
-    """A line for each thing, its name first."""
+    """A line for each finding, its name first."""
     found = without_home(seen.found)
     if at := found.get("machine"):
         yield (

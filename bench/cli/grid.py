@@ -52,7 +52,7 @@ def grid_(run_folder: Path | None, output: Path | None, plugin: tuple[str, ...],
 
 
 def redraw_run(run_folder: Path | None, output: Path | None) -> None:
-    """The picture of a run again."""
+    """Draw the picture of a run again."""
     from ...samplers.files.tiles import png
     from ..draw.folder import newest_run
     from ..judge.stored import StoredRun
@@ -66,7 +66,7 @@ def redraw_run(run_folder: Path | None, output: Path | None) -> None:
 
 
 def draw_grid(options: dict[str, Any], output: Path | None, plugin: tuple[str, ...]) -> int:
-    """A grid of new images; the exit code."""
+    """Draw a grid of new images; returns the exit code."""
     from rich.console import Console
 
     from ..show.grid_plot import check_target, make_grid, plot_for, suffix_of

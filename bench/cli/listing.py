@@ -1,4 +1,4 @@
-"""What `samplerbench list` says of each registered thing."""
+"""The rows and pages that `samplerbench list` prints about registered things."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ given, as `x_init`. A named grid starts where its definition says."""
 
 
 def listing(registry: Registry, kind: str) -> list[dict[str, str]]:
-    """One dict a name, all with the same keys."""
+    """A dict for each name, all with the same keys."""
     catalogue: Catalogue[object] = getattr(registry, kind)
     rows = []
     for name in sorted(catalogue.things):
@@ -57,7 +57,7 @@ def listing(registry: Registry, kind: str) -> list[dict[str, str]]:
 
 
 def metric_facts(metric: object) -> dict[str, str]:
-    """What a metric's class says of itself: extractor, direction, unit, fewest samples."""
+    """The facts in a metric's class: extractor, direction, unit, fewest samples."""
     facts = {"reads": "extractor", "better": "better", "unit": "unit", "least n": "least"}
     said = {heading: str(getattr(metric, name, "")) for heading, name in facts.items()}
     per_column = getattr(metric, "least_per_column", 0)
@@ -65,13 +65,13 @@ def metric_facts(metric: object) -> dict[str, str]:
 
 
 def first_line(thing: object) -> str:
-    """The first line of what a factory's docstring says, '' if it has none of its own."""
+    """The first line of a factory's own docstring; '' if it has none."""
     doc = getattr(thing, "__doc__", None)
     return inspect.cleandoc(doc).partition("\n")[0] if isinstance(doc, str) else ""
 
 
 def claim(ask: Callable[[Sampler], str], cls: type[Sampler]) -> str:
-    """What a sampler with its default options says of itself; a plugin that raises there is shown doing so."""
+    """A claim of a sampler with its default options; if the plugin raises, the error is shown in its place."""
     try:
         return ask(cls())
     except BaseException as error:
@@ -85,7 +85,7 @@ def order(sampler: Sampler) -> str:
 
 
 def page(registry: Registry, kind: str) -> str:
-    """A page of documentation on all that is registered of a kind, in Markdown, from its own docstrings."""
+    """A page of documentation on all registered things of a kind, in Markdown, from their docstrings."""
     if kind == "samplers":
         return _joined(_samplers_page(registry))
     if kind == "grids":
@@ -156,11 +156,11 @@ def _metrics_page(registry: Registry) -> Iterator[str]:
 
 
 SAME_AS, USE_IT = "Same as:", "Use it "
-"""How the paragraphs of a sampler's module docstring begin that say which other samplers it is, and when to use it."""
+"""The beginnings of two paragraphs in a sampler's module docstring: which samplers it equals, when to use it."""
 
 
 def paragraphs_of(cls: type) -> list[str]:
-    """The module docstring of a class in paragraphs, those with a part of their own marked, [] if there is none."""
+    """The paragraphs of the module docstring of a class, the two special ones marked; [] if there is none."""
     doc = inspect.cleandoc(getattr(sys.modules.get(cls.__module__), "__doc__", None) or "")
     marks = {SAME_AS: f"**{SAME_AS}**", USE_IT: f"**{USE_IT.strip()}** "}
     found = []
@@ -171,7 +171,7 @@ def paragraphs_of(cls: type) -> list[str]:
 
 
 def _options_table(cls: type) -> Iterator[str]:
-    """The options with what they may be and their docstrings; nothing if there are none."""
+    """A table of the options, with their values and their docstrings; nothing if there are none."""
     meanings = field_docstrings(cls)
     rows = [
         [f"`{name}`", _accepted(option), f"`{option.default}`", meanings.get(option.field, "")]
@@ -190,7 +190,7 @@ def _accepted(option: Option) -> str:
 
 
 def field_docstrings(cls: type) -> dict[str, str]:
-    """The string under each field or attribute of a class or of its bases; {} where there is no source."""
+    """The docstring under each field or attribute of a class or its bases; {} if there is no source."""
     found: dict[str, str] = {}
     for part in reversed(cls.__mro__[:-1]):
         try:
@@ -209,17 +209,17 @@ def field_docstrings(cls: type) -> dict[str, str]:
 
 
 def _is_made_by_dataclass(cls: type) -> bool:
-    """Whether the docstring is the signature that a dataclass without one is given."""
+    """Whether the docstring is the signature that `dataclass` sets where there is none."""
     return (cls.__doc__ or "").startswith(f"{cls.__name__}(")
 
 
 def _anchor(name: str) -> str:
-    """What a heading is linked by: a + and a . are spelt out, where tools make different links of them."""
+    """The anchor of a heading, with + and . spelt out, because tools make different anchors of them."""
     return name.replace("+", "-plus").replace(".", "-dot")
 
 
 def _heading(name: str) -> str:
-    """A heading, and where tools would make another link of it, its link."""
+    """A heading, with its anchor if tools would make another one."""
     return f"## {name}" if _anchor(name) == name else f'<a id="{_anchor(name)}"></a>\n\n## {name}'
 
 
@@ -229,5 +229,5 @@ def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _cell(text: str) -> str:
-    """One line, in which a bar is no border."""
+    """One line, with bars escaped, which would be borders."""
     return " ".join(text.split()).replace("|", "\\|")

@@ -1,4 +1,4 @@
-"""The registry as a command loads it: with a note where that takes long, and a line for each plugin at fault."""
+"""Loading the registry for a command, with a note if that takes long, and a line for each faulty plugin."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from ..conformance.card import Finding
 
 PATIENCE = 5.0
-"""Seconds that plugins may take to load before a word is said."""
+"""Seconds that plugins may take to load before a note is printed."""
 
 
 @contextmanager
 def noted_after(seconds: float, text: str) -> Iterator[threading.Timer]:
-    """A note on stderr where what is done meanwhile takes longer; yields the thread that waits to say it."""
+    """Print a note to stderr if the block takes longer than this; yields the thread that waits to print it."""
     timer = threading.Timer(seconds, complain, (text, "Note"))
     timer.daemon = True
     timer.start()
@@ -32,7 +32,7 @@ def noted_after(seconds: float, text: str) -> Iterator[threading.Timer]:
 
 
 def loaded_registry(plugins: Iterable[str] = (), models: Iterable[str] = ()) -> Registry:
-    """The registry with these plugins and the user's own models; a note where that takes long, for it may never end."""
+    """The registry with these plugins and the user's own models, with a note if loading takes long: it may hang."""
     from ...samplers.registry import load_registry
 
     note = (
@@ -50,7 +50,7 @@ def loaded_registry(plugins: Iterable[str] = (), models: Iterable[str] = ()) -> 
 
 
 def warn_of_plugins(registry: Registry) -> None:
-    """One line on stderr for each plugin that is broken, slow or meddles with the process."""
+    """Print a line to stderr for each plugin that is broken, slow or changes the process."""
     for broken in registry.broken:
         complain(f"plugin {broken.origin} is broken and left out: {broken.reason}")
     for remark in registry.remarks:

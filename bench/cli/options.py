@@ -1,4 +1,4 @@
-"""The options that several commands have."""
+"""Options that several commands share."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from ..plan.settings import CONDUCT, SETTINGS, USUAL_NUMBERS, InGrid, Kind, Sect
 from ..plan.surroundings import check_surroundings
 
 CONFIG = "samplerbench.config"
-"""Where a command's context keeps its config file."""
+"""The key under which a command's context keeps its config file."""
 
 
 class FilePath(click.Path):
-    """A path; a text that cannot be one is refused in one line."""
+    """A path; an invalid one is refused in one line."""
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(path_type=Path, **settings)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """As click does, with its ValueErrors explained."""
+        """Convert as click does, but explain ValueErrors."""
         try:
             path = super().convert(value, param, ctx)
             with suppress(FileNotFoundError, NotADirectoryError, PermissionError):
@@ -42,14 +42,14 @@ class FilePath(click.Path):
 
 
 class Number(click.types.FloatParamType):
-    """A number; what is none is refused by the name of its setting."""
+    """A number; anything else is refused with the name of its setting."""
 
     def __init__(self, read: type[int] | type[float], expected: str) -> None:
         self.name = {int: "integer", float: "float"}[read]
         self.read, self.expected = read, expected
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """The number that a text says."""
+        """The number in a text."""
         try:
             return self.read(value)
         except ValueError as error:
@@ -64,7 +64,7 @@ class Count(Number):
         super().__init__(int, "a whole number from 1, as in 8")
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """The number that a text says; InputError for one below 1."""
+        """The number in a text; InputError if it is below 1."""
         number = super().convert(value, param, ctx)
         if number < 1:
             raise InputError(f"{param.name if param else self.name} {number}: expected {self.expected}")
@@ -75,14 +75,14 @@ WHOLE = Number(int, USUAL_NUMBERS["whole"])
 COUNT = Count()
 POSITIVE = Number(float, USUAL_NUMBERS["amount"])
 READ_AS: dict[Kind, type[int] | type[float]] = {"whole": int, "number": float, "amount": float}
-"""How the numbers among the settings are read."""
+"""The type that reads each kind of number among the settings."""
 
 
 class Command(click.Command):
-    """A command that says of a wrong setting where it is from: a config file, an environment variable."""
+    """A command whose errors say where a wrong setting comes from: a config file or an environment variable."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """As click does; a variable of the environment that is meant for this command and is no option is refused."""
+        """Parse as click does, and refuse an environment variable for this command that names no option."""
         if not set(args) & set(ctx.help_option_names):
             check_surroundings()
         check_environment(ctx)
@@ -99,7 +99,7 @@ class Command(click.Command):
 
 
 def usage_fault(ctx: click.Context, error: click.UsageError) -> str:
-    """What is wrong with the words of a command line, what is expected there, and where to read more."""
+    """What is wrong with a command line, what is expected there, and where to read more."""
     usage = f"usage: {ctx.command_path} {' '.join(ctx.command.collect_usage_pieces(ctx))}"
     if isinstance(error, click.NoSuchOption):
         near = nearest_option(ctx, error.option_name)
@@ -123,20 +123,20 @@ def options_in(ctx: click.Context) -> list[click.Option]:
 
 
 def nearest_option(ctx: click.Context, name: str) -> str:
-    """' (did you mean --X?)' where an option is near in its words: the dashes are alike in all."""
+    """' (did you mean --X?)' if an option has a similar name, compared without its dashes."""
     known = {option.lstrip("-"): option for p in options_in(ctx) for option in (*p.opts, *p.secondary_opts)}
     near = closest(name.lstrip("-"), known)
     return near.replace("'", f"'{'--' if name.startswith('--') else ''}", 1)
 
 
 def expected_value(ctx: click.Context, option: click.Option, name: str) -> str:
-    """What an option takes, in the words of its help."""
+    """What an option accepts, in the words of its help."""
     text = (option.help or "").partition(" [default")[0].rstrip(".")
     return f"expected {name} {option.make_metavar(ctx)}" + (f": {text}" if text else "")
 
 
 def check_environment(ctx: click.Context) -> None:
-    """Refuse SAMPLERBENCH_<COMMAND>_<NAME> where the command has no option of that name."""
+    """Refuse SAMPLERBENCH_<COMMAND>_<NAME> if the command has no option of that name."""
     prefix = f"{ctx.auto_envvar_prefix}_"
     known = {f"{prefix}{(option.name or '').upper()}" for option in options_in(ctx)}
     for name in sorted(os.environ):
@@ -148,7 +148,7 @@ def check_environment(ctx: click.Context) -> None:
 
 @contextmanager
 def origin_named(ctx: click.Context) -> Iterator[None]:
-    """An error in a setting that was not typed says where it is from."""
+    """Add to an error the origin of a setting that was not typed."""
     try:
         yield
     except click.BadParameter as error:
@@ -164,7 +164,7 @@ def origin_named(ctx: click.Context) -> Iterator[None]:
 
 
 def origin_of(ctx: click.Context, param: click.Parameter) -> str:
-    """ "config c.toml" or "environment variable X" where the value of an option is from, '' where typed."""
+    """The origin of an option's value: "config c.toml", "environment variable X", or '' if it was typed."""
     source = ctx.get_parameter_source(param.name or "")
     if source is click.core.ParameterSource.DEFAULT_MAP:
         return str(ctx.meta[CONFIG])
@@ -181,7 +181,7 @@ def long_names(param: click.Parameter) -> list[str]:
 
 
 def says_to_all(variable: str) -> Callable[[click.Context, click.Parameter, bool], None]:
-    """What a flag does that sets an environment variable, for all in this process and below, while a command lasts."""
+    """The callback of a flag that sets an environment variable for this process and its children during a command."""
 
     def say_it(ctx: click.Context, _: click.Parameter, chosen: bool) -> None:
         if chosen:
@@ -201,7 +201,7 @@ download_option = click.option(
 def setting_options(
     *sections: Section, command: Literal["run", "grid"] = "run"
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """The options of the settings in these sections, as a command has them."""
+    """The options of a command for the settings in these sections."""
     chosen = [one for section in sections for one in (*SETTINGS, *CONDUCT) if one.section == section]
     if command == "run":
         made = [option_of(one) for one in chosen]
@@ -232,7 +232,7 @@ def option_of(one: Setting) -> Callable[..., Any]:
 
 
 def grid_option_of(one: Setting, own: InGrid) -> Callable[..., Any]:
-    """A setting as an option of `grid`, whose value is None unless it is given: then it may be an axis."""
+    """A setting as an option of `grid`; its value is None unless given, because it may be an axis instead."""
     plain = "" if one.default is None else f"{one.default:g}" if isinstance(one.default, float) else str(one.default)
     return click.option(
         *filter(None, [one.short]), one.option, type=type_of(one), metavar=own.metavar or one.metavar or None,
@@ -241,12 +241,12 @@ def grid_option_of(one: Setting, own: InGrid) -> Callable[..., Any]:
 
 
 def help_of(text: str, default: str) -> str | None:
-    """What a setting is, and its default in words."""
+    """The help of a setting, with its default in words."""
     return " ".join(filter(None, (text, f"[default: {default}]" if default else ""))) or None
 
 
 def type_of(one: Setting) -> FilePath | Number | None:
-    """What reads a setting; None = it is a text or a flag."""
+    """The type that reads a setting; None for a text or a flag."""
     if one.kind == "file":
         return FilePath()
     if one.kind in READ_AS:
@@ -284,7 +284,7 @@ def load_config_file(ctx: click.Context, _: click.Parameter, path: Path | None) 
 
 
 def kind_of(option: click.Option) -> Kind:
-    """What a config file may give for an option that is no setting."""
+    """The kind of value that a config file may give for an option that is no setting."""
     if option.is_flag:
         return "flag"
     return "list" if option.multiple else "text"

@@ -1,4 +1,4 @@
-"""`samplerbench list`, `new-plugin` and `check`: what is registered, a plugin to start from, is a sampler right?"""
+"""`samplerbench list`, `new-plugin` and `check`: registered things, a plugin to start from, the tests of a sampler."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ KINDS = ("samplers", "grids", "models", "metrics", "extractors", "data", "engine
 
 
 def known_kind(_: click.Context, __: click.Parameter, kind: str) -> str:
-    """The kind, or an error with the closest."""
+    """The kind; an error with the closest one if it is unknown."""
     if kind not in KINDS:
         raise InputError(f"unknown kind {kind!r}{closest(kind, KINDS)}; kinds: {', '.join(KINDS)}")
     return kind
 
 
 def known_kind_of_plugin(_: click.Context, __: click.Parameter, kind: str) -> str:
-    """The kind of a new plugin, or an error with the closest."""
+    """The kind of a new plugin; an error with the closest one if it is unknown."""
     if kind not in PLUGIN_KINDS:
         raise InputError(f"unknown kind {kind!r}{closest(kind, PLUGIN_KINDS)}; kinds: {', '.join(PLUGIN_KINDS)}")
     return kind
@@ -84,7 +84,7 @@ def list_(kind: str, plugin: tuple[str, ...], as_json: bool, markdown: bool) -> 
 
 
 def program_listing(kind: str) -> tuple[list[dict[str, str]], str]:
-    """The rows and the page of what the program itself has: its commands, or its Python names."""
+    """The rows and the page about the program itself: its commands, or its Python names."""
     from .api_page import api_listing, api_page
     from .commands import commands_listing, commands_page
 

@@ -1,4 +1,4 @@
-"""`samplerbench reference`: what metrics compare with, extracted once."""
+"""`samplerbench reference`: the reference that metrics compare with, extracted once."""
 
 from __future__ import annotations
 

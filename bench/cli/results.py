@@ -1,4 +1,4 @@
-"""`samplerbench report` and `verify`: what is made of a run that is there."""
+"""`samplerbench report` and `verify`: the report of a stored run, and the check of its samples."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .options import COUNT, WHOLE, Command, FilePath, own_model_option, plugin_o
 @own_model_option
 @plugin_options
 def report(run_folder: Path | None, figures: Path | None, plugin: tuple[str, ...], model: tuple[str, ...]) -> None:
-    """Write report.html of a run anew, by default of the newest in results/, and print its path.
+    """Write report.html of a run again, by default of the newest in results/, and print its path.
 
     It is one page that needs no network: answers, charts, pictures, table, and the command that made the run.
 

@@ -1,4 +1,4 @@
-"""`samplerbench run`: a run under a live view, which signals stop at any moment."""
+"""`samplerbench run`: a run under a live view, which a signal can stop at any moment."""
 
 from __future__ import annotations
 
@@ -40,24 +40,24 @@ SIGINT_EXIT, SIGTERM_EXIT = 130, 143
 
 
 class Signals:
-    """SIGINT and SIGTERM while a run goes on; use it as a context.
+    """Handles SIGINT and SIGTERM during a run; use it as a context.
 
-    The first raises KeyboardInterrupt and ends the work, a second one ends what is made of it. Further ones are not
-    heard: what is left is to let the next writer in, and to say how to go on.
+    The first signal raises KeyboardInterrupt and ends the drawing, a second one ends the making of table and report.
+    Further ones are ignored: only the release of the folder is left, and the line that says how to go on.
     """
 
     def __init__(self) -> None:
         self.code = 0
-        """The exit code of the first; 0 before it."""
+        """The exit code of the first signal; 0 before it."""
         self._left = 2
 
     def __enter__(self) -> Signals:
-        """Hear them."""
+        """Install the handlers."""
         self._before = {number: signal.signal(number, self._hear) for number in (signal.SIGINT, signal.SIGTERM)}
         return self
 
     def __exit__(self, *_: object) -> None:
-        """As before."""
+        """Restore the handlers from before."""
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
@@ -69,7 +69,7 @@ class Signals:
 
     @contextmanager
     def ending(self) -> Iterator[None]:
-        """Where one comes, what is done meanwhile ends here."""
+        """End the block quietly when a signal comes."""
         try:
             yield
         except KeyboardInterrupt:
@@ -77,7 +77,7 @@ class Signals:
 
 
 class FolderPath(FilePath):
-    """A path that is not empty: that would be the current folder, which nobody named."""
+    """A path that is not empty: an empty one would be the current folder, which nobody named."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Refuse the empty text."""
@@ -145,7 +145,7 @@ def run(output: Path | None, plugin: tuple[str, ...], dry_run: bool, as_json: bo
 
 
 def settings_given(config: Config) -> dict[str, Any]:
-    """Those settings of a configuration that the command line, the environment or a file gives."""
+    """The settings that the command line, the environment or a file gives."""
     context = click.get_current_context()
     sources = {field.name: context.get_parameter_source(field.name) for field in fields(config)}
     default = click.core.ParameterSource.DEFAULT
@@ -153,7 +153,7 @@ def settings_given(config: Config) -> dict[str, Any]:
 
 
 def carried_out(plan: Plan, registry: Registry, folder: Path, manner: Manner, *, as_json: bool) -> int:
-    """Run a plan, print its table, and on a signal say how to go on; the exit code."""
+    """Run a plan, print its table, and after a signal say how to go on; returns the exit code."""
     from ..run import begin
 
     command = shlex.join(["samplerbench", *sys.argv[1:]])
@@ -175,7 +175,7 @@ def carried_out(plan: Plan, registry: Registry, folder: Path, manner: Manner, *,
 
 
 def show_result(result: Result, as_json: bool) -> None:
-    """The table of a run as data, and where its files are."""
+    """Print the table of a run as data, and the path of its files."""
     from ..show.sheet import sentences, sheet_of
 
     if as_json:
@@ -209,12 +209,12 @@ def value_from(one: Setting, given: Any) -> Any:
 
 
 def watched(begun: Benchmark, signals: Signals) -> Result:
-    """Do the work under a live view, and conclude with what is there when it is done or a signal comes."""
+    """Do the work under a live view, and conclude with what is stored, when it is done or a signal comes."""
     from rich.console import Console
 
     from ..show.live import View
 
-    gc.freeze()  # what is loaded stays until the end: no collection of garbage need walk through it
+    gc.freeze()  # what is loaded stays until the end, so the garbage collector need not scan it
     with closing(begun.folder):
         with signals.ending(), View(Console(stderr=True), begun.labels) as view:
             begun.work(view)
@@ -222,7 +222,7 @@ def watched(begun: Benchmark, signals: Signals) -> Result:
 
 
 def show_plan(plan: Plan, folder: Path, left: int, as_json: bool, *, resumes: bool) -> None:
-    """The plan, how many evaluations it makes, how many of them are left, and about how long these take here."""
+    """Print the plan, its evaluations, how many of them are left, and about how long these take here."""
     from ..draw.chunk import seconds_per_evaluation
     from ..plan.plan import summary
 

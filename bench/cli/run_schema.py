@@ -1,4 +1,4 @@
-"""run.json as a JSON schema, made from the types that it is checked by when it is read."""
+"""run.json as a JSON schema, made from the types that check the file when it is read."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SEAL = {
 
 
 def run_schema() -> dict[str, Any]:
-    """The schema. What it cannot say, as that the cells are those of the settings, is checked beside it."""
+    """The schema. Conditions beyond it, such as that the cells belong to the settings, are checked elsewhere."""
     schema = msgspec.json.schema(record.RunRecord)
     parts: dict[str, dict[str, Any]] = schema["$defs"]
     for name, part in parts.items():
@@ -42,7 +42,7 @@ def run_schema() -> dict[str, Any]:
 
 
 def words_on(kind: type) -> dict[str, str]:
-    """What is said of each field of a record: its docstring; of a setting the help of its option."""
+    """The description of each field of a record: its docstring, or the help of a setting's option."""
     if kind is not Config:
         return field_docstrings(kind)
     nulls = {one.name: f" null: {one.default_words}." for one in SETTINGS if one.default is None and one.default_words}

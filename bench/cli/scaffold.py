@@ -1,4 +1,4 @@
-"""A new plugin: a file of a kind that works as it stands, and its test, alone or as a project that can be installed."""
+"""A new plugin of a kind: a file that works as it is, and its test, alone or as a project that can be installed."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ KINDS = {
     "data": "data",
     "engine": "engines",
 }
-"""Kind of plugin -> where the registry keeps its names. Its templates are my_KIND.py and test_my_KIND.py."""
+"""Kind of plugin -> the registry's catalogue of its names. Its templates are my_KIND.py and test_my_KIND.py."""
 NAME = re.compile(r"[a-z][a-z0-9]*([_-][a-z0-9]+)*")
 LONGEST = 40
 COMMAND = re.compile(r"^    (samplerbench .+)$", re.MULTILINE)
 """A command in a template's docstring."""
 TEMPLATES = resources.files(__package__.partition(".")[0]) / "templates"
-"""Python that lint, types and tests see, of plugins called my-sampler, my-grid ..."""
+"""Plugins called my-sampler, my-grid ..., as Python that lint, types and tests see."""
 
 
 def new_plugin(name: str, folder: Path, registry: Registry, *, kind: str = "sampler", package: bool) -> list[Path]:
@@ -58,7 +58,7 @@ def new_plugin(name: str, folder: Path, registry: Registry, *, kind: str = "samp
 
 
 def check_name(name: str, registry: Registry, kind: str = "sampler") -> None:
-    """Refuse a name that cannot be a plugin's and a module's at once, or that is taken already."""
+    """Refuse a name that is taken, or that cannot be that of a plugin and of a module."""
     if len(name) > LONGEST or not NAME.fullmatch(name):
         raise InputError(
             f"name {name[:80]!r}: expected lower-case letters, digits and single dashes, a letter first, "
@@ -75,7 +75,7 @@ def check_name(name: str, registry: Registry, kind: str = "sampler") -> None:
 
 
 def module_of(name: str) -> str:
-    """The module that a plugin is written in."""
+    """The name of a plugin's module."""
     return name.replace("-", "_")
 
 
@@ -99,7 +99,7 @@ def files_of_package(name: str, kind: str = "sampler") -> dict[str, str]:
 
 
 def commands_of(name: str, kind: str) -> list[str]:
-    """Commands that try the plugin, once it is installed: those of its docstring."""
+    """The commands in a plugin's docstring, which try it once it is installed."""
     text = files_of_plugin(name, kind)[f"{module_of(name)}.py"]
     return COMMAND.findall(without_plugin(text, name))
 
@@ -110,7 +110,7 @@ def without_plugin(text: str, name: str) -> str:
 
 
 def filled(template: str, word: str, name: str) -> str:
-    """A template's text with the plugin's name in the place of my-WORD, my_WORD and MyWord."""
+    """A template's text with the plugin's name in place of my-WORD, my_WORD and MyWord."""
     text = (TEMPLATES / template).read_text(encoding="utf-8")
     as_class = "".join(part.capitalize() for part in re.split("[_-]", name))
     spellings = {f"my-{word}": name, f"my_{word}": module_of(name), f"My{word.capitalize()}": as_class}

@@ -1,4 +1,4 @@
-"""`samplerbench table`: a run's table in many forms, and the questions that are asked of it."""
+"""`samplerbench table`: a run's table in many forms, and answers to questions about it."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def table(  # noqa: PLR0913  (an option each)
 
 
 def load_own(plugins: tuple[str, ...], models: tuple[str, ...]) -> Registry:
-    """The registry with the plugins and the models of code that are the user's own."""
+    """The registry with the user's own plugins and models."""
     with stdout_for_data():
         registry = loaded_registry(plugins, models)
         warn_of_plugins(registry)
@@ -144,7 +144,7 @@ def load_own(plugins: tuple[str, ...], models: tuple[str, ...]) -> Registry:
 
 @dataclass(frozen=True)
 class Question:
-    """What is asked of a run's samples."""
+    """A question about a run's samples."""
 
     find: Callable[[Registry], pd.DataFrame]
     """The answer, with every digit."""
@@ -153,7 +153,7 @@ class Question:
 
 
 def comparison(run: StoredRun, pair: tuple[str, str]) -> Question:
-    """Is one sampler better than another?"""
+    """Is one sampler better than the other?"""
     from ..judge.compare import compare
     from ..show.verdicts import comparison_to_rows
 
@@ -177,7 +177,7 @@ def power_of(run: StoredRun, metric: str | None) -> Question:
 
 
 def ranking(run: StoredRun, metric: str | None, nfe: str | None, seconds: str | None) -> Question:
-    """Which samplers make the most of budgets, of model calls or of seconds an image?"""
+    """Which samplers are the best within budgets of model calls, or of seconds per image?"""
     from ..judge.budget import budgets, parse_seconds
     from ..plan.config import parse_counts
     from ..show.verdicts import budgets_to_rows
@@ -198,7 +198,7 @@ def show_table(  # noqa: PLR0913  (the options of a table, each by name)
     columns: str | None,
     pivot: str | None,
 ) -> None:
-    """The table of a run, or of several, laid out as asked for."""
+    """Print the table of one or several runs, laid out as asked for."""
     from ..show.formats import SHEETS, Layout, parse_columns, rendered, sheet_with_best, write_output
 
     if output and form is None:
@@ -241,7 +241,7 @@ def content_asked_for(folders: tuple[Path, ...], as_one: bool) -> Content:
 
 
 def the_newest() -> Path:
-    """The newest run in results/, which is said."""
+    """The newest run in results/, whose path is printed."""
     from ..draw.folder import newest_run
 
     folder = newest_run(Path("results"))
@@ -250,7 +250,7 @@ def the_newest() -> Path:
 
 
 def show_found(run: StoredRun, registry: Registry, as_json: bool, question: Question) -> None:
-    """What is found in a run's samples, as JSON or as people read it."""
+    """Print the answer to a question, as JSON or as people read it."""
     from ..show.verdicts import correction_of
 
     with stdout_for_data():

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ...samplers.registry import Registry
 
 GIVEN_TO_TRAIN = ("data", "output", "report")
-"""Parameters of a training that are no settings."""
+"""Parameters of a training that are not settings."""
 
 
 @click.command(cls=Command)
@@ -93,7 +93,7 @@ def named(model: str | None, data: str | None, latent: bool) -> str:
 
 
 def disk_fault(error: OSError, output: Path) -> SamplerbenchError:
-    """What the disk refused: to write in the output, or to read the data, which has a name and lies elsewhere."""
+    """The error for an OSError: the output cannot be written, or the data, which is elsewhere, cannot be read."""
     reason = error.strerror or error
     if isinstance(error.filename, str) and not Path(error.filename).absolute().is_relative_to(output.absolute()):
         return ModelError(f"{error.filename}: cannot be read ({reason})")
@@ -103,7 +103,7 @@ def disk_fault(error: OSError, output: Path) -> SamplerbenchError:
 def lesson(
     registry: Registry, name: str, data: str | None, settings: dict[str, Any], processes: int
 ) -> Callable[..., Sequence[str] | None]:
-    """What trains the model of that name on the data, but for output, report and settings, which it accepts."""
+    """The function that trains a model on the data; it takes output, report and the settings of the model."""
     from ...samplers.factories import accepted_settings, refuse_settings
     from ...samplers.model import TrainableModel, TrainableOnImages
 

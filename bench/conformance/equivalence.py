@@ -1,4 +1,4 @@
-"""Settings that must make no difference: form of the prediction, scale of the process, batch, earlier use."""
+"""Settings that must not change results: form of the prediction, scale of the process, batch, earlier use."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ GRIDS = {"VP": UNEVEN, "EDM": (40.0, 9.0, 2.0, 0.8, 0.1, 0.01), "flow": (0.98, 0
 GREY_LEVEL = 2 / 255
 """The size of a grey level of an image in [-1, 1]."""
 SINGLE = 1e-3
-"""How far float32 may be from float64: roundings of 6e-8, times sigma / alpha = 160, times many steps."""
+"""The tolerance between float32 and float64: roundings of 6e-8, times sigma / alpha = 160, times many steps."""
 
 
 def predictions(sampler: Sampler, effort: Effort) -> Iterator[Finding]:
@@ -34,7 +34,7 @@ def predictions(sampler: Sampler, effort: Effort) -> Iterator[Finding]:
 
 
 def scales(sampler: Sampler, effort: Effort) -> Iterator[Finding]:
-    """VP, EDM and flow are one process in three scales: x_VP = alpha_VP x_EDM, x_flow = alpha_flow x_EDM."""
+    """VP, EDM and flow are one process in three scales: x_VP = alpha_VP x_EDM and x_flow = alpha_flow x_EDM."""
     vp, explosion, flow = SCHEDULES.values()
     levels = [vp.at_time(t) for t in UNEVEN]
     sigmas = [level.sigma_ve for level in levels]

@@ -1,7 +1,7 @@
 """The order of convergence of a deterministic sampler: global, from its own start, local; the limit; the last jump.
 
-All but the last are measured down to a level that still has noise, which their names state. The step from there to the
-clean end is first order for every sampler and would hide the other errors, so it is shown separately.
+All but the last jump are measured down to a level that still has noise, which their names state. The step from there to
+the clean end is first order for every sampler and would hide the other errors, so it is measured separately.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ steps are fine enough to show the full slope."""
 DOUBLINGS, ROUNDING = 4, 1e-11
 """Limits of refining a grid to find a slope: the number of refinements, and the error."""
 LEEWAY = 0.01
-"""By how much of it an error may be above another: a corrector moves the state that the last jump starts from."""
+"""The part by which an error may exceed another: a corrector moves the state that the last jump starts from."""
 VP_LINEAR, VARIANCE_EXPLODING = vp_linear(), edm()
 
 
@@ -126,7 +126,7 @@ def limit(sampler: Sampler, effort: Effort) -> Iterator[Finding]:
 def last_jump(sampler: Sampler, effort: Effort) -> Iterator[Finding]:
     """The step to the clean end, after an exact past: its error remains, however many steps are taken.
 
-    The model's guess of x0 is the first-order step there, and the most that may be lost.
+    There the model's prediction of x0 is the first-order step, and no sampler may be worse.
     """
     if sampler.convergence is None:
         return
@@ -148,9 +148,9 @@ def sigma_of(level: Level) -> str:
 
 
 def _slope(error: Callable[[int], float], steps: int, low: float, high: float) -> float:
-    """The slope of the error from `steps` to twice as many; on finer grids where it is not yet from `low` to `high`.
+    """The slope of the error from `steps` to twice as many; on finer grids while it is outside `low` to `high`.
 
-    Terms of neighbouring orders may cancel on a coarse grid. It ends where rounding would be seen.
+    Terms of neighbouring orders may cancel on a coarse grid. Refinement ends before rounding shows.
     """
     coarse = error(steps)
     for doublings in itertools.count(1):
@@ -165,7 +165,7 @@ def _slope(error: Callable[[int], float], steps: int, low: float, high: float) -
 def _error_after_exact_past(sampler: Sampler, levels: Sequence[Level], warm_up: int, schedule: Schedule) -> float:
     """From the exact state at levels[warm_up] to the last level; the steps before start from exact states.
 
-    So a multistep method has the past that its order supposes, and a one-step method is not affected.
+    So a multistep method has the past that its order assumes, and a one-step method is not affected.
     """
     run, past = _noisy_run(levels, schedule), None
     x = quantile_path(LINE, QUANTILES, levels[0])

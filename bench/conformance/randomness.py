@@ -37,7 +37,7 @@ def draws(sampler: Sampler, effort: Effort) -> Iterator[Finding]:
 
 
 def lies_within(part: tuple[Level, Level], whole: tuple[Level, Level]) -> bool:
-    """Whether one interval is a part of another, or all of it."""
+    """Whether one interval lies within another."""
     return whole[0].sigma_ve >= part[0].sigma_ve > part[1].sigma_ve >= whole[1].sigma_ve
 
 
@@ -89,7 +89,7 @@ class Pulses:
 
     def __init__(self, draws: int) -> None:
         self.rows = torch.zeros(2 + draws, 1, dtype=torch.float64)
-        """The states to start from: 0, then 1, then 0 for each draw."""
+        """The initial states: 0, then 1, then 0 for each draw."""
         self.rows[1] = 1
         self.drawn = 0
 
@@ -102,6 +102,6 @@ class Pulses:
 
 
 def moments(x: Tensor, mean: float, variance: float) -> tuple[float, float]:
-    """Mean and variance of the result for a start with these, from the rows of `Pulses` after the run, (2 + k, 1)."""
+    """Mean and variance of the result, from those of the start and the rows of `Pulses` after a run, (2 + k, 1)."""
     offset, slope, response = float(x[0]), float(x[1] - x[0]), x[2:] - x[0]
     return offset + slope * mean, slope**2 * variance + float(response.square().sum())

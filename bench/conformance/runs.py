@@ -24,11 +24,11 @@ FEW = (2, 3, 4, 9)
 BOUND = 100.0
 """A high order may overshoot with few steps; beyond this the state has diverged."""
 FORMS_WITHOUT_SIGNAL: tuple[Predicts, ...] = ("x0", "v", "flow")
-"""What a network can predict where alpha = 0."""
+"""The predictions that a network can make where alpha = 0."""
 
 
 def steps_and_calls(sampler: Sampler, effort: Effort) -> Iterator[Finding]:
-    """Any number of steps gives finite states with the declared model calls, and a budget of calls is kept."""
+    """Any number of steps gives finite states with the declared model calls, and stays within a budget of calls."""
     infinite, other = [], []
     for schedule, counts in ((vp_linear(80, 1e-3, 0.2), effort.counts), (SCHEDULES["flow"], FEW)):
         for steps in counts:
@@ -78,7 +78,7 @@ def one_step(sampler: Sampler, effort: Effort) -> Iterator[Finding]:
 
 
 def clean_end(sampler: Sampler, effort: Effort) -> Iterator[Finding]:
-    """Data at one point are reached exactly, whatever came before: no noise is left and none is added."""
+    """Data in a single point are reached exactly, whatever came before: no noise is left and none is added."""
     data = point((0.7, -0.4))
     expected = torch.tensor(data.means, dtype=torch.float64).expand(4, 2)
     error = max(

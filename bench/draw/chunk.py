@@ -36,13 +36,13 @@ KEPT_IMAGES = 16
 """Images of each cell that are always kept."""
 TRIAL_STEPS = 4
 LONGEST_REASON = 300
-"""Characters of what a table says of a cell that failed."""
+"""Characters of the reason that a table gives for a failed cell."""
 
 
 def warm_up(plan: Plan) -> None:
     """A trial outside the clock: the first calls of a process are slower than all others.
 
-    Raises ModelError for a model whose files turn out, on their first use, not to be what they should be.
+    Raises ModelError for a model whose files prove invalid on their first use.
     """
     try:
         trial(plan.trial)
@@ -54,7 +54,7 @@ def warm_up(plan: Plan) -> None:
 
 
 def answer_of(plan: Plan) -> str | None:
-    """Hash of one sample, by which a model that was given no fingerprint is known again in another process."""
+    """Hash of one sample: another process recognises by it a model that has no fingerprint."""
     if is_seen(plan.model.fingerprint):
         return plan.model.fingerprint
     if not plan.model.fingerprint:
@@ -65,16 +65,18 @@ def answer_of(plan: Plan) -> str | None:
 
 def trial(request: Request) -> Samples:
     """One batch, of which one sample counts, over the first levels of a request and from there to the clean end."""
+    # The batch is padded to its full size, so one sample costs what a batch of the run costs.
     short = dataclasses.replace(request, levels=(*request.levels[:-1][:TRIAL_STEPS], request.levels[-1]))
     return draw_apart(short, 0, 1)
 
 
 def draw_apart(request: Request, first: int, n: int, *, trajectory: bool = False) -> Samples:
-    """`draw`, with the state of the process put back as it was; to have changed it is a fault.
+    """As `draw`, but restores the state of the process afterwards; a sampler that changed it is at fault.
 
-    Samples that took numbers from a stream of the process, or threads that others are not timed with, depend on what
-    ran before, and what runs next would depend on them.
+    Samples that used a global random stream depend on what ran before, and change what runs next. Samples drawn with
+    another number of threads are not timed as the others are.
     """
+    # Put back first, then complained of: the next sampler must find the process as this one did.
     with state_kept() as changed:
         samples = draw(request, first, n, trajectory=trajectory)
     if changed:
@@ -86,11 +88,12 @@ def draw_apart(request: Request, first: int, n: int, *, trajectory: bool = False
 
 
 def draw_clocked(cell: Cell, block: Block) -> tuple[Samples, Timing]:
-    """A block of a cell's samples, drawn with the calls that were declared, and what was clocked.
+    """Draw a block of a cell's samples; a sampler that makes other calls than it declared is at fault.
 
-    InputError where a file that the sampler reads by its name is not the one that the cell is known by.
+    InputError if a file that the sampler reads has changed since the cell's key was made.
     """
     samples, timing = clocked(lambda: draw_apart(cell.request, block.first, block.n), cell.request.device)
+    # After the draw: a file that was exchanged meanwhile is noticed too.
     for file in cell.files:
         file.check()
     if cell.nfe is not None and samples.nfe != cell.nfe:
@@ -103,6 +106,7 @@ def make_chunk(plan: Plan, cell: Cell, block: Block, extractors: Collection[str]
     samples, timing = draw_clocked(cell, block)
     images = samples.images.cpu() if samples.images is not None else None
     shown = samples.x.cpu() if images is None else images
+    # Images are kept by sample index, not by block, so that the size of blocks does not show.
     kept = block.n if plan.keep_images else max(0, min(block.n, KEPT_IMAGES - block.first))
     return Chunk(
         first=block.first,
@@ -116,10 +120,10 @@ def make_chunk(plan: Plan, cell: Cell, block: Block, extractors: Collection[str]
 
 
 def extracted(model: Model, name: str, shown: Tensor, prompts: Sequence[str], first: int) -> Rows:
-    """What an extractor says of images, or of states that are none, (n, d); only finite numbers are taken.
+    """The rows of an extractor for images, or for states where the model makes no images, (n, d), all finite.
 
-    PluginError, which names the extractor, for anything else that it returns, for whatever it raises, and for one that
-    changes the process, as by a switch of torch: it would do so for the samplers too.
+    A PluginError names an extractor that returns anything else, raises, or changes the state of the process, such as a
+    switch of torch, which would change the samplers' results too.
     """
     extractor = model.extractors[name]
     what = f"extractor {name!r} ({extractor.label})"
@@ -138,7 +142,7 @@ def extracted(model: Model, name: str, shown: Tensor, prompts: Sequence[str], fi
 def ode_solution(reference: Request, n: int, first: int = 0) -> Tensor | None:
     """The converged solution of samples first ... first + n - 1, (n, *shape); None where network or sampler fails.
 
-    Such a model has no solution to be far from; its cells say so themselves.
+    The cells of such a model then have no ODE error, and fail themselves.
     """
     try:
         with state_kept():
@@ -188,11 +192,11 @@ def seconds_after_drawing(plan: Plan, extractors: Collection[str]) -> float | No
 
 
 def reason_of(error: BaseException) -> str:
-    """One line of an error."""
+    """An error in one line."""
     return one_line(text_of(error) if isinstance(error, SamplerbenchError) else told(error))
 
 
 def one_line(text: str) -> str:
-    """A reason as a table can hold it, however long it is and whatever is in it."""
+    """A reason of any length and content as one printable line that a table can hold."""
     start = text[: 10 * LONGEST_REASON]
     return " ".join("".join(c if c.isprintable() else " " for c in start).split())[:LONGEST_REASON]

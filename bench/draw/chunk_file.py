@@ -26,7 +26,7 @@ LENGTH = struct.Struct("<Q")
 """A safetensors file begins with the length of its header, which is JSON."""
 Arrays = dict[str, npt.NDArray[Any]]
 Place = tuple[int, int]
-"""Of a chunk: first sample index, number of samples."""
+"""The place of a chunk: its first sample index and its number of samples."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Chunk:
     n: int
     timing: Timing
     rows: Arrays
-    """What each extractor said, (n, d), by the extractor's name."""
+    """The rows of each extractor, (n, d), by the extractor's name."""
     hashes: npt.NDArray[np.uint8]
     """(n, 16): a hash of each image."""
     images: npt.NDArray[np.uint8] | None
@@ -45,11 +45,11 @@ class Chunk:
     ode_distance: npt.NDArray[np.float64] | None
     """Mean squared distance of each sample to its converged ODE solution, where there is one, (k,)."""
     cell: str = ""
-    """The key of its cell, as long as it is on its way from who drew it; the file stands in the cell's folder."""
+    """The key of its cell, while an engine hands it over; a stored chunk is in the folder of its cell instead."""
 
     @property
     def repeat(self) -> Repeat:
-        """What was clocked of it."""
+        """Its timing, as a repeat of the cell."""
         return Repeat(self.n, self.timing)
 
 
@@ -65,7 +65,7 @@ def chunk_to_arrays(chunk: Chunk) -> tuple[Arrays, str]:
 
 
 def chunk_from_arrays(first: int, n: int, arrays: Arrays, timing: str) -> Chunk:
-    """The chunk of samples first ... first + n - 1 that `chunk_to_arrays` took apart.
+    """The chunk of samples first ... first + n - 1, from what `chunk_to_arrays` returned.
 
     A ValueError or KeyError names what is missing, or is not of n samples.
     """
@@ -85,8 +85,8 @@ def chunk_from_arrays(first: int, n: int, arrays: Arrays, timing: str) -> Chunk:
 
 
 def check_array(name: str, array: npt.NDArray[Any], kinds: str, shape: Sequence[int | Collection[int] | None]) -> None:
-    """A ValueError unless the array is of one of these kinds ("f8", or letters of several) and of this shape, None for
-    any length from 1."""
+    """ValueError unless the array is of one of these kinds ("f8", or one letter for each kind) and of this shape, in
+    which None is any length from 1."""
     fits = array.dtype.str[1:] == kinds or array.dtype.kind in kinds
     for have, want in zip(array.shape, shape, strict=False):
         fits &= have > 0 if want is None else have == want if isinstance(want, int) else have in want
@@ -95,7 +95,7 @@ def check_array(name: str, array: npt.NDArray[Any], kinds: str, shape: Sequence[
 
 
 def timing_from_json(text: str) -> Timing:
-    """What was clocked; a ValueError names the field that is not what it should be."""
+    """The timing; a ValueError names the field that is missing or invalid."""
     try:
         return msgspec.json.decode(text, type=Timing)
     except (msgspec.MsgspecError, RecursionError) as error:
@@ -104,12 +104,12 @@ def timing_from_json(text: str) -> Timing:
 
 @cache
 def chunk_name(first: int, n: int) -> str:
-    """A chunk's file; the number of samples is part of it, so a cut block is never taken for a whole."""
+    """The name of a chunk's file. It holds the number of samples, so that a cut block never passes for a whole one."""
     return f"{first:08d}-{n:04d}{CHUNK_SUFFIX}"
 
 
 def place_of(name: str) -> Place | None:
-    """The place that a chunk's file is named for; None for a file of another name."""
+    """The place that the name of a chunk's file says; None for any other name."""
     if not (named := CHUNK_NAME.fullmatch(name)):
         return None
     place = int(named[1]), int(named[2])
@@ -123,8 +123,8 @@ def arrays_to_bytes(arrays: Arrays, about: Mapping[str, str]) -> bytes:
 
 
 def bytes_to_arrays(content: bytes) -> tuple[Arrays, dict[str, str]]:
-    """What `arrays_to_bytes` was given; SafetensorError, ValueError, TypeError, KeyError or RecursionError if it is not
-    that."""
+    """The arrays and texts that `arrays_to_bytes` wrote; SafetensorError, ValueError, TypeError, KeyError or
+    RecursionError for other bytes."""
     arrays = load(content)
     head = LENGTH.size + LENGTH.unpack_from(content)[0]
     about: dict[str, str] = json.loads(content[LENGTH.size : head])["__metadata__"]
@@ -135,7 +135,7 @@ def bytes_to_arrays(content: bytes) -> tuple[Arrays, dict[str, str]]:
 
 @cache
 def text_of(dtype: np.dtype[Any]) -> str:
-    """ "float32": a chunk has few kinds, and numpy takes long to say one."""
+    """ "float32", cached: a chunk has few kinds, and numpy takes long to name one."""
     return str(dtype)
 
 

@@ -1,13 +1,13 @@
 """The clock: what is measured of a chunk, and what a table may say of it.
 
-Clocked is one block of samples from the first noise to the last clean state. Encoding of prompts, decoding of images
-and metrics are outside; so is the warm-up, a short trial at the start of a process. An accelerator has done all that
-was asked of it before each reading (`samplers.predictor.clock`), around every call of the network too, so nothing of
-one call overlaps with what comes before or after it.
+The clock runs for one block of samples, from the first noise to the last clean state. It excludes encoding of prompts,
+decoding of images and metrics, and the warm-up, a short trial at the start of a process. An accelerator has finished
+all its work before each reading (`samplers.predictor.clock`), also around every call of the network, so no call
+overlaps with what comes before or after it.
 
-A repeat is one whole chunk that was drawn alone: chunks that an engine draws beside each other slow each other, and
-their times say nothing. Cells take turns block by block, so that what slows the machine for a while falls on all
-alike; what two cells differ by is taken from repeats that are neighbours in time.
+A repeat is one whole chunk that was drawn alone: chunks that an engine draws at the same time slow each other, and
+their times say nothing. Cells take turns block by block, so that a slow spell of the machine falls on all alike; the
+difference of two cells is taken from repeats that are neighbours in time.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ from ..plan.environment import environment
 from ..plan.keys import digest
 
 LEAST_REPEATS = 5
-"""Fewer have no quartiles and are not compared."""
+"""A cell with fewer repeats has no quartiles and is not compared."""
 NOISY = 0.1
-"""Interquartile range over median from which on a time is called noisy."""
+"""The interquartile range over the median from which a time is called noisy."""
 BUSY = 1.5
-"""Load per core from which on the caption says so."""
+"""The load per core from which the caption mentions it."""
 OK = "ok"
 NOISY_FLAG, MACHINES_FLAG, APART_FLAG = "noisy", "machines differ", "not in turn"
 COLUMNS = (
@@ -47,7 +47,7 @@ CLEAR_REFS, STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
 FORGET_PEAK = "5"
 """What `clear_refs` takes to set the peak of resident memory back to what is resident now."""
 MOST = 2**53
-"""What was counted or clocked is less; a file may say anything."""
+"""The bound of every count and time in a file: a damaged one may say anything."""
 Amount = Annotated[float, Meta(ge=0, le=MOST)]
 drawn_here = itertools.count()
 """Counts the chunks of this process: whether a chunk was its first is a fact about the process."""
@@ -73,9 +73,9 @@ class Timing:
     number: Annotated[int, Meta(ge=0, le=MOST)] | None = None
     """How many chunks the process had drawn before."""
     started: Amount | None = None
-    """When, in seconds since 1970: which repeats are neighbours in time, never how long one took."""
+    """When, in seconds since 1970. It tells which repeats are neighbours in time, never how long one took."""
     apart: bool = False
-    """Whether cells of the run that it is shown beside were drawn at another time, and not in turn with it."""
+    """Whether other cells of its run were drawn at another time, and not in turn with it."""
     alone: bool = True
     """Whether its engine drew nothing else meanwhile. Other times are neither shown nor compared."""
 
@@ -97,6 +97,7 @@ class Repeat:
 def clocked(draw: Callable[[], Samples], device: torch.device) -> tuple[Samples, Timing]:
     """What `draw` returns, and what was measured meanwhile."""
     number, started = next(drawn_here), time.time()
+    # The peak would otherwise be that of the process so far, which grows with what ran before.
     is_known = forget_peak_memory(device)
     samples = draw()
     return samples, Timing(
@@ -108,7 +109,7 @@ def clocked(draw: Callable[[], Samples], device: torch.device) -> tuple[Samples,
 
 
 def forget_peak_memory(device: torch.device) -> bool:
-    """Begin a new peak of memory; whether the system lets us."""
+    """Reset the peak of memory; return whether the system allows that."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         return True
@@ -120,7 +121,7 @@ def forget_peak_memory(device: torch.device) -> bool:
 
 
 def peak_memory(device: torch.device) -> int | None:
-    """Bytes at the peak since `forget_peak_memory`; None where the system does not say."""
+    """Bytes at the peak since `forget_peak_memory`; None if the system does not tell."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     try:
@@ -137,7 +138,7 @@ def machine_of(device: torch.device) -> str:
 
 
 def load_per_core() -> float | None:
-    """Load average of the last minute over the number of cores; None where the system does not say."""
+    """Load average of the last minute over the number of cores; None if the system does not tell."""
     try:
         return os.getloadavg()[0] / (os.cpu_count() or 1)
     except OSError:
@@ -150,44 +151,48 @@ def in_turn(things: Sequence[Thing], number: int) -> Sequence[Thing]:
 
 
 def whole(repeats: Sequence[Repeat]) -> list[Repeat]:
-    """Those of full size: the last block of a cell may be cut, and costs more an image."""
+    """The repeats of full size: the last block of a cell may be cut, and then costs more per image."""
     size = max((repeat.n for repeat in repeats), default=0)
     return [repeat for repeat in repeats if repeat.n == size]
 
 
 def repeats_among(clockings: Sequence[Repeat]) -> list[Repeat]:
-    """Those that count: of full size, and drawn alone."""
+    """The repeats that count: of full size, and drawn alone."""
     return [repeat for repeat in whole(clockings) if repeat.timing.alone]
 
 
 def machines(repeats: Sequence[Repeat]) -> set[str | None]:
-    """Where those were drawn that were drawn alone."""
+    """The machines of the repeats that were drawn alone."""
     return {repeat.timing.machine for repeat in repeats if repeat.timing.alone}
 
 
 def timed(clockings: Sequence[Repeat]) -> dict[str, Any]:
-    """The columns that a clock makes, from all that was clocked of a cell: its whole chunks are the repeats.
+    """The columns that a clock makes, from all timings of a cell: its whole chunks are the repeats.
 
-    No seconds where several machines drew them or none was drawn alone, no quartiles from fewer than 5.
+    There are no seconds if several machines drew them or none was drawn alone, and no quartiles from fewer than 5.
     """
     repeats = repeats_among(clockings)
     loads = [r.timing.load for r in repeats if r.timing.load is not None]
     peaks = [r.timing.peak_memory for r in repeats if r.timing.peak_memory is not None]
+    # What is unknown stays NaN, which a table shows as a dash.
     columns: dict[str, Any] = dict.fromkeys(COLUMNS, math.nan)
     columns |= {"repeats": len(repeats), "load_per_core": float(median(loads)) if loads else math.nan}
     in_turn = not any(r.timing.apart for r in repeats)
     places = machines(repeats)
+    # Times of two machines have no common median; without any machine nothing was drawn alone.
     if len(places) != 1:
         return columns | {"timing": flag(len(repeats), spread=0.0, one_machine=not places, in_turn=in_turn)}
     seconds = [r.seconds_per_image for r in repeats]
     model = [r.timing.model_seconds / r.n for r in repeats]
     calls = [r.timing.nfe for r in repeats]
+    # Medians, because a slow spell of the machine moves a mean.
     low, middle, high = quartiles(seconds) if len(repeats) >= LEAST_REPEATS else (math.nan, median(seconds), math.nan)
     return columns | {
         "seconds_per_image": middle,
         "seconds_low": low,
         "seconds_high": high,
         "model_seconds_per_image": median(model),
+        # The share of the time outside the network, over all repeats together.
         "overhead": 1 - sum(model) / sum(seconds),
         "timing": flag(len(repeats), spread=(high - low) / middle, one_machine=True, in_turn=in_turn),
         "seconds_per_call": median(s / c for s, c in zip(seconds, calls, strict=True)) if all(calls) else math.nan,
@@ -196,7 +201,7 @@ def timed(clockings: Sequence[Repeat]) -> dict[str, Any]:
 
 
 def quartiles(values: Sequence[float]) -> tuple[float, float, float]:
-    """The first, the median and the third, between neighbours in proportion, as numpy has them."""
+    """The first quartile, the median and the third, interpolated linearly, as numpy does."""
     low, middle, high = quantiles(values, n=4, method="inclusive")
     return low, middle, high
 
@@ -211,15 +216,17 @@ def flag(repeats: int, *, spread: float, one_machine: bool, in_turn: bool) -> st
 
 
 def neighbours(a: Sequence[Repeat], b: Sequence[Repeat]) -> list[tuple[Repeat, Repeat]]:
-    """Pairs of repeats of two cells, one of each, drawn one after the other with neither cell's in between.
+    """Pairs of repeats of two cells, one of each, drawn one after the other with no repeat of either cell in between.
 
-    Only whole ones that were drawn alone are paired. Repeats without a time of their own have no neighbours.
+    Only whole repeats that were drawn alone are paired. Repeats without a start time have no neighbours.
     """
     drawn = [(r.timing.started, mine, r) for mine, rs in enumerate((repeats_among(a), repeats_among(b))) for r in rs]
+    # Both cells on one line of time.
     in_order = sorted((d for d in drawn if d[0] is not None), key=lambda d: d[:2])
     pairs = []
     waiting: tuple[int, Repeat] | None = None
     for _, mine, repeat in in_order:
+        # Of several repeats of one cell in a row the last is nearest to the next of the other cell.
         if waiting is None or waiting[0] == mine:
             waiting = mine, repeat
         else:

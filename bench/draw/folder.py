@@ -19,17 +19,17 @@ TABLE_FILE, TABLE_SEAL = "table.csv", "table.seal"
 OWN_FILES = (TABLE_FILE, TABLE_SEAL, "table.md", "grid.png", "report.html", RUN_FILE)
 REFERENCE = f"{CHUNKS}/ode-reference.safetensors"
 REPEAT_SUFFIX = ".timing"
-"""Of a chunk that was drawn again for the clock alone."""
+"""Ends the file of a repeat: a chunk that was drawn again for the clock alone."""
 CELL = "[0-9a-f]{16}"
 OWN_NAMES = re.compile(
     rf"{'|'.join(map(re.escape, (*OWN_FILES, REFERENCE)))}"
     rf"|{CHUNKS}/((answers|fronts|looks)\.json|{CELL}{re.escape(FAILURE)}|paths/({CELL}{re.escape(CHUNK_SUFFIX)})?)?"
     rf"|{CHUNKS}/{CELL}/(\d{{8,}}-\d{{4,}}{re.escape(CHUNK_SUFFIX)}|\d{{4,}}{re.escape(REPEAT_SUFFIX)})?"
 )
-"""All that a run writes into its folder, but for the lock; folders end in "/"."""
+"""The names that a run writes into its folder, except the lock; folders end in "/"."""
 REPEAT_NAME = re.compile(rf"([0-9]{{4,18}}){re.escape(REPEAT_SUFFIX)}")
 HALF_DONE = re.compile(r"(?P<folder>.*/)?\.(?P<file>[^/]+?)(\.[0-9a-f]{16})?\.tmp")
-"""What a process that was killed while it wrote a file left of it."""
+"""The temporary file that a process leaves behind if it is killed while it writes."""
 
 
 def repeat_name(number: int) -> str:
@@ -38,23 +38,24 @@ def repeat_name(number: int) -> str:
 
 
 def is_own(name: str) -> bool:
-    """Whether a run writes this, or began to; `name` is as `names_below` says it."""
+    """Whether a run writes a file or folder of this name, finished or not; `name` is one that `names_below` yields."""
     half = HALF_DONE.fullmatch(name)
     return OWN_NAMES.fullmatch(f"{half['folder'] or ''}{half['file']}" if half else name) is not None
 
 
 def is_of_stopped_run(name: str) -> bool:
-    """Whether a run that was stopped while it made its folder may have left this there."""
+    """Whether a run may have left this behind when it was stopped while it made its folder."""
     return name == LOCK_FILE or (is_own(name) and name not in OWN_FILES)
 
 
 def names_below(folder: Path, within: str = "") -> Iterator[str]:
-    """What is in the folder of a run, as text relative to it; folders end in "/", links to folders do not.
+    """The names in the folder of a run, as text relative to it; folders end in "/", links to folders do not.
 
-    What is not the run's own is named, and nobody looks into it.
+    A folder that is not the run's own is named, but its content is not.
     """
     with os.scandir(folder / within) as entries:
         for entry in entries:
+            # A link to a folder leads to somebody else's files, and counts as a file.
             is_folder = entry.is_dir(follow_symlinks=False)
             name = f"{within}{entry.name}{'/' if is_folder else ''}"
             yield name
@@ -63,7 +64,7 @@ def names_below(folder: Path, within: str = "") -> Iterator[str]:
 
 
 def names_in(folder: Path | str) -> list[str]:
-    """What is in a folder; nothing where there is none."""
+    """The names in a folder; none if the folder is missing."""
     try:
         return os.listdir(folder)  # noqa: PTH208  (no Path of each)
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""What of a plan is in its run folder, what is still to be drawn, and what that costs."""
+"""What is missing of a plan in its run folder: the jobs that are still to be drawn, and their cost."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from .store import REFERENCE, RunFolder
 
 @dataclass
 class Ledger:
-    """The jobs of a plan, from what is in the folder; nothing is drawn here."""
+    """The jobs of a plan whose results are not yet in the folder; nothing is drawn here."""
 
     plan: Plan
     folder: RunFolder
     failures: dict[str, str] = field(default_factory=dict)
     """Reason of failure by cell key."""
     repeats: int = 0
-    """How often a cell is clocked at least; more often than it has whole chunks, it is drawn again for the clock."""
+    """The least number of timings of a cell; one with fewer whole chunks is drawn again for the clock."""
     unclocked: set[str] = field(default_factory=set)
-    """The keys of cells of which no more repeats are made: one failed, or none was drawn alone."""
+    """The keys of cells that get no more repeats: a repeat failed, or was not drawn alone."""
 
     def cells_with_work(self) -> list[Cell]:
-        """The cells with a chunk or a repeat that is not there, in order."""
+        """The cells that lack a chunk or a repeat, in order."""
         missing = {key for key, images in self.images_missing().items() if images}
         missing |= {cell.key for _, cell in self.repeats_missing()}
         return [cell for cell in self.plan.cells if cell.key in missing]
@@ -35,16 +35,18 @@ class Ledger:
         return list({cell.key: cell for cell in self.plan.cells if cell.key not in self.failures}.values())
 
     def images_missing(self) -> dict[str, int]:
-        """How many images are to be made, by key of each cell that did not fail."""
+        """The number of images that each cell lacks, by key; cells that failed are left out."""
         blocks = self.plan.blocks
         return {cell.key: self.folder.images_missing(cell, blocks) for cell in self.sound_cells()}
 
     def jobs(self, cells: Sequence[Cell]) -> Iterator[Job]:
-        """The chunks of these cells that are not there, block by block, in alternating order.
+        """A job for each missing chunk of these cells, block by block, in alternating order.
 
-        What failed or came by the time that a block begins is left out.
+        A chunk whose cell has failed, or that was stored, before its block begins is left out.
         """
         for block in self.plan.blocks:
+            # Asked when the block begins, so that it knows of failures and chunks that came meanwhile. Two specs may be
+            # one cell, which is drawn once.
             todo = {cell.key: cell for cell in in_turn(cells, block.number) if self._is_wanted(cell, block)}
             for i, cell in enumerate(todo.values(), start=1):
                 yield job_of(cell, block, is_last=i == len(todo))
@@ -52,14 +54,17 @@ class Ledger:
     def repeats_missing(self) -> Iterator[tuple[int, Cell]]:
         """(round, cell) of every repeat to be made of cells that did not fail, in alternating order.
 
-        A cell is clocked by its whole chunks that were drawn alone, those to come taken for such, and by its repeats.
-        It has as many as are asked for, and as there would be if all chunks were drawn alone, up to what quartiles
-        need: chunks of an engine that draws several at a time are no use to the clock.
+        The timings of a cell are its whole chunks that were drawn alone, and its repeats; missing chunks count as
+        drawn alone. A cell needs as many timings as were asked for. If its engine draws several chunks at a time, which
+        are no use to the clock, it also needs as many as its chunks would have given, up to the number for quartiles.
         """
         whole = self.plan.blocks.whole
+        # A run without --repeats needs no more timings than it has whole chunks; five are enough for quartiles.
         wanted = max(self.repeats, min(whole, LEAST_REPEATS))
         cells = [cell for cell in self.sound_cells() if cell.key not in self.unclocked]
         clocked = {cell.key: self._clocked(cell, wanted) for cell in cells}
+        # The cell with the fewest timings begins, and each round takes all cells that lack its number: repeats of two
+        # cells are then neighbours in time, which is what compares them.
         for number in range(min(clocked.values(), default=wanted), wanted):
             yield from ((number, cell) for cell in in_turn(cells, number) if clocked[cell.key] <= number)
 
@@ -69,7 +74,7 @@ class Ledger:
         self.folder.write_failure(cell, reason)
 
     def evaluations_of_chunks(self) -> int:
-        """Sample evaluations of the network for all that is missing but repeats, as they are shown."""
+        """Sample evaluations of the network for all missing chunks and the ODE solution, without repeats."""
         missing = self.images_missing()
         return sum(cost(cell) * missing[cell.key] for cell in self.sound_cells()) + self.cost_of_solution()
 
@@ -84,17 +89,18 @@ class Ledger:
         return left + self.cost_of_solution()
 
     def spared(self, cell: Cell) -> int:
-        """Sample evaluations of a cell that need not be made, now that it failed."""
+        """Sample evaluations that are spared because the cell failed."""
         return cost(cell) * self.folder.images_missing(cell, self.plan.blocks)
 
     def _is_wanted(self, cell: Cell, block: Block) -> bool:
         return cell.key not in self.failures and not self.folder.has(cell, block)
 
     def _clocked(self, cell: Cell, wanted: int) -> int:
-        """How often a cell is clocked when all its chunks are there; of what is more than `wanted`, some is counted."""
+        """The timings that a cell will have when all its chunks are stored; counting stops somewhere above `wanted`."""
         blocks = self.plan.blocks
         size = blocks[0].n
         there = sorted(place for place in self.folder.stored_places(cell, blocks) if place[1] == size)
+        # Reading a chunk's timing is slow, so it comes last, and only until the answer is known.
         clocked = blocks.whole - len(there)
         if clocked < wanted:
             clocked += self.folder.count_repeats(cell.key)
@@ -105,11 +111,12 @@ class Ledger:
         return clocked
 
     def cost_of_solution(self) -> int:
-        """Sample evaluations for the ODE solution of the images that have none yet."""
+        """Sample evaluations for the ODE solutions that are missing."""
         if self.plan.reference is None or not (self.folder.path / REFERENCE).exists():
             return self.plan.reference_evaluations
         there = self.folder.ode_solution(self.plan.reference_key)
         missing = self.plan.ode_samples - (0 if there is None else len(there))
+        # Earlier runs may have stored a solution of fewer samples: the rest alone is drawn.
         return self.plan.reference_evaluations // self.plan.ode_samples * max(0, missing)
 
 
@@ -120,5 +127,5 @@ def job_of(cell: Cell, block: Block, *, is_last: bool = True, is_for_the_clock: 
 
 
 def cost(cell: Cell) -> int:
-    """Evaluations that a sample is counted as; of an adaptive cell as many as it has steps."""
+    """The evaluations that a sample is counted as; for an adaptive cell, its number of steps."""
     return cell.network_evaluations or cell.steps

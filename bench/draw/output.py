@@ -17,8 +17,8 @@ from .run_file import read_run
 
 
 def check_output(path: Path, plan: Plan, *, fresh: bool, add: bool = False) -> bool:
-    """Refuse an output that is a file, holds something else, or belongs to another run; whether there is a run to
-    resume in it. With `add` the run may be a part of the plan."""
+    """Refuse an output that is a file, holds something else, or belongs to another run; return whether it holds a run
+    to resume. With `add` that run may be a part of the plan."""
     holds_run = check_contents(path)
     if fresh or not holds_run:
         return False
@@ -28,21 +28,23 @@ def check_output(path: Path, plan: Plan, *, fresh: bool, add: bool = False) -> b
             f"add: model {plan.model.name!r} has no fingerprint, by which what is there is known to be its own; give "
             "it one (fingerprint=), or leave out --add"
         )
+    # The run that is there must be what this plan would be without the additions, down to the code of the model.
     part = part_of(plan, stored.config) if add else plan
     if part and part.key == stored.plan:
         return True
     changed = {} if add and part else differences(stored.config, plan.config)
+    # The keys differ. Name every reason that can be seen; what remains is the model or its code.
     reasons = [*changed.values(), *other_versions(stored), *other_switches(stored.environment.switches)]
     reasons = reasons or ["the model, its code or a version"]
     adding = "--add to add to it, " if changed and can_be_added(stored.config, plan.config, changed) else ""
     raise InputError(
         f"output {path}: belongs to another run ({'; '.join(reasons)}); give {adding}another -o, or --fresh to start "
-        "it anew"
+        "again"
     )
 
 
 def can_be_added(stored: Config, given: Config, changed: Mapping[str, str]) -> bool:
-    """Whether a run takes what differs in these settings as an addition."""
+    """Whether the difference in these settings could be added to the run."""
     try:
         enlarged(stored, {name: getattr(given, name) for name in changed})
     except InputError:
@@ -51,15 +53,16 @@ def can_be_added(stored: Config, given: Config, changed: Mapping[str, str]) -> b
 
 
 def other_versions(stored: RunRecord) -> list[str]:
-    """Each version that decides numbers and that a run file names otherwise, with the one here."""
+    """Each package that decides numbers and has another version here than in a run file, with both versions."""
     there = stored.environment.versions
     pairs = [(name, there.get(name), version_of(name)) for name in VERSIONS_THAT_MATTER]
     return [f"{name}: {before} -> {here}" for name, before, here in pairs if before not in (None, here)]
 
 
 def check_contents(path: Path) -> bool:
-    """Refuse an output that is a file or holds something else; whether there is a run in it."""
+    """Refuse an output that is a file or holds something else; return whether it holds a run."""
     try:
+        # A link to nothing would be made a folder elsewhere by mkdir, or fail with a message that names no link.
         broken = next((place for place in (path, *path.parents) if place.is_symlink() and not place.exists()), None)
         target = broken and str(broken.readlink())
         is_other = path.exists() and not path.is_dir()

@@ -45,10 +45,10 @@ class SamplePath:
 
 
 def write_paths(plan: Plan, folder: RunFolder, failures: Mapping[str, str]) -> None:
-    """Draw and store the paths that are not there, of cells whose samples are images.
+    """Draw and store the missing paths of cells whose samples are images.
 
-    A path is drawn apart from the cell's own samples, alone in its batch. What goes wrong leaves out the path alone.
-    Samplers of others have none: they are not drawn in this process.
+    A path is drawn apart from the cell's own samples, alone in its batch. If that fails, only the path is left out.
+    Samplers of other packages have no paths, because they are not drawn in this process.
     """
     for cell in path_cells(plan):
         file = path_file(folder, cell.key)
@@ -80,7 +80,7 @@ def path_file(folder: RunFolder, key: str) -> Path:
 
 
 def path_cells(plan: Plan) -> Iterator[Cell]:
-    """Of each sampler the cell at the budget whose paths are drawn."""
+    """The cell of each sampler at the budget whose paths are drawn."""
     chosen = path_budget(plan.config.counts)
     return (cell for cell in plan.cells if cell.budget == chosen)
 
@@ -91,7 +91,7 @@ def path_budget(budgets: Sequence[int]) -> int:
 
 
 def path_of(request: Request) -> SamplePath | None:
-    """The path of one sample, None where it cannot be drawn."""
+    """The path of one sample; None if it cannot be drawn."""
     alone = dataclasses.replace(request, batch_size=1)
     with forgiven(), state_kept():
         states = draw(alone, SAMPLE, 1, trajectory=True).trajectory or ()

@@ -18,7 +18,7 @@ from .sealed_file import bytes_of, has_seal, json_object, sealed
 
 
 def run_to_json(plan: Plan, about: Mapping[str, Any]) -> bytes:
-    """run.json: what a run is of, where it was made, and its cells."""
+    """run.json: the settings of a run, the environment that it was made in, and its cells."""
     head = {"format": FORMAT, "plan": plan.key, "config": as_json(plan.config), **about}
     cells = [{"sampler": c.sampler, "grid": c.grid, "steps": c.steps, "nfe": c.nfe, "key": c.key} for c in plan.cells]
     # An indent would make the encoder slow, and there may be many cells.
@@ -27,12 +27,12 @@ def run_to_json(plan: Plan, about: Mapping[str, Any]) -> bytes:
 
 
 def stored_run(path: Path) -> RunRecord | None:
-    """run.json of a folder that may have none."""
+    """The record of run.json; None if the folder has no such file."""
     return read_run(path) if os.path.lexists(path / RUN_FILE) else None
 
 
 def read_run(path: Path) -> RunRecord:
-    """run.json of a run folder, checked. A StoreError names the field that is not what it should be."""
+    """The record of run.json. A StoreError names the field that is missing or invalid."""
     if not path.is_dir():
         raise InputError(f"{path}: no such folder; expected the folder of a run")
     try:
@@ -48,7 +48,7 @@ def read_run(path: Path) -> RunRecord:
     except (OSError, ValueError, RecursionError) as error:
         raise StoreError(
             f"{path / RUN_FILE}: damaged ({error}); its chunks are intact: put back a copy of {RUN_FILE}, "
-            "or give --fresh to start the run anew"
+            "or give --fresh to start the run again"
         ) from error
 
 
@@ -62,7 +62,7 @@ def check_format(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def written_by(content: Mapping[str, Any]) -> str:
-    """The version that a run file of any format says it is of."""
+    """The version of samplerbench that wrote a run file, whatever its format."""
     environment = content.get("environment")
     versions = environment.get("versions") if isinstance(environment, dict) else None
     version = versions.get("samplerbench") if isinstance(versions, dict) else None
@@ -70,7 +70,7 @@ def written_by(content: Mapping[str, Any]) -> str:
 
 
 def edited_since(path: Path, plan: Plan) -> list[str]:
-    """The samplers of a plan whose source was another when its run folder was last opened."""
+    """The samplers of a plan whose source was edited since its run folder was last opened."""
     stored = stored_run(path)
     before = {cell.key for cell in stored.cells} if stored else set()
     known = set(stored.budgets) if stored else set()

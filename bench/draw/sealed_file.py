@@ -15,7 +15,7 @@ from ...samplers.errors import StoreError
 from .chunk_file import LENGTH
 
 LONGEST_HEADER = 1 << 20
-"""Bytes of the header of a chunk; that of a damaged one may be said to be longer."""
+"""The most bytes of a chunk's header that are read; a damaged file may announce any length."""
 SEAL = ',\n "sha256": "'
 
 
@@ -26,7 +26,7 @@ def sealed(text: str) -> bytes:
 
 
 def unsealed(content: bytes) -> dict[str, Any]:
-    """The JSON object; ValueError where it is none, or has no seal, or another's."""
+    """The JSON object; ValueError for other JSON, and where the seal is missing or that of another content."""
     value = json_object(content)
     if not has_seal(content):
         raise ValueError("its seal is missing")
@@ -34,7 +34,7 @@ def unsealed(content: bytes) -> dict[str, Any]:
 
 
 def json_object(content: bytes) -> dict[str, Any]:
-    """A JSON object; ValueError or RecursionError where it is none."""
+    """The JSON object; ValueError or RecursionError for anything else."""
     value = json.loads(content.decode("utf-8"))
     if not isinstance(value, dict):
         raise ValueError("no JSON object")
@@ -42,7 +42,7 @@ def json_object(content: bytes) -> dict[str, Any]:
 
 
 def has_seal(content: bytes) -> bool:
-    """Whether there is a seal; ValueError where it is that of another content."""
+    """Whether there is a seal; ValueError if it is that of another content."""
     body, seal, end = content.rpartition(SEAL.encode())
     if seal and end != f'{hashlib.sha256(body).hexdigest()}"\n}}\n'.encode():
         raise ValueError("its content is not what was written")
@@ -50,7 +50,7 @@ def has_seal(content: bytes) -> bool:
 
 
 def bytes_of(path: Path) -> bytes:
-    """The bytes of a file in a run folder; an OSError too for what would keep a reader waiting, as a pipe does."""
+    """The bytes of a regular file; an OSError for anything else, such as a pipe, which would keep a reader waiting."""
     with open(path, "rb", buffering=0, opener=opened_file) as file:
         return file.read()
 
@@ -64,7 +64,7 @@ def texts_in(path: Path) -> dict[str, str]:
 
 
 def opened_file(path: str, flags: int) -> int:
-    """A descriptor for `open`: of a file, or an OSError at once."""
+    """The descriptor of a regular file, for `open`; an OSError at once for anything else."""
     descriptor = os.open(path, flags | os.O_NONBLOCK)
     if stat.S_ISREG(os.fstat(descriptor).st_mode):
         return descriptor
@@ -79,7 +79,7 @@ def damaged(path: Path, why: object) -> StoreError:
 
 @contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
-    """What the disk refuses, as a StoreError that names the path."""
+    """Turn an OSError inside the block into a StoreError that names the path."""
     try:
         yield
     except OSError as error:

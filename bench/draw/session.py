@@ -27,30 +27,30 @@ if TYPE_CHECKING:
 TABLE_EVERY_SECONDS = 10.0
 """How often the table is renewed while a run goes on, unless that takes long."""
 TABLE_SHARE = 0.05
-"""The most of the time that may go into renewing it."""
+"""The largest share of the time that renewing it may take."""
 NOT_ALONE = "the engine drew something else meanwhile"
 
 
 class Watch:
-    """Who looks on while a plan is run. This one does nothing; others say what they want to hear of."""
+    """An observer of a run. This one does nothing; others override what they want to be told."""
 
     def started(self, plan: Plan, todo: int) -> None:
         """`todo` sample evaluations of the network are still to be made."""
 
     def remaining(self, images: Mapping[str, int]) -> None:
-        """So many images, by key of each cell that did not fail before, are still to be made; said at the start."""
+        """The images that each cell lacks, by key, without the cells that had failed; called once, at the start."""
 
     def stored(self, cell: Cell, images: int) -> None:
         """A chunk of a cell is stored, with so many images."""
 
     def failed(self, cell: Cell, reason: str, evaluations: int) -> None:
-        """A cell failed, or to clock it again did; so many evaluations that were to be made are not going to be."""
+        """A cell failed, or its repeat did; `evaluations` of those announced will not be made."""
 
     def advanced(self, evaluations: int) -> None:
         """Evaluations were made: a chunk is stored, or the ODE reference."""
 
     def added(self, evaluations: int) -> None:
-        """More evaluations are to be made than was said: what was drawn says nothing to the clock."""
+        """More evaluations are needed than announced: chunks were not drawn alone, and repeats must replace them."""
 
     def table(self, table: pd.DataFrame) -> None:
         """The table as it stands."""
@@ -63,7 +63,7 @@ class Session:
     ledger: Ledger
     engine: Engine
     offered: RunWork
-    """What the engine was made for."""
+    """The work that the engine was made for."""
     name: str
     """What errors call the engine."""
 
@@ -78,7 +78,7 @@ class Session:
         return self.ledger.folder
 
     def work(self, watch: Watch, renew: Callable[[], object] = lambda: None) -> None:
-        """Have every chunk drawn that is not there, then every repeat for the clock.
+        """Have every missing chunk drawn, then every missing repeat for the clock.
 
         `renew` is called now and then, when a table would show something new.
         """
@@ -95,19 +95,24 @@ class Session:
         ledger = self.ledger
         watch.started(self.plan, ledger.evaluations_of_chunks() + ledger.evaluations_of_repeats())
         watch.remaining(ledger.images_missing())
+        # The solution comes first: chunks hold their distances to it.
         solution = self._ode_solution(watch)
         self.offered.find_solution = lambda: solution
+        # Each turn ends with its repeats, while what draws its cells is still there and the machine is in the same
+        # state.
         for turn in turns_of(self.engine, ledger.cells_with_work()):
             self._draw(turn, watch, renew)
             self._clock_again(turn, watch)
         write_paths(self.plan, self.folder, ledger.failures)
 
     def _draw(self, turn: Turn, watch: Watch, renew: Callable[[], object]) -> None:
-        """Store the answers to the chunks of these cells that are not there, in the order in which they come."""
+        """Store the engine's answers to the missing chunks of these cells, in the order in which they come."""
+        # The engine may draw chunks beside each other, which then need repeats that nobody had counted.
         expected = self.ledger.evaluations_of_repeats()
         due = time.monotonic() + TABLE_EVERY_SECONDS
         for done in self._checked.draw(self.ledger.jobs(turn.cells)):
             self._store(done, turn, watch)
+            # Only a finished block adds rows to every cell, and the table has the same images of each.
             if done.job.is_last and (started := time.monotonic()) >= due:
                 renew()
                 due = next_renewal(started, time.monotonic())
@@ -115,7 +120,7 @@ class Session:
             watch.added(more)
 
     def _store(self, done: Done, turn: Turn, watch: Watch) -> None:
-        """Write what came of a job. A cell that failed takes no more chunks: those that were at work are dropped."""
+        """Write the result of a job. A cell that failed takes no more chunks: those that arrive later are dropped."""
         cell, block = self._place(done.job)
         if cell.key in self.ledger.failures:
             return
@@ -128,12 +133,13 @@ class Session:
             watch.failed(cell, done.reason, self.ledger.spared(cell))
 
     def _clock_again(self, turn: Turn, watch: Watch) -> None:
-        """Draw the first block of those of these cells that have too few repeats, round by round, for the clock alone.
+        """Draw the first block of each cell with too few repeats again, round by round, for the clock alone.
 
         One job is handed out at a time, so an engine of any kind draws it alone. A cell whose repeat fails keeps its
         samples and the repeats that it has.
         """
         block, keys = self.plan.blocks[0], {cell.key for cell in turn.cells}
+        # Listed before any is drawn: what is missing is read from the folder, which grows below.
         todo = [cell for _, cell in self.ledger.repeats_missing() if cell.key in keys]
         for i, cell in enumerate(todo):
             if cell.key in self.ledger.unclocked:
@@ -144,17 +150,19 @@ class Session:
                     self.folder.write_repeat(cell, chunk_in(done, turn).repeat)
                     watch.advanced(job.evaluations)
                     continue
+                # Its other repeats would fail in the same way.
                 self.ledger.unclocked.add(cell.key)
                 spared = sum(cost(cell) * block.n for other in todo[i:] if other.key == cell.key)
                 reason = NOT_ALONE if isinstance(done, Drawn) else done.reason
                 watch.failed(cell, f"clocked again: {reason}", spared)
 
     def _ode_solution(self, watch: Watch) -> Tensor | None:
-        """The converged ODE solution of the first samples, (k, *shape), each drawn once a run and in this process."""
+        """The converged ODE solution of the first samples, (k, *shape), drawn once in a run, in this process."""
         if self.plan.reference is None:
             return None
         key, wanted = self.plan.reference_key, self.plan.ode_samples
         there = self.folder.ode_solution(key)
+        # A run of fewer samples may have stored a part. Sample i depends on its index alone, so the rest is appended.
         first = 0 if there is None else len(there)
         if there is not None and first >= wanted:
             return there[:wanted]
@@ -163,6 +171,7 @@ class Session:
             return None
         self.folder.write_ode_solution(x if there is None else torch.cat([there, x.cpu()]), key)
         watch.advanced(cost_of_rest)
+        # Read back, so that all chunks are compared with the same bytes, now and after a resume.
         return self.folder.ode_solution(key)
 
     @cached_property
@@ -177,11 +186,11 @@ class Session:
 
 
 def chunk_in(done: Drawn, turn: Turn) -> Chunk:
-    """The chunk of an answer that was checked, with what its timing has to say of what else was drawn."""
+    """The chunk of a checked answer; its timing says whether other cells were drawn apart from it, or beside it."""
     assert isinstance(done.chunk, Chunk)
     return turn.marked(done.chunk, alone=done.alone)
 
 
 def next_renewal(started: float, ended: float) -> float:
-    """When a table that took from `started` to `ended` is made again, so that its share of the time is small."""
+    """When to renew a table that took from `started` to `ended`, so that its share of the time stays small."""
     return ended + max(TABLE_EVERY_SECONDS, (ended - started) * (1 / TABLE_SHARE - 1))

@@ -1,4 +1,4 @@
-"""What a budget buys: of each sampler the row that makes the most of it, ranked, and what is shown of the ranks."""
+"""What a budget buys: for each sampler its dearest row within it, ranked, and which ranks are shown to be real."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ BEST, NO_ROW = "best", "no row within the budget"
 
 
 def budgets(run: StoredRun, registry: Registry, by: Cost, amounts: Sequence[float], metric: str | None) -> pd.DataFrame:
-    """For each budget a row for each sampler of a run, best first; those that have nothing within it come last.
+    """For each budget a row for each sampler of a run, best first; samplers without a row within it come last.
 
     A row fits if its calls, or the upper quartile of its seconds an image (the median where there are no quartiles),
     are not above the budget. `difference` is the metric less that of the best, with its 95 % interval. The best is
-    picked by looking, so p is corrected for all pairs that fit a budget, over all budgets, as any of them could have
-    become one with the best; beside those asked for here count all that the run's report answers for in this metric,
-    so that both say the same, and the looks that were taken (`look`). Raises InputError as `scores_of`.
+    chosen by its result, so p is corrected for all pairs of rows that compete at a budget, over all budgets: any of
+    them could have been one with the best. The budgets that the run's report answers for count too, so that both give
+    the same p, and so do the looks that were taken (`look`). Raises InputError as `scores_of`.
     """
     scores = all_scores_of(run, registry, metric, by=by)
     drawn = {i: score for i, score in enumerate(scores.rows) if score.row["samples"]}
@@ -54,7 +54,7 @@ def budgets(run: StoredRun, registry: Registry, by: Cost, amounts: Sequence[floa
 
 
 def _ranked(scores: Scores, fit: Mapping[str, int], answer: Answer | None) -> list[dict[str, Any]]:
-    """The rows of one budget: those of the answer, those that fit it and were not measured, the other samplers."""
+    """The rows of one budget: first those of the answer, then those that were not measured, then other samplers."""
     rows = [_value(scores.rows[answer.best], 1) | {"verdict": BEST}] if answer else []
     rows += [_beside_best(scores, other, rank) for rank, other in enumerate(answer.others, 2)] if answer else []
     ranked = {row["sampler"] for row in rows}
@@ -74,14 +74,14 @@ def _identity(score: Score) -> dict[str, Any]:
 
 
 def _value(score: Score, rank: int) -> dict[str, Any]:
-    """What is known of a row that was ranked."""
+    """The columns of a ranked row."""
     assert score.estimate is not None
     estimate = score.estimate
     return {"rank": rank, **_identity(score), "value": estimate.value, "low": estimate.low, "high": estimate.high}
 
 
 def _beside_best(scores: Scores, other: Other, rank: int) -> dict[str, Any]:
-    """A row that is not the best, with what is shown of it beside that; an answer says it of the best."""
+    """The columns of a row that is not the best. An answer compares the best with it, so signs are turned here."""
 
     def turned(value: float | None) -> float:
         return math.nan if value is None else -value

@@ -1,9 +1,9 @@
-"""Two samplers of a run, sample by sample: by how much does a metric differ, and is that shown?
+"""Two samplers of a run, sample by sample: by how much does a metric differ, and is the difference shown?
 
-Sample i of every cell starts from the same noise, so the difference has the influence of the difference, sample by
-sample: what moves both alike falls out. Seconds are compared pair by pair of repeats that are neighbours in time, for
-the same reason. Intervals and p are those of Student's t. Who asks for two samplers has seen the table of all, so
-verdicts are corrected for all pairs of samplers at all counts, metric by metric (Holm 1979), and for looks.
+Sample i of every cell starts from the same noise, so the influence of a sample on the difference is the difference of
+its influences: what moves both cells alike cancels. For the same reason seconds are compared in pairs of repeats that
+are neighbours in time. Intervals and p are those of Student's t. A user who asks about two samplers has seen the table
+of all, so verdicts are corrected for all pairs of samplers at all counts, metric by metric (Holm 1979), and for looks.
 """
 
 from __future__ import annotations
@@ -41,19 +41,19 @@ class Comparison:
 
     metric: str
     a: CellRecord | None
-    """The cell as run.json has it; None where two rows compete without a name."""
+    """The cell in run.json; None if only the numbers of two rows are compared."""
     b: CellRecord | None
     difference: Estimate
-    """That of a less that of b."""
+    """The metric of a less that of b."""
     lower_is_better: bool
     hindrance: str = ""
-    """Why the two cannot be compared, if they cannot; then the difference is none."""
+    """Why the two cannot be compared; '' if they can. If not, the difference has no value."""
     is_same: bool = False
-    """Whether both have the very same samples."""
+    """Whether both have exactly the same samples."""
 
     @property
     def why_not(self) -> str:
-        """Why nothing can be shown, if nothing can."""
+        """Why nothing can be shown; '' if something can."""
         images = len(self.difference.influence)
         if self.hindrance:
             return self.hindrance
@@ -63,7 +63,7 @@ class Comparison:
 
     @property
     def is_question(self) -> bool:
-        """Whether there is anything to test; else the pair is in no family."""
+        """Whether there is anything to test; if not, the pair belongs to no family."""
         return not self.why_not and not self.is_same
 
     @property
@@ -82,20 +82,20 @@ class Comparison:
 
     @cached_property
     def error(self) -> float:
-        """The standard error of the difference. Of two shares it is as large as half an image more on each side would
-        make it (Agresti & Min 2005), and so never 0."""
+        """The standard error of the difference. For two shares, half an image is added to each side (Agresti & Min
+        2005), so that it is never 0."""
         error = self.difference.standard_error
         return math.hypot(error, 1 / (len(self.difference.influence) + 2)) if self.difference.is_share else error
 
     @property
     def p(self) -> float:
-        """How often a difference this large would be seen if there were none, before correction."""
+        """The probability of a difference this large by chance alone, before correction."""
         if not self.error:
             return 1.0 if self.difference.value == 0 else 0.0
         return student_p(self.difference.value / self.error, self.difference.freedom)
 
     def verdict(self, corrected: float) -> str:
-        """What is shown of a, given the corrected p."""
+        """What is shown about a, given the corrected p."""
         if self.is_same:
             return SAME
         if self.why_not:
@@ -108,7 +108,7 @@ class Comparison:
 def comparison_of(  # noqa: PLR0913  (two sides of a question)
     metric: str, a: CellRecord | None, b: CellRecord | None, of_a: Estimate, of_b: Estimate, lower_is_better: bool
 ) -> Comparison:
-    """A metric of one cell less that of another."""
+    """The comparison of a metric of two cells."""
     return Comparison(metric, a, b, of_a - of_b, lower_is_better, is_same=of_a.has_samples_of(of_b))
 
 
@@ -123,10 +123,9 @@ class Side:
 
 
 def compare(run: StoredRun, a: str, b: str, registry: Registry) -> pd.DataFrame:
-    """Each metric of sampler spec a less that of b, at every step count (or NFE budget) of a run.
+    """Each metric of sampler spec a, less that of b, at every step count (or NFE budget) of a run.
 
-    `family` is how many comparisons p is corrected for, `look` how often the run was asked with more images than
-    before.
+    `family` is the number of comparisons that p is corrected for, `look` the number of looks at the run so far.
     """
     record, ready = run.record, ready_metrics(run, registry)
     pairs = zip(cells_of(run, a), cells_of(run, b), strict=True)
@@ -149,7 +148,7 @@ def compare(run: StoredRun, a: str, b: str, registry: Registry) -> pd.DataFrame:
 def corrected_among(
     asked: Sequence[Comparison], others: Sequence[Comparison], weight: float
 ) -> list[tuple[float, int]]:
-    """Of each comparison that is asked for, p corrected for all of its metric that could have been, and how many."""
+    """For each comparison asked for: p, corrected for all possible comparisons in its metric, and their number."""
     found: dict[str, Iterator[tuple[float, int]]] = {}
     for metric in {one.metric for one in asked}:
         family = [one for one in (*asked, *others) if one.metric == metric]
@@ -161,7 +160,7 @@ def corrected_among(
 def sides_of(
     run: StoredRun, pair: tuple[CellRecord, CellRecord], cells: Sequence[CellRecord], ready: Mapping[str, Yardstick]
 ) -> list[Side]:
-    """Two cells, and behind them the others that have the samples that both have; each on these."""
+    """Two cells, followed by all others that have the samples of both; each restricted to these samples."""
     a, b = pair
     common = sorted(set(run.folder.places_of(a.key)) & set(run.folder.places_of(b.key)))
     if not common:
@@ -174,7 +173,7 @@ def sides_of(
 
 
 def side_of(run: StoredRun, cell: CellRecord, common: Sequence[Place], ready: Mapping[str, Yardstick]) -> Side:
-    """A cell on these of its chunks; its clock is that of all."""
+    """A cell restricted to some of its chunks; its timings are those of all chunks."""
     chunks = run.chunks(cell)
     clocked = [*(chunk.repeat for chunk in chunks.values()), *run.repeats(cell)]
     n = sum(samples for _, samples in common)
@@ -183,7 +182,7 @@ def side_of(run: StoredRun, cell: CellRecord, common: Sequence[Place], ready: Ma
 
 
 def compared(a: Side, b: Side, ready: Mapping[str, Yardstick]) -> Iterator[Comparison]:
-    """Every metric of two cells; of one with bias that without it, where it was measured."""
+    """Every metric of two cells; a metric with bias is replaced by the one without it, if that was measured."""
     for name in dict.fromkeys(without_bias(name, a.found, ready) for name in a.found):
         if name in b.found:
             lower = name not in ready or ready[name].metric.better == "lower"
@@ -202,7 +201,7 @@ def cells_of(run: StoredRun, spec: str) -> list[CellRecord]:
 def seconds_compared(
     a: CellRecord, b: CellRecord, clocked_a: Sequence[Repeat], clocked_b: Sequence[Repeat]
 ) -> Comparison:
-    """Seconds an image of two cells, pair by pair of repeats that are neighbours in time."""
+    """The comparison of seconds per image of two cells, by pairs of repeats that are neighbours in time."""
     differences = [x.seconds_per_image - y.seconds_per_image for x, y in neighbours(clocked_a, clocked_b)]
     hindrance = ""
     if len(machines([*clocked_a, *clocked_b])) > 1:
@@ -214,9 +213,9 @@ def seconds_compared(
 
 
 def comparisons_to_table(comparisons: Sequence[Comparison], p_values: Sequence[float] | None = None) -> pd.DataFrame:
-    """A row each: the cells, the difference with its 95 % interval, corrected p, the verdict.
+    """A row for each comparison: the cells, the difference with its 95 % interval, corrected p, the verdict.
 
-    p is by default corrected for these comparisons alone.
+    By default p is corrected for these comparisons alone.
     """
     corrected = corrected_p(comparisons) if p_values is None else p_values
     return pd.DataFrame(
@@ -229,8 +228,8 @@ def comparisons_to_table(comparisons: Sequence[Comparison], p_values: Sequence[f
 
 
 def corrected_p(comparisons: Sequence[Comparison], weight: float = 1.0) -> list[float]:
-    """p of each after Holm's correction for all that are a question, times the weight of a look; 1 for the same
-    samples, nan for what cannot be compared."""
+    """p of each comparison, after Holm's correction for all that are a question and times the weight of a look; 1 for
+    equal samples, nan if they cannot be compared."""
     corrected = iter(holm([c.p for c in comparisons if c.is_question], weight))
     return [next(corrected) if c.is_question else 1.0 if c.is_same else math.nan for c in comparisons]
 
@@ -242,7 +241,7 @@ def cell_name(cell: CellRecord) -> str:
 
 
 def holm(p_values: Sequence[float], weight: float = 1.0) -> list[float]:
-    """p-values, each times a weight, corrected so that all claims together are wrong as rarely as one (Holm 1979)."""
+    """p-values times a weight, corrected so that any false claim among them is as rare as one alone (Holm 1979)."""
     corrected, largest = [1.0] * len(p_values), 0.0
     for rank, i in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
         largest = max(largest, min(1.0, weight * (len(p_values) - rank) * p_values[i]))

@@ -1,7 +1,7 @@
-"""How often a run was looked at: each time that it is asked with more images than before, chance gets another try.
+"""How often a run was looked at: each question with more images than before gives chance another try.
 
-The first look may be wrong in 4 % of families, the k-th that an extension of the run brings in 1 % / 2^k: all together
-in 5 %, however often a run is extended. To ask again at the same number of images is no new look.
+The first look may be wrong in 4 % of families, the look after the k-th extension in 1 % / 2^k: together in 5 %, however
+often a run is extended. A second question at the same number of images is not a new look.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from .stored import StoredRun
 
 LOOKS = f"{CHUNKS}/looks.json"
 FIRST, EXTENSIONS = 0.04, 0.01
-"""How often the first look may be wrong, and all that come after it."""
+"""How often the first look may be wrong, and how often all later ones together."""
 
 
 @dataclass(frozen=True)
 class Look:
-    """A question asked of a run."""
+    """A look at a run: a question at a number of images."""
 
     number: int = 1
     """The first is 1."""
@@ -37,12 +37,12 @@ class Look:
 
     @property
     def level(self) -> float:
-        """How often a family may hold a false claim at this look."""
+        """The share of families that may hold a false claim at this look."""
         return FIRST if self.number == 1 else EXTENSIONS / 2 ** (self.number - 1)
 
     @property
     def weight(self) -> float:
-        """What p is multiplied by, so that LEVEL is what it is held against at every look."""
+        """The factor of p, so that it is compared with LEVEL at every look."""
         return LEVEL / self.level
 
 
@@ -50,7 +50,7 @@ ONLY_LOOK = Look()
 
 
 def look_at(run: StoredRun, samples: int) -> Look:
-    """The look that a question at so many images is; the run keeps it, where its folder can be written to."""
+    """The look that a question at this number of images is; it is recorded in the run folder, if that is writable."""
     taken = looks_taken(run)
     number = bisect_left(taken, samples)
     if number == len(taken) and samples > 0:
@@ -61,8 +61,8 @@ def look_at(run: StoredRun, samples: int) -> Look:
 
 
 def looks_taken(run: StoredRun) -> list[int]:
-    """The numbers of images at which a run was asked, in ascending order; those that it was extended from, where their
-    file is gone or another's."""
+    """The numbers of images at which a run was asked, in ascending order; if their file is missing or another run's,
+    the numbers that the run was extended from."""
     try:
         taken = unsealed(bytes_of(run.path / LOOKS)).get("looks")
         return sorted(set(msgspec.convert(taken, list[Positive])))

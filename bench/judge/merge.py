@@ -1,4 +1,4 @@
-"""Tables of several runs -> one, where what they hold can be compared; else a refusal that names the difference."""
+"""Tables of several runs -> one table, if the runs can be compared; else a refusal that names the difference."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ IDENTITY = ("sampler", "grid", "steps", "guidance")
 COMPARABLE = names_of(lambda one: one.must_agree)
 """The settings in which runs must agree."""
 MACHINE = ("cpu", "cores", "threads", "device", "system")
-"""The entries of the environment without whose agreement seconds mean nothing beside each other."""
+"""The entries of the environment in which runs must agree for their seconds to be compared."""
 CLOSE = 1e-6
-"""Relative difference of numbers that are one but for rounding: another machine adds up in another order."""
+"""Relative difference of numbers that differ by rounding alone: another machine adds in another order."""
 SECONDS_NOTE = "seconds of different machines are not compared"
 RUNS_NOTE = "the runs were not clocked side by side: seconds of different runs are not to be compared"
 
@@ -36,7 +36,7 @@ class Origin:
 
     run: StoredRun
     place: int
-    """Of the row in the run's own table."""
+    """The row's place in the run's own table."""
 
     @property
     def key(self) -> str:
@@ -61,15 +61,15 @@ class Merged:
     table: pd.DataFrame
     labels: Labels
     origins: tuple[Origin, ...]
-    """Of each row."""
+    """The origin of each row."""
     notes: tuple[str, ...]
     """What a reader of the table must know."""
 
 
 def merge(runs: Sequence[StoredRun]) -> Merged:
-    """The rows of all runs, in the order given; a cell that several have stands once.
+    """The rows of all runs, in the order given; a cell of several runs appears once.
 
-    Raises InputError where the runs cannot be compared, or where two have another result for the same cell.
+    Raises InputError if the runs cannot be compared, or if two have different results for one cell.
     """
     check_comparable(runs)
     rows: dict[tuple[Any, ...], dict[str, Any]] = {}
@@ -112,7 +112,7 @@ def check_comparable(runs: Sequence[StoredRun]) -> None:
 
 
 def of_model(run: StoredRun) -> str:
-    """The fingerprint of a run's model, '' where it has none."""
+    """The fingerprint of a run's model; '' if it has none."""
     return run.record.model.fingerprint
 
 
@@ -131,7 +131,7 @@ def compared_fields(run: StoredRun) -> dict[str, Any]:
 
 
 def check_same_numbers(row: Mapping[str, Any], run: StoredRun, other: Mapping[Any, Any], other_run: StoredRun) -> None:
-    """Refuse two results of one cell that differ; seconds may, and the first stay."""
+    """Refuse two different results of one cell. Seconds may differ; those of the first run stay."""
     compared = [name for name in row if name in other and name not in (*timing.COLUMNS, "same_as")]
     for name in compared:
         if not is_same(row[name], other[name]):
@@ -143,14 +143,14 @@ def check_same_numbers(row: Mapping[str, Any], run: StoredRun, other: Mapping[An
 
 
 def is_same(a: object, b: object) -> bool:
-    """Equal, both missing (NaN), or numbers that differ by rounding alone."""
+    """Whether both are equal, both are missing (NaN), or they differ by rounding alone."""
     if isinstance(a, (int, float)) and isinstance(b, (int, float)):
         return math.isclose(a, b, rel_tol=CLOSE) or (math.isnan(a) and math.isnan(b))
     return a == b
 
 
 def name_same_samples(rows: Mapping[tuple[Any, ...], dict[str, Any]], runs: Sequence[StoredRun]) -> None:
-    """Say in `same_as` which rows of different runs have the same samples, as far as the chunks are there to tell."""
+    """Fill `same_as` for rows of different runs with the same samples, as far as their chunks are there."""
     hashes = {cell: found for run in reversed(runs) for cell, found in hashes_of(run).items()}
     seen: dict[bytes, Mapping[str, Any]] = {}
     for cell, row in rows.items():

@@ -1,4 +1,4 @@
-"""Quality against cost: which rows of a run are worth their time, and which are shown not to be."""
+"""Quality against cost: which rows of a run are worth their cost, and which are shown not to be."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ def pareto(run: StoredRun, registry: Registry, metric: str | None = None, agains
     """A row for each cell of a run, the cheapest first, with a verdict.
 
     - "dominated": `dominated_by` is better in the metric, shown with p corrected for all pairs of rows (`family`) and
-      for looks, and costs no more beyond noise: no more calls; or a median of seconds no larger, or one up to this
-      row's upper quartile that repeats side by side do not show to be larger;
+      for looks, and costs no more, apart from noise: no more calls; or a median of seconds that is no larger, or that
+      is within this row's upper quartile and not shown to be larger by repeats side by side;
     - "on the front": no row has a better value at no more cost;
-    - "not told apart from the front": one has, and it is not shown;
+    - "not told apart from the front": a row has, but that is not shown;
     - "not measured": failed, pending, without this metric or without seconds.
 
     `metric` is by default the run's first. Raises InputError as `scores_of`.
@@ -73,7 +73,7 @@ def _placed(
 
 
 def _is_undominated(scores: Scores, score: Score, measured: Sequence[Score], against: Cost) -> bool:
-    """Whether no other row is as good in both of the numbers and better in one."""
+    """Whether no other row is at least as good in both numbers and better in one."""
 
     def place(one: Score) -> tuple[float, float]:
         return scores.loss(one), one.cost(against)
@@ -83,7 +83,7 @@ def _is_undominated(scores: Scores, score: Score, measured: Sequence[Score], aga
 
 
 def costs_no_more(a: Score, b: Score, against: Cost) -> bool:
-    """Whether the cost of a is at most that of b, beyond noise."""
+    """Whether the cost of a is at most that of b, apart from noise."""
     if a.cost(against) <= b.cost(against):
         return True
     if a.cost(against) > b.upper_cost(against):

@@ -1,4 +1,4 @@
-"""What a run could have shown: the difference that it finds in 80 % of runs, and the images that find half of it."""
+"""What a run could have shown: the difference that is found in 80 % of such runs, and the images to find half."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ COLUMNS = (
     "family", "look",
 )  # fmt: skip
 POWER = 0.8
-"""How often the difference in `found` would be shown, if it were there."""
+"""The probability that a true difference of `found` is shown."""
 
 
 def power(run: StoredRun, registry: Registry, metric: str | None) -> pd.DataFrame:
     """A row for each pair of samplers at each count whose difference in a metric is not shown.
 
-    `found` is the difference that would have been shown in 80 % of runs, p being corrected for all pairs of samplers at
-    all counts (`family`) and for looks; `half_needs` how many images a row find half of it at the next look, nan where
-    no number of them does. Raises InputError as `scores_of`.
+    `found` is the true difference that would have been shown in 80 % of runs, with p corrected for all pairs of
+    samplers at all counts (`family`) and for looks. `half_needs` is the number of images per row that would find half
+    of it at the next look, nan if no number would. Raises InputError as `scores_of`.
     """
     scores = scores_of(run, registry, metric, by="nfe")
     counts = [count for _, count in run.record.budgets]
@@ -57,23 +57,23 @@ def power(run: StoredRun, registry: Registry, metric: str | None) -> pd.DataFram
 
 
 def errors_needed(look: Look, family: int) -> float:
-    """How many standard errors a difference must have to be shown in POWER of runs, by Holm's first step."""
+    """The number of standard errors that a difference must have to be shown with POWER, by Holm's first step."""
     normal = NormalDist()
     return -normal.inv_cdf(look.level / (2 * family)) + normal.inv_cdf(POWER)
 
 
 def next_look(look: Look) -> Look:
-    """The look that an extension of the run brings."""
+    """The look after the next extension of the run."""
     return replace(look, number=look.number + 1)
 
 
 def images_for(metric: str, compared: float) -> float:
-    """How many images make so many that are compared: of ODE errors these are a share, and at most ODE_SAMPLES."""
+    """The images that a run needs for this many to be compared: of ODE errors, that is a share, up to ODE_SAMPLES."""
     if metric not in (ODE_ERROR, ODE_DISTANCE):
         return whole_blocks(compared)
     return whole_blocks(ODE_SHARE * compared) if compared <= ODE_SAMPLES else math.nan
 
 
 def whole_blocks(samples: float) -> int:
-    """As many images, up to the end of a block."""
+    """A number of images, rounded up to whole blocks."""
     return BLOCK * math.ceil(samples / BLOCK)

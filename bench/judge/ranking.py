@@ -1,8 +1,8 @@
-"""Who leads at each budget, and from which other samplers is the leader told apart?
+"""Which sampler leads at each budget, and from which others is the leader told apart?
 
-Of each sampler competes the row that makes the most of a budget. The best is chosen by the same samples that it is then
-compared on, so the comparisons that are corrected for are all pairs of rows that compete, at every budget (Holm 1979),
-not only those of the best. Each metric is a question of its own.
+Each sampler competes with its dearest row within a budget. The best is chosen by the same samples that it is then
+compared on, so p is corrected for all pairs of rows that compete, at every budget (Holm 1979), not only for those with
+the best. Each metric is a separate question.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from .statistics import ODE_DISTANCE, ODE_ERROR, estimates, for_verdicts, gather
 from .stored import StoredRun
 
 Found = Mapping[int, Mapping[str, Estimate]]
-"""What was measured of each row, by metric."""
+"""The estimates of each row, by metric."""
 Pair = tuple[str, int, int]
 """A metric and two rows in the order of the table."""
 Budget = Positive | Annotated[float, Meta(gt=0)]
@@ -35,23 +35,23 @@ Budget = Positive | Annotated[float, Meta(gt=0)]
 
 
 class Other(Struct, frozen=True, forbid_unknown_fields=True):
-    """A row beside the best of its race, and what is shown of the best beside it."""
+    """A row that the best of its race is compared with, and what is shown about the best."""
 
     row: Count
     """Its place in the table."""
     difference: float | None
-    """The metric of the best less that of this row; None where it is no finite number."""
+    """The metric of the best less that of this row; None if it is not finite."""
     low: float | None
     """Lower end of its 95 % interval."""
     high: float | None
     p: float
     """Corrected for all pairs that compete, and for looks."""
     verdict: str
-    """Of the best, as `compare` says it."""
+    """The verdict on the best, in the words of `compare`."""
 
 
 class Answer(Struct, frozen=True, forbid_unknown_fields=True):
-    """Who leads a race."""
+    """The result of a race: its leader, and the others."""
 
     metric: str
     better: Literal["lower", "higher"]
@@ -67,16 +67,16 @@ class Field:
     """The rows of a table that can compete."""
 
     keys: Mapping[int, str]
-    """Of each row its cell's: two rows of one cell are no question, and a third is compared with them once."""
+    """The key of each row's cell: two rows of one cell are not compared, and a third is compared with them once."""
     found: Found
-    """On the same samples of each."""
+    """Estimates on the same samples for all rows."""
     lower: Mapping[str, bool]
-    """Of each metric whether lower is better."""
+    """For each metric, whether lower is better."""
     weight: float = 1.0
-    """What p is multiplied by, for the looks that were taken."""
+    """The factor of p for the looks that were taken."""
 
     def measured(self, metric: str, rows: Iterable[int]) -> list[int]:
-        """Those of some rows that have a value of the metric."""
+        """The rows that have a value of the metric."""
         return [i for i in rows if metric in self.found[i] and math.isfinite(self.found[i][metric].value)]
 
     def best_first(self, metric: str, rows: Iterable[int]) -> list[int]:
@@ -85,13 +85,13 @@ class Field:
         return sorted(rows, key=lambda row: sign * self.found[row][metric].value)
 
     def pair(self, metric: str, a: int, b: int) -> Pair:
-        """What a comparison of two rows is known by: the first rows of their cells."""
+        """The key of a comparison of two rows: the first rows of their cells."""
         first, second = sorted((self._firsts[a], self._firsts[b]))
         return metric, first, second
 
     @cached_property
     def _firsts(self) -> dict[int, int]:
-        """Of each row the first of its cell."""
+        """For each row, the first row of its cell."""
         seen: dict[str, int] = {}
         return {row: seen.setdefault(key, row) for row, key in sorted(self.keys.items())}
 
@@ -107,11 +107,11 @@ class Race:
     metric: str
     budget: float
     places: Sequence[int]
-    """Of the rows in the table."""
+    """The places of the rows in the table."""
 
 
 def contenders(samplers: Mapping[int, str], costs: Mapping[int, float], budget: float) -> dict[str, int]:
-    """Of each sampler the row that costs the most within the budget, of several the last; none, if nothing fits."""
+    """For each sampler its dearest row within the budget, the last of several; samplers without one are left out."""
     most: dict[str, int] = {}
     for i, name in samplers.items():
         if costs[i] <= budget and (name not in most or costs[i] >= costs[most[name]]):
@@ -122,7 +122,7 @@ def contenders(samplers: Mapping[int, str], costs: Mapping[int, float], budget: 
 def races_in(
     field: Field, metrics: Collection[str], fitting: Mapping[float, Mapping[str, int]]
 ) -> dict[tuple[str, float], Race]:
-    """By metric and budget the race of the rows that fit the budget; none where nothing was measured."""
+    """The race of the rows within each budget, by metric and budget; none if nothing was measured."""
     return {
         (metric, budget): Race(metric, budget, places)
         for metric in metrics
@@ -132,8 +132,7 @@ def races_in(
 
 
 def answers_to(races: Iterable[Race], field: Field, beside: Iterable[Race] = ()) -> list[Answer]:
-    """Who leads each race, and what is shown of that; corrected for all pairs of the metric's races, and of those
-    beside."""
+    """The answer to each race, corrected for all pairs of the races in its metric, those in `beside` included."""
     races = list(races)
     p_values = corrected(field, [*races, *beside])
 
@@ -152,12 +151,12 @@ def answers_to(races: Iterable[Race], field: Field, beside: Iterable[Race] = ())
 
 
 def finite(value: float) -> float | None:
-    """A number as JSON has it: None for what is not finite."""
+    """A number for JSON: None if it is not finite."""
     return value if math.isfinite(value) else None
 
 
 def shown_best(answers: Sequence[Answer]) -> set[tuple[int, str]]:
-    """(row, metric) of each that is shown to be better than every other of its race."""
+    """(row, metric) of each leader that is shown to be better than every other row of its race."""
     return {
         (answer.best, answer.metric)
         for answer in answers
@@ -166,9 +165,9 @@ def shown_best(answers: Sequence[Answer]) -> set[tuple[int, str]]:
 
 
 def corrected(field: Field, races: Iterable[Race]) -> dict[Pair, float]:
-    """p of each pair of the races after Holm's correction within its metric, and that for looks.
+    """p of each pair in the races, after Holm's correction within its metric and that for looks.
 
-    Two cells with the same samples are no question, and left out. A pair that competes in several races counts once.
+    Two cells with the same samples are no question and are left out. A pair in several races counts once.
     """
     pairs: dict[str, set[Pair]] = {}
     for race in races:
@@ -187,7 +186,7 @@ def corrected(field: Field, races: Iterable[Race]) -> dict[Pair, float]:
 
 @dataclass(frozen=True)
 class Source:
-    """Where the samples of a row are, and what measures them."""
+    """The run and the cell that hold a row's samples, and the metrics that measure them."""
 
     run: StoredRun
     key: str
@@ -195,7 +194,7 @@ class Source:
 
 
 def answers_for(run: StoredRun, ready: Mapping[str, Yardstick]) -> list[Answer]:
-    """The answers of a run from the chunks that its table is made from; [] where not all of those are there."""
+    """The answers of a run, from the chunks that its table was made from; [] if some of them are missing."""
     sources = {i: Source(run, key, ready) for i, key in keys_of(run).items()}
     if sum(n for _, n in common_places(list(sources.values()))) != run.table["samples"].max():
         return []
@@ -203,9 +202,9 @@ def answers_for(run: StoredRun, ready: Mapping[str, Yardstick]) -> list[Answer]:
 
 
 def answers_from(run: StoredRun, found: Found, lower: Mapping[str, bool]) -> list[Answer]:
-    """The answers of a run, given what was measured of each row that has samples; to give them is a look.
+    """The answers of a run, from the estimates of each row that has samples; giving them counts as a look.
 
-    A run that goes on is not looked at.
+    A run that is not finished has no answers.
     """
     if any(not (outcome.is_whole or outcome.has_failed) for outcome in run.outcomes):
         return []
@@ -216,32 +215,32 @@ def answers_from(run: StoredRun, found: Found, lower: Mapping[str, bool]) -> lis
 
 
 def own_races(rows: Mapping[int, Mapping[Any, Any]], budgets: Sequence[int], field: Field) -> list[Race]:
-    """The races that a run answers for, of its rows that have samples, at its budgets of model calls."""
+    """The races of a run's own report: its rows that have samples, at its budgets of model calls."""
     samplers, calls = ({i: row[name] for i, row in rows.items()} for name in ("sampler", "nfe"))
     fitting: dict[float, dict[str, int]] = {budget: contenders(samplers, calls, budget) for budget in budgets}
     return list(races_in(field, field.lower, fitting).values())
 
 
 def keys_of(run: StoredRun) -> dict[int, str]:
-    """The cell's key of each row that has samples."""
+    """The key of the cell of each row that has samples."""
     return {i: run.record.cells[i].key for i, samples in enumerate(run.table["samples"]) if samples > 0}
 
 
 def budgets_of(run: StoredRun) -> list[int]:
-    """The budgets of model calls to answer for: the run's own counts, and the most calls that a row made."""
+    """The budgets of model calls in a run's report: the run's own counts, and the most calls of any row."""
     counts = sorted(run.record.config.counts)
     most = pd.to_numeric(run.table["nfe"]).max()
     return [*counts, math.ceil(most)] if most > counts[-1] else counts
 
 
 def directions(ready: Mapping[str, Yardstick]) -> dict[str, bool]:
-    """Of each metric, and the ODE error, whether lower is better."""
+    """For each metric, and for the ODE error, whether lower is better."""
     known = {name: yardstick.metric.better == "lower" for name, yardstick in ready.items()}
     return known | {ODE_ERROR: True, ODE_DISTANCE: True}
 
 
 def estimates_of(sources: Mapping[int, Source]) -> dict[int, dict[str, Estimate]]:
-    """What verdicts on each row are made of, on the samples that all of them have; {} where there are none."""
+    """The estimates that verdicts on each row use, on the samples that all rows have; {} if there are none."""
     common = common_places(list(sources.values()))
     n = sum(samples for _, samples in common)
     if not common:
@@ -255,6 +254,6 @@ def estimates_of(sources: Mapping[int, Source]) -> dict[int, dict[str, Estimate]
 
 
 def common_places(sources: Sequence[Source]) -> list[Place]:
-    """Of the chunks that all rows have: first sample index, number of samples."""
+    """The places of the chunks that all rows have."""
     there = [set(source.run.folder.places_of(source.key)) for source in sources]
     return sorted(set.intersection(*there)) if there else []

@@ -1,7 +1,7 @@
 """The metrics of a stored run, made ready again for its own model.
 
-A run folder may come from a stranger. The model that it names is loaded, but code that it names is not run: that has
-to be named by the user too. Model and extractors must be those that the run was made with.
+A run folder may come from a stranger. The model that it names is loaded, but code that it names is executed only if the
+user names it too. Model and extractors must be those that the run was made with.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ..plan.yardstick import Yardstick, yardsticks
 from .stored import StoredRun
 
 LoadMetrics = Callable[[], Mapping[str, Yardstick]]
-"""Asked for a run's metrics only where something is to be measured: to make them ready takes the model."""
+"""Returns a run's metrics; called only if something is to be measured, since it loads the model."""
 
 
 def ready_metrics(run: StoredRun, registry: Registry) -> dict[str, Yardstick]:
@@ -39,7 +39,7 @@ def ready_metrics(run: StoredRun, registry: Registry) -> dict[str, Yardstick]:
 
 
 def check_settings(run: StoredRun) -> None:
-    """Refuse a run with settings that this version does not know: its samples cannot be drawn or measured alike."""
+    """Refuse a run with settings that this version does not know, since it would draw or measure other samples."""
     if unknown := ", ".join(run.record.unknown_settings):
         raise StoreError(
             f"{run.path / RUN_FILE}: {unknown} is not known to this version; use the one that made the run"
@@ -57,7 +57,7 @@ def check_code(run: StoredRun, registry: Registry) -> None:
 
 
 def is_code(spec: str, registry: Registry) -> bool:
-    """Whether a model's spec is, or has in it, "file.py:function" or "module:function", whatever files there are."""
+    """Whether a model's spec is or contains "file.py:function" or "module:function", whether or not that exists."""
     name, _, argument = spec.partition(":")
     return ":" in argument if name in registry.models.things else bool(argument)
 
@@ -85,7 +85,7 @@ def check_model(run: StoredRun, model: Model) -> None:
 
 
 def check_extractors(run: StoredRun, model: Model, ready: Mapping[str, Yardstick]) -> None:
-    """Refuse a run with other extractors or references, as far as the run says which they were."""
+    """Refuse a run with other extractors or references, as far as the run records them."""
     for name, yardstick in ready.items():
         here = model.extractors[yardstick.metric.extractor].fingerprint
         there = run.record.extractors.get(name, {}).get("fingerprint", here)

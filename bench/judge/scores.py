@@ -1,4 +1,4 @@
-"""The rows of a run with what rankings need: a metric's estimate on the samples that all rows have, and their cost."""
+"""The rows of a run for rankings: a metric's estimate on the samples that all rows have, and their cost."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ class Score:
     """One row of a table."""
 
     cell: CellRecord
-    """As run.json has it."""
+    """Its cell in run.json."""
     row: Mapping[str, Any]
-    """As table.csv has it."""
+    """Its row in table.csv."""
     estimate: Estimate | None
-    """The metric; None for a cell without samples, or without a value of this metric."""
+    """The metric's estimate; None for a cell without samples, or without a value of this metric."""
     found: Mapping[str, Estimate]
-    """All that was measured, by metric."""
+    """All estimates, by metric."""
     clocked: tuple[Repeat, ...]
 
     @property
@@ -54,7 +54,7 @@ class Score:
         return float(self.row[SECONDS if by == "seconds" else "nfe"])
 
     def upper_cost(self, by: Cost) -> float:
-        """The cost with what noise may add: of seconds the upper quartile where there is one."""
+        """The cost with what noise may add: for seconds the upper quartile, if there is one."""
         high = float(self.row[metric_columns(SECONDS)[2]])
         return high if by == "seconds" and math.isfinite(high) else self.cost(by)
 
@@ -65,16 +65,16 @@ class Scores:
 
     metric: str
     lower: Mapping[str, bool]
-    """Of each metric that was measured whether lower is better."""
+    """For each metric that was measured, whether lower is better."""
     rows: tuple[Score, ...]
     budgets: tuple[int, ...] = ()
-    """The budgets of model calls that the run's own answers are for."""
+    """The budgets of model calls in the run's own report."""
     look: Look = ONLY_LOOK
-    """Which look at the run it is to ask this."""
+    """The look at the run that this question is."""
 
     @property
     def lower_is_better(self) -> bool:
-        """Whether that holds of the metric."""
+        """Whether a lower value of the metric is better."""
         return self.lower[self.metric]
 
     def best_first(self, rows: Iterable[Score]) -> list[Score]:
@@ -82,7 +82,7 @@ class Scores:
         return sorted(rows, key=self.loss)
 
     def loss(self, score: Score) -> float:
-        """The metric's value with the sign that makes lower better; nan where it was not measured."""
+        """The metric's value, with its sign turned if higher is better; nan if it was not measured."""
         value = score.estimate.value if score.estimate else math.nan
         return value if self.lower_is_better else -value
 
@@ -95,7 +95,7 @@ class Scores:
     def corrected(self, pairs: Iterable[tuple[Score, Score]]) -> dict[frozenset[str], float]:
         """p of each pair of cells, corrected for all of them and for looks.
 
-        A pair that comes twice counts once, and two cells with the same samples are no question.
+        A pair that is given twice counts once, and two cells with the same samples are no question.
         """
         all_pairs = {frozenset((a.key, b.key)): self.comparison(a, b) for a, b in pairs if a.key != b.key}
         family = {pair: comparison for pair, comparison in all_pairs.items() if comparison.is_question}
@@ -105,20 +105,20 @@ class Scores:
 def scores_of(run: StoredRun, registry: Registry, metric: str | None, *, by: Cost) -> Scores:
     """The rows of a run by a metric of the run, by default its first one, or "ode_error".
 
-    Raises InputError for another metric, where samples are missing, and for seconds that several machines took.
+    Raises InputError for any other metric, if samples are missing, and if several machines took the seconds.
     """
     return scores_by(run, ready_metrics(run, registry), metric, by=by)
 
 
 def scores_by(run: StoredRun, ready: Mapping[str, Yardstick], metric: str | None, *, by: Cost) -> Scores:
-    """As `scores_of`, where the metrics of the run are ready already."""
+    """As `scores_of`, with the run's metrics already made ready."""
     name = _chosen(metric, ready)
     names = {name, ready[name].metric.unbiased} if name in ready else set()
     return _scores(run, name, {one: yardstick for one, yardstick in ready.items() if one in names}, by)
 
 
 def all_scores_of(run: StoredRun, registry: Registry, metric: str | None, *, by: Cost) -> Scores:
-    """As `scores_of`, with every metric of the run measured beside the one that ranks."""
+    """As `scores_of`, but with every metric of the run measured, not only the one that ranks."""
     ready = ready_metrics(run, registry)
     return _scores(run, _chosen(metric, ready), ready, by)
 
@@ -131,7 +131,7 @@ def _scores(run: StoredRun, metric: str, ready: Mapping[str, Yardstick], by: Cos
     if by == "seconds" and len(machines([repeat for score in scores for repeat in score.clocked])) > 1:
         raise InputError(
             f"{run.path}: was drawn on several machines, whose seconds are not compared; rank by calls of the model, "
-            "with --nfe or --pareto --against nfe, or run it anew on one of them"
+            "with --nfe or --pareto --against nfe, or run it again on one of them"
         )
     return Scores(metric, directions(ready), scores, tuple(budgets_of(run)), look_at(run, samples))
 

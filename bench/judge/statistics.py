@@ -1,4 +1,4 @@
-"""Chunks -> numbers: each metric's value and interval, distance to the ODE solution; Student's t."""
+"""Chunks -> numbers: each metric's value and interval, and the distance to the ODE solution; Student's t."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from ..plan.plan import ode_count
 from ..plan.yardstick import Yardstick
 
 LOW_HIGH_PREFIX = {"clip_score": "clip", "seconds_per_image": "seconds"}
-"""Values whose interval columns have a shorter name."""
+"""Metrics whose interval columns have a shorter name."""
 ODE_ERROR, ODE_DISTANCE = "ode_error", "ode_distance"
 """The root mean square and the mean of the distances to the converged ODE solution."""
 Numbers = npt.NDArray[np.int64]
-"""Of samples, from 0 up."""
+"""Numbers of samples, from 0."""
 
 
 def metric_columns(name: str) -> tuple[str, str, str]:
@@ -35,23 +35,23 @@ def metric_columns(name: str) -> tuple[str, str, str]:
 
 @dataclass(frozen=True)
 class Gathered:
-    """The chunks of a cell put together, none of their rows held twice."""
+    """The chunks of a cell put together; their rows are held once."""
 
     chunks: Sequence[Chunk]
     """Without rows and images."""
     rows: Mapping[str, Rows]
-    """What each extractor said of all samples, (n, d)."""
+    """The rows of each extractor for all samples, (n, d)."""
     prompts: Sequence[str] = ()
-    """Sample i has prompts[i mod len]; () = they are all drawn alike."""
+    """Sample i has prompts[i mod len]; () = no prompts."""
 
     @property
     def strata(self) -> Strata | None:
-        """Which samples share a prompt."""
+        """Which samples share a prompt; None if that is no help."""
         return strata_of(self.prompts, joined([np.arange(c.first, c.first + c.n) for c in self.chunks]))
 
 
 def gather(chunks: Iterable[Chunk], n: int, ready: Mapping[str, Yardstick], prompts: Sequence[str] = ()) -> Gathered:
-    """Chunks of n samples together -> the rows that the metrics read; each chunk is let go once it is copied."""
+    """Put chunks of n samples together; the rows of each chunk are freed once they are copied."""
     rows: dict[str, Rows] = {}
     needed = {yardstick.metric.extractor for yardstick in ready.values()}
     bare: list[Chunk] = []
@@ -74,12 +74,12 @@ def gather(chunks: Iterable[Chunk], n: int, ready: Mapping[str, Yardstick], prom
 
 
 def joined(numbers: Sequence[Numbers]) -> Numbers:
-    """Numbers of several chunks one after the other."""
+    """The numbers of several chunks, concatenated."""
     return np.concatenate([np.empty(0, dtype=np.int64), *numbers])
 
 
 def strata_of(prompts: Sequence[str], samples: Numbers) -> Strata | None:
-    """The number of each sample's prompt; None for one prompt, and where a prompt has fewer than 2 of the samples."""
+    """The number of each sample's prompt; None for a single prompt, and if a prompt has fewer than 2 samples."""
     if len(prompts) < 2 or not len(samples):  # noqa: PLR2004  (one prompt is no stratum)
         return None
     numbers = {text: i for i, text in enumerate(dict.fromkeys(prompts))}
@@ -95,12 +95,12 @@ def samples_hash(chunks: Sequence[Chunk]) -> bytes:
 
 
 def estimates(gathered: Gathered, ready: Mapping[str, Yardstick]) -> dict[str, Estimate]:
-    """Each metric, and the ODE error where there is one, of a cell; none under its least n."""
+    """The estimates of each metric of a cell, and of the ODE error if there is one; none below a metric's least n."""
     found: dict[str, Estimate] = {}
     strata, digest = gathered.strata, samples_hash(gathered.chunks) if gathered.chunks else b""
     for name, yardstick in ready.items():
         rows = gathered.rows[yardstick.metric.extractor]
-        # Huge rows overflow in a metric: what comes of that is left empty, and nobody needs a warning.
+        # Huge rows overflow in a metric: its value is then left empty, and a warning would help nobody.
         with np.errstate(all="ignore"), at_fault(f"metric {name!r}"), switches_kept(f"metric {name!r}"):
             if len(rows) < yardstick.metric.fewest(rows.shape[1]):
                 continue
@@ -111,20 +111,20 @@ def estimates(gathered: Gathered, ready: Mapping[str, Yardstick]) -> dict[str, E
 
 
 def for_verdicts(found: Mapping[str, Estimate], ready: Mapping[str, Yardstick]) -> dict[str, Estimate]:
-    """What verdicts on each metric are made of: the metric without its bias where that was measured."""
+    """The estimates that verdicts on each metric use: those without bias, if they were measured."""
     return {name: found[without_bias(name, found, ready)] for name in found}
 
 
 def without_bias(name: str, known: Container[str], ready: Mapping[str, Yardstick]) -> str:
-    """The metric that verdicts on a metric go by."""
+    """The metric that verdicts on a metric use."""
     other = ready[name].metric.unbiased if name in ready else None
     return other if other is not None and other in known else name
 
 
 def of_ode(gathered: Gathered, digest: bytes) -> dict[str, Estimate]:
-    """The root mean square and the mean distance to the converged ODE solution; {} where there are no distances.
+    """The root mean square and the mean distance to the converged ODE solution; {} if there are no distances.
 
-    Chunks of a run that was larger have more distances than others: as many count as a run of these samples has.
+    Chunks of a formerly larger run may have more distances: only as many count as a run of this size has.
     """
     squares = {
         chunk.first + i: square
@@ -143,7 +143,7 @@ def of_ode(gathered: Gathered, digest: bytes) -> dict[str, Estimate]:
 
 
 def if_finite(estimate: Estimate) -> Estimate:
-    """The estimate; one without a value where a number of it is not finite."""
+    """The estimate; without a value if any of its numbers is not finite."""
     parts = (estimate.value, estimate.influence, 0.0 if estimate.common is None else estimate.common)
     if all(np.isfinite(part).all() for part in parts):
         return estimate
@@ -169,7 +169,7 @@ def check_estimate(name: str, estimate: object, n: int) -> None:
 
 
 def measured(found: Mapping[str, Estimate], ready: Mapping[str, Yardstick]) -> dict[str, float]:
-    """The three columns of each metric and of the ODE errors; nan for what was not estimated, or is not finite."""
+    """The three columns of each metric and of the ODE errors; nan for an estimate that is missing or not finite."""
     columns: dict[str, float] = {}
     for name in (ODE_ERROR, *ready, ODE_DISTANCE):
         estimate = found.get(name)
@@ -180,7 +180,7 @@ def measured(found: Mapping[str, Estimate], ready: Mapping[str, Yardstick]) -> d
 
 
 LEVEL = 0.05
-"""How often an interval may miss, and a family of comparisons claim a difference where there is none."""
+"""The probability that an interval misses its value, and that a family of comparisons makes any false claim."""
 NODES, WEIGHTS = np.polynomial.legendre.leggauss(200)
 """Gauss-Legendre on [-1, 1]."""
 

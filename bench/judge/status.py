@@ -1,4 +1,4 @@
-"""What became of a cell, and how a table says it: the one place where the text of `status` is written and read."""
+"""The outcome of a cell: the one place where the text of the column `status` is written and parsed."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ class Status(StrEnum):
     PARTIAL = "partial"
     """Some of its samples are measured."""
     PENDING = "pending"
-    """None of its samples is."""
+    """None of its samples is measured."""
     FAILED = "failed"
 
 
 UNFAILED = tuple(status for status in Status if status is not Status.FAILED)
 REASON = ": "
-"""Stands between "failed" and why."""
+"""Stands between "failed" and the reason."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """A status, with the reason where it is that of a failure."""
+    """A status, with the reason if the cell failed."""
 
     status: Status
     reason: str = ""
 
     def __str__(self) -> str:
-        """As table.csv has it: "ok", "failed: ZeroDivisionError"."""
+        """The text in table.csv: "ok", "failed: ZeroDivisionError"."""
         return f"{self.status}{REASON}{self.reason}" if self.has_failed else str(self.status)
 
     @property
@@ -51,7 +51,7 @@ def failed(reason: str) -> Outcome:
 
 
 def outcome_of(text: str) -> Outcome:
-    """The outcome that a table says; a ValueError where it says none."""
+    """The outcome in the text of a table; ValueError for any other text."""
     word, separator, reason = text.partition(REASON)
     if word == Status.FAILED and separator:
         return failed(reason)

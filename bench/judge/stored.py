@@ -1,4 +1,4 @@
-"""A run folder as it is read once its samples are drawn: each fact is read from the disk once, whoever asks for it."""
+"""A run folder as it is read after drawing: each fact is read from the disk once, whoever asks for it."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from .table import Labels, read_table
 
 
 class StoredRun:
-    """What a run folder holds. Nothing is read before it is asked for; a run that goes on meanwhile is not followed.
+    """The content of a run folder. It is read when it is first asked for; changes of a running run are not followed.
 
-    Every reading raises InputError where there is no run, or no table yet, and StoreError for a damaged file.
+    Every property raises InputError if there is no run, or no table yet, and StoreError for a damaged file.
     """
 
     def __init__(self, path: Path) -> None:
@@ -30,7 +30,7 @@ class StoredRun:
         self._repeats: dict[str, tuple[Repeat, ...]] = {}
 
     def __repr__(self) -> str:
-        """Which one."""
+        """The class and its folder."""
         return f"StoredRun({str(self.path)!r})"
 
     @property
@@ -45,12 +45,12 @@ class StoredRun:
 
     @cached_property
     def table(self) -> pd.DataFrame:
-        """table.csv, checked, a row for each cell of the record. It is shared: who changes it copies it first."""
+        """table.csv, checked, with a row for each cell of the record. It is shared: copy it before a change."""
         return read_table(self.path, self.record)
 
     @property
     def labels(self) -> Labels:
-        """What is said of each metric's extractor."""
+        """The label and the notes of each metric's extractor."""
         return self.record.extractors
 
     @cached_property
@@ -60,7 +60,7 @@ class StoredRun:
 
     @cached_property
     def outcomes(self) -> tuple[Outcome, ...]:
-        """What became of each cell, as the table says it."""
+        """The outcome of each cell, from the table."""
         return tuple(map(outcome_of, self.table["status"]))
 
     @property
@@ -72,7 +72,7 @@ class StoredRun:
     def chunks(self, cell: CellRecord) -> dict[Place, Chunk]:
         """The stored chunks of a cell, in order of their samples.
 
-        They are read anew each time: together they may be larger than the memory, so who asks lets them go.
+        They are read again at each call, because all cells together may be larger than the memory.
         """
         return self.folder.chunks_of(cell.key)
 
@@ -81,7 +81,7 @@ class StoredRun:
         return self.folder.first_chunk_of(cell.key)
 
     def repeats(self, cell: CellRecord) -> tuple[Repeat, ...]:
-        """What was clocked of a cell beyond its chunks."""
+        """The timings of a cell beyond its chunks."""
         if cell.key not in self._repeats:
             self._repeats[cell.key] = tuple(self.folder.repeats_of(cell.key))
         return self._repeats[cell.key]

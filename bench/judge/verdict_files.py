@@ -1,7 +1,7 @@
-"""What a run keeps of its verdicts beside its chunks, so that a page needs neither model nor metric.
+"""The verdicts that a run keeps beside its chunks, so that a page needs neither model nor metric.
 
-answers.json has who leads at each budget, fronts.json which rows are worth their seconds. Each says what it was worked
-out from, by a part that both share: a file of another table is worked out again.
+answers.json says who leads at each budget, fronts.json which rows are worth their seconds. Each also records what it
+was computed from: a file that belongs to another table is computed again.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from .stored import StoredRun
 ANSWERS = f"{CHUNKS}/answers.json"
 FRONTS = f"{CHUNKS}/fronts.json"
 Fronts = dict[str, list[str]]
-"""By metric the verdict of each row of the table."""
+"""For each metric, the verdict of each row of the table."""
 T = TypeVar("T")
 
 
 def keep(file: Path, belongs_to: Any, value: Any) -> None:
-    """Write a value with what it belongs to, unless it is there already; a run and reports may do so at once."""
+    """Write a value with what it belongs to, unless it is there already; a run and its reports may do so at once."""
     content = sealed(json.dumps({"of": belongs_to, "kept": msgspec.to_builtins(value)}))
     with disk_errors(file):
         if not file.exists() or bytes_of(file) != content:
@@ -42,7 +42,7 @@ def keep(file: Path, belongs_to: Any, value: Any) -> None:
 
 
 def kept(file: Path, belongs_to: Any, kind: type[T]) -> T | None:
-    """What `keep` wrote; None if nothing is there, if it is not of this kind, or belongs to something else."""
+    """What `keep` wrote; None if it is missing, of another kind, or belongs to something else."""
     try:
         value = unsealed(bytes_of(file))
         return msgspec.convert(value.get("kept"), kind) if value.get("of") == belongs_to else None
@@ -51,12 +51,12 @@ def kept(file: Path, belongs_to: Any, kind: type[T]) -> T | None:
 
 
 def signature(run: StoredRun) -> list[list[Any]]:
-    """What a table was made from: each row's cell and how many samples."""
+    """What a table was made from: the cell and the number of samples of each row."""
     return [[cell.key, int(n)] for cell, n in zip(run.record.cells, run.table["samples"], strict=True)]
 
 
 def clocked_signature(run: StoredRun) -> list[list[Any]]:
-    """What a table was made from, and the seconds in it: repeats for the clock change them alone."""
+    """As `signature`, with the seconds, which repeats for the clock change without changing any sample."""
     clocked = run.table[[name for name in metric_columns(SECONDS) if name in run.table]]
     seconds = [[None if pd.isna(value) else float(value) for value in row] for row in clocked.to_numpy().tolist()]
     return [[*made_from, *row] for made_from, row in zip(signature(run), seconds, strict=True)]
@@ -68,7 +68,7 @@ def write_answers(run: StoredRun, answers: Sequence[Answer]) -> None:
 
 
 def read_answers(run: StoredRun) -> list[Answer] | None:
-    """What `write_answers` kept, None if there is nothing, or nothing that belongs to this table."""
+    """The answers that `write_answers` kept; None if there are none for this table."""
     answers = kept(run.path / ANSWERS, signature(run), list[Answer])
     named = (row for answer in answers or () for row in (answer.best, *(other.row for other in answer.others)))
     return answers if all(row < len(run.table) for row in named) else None
@@ -77,8 +77,8 @@ def read_answers(run: StoredRun) -> list[Answer] | None:
 def fronts_of(run: StoredRun, names: Sequence[str], metrics: LoadMetrics | None) -> Fronts:
     """The verdicts of `table --pareto` on every row: quality in each named metric against seconds.
 
-    They are those that the run keeps, or that its chunks and metrics give, which are then kept. {} if there are
-    neither, or where seconds cannot be compared.
+    They are read from the run, or computed from its chunks and metrics and then kept. {} if neither is possible, or if
+    seconds cannot be compared.
     """
     there = kept(run.path / FRONTS, clocked_signature(run), Fronts)
     if there is not None and all(len(rows) == len(run.table) for rows in there.values()):
@@ -95,7 +95,7 @@ def fronts_of(run: StoredRun, names: Sequence[str], metrics: LoadMetrics | None)
 
 
 def verdicts(ranked: pd.DataFrame, run: StoredRun) -> list[str]:
-    """The verdict of each row of the table; `ranked` has another order. Rows of one sampler and count are one cell."""
+    """The verdict of each row of the table, from `ranked`, which has another order."""
     names = ["sampler", "grid", "steps"]
     by_cell = dict(zip(ranked[names].itertuples(index=False, name=None), ranked["verdict"], strict=True))
     return [by_cell[cell] for cell in run.table[names].itertuples(index=False, name=None)]

@@ -1,4 +1,4 @@
-"""The settings of a run, checked for themselves; what needs the registry is checked by the plan."""
+"""The settings of a run, with the checks that need no registry; the plan makes all others."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from .given_files import SHOWN
 from .settings import SETTINGS, Settings, names_of
 
 LATER = names_of(lambda one: one.later)
-"""Settings that runs of the first versions did not have."""
+"""Settings that runs of the first versions lack."""
 ADDABLE = names_of(lambda one: one.can_grow)
-"""Settings to which a run that is there may be given more."""
+"""Settings that `run --add` may enlarge."""
 NUMBERS = names_of(lambda one: one.kind == "number")
 OF_MODEL = names_of(lambda one: one.section == "model")
 OF_REQUEST = names_of(lambda one: one.for_request)
 MOST_LAYERS = 100
 MOST_THREADS = 4096
 LARGEST_WHOLE = 2**53
-"""Up to this a whole number is a float too."""
+"""Up to this, every whole number has an exact float."""
 
 
 @dataclass(frozen=True)
 class Config(Settings):
-    """Settings that are checked, as far as that needs neither model nor registry."""
+    """Checked settings; checks that need the model or the registry come later."""
 
     def __post_init__(self) -> None:
-        """Check what can be checked without a model; guidance 3 is guidance 3.0, to the plan's key too."""
+        """Check what needs no model. Guidance 3 becomes 3.0, so that both have the same key."""
         for name in NUMBERS:
             if type(value := getattr(self, name)) is int and abs(value) <= LARGEST_WHOLE:
                 object.__setattr__(self, name, float(value))
@@ -66,17 +66,17 @@ class Config(Settings):
 
     @property
     def model_settings(self) -> dict[str, object]:
-        """What is given of the settings that are the model's own."""
+        """The settings that are passed to the model, as far as they are given."""
         return {name: value for name in OF_MODEL if (value := getattr(self, name)) is not None}
 
     @property
     def request_settings(self) -> dict[str, Any]:
-        """What a request to draw takes by the names of the settings."""
+        """The settings that are passed to a request, by their names."""
         return {name: getattr(self, name) for name in OF_REQUEST}
 
 
 def parse_counts(name: str, text: str) -> tuple[int, ...]:
-    """ "5,10,20" -> (5, 10, 20); plain decimal whole numbers alone."""
+    """ "5,10,20" -> (5, 10, 20); only plain decimal whole numbers are accepted."""
     counts = []
     for part in text.split(","):
         number = part.strip()
@@ -89,7 +89,7 @@ def parse_counts(name: str, text: str) -> tuple[int, ...]:
 
 
 def differences(old: Config, new: Config) -> dict[str, str]:
-    """ "field: old -> new" for each setting in which two configurations differ, by its name."""
+    """For each setting in which two configurations differ, by its name: "name: old -> new"."""
     before, now = as_json(old), as_json(new)
     return {
         name: f"{name}: {before.get(name)!r} -> {now.get(name)!r}"
@@ -104,7 +104,7 @@ def without_defaults(config: Config) -> dict[str, Any]:
 
 
 def enlarged(old: Config, given: Mapping[str, Any]) -> Config:
-    """The settings of a run with more samplers, step counts or budgets behind its own, or with more images.
+    """The settings of a run, enlarged by more samplers, step counts or budgets, or by more images.
 
     InputError where another setting that is given differs, the run counts by the other of steps and budgets, or it has
     more images than are given.
@@ -130,7 +130,7 @@ def enlarged(old: Config, given: Mapping[str, Any]) -> Config:
 
 
 def as_json(config: Config) -> dict[str, Any]:
-    """The settings as JSON values; those of LATER only where they are given, so that older runs stay the same runs."""
+    """The settings as JSON values; those of LATER only if given, so that older runs keep their keys."""
     values = {
         f.name: getattr(config, f.name)
         for f in fields(config)
@@ -140,6 +140,6 @@ def as_json(config: Config) -> dict[str, Any]:
 
 
 def from_json(values: Mapping[str, Any]) -> Config:
-    """The configuration that `as_json` took apart."""
+    """The configuration that `as_json` wrote."""
     settings: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
     return Config(**settings)

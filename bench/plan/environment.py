@@ -16,11 +16,11 @@ from ...samplers.process import switches
 
 PACKAGES = ("samplerbench", "torch", "numpy", "pandas", "pluggy", "safetensors")
 VERSIONS_THAT_MATTER = ("samplerbench", "torch", "numpy")
-"""Those that decide the numbers of a run."""
+"""The packages whose version decides the numbers of a run."""
 
 
 def environment(device: str) -> dict[str, Any]:
-    """What run.json says of where and how a run was made; no host name and no user name."""
+    """The environment that run.json records; it has no host name and no user name."""
     return {
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
@@ -34,7 +34,7 @@ def environment(device: str) -> dict[str, Any]:
 
 
 def other_switches(there: Mapping[str, Any]) -> list[str]:
-    """ "switch: there -> here" for each that was another where a run was made than in this process."""
+    """For each switch of torch that differs between a run and this process: "switch: there -> here"."""
     here = switches()
     names = [name for name in {**there, **here} if there.get(name) != here.get(name)]
     return [f"{name}: {there.get(name, 'as usual')} -> {here.get(name, 'as usual')}" for name in names]
@@ -42,7 +42,7 @@ def other_switches(there: Mapping[str, Any]) -> list[str]:
 
 @cache
 def version_of(package: str) -> str:
-    """The version of an installed package, '' if it is not; looked up once, for every cell of a plan asks for it."""
+    """The version of an installed package, '' if it is not installed; cached, because every cell asks for it."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
@@ -50,7 +50,7 @@ def version_of(package: str) -> str:
 
 
 def cpu_name() -> str:
-    """The processor's name where the system tells it."""
+    """The processor's name, if the system tells it."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:

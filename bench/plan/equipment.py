@@ -1,4 +1,4 @@
-"""The model of a configuration with what its metrics read."""
+"""The model of a configuration, with the extractors and references that its metrics need."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from .config import Config
 from .reference import COMPARED, referring, source_of
 
 DEFAULTS = {"features": "inception", "logits": "inception", "clip": "clip", "clip_image": "clip"}
-"""The extractor of each role that a model of images may lack: those that papers use."""
+"""The extractor for each role that a model of images may lack, as papers use it."""
 OF_PROMPTS = ("clip",)
 """Roles that need prompts."""
 
 
 def model_for(config: Config, registry: Registry) -> Model:
-    """The model that a configuration names, as its settings want it, equipped for its metrics."""
+    """The model that a configuration names, made with its settings and equipped for its metrics."""
     return equipped(registry.model(config.model, **config.model_settings), config, registry)
 
 
 def equipped(model: Model, config: Config, registry: Registry) -> Model:
-    """The model with the extractors and the reference that the configuration names in place of its own.
+    """The model, with its extractors and reference replaced by those that the configuration names.
 
-    A role that a metric reads and that nobody fills gets the extractor of `DEFAULTS`, where the model shows images and
-    its numbers can mean something. InputError or ModelError for what cannot be: weights that are not here, a reference
-    of another extractor or size, prompts that an extractor cannot read. Equipped again, it stays as it is.
+    A role that a metric reads and that has no extractor gets that of `DEFAULTS`, if the model makes images and the
+    extractor's numbers can mean something. InputError or ModelError for missing weights, a reference of another
+    extractor or size, and prompts that an extractor cannot read. Equipping a model twice changes nothing more.
     """
     metrics = [registry.metrics[name] for name in config.metric]
     named = extractors_named(config, model, registry)
@@ -44,9 +44,9 @@ def equipped(model: Model, config: Config, registry: Registry) -> Model:
 
 
 def extractors_named(config: Config, model: Model, registry: Registry) -> dict[str, Extractor]:
-    """The extractors of the configuration by role, later ones in place of earlier ones; prompts are for models of them.
+    """The extractors of the configuration by role; a later one replaces an earlier one.
 
-    InputError where the model shows no images.
+    An extractor of prompts is taken only for a model that has prompts. InputError if the model makes no images.
     """
     found: dict[str, Extractor] = {}
     for spec in config.extractor:
@@ -57,7 +57,7 @@ def extractors_named(config: Config, model: Model, registry: Registry) -> dict[s
 
 
 def lacking_roles(metrics: list[type[Metric]], filled: set[str], model: Model, config: Config) -> set[str]:
-    """The roles that metrics read, that nobody fills, and that could mean something for this model."""
+    """The roles that metrics read, that have no extractor, and that could mean something for this model."""
     if model.shown_shape is None:
         return set()
     able = [metric for metric in metrics if config.reference is not None or not metric.needs_reference]
@@ -66,7 +66,7 @@ def lacking_roles(metrics: list[type[Metric]], filled: set[str], model: Model, c
 
 
 def default_extractors(roles: set[str], model: Model, registry: Registry) -> dict[str, Extractor]:
-    """The extractors of `DEFAULTS` for these roles, each made once; ModelError says for which it is wanted."""
+    """The extractors of `DEFAULTS` for these roles, each made once; a ModelError says which role needs it."""
     made: dict[str, Mapping[str, Extractor]] = {}
     found = {}
     for role in sorted(roles):
@@ -87,7 +87,7 @@ def default_extractors(roles: set[str], model: Model, registry: Registry) -> dic
 def compared(
     extractors: Mapping[str, Extractor], read: set[str], model: Model, config: Config, registry: Registry
 ) -> dict[str, Extractor]:
-    """Those extractors that a metric compares by, with the reference of the configuration."""
+    """The extractors whose rows a metric compares, with the reference of the configuration."""
     spec, shape = str(config.reference), model.shown_shape
     roles = [role for role in COMPARED if role in read and role in extractors]
     if shape is None:
@@ -102,7 +102,7 @@ def compared(
 
 
 def check_prompts(extractors: Mapping[str, Extractor], prompts: tuple[str, ...]) -> None:
-    """Have each extractor refuse prompts that it cannot read."""
+    """Let each extractor refuse prompts that it cannot read."""
     for extractor in {id(e): e for e in extractors.values()}.values():
         if extractor.check:
             with at_fault(f"extractor {extractor.label}: check of the prompts"):

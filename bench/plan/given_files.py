@@ -1,4 +1,4 @@
-"""Files that a command is given: prompts, and settings in TOML."""
+"""Files that a user gives to a command: prompts, and settings in TOML."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ IN_TOML: Mapping[Kind, str] = {
     **dict.fromkeys(FLAGS, "true or false"), "whole": "a whole number", "number": "a number", "amount": "a number",
     "list": "a text or a list of texts", "counts": "a number or a list of numbers",
 }  # fmt: skip
-"""What a file may give for a setting; all others are a text."""
+"""What a TOML file may give for a setting of each kind; a setting of any other kind is a text."""
 
 
 def read_prompts(path: Path) -> tuple[str, ...]:
@@ -34,7 +34,7 @@ def read_prompts(path: Path) -> tuple[str, ...]:
 
 
 def read_text(what: str, path: Path) -> str:
-    """The text of a UTF-8 file, of a pipe or of what is typed, with or without a byte order mark."""
+    """The text of a UTF-8 file, a pipe or a terminal, with or without a byte order mark."""
     try:
         content = read_bytes(what, path)
         return content.removeprefix(BOM_UTF8).decode()
@@ -52,7 +52,7 @@ def read_text(what: str, path: Path) -> str:
 
 
 def read_bytes(what: str, path: Path) -> bytes:
-    """All of a file, of a pipe that somebody writes to, or of what is typed; InputError for what may never end."""
+    """All bytes of a file, a pipe with a writer, or a terminal; InputError for anything that may never end."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)  # else it would wait for a pipe's writer
     try:
         mode = os.fstat(descriptor).st_mode
@@ -77,15 +77,15 @@ class ConfigFile:
 
     path: Path
     settings: dict[str, Any]
-    """As the command line would give them, by the names of its long options with _."""
+    """The values as the command line would give them, by the names of its long options, with _ for -."""
 
     def __str__(self) -> str:
-        """As an error names it."""
+        """How an error names the file."""
         return f"config {self.path}"
 
 
 def read_toml(path: Path, accepted: Mapping[str, Kind]) -> ConfigFile:
-    """The settings in a TOML file, keys as the command line's long options, with - or _; `accepted` are their kinds."""
+    """The settings in a TOML file; keys are the long options, with - or _, and `accepted` says the kind of each."""
     text = read_text("config", path)
     try:
         content = tomllib.loads(text)
@@ -108,7 +108,7 @@ def read_toml(path: Path, accepted: Mapping[str, Kind]) -> ConfigFile:
 
 
 def _as_option(key: str, value: object, kind: Kind) -> bool | str | list[str]:
-    """A TOML value as the command line would give it; InputError where it would not."""
+    """A TOML value as the command line would give it; InputError for a value of another kind."""
 
     def is_scalar(thing: object) -> bool:
         return isinstance(thing, (int, float, str)) and not isinstance(thing, bool)
@@ -123,6 +123,6 @@ def _as_option(key: str, value: object, kind: Kind) -> bool | str | list[str]:
 
 
 def _as_toml(value: object) -> str:
-    """About how a value stands in the file."""
+    """A value about as the file writes it."""
     shown = json.dumps(value, default=str, ensure_ascii=False) if isinstance(value, (bool, list, dict)) else str(value)
     return shown if len(shown) <= SHOWN else f"{shown[:SHOWN]}..."

@@ -1,4 +1,4 @@
-"""By what a model is known again: the fingerprint that it was given, or what can be seen of a torch module.
+"""How a model is recognised: by the fingerprint that it was given, or by what can be seen of a torch module.
 
 A run is resumed only where its model is known again. Of a torch module weights, buffers and code are seen, and one
 sample, which tells of much that stands in neither, such as an attribute that is a plain number.
@@ -22,14 +22,14 @@ from .keys import digest, tensor_hash
 from .sources import code_in, home_of, source
 
 MODULE = "module"
-"""How a fingerprint begins that was not given: module:weights:code, and :sample where one was drawn."""
+"""Begins a fingerprint that was made here: module:weights:code, and :sample if one was drawn."""
 DIGITS = 16
-"""Of each of its parts."""
+"""The length of each part of such a fingerprint."""
 SAMPLER, STEPS = "ddim", 3
 
 
 def seen(model: Model) -> Model:
-    """The model, known by the weights and the code of its torch module where it has no fingerprint of its own."""
+    """The model; one without a fingerprint gets that of the weights and the code of its torch module."""
     module = model.network.network if isinstance(model.network, WrappedNetwork) else None
     if model.fingerprint or not isinstance(module, nn.Module):
         return model
@@ -37,7 +37,7 @@ def seen(model: Model) -> Model:
 
 
 def recognised(model: Model, registry: Registry, config: Config) -> Model:
-    """The model, known by a sample too where it is known by what was `seen`; by nothing where none can be drawn."""
+    """The model; a fingerprint that `seen` made is extended by a sample, or removed if none can be drawn."""
     model = seen(model)
     if not is_seen(model.fingerprint):
         return model
@@ -49,17 +49,17 @@ def recognised(model: Model, registry: Registry, config: Config) -> Model:
 
 
 def is_seen(fingerprint: str) -> bool:
-    """Whether a fingerprint was made here, and not given."""
+    """Whether a fingerprint was made here, not given by the user."""
     return fingerprint.startswith(f"{MODULE}:")
 
 
 def is_same(stored: str, here: str) -> bool:
-    """Whether a run's fingerprint is that of the model here, of which a sample need not have been drawn."""
+    """Whether a run's fingerprint is that of the model here, whose own may still lack the sample."""
     return stored == here or (is_seen(here) and stored.startswith(f"{here}:"))
 
 
 def unknown(model: Model) -> str:
-    """What to say of a model that cannot be known again, '' of any other."""
+    """The warning about a model that cannot be recognised; '' for any other."""
     if model.fingerprint:
         return ""
     return (
@@ -69,7 +69,7 @@ def unknown(model: Model) -> str:
 
 
 def weights_hash(module: nn.Module) -> str:
-    """Hash of all parameters and buffers, also of those that are not saved."""
+    """Hash of all parameters and buffers, including those that are not saved."""
     values = module.state_dict() | dict(module.named_buffers())
     said = {name: tensor_hash(v) if isinstance(v, Tensor) else repr(v) for name, v in values.items()}
     return digest(said)[:DIGITS]
@@ -88,7 +88,7 @@ def code_hash(module: nn.Module) -> str:
 
 
 def sample_hash(model: Model, registry: Registry, config: Config) -> str:
-    """Hash of one sample, and of its image: of a few steps, as the run computes."""
+    """Hash of one sample of a few steps, and of its image, computed as in the run."""
     prompts = (model.prompts or config.prompts or ("",))[:1] if model.encode else None
     request = request_for(
         registry, model, SAMPLER, steps=STEPS, prompts=prompts, batch_size=1, device=config.device, dtype=config.dtype

@@ -1,6 +1,6 @@
-"""What identifies a cell: hashes of all that its numbers depend on and that can be seen.
+"""What identifies a cell: hashes of everything visible that its numbers depend on.
 
-What is at its default is left out, so that an option or a setting that is added later changes no key. The core of
+Whatever is at its default is left out, so that an option or a setting that is added later changes no key. The core of
 samplerbench is known by its version and by `FORMAT`.
 """
 
@@ -31,20 +31,20 @@ from .sources import FileUsed, code_of, code_of_class, file_at
 FORMAT = 2
 """Version of the run folder, and of the numbers that the core makes."""
 SAID_APART = ("model", "sampler", "levels", "device", "dtype", "batch_size")
-"""The fields of a request that `asked_setting` does not take as they are."""
+"""The fields of a request that `asked_setting` does not hash as they are, but in a form that it makes itself."""
 OF_MODEL_APART = ("fingerprint", "extractors", "network")
-"""The fields of a model that `asked_setting` does not take as they are."""
+"""The fields of a model that `model_setting` does not hash as they are, but in a form that it makes itself."""
 NOT_OF_MODEL = ("prompts", "batch_size", "check_texts")
-"""Those that decide no number: what a request takes unless it is told otherwise, and what only refuses."""
+"""The fields of a model that decide no number: defaults of a request, which has its own, and checks."""
 
 
 def cell_setting(request: Request, extractors: Collection[str]) -> str:
-    """Hash of all that decides a cell, but for the code of the sampler and the content of files."""
+    """Hash of all that decides a cell, except the code of the sampler and the content of files."""
     return setting_of(request.sampler, asked_setting(request, extractors))
 
 
 def setting_of(sampler: Sampler, asked: str) -> str:
-    """Hash of a sampler's name and options, and of what it is asked to draw. A file is said by `files_of`."""
+    """Hash of a sampler's name and options, and of what it is asked to draw; files are left to `files_of`."""
     held = {field.name for field in fields(sampler) if isinstance(getattr(sampler, field.name), File)}
     options = {name: None if name in held else value for name, value in given(sampler).items()}
     return digest([type(sampler).__qualname__, options, asked])
@@ -53,7 +53,7 @@ def setting_of(sampler: Sampler, asked: str) -> str:
 def asked_setting(request: Request, extractors: Collection[str], shared: str | None = None) -> str:
     """Hash of what a sampler is asked to draw: `shared_setting`, levels, seed, prompts, guidance and precision.
 
-    `shared` is that hash, where it is known.
+    `shared` is that hash, if it is already known.
     """
     return digest([
         shared or shared_setting(request.model, extractors),
@@ -64,15 +64,15 @@ def asked_setting(request: Request, extractors: Collection[str], shared: str | N
 
 
 def shared_setting(model: Model, extractors: Collection[str]) -> str:
-    """Hash of what all cells of a plan share: model and extractors that are read, threads, switches of torch that are
-    not as usual, and versions."""
+    """Hash of what all cells of a plan share: the model, the extractors that are read, threads, unusual switches of
+    torch, and versions."""
     versions = [FORMAT, torch.__version__, {name: version_of(name) for name in VERSIONS_THAT_MATTER}]
     return digest([model_setting(model, extractors), torch.get_num_threads(), switches(), versions])
 
 
 def model_setting(model: Model, extractors: Collection[str]) -> dict[str, Any]:
-    """What there is to know of a model and of the extractors that are read. Of code that did not come with samplerbench
-    the text is part of it."""
+    """All that identifies a model and the extractors that are read. Code of other packages is identified by its
+    text."""
     network = model.network.network if isinstance(model.network, WrappedNetwork) else model.network
     return {
         **given(model, but=(*OF_MODEL_APART, *NOT_OF_MODEL)),
@@ -97,14 +97,14 @@ def given(thing: Any, but: Collection[str] = ()) -> dict[str, Any]:
 
 
 def is_default(value: Any, default: Any) -> bool:
-    """Whether a value is its field's default. What is no plain value never is: it may compare in a way of its own."""
+    """Whether a value is its field's default; only for plain values, as others may define their own equality."""
     if default is MISSING or type(value) is not type(default):
         return False
     return value is default or (isinstance(value, int | float | str | tuple) and bool(value == default))
 
 
 def described(value: Any) -> Any:
-    """A JSON value that is the same in every process, and another for another value."""
+    """A JSON value that is the same in every process, and different for different values."""
     if is_dataclass(value) and not isinstance(value, type):
         return [type(value).__qualname__, given(value), text_of(value)[1:]]
     return next((say for kinds, say in WORDS if isinstance(value, kinds)), text_of)(value)
@@ -121,7 +121,7 @@ WORDS: tuple[tuple[Any, Callable[[Any], Any]], ...] = (
     (Schedule, lambda value: [described(vars(value)), text_of(value)]),
     ((torch.dtype, torch.device, Path), str),
 )
-"""How values that are no dataclass are described; of what is of none of these kinds, only the code is."""
+"""How values of each kind are described; for a value of any other kind, only its code is."""
 
 
 def tensor_hash(tensor: torch.Tensor) -> str:
@@ -132,8 +132,8 @@ def tensor_hash(tensor: torch.Tensor) -> str:
 
 
 def text_of(thing: object) -> list[str]:
-    """What a function, or the class of an object, is called, and a hash of its code unless it came with samplerbench;
-    [] for None."""
+    """The name of a function, or of an object's class, and a hash of its code unless it came with samplerbench; [] for
+    None."""
     if thing is None:
         return []
     code = code_of(thing)
@@ -142,13 +142,13 @@ def text_of(thing: object) -> list[str]:
 
 
 def source_hash(cls: type) -> str:
-    """Hash of the code of a sampler, so that an edited one is run again."""
+    """Hash of the code of a sampler, so that an edited one is drawn again."""
     return code_of_class(cls).digest
 
 
 def files_of(sampler: Sampler) -> tuple[dict[str, str], tuple[FileUsed, ...]]:
-    """The SHA-256 of each file that an option holds or names, by option; and those files that the sampler has to read
-    by their names, because the option is a text."""
+    """The SHA-256 of each file that an option holds or names, by option; and the files that the sampler itself opens by
+    name, because the option is a text."""
     values = {field.name: getattr(sampler, field.name) for field in fields(sampler)}
     held = {name: value.sha256 for name, value in values.items() if isinstance(value, File)}
     texts = {name: value for name, value in values.items() if isinstance(value, str) and value}
@@ -157,7 +157,7 @@ def files_of(sampler: Sampler) -> tuple[dict[str, str], tuple[FileUsed, ...]]:
 
 
 def levels_hash(levels: Levels) -> str:
-    """Hash of the levels of a run, as float64."""
+    """Hash of the levels of a run, in float64."""
     numbers = [number for level in levels for number in (level.alpha, level.sigma, level.t)]
     return hashlib.sha256(struct.pack(f"<{len(numbers)}d", *numbers)).hexdigest()
 

@@ -1,4 +1,4 @@
-"""The arguments of `samplerbench.run`, checked, as the settings of a run."""
+"""The arguments of `samplerbench.run`: their checks, and the settings that they give."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ ACCEPTED: Mapping[Kind, tuple[tuple[type, ...], str]] = {
     "amount": ((int, float, NoneType), "a number above 0"),
     "counts": ((int, list, tuple, range), "a whole number, or several in a list"),
 }
-"""What an argument of each kind may be, and how to say so; numbers are checked with the configuration, lists here."""
+"""The types that an argument of each kind accepts, and their name in errors. Numbers are checked by Config."""
 MODEL = ((str, Model), "a name or a Model")
 PLACES: dict[str, Kind] = {"output": "path", "plugins": "list"}
-"""The arguments that are no settings: where a run goes, and what is loaded for it."""
+"""The arguments that are not settings: where a run is stored, and what is loaded for it."""
 
 
 def check_arguments(given: Mapping[str, object]) -> None:
-    """InputError for an argument that is of no kind it takes; what it says is checked with the configuration."""
+    """InputError for an argument of a wrong type; its value is checked by Config."""
     kinds = {one.keyword: one.kind for one in (*SETTINGS, *CONDUCT) if one.keyword} | PLACES
     for name, kind in kinds.items():
         value = given[name]
@@ -55,7 +55,7 @@ def config_of(given: Mapping[str, Any]) -> Config:
 
 
 def value_of(kind: Kind, given: Any) -> Any:
-    """An argument as its setting: a Model's name, a path as text, one of anything as a tuple of one."""
+    """The value of a setting from an argument: a Model's name, a path as text, a single thing as a tuple of one."""
     if given is None:
         return None
     if kind in ("list", "counts", "file"):
@@ -64,10 +64,10 @@ def value_of(kind: Kind, given: Any) -> Any:
 
 
 def conduct_of(given: Mapping[str, Any]) -> dict[str, Any]:
-    """How the run is to be carried out, by the names of the settings."""
+    """The arguments that say how to carry out the run, by the names of the settings."""
     return {one.name: given[one.keyword] for one in CONDUCT if one.keyword}
 
 
 def several(given: T | Iterable[T]) -> tuple[T, ...]:
-    """One text or number, or several, as a tuple."""
+    """One text or number, or several of them, as a tuple."""
     return (given,) if isinstance(given, (str, int)) else tuple(given)

@@ -37,16 +37,16 @@ from .settings import names_of
 from .sources import Code, FileUsed, code_of_class
 
 ALWAYS = names_of(lambda one: one.always_in_key)
-"""The settings that are part of a plan's key at their defaults too; others are left out there, so that a setting that
-is added later changes no key."""
+"""The settings that are part of a plan's key even at their defaults; the others are left out there, so that a setting
+that is added later changes no key."""
 KEPT_SIDE = 64
-"""Up to this side length all images are kept, unless told otherwise."""
+"""Images up to this side length are all kept, unless told otherwise."""
 TRIAL_SAMPLER = "ddim"
 ODE_SAMPLES, ODE_SHARE = 256, 4
-"""At most so many images have a converged solution, and at most one of so many."""
+"""The ODE is solved for at most 256 images, and at most for one in 4."""
 ODE_SAMPLER = "dpm-solver++:order=2"
 ODE_STEPS = 101
-"""100 even steps in lambda and one to the clean end."""
+"""100 steps that are even in lambda, and one to the clean end."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Cell:
     key: str
     """Hash of all that decides the cell's samples and their timing."""
     setting: str
-    """Hash of the same without the sampler's code and files: what stays when these are edited."""
+    """As `key`, without the sampler's code and files: it stays when these are edited."""
     budget: int = 0
     """The step count, or the budget of model calls, that the cell was asked for."""
     is_foreign: bool = False
@@ -70,7 +70,7 @@ class Cell:
     convergence: int | None = None
     """The order that its sampler declares; None if stochastic."""
     files: tuple[FileUsed, ...] = ()
-    """What the sampler reads by its name, whenever it does."""
+    """The files that the sampler opens by name, at any time."""
 
     @property
     def is_deterministic(self) -> bool:
@@ -79,12 +79,12 @@ class Cell:
 
     @property
     def warning(self) -> str:
-        """What must be known of its levels, in words; '' where there is nothing to say."""
+        """What a user must know about its levels, in words; '' if there is nothing to say."""
         return "; ".join(self.request.notes)
 
     @property
     def network_evaluations(self) -> int | None:
-        """Network passes for one sample, guidance's second pass included."""
+        """Network passes for one sample, including the second pass of guidance."""
         return None if self.nfe is None else self.nfe * self.request.passes
 
 
@@ -99,13 +99,13 @@ class Block:
 
 @dataclass(frozen=True)
 class Blocks(Sequence[Block]):
-    """Sample indices in blocks of one size, the last one cut; no list, however many there are."""
+    """Sample indices in blocks of one size, of which the last may be cut. They are computed, so many cost no memory."""
 
     samples: int
     size: int
 
     def __len__(self) -> int:
-        """How many, the cut one included."""
+        """The number of blocks, with the cut one."""
         return (self.samples + self.size - 1) // self.size
 
     @overload
@@ -113,7 +113,7 @@ class Blocks(Sequence[Block]):
     @overload
     def __getitem__(self, number: slice) -> tuple[Block, ...]: ...
     def __getitem__(self, number: int | slice) -> Block | tuple[Block, ...]:
-        """The block of a number, or those of a slice."""
+        """The block of an index, or those of a slice."""
         numbers = range(len(self))[number]
         if isinstance(numbers, range):
             return tuple(map(self.block, numbers))
@@ -124,19 +124,19 @@ class Blocks(Sequence[Block]):
         return map(self.block, range(len(self)))
 
     def block(self, number: int) -> Block:
-        """The block of a number that is one."""
+        """The block of an index."""
         first = number * self.size
         return Block(number, first, min(self.size, self.samples - first))
 
     def at(self, first: int, n: int) -> Block | None:
-        """The block of n samples from this index on, if there is one."""
+        """The block of n samples that begins at this index; None if there is none."""
         number, rest = divmod(first, self.size)
         block = self.block(number) if not rest and 0 <= number < len(self) else None
         return block if block and block.n == n else None
 
     @property
     def whole(self) -> int:
-        """How many are as large as the first."""
+        """The number of blocks of full size."""
         return max(1, self.samples // self.size)
 
 
@@ -150,46 +150,46 @@ class Plan:
     reference: Request | None
     """The converged ODE solution that deterministic cells are compared with; None if there is no such cell."""
     trial: Request
-    """Levels of the first cell, taken by a sampler of our own: for warming up and for estimates of time."""
+    """The levels of the first cell with a built-in sampler: for warming up, and for estimates of time."""
     is_rebuildable: bool
     """Whether another process can make this plan from the configuration; not if the model was given as an object."""
 
     @cached_property
     def key(self) -> str:
-        """Hash of the configuration and of every cell, but for the samplers' code and files: an edited sampler is run
-        again in the same folder, beside what is there of the others. The order of the rows is no part of it."""
+        """Hash of the configuration and of every cell, without the samplers' code and files: an edited sampler is drawn
+        again in the same folder, beside the stored chunks of the others. The order of the rows does not change it."""
         order = {place: i for i, place in enumerate(product_of(self.config))}
         in_turn = sorted(self.cells, key=lambda cell: order.get((cell.sampler, cell.budget), len(order)))
         always = {name: getattr(self.config, name) for name in ALWAYS}
         return digest([always, given(self.config, but=ALWAYS), [cell.setting for cell in in_turn]])
 
     def of(self, spec: str) -> Plan:
-        """What there is to do for one sampler spec."""
+        """The part of the plan for one sampler spec."""
         cells = tuple(cell for cell in self.cells if cell.sampler == spec)
         trial = replace(cells[0].request, sampler=self.trial.sampler)
         return replace(self, config=replace(self.config, sampler=(spec,)), cells=cells, trial=trial)
 
     @cached_property
     def blocks(self) -> Blocks:
-        """The sample indices in blocks; a block is a chunk of each cell."""
+        """The sample indices in blocks; each cell has one chunk for each block."""
         return Blocks(self.config.samples, max(BLOCK, self.cells[0].request.batch_size))
 
     @property
     def network_evaluations(self) -> int:
-        """Sample evaluations of all cells and of the ODE reference; adaptive cells are not counted."""
+        """Sample evaluations of all cells and of the ODE solution; adaptive cells are not counted."""
         total = sum((cell.network_evaluations or 0) for cell in self.cells) * self.config.samples
         return total + self.reference_evaluations
 
     @cached_property
     def reference_key(self) -> str:
-        """Hash of all that decides the ODE reference; '' where there is none."""
+        """Hash of all that decides the ODE solution; '' if there is none."""
         if self.reference is None:
             return ""
         return digest([cell_setting(self.reference, ()), source_hash(type(self.reference.sampler))])
 
     @property
     def reference_evaluations(self) -> int:
-        """Sample evaluations of the ODE reference."""
+        """Sample evaluations of the ODE solution."""
         steps = len(self.reference.levels) - 1 if self.reference else 0
         return self.ode_samples * steps * (self.reference.passes if self.reference else 0)
 
@@ -214,14 +214,14 @@ def ode_count(samples: int) -> int:
 def plan_for(config: Config, registry: Registry, model: Model | None = None) -> Plan:
     """Resolve every name of a configuration; errors name the setting.
 
-    What encoders and grids change of the process is put back: a key says under which switches samples are drawn.
+    Changes of the process by encoders and grids are undone, because a key says under which switches samples are drawn.
     """
     with registry.remarking("plan of", model.name if model else config.model, " (an encoder or a grid did)"):
         return planned_cells(config, registry, model)
 
 
 def planned_cells(config: Config, registry: Registry, given_model: Model | None) -> Plan:
-    """The plan, made by code that may be a stranger's."""
+    """The plan; making it may run code of other packages."""
     model = equipped(given_model, config, registry) if given_model else model_for(config, registry)
     model = recognised(model, registry, config)
     for name in config.metric:
@@ -239,7 +239,7 @@ def product_of(config: Config) -> Iterator[tuple[str, int]]:
 
 
 def part_of(plan: Plan, config: Config) -> Plan | None:
-    """The part of a plan that another configuration describes; None where the plan has not all of its cells."""
+    """The part of a plan that another configuration describes; None if the plan lacks some of its cells."""
     cells = {(cell.sampler, cell.budget): cell for cell in plan.cells}
     places = list(product_of(config))
     if not cells.keys() >= set(places):
@@ -248,7 +248,7 @@ def part_of(plan: Plan, config: Config) -> Plan | None:
 
 
 def behind(plan: Plan, first: Sequence[tuple[str, int]]) -> Plan:
-    """The plan with the cells of these samplers and counts first, as the rows of a run that is there stand."""
+    """The plan with the cells of these samplers and counts first, in the order of the rows of an existing run."""
     cells = {(cell.sampler, cell.budget): cell for cell in plan.cells}
     if not cells.keys() >= set(first):
         return plan  # of another run, which is refused where its folder is opened
@@ -258,18 +258,18 @@ def behind(plan: Plan, first: Sequence[tuple[str, int]]) -> Plan:
 
 @dataclass
 class Known:
-    """What the cells of a plan share, for there may be many of them."""
+    """What the cells of a plan share, cached because there may be many of them."""
 
     setting: str
     """`shared_setting` of model and extractors."""
     asked: dict[tuple[str, int], tuple[Request, str]] = field(default_factory=dict)
-    """By grid and steps: only the sampler differs. The request, and `asked_setting` of it."""
+    """By grid and steps, the request and its `asked_setting`: between such cells only the sampler differs."""
     code: dict[type, Code] = field(default_factory=dict)
-    """Of the samplers, which is read from the disk."""
+    """The code of each sampler class, which is read from the disk."""
 
 
 def cells_for(config: Config, registry: Registry, model: Model, spec: str, known: Known) -> list[Cell]:
-    """The cells of a sampler spec; PluginError for one of others whose declarations change the process."""
+    """The cells of a sampler spec; PluginError for a plugin's sampler whose declarations change the process."""
     kept: AbstractContextManager[list[str]] = state_kept() if registry.is_foreign(spec) else nullcontext([])
     with kept as changed:
         cells = [cell_for(config, registry, model, spec, budget, known) for budget in config.counts]
@@ -284,7 +284,7 @@ def cells_for(config: Config, registry: Registry, model: Model, spec: str, known
 def cell_for(  # noqa: PLR0913  (a cell's coordinates)
     config: Config, registry: Registry, model: Model, spec: str, budget: int, known: Known
 ) -> Cell:
-    """The cell of a sampler spec at a step count, or at the step count that an NFE budget allows."""
+    """The cell of a sampler spec at a step count, or at the largest step count within an NFE budget."""
     sampler, own_grid = registry.sampler_and_grid(spec)
     grid = own_grid or config.grid or model.schedule.default_grid
     steps = budget
@@ -306,7 +306,7 @@ def cell_for(  # noqa: PLR0913  (a cell's coordinates)
 
 
 def warnings_of(plan: Plan) -> list[str]:
-    """Each warning once, with the cells that it is of; first that the run will not resume."""
+    """Each warning once, with the cells that it is about; that the run will not resume comes first."""
     cells: dict[str, list[str]] = {}
     for cell in plan.cells:
         for warning in cell.request.warnings:
@@ -338,7 +338,7 @@ def summary(plan: Plan) -> dict[str, Any]:
 
 
 def planned(sampler: Sampler, spec: str, budget: int) -> tuple[Sampler, int]:
-    """The sampler and the steps for a budget of calls, if what the sampler says is something that can be run."""
+    """The sampler and its steps for a budget of calls; PluginError if the sampler answers with anything invalid."""
     with at_fault(f"sampler {spec!r}: plan({budget})"):
         try:
             found: object = sampler.plan(budget)
@@ -354,7 +354,7 @@ def planned(sampler: Sampler, spec: str, budget: int) -> tuple[Sampler, int]:
 
 
 def declared_nfe(request: Request, spec: str) -> int | None:
-    """The calls for these levels, if what the sampler says is something that can be declared."""
+    """The calls that a sampler declares for these levels; PluginError if it answers with anything invalid."""
     steps = len(request.levels) - 1
     with at_fault(f"sampler {spec!r}: nfe({steps})"):
         nfe = declared_calls(request.sampler, request.levels)
@@ -367,7 +367,7 @@ def declared_nfe(request: Request, spec: str) -> int | None:
 
 
 def declared_order(sampler: Sampler, spec: str) -> int | None:
-    """The order of convergence, if that is something that can be declared."""
+    """The order of convergence that a sampler declares; PluginError if it is invalid."""
     with at_fault(f"sampler {spec!r}: convergence"):
         order = sampler.convergence
         if order is not None and (type(order) is not int or not 1 <= order <= MAX_ORDER):
@@ -379,7 +379,7 @@ def declared_order(sampler: Sampler, spec: str) -> int | None:
 
 
 def ode_reference(config: Config, registry: Registry, model: Model) -> Request:
-    """The request whose samples stand for the converged ODE solution."""
+    """The request whose samples are taken as the converged ODE solution."""
     schedule, steps = model.schedule, ODE_STEPS
     if isinstance(schedule, VP) and model.timesteps == "integer":
         steps = min(steps, schedule.timesteps)

@@ -1,4 +1,4 @@
-"""run.json as its readers have it: one typed record, whose every field is checked as the file is read."""
+"""run.json as its readers see it: one typed record, whose fields are all checked when the file is read."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from msgspec import Meta, Struct
 from .config import LATER, Config
 
 MOST = 2**53
-"""Counts above are no whole numbers in JSON that other programs read."""
+"""Other programs cannot read a larger count in JSON exactly."""
 MOST_THREADS = 4096
 Key = Annotated[str, Meta(pattern=r"\A[0-9a-f]{64}\Z")]
 Count = Annotated[int, Meta(ge=0, le=MOST)]
@@ -39,9 +39,9 @@ class ModelRecord(Struct, frozen=True):
 
     name: str
     fingerprint: str
-    """'' where the model has none."""
+    """'' if the model has none."""
     prompts: tuple[str, ...] = ()
-    """Its own captions, which take turns where the run names none; () = none, or a run that does not say."""
+    """Its own captions, which take turns if the run names no prompts; () = none, or not recorded."""
 
 
 class EnvironmentRecord(Struct, frozen=True):
@@ -56,7 +56,7 @@ class EnvironmentRecord(Struct, frozen=True):
     versions: dict[str, str]
     """By package."""
     switches: dict[str, Any] = msgspec.field(default_factory=dict)
-    """Those of torch that were not as usual, by torch's names."""
+    """The switches of torch that were not as usual, by torch's names."""
 
 
 class AddedRecord(Struct, frozen=True):
@@ -76,27 +76,27 @@ class ExtendedRecord(Struct, frozen=True):
 
 
 class RunRecord(Struct, frozen=True, dict=True):
-    """What a run is of, where it was made, and its cells."""
+    """The settings of a run, the environment that it was made in, and its cells."""
 
     format: int
     plan: Key
     config: Config
     command: str
-    """That began the run; '' for a run from Python."""
+    """The command that began the run; '' for a run from Python."""
     plugins: tuple[str, ...]
     model: ModelRecord
     extractors: dict[str, dict[str, str]]
     """For each metric its extractor's label, note, fingerprint and data, and what its Frechet distance is called."""
     environment: EnvironmentRecord
     cells: Annotated[tuple[CellRecord, ...], Meta(min_length=1)]
-    """In the order of the table: what was added later stands behind what was there."""
+    """In the order of the table: cells that were added later come last."""
     added: tuple[AddedRecord, ...] = ()
     extended: tuple[ExtendedRecord, ...] = ()
     unknown_settings: tuple[str, ...] = ()
     """Settings in the file that this version does not know."""
 
     def __post_init__(self) -> None:
-        """ValueError where cells and settings do not belong together."""
+        """ValueError if cells and settings contradict each other."""
         settings = self.config
         if not (math.isfinite(settings.guidance) and math.isfinite(settings.guidance_rescale)):
             raise ValueError(f"config.guidance is {settings.guidance}; expected a finite number")
@@ -112,7 +112,7 @@ class RunRecord(Struct, frozen=True, dict=True):
 
     @property
     def prompts(self) -> tuple[str, ...]:
-        """Sample i has prompts[i mod len]; () = none, or the run does not say."""
+        """Sample i has prompts[i mod len]; () = none, or not recorded."""
         return self.model.prompts if self.config.prompts is None else self.config.prompts
 
     @property
@@ -122,12 +122,12 @@ class RunRecord(Struct, frozen=True, dict=True):
 
     @property
     def sizes_before(self) -> list[int]:
-        """How many rows the run had each time that it was added to."""
+        """The number of rows that the run had before each addition."""
         return [one.rows for one in self.added]
 
     @property
     def commands(self) -> list[str]:
-        """Those that made the run, without those of Python, which are ''."""
+        """The commands that made the run; additions from Python have none."""
         later = [*(one.command for one in self.added), *(one.command for one in self.extended)]
         return list(dict.fromkeys(filter(None, [self.command, *later])))
 
@@ -138,8 +138,8 @@ class RunRecord(Struct, frozen=True, dict=True):
 
     @cached_property
     def places(self) -> tuple[int, ...]:
-        """For each cell the place of its budget or step count among those of the run: a sampler's cells stand in the
-        order of the counts, whatever stands between them."""
+        """For each cell, the position of its budget or step count among those of the run; cells of one sampler come in
+        the order of the counts, with or without others between them."""
         seen: defaultdict[str, int] = defaultdict(int)
         found = []
         for cell in self.cells:
@@ -149,7 +149,7 @@ class RunRecord(Struct, frozen=True, dict=True):
 
 
 def record_of(content: Mapping[str, Any]) -> RunRecord:
-    """The record in a JSON object; a ValueError names the field that is missing or not what it should be."""
+    """The record in a JSON object; a ValueError names the field that is missing or invalid."""
     settings = content.get("config")
     unknown: list[str] = []
     if isinstance(settings, Mapping):
@@ -164,7 +164,7 @@ def record_of(content: Mapping[str, Any]) -> RunRecord:
 
 
 def told(error: msgspec.ValidationError) -> str:
-    """A violation with its field in front: "config.nfe: expected array, got int"."""
+    """A violation, with its field first: "config.nfe: expected array, got int"."""
     text, _, place = str(error).partition(" - at `$")
     text = (text[:1].lower() + text[1:]).replace("`", "")
     return f"{place.removeprefix('.').removesuffix('`')}: {text}" if place else text

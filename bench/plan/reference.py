@@ -1,4 +1,4 @@
-"""What generated images are compared with: rows of real images, extracted once and kept, or a file of them."""
+"""What generated images are compared with: rows of real images, extracted once and kept, or a file of rows."""
 
 from __future__ import annotations
 
@@ -47,9 +47,9 @@ BLOCK = 64
 DECIDING = ("samplerbench", "torch", "pillow", "torch-fidelity", "transformers")
 """Packages whose version may change the last digits of a row."""
 COMPARED = ("features", "clip_image")
-"""What metrics compare of an extractor's, the first that it has."""
+"""The roles whose rows metrics compare; of an extractor, the first that it fills."""
 Report = Callable[[int, int], None]
-"""(images that are done, all images)."""
+"""Called with (images done, all images)."""
 
 
 class Source(Protocol):
@@ -57,24 +57,24 @@ class Source(Protocol):
 
     @property
     def note(self) -> str:
-        """What a reader of numbers made with it must know."""
+        """What a reader of numbers that it gives must know."""
         ...
 
     def fingerprint(self, extractor: Extractor) -> str:
-        """Hash of what the extractor says of it; known before that is asked."""
+        """Hash that identifies the extractor's rows for it, known before they are extracted."""
         ...
 
     def read(self, extractor: Extractor) -> Rows | Moments:
-        """What the extractor says of it."""
+        """The extractor's rows for it, or their moments."""
         ...
 
 
 @dataclass(frozen=True)
 class Referred:
-    """The reference of an extractor: what it says of a source."""
+    """The reference of an extractor that comes from a source."""
 
     extractor: Extractor
-    """As it is without this reference."""
+    """The extractor without this reference."""
     source: Source
 
     def __call__(self) -> Rows | Moments:
@@ -96,7 +96,7 @@ def without_reference(extractor: Extractor) -> Extractor:
 
 
 def source_of(spec: str, shape: Shape, registry: Registry) -> Source:
-    """The source that a folder, a file or the name of a data set is, for images of this shape."""
+    """The source for images of this shape that a folder, a file or the name of a data set describes."""
     path = Path(spec)
     if path.suffix.lower() in (MOMENTS_SUFFIX, ROWS_SUFFIX) and not path.exists():
         raise ModelError(f"reference {spec!r}: no such file")
@@ -106,7 +106,7 @@ def source_of(spec: str, shape: Shape, registry: Registry) -> Source:
 
 
 def data_of(spec: str, registry: Registry) -> ImageData:
-    """The images that a folder, a file or a name is."""
+    """The images that a folder, a file or the name of a data set describes."""
     if spec.partition(":")[0] not in registry.data.things and not Path(spec).exists():
         names = ", ".join(sorted(registry.data.things))
         raise InputError(
@@ -127,7 +127,7 @@ class Images:
     samples: int | None = None
     """How many; None = all."""
     as_they_are: bool = False
-    """Whether an image of another size is refused, where it would be cropped and resized."""
+    """Whether an image of another size is refused, instead of cropped and resized."""
 
     def about(self, extractor: Extractor) -> About:
         """What identifies its rows."""
@@ -146,7 +146,7 @@ class Images:
 
     @property
     def note(self) -> str:
-        """What it is, how many, and what the data set says of itself."""
+        """The data set, the number of images, and the notes of the data set."""
         _, height, width = self.shape
         return note_on(f"{counted(self.count, 'image')} of {self.data.name} at {width}x{height}", self.data.notes)
 
@@ -155,12 +155,12 @@ class Images:
         return self.about(extractor).key
 
     def read(self, extractor: Extractor) -> Rows:
-        """The rows, with a bar on a terminal where they have to be made."""
+        """The rows, with a bar on a terminal while they are extracted."""
         with bar_on_terminal(f"reference {self.data.name}") as report:
             return self.rows(extractor, report)
 
     def rows(self, extractor: Extractor, report: Report) -> Rows:
-        """The rows (n, d): those that are kept, or made and kept; not kept where the extractor has no fingerprint."""
+        """The rows (n, d), from the cache or extracted; they are cached if the extractor has a fingerprint."""
         about = self.about(extractor)
         path = references_folder() / f"{about.key}-{made_with(extractor)}{ROWS_SUFFIX}"
         if extractor.fingerprint and (kept := kept_rows(path, about)) is not None:
@@ -200,7 +200,7 @@ class Images:
 
 
 def check_extracted(rows: npt.NDArray[Any], numbers: range, what: str) -> None:
-    """Refuse what an extractor cannot mean, naming the image."""
+    """Refuse rows that are no finite numbers, one for each image; the error names the image."""
     if rows.ndim != 2 or len(rows) != len(numbers):  # noqa: PLR2004  (rows and columns)
         raise InputError(f"{what}: returned shape {rows.shape}; expected ({len(numbers)}, d)")
     finite = np.isfinite(rows).all(1)
@@ -214,14 +214,14 @@ def references_folder() -> Path:
 
 
 def made_with(extractor: Extractor) -> str:
-    """Hash of what rows are made with beside what identifies them: versions, the code of an extractor that did not come
-    with samplerbench, switches of torch. With others, they are made again."""
+    """Hash of what else decides rows: versions, the code of a plugin's extractor, switches of torch. If any of these
+    changes, the rows are extracted again."""
     versions = [version_of(package) for package in DECIDING]
     return digest([versions, text_of(extractor.extract), switches()])[:8]
 
 
 def kept_rows(path: Path, about: About) -> Rows | None:
-    """The rows of a file that is what it should be, else None: it is made anew."""
+    """The rows in a file; None if it is damaged or missing, and must be made again."""
     try:
         with safe_open(path, "np") as file:
             if file.metadata() != about.as_texts():

@@ -1,7 +1,7 @@
 """The file of a reference: rows, or their mean and covariance, and what identifies them.
 
-It is what `samplerbench reference` exported, or an .npz of mu and sigma as the field publishes it. Nothing in it is
-run, and its sizes are checked before anything is unpacked.
+The file was exported by `samplerbench reference`, or is an .npz of mu and sigma as the field publishes it. Nothing in
+it is executed, and its sizes are checked before anything is unpacked.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ MEAN, COVARIANCE = "mu", "sigma"
 """Names in an .npz, the field's own."""
 MOMENTS_SUFFIX, ROWS_SUFFIX = ".npz", ".safetensors"
 MOST_COLUMNS = 8192
-"""Of moments that are read: a covariance of so many takes 512 MB."""
+"""The widest moments that are read: a covariance of this width takes 512 MB."""
 MOST_HEADER = 1 << 20
-"""Bytes by which a member of an .npz may be longer than its numbers."""
+"""Bytes that a member of an .npz may have beside its numbers."""
 MOST_ARRAYS = 1024
-"""In an .npz."""
+"""The most arrays in an .npz."""
 MOST_TEXT = 4096
-"""Letters of each fact that is read from a file."""
+"""Letters of each text that is read from a file."""
 ELSEWHERE = "made elsewhere: with which extractor is not recorded"
 Shape = tuple[int, int, int]
 """(channels, height, width)."""
@@ -65,7 +65,7 @@ class About:
     channels: Positive
     samples: Positive
     notes: tuple[str, ...] = ()
-    """On the data, a sentence each."""
+    """Notes on the data, a sentence each."""
 
     @property
     def key(self) -> str:
@@ -74,7 +74,7 @@ class About:
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
     def as_texts(self) -> dict[str, str]:
-        """As a file says it."""
+        """The entries of a file."""
         return {
             "format": str(FORMAT), "extractor": self.extractor, "extractor_hash": self.extractor_hash,
             "data": self.data, "data_hash": self.data_hash, "size": self.size, "channels": str(self.channels),
@@ -83,7 +83,7 @@ class About:
 
 
 def about_of(texts: Mapping[str, str], path: Path) -> About | None:
-    """What a file says of itself; None where it does not come from here."""
+    """What a file says about itself; None if samplerbench did not write it."""
     if "extractor_hash" not in texts:
         return None
     try:
@@ -91,22 +91,22 @@ def about_of(texts: Mapping[str, str], path: Path) -> About | None:
         return msgspec.convert({**texts, "notes": notes}, About, strict=False)  # its numbers are texts too
     except (msgspec.MsgspecError, RecursionError) as error:
         why = told(error) if isinstance(error, msgspec.ValidationError) else f"notes: {error}"
-        raise ModelError(f"reference {path}: what it says of itself is damaged ({why}); make it anew") from error
+        raise ModelError(f"reference {path}: what it says of itself is damaged ({why}); make it again") from error
 
 
 def note_on(images: str, notes: tuple[str, ...]) -> str:
-    """What a reader must know of a reference."""
+    """The note on a reference for readers of its numbers."""
     return "; ".join([f"compared with {images}", *(note.rstrip(".") for note in notes)])
 
 
 @dataclass(frozen=True)
 class ReferenceFile:
-    """A file of rows or of moments that `reference_file` found whole and fit for images of this shape."""
+    """A file of rows or moments that `reference_file` has checked for images of this shape."""
 
     path: Path
     shape: Shape
     about: About | None
-    """What it says of itself, if it comes from here."""
+    """What it says about itself; None if samplerbench did not write it."""
 
     @property
     def note(self) -> str:
@@ -122,12 +122,12 @@ class ReferenceFile:
         if about and about.extractor_hash != extractor.fingerprint:
             raise ModelError(
                 f"reference {self.path}: made by {about.extractor} ({about.extractor_hash[:12]}), this run reads "
-                f"{extractor.label} ({extractor.fingerprint[:12]}); make it anew, or give --extractor"
+                f"{extractor.label} ({extractor.fingerprint[:12]}); make it again, or give --extractor"
             )
         return file_hash(self.path)
 
     def read(self, extractor: Extractor) -> Rows | Moments:
-        """What is in it, of the width of the extractor's rows; read again, so that it is not held for a whole run."""
+        """Its content, checked against the width of the extractor's rows; read each time, to save memory in a run."""
         content, about = content_of(self.path)
         width = content.mean.size if isinstance(content, Moments) else content.shape[1]
         if about is None and (own := width_of(extractor, self.shape)) != width:
@@ -139,25 +139,25 @@ class ReferenceFile:
 
 
 def reference_file(path: Path, shape: Shape) -> ReferenceFile:
-    """The reference in a file; ModelError unless it is whole, and of images of this shape."""
+    """The reference in a file; ModelError if it is damaged or made of images of another shape."""
     content, about = content_of(path)
     size = f"{shape[2]}x{shape[1]}"
     if about and about.size != size:
         raise ModelError(
-            f"reference {path}: made at {about.size}, this run makes images of {size}; make it anew with --size {size}"
+            f"reference {path}: made at {about.size}, this run makes images of {size}; make it again with --size {size}"
         )
     if about and not isinstance(content, Moments) and len(content) != about.samples:
-        raise ModelError(f"reference {path}: {len(content)} rows, not what it says; make it anew")
+        raise ModelError(f"reference {path}: {len(content)} rows, not what it says; make it again")
     return ReferenceFile(path, shape, about)
 
 
 def content_of(path: Path) -> tuple[Rows | Moments, About | None]:
-    """Rows or moments, with what the file says of itself, if it comes from here."""
+    """Rows or moments, with what the file says about itself, if samplerbench wrote it."""
     return read_rows(path) if path.suffix.lower() == ROWS_SUFFIX else read_moments(path)
 
 
 def width_of(extractor: Extractor, shape: Shape) -> int:
-    """How many numbers an extractor says of an image."""
+    """The width of an extractor's rows: how many numbers it gives for an image."""
     blank = torch.zeros(1, *shape, dtype=torch.uint8)
     return int(np.asarray(extractor.extract(blank, [""])).shape[1])
 
@@ -176,7 +176,7 @@ def read_rows(path: Path) -> tuple[Rows, About]:
     if about is None or rows.ndim != 2:  # noqa: PLR2004  (rows and columns)
         raise ModelError(f"reference {path}: not what `samplerbench reference -o FILE{ROWS_SUFFIX}` writes")
     if rows.dtype != np.float32 or not bool(np.isfinite(rows).all()):
-        raise ModelError(f"reference {path}: rows that are no finite numbers of float32; make it anew")
+        raise ModelError(f"reference {path}: rows that are no finite numbers of float32; make it again")
     return rows, about
 
 
@@ -192,7 +192,7 @@ def is_moments(path: Path) -> bool:
 
 
 def read_moments(path: Path) -> tuple[Moments, About | None]:
-    """Mean and covariance of an .npz, with what it says of itself, if it does."""
+    """Mean and covariance of an .npz, with what it says about itself, if samplerbench wrote it."""
     check_regular(path)
     try:
         with opened_zip(path, MOST_ARRAYS) as archive:
@@ -210,7 +210,7 @@ def read_moments(path: Path) -> tuple[Moments, About | None]:
 
 
 def numbers_in(archive: zipfile.ZipFile, name: str, dims: int) -> npt.NDArray[np.float64]:
-    """An array of floats of an .npz; what it announces is checked before it is unpacked."""
+    """An array of floats of an .npz, whose announced shape is checked before it is unpacked."""
     (shape, _, dtype), body = member(archive, name, 8 * MOST_COLUMNS**dims)
     if dtype.kind != "f" or len(shape) != dims or not 0 < max(shape, default=0) <= MOST_COLUMNS:
         raise ModelError(f"{name} is {dtype} {shape}; expected floats of {dims} dimensions, up to {MOST_COLUMNS} each")
@@ -226,7 +226,7 @@ def text_in(archive: zipfile.ZipFile, name: str) -> str:
 
 
 def member(archive: zipfile.ZipFile, name: str, most: int) -> tuple[Header, bytes]:
-    """An array of an .npz and its bytes; ModelError if it is longer than it may be, or not what it announces."""
+    """The header and the bytes of an array in an .npz; ModelError if it is too long or its header is invalid."""
     info = archive.getinfo(f"{name}.npy")
     if info.file_size > most + MOST_HEADER:
         raise ModelError(f"{name} announces {info.file_size:,} bytes; expected at most {most:,}")
@@ -235,7 +235,7 @@ def member(archive: zipfile.ZipFile, name: str, most: int) -> tuple[Header, byte
 
 
 def exported(rows: Rows, about: About, suffix: str) -> bytes:
-    """A file of rows (.safetensors), or of their mean and covariance (.npz), with what identifies them."""
+    """The bytes of a file of rows (.safetensors), or of their mean and covariance (.npz), with what identifies them."""
     if suffix == ROWS_SUFFIX:
         return save({ROWS: rows}, about.as_texts())
     if len(rows) < 2:  # noqa: PLR2004  (a covariance)
@@ -249,7 +249,7 @@ def exported(rows: Rows, about: About, suffix: str) -> bytes:
 
 
 def export(rows: Rows, about: About, path: Path) -> None:
-    """Write rows, or their moments, as the file's suffix says."""
+    """Write rows, or their moments, depending on the file's suffix."""
     try:
         make_folder(path.parent)
         write_named(path, exported(rows, about, check_suffix(path)))
@@ -258,7 +258,7 @@ def export(rows: Rows, about: About, path: Path) -> None:
 
 
 def check_suffix(path: Path) -> str:
-    """The suffix of a file that can be written; InputError for another."""
+    """The suffix of a file, if that kind of file can be written; else InputError."""
     suffix = path.suffix.lower()
     if suffix not in (MOMENTS_SUFFIX, ROWS_SUFFIX):
         raise InputError(

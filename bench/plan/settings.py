@@ -200,7 +200,7 @@ class Settings:
 class Conduct:
     """How a run is carried out, which changes no sample of it: no part of run.json or of a key."""
 
-    fresh: bool = setting(False, "flag", "manner", "Start the run folder anew instead of resuming.")
+    fresh: bool = setting(False, "flag", "manner", "Start the run folder over instead of resuming.")
     add: bool = setting(
         False, "flag", "manner",
         "Add samplers, steps, budgets or images (-n) to the run in -o, whose other settings hold; only what is new is "

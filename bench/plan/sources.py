@@ -1,9 +1,9 @@
-"""What a sampler, a model or an extractor is written in, as far as it can be seen.
+"""The code that a sampler, a model or an extractor consists of, as far as it can be seen.
 
-Seen are the modules of its own package, and others that no installer put where they are, that import each other by a
-statement anywhere in them; files that a text in them names; the versions of the installed packages that they import.
-Not seen is what code finds out while it runs: names of files and modules that are put together, the environment, the
-network.
+It consists of the modules of its own package, of other modules that no installer put in place, as far as import
+statements anywhere in them lead from one to the next; of files that a text in them names; and of the versions of the
+installed packages that they import. What code finds out while it runs cannot be seen: composed names of files and
+modules, the environment, the network.
 """
 
 from __future__ import annotations
@@ -29,68 +29,68 @@ from ...samplers.registry import BUILT_IN
 from .environment import VERSIONS_THAT_MATTER, version_of
 
 CORE = BUILT_IN.partition(".")[0]
-"""Known by its version and by the format of what it writes, but for the plugins in it."""
+"""The package whose core is identified by its version and by FORMAT; the plugins in it are not."""
 LONGEST_NAME = 255
 """Characters of a text that may name a file."""
 
 
 class Source(NamedTuple):
-    """Where a module is read."""
+    """Where the text of a module comes from."""
 
     origin: str
-    """Its file; '' where there is none."""
+    """Its file; '' if it has none."""
     package: str
-    """What its relative imports begin from."""
+    """The package that its relative imports start from."""
     read: Callable[[], str]
-    """Its text as it was imported, or as it would be."""
+    """Returns its text as it was, or would be, imported."""
 
 
 @dataclass(frozen=True)
 class FileUsed:
-    """A file that numbers depend on and that is read by its name."""
+    """A file that numbers depend on and that code opens by its name."""
 
     path: Path
     sha256: str
     stamp: tuple[int, ...]
-    """Of the file when it was read: size, time and place on the disk."""
+    """Size, time and inode of the file when it was read."""
 
     def check(self) -> None:
-        """InputError if the content is no longer what it was."""
+        """InputError if the content has changed."""
         if file_at(self.path, known=self) != self:
             raise InputError(f"{self.path} was edited after the run began; give the same command again")
 
 
 @dataclass(frozen=True)
 class Code:
-    """What something is written in."""
+    """The code that something consists of."""
 
     modules: dict[str, str]
     """The text of each module."""
     files: tuple[FileUsed, ...]
     versions: dict[str, str]
-    """Of installed packages."""
+    """The version of each installed package."""
 
     @property
     def digest(self) -> str:
-        """SHA-256 of it all; the names of modules and files are no part of it, as a file may be moved."""
+        """SHA-256 of all texts and versions, without the names of modules and files, as a file may be moved."""
         texts = sorted(filter(None, (essence(name, text) for name, text in self.modules.items())))
         parts = [texts, sorted(file.sha256 for file in self.files), self.versions]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 def code_of_class(cls: type) -> Code:
-    """What a class and its bases are written in. Its own package is followed wherever it is."""
+    """The code of a class and its bases. Its own package is always followed, even if it is installed."""
     return code_in([base.__module__ for base in cls.__mro__], (package_of(cls.__module__), BUILT_IN))
 
 
 def code_of(thing: object) -> Code | None:
-    """What a function, or an object's class, is written in; None for what came with samplerbench."""
+    """The code of a function, or of an object's class; None if it came with samplerbench."""
     home = home_of(thing)
     return None if package_of(home) in (CORE, BUILT_IN) else code_in([home], ())
 
 
 def home_of(thing: object) -> str:
-    """The module in which a function, or the class of an object, stands."""
+    """The module that defines a function, or an object's class."""
     while isinstance(thing, functools.partial):
         thing = thing.func
     if inspect.ismethod(thing):
@@ -100,7 +100,7 @@ def home_of(thing: object) -> str:
 
 
 def code_in(start: Sequence[str], own: Collection[str]) -> Code:
-    """The code in these modules and in what they use of their own; `own` are packages that are so wherever they are."""
+    """The code of these modules and of all own modules that they use; packages in `own` count as own everywhere."""
     texts: dict[str, str] = {}
     files: dict[Path, FileUsed] = {}
     packages: set[str] = set()
@@ -126,25 +126,25 @@ def code_in(start: Sequence[str], own: Collection[str]) -> Code:
 
 
 def is_own(name: str, found: Source, own: Collection[str]) -> bool:
-    """Whether a module may be edited by who uses it."""
+    """Whether a module is the user's own, and may be edited without a new version."""
     if (package := package_of(name)) in (CORE, BUILT_IN) or package in own:
         return package in own
     return bool(found.origin) and not is_installed(Path(found.origin))
 
 
 def package_of(module: str) -> str:
-    """The package that a module comes with."""
+    """The top-level package of a module."""
     return BUILT_IN if f"{module}.".startswith(f"{BUILT_IN}.") else module.partition(".")[0]
 
 
 def parents_of(name: str) -> list[str]:
-    """The packages that a module is in; their code runs before its own."""
+    """The packages around a module, whose code runs before its own."""
     parts = name.split(".")
     return [".".join(parts[:i]) for i in range(1, len(parts))]
 
 
 def source(name: str) -> Source | None:
-    """Where a module is read; None where there is no module of that name, or none to read."""
+    """The source of a module; None if there is no such module, or no text of it."""
     if module := sys.modules.get(name):
         spec, origin = module.__spec__, str(getattr(module, "__file__", None) or "")
         return Source(origin, spec.parent or "", lambda: source_of(module)) if spec else None
@@ -155,7 +155,7 @@ def source(name: str) -> Source | None:
 
 
 def found_spec(name: str) -> importlib.machinery.ModuleSpec | None:
-    """Where a module is that nobody has imported; nothing is imported to find it."""
+    """The spec of a module that has not been imported, found without importing anything."""
     home, _, last = name.rpartition(".")
     if not last.isidentifier() or last in sys.builtin_module_names:
         return None
@@ -173,9 +173,9 @@ def found_spec(name: str) -> importlib.machinery.ModuleSpec | None:
 
 
 def names_used(name: str) -> set[str]:
-    """The modules of what a loaded module has by name, as imports that no statement says are found.
+    """The modules that define the objects in a loaded module: this finds imports that no statement makes.
 
-    Not its own submodules: a package has the name of each that anyone imported.
+    Its own submodules are left out, because a package holds the name of each that anyone has imported.
     """
     things = list(vars(sys.modules[name]).values()) if name in sys.modules else []
     used = {thing.__name__ if isinstance(thing, ModuleType) else home_of(thing) for thing in things}
@@ -184,7 +184,7 @@ def names_used(name: str) -> set[str]:
 
 @functools.lru_cache(maxsize=1024)
 def tree_of(text: str) -> ast.Module:
-    """The syntax of a module, an empty one where the text is none."""
+    """The syntax tree of a module; an empty one if the text is no Python."""
     try:
         return ast.parse(text)
     except (SyntaxError, ValueError, RecursionError):
@@ -192,18 +192,18 @@ def tree_of(text: str) -> ast.Module:
 
 
 def essence(name: str, text: str) -> str:
-    """What of a module's text can decide a number.
+    """The part of a module's text that can decide a number.
 
-    Of a built-in plugin only the statements count, without comments, docstrings and the places that it imports from:
-    those are of the core or built in as well, so that rewording or moving a built-in file redraws nothing. A stranger's
-    text counts as it stands, as its code may read it.
+    For a built-in plugin these are the statements, without comments, docstrings and the modules that it imports from,
+    which belong to samplerbench too: so rewording or moving a built-in file redraws nothing. The text of any other
+    plugin counts in full, because its code may read it.
     """
     return statements_of(text) if package_of(name) == BUILT_IN else text
 
 
 @functools.lru_cache(maxsize=1024)
 def statements_of(text: str) -> str:
-    """The statements of a built-in module in one way of writing; what it imports from ours, sorted, by name alone."""
+    """The statements of a built-in module in a normal form, with the sorted names that it imports from samplerbench."""
     tree = ast.parse(text)
     ours = set()
     for node in ast.walk(tree):
@@ -215,18 +215,18 @@ def statements_of(text: str) -> str:
 
 
 def is_text(node: ast.stmt) -> bool:
-    """Whether a statement is a text that stands alone: a docstring."""
+    """Whether a statement is a text and nothing else: a docstring."""
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
 
 
 def is_empty(tree: ast.Module) -> bool:
-    """Whether nothing is left of a module."""
+    """Whether a module has no statements left."""
     return all(isinstance(node, ast.Pass) for node in tree.body)
 
 
 @functools.lru_cache(maxsize=1024)
 def imported(text: str, package: str) -> tuple[str, ...]:
-    """The modules that statements of a text import, wherever they stand; some of the names may be of something else."""
+    """The modules that statements anywhere in a text import; some of the names may not be modules."""
     return tuple(sorted(set(_imported(tree_of(text), package))))
 
 
@@ -273,14 +273,14 @@ def _joined(node: ast.expr) -> str:
 
 
 def files_named(name: str, origin: str, text: str) -> Iterator[Path]:
-    """The files that a text in a module names, from its own folder or from the current one; none of our own plugins."""
+    """The files that texts in a module name, relative to its own folder or the current one; none for built-in ones."""
     if package_of(name) != BUILT_IN and origin:
         for path in paths_written(text):
             yield from (place.absolute() for place in (Path(origin).parent / path, Path(path)) if is_file(place))
 
 
 def is_file(path: Path) -> bool:
-    """Whether a text is the path of a file that is there; it may be anything else."""
+    """Whether a path is that of an existing file; the text may be anything."""
     try:
         return path.is_file()
     except (OSError, ValueError):
@@ -288,8 +288,8 @@ def is_file(path: Path) -> bool:
 
 
 def file_at(path: Path, known: FileUsed | None = None) -> FileUsed | None:
-    """A file with the hash of its content, which is read unless it is `known` and was not touched; None where nothing
-    can be read."""
+    """A file with the hash of its content, which is read again only if it is not `known` or was touched; None if it
+    cannot be read."""
     try:
         with open_file(path) as file:
             about = os.fstat(file.fileno())

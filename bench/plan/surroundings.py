@@ -1,4 +1,4 @@
-"""What the program needs of the process that it runs in: a current folder, room for open files, docstrings."""
+"""What the program needs from its process: a current folder, room for open files, docstrings."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ NO_DOCSTRINGS = 2
 
 
 def check_surroundings() -> None:
-    """InputError on Windows or where the current folder is gone, StoreError where too few files can be open at once.
+    """InputError on Windows or if the current folder is gone, StoreError if too few files can be open at once.
 
-    Libraries that meet one of these end the program in words of their own.
+    Otherwise a library would end the program with a message that does not help.
     """
     if sys.platform == "win32":
         raise InputError(f"system: {NO_WINDOWS}")
@@ -44,7 +44,7 @@ class Documented(importlib.machinery.SourceFileLoader):
     """Reads a module with its docstrings."""
 
     def get_code(self, fullname: str) -> CodeType:
-        """What is compiled is not kept: the cache of this level of optimisation has no docstrings."""
+        """Compile without the cache, which has no docstrings at this level of optimisation."""
         path = self.get_filename(fullname)
         code: CodeType = compile(self.get_data(path), path, "exec", dont_inherit=True, optimize=0)
         return code
@@ -70,7 +70,7 @@ class DocumentedFinder(importlib.abc.MetaPathFinder):
 
 @contextmanager
 def docstrings_kept(package: str) -> Iterator[None]:
-    """Under `python -OO`, import a package with its docstrings meanwhile: one that reads its own fails without them."""
+    """Import a package with its docstrings inside the block, even under `python -OO`: some packages read their own."""
     if sys.flags.optimize < NO_DOCSTRINGS:
         yield
         return

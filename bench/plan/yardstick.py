@@ -1,4 +1,4 @@
-"""A metric made ready for a model: which extractor it reads, and what it keeps of the reference images."""
+"""Metrics made ready for a model: the extractor that each reads, and what it keeps of the reference images."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ class Yardstick:
     metric: Metric
     prepared: Any
     width: int | None = None
-    """Numbers in each of the rows that it reads; None where there is no reference to tell."""
+    """The width of the rows that it reads; None if there is no reference that tells it."""
 
     def fewest(self, name: str) -> int:
-        """The fewest samples for which the value means anything, as far as can be told; `name` is the metric's."""
+        """The fewest samples for which the value means anything, as far as is known; `name` is the metric's."""
         with at_fault(f"metric {name!r}"):
             return self.metric.least if self.width is None else self.metric.fewest(self.width)
 
@@ -34,9 +34,9 @@ class Yardstick:
 def yardsticks(
     names: Sequence[str], metrics: Mapping[str, type[Metric]], model: Model, samples: int = 0
 ) -> dict[str, Yardstick]:
-    """Those of the named metrics for which the model has an extractor, and reference rows where they are needed.
+    """The named metrics that the model has an extractor for, and reference rows if needed, each made ready.
 
-    Where so many samples are enough for it, the metric without bias stands behind them.
+    If there are enough samples for it, a metric without bias follows the one that has it.
     """
     ready = made_ready(names, metrics, model)
     others = [one.metric.unbiased for one in ready.values() if one.metric.unbiased in metrics]
@@ -47,7 +47,7 @@ def yardsticks(
 
 
 def made_ready(names: Sequence[str], metrics: Mapping[str, type[Metric]], model: Model) -> dict[str, Yardstick]:
-    """Those of the named metrics that the model has all for."""
+    """The named metrics that the model has everything for, made ready."""
     ready = {}
     for name in names:
         with switches_kept(f"metric {name!r}, or the extractor that it reads,"):
@@ -62,7 +62,7 @@ def made_ready(names: Sequence[str], metrics: Mapping[str, type[Metric]], model:
 
 
 def prepared(name: str, metric: Metric, reference: Rows | Moments | None) -> Any:
-    """What a metric keeps of a reference. InputError for one of too few images, PluginError for a metric that fails."""
+    """What a metric keeps of a reference. InputError if that has too few images, PluginError if the metric fails."""
     try:
         with at_fault(f"metric {name!r}"):
             return metric.prepare(reference)
@@ -74,18 +74,18 @@ def prepared(name: str, metric: Metric, reference: Rows | Moments | None) -> Any
 
 
 def extractors_read(names: Sequence[str], metrics: Mapping[str, type[Metric]], model: Model) -> set[str]:
-    """The extractors that `yardsticks` of the same names read; nothing is prepared."""
+    """The extractors that `yardsticks` of these names read; nothing is prepared."""
     return {metrics[name].extractor for name in names if extractor_for(metrics[name], model)}
 
 
 def extractor_for(metric: Metric | type[Metric], model: Model) -> Extractor | None:
-    """What a metric reads of a model, if that has it, and has reference rows where they are needed."""
+    """The extractor of a model that a metric reads; None if it is missing, or reference rows that the metric needs."""
     extractor = model.extractors.get(metric.extractor)
     return extractor if extractor and (extractor.reference or not metric.needs_reference) else None
 
 
 def width_of(reference: Rows | Moments | None) -> int | None:
-    """Numbers in a row of a reference."""
+    """The width of the rows of a reference."""
     if reference is None:
         return None
     return len(reference.mean) if isinstance(reference, Moments) else reference.shape[1]
@@ -94,10 +94,10 @@ def width_of(reference: Rows | Moments | None) -> int | None:
 def check_metrics(
     config: Config, metrics: Mapping[str, type[Metric]], model: Model, ready: Mapping[str, Yardstick]
 ) -> None:
-    """Refuse a metric that is asked for by name and cannot be known; those of the default are left out instead.
+    """Refuse a metric that was asked for by name and cannot be measured; one of the default is left out instead.
 
-    InputError for one whose rows or reference the model lacks, or that means nothing on so few samples. Where no
-    reference tells how wide the rows are, the least of the metric alone can be held against the samples.
+    InputError if the model lacks the rows or the reference that it reads, or if it means nothing on so few samples. If
+    no reference tells the width of the rows, only the metric's own least number of samples is checked.
     """
     if config.metric == Config.metric:
         return
@@ -114,7 +114,7 @@ def check_metrics(
 
 
 def lack_of(metric: type[Metric], model: Model) -> str:
-    """What a model lacks of what a metric reads, and what to do about it."""
+    """What a metric needs and a model lacks, and what to do about it."""
     if metric.extractor not in model.extractors:
         return f"reads {metric.extractor!r}, and model {model.name!r} has none; leave it out"
     return f"compares with a reference, and model {model.name!r} has none; give --reference, or leave it out"

@@ -29,17 +29,17 @@ class Axis:
 
     @property
     def field(self) -> str:
-        """The setting that it changes."""
+        """The name of the setting that it changes."""
         return AXES[self.name][0]
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """What to write beside each row or above each column."""
+        """The label of each row or column."""
         return self.texts if self.name in ("sampler", PROMPT) else tuple(f"{self.name} {text}" for text in self.texts)
 
     @property
     def spec(self) -> str:
-        """ "steps=5,10", which `parse_axis` reads."""
+        """ "steps=5,10": the text that `parse_axis` reads."""
         if self.name == PROMPT:
             return f"{self.name}={';'.join(self.texts)}"
         if not any("," in text for text in self.texts):
@@ -72,11 +72,11 @@ AXES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "seed": ("seed", whole),
     PROMPT: ("prompts", lambda text: (text,)),
 }
-"""What may be an axis: the setting that it changes, and how a value is read."""
+"""What may be an axis, with the setting that it changes and the function that reads a value."""
 
 
 def parse_axis(side: str, text: str) -> Axis:
-    """ "steps=5,10" -> the axis. Values are separated by ";" where there is one, else by ","; prompts by ";" only."""
+    """ "steps=5,10" -> the axis. Values are separated by ";" if there is one, else by ","; prompts only by ";"."""
     name, equals, rest = text.partition("=")
     name = name.strip()
     if not equals:
@@ -96,8 +96,8 @@ def parse_axis(side: str, text: str) -> Axis:
 def values_in(name: str, text: str) -> list[str]:
     """The values of an axis as given.
 
-    A prompt may hold any comma, so only ";" ends one. Of samplers and grids, "option=value" belongs to the spec before
-    it: "ddim:eta=1,grid=karras,ddpm" is two.
+    A prompt may contain commas, so only ";" ends it. Among samplers and grids, "option=value" belongs to the spec
+    before it: "ddim:eta=1,grid=karras,ddpm" is two specs.
     """
     if ";" in text or name == PROMPT:
         parts = [part.strip() for part in text.split(";")]
@@ -112,7 +112,7 @@ def values_in(name: str, text: str) -> list[str]:
 
 
 def axes_for(x: str | None, y: str | None, given: Sequence[str], grid: str | None) -> tuple[Axis | None, Axis | None]:
-    """The axes asked for; if none is, steps across and the default samplers down, but for what is `given` otherwise."""
+    """The axes asked for; if there are none, steps across and the default samplers down, unless `given` elsewhere."""
     if x is None and y is None:
         listed = "steps" in given or lists_levels(grid)
         counts = None if listed else Axis("steps", tuple(map(str, DEFAULT_COUNTS)), DEFAULT_COUNTS)
@@ -127,5 +127,5 @@ def axes_for(x: str | None, y: str | None, given: Sequence[str], grid: str | Non
 
 
 def lists_levels(grid: str | None) -> bool:
-    """Whether a grid is a list of levels, which says how many steps there are."""
+    """Whether a grid is a list of levels, which fixes the number of steps."""
     return grid is not None and grid_lists_levels(grid)

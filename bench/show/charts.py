@@ -1,7 +1,7 @@
 """Rows -> charts, as Vega-Lite specifications: a metric against cost, and the front of quality against time.
 
 Every chart reads the data set "rows" and two parameters: "hidden", the series that are switched off, and "lifted", the
-one that stands out. A series and a metric go by their number, so that no name of a plugin is part of an expression.
+highlighted one. Series and metrics are referred to by number, so that no plugin's name is part of an expression.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ with docstrings_kept("altair"):
 
 ROWS = "rows"
 COLOURS = 7
-"""How many colours there are; they are --c0 ... in report.css (Okabe and Ito 2008)."""
+"""The number of colours; they are --c0 ... in report.css (Okabe and Ito 2008)."""
 SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "triangle-right", "triangle-left")
 DASHES: tuple[list[int], ...] = ([1, 0], [6, 3], [2, 2])
 LOG_FROM = 10
@@ -33,7 +33,7 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Axis:
-    """What a chart can be drawn against."""
+    """A cost that a chart can be drawn against."""
 
     field: str
     title: str
@@ -47,13 +47,13 @@ AXES = (
 
 
 def curves(metric: str, heading: str, axis: Axis, rows: Sequence[Row], series: int) -> Chart:
-    """A line a series with its interval as a band, and its points, each with a text of its own."""
+    """A line for each series, with its interval as a band, and its points, each with its own text."""
     description = f"{heading} against {axis.title}"
     return placed(curve_layers(series), metric, axis, rows, title=heading, description=description)
 
 
 def front(metric: str, heading: str, rows: Sequence[Row], series: int) -> Chart:
-    """Every row's metric against its time; those that no other beats in both stand on a stepped line, with names."""
+    """Each row's metric against its time; rows that no other beats in both are on a stepped line, with their names."""
     description = f"{heading} against time an image"
     return placed(front_layers(series), metric, AXES[-1], rows, title=heading, description=description)
 
@@ -61,7 +61,7 @@ def front(metric: str, heading: str, rows: Sequence[Row], series: int) -> Chart:
 def placed(  # noqa: PLR0913  (what a chart is of, each by name)
     layers: Chart, metric: str, axis: Axis, rows: Sequence[Row], *, title: str, description: str
 ) -> Chart:
-    """Layers that read x, y, from, to and best, as a chart of a metric against an axis."""
+    """A chart of a metric against an axis, from layers that read x, y, from, to and best."""
     columns = {"x": axis.field, "y": metric, "from": f"{metric}_from", "to": f"{metric}_to", "best": f"{metric}_front"}
     chart = copy.deepcopy(layers)
     chart["description"] = description
@@ -109,9 +109,9 @@ def front_layers(series: int) -> Chart:
 
 
 def points(base: alt.Chart, x: alt.X, y: alt.Y, series: int, faint: str = "false") -> tuple[alt.Chart, alt.Chart]:
-    """Marks that differ in colour and shape, and over each an unseen larger one to point at.
+    """Marks that differ in colour and shape, and over each a larger, invisible one to point at.
 
-    Where the expression `faint` holds they stand back.
+    They are faint where the expression `faint` holds.
     """
     shapes = [SHAPES[i % len(SHAPES)] for i in range(series)]
     shape = alt.Shape("series:N", legend=None, scale=alt.Scale(domain=list(range(series)), range=shapes))
@@ -137,12 +137,12 @@ def colour_of(series: int) -> alt.Color:
 
 
 def dashes(series: int) -> list[list[int]]:
-    """Whole lines for the first series; others where the colours come round again."""
+    """The dash pattern of each series: solid for the first ones, others when the colours repeat."""
     return [DASHES[(i // COLOURS) % len(DASHES)] for i in range(series)]
 
 
 def dimmed(full: str, low: float = 0.12) -> Any:
-    """Opacity: an expression, or less while another series is lifted."""
+    """Opacity: `full`, or `low` while another series is highlighted."""
     lifted = "lifted < 0 || lifted == datum.series"
     return alt.condition(lifted, alt.value({"expr": full}), alt.value(low))
 
@@ -153,16 +153,16 @@ def log_x(padding: int) -> alt.X:
 
 
 def x_axis(axis: Axis, rows: Sequence[Row]) -> Chart:
-    """Ticks at the counts themselves, if they are not too many; else at round numbers."""
+    """Ticks at the counts themselves if there are few; else at round numbers."""
     values = sorted({row[axis.field] for row in rows if row.get(axis.field) is not None})
     own = axis.field != "milliseconds" and len(values) <= MOST_TICKS
     return {"values": values if own or not values else round_ticks(values), "format": "~g"}
 
 
 def y_axis(metric: str, rows: Sequence[Row]) -> Chart:
-    """On a logarithmic axis ticks at round numbers.
+    """The axis of a metric; ticks of a logarithmic one are at round numbers.
 
-    A linear axis rounds its format to the distance of the ticks, so that of "~g" 70 would become 7e+1.
+    A linear axis adapts its format to the distance of the ticks: with "~g" it would write 70 as 7e+1.
     """
     if not is_log(metric, rows):
         return {"labelExpr": "format(datum.value, '~g')"}
@@ -170,7 +170,7 @@ def y_axis(metric: str, rows: Sequence[Row]) -> Chart:
 
 
 def round_ticks(values: Sequence[float]) -> list[float]:
-    """1, 2 and 5 times the powers of ten that positive values span; between those too if they span less than one."""
+    """1, 2 and 5 times the powers of ten within positive values; more ticks if they span less than one power."""
     low, high = min(values), max(values)
     factors = (1, 2, 5) if high / low >= LOG_FROM else (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8)
     decades = range(math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 1)
@@ -189,6 +189,6 @@ def is_log(metric: str, rows: Sequence[Row]) -> bool:
 
 
 def drawn_interval(value: float, low: float | None, high: float | None, least: float) -> tuple[float, float]:
-    """The interval as it is drawn: a logarithmic axis has no place at or below zero."""
+    """The interval as it is drawn: a logarithmic axis cannot show zero or less."""
     there = (value if low is None else low, value if high is None else high)
     return (max(there[0], least), there[1]) if not math.isnan(least) else there

@@ -1,4 +1,4 @@
-"""What the commands print: data to stdout, all else to stderr, with nothing in it that a terminal would obey."""
+"""Printing by the commands: data to stdout, all else to stderr, without characters that control a terminal."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ if TYPE_CHECKING:
 
 STDOUT, STDERR = 1, 2
 LONGEST = 2000
-"""Characters of a message: one that repeats what was given may be as long as that."""
+"""The most characters of a message, which may repeat an argument of any length."""
 
 
 def say(text: str, *, err: bool = False) -> None:
-    """One line with nothing in it that a terminal would obey."""
+    """Print one line without characters that control a terminal."""
     click.echo(printable(text), err=err)
 
 
 def complain(message: str, kind: str = "Error") -> None:
-    """One line on stderr, with nothing in it that a terminal would obey; what is very long is cut in its middle."""
+    """Print one line to stderr, without characters that control a terminal; a very long one is cut in its middle."""
     if len(message) > LONGEST:
         message = f"{message[: LONGEST // 2]} ... {message[-LONGEST // 2 :]}"
     say(f"{kind}: {message}", err=True)
 
 
 class Stream:
-    """A standard stream of which `fault` is told what goes wrong in writing; if that returns, the text is lost.
+    """A standard stream that calls `fault` with errors in writing; if that returns, the text is lost.
 
-    It is told at each attempt from the first fault on: libraries try a stream, and keep what it raises to themselves.
+    After the first error, `fault` is called at each attempt, because libraries try a stream and swallow its errors.
     """
 
     def __init__(self, stream: IO[Any], fault: Callable[[OSError], None], errors: list[OSError] | None = None) -> None:
@@ -48,16 +48,16 @@ class Stream:
         self._errors = [] if errors is None else errors
 
     def __getattr__(self, name: str) -> Any:
-        """All else is the stream's own."""
+        """Everything else comes from the stream itself."""
         return getattr(self._stream, name)
 
     @property
     def buffer(self) -> Stream:
-        """The stream of bytes beneath, whose faults are told as well."""
+        """The stream of bytes beneath, with the same handling of errors."""
         return Stream(cast(TextIO, self._stream).buffer, self._fault, self._errors)
 
     def write(self, text: Any) -> int:
-        """As the stream does; how much was written, or was to be."""
+        """Write as the stream does; returns the length written, also if the text is lost."""
         with self._faults():
             self._stream.write(text)
         return len(text)
@@ -87,7 +87,7 @@ class Stream:
 
 
 def refuse_output(error: OSError) -> None:
-    """Say that data cannot be printed; a reader that went away has had enough, and is left to the caller."""
+    """Raise a StoreError because data cannot be printed; a closed pipe is left to the caller."""
     if isinstance(error, BrokenPipeError):
         raise error
     raise StoreError(
@@ -97,10 +97,10 @@ def refuse_output(error: OSError) -> None:
 
 @contextmanager
 def standard_streams() -> Iterator[None]:
-    """The standard streams of a program: there, and with faults that are told.
+    """Make sure that the standard streams exist and that errors in writing are handled.
 
-    A stream that the caller closed takes what is written and keeps nothing. Messages that cannot be written are lost,
-    and are no reason to stop; data that cannot be written is a StoreError.
+    A stream that the caller closed is replaced by one that discards its text. Messages that cannot be written are lost,
+    and the program goes on; data that cannot be written is a StoreError.
     """
     for descriptor in (0, STDOUT, STDERR):
         try:
@@ -114,7 +114,7 @@ def standard_streams() -> Iterator[None]:
 
 
 def is_at(stream: IO[str] | None, descriptor: int) -> bool:
-    """Whether a stream writes to a descriptor; one that was closed, or is in memory, does not."""
+    """Whether a stream writes to this descriptor; a closed one or one in memory does not."""
     with suppress(OSError, ValueError, AttributeError):
         return cast(IO[str], stream).fileno() == descriptor
     return False
@@ -122,7 +122,7 @@ def is_at(stream: IO[str] | None, descriptor: int) -> bool:
 
 @contextmanager
 def stdout_for_data() -> Iterator[None]:
-    """What plugins print meanwhile goes to stderr, be it from Python, from a library or from a child process."""
+    """Send what plugins print inside the block to stderr, whether by Python, a library or a child process."""
     beneath = is_at(sys.stdout, STDOUT) and is_at(sys.stderr, STDERR)
     if beneath:
         sys.stdout.flush()
@@ -139,7 +139,7 @@ def stdout_for_data() -> Iterator[None]:
 
 
 def print_sheet(sheet: Sheet) -> None:
-    """To a terminal as a table, to anything else as Markdown."""
+    """Print a sheet as a table on a terminal, else as Markdown."""
     from .sheet import sheet_to_markdown
 
     if not sys.stdout.isatty():
@@ -153,7 +153,7 @@ def print_sheet(sheet: Sheet) -> None:
 
 
 def print_rows(rows: list[dict[str, str]]) -> None:
-    """Dicts with the same keys as aligned columns; the keys are the heading."""
+    """Print dicts with the same keys as aligned columns, with the keys as the heading."""
     lines = [[printable(text) for text in line] for line in (*rows[:1], *(row.values() for row in rows))]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for line in lines:
@@ -161,6 +161,6 @@ def print_rows(rows: list[dict[str, str]]) -> None:
 
 
 def table_to_json(content: pd.DataFrame, about: dict[str, Any]) -> str:
-    """The rows as one JSON object; what is not there is null."""
+    """The rows as one JSON object; missing values are null."""
     rows = json.loads(content.to_json(orient="records", double_precision=12))
     return json.dumps({**about, "table": rows})

@@ -1,6 +1,6 @@
 """The charts and the pictures of a run for print: SVG, PDF and PNG, as wide as a column of a paper.
 
-They are the charts of the page, with its numbers and its light colours; the legend stands below, and nothing moves.
+They are the charts of the report, with its numbers and its light colours, but static, and with the legend below.
 """
 
 from __future__ import annotations
@@ -29,21 +29,21 @@ from .view import View, metrics_with_ode, view_of
 
 POINTS_PER_INCH = 72
 WIDTH = 3.25 * POINTS_PER_INCH
-"""Of a figure, in points."""
+"""The width of a figure, in points."""
 PLOT_HEIGHT = 140
 DOTS_PER_INCH = 300
-"""Of a PNG."""
+"""The resolution of a PNG."""
 FONT_SIZE = 7
 LEGEND_LINE = 10
 LETTER = 0.55
-"""Width of a letter over its size, about."""
+"""About the width of a letter over its size."""
 MOST_TICKS = 30
 SYMBOL = 22
 """Width of a legend's symbol with the room around it."""
 LABEL_LETTERS = 20
-"""Of a line of a label in the picture."""
+"""Letters in a line of a label in the picture."""
 LEAST_SIDE = 8
-"""Of a sample in the picture, in points, if that leaves two samples a cell."""
+"""The side of a sample in the picture, in points, if that leaves two samples in a cell."""
 MOST_ACROSS, DOWN = 5, 2
 MARKS: Mapping[str, Mapping[str, float]] = {
     "line": {"strokeWidth": 1.1}, "point": {"size": 20}, "rule": {"strokeWidth": 0.8}
@@ -51,7 +51,7 @@ MARKS: Mapping[str, Mapping[str, float]] = {
 
 
 def write_figures(run: StoredRun, folder: Path, metrics: LoadMetrics | None = None) -> list[Path]:
-    """Write the figures of a run into a folder, which is made; returns their paths.
+    """Write the figures of a run into a folder, which is made if it is missing; returns their paths.
 
     For each metric: NAME-nfe (the metric against model calls) and, where the direction is known, NAME-front (against
     time an image); and samples, if the run has images. Each as SVG, PDF and PNG.
@@ -93,7 +93,7 @@ def saved(picture: Image.Image, kind: str, **settings: Any) -> bytes:
 
 
 def svg_around(png: bytes, width: int, height: int) -> str:
-    """An SVG that holds a picture of so many dots, as large as in print."""
+    """An SVG that holds a picture of this size in dots, scaled to its size in print."""
     size = f'width="{width / DOTS_PER_INCH:.4f}in" height="{height / DOTS_PER_INCH:.4f}in"'
     image = f'<image width="{width}" height="{height}" href="data:image/png;base64,{base64.b64encode(png).decode()}"/>'
     return f'<svg xmlns="http://www.w3.org/2000/svg" {size} viewBox="0 0 {width} {height}">{image}</svg>\n'
@@ -103,7 +103,7 @@ def svg_around(png: bytes, width: int, height: int) -> str:
 
 
 def charts_by_name(run: StoredRun, view: View) -> dict[str, Chart]:
-    """The figures that have something in them, by the name of their files."""
+    """The figures that are not empty, by the name of their files."""
     found: dict[str, Chart] = {}
     for metric, column in zip(view.metrics, metrics_with_ode(run.table), strict=True):
         key, name = metric["key"], file_name(column)
@@ -116,12 +116,12 @@ def charts_by_name(run: StoredRun, view: View) -> dict[str, Chart]:
 
 
 def file_name(metric: str) -> str:
-    """A metric's name with nothing in it that a path would obey."""
+    """A metric's name without characters that have a meaning in a path."""
     return "".join(c if c.isalnum() or c in "-_" else "-" for c in metric)[:64] or "metric"
 
 
 def printed(chart: Chart, view: View, drawn: Collection[str]) -> Chart:
-    """A chart of the page as a figure, whose legend has the series that are drawn."""
+    """A chart of the report as a figure, with a legend of the drawn series."""
     names = [series["name"] for series in view.series]
     spec: Chart = with_colours(copy.deepcopy(chart), light_colours())
     spec["layer"] = [layer for layer in spec["layer"] if is_for_print(layer["mark"])]
@@ -144,12 +144,12 @@ def printed(chart: Chart, view: View, drawn: Collection[str]) -> Chart:
 
 
 def is_for_print(mark: Mapping[str, Any]) -> bool:
-    """Whether a mark is one of print: not what is there to be pointed at, nor names that a column has no room for."""
+    """Whether a mark belongs in print: invisible marks to point at do not, nor names too long for a column."""
     return mark["type"] != "text" and mark.get("opacity") != 0
 
 
 def config() -> Chart:
-    """How a figure looks, whatever is in it."""
+    """The Vega-Lite config of all figures."""
     colours = light_colours()
     ink, rule = colours["ink"], colours["rule"]
     return {
@@ -183,7 +183,7 @@ def light_colours() -> dict[str, str]:
 
 
 def with_colours(value: Any, colours: Mapping[str, str]) -> Any:
-    """The same with colours in place of their names."""
+    """A JSON value in which every CSS variable of a colour is replaced by the colour."""
     if isinstance(value, dict):
         return {key: with_colours(item, colours) for key, item in value.items()}
     if isinstance(value, list):
@@ -193,7 +193,7 @@ def with_colours(value: Any, colours: Mapping[str, str]) -> Any:
 
 
 def in_inches(svg: str) -> str:
-    """An SVG whose size is one of print: its units are points."""
+    """An SVG with its size in inches, for print; its units are points."""
 
     def inches(match: re.Match[str]) -> str:
         return f'{match[1]}="{float(match[2]) / POINTS_PER_INCH:.4f}in"'
@@ -255,12 +255,12 @@ def paper_grid(
 
 
 def wrapped(label: str) -> str:
-    """A label in lines that leave room for the samples."""
+    """A label, broken into lines that leave room for the samples."""
     return "\n".join(textwrap.wrap(label, LABEL_LETTERS)) or label
 
 
 def small_mosaic(images: Images, width: int) -> Image.Image:
-    """As many of the first images (n, C, H, W) in two rows as can be seen in so many dots."""
+    """The first images (n, C, H, W) in two rows, as many as remain visible in this width in dots."""
     least = LEAST_SIDE * DOTS_PER_INCH / POINTS_PER_INCH
     across = max(1, min(MOST_ACROSS, len(images), int(width // least)))
     side = max(1, width // across)

@@ -1,4 +1,4 @@
-"""A grid of images over two settings: axes -> cells -> images -> a labelled picture that knows its command."""
+"""A grid of images over two settings: axes -> cells -> images -> a labelled picture that records its command."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ from .console import complain
 from .picture import Tile, check_pixels, labelled_grid
 
 OWN = ("sampler", "steps")
-"""The settings of which a picture has one, and a run several."""
+"""The settings that have one value in a picture and several in a run."""
 DEFAULT_STEPS = 20
 MOST_IMAGES = 1024
 MOST_FRAMES = 60
-"""States that an animation shows, evenly picked from longer ways; the noise at the start comes on top."""
+"""The most states in an animation, picked evenly from longer paths; the noise at the start comes on top."""
 ANIMATION_MS, FRAME_MS, LAST_MS = 3000, (40, 400), 2000
 WEBP_SIDE = 16_383
 EXIF_IFD, USER_COMMENT = 0x8769, 0x9286
@@ -52,9 +52,9 @@ class Settings:
 
     sampler: str = "ddim"
     steps: int | None = None
-    """None = as many as the grid lists, else `DEFAULT_STEPS`."""
+    """None = the number of levels that the grid lists, else `DEFAULT_STEPS`."""
     others: Config = field(default_factory=Config)
-    """The other settings, as a run has them; its own samplers and counts say nothing here. A batch size of None is
+    """The other settings, as in a run; its samplers and counts are ignored here. A batch size of None means
     `batch_size_for`."""
 
     @property
@@ -78,7 +78,7 @@ class Plot:
     x: Axis | None
     y: Axis | None
     images: int = 1
-    """Of each cell, as a mosaic."""
+    """The number of images in each cell, shown as a mosaic."""
     trajectory: bool = False
     plugins: tuple[str, ...] = ()
 
@@ -92,12 +92,12 @@ class Plot:
 
     @property
     def command(self) -> str:
-        """The command that makes this picture again; where it goes is not part of it."""
+        """The command that makes this picture again, without its output."""
         words = ["samplerbench", "grid", "--model", self.settings.others.model]
         for option, axis in (("-x", self.x), ("-y", self.y)):
             words += [option, axis.spec] if axis else []
         on_axis = {axis.field for axis in (self.x, self.y) if axis}
-        # Sampler and steps are said even where they are the defaults: without them they would become axes.
+        # Sampler and steps are written even at their defaults: without them they would become axes.
         values, defaults = self.settings.values, {one.name: one.default for one in SETTINGS}
         for name, value in values.items():
             said = value is not None and (name in (*OWN, "seed") or value != defaults[name])
@@ -120,7 +120,7 @@ class Plot:
 
 
 def plot_for(options: Mapping[str, Any], plugins: Sequence[str]) -> Plot:
-    """The command's options, those that were given, as a plot."""
+    """The plot that the given options of the command describe."""
     given = dict(options)
     images = check_count("samples", given.pop("samples", 1), MOST_IMAGES)
     file, texts = given.pop("prompts", None), given.pop("prompt", ())
@@ -143,7 +143,7 @@ def plot_for(options: Mapping[str, Any], plugins: Sequence[str]) -> Plot:
 
 
 def plain(value: object) -> str:
-    """A setting as the command line takes it."""
+    """A setting as text for the command line."""
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
@@ -151,7 +151,7 @@ def plain(value: object) -> str:
 
 
 def requests_for(plot: Plot, registry: Registry) -> list[list[Request]]:
-    """Each cell's checked request; errors before anything is drawn."""
+    """The checked request of each cell; errors come before anything is drawn."""
     others = plot.settings.others
     model = registry.model(others.model, **others.model_settings)
     refuse_without_images(model)
@@ -164,12 +164,12 @@ def requests_for(plot: Plot, registry: Registry) -> list[list[Request]]:
 
 
 def batch_size_for(images: int, model: Model) -> int:
-    """The least rows of a network call that take the images in one: a batch is filled up, and the rest is waste."""
+    """The smallest batch that holds all images of a cell: batches are padded, and a larger one would be waste."""
     return min([model.batch_size, *(size for size in (1, 2, 4, 8, 16, 32) if size >= images)])
 
 
 def request_of(settings: Settings, registry: Registry, model: Model, *, grid_is_axis: bool) -> Request:
-    """A cell's request. A sampler's own grid goes before a fixed one, and cannot be where the grid is an axis."""
+    """A cell's request. The grid in a sampler's spec overrides a fixed one, and is refused if the grid is an axis."""
     try:
         sampler, own_grid = registry.sampler_and_grid(settings.sampler)
     except InputError as error:
@@ -186,7 +186,7 @@ def request_of(settings: Settings, registry: Registry, model: Model, *, grid_is_
 
 
 def refuse_without_images(model: Model) -> None:
-    """An error for a model whose states are no pictures."""
+    """InputError for a model that makes no images."""
     if model.decode is None and to_images(torch.zeros(1, *model.shape)) is None:
         shape = " x ".join(map(str, model.shape))
         raise InputError(
@@ -196,18 +196,18 @@ def refuse_without_images(model: Model) -> None:
 
 @dataclass(frozen=True)
 class Drawn:
-    """A cell's images: one state, or those before the first and after each step."""
+    """A cell's images: of the final state, or of the states before the first step and after each step."""
 
     states: tuple[Images, ...]
     """uint8 (n, C, H, W) each."""
 
     def tile(self, place: int) -> Image.Image:
-        """The state after so many steps; the last one stays."""
+        """The tile of the state after this many steps; the last one stays."""
         return mosaic(self.states[min(place, len(self.states) - 1)])
 
 
 def drawn(plot: Plot, request: Request) -> Drawn | str:
-    """The images of a cell, or why there are none."""
+    """The images of a cell, or the reason why there are none."""
     try:
         samples = draw_apart(request, 0, plot.images, trajectory=plot.trajectory)
         states = samples.trajectory if samples.trajectory else (samples.x,)
@@ -235,7 +235,7 @@ def draw_cells(plot: Plot, requests: list[list[Request]], advance: Callable[[], 
 
 
 def failures_of(plot: Plot, cells: list[list[Drawn | str]]) -> Iterator[tuple[str, str]]:
-    """(which cell, why it failed) for each that did."""
+    """(cell, reason) of each failure."""
     for label_y, row in zip(plot.y.labels if plot.y else ("",), cells, strict=True):
         for label_x, cell in zip(plot.x.labels if plot.x else ("",), row, strict=True):
             if isinstance(cell, str):
@@ -246,7 +246,7 @@ def failures_of(plot: Plot, cells: list[list[Drawn | str]]) -> Iterator[tuple[st
 
 
 def pictures_of(plot: Plot, cells: list[list[Drawn | str]]) -> list[Image.Image]:
-    """The labelled picture, or the frames of the animation: a cell that has arrived waits for the others."""
+    """The labelled picture, or the frames of the animation, in which a cell that is finished waits for the others."""
     reached = [[cell.states for cell in row if isinstance(cell, Drawn)] for row in cells]
     if not any(reached):
         reason = next(reason for _, reason in failures_of(plot, cells))
@@ -263,14 +263,14 @@ def pictures_of(plot: Plot, cells: list[list[Drawn | str]]) -> list[Image.Image]
 
 
 def places(ways: Sequence[Sequence[Sequence[object]]]) -> list[int]:
-    """Which states to show of cells with so many: all up to the longest's last, or evenly picked ones."""
+    """The states to show: all of the longest path, or evenly picked ones."""
     last = max(len(way) for row in ways for way in row) - 1
     count = min(last, MOST_FRAMES)
     return [round(i * last / count) for i in range(count + 1)] if count else [0]
 
 
 def caption_of(plot: Plot) -> str:
-    """What is the same in every cell."""
+    """The caption: the settings that are the same in every cell."""
     settings, on_axis = plot.settings.others, {axis.field for axis in (plot.x, plot.y) if axis}
     prompts = settings.prompts or ()
     said = {
@@ -290,7 +290,7 @@ def caption_of(plot: Plot) -> str:
 
 
 def parameters(plot: Plot, request: Request, registry: Registry) -> str:
-    """The settings of the first cell, which `request` is of, in the words that image tools read, and the axes."""
+    """The settings of the first cell, that of `request`, in the words that image tools read, and the axes."""
     cell = plot.cells()[0][0]
     first, shown = cell.others, request.model.shown_shape
     fields: dict[str, object] = {
@@ -313,20 +313,20 @@ def parameters(plot: Plot, request: Request, registry: Registry) -> str:
 
 
 def quoted(value: object) -> str:
-    """A value as it stands in such a line: in quotes where it would break it."""
+    """A value in such a line, in quotes if it would break the line."""
     text = str(value)
     return json.dumps(text, ensure_ascii=False) if any(c in text for c in ',:\n"') else text
 
 
 def familiar(spec: str, registry: Registry) -> str:
-    """The name that other programs have for a sampler as it is by default, else the spec."""
+    """The name that other programs use for a sampler with its default options; else the spec."""
     aliases = getattr(registry.samplers.things.get(spec), "aliases", {})
     names = [alias for alias, preset in aliases.items() if not preset]
     return next((name for name in names if loosely(name) != loosely(spec)), names[0] if names else spec)
 
 
 def about(plot: Plot, requests: list[list[Request]], cells: list[list[Drawn | str]]) -> str:
-    """Everything that a picture is of, as JSON."""
+    """Everything that decides a picture, as JSON."""
     model = requests[0][0].model
     return json.dumps({
         "command": plot.command,
@@ -358,7 +358,7 @@ def to_png(picture: Image.Image, texts: dict[str, str]) -> bytes:
 
 
 def to_webp(frames: Sequence[Image.Image], comment: str) -> bytes:
-    """An animation without loss, the last frame held longer, the comment where image tools look for it."""
+    """A lossless animation that holds its last frame longer, with the comment where image tools look for it."""
     if max(frames[0].size) > WEBP_SIDE:
         raise InputError(
             f"an animation of {frames[0].width} x {frames[0].height} pixels; WebP takes {WEBP_SIDE} a side"
@@ -376,12 +376,12 @@ def to_webp(frames: Sequence[Image.Image], comment: str) -> bytes:
 
 
 def suffix_of(trajectory: bool) -> str:
-    """How the file's name ends."""
+    """The suffix of the file."""
     return ".webp" if trajectory else ".png"
 
 
 def check_target(path: Path, suffix: str) -> Path:
-    """Refuse a path that the picture cannot be written to, before it is made."""
+    """Refuse a path that cannot be written to, before the picture is made."""
     if path.suffix.lower() != suffix:
         raise InputError(f"output {path}: expected a name that ends in {suffix}")
     if path.is_dir():
@@ -393,7 +393,7 @@ def check_target(path: Path, suffix: str) -> Path:
 
 
 def write_file(path: Path, content: bytes) -> None:
-    """Write a picture whole or not at all, in a folder that is made if it is not there."""
+    """Write a picture whole or not at all; its folder is made if it is missing."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_named(path, content)
@@ -402,12 +402,12 @@ def write_file(path: Path, content: bytes) -> None:
 
 
 def warnings_of(requests: list[list[Request]]) -> list[str]:
-    """What must be known of the levels of any cell, each warning once."""
+    """The warnings about the levels of the cells, each once."""
     return list(dict.fromkeys(warning for row in requests for request in row for warning in request.warnings))
 
 
 def make_grid(plot: Plot, registry: Registry, path: Path, watch: Callable[[int], Callable[[], None]]) -> dict[str, str]:
-    """Draw, label and write a picture; the reason of failure of each cell that failed.
+    """Draw, label and write a picture; returns the reason of each cell that failed.
 
     `watch` is told the number of cells, and what it returns is called after each.
     """

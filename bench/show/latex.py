@@ -1,4 +1,4 @@
-"""A table for LaTeX, with booktabs' rules: nothing in it that LaTeX would obey."""
+"""A table for LaTeX, with booktabs' rules; its texts contain nothing that LaTeX would execute."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ LATEX = {
     "|": r"\textbar{}", "'": r"\textquotesingle{}", "`": r"\textasciigrave{}",
     "[": "{[}", "]": "{]}", "*": "{*}", "±": r"$\pm$", "µ": r"$\mu$", "ß": r"\ss{}",
 }  # fmt: skip
-"""[, ] and * may not follow a line's end bare; quotes may not join."""
+"""[, ] and * may not follow a line's end unprotected; quotes may not join."""
 LATEX_ACCENTS = {
     "\u0300": "`", "\u0301": "'", "\u0302": "^", "\u0303": "~", "\u0304": "=", "\u0306": "u", "\u0307": ".",
     "\u0308": '"', "\u030a": "r", "\u030b": "H", "\u030c": "v", "\u0327": "c",
 }  # fmt: skip
 SMALL = r"\footnotesize\setlength{\tabcolsep}{3pt}"
-"""What lets a row of two metrics and a time stand in the width of a page."""
+"""Makes a row of two metrics and a time fit the width of a page."""
 NUMBER = re.compile(r"-?\d+(\.\d+)?(e[+-]?\d+)?\*?")
 
 
@@ -41,7 +41,7 @@ def sheet_to_latex(sheet: Sheet) -> str:
 
 
 def head(column: Column) -> str:
-    """A heading, with the extractor that is measured with below it."""
+    """A heading, with the extractor below it."""
     name, bracket, extractor = column.heading.partition(" [")
     if not bracket:
         return latex(column.heading)
@@ -49,14 +49,14 @@ def head(column: Column) -> str:
 
 
 def latex(text: str) -> str:
-    """The text with nothing in it that LaTeX would obey, or that its standard fonts do not have."""
+    """The text with all characters escaped that LaTeX would execute or that its standard fonts lack."""
     if NUMBER.fullmatch(text):
         return f"$-${text[1:]}" if text.startswith("-") else text
     return "".join(map(latex_letter, text)).replace("--", "-{}-").replace("--", "-{}-")  # no dash of two hyphens
 
 
 def latex_letter(letter: str) -> str:
-    """One character; what cannot be set is named by its number."""
+    """One character; one that cannot be set is named by its number."""
     if letter in LATEX:
         return LATEX[letter]
     if letter.isascii():

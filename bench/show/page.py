@@ -1,4 +1,4 @@
-"""report.html: what a run found, in one page that needs nothing else."""
+"""report.html: the results of a run in one self-contained page."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ TEMPLATES = resources.files(__package__.partition(".")[0]) / "templates"
 
 
 def write_report(run: StoredRun, metrics: LoadMetrics | None = None) -> Path:
-    """Write report.html into a run's folder, from what is in it; returns its path.
+    """Write report.html into a run's folder, from its content; returns its path.
 
-    Paired differences that the folder has not kept are worked out from its chunks, if there is what measures them.
+    Paired differences that the folder lacks are computed from its chunks, if `metrics` are given.
     Raises InputError or StoreError.
     """
     page = view_to_html(view_of(run, metrics)).encode()
@@ -38,7 +38,7 @@ def write_report(run: StoredRun, metrics: LoadMetrics | None = None) -> Path:
 
 
 def view_to_html(view: View) -> str:
-    """One page with its style, scripts and pictures in it; a policy that lets no other script run and nothing load."""
+    """One page that contains its style, scripts and pictures, with a policy that forbids other scripts and loading."""
     style, own, source = (template_text(f"report.{ending}") for ending in ("css", "js", "html.jinja"))
     scripts = [vega_bundle(), own]
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
@@ -53,7 +53,7 @@ def view_to_html(view: View) -> str:
 
 
 def template_text(name: str) -> str:
-    """A file that pages are made from."""
+    """The text of a template file."""
     return (TEMPLATES / name).read_text(encoding="utf-8")
 
 
@@ -67,7 +67,7 @@ def content_policy(scripts: Sequence[str], style: str) -> str:
 
 
 def source_hash(source: str) -> str:
-    """How a policy names an inline source."""
+    """The name of an inline source in a policy."""
     return f"'sha256-{base64.b64encode(hashlib.sha256(source.encode()).digest()).decode()}'"
 
 

@@ -29,16 +29,16 @@ MARGIN, GAP = 16, 8
 LABEL_WIDTH = 168
 FONT_SIZE, SMALL_SIZE = 16, 13
 LEADING = 1.25
-"""Height of a line of text in font sizes."""
+"""The height of a line of text, in font sizes."""
 MOST_HEADING_LINES, MOST_CAPTION_LINES = 4, 6
 MOST_CHARACTERS = 600
-"""Of a label; no label shows more."""
+"""The most characters of a label."""
 PAPER, PINK = (255, 255, 255), (250, 240, 240)
 MOST_PIXELS = 200_000_000
 
 
 PLAIN = {"\N{EN DASH}": "-", "\N{EM DASH}": "-", "\N{MINUS SIGN}": "-", "\N{MULTIPLICATION SIGN}": "x"}
-"""What to write for characters that the font lacks."""
+"""Replacements for characters that the font lacks."""
 
 
 class Style(NamedTuple):
@@ -46,7 +46,7 @@ class Style(NamedTuple):
 
     size: int
     anchor: str
-    """Which point of its first line is placed: left or middle, at the ascender."""
+    """The point of its first line that is placed: left or middle, at the ascender."""
     ink: tuple[int, int, int]
 
 
@@ -56,11 +56,11 @@ CAPTION = Style(SMALL_SIZE, "la", (110, 110, 110))
 NOTICE = Style(SMALL_SIZE, "ma", (150, 30, 30))
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 Tile = Image.Image | str
-"""A picture, or why there is none."""
+"""A picture, or the reason why there is none."""
 
 
 def write_picture(plan: Plan, folder: RunFolder, failures: Mapping[str, str]) -> None:
-    """Write grid.png, if the model makes images and some are there."""
+    """Write grid.png, if the model makes images and some are stored."""
     block = plan.blocks[0]
     shown = {
         cell.key: folder.read(cell, block).images
@@ -74,7 +74,7 @@ def write_picture(plan: Plan, folder: RunFolder, failures: Mapping[str, str]) ->
 
 
 def redrawn(run: StoredRun) -> Image.Image:
-    """The picture of a stored run, from the images that it kept; neither model nor samplers are needed."""
+    """The picture of a stored run, from its kept images, without its model or samplers."""
     record = run.record
     shown: dict[str, Images | None] = {}
     for cell in record.cells:
@@ -119,7 +119,7 @@ def labelled_grid(
 ) -> Image.Image:
     """Tiles in rows and columns, a label left of each row, a heading above each column, a caption below all.
 
-    Texts are wrapped to their place and shortened where they are still too long; an empty one takes no room.
+    Texts are wrapped to fit, and shortened if they are still too long; an empty text takes no room.
     """
     pictures = [tile for row in tiles for tile in row if isinstance(tile, Image.Image)]
     width, height = max(tile.width for tile in pictures), max(tile.height for tile in pictures)
@@ -151,7 +151,7 @@ def labelled_grid(
 
 
 def check_pixels(width: int, height: int, frames: int = 1) -> None:
-    """Refuse a picture that is larger than a machine can be expected to hold."""
+    """Refuse a picture that is too large for the memory of an ordinary machine."""
     if width * height * frames > MOST_PIXELS:
         size = f"{width} x {height} pixels" + (f" in {frames} frames" if frames > 1 else "")
         raise InputError(
@@ -177,9 +177,9 @@ def write_lines(pen: ImageDraw.ImageDraw, lines: Sequence[str], at: tuple[int, i
 
 
 def wrapped(text: str, size: int, width: int, most: int) -> list[str]:
-    """The text in at most `most` lines of at most `width` pixels; what does not fit ends in an ellipsis.
+    """The text in at most `most` lines of at most `width` pixels, cut with an ellipsis if it does not fit.
 
-    Lines end at spaces, else after , : ; or /, else wherever they must.
+    Lines break at spaces, else after , : ; or /, else anywhere.
     """
     lines: list[str] = []
     for paragraph in drawable(text[:MOST_CHARACTERS]).split("\n"):
@@ -202,13 +202,13 @@ def wrapped(text: str, size: int, width: int, most: int) -> list[str]:
 
 
 def drawable(text: str) -> str:
-    """The text without what the font has no glyph for: a letter's accent is left off, other characters are boxes."""
+    """The text in glyphs of the font: a letter may lose its accent, other missing characters become boxes."""
     clean = "\n".join(" ".join(line.split()) for line in text.splitlines())
     return "".join(c if c == "\n" or has_glyph(c) else bare(c) for c in clean)
 
 
 def bare(character: str) -> str:
-    """A character without its accents if the font has that, else as it is, which shows as a box."""
+    """A character without its accents if the font has that; else unchanged, which shows as a box."""
     plain = PLAIN.get(character, character)
     base = "".join(c for c in unicodedata.normalize("NFKD", plain) if not unicodedata.combining(c))
     return (
@@ -222,17 +222,17 @@ def bare(character: str) -> str:
 
 @cache
 def has_glyph(character: str) -> bool:
-    """Whether the font can draw it."""
+    """Whether the font has the character."""
     font = font_of(FONT_SIZE)
     return character == " " or bytes(font.getmask(character)) != bytes(font.getmask("\uffff"))
 
 
 def text_width(text: str, size: int) -> int:
-    """In pixels, rounded up."""
+    """The width of a text in pixels, rounded up."""
     return -int(-font_of(size).getlength(text) // 1)
 
 
 @cache
 def font_of(size: int) -> Font:
-    """The font of all pictures, which comes with Pillow: the same on every machine."""
+    """The font of all pictures, which comes with Pillow and so is the same on every machine."""
     return ImageFont.load_default(size)

@@ -1,4 +1,4 @@
-"""What the numbers of a run belong to: model, data, settings, machine, versions, and how to make them again."""
+"""The origin of a run's numbers: model, data, settings, machine, versions, and how to make them again."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..plan.settings import SETTINGS
 from .sheet import heading_of
 
 MOST_PROMPTS = 8
-"""That a call spells out."""
+"""The most prompts that a call writes out."""
 HASH_DIGITS = 12
 
 
@@ -26,7 +26,7 @@ def summary_of(table: pd.DataFrame, samplers: int) -> str:
 
 
 def provenance_of(run: StoredRun) -> list[tuple[str, str]]:
-    """What the numbers belong to: (name, value) of each fact that is known."""
+    """The origin of the numbers: (name, value) of each known fact."""
     record, labels = run.record, run.labels
     config, machine = record.config, record.environment
     threads = counted(machine.threads, "thread")
@@ -45,7 +45,7 @@ def provenance_of(run: StoredRun) -> list[tuple[str, str]]:
 
 
 def extractor_to_text(name: str, labels: Labels) -> str:
-    """A metric with what it is measured with; the hash tells weights and reference data from others."""
+    """A metric with its extractor; the hash identifies weights and reference data."""
     label = labels[name]
     note = f" ({label['note']})" if label.get("note") else ""
     data = f" against {label['data']}" if label.get("data") else ""
@@ -53,12 +53,12 @@ def extractor_to_text(name: str, labels: Labels) -> str:
 
 
 def hashed(what: str, fingerprint: str) -> str:
-    """The beginning of a thing's fingerprint after its name, "" if it has none."""
+    """A name, followed by the beginning of the thing's fingerprint; "" if it has none."""
     return f"{what} {fingerprint[:HASH_DIGITS]}" if fingerprint else ""
 
 
 def call_of(record: RunRecord) -> str:
-    """The call in Python that makes a run again, but for settings that are as they are by default."""
+    """The call in Python that makes a run again, with the settings that are not at their defaults."""
     config = record.config
     unsaid = "steps" if config.nfe else "nfe"
     values = {name: value for name, value in as_json(config).items() if name != unsaid}

@@ -30,22 +30,22 @@ HEADINGS = {
     "ode_error": "ODE error", "ode_distance": "ODE distance",
 }  # fmt: skip
 SHEET_HEADINGS = {"nfe": "NFE", "seconds_per_image": "ms/image"}
-"""Of columns that a sheet shows in other words, or another unit."""
+"""Headings of columns that a sheet shows in other words or another unit."""
 NOTE = "note"
-"""A column of words: the same samples as which row, what its levels lack, and why a cell is not whole."""
+"""A column of words: the row with the same samples, a warning about levels, why the cell is not whole."""
 FRECHET = "fid"
-"""The metric that some extractors have another name for."""
+"""The metric that has another name with some extractors."""
 OF_COVARIANCES = (FRECHET, "fd_clip")
-"""The metrics that need a covariance of the samples' features."""
+"""The metrics that use a covariance of the samples' features."""
 MARK = "*"
 INTERVALS = "± is the 95 % interval of the value at this number of images, for these prompts and this reference"
 ODE_COVERAGE = {16: 83, 32: 84, 64: 88, 128: 91}
-"""By the number of images in how many per cent the interval of the ODE error held what it should, of the samplers of
-`benchmarks/coverage.py` the lower."""
+"""Number of images -> the per cent of runs in which the interval of the ODE error held the true value; the lower one
+of the samplers in `benchmarks/coverage.py`."""
 OBEYED = re.compile(r"[\\|`*~]|(?<![^\W_])_|_(?![^\W_])|(?<=\])(?=\()|(?<=!)(?=\[)")
-"""What Markdown obeys inside a cell; an underscore within a word is one."""
+"""The characters with a meaning for Markdown inside a cell; an underscore within a word has none."""
 Place = tuple[int, str]
-"""A number of the table: the label of its row, its column."""
+"""The place of a number in the table: the label of its row, and its column."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Entry:
 
     text: str
     small: str = ""
-    """The interval, "± 0.4", or the quartiles; set small where the format can."""
+    """The interval, "± 0.4", or the quartiles; in small type if the format has that."""
     bold: bool = False
 
     @property
@@ -65,7 +65,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Column:
-    """What stands above a column."""
+    """The heading of a column, and whether its entries are texts."""
 
     heading: str
     is_text: bool = False
@@ -73,7 +73,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Sheet:
-    """A table as people read it; nothing in its texts is more than one printable line."""
+    """A table as people read it; each of its texts is one printable line."""
 
     columns: Sequence[Column]
     rows: Sequence[Sequence[Entry]]
@@ -83,7 +83,7 @@ class Sheet:
 def write_table(
     table: pd.DataFrame, folder: RunFolder, keys: Sequence[str], labels: Labels, notes: Sequence[str] = ()
 ) -> None:
-    """table.csv with its seal, and table.md with the notes in its caption; `keys` are of the rows' cells."""
+    """Write table.csv with its seal, and table.md with the notes in its caption; `keys` belong to the rows' cells."""
     write_sealed_table(folder, table, keys)
     with disk_errors(folder.path):
         write_atomically(folder.path / MARKDOWN_FILE, table_to_markdown(table, labels, notes).encode())
@@ -95,7 +95,7 @@ def write_table(
 def sheet_of(
     table: pd.DataFrame, labels: Labels, columns: Sequence[str] = (), bold: Collection[Place] = (), below: str = ""
 ) -> Sheet:
-    """A row for each of the table, by default with what tells them apart; `below` is added to the caption."""
+    """A sheet of the rows of the table, by default with the columns that tell them apart; `below` ends the caption."""
     names = columns or shown_columns(table)
     metrics = metrics_of(table)
     rows = [
@@ -113,13 +113,13 @@ def column_of(name: str, labels: Labels) -> Column:
 
 
 def shown_columns(table: pd.DataFrame) -> list[str]:
-    """What is shown unless columns are asked for; what says the same in every row of the default is left out."""
+    """The default columns; grid and guidance are left out if all rows agree in them."""
     several = [name for name in ("grid", "guidance") if table[name].nunique() > 1]
     return ["sampler", *several, "steps", "nfe", *metrics_of(table), "seconds_per_image", "ode_error", NOTE]
 
 
 def entry_of(row: Mapping[Hashable, Any], name: str, metrics: Sequence[str], *, is_bold: bool = False) -> Entry:
-    """A field of a row as people read it."""
+    """The entry of a row in a column."""
     if name in ("seconds_per_image", ODE_ERROR, ODE_DISTANCE) or name in metrics:
         text = _milliseconds(row) if name == "seconds_per_image" else with_interval(*interval_of(row, name))
         value, _, small = text.partition(" ")
@@ -139,31 +139,31 @@ def table_to_cells(table: pd.DataFrame, labels: Labels) -> tuple[list[str], list
 
 
 def metrics_of(table: pd.DataFrame) -> list[str]:
-    """The metrics that have a number in some row; the ODE error is no metric of the samples alone."""
+    """The metrics that have a number in some row, without the ODE error, which is no metric of the samples alone."""
     own = (*timing.COLUMNS, ODE_ERROR, ODE_DISTANCE)
     metrics = [c for c in table.columns if metric_columns(c)[1] in table.columns and c not in own]
     return [name for name in metrics if table[name].notna().any()]
 
 
 def heading_of(name: str, labels: Labels) -> str:
-    """A column's name, of a metric with the extractor that it was measured with; bare "FID" is Inception's alone."""
+    """The heading of a column; a metric is named with its extractor, and plain "FID" is reserved for Inception."""
     label = labels.get(name, {}).get("label", "")
     heading = short_heading_of(name, labels)
     return f"{heading} [{label}]" if label and not has_own_name(name, labels) else heading
 
 
 def short_heading_of(name: str, labels: Labels) -> str:
-    """As `heading_of`, for where the extractor is named beside it."""
+    """As `heading_of`, for places that name the extractor already."""
     return labels[name]["frechet"] if has_own_name(name, labels) else HEADINGS.get(name, name)
 
 
 def has_own_name(name: str, labels: Labels) -> bool:
-    """Whether a metric is the Frechet distance of an extractor that has a name of its own for it."""
+    """Whether a metric is a Frechet distance with its own name for its extractor."""
     return name == FRECHET and bool(labels.get(name, {}).get("frechet"))
 
 
 def interval_of(row: Mapping[Hashable, Any], metric: str) -> tuple[float, float, float]:
-    """A metric's value and both ends of its interval, nan for what is not there."""
+    """A metric's value and both ends of its interval; nan if missing."""
     value, low, high = (_float(row.get(name)) for name in metric_columns(metric))
     return value, low, high
 
@@ -185,7 +185,7 @@ def with_interval(value: float, low: float, high: float) -> str:
 
 
 def caption(table: pd.DataFrame, labels: Labels, columns: Sequence[str] = ()) -> str:
-    """What the columns of a table show, by default those that are shown by default, in one sentence or two."""
+    """The caption for these columns of a table, by default the default ones, in one or two sentences."""
     names = columns or shown_columns(table)
     measured = any(has_interval(table, name) for name in (*metrics_of(table), ODE_ERROR, ODE_DISTANCE) if name in names)
     first = f"{what_was_drawn(table)} a row" + (f"; {INTERVALS}" if measured else "")
@@ -206,7 +206,7 @@ def what_was_drawn(table: pd.DataFrame) -> str:
 
 
 def of_ode_error(table: pd.DataFrame) -> str:
-    """How far the interval of the ODE error is to be relied on, or why there is none, a sentence; '' where it is."""
+    """A sentence on how reliable the interval of the ODE error is, or why there is none; '' if it is reliable."""
     images = ode_count(int(table["samples"].max()))
     if images >= ODE_SAMPLES or table[ODE_ERROR].isna().all():
         return ""
@@ -217,7 +217,7 @@ def of_ode_error(table: pd.DataFrame) -> str:
 
 
 def of_seconds(table: pd.DataFrame) -> str:
-    """What must be known of the seconds."""
+    """What a reader must know about the seconds."""
     text = "ms/image is the median over chunks"
     text += ", in brackets the quartiles" if table["seconds_low"].notna().any() else ""
     flags = _reasons(table)
@@ -227,7 +227,7 @@ def of_seconds(table: pd.DataFrame) -> str:
 
 
 def notes_of(labels: Labels) -> str:
-    """What must be known of the extractors, a sentence for each note."""
+    """What a reader must know about the extractors, a sentence for each note."""
     headings: dict[str, list[str]] = {}
     for name, label in labels.items():
         if note := label.get("note"):
@@ -236,9 +236,9 @@ def notes_of(labels: Labels) -> str:
 
 
 def too_few_for(table: pd.DataFrame, labels: Labels) -> str:
-    """Which of these metrics are of fewer samples than features, a sentence each; '' where none is.
+    """A sentence for each of these metrics that has fewer samples than features; '' if there are none.
 
-    Runs of the first versions do not say how many features they measured.
+    Runs of the first versions do not record the number of features.
     """
     samples, known = int(table["samples"].max()), metrics_of(table)
     said = {name: str(labels[name].get("features")) for name in OF_COVARIANCES if name in labels}
@@ -252,7 +252,7 @@ def too_few_for(table: pd.DataFrame, labels: Labels) -> str:
 
 
 def left_out_of(table: pd.DataFrame, labels: Labels) -> str:
-    """Which metrics of a run have no column because its samples are too few for them, a sentence each."""
+    """A sentence for each metric of a run that has no column, because the samples are too few for it."""
     samples, known = int(table["samples"].max()), metrics_of(table)
     least = {name: label.get("least", "") for name, label in labels.items() if name not in known}
     return "".join(
@@ -263,15 +263,15 @@ def left_out_of(table: pd.DataFrame, labels: Labels) -> str:
 
 
 def notes_on_added(before: Sequence[int], rows: int) -> tuple[str, ...]:
-    """What must be known of a table of so many rows to which some were added; `before` says how many there were each
-    time."""
+    """What a reader must know about a table to which rows were added; `before` holds the number of rows before each
+    addition."""
     if not before:
         return ()
     return (f"{rows - before[0]} of the {rows} rows were added to the run later; verdicts are corrected for all rows",)
 
 
 def notes_on_prompts(prompts: Sequence[str], samples: int) -> tuple[str, ...]:
-    """What must be known of the intervals of a run of so many images a row, whose prompts take turns."""
+    """What a reader must know about the intervals of a run whose prompts take turns; `samples` is per row."""
     different = len(set(prompts))
     is_plain = strata_of(prompts, np.arange(min(samples, 2 * len(prompts)))) is None
     if different > 1 and is_plain:
@@ -281,7 +281,7 @@ def notes_on_prompts(prompts: Sequence[str], samples: int) -> tuple[str, ...]:
 
 
 def notes_on_looks(before: Sequence[int]) -> tuple[str, ...]:
-    """What must be known of a run that was extended; `before` says how many images a row it had each time."""
+    """What a reader must know about an extended run; `before` holds the images per row before each extension."""
     if not before:
         return ()
     had = ", then ".join(map(str, before))
@@ -289,7 +289,7 @@ def notes_on_looks(before: Sequence[int]) -> tuple[str, ...]:
 
 
 def notes_on(record: RunRecord, rows: int) -> tuple[str, ...]:
-    """What a caption of the table of a run, of so many rows, has to say beside the numbers."""
+    """The notes for the caption of a run's table with this many rows."""
     return (
         *notes_on_added(record.sizes_before, rows),
         *notes_on_looks([one.samples for one in record.extended]),
@@ -298,12 +298,12 @@ def notes_on(record: RunRecord, rows: int) -> tuple[str, ...]:
 
 
 def sentences(notes: Iterable[str]) -> str:
-    """Notes as a caption has them."""
+    """Notes as the sentences of a caption."""
     return "".join(f" {note[0].upper()}{note[1:]}." for note in notes)
 
 
 def _milliseconds(row: Mapping[Hashable, Any]) -> str:
-    """ "12.3 (12.1-12.6)*": median, quartiles where there are any, a mark where the time is not to be relied on."""
+    """ "12.3 (12.1-12.6)*": median, quartiles if there are any, and a mark if the time is not reliable."""
     median, low, high = (1000 * seconds for seconds in interval_of(row, "seconds_per_image"))
     quartiles = f" ({low:.3g}-{high:.3g})" if math.isfinite(low) else ""
     return _number(median, ".3g") + quartiles + (MARK if is_doubtful(row.get("timing")) else "")
@@ -327,7 +327,7 @@ def _reasons(table: pd.DataFrame) -> list[str]:
 
 
 def is_doubtful(flag: object) -> bool:
-    """Whether the column `timing` says that a time is not to be relied on; tables of earlier versions say nothing."""
+    """Whether the column `timing` says that a time is not reliable; tables of earlier versions lack it."""
     return isinstance(flag, str) and flag != timing.OK
 
 
@@ -370,5 +370,5 @@ def sheet_to_markdown(sheet: Sheet) -> str:
 
 
 def markdown(text: str) -> str:
-    """The text with nothing in it that is an element, a link, code, emphasis or the end of a cell."""
+    """The text, escaped so that it makes no element, link, code, emphasis or end of a cell."""
     return OBEYED.sub(r"\\\g<0>", html.escape(text, quote=False))

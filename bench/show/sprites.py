@@ -1,4 +1,4 @@
-"""Images -> PNG sheets small enough to stand in a page."""
+"""Images -> PNG sheets that are small enough to embed in a page."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from ...samplers.files.tiles import LONGEST, as_picture, shrunk, side_by_side
 
 Images = npt.NDArray[np.uint8]
 BUDGET = 1_500_000
-"""Characters that all sheets of a page may have together."""
+"""The most characters of all sheets of a page together."""
 SIZES = ((16, LONGEST), (8, LONGEST), (8, 48), (4, 48), (4, 32), (2, 32), (1, 32), (1, 16))
-"""Images a sheet and their longest side, from the best to the smallest."""
+"""The images in a sheet and their longest side, from the best to the smallest."""
 ACROSS = 8
 
 
@@ -48,7 +48,7 @@ def sheets(
 
 
 def sheet(images: Images, side: int = LONGEST) -> Sheet:
-    """One PNG as a data URI; images longer than `side` are made smaller."""
+    """One PNG as a data URI; images with a side longer than `side` are shrunk."""
     picture = side_by_side([as_picture(tile) for tile in shrunk(images, side)], ACROSS)
     buffer = io.BytesIO()
     picture.save(buffer, format="PNG", optimize=True)

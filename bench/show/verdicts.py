@@ -13,7 +13,7 @@ from ..judge.table import Labels
 from .sheet import heading_of, short_heading_of, with_interval
 
 LEAST_P = 1e-4
-"""A smaller p is printed as smaller than this: no tail of a distribution is known so far out."""
+"""A smaller p is printed as smaller than this, because no tail of a distribution is known so far out."""
 
 
 def number_to_text(value: float, form: str, factor: float = 1) -> str:
@@ -22,7 +22,7 @@ def number_to_text(value: float, form: str, factor: float = 1) -> str:
 
 
 def flag_to_text(flag: object) -> str:
-    """What the table's column `timing` says; "-" where it says nothing."""
+    """The text of the table's column `timing`; "-" if it is empty."""
     return flag if isinstance(flag, str) else "-"
 
 
@@ -40,7 +40,7 @@ def comparison_to_rows(found: pd.DataFrame, labels: Labels) -> list[dict[str, st
 
 
 def p_to_text(p: float) -> str:
-    """Two digits; below 0.0001, which no tail of a distribution is known to, just that."""
+    """p with two digits; "<0.0001" below `LEAST_P`."""
     if math.isnan(p):
         return "-"
     return "<0.0001" if p < LEAST_P else f"{p:.2g}"
@@ -65,7 +65,7 @@ def budgets_to_rows(found: pd.DataFrame, labels: Labels) -> list[dict[str, str]]
 
 
 def power_to_rows(found: pd.DataFrame, labels: Labels) -> list[dict[str, str]]:
-    """What could have been shown, as people read it."""
+    """The differences that could have been shown, as people read them."""
     return [
         {
             "metric": heading_of(row["metric"], labels), "A": row["a"], "B": row["b"],
@@ -78,7 +78,7 @@ def power_to_rows(found: pd.DataFrame, labels: Labels) -> list[dict[str, str]]:
 
 
 def correction_of(found: pd.DataFrame, labels: Labels) -> str:
-    """What verdicts are corrected for: of each metric how many comparisons, and which look it is."""
+    """What verdicts are corrected for: the number of comparisons in each metric, and the look."""
     families: dict[int, list[str]] = {}
     for metric, family in dict(zip(found["metric"], found["family"], strict=True)).items():
         families.setdefault(int(family), []).append(short_heading_of(metric, labels))

@@ -1,4 +1,4 @@
-"""A run folder -> what its report shows, as plain values: answers, numbers, charts, pictures, provenance."""
+"""A run folder -> the content of its report as plain values: answers, numbers, charts, pictures, provenance."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from .sprites import sheets
 from .verdicts import p_to_text
 
 PICTURES = 16
-"""Images of each cell that a page shows at most."""
+"""The most images of a cell in a page."""
 PATHS_CHARACTERS = 250_000
 PATH_SIZES = ((8, 64), (8, 48), (8, 32), (8, 16))
 CUT = 1.6
@@ -48,7 +48,7 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class View:
-    """What a page shows, as plain values: texts that are safe to print, numbers, None where there is none."""
+    """The content of a page as plain values: texts that are safe to print, numbers, None for missing ones."""
 
     model: str
     summary: str
@@ -56,34 +56,34 @@ class View:
     metrics: list[Row]
     """key, name, heading, better, note, headline, answers, behind."""
     series: list[Row]
-    """Of each sampler: name, colour, shape, dash."""
+    """For each sampler: name, colour, shape, dash."""
     rows: list[Row]
-    """Of each cell what the charts read: numbers as table.csv has them."""
+    """For each cell, the values that the charts read: numbers as in table.csv."""
     axes: list[Row]
     charts: dict[str, Any]
-    """By metric and axis, with "front" for quality against time."""
+    """The charts by metric and axis; "front" is quality against time."""
     headings: list[str]
     texts: list[list[str]]
-    """The table as table.md has it."""
+    """The table as in table.md."""
     caption: str
     unfinished: list[Row]
     """Cells that are not whole: name, status."""
     budgets: list[str]
     pictures: list[Row]
-    """Of each sheet: row, series, budget, name, uri, width, height, images."""
+    """For each sheet: row, series, budget, name, uri, width, height, images."""
     first_budget: int
     paths: list[Row]
     paths_budget: str
     provenance: list[tuple[str, str]]
     prompts: list[str]
     command: str
-    """The command that made the run, "" if none did."""
+    """The command that made the run; "" if it was made from Python."""
     call: str
-    """Then the call in Python that makes it again."""
+    """For a run from Python, the call that makes it again."""
 
 
 def view_of(run: StoredRun, metrics: LoadMetrics | None = None) -> View:
-    """What the page of a run shows; what its folder has not kept is measured, if its metrics are given."""
+    """The content of the page of a run; verdicts that its folder lacks are computed, if its metrics are given."""
     record, table, labels = run.record, run.table, run.labels
     answers = answers_of(run, metrics)
     names = series_names(table)
@@ -128,7 +128,7 @@ def view_of(run: StoredRun, metrics: LoadMetrics | None = None) -> View:
 
 
 def answers_of(run: StoredRun, metrics: LoadMetrics | None) -> list[Answer] | None:
-    """The answers that the folder has, or that its chunks and metrics give; None if neither can."""
+    """The answers from the folder, or from its chunks and metrics; None if neither is possible."""
     there = read_answers(run)
     if there is not None or metrics is None:
         return there
@@ -144,7 +144,7 @@ def metrics_with_ode(table: pd.DataFrame) -> list[str]:
 
 
 def series_names(table: pd.DataFrame) -> list[str]:
-    """The sampler specs, in the order of the table; a run has each once."""
+    """The sampler specs, each once, in the order of the table."""
     return list(dict.fromkeys(table["sampler"].astype(str)))
 
 
@@ -157,7 +157,7 @@ def series_view(i: int, name: str) -> Row:
 
 
 def chart_rows(table: pd.DataFrame, labels: Labels, names: Sequence[str]) -> list[Row]:
-    """A dict a row of the table; metric number i is m<i>, with m<i>_low, _high, and m<i>_from, _to as drawn."""
+    """A dict for each row of the table; metric number i is m<i>, with m<i>_low, _high, and m<i>_from, _to as drawn."""
     metrics = metrics_with_ode(table)
     rows = []
     for i, cell in enumerate(table.to_dict("records")):
@@ -182,7 +182,7 @@ def chart_rows(table: pd.DataFrame, labels: Labels, names: Sequence[str]) -> lis
 
 
 def add_drawn_intervals(key: str, rows: Sequence[Row]) -> None:
-    """m<i>_from and m<i>_to: the interval, cut where a logarithmic axis ends."""
+    """Add m<i>_from and m<i>_to: the interval, cut to a logarithmic axis."""
     values = [row[key] for row in rows if row[key] is not None]
     least = min(values) / CUT if is_log(key, rows) else math.nan
     for row in rows:
@@ -199,7 +199,7 @@ def effort_of(cell: Mapping[Any, Any]) -> str:
 
 
 def tip_of(row: Row, headings: Sequence[str]) -> str:
-    """What is said of a point, a line each."""
+    """The lines of the tooltip of a point."""
     lines = [row["short"], row["counts"]]
     if row["milliseconds"] is not None:
         lines.append(f"{row['milliseconds']:.4g} ms an image")
@@ -212,7 +212,7 @@ def tip_of(row: Row, headings: Sequence[str]) -> str:
 
 
 def heading_of_metric(metric: str, labels: Labels) -> str:
-    """As the table has it."""
+    """The heading of a metric, as in the table."""
     return "ODE error" if metric == ODE_ERROR else heading_of(metric, labels)
 
 
@@ -230,7 +230,7 @@ def metric_view(number_: int, name: str, labels: Labels, answers: Sequence[Answe
 
 
 def headline(name: str, answers: Sequence[Row], better: str) -> str:
-    """Who leads where, and where that is shown, in two sentences."""
+    """Which samplers lead at which budgets, and where that is shown, in two sentences."""
     leaders: dict[str, list[str]] = {}
     for answer in answers:
         leaders.setdefault(answer["best"]["name"], []).append(str(answer["budget"]))
@@ -253,7 +253,7 @@ def listed(words: Sequence[str]) -> str:
 
 
 def answer_view(answer: Answer, key: str, rows: Sequence[Row]) -> Row:
-    """The best at a budget, the second, and each other against the best."""
+    """The best at a budget, the second, and all others against the best."""
     sign = -1 if answer.better == "lower" else 1
 
     def turned(value: float | None) -> float:
@@ -287,9 +287,9 @@ def _named(row: Row, key: str) -> Row:
 
 
 def mark_front(metric: Row, rows: Sequence[Row], verdicts: Sequence[str] | None) -> str:
-    """m<i>_front: whether a row is on the front; returns what is known of the others, "" if nothing is.
+    """Add m<i>_front: whether a row is on the front; returns a sentence on the others, "" if there is nothing to say.
 
-    By the verdicts of `pareto`, which knows what is shown; where there are none, by the numbers alone.
+    The verdicts of `pareto` decide, which say what is shown; if there are none, the numbers alone.
     """
     key = metric["key"]
     if verdicts is None:
@@ -304,7 +304,7 @@ def mark_front(metric: Row, rows: Sequence[Row], verdicts: Sequence[str] | None)
 
 
 def mark_by_numbers(metric: Row, rows: Sequence[Row]) -> None:
-    """m<i>_front: whether no row is as good in both the metric and time, and better in one."""
+    """Add m<i>_front: whether no row is at least as good in both metric and time, and better in one."""
     key, sign = metric["key"], -1 if metric["better"] == "higher" else 1
     timed = [row for row in rows if metric["better"] and row[key] is not None and row["milliseconds"] is not None]
     places = [(sign * row[key], row["milliseconds"]) for row in timed]
@@ -320,7 +320,7 @@ def charts_of(metric: Row, rows: Sequence[Row], series: int) -> Row:
 
 
 def pictures_of(run: StoredRun, rows: Sequence[Row]) -> list[Row]:
-    """A sheet of the first samples of each cell that has images, and the reason of each that failed."""
+    """A sheet of the first samples of each cell that has images, and the reason of each cell that failed."""
     images = {}
     for i, cell in enumerate(run.record.cells):
         first = run.first_chunk(cell)
@@ -367,7 +367,7 @@ def _nan(value: float | None) -> float:
 
 
 def cleaned(value: Any) -> Any:
-    """The same with nothing in its texts that would reorder or hide others; the lines of a text stay lines."""
+    """A JSON value without characters in its texts that reorder or hide text; line breaks stay."""
     if isinstance(value, str):
         return value if value.isprintable() else "\n".join(map(printable, value.split("\n")))
     if isinstance(value, dict):

@@ -269,7 +269,7 @@ def test_images_are_cut_to_the_size_in_their_order(tmp_path):
     images = mapped(tmp_path / "images.bin", 6, shape)
     for i in range(6):
         assert torch.equal(images[i], cropped(data.image(i), (12, 12)))
-    with pytest.raises(sb_.ModelError, match="prepared anew"):
+    with pytest.raises(sb_.ModelError, match="prepared again"):
         mapped(tmp_path / "images.bin", 7, shape)
 
 

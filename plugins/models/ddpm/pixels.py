@@ -45,7 +45,7 @@ def mapped(path: Path, n: int, shape: tuple[int, int, int]) -> Tensor:
     """The prepared images, uint8 (n, *shape); ModelError if the file is of another size."""
     expected = n * math.prod(shape)
     if not path.is_file() or path.stat().st_size != expected:
-        raise ModelError(f"{path}: not the {n:,} prepared images; delete it, and they are prepared anew")
+        raise ModelError(f"{path}: not the {n:,} prepared images; delete it, and they are prepared again")
     return torch.from_file(str(path), shared=False, size=expected, dtype=torch.uint8).view(n, *shape)
 
 
