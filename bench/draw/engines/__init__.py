@@ -1,1 +1,1 @@
-"""Engines: where a chunk is drawn, and the one that a run has by default."""
+"""Engines, which decide where a chunk is drawn, with the default one."""

@@ -1,4 +1,4 @@
-"""What a run and its engine say to each other: turns, rounds, and which answers are taken."""
+"""The contract between a run and its engine: turns, rounds, and the check of answers."""
 
 from __future__ import annotations
 
@@ -24,31 +24,31 @@ class Turn:
 
     cells: tuple[Cell, ...]
     is_apart: bool = False
-    """Whether other cells of the run are drawn at another time, so that seconds are not of the same minutes."""
+    """Whether other cells of the run are drawn at another time, so that their seconds are not comparable."""
 
     def marked(self, chunk: Chunk, *, alone: bool) -> Chunk:
-        """A chunk of these cells whose timing says beside what it was drawn."""
+        """A chunk of these cells, whose timing records whether it was drawn alone and apart from other cells."""
         return replace(chunk, timing=replace(chunk.timing, apart=self.is_apart, alone=alone))
 
 
 @runtime_checkable
 class TakesTurns(Protocol):
-    """An engine that cannot have all samplers at work at the same time."""
+    """An engine that cannot draw all samplers in turn with each other."""
 
     def turns(self, cells: Sequence[Cell]) -> list[Turn]:
-        """The cells in groups that can be at work together; one group is drawn after the other."""
+        """The cells in groups that can be drawn in turn; one group is drawn after the other."""
         ...
 
 
 def turns_of(engine: Engine, cells: Sequence[Cell]) -> list[Turn]:
-    """The cells in the groups that an engine takes."""
+    """The cells in the groups of an engine; one group if it does not say."""
     if isinstance(engine, TakesTurns):
         return engine.turns(cells)
     return [Turn(tuple(cells))] if cells else []
 
 
 def rounds(jobs: Iterable[Job]) -> Iterator[list[Job]]:
-    """The jobs round by round: those of one round are known before the first of them is drawn."""
+    """The jobs in rounds: all jobs of a round are known before the first of them is drawn."""
     together: list[Job] = []
     for job in jobs:
         together.append(job)
@@ -61,13 +61,13 @@ def rounds(jobs: Iterable[Job]) -> Iterator[list[Job]]:
 
 @dataclass
 class CheckedEngine:
-    """An engine that is held to its contract; a PluginError says what it broke."""
+    """An engine whose answers are checked; a PluginError says how it broke its contract."""
 
     inner: Engine
     name: str
-    """What the engine is called in errors."""
+    """The engine's name in errors."""
     _asked: set[Job] = field(default_factory=set)
-    """The jobs that it was given and has not answered."""
+    """The jobs that the engine was given and has not answered."""
 
     def close(self) -> None:
         """Leave nothing running."""
@@ -97,7 +97,7 @@ class CheckedEngine:
             yield job
 
     def _checked(self, done: object) -> Done:
-        """An answer that is one, to a job that has none yet."""
+        """A valid answer to a job that was not answered before."""
         what = f"engine {self.name!r}"
         if not isinstance(done, Drawn | Failure) or not isinstance(done.job, Job):
             raise PluginError(f"{what}: answered {shown(done)}; expected Drawn or Failure, with the job")
@@ -118,5 +118,5 @@ class CheckedEngine:
 
 
 def is_chunk_of(thing: object, job: Job) -> bool:
-    """Whether an engine answered a job with a chunk of its cell and its place."""
+    """Whether a thing is a chunk of the job's cell and place."""
     return isinstance(thing, Chunk) and (thing.cell, thing.first, thing.n) == (job.cell, job.first, job.n)

@@ -1,4 +1,4 @@
-"""What runs in a child process: it makes the plan of its sampler again, then the chunks that the parent asks for."""
+"""The program of a child process: it makes the plan of its sampler again, then the chunks that the parent wants."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from .here import EDITED
 
 
 class Parent:
-    """The process that asks: requests come by one pipe, answers go by another, each with the number of its request."""
+    """The process that asks: requests come by one pipe, answers with the number of their request go by another."""
 
     def __init__(self, requests: BinaryIO, answers: int) -> None:
         self._requests, self._answers = requests, answers
         self._process, self._number = os.getpid(), 0
 
     def request(self) -> dict[str, Any]:
-        """What is asked next, when it is asked; EOFError when nothing will be."""
+        """Wait for the next request; EOFError when the parent has closed the pipe."""
         lengths = self._requests.read(FRAME.size)
         if len(lengths) < FRAME.size:
             raise EOFError("the parent has closed the pipe of requests")
@@ -54,13 +54,13 @@ class Parent:
 
 
 def main(answers: int) -> None:
-    """Answer by the pipe of this number what is asked by standard input, until that is closed."""
+    """Answer the requests from standard input by the pipe with this descriptor, until standard input is closed."""
     os.set_inheritable(answers, False)
     parent = Parent(requests_from_stdin(), answers)
     try:
         serve(parent)
-    except BaseException as error:  # whatever it is, the parent is to say it
-        with suppress(OSError):  # or the pipe is what failed, and the parent says that
+    except BaseException as error:  # the parent reports it, whatever it is
+        with suppress(OSError):  # if the pipe itself failed, the parent notices
             parent.answer({"failed": reason_of(error)})
 
 
@@ -75,7 +75,7 @@ def requests_from_stdin() -> BinaryIO:
 
 
 def serve(parent: Parent) -> None:
-    """The plan and a trial outside the clock, then a chunk for each request."""
+    """Make the plan and a trial outside the clock, then a chunk for each request."""
     job = parent.request()
     remade = made_again(job)
     plan, extractors = remade.plan, remade.extractors

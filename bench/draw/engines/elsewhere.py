@@ -1,4 +1,4 @@
-"""The plan of a run made again in another process, a child of this one or any that has its description."""
+"""Making the plan of a run again in another process: a child of this one, or any that has its description."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ OTHERWISE = (
 
 @dataclass(frozen=True)
 class Remade:
-    """A plan in a process that did not make it first."""
+    """A plan that was made again in another process."""
 
     plan: Plan
     extractors: frozenset[str]
@@ -45,7 +45,7 @@ class Remade:
 
 
 def what_it_takes(plan: Plan, plugins: Sequence[str]) -> dict[str, Any]:
-    """What `made_again` makes a plan from, as JSON.
+    """The JSON from which `made_again` makes a plan.
 
     Threads and switches of torch belong to it: they move the last bits of samples.
     """
@@ -56,7 +56,7 @@ def what_it_takes(plan: Plan, plugins: Sequence[str]) -> dict[str, Any]:
 
 
 def made_again(given: Mapping[str, Any]) -> Remade:
-    """The plan that `what_it_takes` was asked about; the settings of this process are then the run's too."""
+    """Make the plan that `what_it_takes` described; this sets threads and switches of this process as in the run."""
     torch.set_num_threads(given["threads"])
     set_switches(given["switches"])
     registry = load_registry(given["plugins"])
@@ -66,7 +66,7 @@ def made_again(given: Mapping[str, Any]) -> Remade:
 
 
 def description_of(plan: Plan, plugins: Sequence[str], ode_solution: Tensor | None) -> bytes:
-    """All that `draw_job` needs of a run. The converged ODE solution is in it: another machine has another disk."""
+    """All that `draw_job` needs to know about a run, with its ODE solution, since another machine has another disk."""
     if not plan.is_rebuildable:
         raise InputError(
             f"model {plan.model.name!r}: was given as an object, which only this process has; expected a name or "
@@ -92,7 +92,7 @@ def draw_job(description: bytes, job: Job) -> Done:
 
 @functools.lru_cache(maxsize=1)
 def _opened(description: bytes) -> Here:
-    """Draws the jobs of a run in this process."""
+    """What draws the jobs of a described run in this process; the last one is cached."""
     end_with_parent()
     given = json.loads(description)
     remade = made_again(given)
@@ -104,7 +104,7 @@ def _opened(description: bytes) -> Here:
 
 @functools.cache
 def end_with_parent() -> None:
-    """Have a process of multiprocessing end when the one that started it has: that of a pool would wait for ever."""
+    """Let a process of multiprocessing end when its parent has ended: a worker of a pool would wait for ever."""
     if parent := multiprocessing.parent_process():
         threading.Thread(target=_end_after, args=[parent], daemon=True).start()
 

@@ -27,7 +27,7 @@ class Here:
     extractors: Collection[str]
     """What the metrics of the run read."""
     find_solution: Callable[[], Tensor | None]
-    """Asked once, when the first chunk is drawn: the converged ODE solution, if there is one."""
+    """Called once, when the first chunk is drawn; returns the converged ODE solution, if there is one."""
 
     def draw(self, job: Job) -> Done:
         """The answer to a job."""
@@ -40,11 +40,11 @@ class Here:
             return make_chunk(self.plan, cell, block, self.extractors, self.solution)
 
     def get_ready(self) -> None:
-        """Make a trial, once: the first calls of a process are slower than all others, and no clock may see them."""
+        """Make one trial: the first calls of a process are slower than all others and must not be clocked."""
         _ = self._is_warm
 
     def place(self, job: Job) -> tuple[Cell, Block]:
-        """The cell and the block of a job; InputError where the plan has none of them."""
+        """The cell and the block of a job; InputError if they are not in the plan."""
         cell, block = self._cells.get(job.cell), self.plan.blocks.at(job.first, job.n)
         if cell is None or block is None:
             raise InputError(EDITED)
@@ -66,7 +66,7 @@ class Here:
 
 
 def done_by(job: Job, make: Callable[[], Chunk]) -> Done:
-    """A job as done by a function that makes its chunk; a failure, whatever that raises."""
+    """The answer to a job by a function that makes its chunk; a failure if that raises anything."""
     try:
         return Drawn(job, replace(make(), cell=job.cell))
     except BaseException as error:  # a sampler may raise anything; it fails its own cell
@@ -76,7 +76,7 @@ def done_by(job: Job, make: Callable[[], Chunk]) -> Done:
 
 @contextmanager
 def no_copy_goes_on() -> Iterator[None]:
-    """End a copy of this process that a sampler forks meanwhile: it must not go on with the run."""
+    """End a copy of this process that a sampler forks inside the block: it must not go on with the run."""
     process = os.getpid()
     try:
         yield

@@ -39,7 +39,7 @@ def end_with(parent: int, pipe: int, others: Iterable[int] = ()) -> None:
     middle = os.fork()
     if not middle:
         try:
-            # The watcher is a child of nobody here: a sampler may wait for all children that this process has.
+            # Forked twice, so that the watcher is no child of this process: a sampler may wait for all its children.
             watcher = os.fork()
             if not watcher:
                 _watch(group, watched, others)

@@ -7,10 +7,10 @@ Built-in samplers are drawn in this process, each other one in a child of it (`c
 - One machine, one disk. Children read the converged ODE solution from the run folder and find their modules where this
   process finds them.
 - One count of threads. Threads of torch are part of every key, so a child takes as many as this process has.
-- What the children make again is the configuration. A model that was given as an object exists in this process alone,
-  and so everything is drawn here.
-- A model without a fingerprint is known in a child by the hash of one sample. Another kind of processor may round that
-  otherwise, and is then refused.
+- Children make the plan again from the configuration. A model that was given as an object exists in this process alone,
+  so then everything is drawn here.
+- A child recognises a model without a fingerprint by the hash of one sample. Another kind of processor may round that
+  differently, and the child is then refused.
 - An accelerator has one child at a time; then samplers are not drawn in turn, and their timings say so.
 
 Of every run, whatever its engine: this process alone writes the folder, and holds its lock, which is of one machine; it
@@ -33,19 +33,19 @@ from .here import Here, done_by
 
 
 class Isolated(Protocol):
-    """Draws the samplers that did not come with samplerbench, each apart from this process."""
+    """Draws samplers that did not come with samplerbench, each outside of this process."""
 
     @property
     def most(self) -> int:
-        """How many sampler specs can be at work at the same time."""
+        """The number of sampler specs that can be ready at the same time."""
         ...
 
     def begin(self, cells: Iterable[Cell]) -> None:
-        """Be ready for these cells, outside the clock, and for no others."""
+        """Get ready for these cells alone, outside the clock."""
         ...
 
     def make(self, cell: Cell, block: Block) -> Chunk:
-        """The chunk, or whatever exception the cell fails with."""
+        """The chunk; raises whatever the cell fails with."""
         ...
 
     def close(self) -> None:
@@ -62,10 +62,10 @@ class LocalEngine:
     """For samplers that did not come with samplerbench; None = they are drawn in this process too."""
 
     def turns(self, cells: Sequence[Cell]) -> list[Turn]:
-        """Those of this process with as many isolated specs as can be at work, then the other specs."""
+        """First the cells of this process, with as many isolated specs as can be ready; then the other specs."""
         if not self.isolated or not cells:
             return turns(cells, None)
-        self.here.get_ready()  # how many children fit is asked of a process that has loaded the model
+        self.here.get_ready()  # the size of this process with the model tells how many children fit
         return turns(cells, self.isolated.most)
 
     def draw(self, jobs: Iterable[Job]) -> Iterator[Done]:
@@ -88,13 +88,13 @@ class LocalEngine:
         return self.here.make(cell, block)
 
     def _be_ready_for(self, together: Sequence[Job]) -> None:
-        """Start what draws a round, all at once. What draws one job for the clock is likely to be there already."""
+        """Start the children of a round, all at once; for a single job for the clock they are likely to be running."""
         if self.isolated and not together[0].is_for_the_clock:
             self.isolated.begin(self.here.place(job)[0] for job in together)
 
 
 def turns(cells: Sequence[Cell], most: int | None) -> list[Turn]:
-    """All cells in turns, each with at most so many specs that are isolated; None = no spec is."""
+    """All cells in turns, each with at most `most` isolated specs; None = no spec is isolated."""
     specs = [] if most is None else list(dict.fromkeys(cell.sampler for cell in cells if cell.is_foreign))
     if most is None or len(specs) <= most:
         return [Turn(tuple(cells))] if cells else []
