@@ -55,6 +55,7 @@ class Estimate:
                 "a difference is of the same samples; take as many of each"
             )
         common = None if self.common is None or other.common is None else self.common - other.common
+        # Subtracted sample by sample: on the same noise the two are correlated, and what they share cancels.
         influence, is_share = self.influence - other.influence, self.is_share and other.is_share
         return Estimate(self.value - other.value, influence, is_share, common, self.strata)
 
@@ -105,6 +106,7 @@ def variance_of_mean(influence: Floats, strata: Strata | None = None) -> float:
     if strata is None:
         return float(numbers.var(ddof=1)) / len(numbers)
     sizes = np.bincount(strata)
+    # Prompts in turn are a stratified sample: only the spread within a prompt is chance.
     means = np.bincount(strata, weights=numbers) / sizes
     squares = np.bincount(strata, weights=(numbers - means[strata]) ** 2)
     return float((sizes * squares / (sizes - 1)).sum()) / len(numbers) ** 2
@@ -118,6 +120,7 @@ def share_interval(share: float, error: float, n: int) -> tuple[float, float]:
     """
     spread = share * (1 - share)
     images = spread / error**2 if spread > 0 and error > 0 else n
+    # Wilson's interval, which stays within 0 and 1, for the number of independent images that has this error.
     z = Z95**2 / images
     middle, half = (share + z / 2) / (1 + z), math.sqrt(z * spread + z * z / 4) / (1 + z)
     return max(0.0, middle - half), min(1.0, middle + half)

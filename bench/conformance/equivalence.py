@@ -37,6 +37,7 @@ def scales(sampler: Sampler, effort: Effort) -> Iterator[Finding]:
     """VP, EDM and flow are one process in three scales: x_VP = alpha_VP x_EDM and x_flow = alpha_flow x_EDM."""
     vp, explosion, flow = SCHEDULES.values()
     levels = [vp.at_time(t) for t in UNEVEN]
+    # The same noise-to-signal ratios in each scale; flow has sigma / (1 - sigma) = sigma_ve.
     sigmas = [level.sigma_ve for level in levels]
     times = [sigma / (1 + sigma) for sigma in sigmas]
     x = noise_to_start_from()
@@ -56,6 +57,7 @@ def batches(sampler: Sampler, effort: Effort) -> Iterator[Finding]:
     def first_of(n: int, batch_size: int = 64) -> Tensor:
         return sample(model, sampler, grid=UNEVEN[::2], n=n, batch_size=batch_size).x[:5]
 
+    # 66 is more than one block of noise and more than one batch.
     expected = first_of(66)
     different = [n for n in (1, 5, 65) if not torch.equal(first_of(n), expected[:n])]
     yield Finding(
@@ -69,6 +71,7 @@ def reuse(sampler: Sampler, effort: Effort) -> Iterator[Finding]:
     """A sampler stores nothing: after use with another model and grid it gives the samples of a fresh one."""
     vp = SCHEDULES["VP"]
     once = drawn(sampler, vp, UNEVEN)
+    # A sampler that caches coefficients keeps those of this run, and fails below.
     drawn(sampler, SCHEDULES["EDM"], steps=5)
     again, fresh = drawn(sampler, vp, UNEVEN), drawn(dataclasses.replace(sampler), vp, UNEVEN)
     same = torch.equal(again, once) and torch.equal(fresh, once)

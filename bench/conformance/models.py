@@ -67,6 +67,7 @@ def intervals(times: Sequence[float], schedule: Schedule) -> list[tuple[Level, L
 
 def apart(a: Tensor, b: Tensor) -> float:
     """The largest difference of two results; infinite if a result is not finite or too small to be meaningful."""
+    # Two results that are both zero would pass as equal.
     least = 0.1
     if not all(bool(x.isfinite().all()) and float(x.abs().max()) > least for x in (a, b)):
         return float("inf")

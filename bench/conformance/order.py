@@ -39,6 +39,7 @@ VP_LINEAR, VARIANCE_EXPLODING = vp_linear(), edm()
 
 def _karras_level(u: float) -> Level:
     """sigma from 7 to 0.05 as u goes from 0 to 1; smooth, unequal in lambda."""
+    # Karras et al. (2022), eq. 5, with rho = 7.
     root = 7 ** (1 / 7) + u * (0.05 ** (1 / 7) - 7 ** (1 / 7))
     return VARIANCE_EXPLODING.at_time(root**7)
 
@@ -54,10 +55,12 @@ def order_of_convergence(sampler: Sampler, effort: Effort) -> Iterator[Finding]:
     order = sampler.convergence
     if order is None:
         return
+    # Above second order the next term of the error is still visible at step counts that rounding allows.
     tolerance = 0.15 if order < HIGH else 0.3
     for name, schedule, at in SMOOTH:
 
         def error(steps: int, schedule: Schedule = schedule, at: Callable[[float], Level] = at) -> float:
+            # Exact states before u = 0 give a multistep method its past, so its start does not limit the slope.
             levels = [at(i / steps) for i in range(-WARM_UP, steps + 1)]
             return _error_after_exact_past(sampler, levels, WARM_UP, schedule)
 
@@ -76,6 +79,7 @@ def order_from_the_start(sampler: Sampler, effort: Effort) -> Iterator[Finding]:
     def error(steps: int) -> float:
         return _error(_run_over(sampler, [at(i / steps) for i in range(steps + 1)], schedule), at(1.0))
 
+    # A first-order first step has a local error of second order, which stays in the result.
     kept = min(order, 2)
     slope = _slope(error, effort.order_steps, kept - 0.15, math.inf)
     name = f"order to {sigma_of(at(1.0))}, from its own start"
@@ -96,6 +100,7 @@ def local_order(sampler: Sampler, effort: Effort) -> Iterator[Finding]:
 
         def error(per_unit: int, pattern: tuple[int, ...] = pattern) -> float:
             # The last step starts at lambda = 0.2.
+            # The measured step is the same in place for all patterns; only the past before it differs.
             lambdas = [0.2 - sum(pattern[i:-1]) / per_unit for i in range(len(pattern))]
             levels = [VARIANCE_EXPLODING.at_lambda(lambda_) for lambda_ in [*lambdas, 0.2 + pattern[-1] / per_unit]]
             return _error_after_exact_past(sampler, levels, len(pattern) - 1, VARIANCE_EXPLODING)
@@ -116,6 +121,7 @@ def limit(sampler: Sampler, effort: Effort) -> Iterator[Finding]:
         _run_over(sampler, [at(i / n) for i in range(n + 1)], schedule)
         for n in (effort.limit_steps // 2, effort.limit_steps)
     )
+    # Richardson extrapolation: a first-order error halves with the step, so 2 x fine - coarse is free of it.
     error = _error(2 * fine - coarse if order == 1 else fine, at(1.0))
     yield Finding(
         f"limit at {sigma_of(at(1.0))}, {effort.limit_steps} steps", f"exact within {effort.limit_error:g}",
@@ -135,6 +141,7 @@ def last_jump(sampler: Sampler, effort: Effort) -> Iterator[Finding]:
     levels = [*(at(i / steps) for i in range(steps - WARM_UP, steps + 1)), schedule.clean]
     error = _error_after_exact_past(sampler, levels, WARM_UP, schedule)
     x = quantile_path(LINE, QUANTILES, end)
+    # The first-order step to the clean end returns the predicted x0.
     guess = _error(_noisy_run([end], schedule).predict(x, end).x0, schedule.clean)
     yield Finding(
         f"last jump, {sigma_of(end)} to 0", f"at most {guess:.1e}, of the predicted x0", f"{error:.1e}",
@@ -155,6 +162,7 @@ def _slope(error: Callable[[int], float], steps: int, low: float, high: float) -
     coarse = error(steps)
     for doublings in itertools.count(1):
         fine = error(steps * 2**doublings)
+        # An error that falls with h^p falls by 2^p when the step is halved.
         slope = math.log2(coarse / fine) if coarse and fine else math.nan
         if low <= slope <= high or doublings == DOUBLINGS or not fine > ROUNDING:
             return slope
@@ -171,6 +179,7 @@ def _error_after_exact_past(sampler: Sampler, levels: Sequence[Level], warm_up: 
     x = quantile_path(LINE, QUANTILES, levels[0])
     for i, (a, b) in enumerate(itertools.pairwise(levels)):
         run.enter(i)
+        # The past is made by steps from exact states: their errors do not add up.
         if i <= warm_up:
             x = quantile_path(LINE, QUANTILES, a)
         x, past = sampler.step(run, x, a, b, past)
@@ -192,6 +201,7 @@ def _noisy_run(levels: Sequence[Level], schedule: Schedule) -> StepContext:
 
     def predict(x: Tensor, level: Level, rows: slice = ALL) -> Prediction:
         alpha, sigma = (torch.full((len(x), 1), part, dtype=x.dtype) for part in (level.alpha, level.sigma))
+        # x = alpha x0 + sigma eps, solved for eps.
         return Prediction(x, level, (x - level.alpha * LINE.x0(x, alpha, sigma)) / level.sigma, "eps")
 
     def no_noise(*where: object) -> Tensor:

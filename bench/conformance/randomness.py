@@ -26,11 +26,13 @@ def draws(sampler: Sampler, effort: Effort) -> Iterator[Finding]:
     with state_kept() as changed:
         sample(exact_model(PLANE, schedule), sampler, grid=UNEVEN, x_init=x, noise=noise)
     places = intervals(UNEVEN, schedule)
+    # A sampler may ask for a part of an interval, but not across two.
     asked = [next((i for i, place in enumerate(places) if lies_within(part, place)), -1) for part in noise.intervals]
     measured = f"{len(asked)} draws" if asked else "none"
     if sampler.convergence is not None:
         yield Finding("noise", "none", measured, not asked)
     else:
+        # Noise in the last interval would stay in the clean sample.
         right = bool(asked) and asked == sorted(asked) and asked[0] >= 0 and asked[-1] < len(places) - 1
         yield Finding("noise", "in order, none in the last step", measured if right else f"intervals {asked}", right)
     yield Finding("the process", "untouched", f"changed {', '.join(changed)}" if changed else "untouched", not changed)
@@ -48,6 +50,7 @@ def last_step(sampler: Sampler, effort: Effort) -> Iterator[Finding]:
     def difference(grid: tuple[float, ...]) -> float:
         return apart(*(sample(model, sampler, grid=grid, x_init=x, seed=seed).x for seed in (1, 2)))
 
+    # A grid of one level has only the last step.
     at_the_end, before = difference((30.0,)), difference(UNEVEN)
     yield Finding("last step, two seeds", "equal", f"apart by {at_the_end:.1e}", at_the_end == 0)
     if sampler.convergence is None:
@@ -65,6 +68,7 @@ def mean_and_variance(sampler: Sampler, effort: Effort) -> Iterator[Finding]:
         return
     coarse, fine = (_moments(sampler, steps) for steps in (effort.moment_steps // 2, effort.moment_steps))
     for name, true, half, whole in zip(("mean", "variance"), (MEAN, DEVIATION**2), coarse, fine, strict=True):
+        # A first-order error halves when the steps double.
         extrapolated = 2 * whole - half
         yield Finding(
             f"{name} of Gaussian data", f"{true:.4g} within {effort.moment_error:.1%}", f"{extrapolated:.4f}",
@@ -76,6 +80,7 @@ def _moments(sampler: Sampler, steps: int) -> tuple[float, float]:
     """Mean and variance of the result for a start with the exact mean and variance, from the linear response."""
     schedule = SCHEDULES["VP"]
     model = exact_model(gaussian((MEAN,), DEVIATION**2), schedule, "v")
+    # The first run only counts the draws; the second gives each draw a row.
     count = Pulses(0)
     sample(model, sampler, steps=steps, grid="karras", x_init=count.rows, noise=count)
     pulses = Pulses(count.drawn)
@@ -103,5 +108,6 @@ class Pulses:
 
 def moments(x: Tensor, mean: float, variance: float) -> tuple[float, float]:
     """Mean and variance of the result, from those of the start and the rows of `Pulses` after a run, (2 + k, 1)."""
+    # The map is affine: x = offset + slope x_T + sum of response_k z_k, with independent unit normal z_k.
     offset, slope, response = float(x[0]), float(x[1] - x[0]), x[2:] - x[0]
     return offset + slope * mean, slope**2 * variance + float(response.square().sum())

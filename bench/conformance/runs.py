@@ -30,6 +30,7 @@ FORMS_WITHOUT_SIGNAL: tuple[Predicts, ...] = ("x0", "v", "flow")
 def steps_and_calls(sampler: Sampler, effort: Effort) -> Iterator[Finding]:
     """Any number of steps gives finite states with the declared model calls, and stays within a budget of calls."""
     infinite, other = [], []
+    # Flow starts at alpha = 0, where a division by alpha or an infinite lambda would show.
     for schedule, counts in ((vp_linear(80, 1e-3, 0.2), effort.counts), (SCHEDULES["flow"], FEW)):
         for steps in counts:
             finite, calls = _tried(sampler, schedule, steps)
@@ -44,6 +45,7 @@ def steps_and_calls(sampler: Sampler, effort: Effort) -> Iterator[Finding]:
     yield Finding("model calls", nfe_rule(sampler), "; ".join(other[:3]) or "as declared", not other)
     if sampler.nfe(1) is None:
         return
+    # The smallest budget is that of one step.
     over = [nfe for nfe in range(sampler.nfe(1) or 1, 40) if _calls_for(sampler, nfe) > nfe]
     yield Finding("budget of calls", "never exceeded", f"exceeded at {over[:3]}" if over else "kept", not over)
 
@@ -55,6 +57,7 @@ def _tried(sampler: Sampler, schedule: Schedule, steps: int) -> tuple[bool, int]
     def network(x: Tensor, t: Tensor) -> Tensor:
         nonlocal calls
         calls += 1
+        # Bounded and smooth, and no exact model: nothing cancels by chance.
         return 0.9 * x.tanh()
 
     x = sample(wrap_network(network, schedule, (2,), "v"), sampler, steps=steps, n=1).x
@@ -73,6 +76,7 @@ def one_step(sampler: Sampler, effort: Effort) -> Iterator[Finding]:
         first = schedule.first
         x = noise_to_start_from() * schedule.prior_scale(first)
         alpha, sigma = (torch.full((len(x), 1), part, dtype=x.dtype) for part in (first.alpha, first.sigma))
+        # The exact model's x0 is the mean of the posterior, E[x0 | x].
         errors.append(apart(drawn(sampler, schedule, steps=1, predicts="x0", x=x), PLANE.x0(x, alpha, sigma)))
     yield Finding("one step", "the predicted x0", f"off by {max(errors):.1e}", max(errors) <= EQUAL)
 
@@ -103,6 +107,7 @@ def start_without_signal(sampler: Sampler, effort: Effort) -> Iterator[Finding]:
         for steps in (2, 3, 12):
             got = sample(model, sampler, steps=steps, x_init=x, noise=Stream(x), trajectory=True)
             largest = max(largest, float(got.x.abs().nan_to_num(math.inf).max()))
+            # With alpha = 0 the state says nothing about the data: the predicted x0 is its mean, and eps is x itself.
             b = default_registry().levels(None, schedule, steps, integer=False)[1]
             if got.trajectory and sampler.convergence is not None:
                 error = max(error, apart(got.trajectory[1], b.alpha * mean + b.sigma * x))

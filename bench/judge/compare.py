@@ -85,11 +85,13 @@ class Comparison:
         """The standard error of the difference. For two shares, half an image is added to each side (Agresti & Min
         2005), so that it is never 0."""
         error = self.difference.standard_error
+        # Two equal shares would have an error of 0, and any difference would then count as shown.
         return math.hypot(error, 1 / (len(self.difference.influence) + 2)) if self.difference.is_share else error
 
     @property
     def p(self) -> float:
         """The probability of a difference this large by chance alone, before correction."""
+        # Without any spread a difference is certain, and so is its absence.
         if not self.error:
             return 1.0 if self.difference.value == 0 else 0.0
         return student_p(self.difference.value / self.error, self.difference.freedom)
@@ -133,12 +135,15 @@ def compare(run: StoredRun, a: str, b: str, registry: Registry) -> pd.DataFrame:
     others: list[Comparison] = []
     samples = 0
     for count, pair in enumerate(pairs):
+        # The user asks about two samplers but has seen all of this count, so all their pairs are in the family.
         at_count = [cell for cell, place in zip(record.cells, record.places, strict=True) if place == count]
         a_side, b_side, *rest = sides_of(run, pair, at_count, ready)
         samples = max(samples, a_side.samples)
         asked += compared(a_side, b_side, ready)
         for one, other in combinations((a_side, b_side, *rest), 2):
+            # The pair (a, b) itself is in `asked` already; every other pair is new.
             others += compared(one, other, ready) if other is not b_side else ()
+    # Recorded once for the whole question: it is one look, whatever number of counts it covers.
     look = look_at(run, samples)
     known = corrected_among(asked, others, look.weight)
     table = comparisons_to_table(asked, [p for p, _ in known])
@@ -151,6 +156,7 @@ def corrected_among(
     """For each comparison asked for: p, corrected for all possible comparisons in its metric, and their number."""
     found: dict[str, Iterator[tuple[float, int]]] = {}
     for metric in {one.metric for one in asked}:
+        # Metric by metric: each is a question of its own, as for papers that report several.
         family = [one for one in (*asked, *others) if one.metric == metric]
         size = sum(one.is_question for one in family)
         found[metric] = iter([(p, size) for p in corrected_p(family, weight)])
@@ -168,6 +174,7 @@ def sides_of(
             f"compare {cell_name(a)!r}, {cell_name(b)!r}: the run has no samples of both; give its command to make them"
         )
     others = {cell.key: cell for cell in cells if cell.key not in (a.key, b.key)}
+    # A cell that lacks some of these samples cannot be compared on the same noise, and takes no part.
     with_all = [cell for cell in others.values() if set(common) <= set(run.folder.places_of(cell.key))]
     return [side_of(run, cell, common, ready) for cell in (a, b, *with_all)]
 
@@ -175,6 +182,7 @@ def sides_of(
 def side_of(run: StoredRun, cell: CellRecord, common: Sequence[Place], ready: Mapping[str, Yardstick]) -> Side:
     """A cell restricted to some of its chunks; its timings are those of all chunks."""
     chunks = run.chunks(cell)
+    # Times are taken from all chunks: they need no common samples, and more of them tell more.
     clocked = [*(chunk.repeat for chunk in chunks.values()), *run.repeats(cell)]
     n = sum(samples for _, samples in common)
     found = estimates(gather((chunks.pop(place) for place in common), n, ready, run.record.prompts), ready)
@@ -183,6 +191,7 @@ def side_of(run: StoredRun, cell: CellRecord, common: Sequence[Place], ready: Ma
 
 def compared(a: Side, b: Side, ready: Mapping[str, Yardstick]) -> Iterator[Comparison]:
     """Every metric of two cells; a metric with bias is replaced by the one without it, if that was measured."""
+    # A metric and its unbiased form lead to one comparison.
     for name in dict.fromkeys(without_bias(name, a.found, ready) for name in a.found):
         if name in b.found:
             lower = name not in ready or ready[name].metric.better == "lower"
@@ -202,6 +211,7 @@ def seconds_compared(
     a: CellRecord, b: CellRecord, clocked_a: Sequence[Repeat], clocked_b: Sequence[Repeat]
 ) -> Comparison:
     """The comparison of seconds per image of two cells, by pairs of repeats that are neighbours in time."""
+    # Differences of neighbours: what slows the machine for a while cancels.
     differences = [x.seconds_per_image - y.seconds_per_image for x, y in neighbours(clocked_a, clocked_b)]
     hindrance = ""
     if len(machines([*clocked_a, *clocked_b])) > 1:
@@ -243,6 +253,8 @@ def cell_name(cell: CellRecord) -> str:
 def holm(p_values: Sequence[float], weight: float = 1.0) -> list[float]:
     """p-values times a weight, corrected so that any false claim among them is as rare as one alone (Holm 1979)."""
     corrected, largest = [1.0] * len(p_values), 0.0
+    # From the smallest p up: the k-th is multiplied by the number of claims still left, and never falls below an
+    # earlier one, since Holm rejects in this order and stops at the first that it cannot.
     for rank, i in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
         largest = max(largest, min(1.0, weight * (len(p_values) - rank) * p_values[i]))
         corrected[i] = largest

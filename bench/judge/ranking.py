@@ -114,6 +114,7 @@ def contenders(samplers: Mapping[int, str], costs: Mapping[int, float], budget: 
     """For each sampler its dearest row within the budget, the last of several; samplers without one are left out."""
     most: dict[str, int] = {}
     for i, name in samplers.items():
+        # An unknown cost is NaN, which no comparison holds for.
         if costs[i] <= budget and (name not in most or costs[i] >= costs[most[name]]):
             most[name] = i
     return most
@@ -134,10 +135,12 @@ def races_in(
 def answers_to(races: Iterable[Race], field: Field, beside: Iterable[Race] = ()) -> list[Answer]:
     """The answer to each race, corrected for all pairs of the races in its metric, those in `beside` included."""
     races = list(races)
+    # One correction for all races: the reader sees all of them at once.
     p_values = corrected(field, [*races, *beside])
 
     def against(metric: str, best: int, other: int) -> Other:
         comparison = field.comparison(metric, best, other)
+        # Pairs that are no question have no p: equal samples, or too few.
         p = p_values.get(field.pair(metric, best, other), 1.0)
         difference, low, high = map(finite, (comparison.difference.value, comparison.low, comparison.high))
         return Other(other, difference, low, high, p, comparison.verdict(p))
@@ -171,6 +174,7 @@ def corrected(field: Field, races: Iterable[Race]) -> dict[Pair, float]:
     """
     pairs: dict[str, set[Pair]] = {}
     for race in races:
+        # All pairs, not only those with the best: which row is best was decided by the same numbers.
         pairs.setdefault(race.metric, set()).update(
             field.pair(race.metric, *two) for two in combinations(race.places, 2)
         )
@@ -196,6 +200,7 @@ class Source:
 def answers_for(run: StoredRun, ready: Mapping[str, Yardstick]) -> list[Answer]:
     """The answers of a run, from the chunks that its table was made from; [] if some of them are missing."""
     sources = {i: Source(run, key, ready) for i, key in keys_of(run).items()}
+    # The table was made of more than is there now; verdicts on fewer samples would contradict its numbers.
     if sum(n for _, n in common_places(list(sources.values()))) != run.table["samples"].max():
         return []
     return answers_from(run, estimates_of(sources), directions(ready))
@@ -208,6 +213,7 @@ def answers_from(run: StoredRun, found: Found, lower: Mapping[str, bool]) -> lis
     """
     if any(not (outcome.is_whole or outcome.has_failed) for outcome in run.outcomes):
         return []
+    # Only a run that is finished is looked at, so that a view of a running one costs no error rate.
     look = look_at(run, int(run.table["samples"].max()))
     field = Field(keys_of(run), found, lower, look.weight)
     rows = {i: row for i, row in enumerate(run.table.to_dict("records")) if i in field.keys}
@@ -229,6 +235,7 @@ def keys_of(run: StoredRun) -> dict[int, str]:
 def budgets_of(run: StoredRun) -> list[int]:
     """The budgets of model calls in a run's report: the run's own counts, and the most calls of any row."""
     counts = sorted(run.record.config.counts)
+    # Heun makes more calls than steps: without the last budget its rows of the most steps would never compete.
     most = pd.to_numeric(run.table["nfe"]).max()
     return [*counts, math.ceil(most)] if most > counts[-1] else counts
 
@@ -247,6 +254,7 @@ def estimates_of(sources: Mapping[int, Source]) -> dict[int, dict[str, Estimate]
         return {}
 
     def found(source: Source) -> dict[str, Estimate]:
+        # A generator: of all rows only one chunk is whole in memory at a time.
         chunks = (source.run.folder.read_at(source.key, place) for place in common)
         return estimates(gather(chunks, n, source.ready, source.run.record.prompts), source.ready)
 

@@ -66,9 +66,11 @@ def gather(chunks: Iterable[Chunk], n: int, ready: Mapping[str, Yardstick], prom
                     "read; delete the file and give the run's command again"
                 )
             if name not in rows:
+                # Allocated once: lists of rows that are concatenated at the end would be held twice.
                 rows[name] = np.empty((n, of_chunk.shape[1]), dtype=np.float32)
             rows[name][first : first + chunk.n] = of_chunk
         first += chunk.n
+        # The generator yields the next chunk only now, so one chunk at a time is whole in memory.
         bare.append(replace(chunk, rows={}, images=None))
     return Gathered(bare, rows, prompts)
 
@@ -84,6 +86,7 @@ def strata_of(prompts: Sequence[str], samples: Numbers) -> Strata | None:
         return None
     numbers = {text: i for i, text in enumerate(dict.fromkeys(prompts))}
     cycle = np.array([numbers[text] for text in prompts])
+    # Renumbered, because not every prompt need have a sample yet.
     strata = np.unique(cycle[samples % len(cycle)], return_inverse=True)[1].astype(np.int64)
     sizes = np.bincount(strata)
     return strata if len(sizes) > 1 and sizes.min() > 1 else None
@@ -126,6 +129,7 @@ def of_ode(gathered: Gathered, digest: bytes) -> dict[str, Estimate]:
 
     Chunks of a formerly larger run may have more distances: only as many count as a run of this size has.
     """
+    # Distances come by chunk, and only for the first samples of each; a dict by sample index puts them in one order.
     squares = {
         chunk.first + i: square
         for chunk in gathered.chunks
@@ -138,6 +142,7 @@ def of_ode(gathered: Gathered, digest: bytes) -> dict[str, Estimate]:
         return {}
     strata, values = strata_of(gathered.prompts, samples), np.array([squares[sample] for sample in samples.tolist()])
     with np.errstate(over="ignore", invalid="ignore"):
+        # The root of the mean square is what a paper reports; the mean of the roots is less moved by single samples.
         found = {ODE_ERROR: root_mean_estimate(values), ODE_DISTANCE: mean_estimate(np.sqrt(values))}
     return {name: replace(if_finite(estimate), strata=strata, digest=digest) for name, estimate in found.items()}
 
@@ -190,9 +195,11 @@ def student_p(t: float, freedom: int) -> float:
 
     By t = sqrt(freedom) tan(u), with c = 2 Gamma((freedom + 1) / 2) / (sqrt(pi) Gamma(freedom / 2)).
     """
+    # The tail from |t| becomes a short interval of u, on which the integrand is smooth.
     start = math.atan(abs(t) / math.sqrt(freedom))
     width = min(math.pi / 2 - start, 40 / math.sqrt(freedom))  # beyond 40 standard deviations nothing is left
     u = start + width * (NODES + 1) / 2
+    # In logarithms, since Gamma itself overflows from 171 on. The factor 2 makes p two-sided.
     log_c = math.log(2) + math.lgamma((freedom + 1) / 2) - math.lgamma(freedom / 2) - math.log(math.pi) / 2
     heights = np.exp(log_c + (freedom - 1) * np.log(np.cos(u)))
     return min(1.0, float(width / 2 * (WEIGHTS @ heights)))
@@ -201,6 +208,7 @@ def student_p(t: float, freedom: int) -> float:
 @cache
 def student_t(freedom: int) -> float:
     """The 97.5 % point of Student's t, by bisection."""
+    # 60 halvings leave less than float64 can tell apart; 12.7 is the largest point that occurs, at one degree.
     low, high = 0.0, 100.0
     for _ in range(60):
         middle = (low + high) / 2

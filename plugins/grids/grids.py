@@ -60,6 +60,7 @@ class Shift(Grid):
                 f"grid 'shift': for flow times, and this schedule has none; use {schedule.default_grid!r}, its default"
             )
         even = np.linspace(1, self.last or 1 / steps, steps)
+        # Esser et al. (2024): t' = s t / (1 + (s - 1) t), which keeps 0 and 1 in place.
         return [float(t) for t in self.factor * even / (1 + (self.factor - 1) * even)]
 
 
@@ -101,6 +102,7 @@ class LogSNR(SigmaGrid):
 
     def sigmas_ve(self, first: float, last: float, steps: int) -> Float64s:
         """Descending values of sigma / alpha."""
+        # Even in lambda = -log sigma, as in DPM-Solver.
         return np.exp(np.linspace(math.log(first), math.log(last), steps))
 
 
@@ -122,6 +124,7 @@ class Karras(SigmaGrid):
 
     def sigmas_ve(self, first: float, last: float, steps: int) -> Float64s:
         """Descending values of sigma / alpha."""
+        # Karras et al. (2022), eq. 5.
         roots: Float64s = np.linspace(first ** (1 / self.rho), last ** (1 / self.rho), steps)
         return roots**self.rho
 
@@ -196,11 +199,13 @@ def beta_distribution(x: Float64s, a: float, b: float) -> Float64s:
 
     def series(x: Float64s, a: float, b: float) -> Float64s:
         n = np.arange(100)
+        # The binomial series of (1 - x)^(b - 1), integrated term by term.
         c = np.cumprod(np.concatenate([[1.0], (n[1:] - b) / n[1:]])) / (a + n)
         total: Float64s = x**a * (c * x[:, None] ** n).sum(1)
         return total
 
     whole = math.exp(math.lgamma(a) + math.lgamma(b) - math.lgamma(a + b))
+    # Each side from its own end: up to 1/2 a hundred terms are exact to float64.
     left, right = series(np.minimum(x, 0.5), a, b), series(np.minimum(1 - x, 0.5), b, a)
     return np.where(x <= 1 / 2, left, whole - right) / whole
 
@@ -213,6 +218,7 @@ class Cosine(SigmaGrid):
 
     def sigmas_ve(self, first: float, last: float, steps: int) -> Float64s:
         """Descending values of sigma / alpha."""
+        # alpha = cos and sigma = sin of an even angle, whose ratio is the tangent.
         return np.tan(np.linspace(math.atan(first), math.atan(last), steps))
 
 
@@ -230,6 +236,7 @@ class AlignYourSteps(SigmaGrid):
 
     def sigmas_ve(self, first: float, last: float, steps: int) -> Float64s:
         """Descending values of sigma / alpha."""
+        # Interpolated in log sigma, as the authors do, and stretched to the range of this schedule.
         published = np.log(ALIGNED[self.model])
         shares = (published - published[-1]) / (published[0] - published[-1])
         even = np.linspace(0, len(shares) - 1, steps + 1)[:-1]

@@ -24,6 +24,8 @@ class CMMD(MMD):
     @staticmethod
     def kernel(x: Floats, y: Floats) -> Floats:
         """1000 exp(-|x - y|^2 / (2 sigma^2)) of unit rows."""
+        # Of unit vectors |x - y|^2 = 2 - 2 cos, so the Gaussian exp(-|x - y|^2 / (2 sigma^2)) is exp((cos - 1) /
+        # sigma^2).
         cosines = unit(x) @ unit(y).T
         values: Floats = SCALE * np.exp((cosines - 1) / SIGMA**2)
         return values

@@ -50,6 +50,8 @@ def frechet(rows: Rows, reference: Gaussian) -> Estimate:
     check_rows(rows, len(reference.mean))
     mean = rows.mean(0, dtype=np.float64)
     shift = mean - reference.mean
+    # The trace of the root is the sum of the singular values of (rows x factor), which are those of the smaller of two
+    # Gram matrices: n x n or d x d.
     parts = _by_rows if len(rows) < len(mean) else _by_columns
     spread, cross, influence = parts(rows, mean, shift, reference.factor)
     value = float(shift @ shift + spread + np.trace(reference.covariance) - 2 * cross)
@@ -62,6 +64,7 @@ def _by_rows(rows: Rows, mean: Floats, shift: Floats, factor: Floats) -> tuple[f
     With Y = U s V^T, L^T S L = V s^2 V^T, and x^T T x = (n - 1) sum_k U_xk^2 s_k.
     """
     n, centred = len(rows), rows - mean
+    # y y^T has the non-zero eigenvalues of L^T C L, and s are their roots: tr (C C_ref)^(1/2) = sum of s.
     y = times_lower(centred, factor) / math.sqrt(n - 1)
     s, u = roots_of(y @ y.T)
     squares = np.einsum("nd,nd->n", centred, centred)
@@ -75,6 +78,8 @@ def _by_columns(rows: Rows, mean: Floats, shift: Floats, factor: Floats) -> tupl
     # Eigenvalues ascend; the directions of the smallest are rounding.
     least = np.searchsorted(s, s[-1] * math.sqrt(len(s) * np.finfo(np.float64).eps), side="right")
     half = lower_times(factor.astype(np.float32), (v[:, least:] / np.sqrt(s[least:])).astype(np.float32))
+    # Twice the derivative of the trace of the root by the covariance. The influence of a sample is the derivative in
+    # the direction of its own outer product.
     transport = half @ half.T
     rest = np.eye(len(mean), dtype=np.float32) - transport
     slope = (2 * shift).astype(np.float32)
@@ -136,6 +141,7 @@ def roots_of(symmetric: Floats) -> tuple[Floats, Floats]:
     a wider margin the cross term would lack the sum of many small roots, where the spectrum is steep.
     """
     values, vectors = np.linalg.eigh(symmetric)
+    # Rounding makes zeros slightly negative; the eigenvalues ascend, so the last one sets the scale.
     kept = values > values[-1] * np.finfo(np.float64).eps
     return np.sqrt(np.where(kept, values, 0.0)), vectors
 
@@ -189,6 +195,7 @@ class UnbiasedFID(FID):
         check_rows(rows, len(prepared.mean), self.least)
         middle = len(rows) // 2
         whole, *halves = (frechet(part, prepared) for part in (rows, rows[:middle], rows[middle:]))
+        # The bias falls with 1 / n, so a half has twice that of the whole, and this combination has none of that order.
         value = 2 * whole.value - (halves[0].value + halves[1].value) / 2
         # A half's value is a mean over its own samples; as a mean over all, each counts n / (2 n_half) times.
         of_halves = [half.influence * (len(rows) / (2 * len(half.influence))) for half in halves]

@@ -25,13 +25,16 @@ class InceptionScore(Metric):
     def estimate(self, rows: Rows, prepared: None) -> Estimate:
         """Logits or log-probabilities (n, classes) -> the score and influences."""
         check_rows(rows)
+        # The rows are logits; the largest is subtracted before exp, so that nothing overflows.
         log_p = rows.astype(np.float64)
         log_p -= log_p.max(1, keepdims=True)
         log_p -= np.log(np.exp(log_p).sum(1, keepdims=True))
         p = np.exp(log_p)
         marginal = np.log(np.maximum(p.mean(0), np.finfo(np.float64).tiny))
+        # Salimans et al. (2016): exp of the mean divergence of p(y|x) from the marginal p(y).
         divergence = (p * (log_p - marginal)).sum(1)
         score = math.exp(float(divergence.mean()))
+        # The derivative through the marginal vanishes, since it minimises the mean divergence.
         return Estimate(score, score * (divergence - divergence.mean()))
 
 

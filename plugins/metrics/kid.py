@@ -19,6 +19,7 @@ class KID(MMD):
     @staticmethod
     def kernel(x: Floats, y: Floats) -> Floats:
         """(x.y / d + 1)^3."""
+        # Binkowski et al. (2018): (x y / d + 1)^3, in place, since a block of it is large.
         base = x @ y.T
         base /= x.shape[1]
         base += 1

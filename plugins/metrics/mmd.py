@@ -57,9 +57,11 @@ class MMD(Metric):
     def estimate_by_prompt(self, rows: Rows, prepared: Reference, strata: Strata | None) -> Estimate:
         """Rows (n, d) -> the squared discrepancy and influences."""
         check_rows(rows, prepared.rows.shape[1])
+        # The unbiased estimate leaves out each sample's kernel with itself.
         among = mean_of_others(rows, self.kernel, strata)
         across = mean_with(rows, prepared.rows, self.kernel)
         value = float(among.mean() + prepared.pairs - 2 * across.mean())
+        # Each sample takes part in the pairs twice, as the first and as the second.
         influence = 2 * (among - across)
         return Estimate(value, influence - influence.mean())
 
@@ -80,6 +82,8 @@ def mean_of_others(x: Rows, kernel: Kernel, strata: Strata | None = None) -> Flo
     """
     if strata is None:
         return sum_of_others(x, kernel) / (len(x) - 1)
+    # Samples of one prompt are fewer than their share of pairs would be at random: the pairs within a prompt count
+    # more, by n_k / (n_k - 1), so that prompts in turn and at random have the same expectation.
     sums = sum_of_others(x, kernel)
     for place in places_by(strata):
         sums[place] += sum_of_others(x[place], kernel) / (len(place) - 1)
@@ -96,6 +100,7 @@ def sum_of_others(x: Rows, kernel: Kernel) -> Floats:
     sums = np.zeros(len(x))
     for part, block in in_blocks(x):
         for before, other in in_blocks(x[: part.start]):
+            # The kernel is symmetric: each pair of blocks is computed once and counted for both.
             values = kernel(block, other)
             sums[part] += values.sum(1)
             sums[before] += values.sum(0)

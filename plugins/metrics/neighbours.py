@@ -51,6 +51,7 @@ def distances(x: Rows, y: Rows) -> Iterator[tuple[slice, slice, Floats]]:
         own = np.einsum("nd,nd->n", block, block)[:, None]
         for there, other in in_blocks(y, centre):
             lengths = own + np.einsum("nd,nd->n", other, other)
+            # |x - y|^2 = |x|^2 + |y|^2 - 2 x y: one product of matrices in place of all differences.
             squares = lengths - 2 * (block @ other.T)
             squares[squares < ROUNDING * lengths] = 0
             yield part, there, squares
@@ -60,10 +61,12 @@ def nearest(x: Rows, k: int) -> tuple[Floats, Indices]:
     """The squared distances of each row's k nearest other rows, the nearest first, and which they are, (n, k) both."""
     best, which = np.full((len(x), k), np.inf), np.zeros((len(x), k), dtype=np.int64)
     for part, there, squares in distances(x, x):
+        # An image is not its own neighbour.
         if part.start == there.start:
             np.fill_diagonal(squares, np.inf)
         numbers = np.broadcast_to(np.arange(there.start, there.start + squares.shape[1]), squares.shape)
         both = np.concatenate([best[part], squares], axis=1)
+        # The k best so far, merged with those of this block; a full sort is left to the end.
         order = np.argpartition(both, k - 1, axis=1)[:, :k]
         which[part] = np.take_along_axis(np.concatenate([which[part], numbers], axis=1), order, axis=1)
         best[part] = np.take_along_axis(both, order, axis=1)

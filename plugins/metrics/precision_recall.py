@@ -53,6 +53,7 @@ class Recall(Metric):
     def estimate(self, rows: Rows, prepared: Rows) -> Estimate:
         """Features (n, d) -> recall and influences."""
         check_rows(rows, prepared.shape[1], self.least)
+        # One neighbour more than K: without a sample, a ball that had it as neighbour grows to the next one.
         squares, neighbours = nearest(rows, K + 1)
         holders = np.zeros(len(prepared))  # in how many balls each reference image is
         only = np.zeros(len(prepared), dtype=np.int64)  # the one, where it is one
@@ -63,6 +64,7 @@ class Recall(Metric):
             only[part] = np.where(inside.any(1), there.start + inside.argmax(1), only[part])
             image, ball = np.nonzero(~inside & (found <= squares[there, K]))
             grown += zip((image + part.start).tolist(), (ball + there.start).tolist(), strict=True)
+        # The jackknife: how many reference images would be lost, net, without each sample.
         lost = _lost_without(holders, only, grown, neighbours[:, :K])
         influence = (len(rows) - 1) / len(prepared) * lost
         return Estimate(float((holders > 0).mean()), influence - influence.mean(), is_share=True)

@@ -55,12 +55,15 @@ class SlicedWasserstein(Metric):
     def estimate(self, rows: Rows, prepared: Projections) -> Estimate:
         """States (n, d) -> the distance and influences."""
         check_rows(rows, prepared.directions.shape[1])
+        # In one dimension the optimal transport pairs sorted with sorted.
         squares, potentials = zip(
             *(transport(rows @ u, there) for u, there in zip(prepared.directions, prepared.values, strict=True)),
             strict=True,
         )
         distance = math.sqrt(float(np.mean(squares)))
+        # The derivative of the square root.
         slope = 1 / (2 * distance) if distance else 1.0
+        # Random directions are a sample too, and the same for every cell: their error cancels in a difference.
         common = slope * (np.array(squares) - distance**2) if prepared.is_random else None
         return Estimate(distance, slope * np.mean(potentials, axis=0), common=common)
 
@@ -75,10 +78,12 @@ def transport(x: Floats, y: Floats) -> tuple[float, Floats]:
     order = np.argsort(x, kind="stable")
     ordered = x[order]
     edges = np.union1d(np.arange(n + 1) * m, np.arange(m + 1) * n)  # probabilities times n m, where either goes on
+    # Between two edges both quantile functions are constant.
     gaps = ordered[edges[:-1] // m] - y[edges[:-1] // n]
     square = float((np.diff(edges) * gaps**2).sum() / (n * m))
     meeting = np.arange(1, n) * m
     touched = (y[(meeting - 1) // n] + y[meeting // n]) / 2
+    # The Kantorovich potential: its derivative at x is 2 (x - T(x)), summed up along the sorted samples.
     growth = np.diff(ordered) * (ordered[1:] + ordered[:-1] - 2 * touched)
     potential = np.empty(n)
     potential[order] = np.concatenate([[0], np.cumsum(growth)])
