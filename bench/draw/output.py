@@ -25,8 +25,8 @@ def check_output(path: Path, plan: Plan, *, fresh: bool, add: bool = False) -> b
     stored = read_run(path)
     if add and not plan.model.fingerprint:
         raise InputError(
-            f"add: model {plan.model.name!r} has no fingerprint, by which what is there is known to be its own; give "
-            "it one (fingerprint=), or leave out --add"
+            f"add: model {plan.model.name!r} has no fingerprint, so the stored chunks cannot be told to be its own; "
+            "give it one (fingerprint=), or leave out --add"
         )
     # The run that is there must be what this plan would be without the additions, down to the code of the model.
     part = part_of(plan, stored.config) if add else plan

@@ -77,6 +77,7 @@ def merge(runs: Sequence[StoredRun]) -> Merged:
     origins: dict[tuple[Any, ...], Origin] = {}
     for run in runs:
         for place, row in enumerate(run.table.to_dict("records")):
+            # Not by the cell's key: that holds the number of threads and versions, which may differ between machines.
             cell = tuple(row[name] for name in IDENTITY)
             if cell in rows:
                 check_same_numbers(rows[cell], of_run[cell], row, run)
@@ -88,6 +89,7 @@ def merge(runs: Sequence[StoredRun]) -> Merged:
     comparable = have_comparable_seconds(runs)
     if not comparable:
         table[list(timing.COLUMNS)] = math.nan
+    # Reversed, so that the first run wins.
     labels = {name: label for run in reversed(runs) for name, label in run.labels.items()}
     return Merged(table, labels, tuple(origins.values()), (RUNS_NOTE,) if comparable else (SECONDS_NOTE,))
 
@@ -124,6 +126,7 @@ def compared_fields(run: StoredRun) -> dict[str, Any]:
     fields |= {f"{name} version": versions.get(name) for name in VERSIONS_THAT_MATTER}
     for metric, label in run.labels.items():
         fields[f"extractor of {metric}"] = (label.get("label"), label.get("fingerprint"))
+    # Metrics such as FID depend on the number of images, so rows of different n cannot be compared.
     drawn = run.table.loc[run.table["samples"] > 0, "samples"]
     if len(drawn):
         fields["samples that are there so far"] = int(drawn.max())
@@ -138,7 +141,7 @@ def check_same_numbers(row: Mapping[str, Any], run: StoredRun, other: Mapping[An
             cell = " ".join(f"{n} {row[n]}" for n in IDENTITY)
             raise InputError(
                 f"merge {other_run.path}: {name} of {cell} is {other[name]!r}, and {row[name]!r} in {run.path}; "
-                "`samplerbench verify` shows which of them can be had again"
+                "`samplerbench verify` shows which of them can be drawn again"
             )
 
 
@@ -167,6 +170,7 @@ def hashes_of(run: StoredRun) -> dict[tuple[Any, ...], bytes]:
     found = {}
     for cell in run.record.cells:
         chunks = [chunk for _, chunk in sorted(run.chunks(cell).items())]
+        # The hash of some of the samples would differ from that of all.
         if sum(chunk.n for chunk in chunks) == whole:
             found[cell.sampler, cell.grid, cell.steps, guidance] = samples_hash(chunks)
     return found

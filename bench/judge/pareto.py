@@ -39,6 +39,7 @@ def pareto(run: StoredRun, registry: Registry, metric: str | None = None, agains
 def placed(scores: Scores, against: Cost) -> pd.DataFrame:
     """The rows of `pareto`."""
     measured = [score for score in scores.rows if score.estimate and math.isfinite(score.cost(against))]
+    # All pairs, because any row may turn out to dominate any other.
     corrected = scores.corrected(itertools.combinations(measured, 2))
     rows = [_placed(scores, score, measured, corrected, against) for score in measured]
     rows += [_identity(scores, s, against) | {"verdict": NOT_MEASURED} for s in scores.rows if s not in measured]
@@ -86,6 +87,7 @@ def costs_no_more(a: Score, b: Score, against: Cost) -> bool:
     """Whether the cost of a is at most that of b, apart from noise."""
     if a.cost(against) <= b.cost(against):
         return True
+    # Clearly dearer. Between the median and the upper quartile, only repeats side by side can tell.
     if a.cost(against) > b.upper_cost(against):
         return False
     return seconds_compared(a.cell, b.cell, a.clocked, b.clocked).low <= 0  # nan, if they cannot be compared

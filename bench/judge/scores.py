@@ -113,6 +113,7 @@ def scores_of(run: StoredRun, registry: Registry, metric: str | None, *, by: Cos
 def scores_by(run: StoredRun, ready: Mapping[str, Yardstick], metric: str | None, *, by: Cost) -> Scores:
     """As `scores_of`, with the run's metrics already made ready."""
     name = _chosen(metric, ready)
+    # Other metrics cost time and memory, and are not asked for.
     names = {name, ready[name].metric.unbiased} if name in ready else set()
     return _scores(run, name, {one: yardstick for one, yardstick in ready.items() if one in names}, by)
 
@@ -125,9 +126,11 @@ def all_scores_of(run: StoredRun, registry: Registry, metric: str | None, *, by:
 
 def _scores(run: StoredRun, metric: str, ready: Mapping[str, Yardstick], by: Cost) -> Scores:
     samples = int(run.table["samples"].max())
+    # Rankings use the metric without bias from the number of samples on that it needs, as the table does.
     metric = without_bias(metric, [name for name in ready if samples >= ready[name].fewest(name)], ready)
     rows = zip(run.record.cells, run.table.to_dict("records"), strict=True)
     scores = tuple(_score(run, cell, row, metric, ready) for cell, row in rows)
+    # Even one row from another machine would be ranked by the machine and not by its sampler.
     if by == "seconds" and len(machines([repeat for score in scores for repeat in score.clocked])) > 1:
         raise InputError(
             f"{run.path}: was drawn on several machines, whose seconds are not compared; rank by calls of the model, "
@@ -154,6 +157,7 @@ def _score(
     """A row with its samples; one that failed or is pending has none."""
     if not row["samples"]:
         return Score(cell, row, None, {}, ())
+    # The samples of the table's row: there may be more chunks by now, which other rows lack.
     chunks = [c for (first, n), c in run.chunks(cell).items() if first + n <= row["samples"]]
     if sum(chunk.n for chunk in chunks) != row["samples"]:
         raise InputError(f"{cell_name(cell)!r}: the run has not all of its samples; give its command to make them")

@@ -105,6 +105,8 @@ class GrowingTable:
         """
         plan, folder = self._plan, self._folder
         begun = [cell for cell in plan.cells if cell.key not in failures and folder.has(cell, plan.blocks[0])]
+        # Blocks that all begun cells have: every row then counts the same samples, and rows can be compared at any
+        # time.
         blocks = folder.whole_blocks(begun, plan.blocks) or plan.blocks[:1]
         rows = []
         seen: dict[bytes, Mapping[str, Any]] = {}
@@ -112,11 +114,13 @@ class GrowingTable:
             row = {**dict.fromkeys(COLUMNS), **_identity(plan, cell)}
             if cell.key in failures:
                 row["status"] = str(failed(failures[cell.key]))
+                # A cell that failed later takes part in no verdict.
                 self._measured.pop(cell.key, None)
             elif folder.has(cell, blocks[0]):
                 known = self._measure(cell, blocks)
                 row |= {**known.numbers, **self._clock(cell, known).numbers}
                 row["status"] = str(Status.OK if row["samples"] == plan.config.samples else Status.PARTIAL)
+                # Two samplers with the same samples are one method on this grid: the second row names the first.
                 first = seen.setdefault(known.samples, row)
                 row["same_as"] = None if first is row else row_name(first, row)
             else:
@@ -161,6 +165,8 @@ class GrowingTable:
             return self._chunks[place]
         chunk = replace(self._folder.read(cell, block), images=None)
         size = chunk.hashes.nbytes + sum(rows.nbytes for rows in chunk.rows.values())
+        # The first chunks stay, not the last: each table reads all of them in order, so a cache of the last ones would
+        # never hit.
         if self._remembered + size <= REMEMBERED_BYTES:
             self._chunks[place] = chunk
             self._remembered += size
@@ -259,9 +265,11 @@ def write_sealed_table(folder: RunFolder, table: pd.DataFrame, keys: Sequence[st
     """
     content = frame_to_csv(table).encode()
     new = Sealed(hashlib.sha256(content).hexdigest(), tuple(keys))
+    # A damaged table is not taken over into the new seal.
     tables: tuple[Sealed, ...] = (new,)
     with suppress(OSError, ValueError, RecursionError):
         before = sealed_table(folder.path, bytes_of(folder.path / TABLE_FILE))
+        # Nothing to write, and a seal of two tables would name one twice.
         if before == new:
             return
         tables = (new, before)
@@ -298,6 +306,7 @@ def sealed_table(path: Path, content: bytes) -> Sealed:
 
 def with_pending_rows(table: pd.DataFrame, record: RunRecord, keys: Sequence[str]) -> pd.DataFrame:
     """The table with a row for each cell of a run; `keys` are those of its rows, some of outdated cells."""
+    # Row i belongs to cell i while both have one key; an edited sampler has another key.
     current = [i < len(keys) and keys[i] == cell.key for i, cell in enumerate(record.cells)]
     if all(current) and len(table) == len(record.cells):
         return table
@@ -325,6 +334,7 @@ def frame_to_csv(frame: pd.DataFrame) -> str:
 def csv_to_frame(content: bytes) -> pd.DataFrame:
     """The table that `frame_to_csv` wrote: its texts to the letter, its numbers as numbers."""
     texts = dict.fromkeys(TEXTS, str)
+    # Only an empty field is missing: "NA" or "nan" may be the name of a sampler.
     stored = pd.read_csv(io.BytesIO(content), dtype=texts, keep_default_na=False, na_values=[""])
     return texts_changed(stored, lambda text: text[1:] if text[:1] == "'" and FORMULA.match(text) else text)
 

@@ -34,11 +34,13 @@ def equipped(model: Model, config: Config, registry: Registry) -> Model:
     """
     metrics = [registry.metrics[name] for name in config.metric]
     named = extractors_named(config, model, registry)
+    # Own extractors come first, then those named by the user replace them, then defaults fill what is left.
     lacking = lacking_roles(metrics, {*model.extractors, *named}, model, config)
     extractors = {**model.extractors, **named, **default_extractors(lacking, model, registry)}
     read = {metric.extractor for metric in metrics}
     if config.reference is not None:
         extractors |= compared(extractors, read, model, config, registry)
+    # Before the first image is drawn: a prompt that is too long would fail the run at its first chunk.
     check_prompts({role: e for role, e in extractors.items() if role in read}, config.prompts or model.prompts)
     return replace(model, extractors=extractors) if extractors != dict(model.extractors) else model
 
@@ -60,6 +62,7 @@ def lacking_roles(metrics: list[type[Metric]], filled: set[str], model: Model, c
     """The roles that metrics read, that have no extractor, and that could mean something for this model."""
     if model.shown_shape is None:
         return set()
+    # Without a reference, weights would be asked for in vain.
     able = [metric for metric in metrics if config.reference is not None or not metric.needs_reference]
     roles = {metric.extractor for metric in able} - filled
     return {role for role in roles if model.encode or role not in OF_PROMPTS}

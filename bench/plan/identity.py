@@ -70,6 +70,7 @@ def unknown(model: Model) -> str:
 
 def weights_hash(module: nn.Module) -> str:
     """Hash of all parameters and buffers, including those that are not saved."""
+    # Buffers with persistent=False decide answers too, and no state_dict has them.
     values = module.state_dict() | dict(module.named_buffers())
     said = {name: tensor_hash(v) if isinstance(v, Tensor) else repr(v) for name, v in values.items()}
     return digest(said)[:DIGITS]
@@ -93,6 +94,7 @@ def sample_hash(model: Model, registry: Registry, config: Config) -> str:
     request = request_for(
         registry, model, SAMPLER, steps=STEPS, prompts=prompts, batch_size=1, device=config.device, dtype=config.dtype
     )
+    # A network that draws random numbers must not move those of the user.
     with state_kept():
         samples = draw(request, 0, 1)
     shown = [samples.x] if samples.images is None else [samples.x, samples.images]

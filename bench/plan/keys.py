@@ -45,6 +45,7 @@ def cell_setting(request: Request, extractors: Collection[str]) -> str:
 
 def setting_of(sampler: Sampler, asked: str) -> str:
     """Hash of a sampler's name and options, and of what it is asked to draw; files are left to `files_of`."""
+    # The content of a file belongs to the key, but not to the setting, which outlives an edit.
     held = {field.name for field in fields(sampler) if isinstance(getattr(sampler, field.name), File)}
     options = {name: None if name in held else value for name, value in given(sampler).items()}
     return digest([type(sampler).__qualname__, options, asked])
@@ -57,7 +58,9 @@ def asked_setting(request: Request, extractors: Collection[str], shared: str | N
     """
     return digest([
         shared or shared_setting(request.model, extractors),
+        # The levels themselves, not the grid's name: two names of one grid give one cell.
         levels_hash(request.levels),
+        # They move the last bits. Which of several equal devices does not.
         [request.batch_size, request.device.type, str(request.dtype)],
         given(request, but=SAID_APART),
     ])  # fmt: skip
@@ -73,6 +76,7 @@ def shared_setting(model: Model, extractors: Collection[str]) -> str:
 def model_setting(model: Model, extractors: Collection[str]) -> dict[str, Any]:
     """All that identifies a model and the extractors that are read. Code of other packages is identified by its
     text."""
+    # The user's own code, not our wrapper around it.
     network = model.network.network if isinstance(model.network, WrappedNetwork) else model.network
     return {
         **given(model, but=(*OF_MODEL_APART, *NOT_OF_MODEL)),
@@ -81,6 +85,7 @@ def model_setting(model: Model, extractors: Collection[str]) -> dict[str, Any]:
         "extractors": {
             role: [extractor.fingerprint, text_of(extractor.extract)]
             for role, extractor in model.extractors.items()
+            # An extractor that no metric reads decides nothing.
             if role in extractors
         },
     }
@@ -98,6 +103,7 @@ def given(thing: Any, but: Collection[str] = ()) -> dict[str, Any]:
 
 def is_default(value: Any, default: Any) -> bool:
     """Whether a value is its field's default; only for plain values, as others may define their own equality."""
+    # 1 == 1.0 == True, but they may act differently.
     if default is MISSING or type(value) is not type(default):
         return False
     return value is default or (isinstance(value, int | float | str | tuple) and bool(value == default))
@@ -111,6 +117,7 @@ def described(value: Any) -> Any:
 
 
 WORDS: tuple[tuple[Any, Callable[[Any], Any]], ...] = (
+    # The order matters: the first kind that fits is taken.
     ((bool, int, float, str, NoneType), lambda value: value),
     (File, lambda value: {"sha256": value.sha256}),
     (Mapping, lambda value: [[described(key), described(item)] for key, item in value.items()]),
@@ -126,6 +133,7 @@ WORDS: tuple[tuple[Any, Callable[[Any], Any]], ...] = (
 
 def tensor_hash(tensor: torch.Tensor) -> str:
     """SHA-256 of type, shape and bytes, whatever device it is on."""
+    # numpy has no bfloat16, so the bytes are taken.
     there = tensor.detach().cpu().contiguous()
     about = f"{there.dtype} {tuple(there.shape)}".encode()
     return hashlib.sha256(about + there.reshape(-1).view(torch.uint8).numpy().tobytes()).hexdigest()
@@ -158,10 +166,12 @@ def files_of(sampler: Sampler) -> tuple[dict[str, str], tuple[FileUsed, ...]]:
 
 def levels_hash(levels: Levels) -> str:
     """Hash of the levels of a run, in float64."""
+    # The bits of float64: a decimal text might round two levels to one.
     numbers = [number for level in levels for number in (level.alpha, level.sigma, level.t)]
     return hashlib.sha256(struct.pack(f"<{len(numbers)}d", *numbers)).hexdigest()
 
 
 def digest(value: Any) -> str:
     """SHA-256 of a JSON value."""
+    # Sorted, so that the order in which a dict was filled does not count.
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=repr).encode()).hexdigest()

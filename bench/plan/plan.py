@@ -130,6 +130,7 @@ class Blocks(Sequence[Block]):
 
     def at(self, first: int, n: int) -> Block | None:
         """The block of n samples that begins at this index; None if there is none."""
+        # Computed, not searched: a plan may have a million blocks.
         number, rest = divmod(first, self.size)
         block = self.block(number) if not rest and 0 <= number < len(self) else None
         return block if block and block.n == n else None
@@ -159,6 +160,8 @@ class Plan:
         """Hash of the configuration and of every cell, without the samplers' code and files: an edited sampler is drawn
         again in the same folder, beside the stored chunks of the others. The order of the rows does not change it."""
         order = {place: i for i, place in enumerate(product_of(self.config))}
+        # In the order of the settings, whatever the order of the rows: a run that was added to has the key of the
+        # whole.
         in_turn = sorted(self.cells, key=lambda cell: order.get((cell.sampler, cell.budget), len(order)))
         always = {name: getattr(self.config, name) for name in ALWAYS}
         return digest([always, given(self.config, but=ALWAYS), [cell.setting for cell in in_turn]])
@@ -172,6 +175,7 @@ class Plan:
     @cached_property
     def blocks(self) -> Blocks:
         """The sample indices in blocks; each cell has one chunk for each block."""
+        # A block has at least one whole batch and one whole block of noise, so nothing is computed and thrown away.
         return Blocks(self.config.samples, max(BLOCK, self.cells[0].request.batch_size))
 
     @property
@@ -228,6 +232,7 @@ def planned_cells(config: Config, registry: Registry, given_model: Model | None)
         registry.metrics[name]
     known = Known(shared_setting(model, {registry.metrics[name].extractor for name in config.metric}))
     cells = [cell for spec in config.sampler for cell in cells_for(config, registry, model, spec, known)]
+    # A stochastic sampler does not follow the ODE: its distance to the solution would mean nothing.
     reference = ode_reference(config, registry, model) if any(c.is_deterministic for c in cells) else None
     trial = replace(cells[0].request, sampler=registry.sampler(TRIAL_SAMPLER))
     return Plan(config, model, tuple(cells), reference, trial, is_rebuildable=given_model is None)
@@ -270,6 +275,7 @@ class Known:
 
 def cells_for(config: Config, registry: Registry, model: Model, spec: str, known: Known) -> list[Cell]:
     """The cells of a sampler spec; PluginError for a plugin's sampler whose declarations change the process."""
+    # Watching the process costs time, and built-in samplers are known to leave it alone.
     kept: AbstractContextManager[list[str]] = state_kept() if registry.is_foreign(spec) else nullcontext([])
     with kept as changed:
         cells = [cell_for(config, registry, model, spec, budget, known) for budget in config.counts]
@@ -290,6 +296,7 @@ def cell_for(  # noqa: PLR0913  (a cell's coordinates)
     steps = budget
     if config.nfe:
         sampler, steps = planned(sampler, spec, budget)
+    # Levels, prompts and model are checked once for all samplers on a grid.
     if (grid, steps) not in known.asked:
         request = request_in(config, registry, model, sampler, grid, steps)
         known.asked[grid, steps] = request, asked_setting(request, (), known.setting)
@@ -298,6 +305,7 @@ def cell_for(  # noqa: PLR0913  (a cell's coordinates)
     setting = setting_of(sampler, asked)
     code = known.code.get(type(sampler)) or code_of_class(type(sampler))
     known.code[type(sampler)] = code
+    # An edited file gives another key, as edited code does, and the chunks of before are not taken for its own.
     contents, named = files_of(sampler)
     key = digest([setting, code.digest, contents])
     nfe, order = declared_nfe(request, spec), declared_order(sampler, spec)
@@ -342,6 +350,7 @@ def planned(sampler: Sampler, spec: str, budget: int) -> tuple[Sampler, int]:
     with at_fault(f"sampler {spec!r}: plan({budget})"):
         try:
             found: object = sampler.plan(budget)
+        # What the author says to the user, such as the least budget, passes as it is; all else is the plugin's fault.
         except InputError as error:
             raise InputError(f"sampler {spec!r}: {error}") from error
     match found:
@@ -383,6 +392,7 @@ def ode_reference(config: Config, registry: Registry, model: Model) -> Request:
     schedule, steps = model.schedule, ODE_STEPS
     if isinstance(schedule, VP) and model.timesteps == "integer":
         steps = min(steps, schedule.timesteps)
+    # Even in lambda is best for a solver in lambda; where lambda is infinite at the start there is no such grid.
     grid = "uniform" if math.isinf(schedule.first.sigma_ve) else "logsnr"
     return request_in(config, registry, model, registry.sampler(ODE_SAMPLER), grid, steps)
 

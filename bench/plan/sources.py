@@ -73,6 +73,7 @@ class Code:
     @property
     def digest(self) -> str:
         """SHA-256 of all texts and versions, without the names of modules and files, as a file may be moved."""
+        # Sorted by content: a module that is moved or renamed leaves the digest as it was.
         texts = sorted(filter(None, (essence(name, text) for name, text in self.modules.items())))
         parts = [texts, sorted(file.sha256 for file in self.files), self.versions]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
@@ -91,6 +92,7 @@ def code_of(thing: object) -> Code | None:
 
 def home_of(thing: object) -> str:
     """The module that defines a function, or an object's class."""
+    # The function within is what runs.
     while isinstance(thing, functools.partial):
         thing = thing.func
     if inspect.ismethod(thing):
@@ -109,16 +111,19 @@ def code_in(start: Sequence[str], own: Collection[str]) -> Code:
     while todo:
         name = todo.pop()
         found = source(name) if name not in seen else None
+        # Modules may import each other in a circle.
         seen.add(name)
         if found is None:
             continue
         if is_own(name, found, own):
             text = texts[name] = found.read()
             todo += [*imported(text, found.package), *parents_of(name)]
+            # A loaded module shows what imports gave it that no statement names, as `from x import *`.
             todo += [used for used in names_used(name) if (at := source(used)) and is_own(used, at, own)]
             files |= {path: file for path in files_named(name, found.origin, text) if (file := file_at(path))}
         elif (top := name.partition(".")[0]) not in (*VERSIONS_THAT_MATTER, *sys.stdlib_module_names):
             packages.add(top)
+            # Code that was asked for by name counts even where it is installed.
             if name in start:
                 texts[name] = found.read()
     versions = {name: version for name in sorted(packages) if (version := version_of(name))}
@@ -145,6 +150,7 @@ def parents_of(name: str) -> list[str]:
 
 def source(name: str) -> Source | None:
     """The source of a module; None if there is no such module, or no text of it."""
+    # Of a loaded module the text as it was imported: the file may have been edited since.
     if module := sys.modules.get(name):
         spec, origin = module.__spec__, str(getattr(module, "__file__", None) or "")
         return Source(origin, spec.parent or "", lambda: source_of(module)) if spec else None
@@ -159,6 +165,7 @@ def found_spec(name: str) -> importlib.machinery.ModuleSpec | None:
     home, _, last = name.rpartition(".")
     if not last.isidentifier() or last in sys.builtin_module_names:
         return None
+    # As Python's own search, but without importing the parent, whose code would run.
     path = None
     if home:
         parent = sys.modules.get(home)
@@ -210,6 +217,7 @@ def statements_of(text: str) -> str:
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
             imports = [child for child in node.body if isinstance(child, ast.ImportFrom) and child.level]
             ours |= {f"{alias.name} {alias.asname or alias.name}" for child in imports for alias in child.names}
+            # A body needs a statement, so an empty one gets `pass`.
             node.body = [child for child in node.body if child not in imports and not is_text(child)] or [ast.Pass()]
     return "" if is_empty(tree) else "\n".join([*sorted(ours), ast.unparse(tree)])
 
@@ -236,9 +244,11 @@ def _imported(tree: ast.Module, package: str) -> Iterator[str]:
             for alias in node.names:
                 yield from (alias.name, *parents_of(alias.name))
         elif isinstance(node, ast.ImportFrom):
+            # One dot is the package itself, each further one the package around it.
             above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
             home = ".".join(filter(None, [*above, node.module or ""]))
             yield from filter(None, (home, *parents_of(home)))
+            # `from package import name` may import a module or a thing in it; a name of no module is dropped later.
             yield from (f"{home}.{alias.name}" for alias in node.names if alias.name != "*")
         elif isinstance(node, ast.Call) and node.args and _name(node.func) in ("import_module", "__import__"):
             text = _text(node.args[0])
@@ -293,6 +303,7 @@ def file_at(path: Path, known: FileUsed | None = None) -> FileUsed | None:
     try:
         with open_file(path) as file:
             about = os.fstat(file.fileno())
+            # Hashing a large file for each of many chunks would be slow; an untouched one is the same file.
             stamp = (about.st_size, about.st_mtime_ns, about.st_ino, about.st_dev)
             if known and known.stamp == stamp:
                 return known
