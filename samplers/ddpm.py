@@ -38,6 +38,7 @@ def posterior(a: Level, b: Level, variance: Variance = "small") -> Posterior:
     """
     # For any alpha and sigma: the ratio of the noise variances of x / alpha, whatever the scale of the state.
     kept = (b.sigma_ve / a.sigma_ve) ** 2
+    # Ho et al. (2020), eq. 7, in alpha and sigma: the product of two Gaussians, q(x_b | x0) and q(x_a | x_b).
     x_weight = a.alpha * b.sigma**2 / (b.alpha * a.sigma**2)
     x0_weight = b.alpha * (1 - kept)
     if b.is_clean:
@@ -51,6 +52,7 @@ def posterior(a: Level, b: Level, variance: Variance = "small") -> Posterior:
 
 def beta_between(a: Level, b: Level) -> float:
     """beta = 1 - abar_a / abar_b of the VP process that passes through both levels."""
+    # Divided by alpha^2 + sigma^2 any process is a VP process, and only that has a beta.
     abar_a = a.alpha**2 / (a.alpha**2 + a.sigma**2)
     abar_b = b.alpha**2 / (b.alpha**2 + b.sigma**2)
     return 1 - abar_a / abar_b
@@ -80,6 +82,7 @@ def loss_of_draw(  # noqa: PLR0913  (what one training example consists of)
     if predicts not in ("eps", "v"):
         raise ValueError(f"predicts {predicts!r}: expected eps or v")
     t, eps = draw.t.to(x0.device), draw.eps.to(x0)
+    # One timestep for each image of the batch, looked up in the table that the network learns.
     abar = torch.tensor(schedule.alphas_cumprod, device=x0.device)[t].view(-1, *[1] * (x0.ndim - 1))
     alpha, sigma = abar.sqrt().to(x0), (1 - abar).sqrt().to(x0)
     target = eps if predicts == "eps" else alpha * eps - sigma * x0

@@ -87,6 +87,7 @@ def content_of(path: Path, most: int = MOST_BYTES) -> bytes:
 def open_file(path: Path) -> BufferedReader:
     """A file, open for reading; an OSError at once for a folder, a pipe or a device."""
     # Without O_NONBLOCK the opening of a pipe waits for a writer.
+    # And O_NOCTTY keeps a terminal from becoming that of this process.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
     if stat.S_ISREG(os.fstat(descriptor).st_mode):
         return os.fdopen(descriptor, "rb")
@@ -98,6 +99,7 @@ def parse_spec(spec: str) -> tuple[str, dict[str, str]]:
     """ "name:option=value,option=value" -> the name and the options as text; a value with a comma stands in quotes."""
     name, _, rest = spec.strip().partition(":")
     options: dict[str, str] = {}
+    # Quotes protect commas below, so an odd one would swallow the rest.
     if rest.count('"') % 2:
         raise InputError(f'{spec!r}: a " without its other; expected name:option="value"')
     # Empty parts, as of a comma at the end, are ignored.

@@ -45,6 +45,7 @@ class Draw(NamedTuple):
     def tiles(self, piece: int) -> Iterator[tuple[slice, range]]:
         """(rows, blocks of four elements) of tiles of at most `piece` counters: many short rows, or part of one."""
         blocks = -(-self.size // 4)
+        # Pieces stay within the cache of the processor, however large a sample is.
         width = max(1, min(blocks, piece))
         height = max(1, piece // width)
         for top in range(0, len(self.samples), height):

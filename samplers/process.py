@@ -218,6 +218,8 @@ def _values(part: Switches) -> dict[str, Any]:
 def _turn(part: Switches, values: Mapping[str, Any]) -> None:
     """Set each switch that differs from `values`; None there means unknown, or unset for an environment variable."""
     for name, switch in part.items():
+        # Setting costs time and may have effects beside the value, so only what differs is set. None = this torch lacks
+        # it.
         if (value := values[name]) != switch.read() and (value is not None or name in VARIABLES):
             switch.turn(value)
 
@@ -254,6 +256,7 @@ def set_switches(values: Mapping[str, Any]) -> None:
 
 def _numpy_stream() -> tuple[Any, ...]:
     kind, keys, *rest = np.random.get_state(legacy=True)
+    # Bytes compare at once; arrays would compare number by number into another array.
     return (kind, np.asarray(keys).tobytes(), *rest)
 
 
@@ -334,6 +337,7 @@ ASPECTS: dict[str, Aspect] = {
 
 def _autocast_nesting() -> int:
     """How many autocast contexts are open; torch tells only when it counts one up or down."""
+    # torch tells the nesting only when it changes it.
     nesting = torch.autocast_increment_nesting() - 1
     torch.autocast_decrement_nesting()
     return nesting
@@ -344,6 +348,7 @@ def _leave_autocast(nesting: int) -> None:
     and a later training would compute with those old weights."""
     while _autocast_nesting() > nesting:
         torch.autocast_decrement_nesting()
+    # The cache holds weights in half precision, which autocast drops only when the last block is left.
     if not nesting:
         torch.clear_autocast_cache()
 

@@ -93,6 +93,7 @@ class VP(Schedule):
         """Check the table and store its logarithm."""
         abar = np.asarray(self.alphas_cumprod, dtype=np.float64)
         ok = abar.ndim == 1 and abar.size > 0 and np.isfinite(abar).all()
+        # Strictly decreasing, so that lambda has one time; below 1, so that the last level has noise.
         if not (ok and abar[0] < 1 and abar[-1] >= 0 and (np.diff(abar) < 0).all()):
             raise ValueError("alphas_cumprod: expected a list of strictly decreasing numbers, below 1 and not negative")
         # The stored logarithm must be finite; `at_time` gives alpha = 0 back at T-1 itself.
@@ -118,6 +119,7 @@ class VP(Schedule):
     @property
     def noisiest(self) -> Level:
         """`first`; if alpha = 0 there, the level with alpha = `LEAST_ALPHA`, at T-1 or just below it."""
+        # Else the noisiest level at which lambda is still finite, for grids that are even in it.
         if self.alphas_cumprod[-1]:
             return self.first
         return self.finite_at(float(np.interp(math.log(LEAST_ALPHA), self._log_alpha[::-1], self._times[::-1])))
@@ -203,6 +205,7 @@ class EDM(Schedule):
 
     def at_time(self, t: float) -> Level:
         """The level with sigma = t > 0."""
+        # The time of this schedule is sigma itself (Karras et al. 2022).
         if not 0 < t < math.inf:
             raise ValueError(f"sigma {t}: expected a positive number")
         return Level(1.0, float(t), float(t))
@@ -252,6 +255,7 @@ class Flow(Schedule):
 def vp_from_alphas_cumprod(alphas_cumprod: Sequence[float]) -> VP:
     """A VP schedule from its table abar_0 ... abar_{T-1}, strictly decreasing."""
     try:
+        # Python floats, because a schedule is hashed and compared as part of a key.
         table = tuple(float(a) for a in alphas_cumprod)
     except (TypeError, ValueError) as error:
         raise InputError(f"alphas_cumprod {shown(alphas_cumprod)}: expected numbers, one a timestep") from error
@@ -292,6 +296,7 @@ def vp_linear(timesteps: int = 1000, beta_start: float = 1e-4, beta_end: float =
 def vp_scaled_linear(timesteps: int = 1000, beta_start: float = 0.00085, beta_end: float = 0.012) -> VP:
     """Square roots of beta linear in t: the schedule of latent diffusion (Rombach et al. 2022)."""
     _check_betas(timesteps, beta_start=beta_start, beta_end=beta_end)
+    # Stable Diffusion's: even in the root of beta.
     return _vp_from_betas(np.linspace(beta_start**0.5, beta_end**0.5, timesteps, dtype=np.float64) ** 2)
 
 

@@ -63,6 +63,7 @@ def placed(  # noqa: PLR0913  (what a chart is of, each by name)
 ) -> Chart:
     """A chart of a metric against an axis, from layers that read x, y, from, to and best."""
     columns = {"x": axis.field, "y": metric, "from": f"{metric}_from", "to": f"{metric}_to", "best": f"{metric}_front"}
+    # The layers are cached by the number of series, since altair takes long to make them; only these entries differ.
     chart = copy.deepcopy(layers)
     chart["description"] = description
     chart["transform"] = [{"calculate": f"datum.{column}", "as": name} for name, column in columns.items()]
@@ -118,6 +119,7 @@ def points(base: alt.Chart, x: alt.X, y: alt.Y, series: int, faint: str = "false
     seen = base.mark_point(filled=True, size=62, aria=False).encode(
         x=x, y=y, color=colour_of(series), shape=shape, opacity=dimmed(f"{faint} ? 0.45 : 1")
     )
+    # A small mark is hard to hit, so a larger one answers for it.
     touched = base.mark_point(filled=True, size=420, opacity=0, aria=False).encode(x=x, y=y, tooltip="tip:N")
     return seen, touched
 
@@ -126,6 +128,7 @@ def finished(*layers: alt.Chart) -> Chart:
     """The layers as one specification that fills its container."""
     chart = alt.layer(*layers, data=alt.NamedData(ROWS)).properties(width="container", height=HEIGHT)
     chart = chart.add_params(alt.param(name="hidden", value=[]), alt.param(name="lifted", value=-1))
+    # Validation against the schema would take most of the time.
     made: Chart = chart.to_dict(validate=False)
     return made
 
@@ -172,6 +175,7 @@ def y_axis(metric: str, rows: Sequence[Row]) -> Chart:
 def round_ticks(values: Sequence[float]) -> list[float]:
     """1, 2 and 5 times the powers of ten within positive values; more ticks if they span less than one power."""
     low, high = min(values), max(values)
+    # Few decades need ticks between the usual ones, or the axis has one number.
     factors = (1, 2, 5) if high / low >= LOG_FROM else (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8)
     decades = range(math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 1)
     return [float(f"{factor}e{decade}") for decade in decades for factor in factors]

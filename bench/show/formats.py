@@ -126,6 +126,7 @@ def emphasis_of(content: Content, metric: str, registry: Registry, columns: Sequ
     try:
         ready = ready_by_run(content, registry)
         sources = {i: Source(o.run, o.key, ready[o.run]) for i, o in enumerate(content.origins) if i in drawn}
+        # The test must be on the samples that the table's numbers are made of.
         if sum(n for _, n in common_places(list(sources.values()))) != content.table["samples"].max():
             return Emphasis(why=" Nothing is bold: not all samples of the rows are there to compare.")
         found = estimates_of(sources)
@@ -133,10 +134,12 @@ def emphasis_of(content: Content, metric: str, registry: Registry, columns: Sequ
         complain(f"nothing is bold: {error}", kind="Note")
         return Emphasis(why=" Nothing is bold: what the rows are compared with is not there.")
     lower = {name: better for of_run in ready.values() for name, better in directions(of_run).items()}
+    # Rows compete within one step count or budget, never across.
     lanes: dict[tuple[str, int], list[int]] = {}
     for i in found:
         lanes.setdefault((content.origins[i].across, content.origins[i].count), []).append(i)
     samples = int(content.table["samples"].max())
+    # Of several runs the most looks count, which is the strictest correction.
     weight = max(look_at(run, samples).weight for run in dict.fromkeys(origin.run for origin in content.origins))
     field = Field({i: content.origins[i].key for i in found}, found, lower, weight)
     races = [

@@ -79,6 +79,7 @@ def pivot_of(table: pd.DataFrame, metric: str, counts: Sequence[int]) -> Pivot:
 
     Rows of a sampler may stand anywhere in the table: those that were added to a run stand at its end.
     """
+    # A column in which all rows agree would only take room.
     names = ["sampler", *(name for name in IDENTITY if table[name].nunique() > 1)]
     rows: dict[tuple[Any, ...], dict[int, int]] = {}
     for place, (key, count) in enumerate(zip(table[names].itertuples(index=False, name=None), counts, strict=True)):

@@ -326,6 +326,7 @@ def pictures_of(run: StoredRun, rows: Sequence[Row]) -> list[Row]:
         first = run.first_chunk(cell)
         if first is not None and first.images is not None:
             images[i] = shrunk(first.images[:PICTURES])
+    # All sheets together share the budget of the page.
     made = sheets(images)
     return [
         {"row": row["row"], "series": row["series"], "budget": run.record.places[row["row"]], "name": row["short"],

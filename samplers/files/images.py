@@ -124,11 +124,13 @@ def file_bytes(path: Path, what: str = "") -> bytes:
 
 def _open(data: bytes, what: str, suffix: str) -> tuple[Format, ImageFile]:
     """The format of an image, and the image, whose header is read and checked, not yet decoded."""
+    # By content, never by name: Pillow would try readers for dozens of formats, each with faults of its own.
     form = next((form for form in FORMATS if re.match(form.start, data)), None)
     if form is None:
         raise ModelError(f"{what}: looks like {_looks_like(data)}; expected an image of {READ}")
     if suffix and suffix.lower() not in form.suffixes:
         raise ModelError(f"{what}: is a {form.name}, whatever its name says; rename it to {form.suffixes[0]}")
+    # Structures that make Pillow slow are found by counting, before it reads any.
     if form.name in FAULTS and (fault := FAULTS[form.name](data)):
         raise ModelError(f"{what}: a {form.name} with {fault}; store it again")
     try:
@@ -194,10 +196,12 @@ def cropped(image: Tensor, size: tuple[int, int]) -> Tensor:
     rows, columns = size
     if (height, width) == size:
         return image
+    # The largest centred part with the proportions of the result: nothing is stretched.
     part_height = min(height, max(1, round(width * rows / columns)))
     part_width = min(width, max(1, round(height * columns / rows)))
     top, left = (height - part_height) // 2, (width - part_width) // 2
     part = image[:, top : top + part_height, left : left + part_width]
+    # Resizing by 1 would still filter.
     if (part_height, part_width) == size:
         return part
     flat = part[0] if len(part) == 1 else part.permute(1, 2, 0)

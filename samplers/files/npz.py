@@ -34,6 +34,7 @@ def read_header(file: IO[bytes], info: zipfile.ZipInfo, what: str) -> Header:
     # Reading objects means unpickling them, which executes code.
     if header.dtype.hasobject:
         raise ModelError(f"{what}: holds Python objects, which are never read; store numbers")
+    # Python integers: a product of announced sides may exceed 64 bits.
     expected, there = math.prod(header.shape) * header.dtype.itemsize, info.file_size - file.tell()
     if min(header.shape, default=0) < 0 or expected != there:
         raise ModelError(

@@ -28,6 +28,7 @@ def record_from(content: Mapping[str, Any], kind: type[T], path: Path) -> T:
     try:
         return msgspec.convert(content, kind)
     except msgspec.ValidationError as error:
+        # msgspec says what and where in one text: "Expected `int`, got `str` - at `$.unet.blocks`".
         text, _, place = str(error).partition(" - at `$")
         names = re.findall(r"\.(\w+)", place)
         if unknown := UNKNOWN.fullmatch(text):

@@ -60,6 +60,7 @@ def shrunk(images: Images, side: int = LONGEST) -> Images:
     if scale >= 1:
         return images
     size = max(1, round(width * scale)), max(1, round(height * scale))
+    # The mean of the pixels under each new one, which neither rings nor skips any.
     small = [np.asarray(as_picture(image).resize(size, Image.Resampling.BOX)) for image in images]
     return np.stack([image[None] if image.ndim == GREY else np.moveaxis(image, -1, 0) for image in small])
 

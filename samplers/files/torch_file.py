@@ -41,6 +41,7 @@ def read_torch_file(path: Path, device: torch.device | str = "cpu") -> Any:
     whatever the reader raises.
     """
     size = path.stat().st_size
+    # torch's own check (weights_only) comes second: it runs the pickle's program, while this reads its opcodes only.
     for name in _names(path, size):
         if not TENSORS.fullmatch(name):
             raise ValueError("the file holds more than tensors and numbers; it was not read")

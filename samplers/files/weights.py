@@ -61,6 +61,7 @@ N = TypeVar("N", bound=nn.Module)
 
 def save_weights(tensors: Mapping[str, Tensor], path: Path) -> None:
     """Write tensors atomically, floating ones as float16; OSError if the disk is full."""
+    # Half the size on disk; every run reads these weights, so no result depends on the digits that are dropped.
     halves = {k: (t.half() if t.is_floating_point() else t).cpu().contiguous() for k, t in tensors.items()}
     make_folder(path.parent)
     write_atomically(path, save(halves))
@@ -126,6 +127,7 @@ def check_header(path: Path) -> None:
     """ValueError if the header has so many bytes that reading it would take long."""
     with path.open("rb") as file:
         size = int.from_bytes(file.read(8), "little")  # what a safetensors file begins with
+    # A length beyond the file's end is left to the reader of safetensors, which names it well.
     if MOST_HEADER < size <= path.stat().st_size:
         raise ValueError(f"a header of {size:,} bytes, where at most {MOST_HEADER:,} are read")
 
@@ -151,6 +153,7 @@ def no_larger_than(stored: Stored, where: object) -> Iterator[None]:
                 f"tensors of {stored.numbers:,} numbers; fetch both again"
             )
 
+    # Hooks of the whole process, so they are removed whatever happens.
     hooks = [
         register_module_parameter_registration_hook(count),
         register_module_buffer_registration_hook(count),
@@ -184,6 +187,7 @@ def read_json(path: Path) -> dict[str, Any]:
         raise ModelError(f"{path}: cannot be read as JSON ({in_line(error)}); fetch the file again") from error
     if not isinstance(content, dict):
         raise ModelError(f"{path}: holds a {type(content).__name__}; expected a JSON object; fetch the file again")
+    # Later steps recurse over the content, and would overflow the stack.
     if is_deeper(content, MOST_DEPTH):
         raise ModelError(f"{path}: nested more than {MOST_DEPTH} deep; expected a plain object; fetch the file again")
     return content
@@ -271,6 +275,7 @@ def filled(make: Callable[[], N], path: Path, where: object = "") -> N:
     """
     stored = read_stored(path)
     with no_larger_than(stored, where or path):
+        # First without memory, so that a file that describes a huge network costs none.
         check_shapes(make(), stored.shapes, path)
     return load_weights(make(), path)
 
@@ -283,6 +288,7 @@ def load_weights(network: N, path: Path) -> N:
     wrong = [k for k in expected if tensors[k].is_floating_point() != expected[k].is_floating_point()]
     _refuse_misfits(network, wrong, path)
     network.load_state_dict(tensors)
+    # For sampling only: no dropout, no gradients.
     return network.eval().requires_grad_(False)
 
 

@@ -34,6 +34,7 @@ def words_of(text: str) -> list[str]:
 def vocabulary_of(texts: Iterable[str], most: int) -> list[str]:
     """The most frequent words of some texts, at most `most`, sorted."""
     counts = Counter(word for text in texts for word in words_of(text))
+    # Ties by the alphabet, so that the same texts give the same vocabulary.
     frequent = sorted(counts, key=lambda word: (-counts[word], word))[:most]
     return sorted(frequent)
 
@@ -132,12 +133,14 @@ class CLIP(nn.Module):
         self.text_encoder = TextEncoder(len(vocabulary), text_length, text_width, text_layers, text_heads)
         self.image_projection = nn.Linear(image_widths[-1], dim, bias=False)
         self.text_projection = nn.Linear(text_width, dim, bias=False)
+        # The start of the CLIP paper, section 2.5; as a logarithm it stays positive.
         self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
 
     def embed_images(self, images: Tensor) -> Tensor:
         """Images (B, C, H, W) uint8, or float in [-1, 1] -> unit vectors (B, dim)."""
         if images.dtype == torch.uint8:
             images = images.to(self.logit_scale.dtype) / 127.5 - 1
+        # Of length 1, so that a product of two embeddings is their cosine.
         return F.normalize(self.image_projection(self.image_encoder(images)), dim=-1)
 
     def embed_texts(self, texts: Sequence[str]) -> Tensor:

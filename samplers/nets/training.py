@@ -60,6 +60,7 @@ class Recipe:
 
 def step_generator(seed: int, step: int) -> torch.Generator:
     """The random stream of one training step."""
+    # From seed and step alone: a resumed training draws what the whole one would have.
     key = int(np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0])
     return torch.Generator().manual_seed(key >> 1)
 
@@ -202,6 +203,7 @@ def fit(  # noqa: PLR0913  (a loop and what it is made of)
         if ranks.is_first:
             report(Progress(recipe.phase, training.step, recipe.steps, training.mean_loss, now - started, resumed_at))
             watch(training.step, training.weights)
+        # By time and not by steps: a checkpoint of a large network takes seconds, of which a fast training makes few.
         if now - saved > every_seconds or training.step == recipe.steps:
             training.save()
             saved = now

@@ -104,6 +104,7 @@ class Up(nn.Module):
 
     def __init__(self, coarser: int | None, stages: list[Stage], width: int) -> None:
         super().__init__()
+        # The deepest level has nothing below it to grow from.
         self.grow = None if coarser is None else nn.Conv2d(coarser, width, 1)
         self.stages = nn.ModuleList(stages)
 
@@ -148,6 +149,7 @@ class UNet(nn.Module):
             finer = widths[i - 1] if i else None
             coarser = widths[i + 1] if i + 1 < len(widths) else None
             inward = [Stage(width, width, embedding_dim, level_heads) for _ in range(blocks)]
+            # Twice the width comes in: what comes from below, and the encoder's output of the same stage.
             outward = [Stage(2 * width, width, embedding_dim, level_heads) for _ in range(blocks)]
             self.down.append(Down(finer, inward, width))
             self.up.insert(0, Up(coarser, outward, width))
