@@ -139,6 +139,7 @@ class Benchmark:
             table = self.tabulate()
             write_picture(self.plan, self.folder, self.failures)
             stored = StoredRun(self.folder.path)
+            # Read back from the folder, as the commands will: what a report shows is what is stored.
             write_answers(stored, answers_from(stored, self.growing.estimates(), directions(self.ready)))
             write_report(stored, lambda: self.ready)
         return Result(self.folder.path, table, self.labels, self.notes)
@@ -227,11 +228,13 @@ def enlarged_run(output: Path | None, given: Mapping[str, Any], registry: Regist
 
 def begin(plan: Plan, registry: Registry, output: Path, manner: Manner = Manner(), command: str = "") -> Benchmark:
     """Open the run folder; nothing is written if it belongs to something else. `command` is kept in run.json."""
+    # All that can be refused is refused before the folder is made.
     check_metric_names(plan.config.metric)
     ready = yardsticks(plan.config.metric, registry.metrics.things, plan.model, plan.config.samples)
     check_metrics(plan.config, registry.metrics.things, plan.model, ready)
     folder = RunFolder(output)
     stored = None if manner.fresh else stored_run(output)
+    # The rows that are there keep their places; verdicts and pages refer to rows by number.
     plan = behind(plan, stored.budgets) if stored else plan
     history = history_of(plan, registry, command, stored, add=manner.add)
     about = {
@@ -247,6 +250,7 @@ def begin(plan: Plan, registry: Registry, output: Path, manner: Manner = Manner(
     with ExitStack() as opened:
         work = work_of(plan, registry, output, ready, manner.limits)
         engine = registry.engine(manner.engine, work)
+        # Until the session takes them over, an error below has to close both.
         opened.callback(engine.close)
         folder.open(plan, about, fresh=manner.fresh, add=manner.add)
         opened.callback(folder.close)
@@ -288,6 +292,7 @@ def evaluations_left(plan: Plan, output: Path, manner: Manner) -> int:
 
     As in the plan adaptive cells are not counted, and neither are repeats for the clock.
     """
+    # Nothing that is there will be used.
     if manner.fresh or not plan.model.fingerprint:
         return plan.network_evaluations
     folder = RunFolder(output)

@@ -88,8 +88,10 @@ def verify(run: StoredRun, registry: Registry, chunks: int = 3, seed: int = 0) -
     check_code(run, registry)
     check_versions(run)
     record, folder = run.record, run.folder
+    # Threads and switches move the last bits, and are part of every key that is compared below.
     with set_as(record) as threads:
         plan = behind(plan_for(record.config, registry), record.budgets)
+        # From the widest cause to the narrowest, so that the error names the right one.
         check_model(run, plan.model)
         ready = yardsticks(record.config.metric, registry.metrics.things, plan.model)
         check_extractors(run, plan.model, ready)
@@ -97,9 +99,11 @@ def verify(run: StoredRun, registry: Registry, chunks: int = 3, seed: int = 0) -
         there = [(cell, block) for cell in plan.cells for block in folder.whole_blocks([cell], plan.blocks)]
         if not there:
             raise InputError(f"{run.path}: has no chunk yet; give its run's command again to go on")
+        # Sorted, so that chunks of one sampler share a child.
         chosen = sorted(random.Random(seed).sample(range(len(there)), min(chunks, len(there))))
         solution = folder.ode_solution(plan.reference_key)
         work = work_of(plan, registry, run.path, ready)
+        # The stored solution: one that is solved again would hide a damaged file.
         work.find_solution = lambda: solution
         with closing(work.local()) as engine:
             checks = tuple(checked(folder, *there[i], engine) for i in chosen)
@@ -159,6 +163,7 @@ def checked(folder: RunFolder, cell: Cell, block: Block, engine: Engine) -> Chec
         stored = folder.read(cell, block)
     except StoreError as error:
         return Check(*place, DAMAGED, (str(error),))
+    # By the engine of a run, so that a sampler that crashes or hangs ends its own check alone.
     (drawn,) = engine.draw([job_of(cell, block)])
     if isinstance(drawn, Failure):
         return Check(*place, DIFFERS, (f"cannot be drawn: {drawn.reason}",))
@@ -173,6 +178,7 @@ def chunk_differences(stored: Chunk, drawn: Chunk) -> Iterator[str]:
         a, b = (getattr(chunk.timing, name) for chunk in (stored, drawn))
         if a != b:
             yield f"{name} {a:g} -> {b:g}"
+    # Hashes cover every image; the kept ones say by how much they differ.
     others = int((stored.hashes != drawn.hashes).any(1).sum())
     if others:
         yield f"{others} of {stored.n} images"
@@ -186,6 +192,7 @@ def image_differences(stored: npt.NDArray[np.uint8] | None, drawn: npt.NDArray[n
     """The differences between kept images, in grey levels."""
     if stored is None or drawn is None or stored.shape != drawn.shape:
         yield from array_differences("kept images", stored, drawn)
+    # A difference of uint8 would wrap around.
     elif largest := int(np.abs(stored.astype(np.int16) - drawn.astype(np.int16)).max(initial=0)):
         yield f"kept images by up to {largest} grey level{'s' if largest > 1 else ''}"
 

@@ -63,6 +63,7 @@ class Signals:
 
     def _hear(self, number: int, _: FrameType | None) -> None:
         self.code = self.code or {signal.SIGINT: SIGINT_EXIT, signal.SIGTERM: SIGTERM_EXIT}[signal.Signals(number)]
+        # Two signals raise; a third may come while the folder is closed, and must not interrupt that.
         self._left -= 1
         if self._left >= 0:
             raise KeyboardInterrupt

@@ -57,6 +57,7 @@ def what_it_takes(plan: Plan, plugins: Sequence[str]) -> dict[str, Any]:
 
 def made_again(given: Mapping[str, Any]) -> Remade:
     """Make the plan that `what_it_takes` described; this sets threads and switches of this process as in the run."""
+    # Before the plan: threads and switches are part of every key.
     torch.set_num_threads(given["threads"])
     set_switches(given["switches"])
     registry = load_registry(given["plugins"])
@@ -72,6 +73,7 @@ def description_of(plan: Plan, plugins: Sequence[str], ode_solution: Tensor | No
             f"model {plan.model.name!r}: was given as an object, which only this process has; expected a name or "
             "file.py:function for this engine, or the engine local"
         )
+    # Base64, since the description is JSON.
     solution = None if ode_solution is None else base64.b64encode(save({"x": ode_solution.contiguous()})).decode()
     return json.dumps({**what_it_takes(plan, plugins), "answer": answer_of(plan), "solution": solution}).encode()
 
@@ -96,6 +98,7 @@ def _opened(description: bytes) -> Here:
     end_with_parent()
     given = json.loads(description)
     remade = made_again(given)
+    # The model must answer alike here, to the last bit, or chunks of one cell would not belong together.
     if given["answer"] != answer_of(remade.plan):
         raise InputError(OTHERWISE)
     solution = None if given["solution"] is None else load(base64.b64decode(given["solution"]))["x"]

@@ -36,6 +36,7 @@ class Here:
 
     def make(self, cell: Cell, block: Block) -> Chunk:
         """The chunk, or whatever the sampler raises."""
+        # A sampler may fork, and its copy would return into this loop and write chunks too.
         with no_copy_goes_on():
             return make_chunk(self.plan, cell, block, self.extractors, self.solution)
 
