@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from ...samplers.engine import Job
 from ..plan.plan import Block, Cell, Plan
 from .clock import LEAST_REPEATS, in_turn
-from .store import REFERENCE, RunFolder
+from .folder import REFERENCE
+from .store import RunFolder
 
 
 @dataclass

@@ -21,7 +21,9 @@ from ...samplers.process import state_kept
 from ...samplers.sample import Request, draw
 from ..plan.plan import Cell, Plan
 from .chunk_file import CHANNELS, check_array
-from .store import CHUNKS, RunFolder, damaged, disk_errors
+from .folder import CHUNKS
+from .sealed_file import damaged, disk_errors
+from .store import RunFolder
 
 PATHS = f"{CHUNKS}/paths"
 """A file for each cell."""

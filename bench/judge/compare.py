@@ -156,7 +156,7 @@ def corrected_among(
     """For each comparison asked for: p, corrected for all possible comparisons in its metric, and their number."""
     found: dict[str, Iterator[tuple[float, int]]] = {}
     for metric in {one.metric for one in asked}:
-        # Metric by metric: each is a question of its own, as for papers that report several.
+        # Metric by metric: each is a separate question.
         family = [one for one in (*asked, *others) if one.metric == metric]
         size = sum(one.is_question for one in family)
         found[metric] = iter([(p, size) for p in corrected_p(family, weight)])

@@ -78,6 +78,7 @@ class Stream:
             yield
         except OSError as error:
             with suppress(OSError, ValueError):  # a stream in memory has no descriptor
+                # Python flushes the stream once more at exit, and would then print a traceback.
                 nowhere = os.open(os.devnull, os.O_WRONLY)
                 os.dup2(nowhere, self._stream.fileno())  # what is left to flush at exit is no second fault
                 os.close(nowhere)

@@ -110,6 +110,7 @@ def charts_by_name(run: StoredRun, view: View) -> dict[str, Chart]:
         for kind, field in (("nfe", "nfe"), ("front", "milliseconds")):
             drawn = {row["short"] for row in view.rows if row[key] is not None and row[field] is not None}
             if drawn and kind in view.charts[key]:
+                # Two names may become one when their special characters are replaced.
                 free = f"{name}-{kind}" if f"{name}-{kind}" not in found else f"{name}-{key}-{kind}"
                 found[free] = printed(view.charts[key][kind], view, drawn)
     return found
@@ -123,6 +124,7 @@ def file_name(metric: str) -> str:
 def printed(chart: Chart, view: View, drawn: Collection[str]) -> Chart:
     """A chart of the report as a figure, with a legend of the drawn series."""
     names = [series["name"] for series in view.series]
+    # The page's colours are variables of its style, which no SVG for print has.
     spec: Chart = with_colours(copy.deepcopy(chart), light_colours())
     spec["layer"] = [layer for layer in spec["layer"] if is_for_print(layer["mark"])]
     legend: Chart = {"columns": legend_columns(list(drawn)), "values": [name for name in names if name in drawn]}
@@ -134,6 +136,7 @@ def printed(chart: Chart, view: View, drawn: Collection[str]) -> Chart:
             encoding = layer["encoding"].get(channel)
             if encoding:
                 encoding |= {"field": "short", "title": None, "legend": legend}
+                # The page refers to series by number and has its own legend; in print the legend shows names.
                 encoding["scale"]["domain"] = names
     lines = -(-len(drawn) // legend["columns"])
     return spec | {
@@ -220,6 +223,7 @@ def picture_of(run: StoredRun, view: View) -> Image.Image | None:
     labels = [wrapped(lane[0]["short"]) for lane in lanes]
     dot = DOTS_PER_INCH / POINTS_PER_INCH
     size, gap = round(FONT_SIZE * dot), round(2 * dot)
+    # Laid out once with tiles of a dot, to learn what labels and gaps leave for the samples.
     bare = paper_grid([[Image.new("RGB", (1, 1))] * budgets] * len(labels), labels, view.budgets, size, gap)
     side = (round(WIDTH * dot) - bare.width) // budgets
     tiles = [
@@ -267,6 +271,7 @@ def small_mosaic(images: Images, width: int) -> Image.Image:
     tiles = []
     for image in images[: across * DOWN]:
         picture = as_picture(image).convert("RGB")
+        # Small images are enlarged as sharp squares; large ones are reduced with a filter.
         kind = Image.Resampling.NEAREST if picture.width < side else Image.Resampling.LANCZOS
         height = max(1, round(side * picture.height / picture.width))
         tiles.append(picture.resize((side, min(side, height)), kind))

@@ -115,6 +115,7 @@ class Plot:
         """results/<model>-grid-<8 hex of the command>.png in the current folder."""
         model = self.settings.others.model
         name = "".join(c if c.isalnum() or c in "-_." else "-" for c in model).strip(".-")[:64]
+        # Of the command, so that other settings never overwrite a picture.
         key = hashlib.sha256(self.command.encode()).hexdigest()[:8]
         return Path("results") / f"{name or 'model'}-grid-{key}{suffix_of(self.trajectory)}"
 
@@ -156,6 +157,7 @@ def requests_for(plot: Plot, registry: Registry) -> list[list[Request]]:
     model = registry.model(others.model, **others.model_settings)
     refuse_without_images(model)
     settings = plot.settings.changed("batch_size", others.batch_size or batch_size_for(plot.images, model))
+    # All requests are made before anything is drawn: a slip in the last cell costs no time.
     grid_is_axis = "grid" in {axis.name for axis in (plot.x, plot.y) if axis}
     return [
         [request_of(cell, registry, model, grid_is_axis=grid_is_axis) for cell in row]
@@ -227,6 +229,7 @@ def draw_cells(plot: Plot, requests: list[list[Request]], advance: Callable[[], 
         cell = drawn(plot, request)
         if isinstance(cell, Drawn):
             tile = cell.tile(0)
+            # After the first cell, and not after all of them.
             check_pixels(tile.width * len(requests[0]), tile.height * len(requests), frames)
         advance()
         return cell
@@ -348,6 +351,7 @@ def to_png(picture: Image.Image, texts: dict[str, str]) -> bytes:
     """A PNG file with texts in it: the same bytes for the same picture and texts."""
     info = PngInfo()
     for name, text in texts.items():
+        # tEXt is read by every image tool; only iTXt holds other characters.
         if text.isascii():
             info.add_text(name, text)
         else:
@@ -366,6 +370,7 @@ def to_webp(frames: Sequence[Image.Image], comment: str) -> bytes:
     least, most = FRAME_MS
     each = min(max(ANIMATION_MS // len(frames), least), most)
     exif = Image.Exif()
+    # WebP has no text chunks; image tools read settings from this field.
     exif.get_ifd(EXIF_IFD)[USER_COMMENT] = b"UNICODE\0" + comment.encode("utf-16-be")
     buffer = io.BytesIO()
     frames[0].save(

@@ -122,6 +122,7 @@ def labelled_grid(
     Texts are wrapped to fit, and shortened if they are still too long; an empty text takes no room.
     """
     pictures = [tile for row in tiles for tile in row if isinstance(tile, Image.Image)]
+    # Every cell has the size of the largest tile, so that rows and columns line up.
     width, height = max(tile.width for tile in pictures), max(tile.height for tile in pictures)
     line, small_line = round(FONT_SIZE * LEADING), round(SMALL_SIZE * LEADING)
     sides = [wrapped(label, FONT_SIZE, LABEL_WIDTH, height // line) for label in labels]
@@ -138,6 +139,7 @@ def labelled_grid(
     pen = ImageDraw.Draw(sheet)
 
     for j, head in enumerate(heads):
+        # Headings of fewer lines stand at the bottom, next to their column.
         first = MARGIN + (heading_lines - len(head)) * line
         write_lines(pen, head, (left + j * (width + GAP) + width // 2, first), HEADING)
     for i, (side, row) in enumerate(zip(sides, tiles, strict=True)):

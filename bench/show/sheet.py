@@ -141,6 +141,7 @@ def table_to_cells(table: pd.DataFrame, labels: Labels) -> tuple[list[str], list
 def metrics_of(table: pd.DataFrame) -> list[str]:
     """The metrics that have a number in some row, without the ODE error, which is no metric of the samples alone."""
     own = (*timing.COLUMNS, ODE_ERROR, ODE_DISTANCE)
+    # A metric is a column with an interval; the table has no list of metrics.
     metrics = [c for c in table.columns if metric_columns(c)[1] in table.columns and c not in own]
     return [name for name in metrics if table[name].notna().any()]
 
@@ -177,6 +178,7 @@ def with_interval(value: float, low: float, high: float) -> str:
     """ "12.3 ± 0.4": the half-width with two digits, the value with as many decimals."""
     if not math.isfinite(value):
         return "-"
+    # Two digits of the half-width, and no more digits of the value than that supports.
     half = (high - low) / 2
     if not math.isfinite(half) or half <= 0:
         return f"{value:.4g}"
@@ -212,6 +214,7 @@ def of_ode_error(table: pd.DataFrame) -> str:
         return ""
     if images < LEAST_IMAGES:
         return f" The ODE error is that of {counted(images, 'image')}, too few for an interval."
+    # The nearest number of images below, which errs on the cautious side.
     covered = ODE_COVERAGE[max(known for known in ODE_COVERAGE if known <= images)]
     return f" The interval of the ODE error, of {images} images, held what it should in {covered} % of simulations."
 
@@ -273,6 +276,7 @@ def notes_on_added(before: Sequence[int], rows: int) -> tuple[str, ...]:
 def notes_on_prompts(prompts: Sequence[str], samples: int) -> tuple[str, ...]:
     """What a reader must know about the intervals of a run whose prompts take turns; `samples` is per row."""
     different = len(set(prompts))
+    # Two rounds of the prompts tell as much as all samples, and are few.
     is_plain = strata_of(prompts, np.arange(min(samples, 2 * len(prompts)))) is None
     if different > 1 and is_plain:
         few = f"some of the {different} prompts have fewer than 2 images"
@@ -371,4 +375,5 @@ def sheet_to_markdown(sheet: Sheet) -> str:
 
 def markdown(text: str) -> str:
     """The text, escaped so that it makes no element, link, code, emphasis or end of a cell."""
+    # HTML first: its entities have no character that Markdown obeys.
     return OBEYED.sub(r"\\\g<0>", html.escape(text, quote=False))

@@ -124,12 +124,14 @@ def view_of(run: StoredRun, metrics: LoadMetrics | None = None) -> View:
         command="\n".join(record.commands),
         call="" if record.command else call_of(record),
     )
+    # Names come from plugins and run folders of strangers, so every text is cleaned, at one place.
     return View(**cleaned(vars(content)))
 
 
 def answers_of(run: StoredRun, metrics: LoadMetrics | None) -> list[Answer] | None:
     """The answers from the folder, or from its chunks and metrics; None if neither is possible."""
     there = read_answers(run)
+    # Without metrics the page shows what the folder has; it neither loads a model nor runs a plugin.
     if there is not None or metrics is None:
         return there
     try:
@@ -173,6 +175,7 @@ def chart_rows(table: pd.DataFrame, labels: Labels, names: Sequence[str]) -> lis
             low, high = metric_columns(metric)[1:]
             row |= {f"m{j}": number(cell[metric]), f"m{j}_low": number(cell.get(low)),
                     f"m{j}_high": number(cell.get(high))}  # fmt: skip
+            # The text that the table has, so that page and table.md never differ in a digit.
             row[f"m{j}_text"] = with_interval(*(_nan(row[f"m{j}{end}"]) for end in ("", "_low", "_high")))
         row["tip"] = tip_of(row, [heading_of_metric(metric, labels) for metric in metrics])
         rows.append(row)
@@ -184,6 +187,7 @@ def chart_rows(table: pd.DataFrame, labels: Labels, names: Sequence[str]) -> lis
 def add_drawn_intervals(key: str, rows: Sequence[Row]) -> None:
     """Add m<i>_from and m<i>_to: the interval, cut to a logarithmic axis."""
     values = [row[key] for row in rows if row[key] is not None]
+    # On a logarithmic axis an interval that reaches zero would stretch the chart without end.
     least = min(values) / CUT if is_log(key, rows) else math.nan
     for row in rows:
         if row[key] is not None:
@@ -238,6 +242,7 @@ def headline(name: str, answers: Sequence[Row], better: str) -> str:
     text = (
         f"{'Lowest' if better == 'lower' else 'Highest'} {name}: {text} {'call' if text.endswith(' 1') else 'calls'}."
     )
+    # A budget with a single sampler, or with equal ones, has no second to be told from.
     raced = [answer for answer in answers if answer["second"]]
     shown = [str(answer["budget"]) for answer in raced if answer["second"]["verdict"] == "shown"]
     if not raced:
@@ -260,6 +265,8 @@ def answer_view(answer: Answer, key: str, rows: Sequence[Row]) -> Row:
         return sign * _nan(value) + 0.0  # 0 has no sign
 
     def against(other: Other) -> Row:
+        # Turned so that a positive number says how far the other is behind; the ends of the interval then change
+        # places.
         ahead = sorted(turned(end) for end in (other.low, other.high))
         apart = other.verdict in (BETTER, WORSE)
         return {
@@ -306,6 +313,7 @@ def mark_front(metric: Row, rows: Sequence[Row], verdicts: Sequence[str] | None)
 def mark_by_numbers(metric: Row, rows: Sequence[Row]) -> None:
     """Add m<i>_front: whether no row is at least as good in both metric and time, and better in one."""
     key, sign = metric["key"], -1 if metric["better"] == "higher" else 1
+    # Without a direction there is no front.
     timed = [row for row in rows if metric["better"] and row[key] is not None and row["milliseconds"] is not None]
     places = [(sign * row[key], row["milliseconds"]) for row in timed]
     for row, mine in zip(timed, places, strict=True):

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from ....samplers.arguments import resolve_device
 from ....samplers.errors import InputError
 from ....samplers.image_data import ImageData
 from ....samplers.model import Model
 from ....samplers.nets.ranks import rank_of
 from ....samplers.nets.training import Report
 from ....samplers.registry import ModelFactory, hookimpl
-from ....samplers.sample import resolve_device
 from ..diffusers.model import Diffusers
 from .settings import Settings
 from .training import train_in
