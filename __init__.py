@@ -65,11 +65,13 @@ if TYPE_CHECKING:
     from .samplers.plugin import hookimpl as hookimpl
     from .samplers.predictor import Clip as Clip
     from .samplers.predictor import DynamicThreshold as DynamicThreshold
+    from .samplers.predictor import Hints as Hints
     from .samplers.predictor import Network as Network
     from .samplers.predictor import NetworkFault as NetworkFault
     from .samplers.predictor import Prediction as Prediction
     from .samplers.predictor import Predictor as Predictor
     from .samplers.predictor import Predicts as Predicts
+    from .samplers.predictor import Question as Question
     from .samplers.predictor import Timesteps as Timesteps
     from .samplers.predictor import dynamic_threshold as dynamic_threshold
     from .samplers.sample import Samples as Samples
@@ -119,8 +121,8 @@ _HOMES = {
     "samplers.options": ("File",),
     "samplers.plugin": ("API_VERSION", "ModelFactory", "hookimpl"),
     "samplers.predictor": (
-        "Clip", "DynamicThreshold", "Network", "NetworkFault", "Prediction", "Predictor", "Predicts", "Timesteps",
-        "dynamic_threshold",
+        "Clip", "DynamicThreshold", "Hints", "Network", "NetworkFault", "Prediction", "Predictor", "Predicts",
+        "Question", "Timesteps", "dynamic_threshold",
     ),
     "samplers.sample": ("Samples", "list_samplers", "load_data", "load_model", "make_sampler", "sample"),
     "samplers.sampler": ("Past", "Sampler", "SamplerFault", "StepContext"),

@@ -174,9 +174,9 @@ def checked(folder: RunFolder, cell: Cell, block: Block, engine: Engine) -> Chec
 
 def chunk_differences(stored: Chunk, drawn: Chunk) -> Iterator[str]:
     """The differences between two chunks of one place, except in seconds."""
-    for name in ("nfe", "network_evaluations"):
+    for name in ("nfe", "network_evaluations", "depth"):
         a, b = (getattr(chunk.timing, name) for chunk in (stored, drawn))
-        if a != b:
+        if a is not None and b is not None and a != b:  # chunks of earlier versions say nothing of their depth
             yield f"{name} {a:g} -> {b:g}"
     # Hashes cover every image; the kept ones say by how much they differ.
     others = int((stored.hashes != drawn.hashes).any(1).sum())

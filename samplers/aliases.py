@@ -5,13 +5,25 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 from .catalogue import Catalogue, loosely
-from .errors import PluginError
-from .options import construct, parse_spec
+from .errors import InputError, PluginError
+from .options import construct, options_of, parse_spec
 from .sampler import Sampler
 
+FIRST, ANALYTIC = "first", "analytic"
+"""What any spec may say of the first step."""
 ALIAS = re.compile(r"[A-Za-z0-9][A-Za-z0-9 +._-]{0,63}")
+
+
+def popped_first(cls: type[Sampler], options: dict[str, Any], what: str) -> bool:
+    """Whether the options say first=analytic, which is taken out of them; a sampler's own option `first` stays."""
+    if FIRST in options_of(cls) or (given := options.pop(FIRST, None)) is None:
+        return False
+    if given != ANALYTIC:
+        raise InputError(f"{what}: {FIRST} {given!r}: expected {ANALYTIC}, a first call without the network")
+    return True
 
 
 def aliases_of(cls: type[Sampler]) -> Mapping[str, str]:
@@ -47,7 +59,9 @@ def check_aliases(samplers: Catalogue[type[Sampler]], new: Iterable[str]) -> Non
             if options and loosely(alias) == loosely(name):
                 raise PluginError(f"alias {alias!r} of sampler {name!r}: is its own name, and stands for {preset!r}")
             options.pop("grid", None)
-            construct(samplers.things[name], f"alias {alias!r} of sampler {name!r}", options)
+            what = f"alias {alias!r} of sampler {name!r}"
+            popped_first(samplers.things[name], options, what)
+            construct(samplers.things[name], what, options)
 
 
 @functools.lru_cache(maxsize=8)
@@ -62,7 +76,7 @@ def aliases_in(samplers: tuple[tuple[str, type[Sampler]], ...]) -> dict[str, str
 
 ELSEWHERE = (
     "dpm++sde", "dpmppsde", "lcm", "tcd", "heunpp2", "ipndmv", "resmultistep", "gradientestimation", "expheun2x0",
-    "sasolverpece", "ddimcfg++", "eulercfgpp", "eulerancestralcfgpp", "dpmpp2mcfgpp", "dpmpp2sancestralcfgpp",
+    "sasolverpece", "dpmpp2sancestralcfgpp",
 )  # fmt: skip
 """Samplers of other tools that samplerbench lacks, in the form that `loosely` gives."""
 ENDINGS = re.compile(r"(karras|exponential|polyexponential|sgmuniform|simple|uniform|normal|beta|gpu|scheduler)$")

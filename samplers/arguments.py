@@ -12,6 +12,7 @@ from torch import Tensor
 from .errors import InputError, shown
 from .model import Model, condition_from, described
 from .options import is_number
+from .sampler import Sampler, needs_unconditional
 
 MOST_GUIDANCE = 1e6
 """Largest guidance: far beyond any useful one, and larger ones overflow in float32."""
@@ -73,10 +74,24 @@ def check_guidance_calls(calls: object) -> int:
     return calls
 
 
+def check_unconditional(sampler: Sampler, model: Model, name: str) -> bool:
+    """Whether the sampler needs the answer without the prompt; InputError, with its name, if the model has none."""
+    needs = needs_unconditional(sampler)
+    if needs and model.guide:
+        raise InputError(
+            f"sampler {name}: needs the answer without the prompt, and model {model.name!r}, which is told its "
+            "guidance, gives none; use another sampler or another model"
+        )
+    return needs
+
+
 def check_prompts(
-    model: Model, prompts: Sequence[str] | None, negative: str | None, guidance: float
+    model: Model, prompts: Sequence[str] | None, negative: str | None, guidance: float, *, unconditional: bool = False
 ) -> tuple[str, ...]:
-    """The prompts to use; InputError if prompts, negative prompt or guidance would have no effect."""
+    """The prompts to use; InputError if prompts, negative prompt or guidance would have no effect.
+
+    `unconditional` says that the sampler asks without the prompt at any guidance.
+    """
     given = None if prompts is None else check_texts("prompts", prompts)
     if not (negative is None or isinstance(negative, str)):
         raise InputError(f"negative {shown(negative)}: expected a text")
@@ -94,7 +109,7 @@ def check_prompts(
         raise InputError(
             f"negative {negative!r}: model {model.name!r} is told its guidance and has no place for it; leave it out"
         )
-    if negative is not None and guidance == 1:
+    if negative is not None and guidance == 1 and not unconditional:
         raise InputError(f"negative {negative!r}: has no effect at guidance 1; give a guidance above 1")
     texts = tuple(model.prompts) if given is None else given
     if not texts and given is None:
@@ -103,7 +118,7 @@ def check_prompts(
         raise InputError("prompts: the list is empty; expected at least one text")
     # Prompts and negative prompt are tried now, so that no run fails at its last block.
     asked = list(texts)
-    if model.mixes(guidance) and (negative is not None or model.unconditional is None):
+    if model.mixes(guidance, unconditional=unconditional) and (negative is not None or model.unconditional is None):
         asked.append(negative or "")
     # Encoding may take long, so a model may offer a cheaper check.
     if model.check_texts:

@@ -89,11 +89,14 @@ class GaussianMixture:
 
 
 def exact_model(data: GaussianMixture, schedule: Schedule, predicts: Predicts = "eps", name: str = "exact") -> Model:
-    """The perfect network for this data: it answers with the conditional expectation of what it predicts."""
+    """The perfect network for this data: it answers with the conditional expectation of what it predicts.
+
+    It takes hints, and answers the same whatever they are.
+    """
     if not isinstance(data, GaussianMixture):
         raise InputError(f"data {shown(data)}: expected a GaussianMixture")
 
-    def network(x: Tensor, t: Tensor) -> Tensor:
+    def network(x: Tensor, t: Tensor, hints: object = None) -> Tensor:
         # A batch usually has one time; each distinct time is looked up once. In float64, so that the answer is exact.
         times, which = torch.unique(t.double(), return_inverse=True)
         levels = [schedule.at_time(float(time)) for time in times]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import math
 import operator
 import warnings
@@ -23,10 +24,12 @@ from .predictor import (
     Clip,
     DynamicThreshold,
     Guided,
+    Hints,
     Network,
     NetworkPredictor,
     Predictor,
     Predicts,
+    Promptless,
     Timesteps,
     bound_x0,
     check_batch_size,
@@ -129,9 +132,12 @@ class Model:
             return self.image_shape
         return self.shape if is_image_shape(self.shape) else None
 
-    def mixes(self, guidance: float) -> bool:
-        """Whether guidance of this strength asks the network twice: with the prompt and without."""
-        return self.encode is not None and self.guide is None and guidance != 1
+    def mixes(self, guidance: float, *, unconditional: bool = False) -> bool:
+        """Whether guidance of this strength asks the network twice: with the prompt and without.
+
+        It does so at any strength where a sampler needs the `unconditional` part.
+        """
+        return self.encode is not None and self.guide is None and (guidance != 1 or unconditional)
 
     def images(self, x: Tensor) -> Tensor | None:
         """Clean states (n, *shape) -> uint8 (n, C, H, W), None where the model makes no images.
@@ -251,8 +257,14 @@ def predictor_for(  # noqa: PLR0913  (what a prediction depends on)
     device: torch.device,
     dtype: torch.dtype,
     log: CallLog | None = None,
+    unconditional: bool = False,
+    notes: dict[object, dict[str, Any]] | None = None,
 ) -> Predictor:
-    """The model's network as a predictor for these prompts, with guidance and bounds of x0; `log` records its calls."""
+    """The model's network as a predictor for these prompts, with guidance and bounds of x0; `log` notes its calls.
+
+    With `unconditional`, each prediction has its part without the prompt, at guidance 1 too. `notes` hold what a
+    network that takes hints writes down during the run.
+    """
     # From the inside out: the network, then guidance, then the bounds of x0. Samplers see one predictor.
     condition = without = None
     if model.encode is not None:
@@ -260,16 +272,19 @@ def predictor_for(  # noqa: PLR0913  (what a prediction depends on)
         # Distilled guidance is part of the condition, so the network is asked once.
         if model.guide:
             condition = model.guide(condition, guidance)
-        if model.mixes(guidance):
+        if model.mixes(guidance, unconditional=unconditional):
             # A negative prompt takes the place of the empty one in classifier-free guidance.
             against = model.encode if negative is not None else model.unconditional or model.encode
             without = condition_from(model, against, [negative or ""] * len(prompts))
+    log = log or CallLog()
     network = NetworkPredictor(
-        model.network(device, dtype), model.predicts, model.timesteps, batch_size, _on_device(condition, device, dtype),
-        dtype, _on_device(without, device, dtype), guidance_calls, log or CallLog(),
+        log.watched(model.network(device, dtype)), model.predicts, model.timesteps, batch_size,
+        _on_device(condition, device, dtype), dtype, _on_device(without, device, dtype), guidance_calls, log,
+        {} if notes is None else notes, model.name,
     )  # fmt: skip
-    guided = network if without is None else Guided(network.both, guidance, guidance_rescale)
-    return bound_x0(guided, model.clip)
+    if without is not None:
+        return bound_x0(Guided(network.both, guidance, guidance_rescale, network.both_of_many), model.clip)
+    return bound_x0(Promptless(network) if unconditional else network, model.clip)
 
 
 def condition_from(model: Model, encode: Encode, texts: Sequence[str]) -> Tensor:
@@ -317,7 +332,11 @@ def wrap_network(  # noqa: PLR0913  (what a network needs to be a model)
     eps | x0 | v = alpha eps - sigma x0 | flow = eps - x0. `clip=(-1, 1)` keeps x0 within these bounds and derives eps
     from it; `clip=dynamic_threshold()` does so with bounds that follow each sample.
 
-    With guidance a call holds the rows with the prompt and behind them those without it, B = 2 `batch_size`.
+    With guidance a call holds the rows with the prompt and behind them those without it, B = 2 `batch_size`; a sampler
+    that asks about K states at once makes that K times as many. A network with a parameter `hints`, as
+    `network(x, t, hints)` has, is given `Hints`: what the sampler says, the samples that the call is about, and a dict
+    of its own for these, which is empty at the start of a run.
+
     `value_range` holds the values of black and white in images: by default the bounds in `clip`, or (-1, 1) without.
 
     `fingerprint` is any text that changes when the network does, such as the hash of its weights: a run is resumed only
@@ -377,10 +396,11 @@ def range_of(clip: Clip | None) -> Range:
 def cast_times(network: Network) -> Network:
     """The network with fractional times cast to the dtype of x, as most networks expect."""
 
-    def ask(x: Tensor, t: Tensor, *condition: Tensor) -> Tensor:
-        return network(x, t.to(x.dtype) if t.is_floating_point() else t, *condition)
+    def ask(x: Tensor, t: Tensor, *condition: Tensor, **hints: Hints) -> Tensor:
+        return network(x, t.to(x.dtype) if t.is_floating_point() else t, *condition, **hints)
 
-    return ask
+    # The signature stays that of the network, which may take hints.
+    return functools.update_wrapper(ask, network, assigned=(), updated=())
 
 
 def module_on(module: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Module:

@@ -6,11 +6,13 @@ around a predictor; samplers know nothing of them.
 
 from __future__ import annotations
 
+import functools
+import inspect
 import math
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Literal, Protocol, get_args
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, NamedTuple, Protocol, get_args
 
 import torch
 from torch import Tensor
@@ -49,6 +51,9 @@ class Prediction:
     """The network's answer, (n, *shape)."""
     predicts: Predicts
     """What the answer is: eps, x0, v or flow."""
+    unconditional: Prediction | None = None
+    """The network's own answer without the prompt, of the same call, before guidance and bounds of x0; None if the
+    network was not asked without it. A sampler with `needs_unconditional = True` always finds one."""
 
     @property
     def x0(self) -> Tensor:
@@ -96,8 +101,35 @@ def conversion(predicts: Predicts, level: Level) -> tuple[tuple[float, float], t
     return (1 / norm, -sigma / norm), (1 / norm, alpha / norm)
 
 
+def analytic(x: Tensor, level: Level) -> Prediction:
+    """What is known without a network where sigma is large: the state is nearly all noise, eps = x / r.
+
+    r = sqrt(alpha^2 + sigma^2) is the deviation of the state for data of deviation 1. x0 = alpha x / (r (r + sigma))
+    follows from x = alpha x0 + sigma eps, and is finite at alpha = 0. The part without the prompt is the same.
+    """
+    r = math.hypot(level.alpha, level.sigma)
+    said = Prediction(x, level, x * (level.alpha / (r * (r + level.sigma))), "x0")
+    return replace(said, unconditional=said)
+
+
 ALL = slice(None)
 """The rows of a call about the whole state."""
+
+
+class Question(NamedTuple):
+    """A state about which the network is asked."""
+
+    x: Tensor
+    """The state, (n, *shape), unscaled."""
+    level: Level
+    """The level of the state, by which the answer is converted."""
+    ask: Level | None = None
+    """The level that the network is told instead; None = that of the state."""
+
+    @property
+    def t(self) -> float:
+        """The time that the network is told."""
+        return (self.ask or self.level).t
 
 
 class Predictor(Protocol):
@@ -107,10 +139,41 @@ class Predictor(Protocol):
         """x is the state (n, *shape) at `level`, unscaled; with `rows`, only these rows of it."""
         ...
 
+    def many(
+        self, asked: Sequence[Question], rows: slice = ALL, hints: Mapping[str, Any] | None = None
+    ) -> list[Prediction]:
+        """A prediction for each of several states of one shape, by one call; `hints` go to the network."""
+        ...
+
 
 Network = Callable[..., Tensor]
-"""network(x, t) or network(x, t, condition): x (B, *shape), t (B,) -> (B, *shape)."""
+"""network(x, t) or network(x, t, condition): x (B, *shape), t (B,) -> (B, *shape). One with a parameter `hints` is
+given `Hints` by that name."""
 ARGUMENTS = ("x", "t", "condition")
+HINTS = "hints"
+"""The name of the parameter by which a network says that it takes hints."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hints:
+    """What a network is told beside x, t and condition, if it has a parameter `hints`."""
+
+    given: Mapping[str, Any]
+    """What the sampler gave, `run.predict(..., hints={"reuse": True})`; empty where it gave nothing."""
+    rows: slice
+    """The samples that the call is about: the call holds them once for each state and each prompt, padded to the
+    batch size."""
+    state: dict[str, Any]
+    """The network's own notes about these rows, such as features to use again: empty at the start of a run."""
+
+
+def takes_hints(network: Network) -> bool:
+    """Whether a network has a parameter of the name `hints`."""
+    own = inspect.unwrap(network)
+    try:
+        return HINTS in inspect.signature(own.forward if isinstance(own, torch.nn.Module) else own).parameters
+    except (TypeError, ValueError):  # a function of C says nothing of its parameters
+        return False
 
 
 def check_names(predicts: object, timesteps: object) -> None:
@@ -138,6 +201,12 @@ class CallLog:
     They stay on the device until `first_fault` looks at all of them, so that no call waits for another.
     """
 
+    evaluations: int = 0
+    """How many states the network was asked about through a `NetworkPredictor`, each prompt by itself."""
+    asked: int = 0
+    """Calls that a `NetworkPredictor` made of the network."""
+    called: int = 0
+    """Calls of the network that `watched` returned, whoever made them."""
     times: list[float] = field(default_factory=list)
     extremes: list[Tensor] = field(default_factory=list)
     """Four scalars for each call: least and largest number of the state, then of the answer."""
@@ -146,6 +215,20 @@ class CallLog:
         """Record a call about the state x at time t."""
         self.times.append(t)
         self.extremes += (*x.aminmax(), *answer.aminmax())  # NaN wherever there is one
+
+    def watched(self, network: Network) -> Network:
+        """The network with its calls counted."""
+
+        def ask(*arguments: Tensor, **hints: Hints) -> Tensor:
+            self.called += 1
+            return network(*arguments, **hints)
+
+        # The signature stays that of the network, which may take hints.
+        return functools.update_wrapper(ask, network, assigned=(), updated=())
+
+    def past_the_counter(self, evaluations: int) -> int:
+        """How often the network was asked beside so many counted evaluations."""
+        return max(self.evaluations - evaluations, 0) + max(self.called - self.asked, 0)
 
     def first_fault(self) -> float | None:
         """The time of the first answer with NaN or infinity; None without one, or if the state had it before."""
@@ -178,6 +261,10 @@ class NetworkPredictor:
     calls: int = 1
     """Network calls of `both`: 1 = rows with the prompt, then rows without it, in one call; 2 = one after the other."""
     log: CallLog = field(default_factory=CallLog, compare=False)
+    notes: dict[object, dict[str, Any]] = field(default_factory=dict, compare=False)
+    """`Hints.state` by rows."""
+    name: str = "network"
+    """What the model is called, for messages."""
 
     def __post_init__(self) -> None:
         """Check the names, and that conditions with and without the prompt fit into one call."""
@@ -194,47 +281,98 @@ class NetworkPredictor:
 
     def __call__(self, x: Tensor, level: Level, rows: slice = ALL) -> Prediction:
         """One evaluation of all rows of x."""
-        (prediction,) = self._predictions(x, level, rows, [self.condition])
+        (prediction,) = self.many([Question(x, level)], rows)
         return prediction
+
+    def many(
+        self, asked: Sequence[Question], rows: slice = ALL, hints: Mapping[str, Any] | None = None
+    ) -> list[Prediction]:
+        """One evaluation of each state."""
+        (predictions,) = self._predictions(asked, rows, [self.condition], hints)
+        return predictions
 
     def both(self, x: Tensor, level: Level, rows: slice = ALL) -> tuple[Prediction, Prediction]:
         """The predictions with the prompts and without them: two evaluations of all rows of x."""
+        (pair,) = self.both_of_many([Question(x, level)], rows)
+        return pair
+
+    def both_of_many(
+        self, asked: Sequence[Question], rows: slice = ALL, hints: Mapping[str, Any] | None = None
+    ) -> list[tuple[Prediction, Prediction]]:
+        """As `both`, for each of several states."""
         # One call with twice the rows is faster on a GPU; two calls need half the memory.
         if self.calls == 1:
-            conditional, unconditional = self._predictions(x, level, rows, [self.condition, self.without])
+            conditional, unconditional = self._predictions(asked, rows, [self.condition, self.without], hints)
         else:
-            (conditional,) = self._predictions(x, level, rows, [self.condition])
-            (unconditional,) = self._predictions(x, level, rows, [self.without])
-        return conditional, unconditional
+            (conditional,) = self._predictions(asked, rows, [self.condition], hints)
+            (unconditional,) = self._predictions(asked, rows, [self.without], hints)
+        return list(zip(conditional, unconditional, strict=True))
 
     def _predictions(
-        self, x: Tensor, level: Level, rows: slice, conditions: Sequence[Tensor | None]
-    ) -> list[Prediction]:
-        """A prediction for each condition; a network call repeats its rows of x for each of them."""
+        self,
+        asked: Sequence[Question],
+        rows: slice,
+        conditions: Sequence[Tensor | None],
+        hints: Mapping[str, Any] | None,
+    ) -> list[list[Prediction]]:
+        """For each condition a prediction of each state; a call holds a batch of rows for each pair of these."""
+        x = asked[0].x
         # x goes to the network's dtype; t and the answer keep that of the state.
-        inputs = x if self.dtype is None else x.to(self.dtype)
-        self._check(level, inputs.dtype)
-        asked = [condition[rows] for condition in conditions if condition is not None]
-        parts, size = len(conditions), self.batch_size
-        t_dtype = torch.int64 if self.timesteps == "integer" else torch.promote_types(x.dtype, inputs.dtype)
-        t = torch.full((parts * size,), level.t, dtype=t_dtype, device=x.device)
+        inputs = [question.x if self.dtype is None else question.x.to(self.dtype) for question in asked]
+        for question in asked:
+            self._check(question, inputs[0].dtype)
+        told = [condition[rows] for condition in conditions if condition is not None]
+        parts, size = len(conditions) * len(asked), self.batch_size
+        t_dtype = torch.int64 if self.timesteps == "integer" else torch.promote_types(x.dtype, inputs[0].dtype)
+        t = _times([question.t for question in asked] * len(conditions), size, t_dtype, x.device)
         # Answers are copied out call by call: a network may return the same buffer each time.
         answers = x.new_empty((parts, *x.shape))
         for start in range(0, len(x), size):
             batch = slice(start, start + size)
             # Every call has the same number of rows, whatever n is: the last rows are padded, and cut off below.
-            state = _concatenate([_pad(inputs[batch], size)] * parts)
-            condition = [_concatenate([_pad(c[batch], size) for c in asked])] if asked else []
-            answer = self._answer(state, t, *condition, parts=parts)
-            real = len(inputs[batch])
+            state = _concatenate([_pad(states[batch], size) for states in inputs] * len(conditions))
+            condition = [_concatenate([_pad(c[batch], size) for c in told for _ in asked])] if told else []
+            more = self._hints(
+                hints, rows, range(len(x))[batch], (len(asked), *(c is self.without for c in conditions))
+            )
+            answer = self._answer(state, t, *condition, parts=len(conditions), **more)
+            real = len(inputs[0][batch])
             answers[:, batch] = answer.reshape(parts, size, *x.shape[1:])[:, :real]
-        self.log.saw(level.t, x, answers)
-        return [Prediction(x, level, said, self.predicts) for said in answers]
+        self.log.evaluations += parts
+        for i, question in enumerate(asked):
+            self.log.saw(question.t, question.x, answers[i :: len(asked)])
+        questions = [*asked] * len(conditions)
+        said = [Prediction(q.x, q.level, answer, self.predicts) for q, answer in zip(questions, answers, strict=True)]
+        return [said[i : i + len(asked)] for i in range(0, parts, len(asked))]
 
-    def _answer(self, x: Tensor, t: Tensor, *condition: Tensor, parts: int) -> Tensor:
+    @functools.cached_property
+    def _takes_hints(self) -> bool:
+        return takes_hints(self.network)
+
+    def _hints(
+        self, given: Mapping[str, Any] | None, rows: slice, batch: range, kind: tuple[object, ...]
+    ) -> dict[str, Hints]:
+        """What the network is given by the name `hints` in a call about a batch of rows; InputError if it takes none.
+
+        `kind` tells calls about the same rows apart whose rows in the batch are others.
+        """
+        if not self._takes_hints:
+            if given:
+                raise InputError(
+                    f"hints {', '.join(map(repr, given))}: the network of model {self.name!r} takes none; expected one "
+                    "with a parameter for them, as network(x, t, condition, hints) has"
+                )
+            return {}
+        first = (rows.start or 0) + batch.start
+        here = slice(first, first + len(batch))
+        notes = self.notes.setdefault((here.start, here.stop, *kind), {})
+        return {HINTS: Hints(given or {}, here, notes)}
+
+    def _answer(self, x: Tensor, t: Tensor, *condition: Tensor, parts: int, **hints: Hints) -> Tensor:
         """`answer_of`; if memory runs out, NetworkFault says what needs less."""
+        self.log.asked += 1
         try:
-            return answer_of(self.network, x, t, *condition)
+            return answer_of(self.network, x, t, *condition, **hints)
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
@@ -245,12 +383,13 @@ class NetworkPredictor:
                 advice = "a smaller --batch-size"
             raise NetworkFault(f"network: no memory for {len(x)} rows of {tuple(x.shape[1:])}; try {advice}") from error
 
-    def _check(self, level: Level, dtype: torch.dtype) -> None:
+    def _check(self, question: Question, dtype: torch.dtype) -> None:
         """InputError for a level at which the network cannot be asked."""
-        if self.timesteps == "integer" and not level.t.is_integer():
+        level = question.level
+        if self.timesteps == "integer" and not question.t.is_integer():
             raise InputError(
-                f"network: asked about timestep {level.t:g}, and it knows whole ones only; a sampler gets levels that "
-                "the network knows from run.grid and run.at"
+                f"network: asked about timestep {question.t:g}, and it knows whole ones only; a sampler gets levels "
+                "that the network knows from run.grid and run.at"
             )
         if self.predicts == "eps" and 0 < level.alpha < LEAST_ALPHA_OF_EPS and dtype != torch.float64:
             raise InputError(
@@ -260,7 +399,7 @@ class NetworkPredictor:
             )
 
 
-def answer_of(network: Network, x: Tensor, t: Tensor, *condition: Tensor) -> Tensor:
+def answer_of(network: Network, x: Tensor, t: Tensor, *condition: Tensor, **hints: Hints) -> Tensor:
     """The network's answer for a batch.
 
     ModelError if it raises, InputError if the answer is no tensor like x, NetworkFault if it changes its arguments in
@@ -269,7 +408,7 @@ def answer_of(network: Network, x: Tensor, t: Tensor, *condition: Tensor) -> Ten
     given = dict(zip(ARGUMENTS, (x, t, *condition), strict=False))
     before = [_changes(tensor) for tensor in given.values()]
     try:
-        answer = network(x, t, *condition)
+        answer = network(x, t, *condition, **hints)
     except SamplerbenchError:
         raise
     except Exception as error:
@@ -314,6 +453,11 @@ def _pad(rows: Tensor, size: int) -> Tensor:
     return torch.cat([rows, rows[-1:].expand(missing, *rows.shape[1:])]) if missing else rows
 
 
+def _times(times: Sequence[float], size: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Each time `size` times."""
+    return _concatenate([torch.full((size,), t, dtype=dtype, device=device) for t in times])
+
+
 def _concatenate(parts: Sequence[Tensor]) -> Tensor:
     """The rows of several tensors in one; a single tensor itself, without a copy."""
     return torch.cat(list(parts)) if len(parts) > 1 else parts[0]
@@ -331,14 +475,43 @@ class Guided:
     guidance: float
     rescale: float = 0.0
     """phi: how far the deviation of the guided x0 is taken back to that of the conditional one; 0 = not at all."""
+    both_of_many: Callable[..., list[tuple[Prediction, Prediction]]] | None = None
+    """`both` for several states, as `NetworkPredictor.both_of_many` makes them; None = states come one by one."""
 
     def __call__(self, x: Tensor, level: Level, rows: slice = ALL) -> Prediction:
         """Two evaluations of the network, one prediction."""
-        positive, negative = self.both(x, level, rows)
+        return self._mixed(*self.both(x, level, rows))
+
+    def many(
+        self, asked: Sequence[Question], rows: slice = ALL, hints: Mapping[str, Any] | None = None
+    ) -> list[Prediction]:
+        """Two evaluations and one prediction of each state."""
+        assert self.both_of_many is not None
+        return [self._mixed(*pair) for pair in self.both_of_many(asked, rows, hints)]
+
+    def _mixed(self, positive: Prediction, negative: Prediction) -> Prediction:
         # lerp extrapolates for guidance above 1.
         answer = torch.lerp(negative.answer, positive.answer, self.guidance)
-        guided = Prediction(x, level, answer, positive.predicts)
+        guided = Prediction(positive.x, positive.level, answer, positive.predicts, negative)
         return rescaled(guided, positive.x0, self.rescale) if self.rescale else guided
+
+
+@dataclass(frozen=True)
+class Promptless:
+    """A network without prompts, for samplers that need its answer without one: it has no other."""
+
+    inner: Predictor
+
+    def __call__(self, x: Tensor, level: Level, rows: slice = ALL) -> Prediction:
+        """The inner prediction, which is its own unconditional part."""
+        said = self.inner(x, level, rows)
+        return replace(said, unconditional=said)
+
+    def many(
+        self, asked: Sequence[Question], rows: slice = ALL, hints: Mapping[str, Any] | None = None
+    ) -> list[Prediction]:
+        """The inner predictions, each its own unconditional part."""
+        return [replace(said, unconditional=said) for said in self.inner.many(asked, rows, hints)]
 
 
 def rescaled(guided: Prediction, conditional: Tensor, phi: float) -> Prediction:
@@ -351,7 +524,7 @@ def rescaled(guided: Prediction, conditional: Tensor, phi: float) -> Prediction:
     x0 = guided.x0
     has, wanted = _deviation(x0), _deviation(conditional)
     ratio = torch.where(has > 0, wanted / has, 1.0)
-    return Prediction(guided.x, guided.level, x0 * (phi * ratio + (1 - phi)), "x0")
+    return Prediction(guided.x, guided.level, x0 * (phi * ratio + (1 - phi)), "x0", guided.unconditional)
 
 
 def _deviation(x: Tensor) -> Tensor:
@@ -423,7 +596,16 @@ class Bounded:
 
     def __call__(self, x: Tensor, level: Level, rows: slice = ALL) -> Prediction:
         """The inner prediction with x0 clamped."""
-        return Prediction(x, level, self.inner(x, level, rows).x0.clamp(self.low, self.high), "x0")
+        return self._clamped(x, level, self.inner(x, level, rows))
+
+    def many(
+        self, asked: Sequence[Question], rows: slice = ALL, hints: Mapping[str, Any] | None = None
+    ) -> list[Prediction]:
+        """The inner predictions with x0 clamped."""
+        return [self._clamped(said.x, said.level, said) for said in self.inner.many(asked, rows, hints)]
+
+    def _clamped(self, x: Tensor, level: Level, said: Prediction) -> Prediction:
+        return Prediction(x, level, said.x0.clamp(self.low, self.high), "x0", said.unconditional)
 
 
 @dataclass(frozen=True)
@@ -435,11 +617,20 @@ class Thresholded:
 
     def __call__(self, x: Tensor, level: Level, rows: slice = ALL) -> Prediction:
         """The inner prediction with x0 thresholded."""
-        x0, bound = self.inner(x, level, rows).x0, self.threshold.bound
+        return self._thresholded(x, level, self.inner(x, level, rows))
+
+    def many(
+        self, asked: Sequence[Question], rows: slice = ALL, hints: Mapping[str, Any] | None = None
+    ) -> list[Prediction]:
+        """The inner predictions with x0 thresholded."""
+        return [self._thresholded(said.x, said.level, said) for said in self.inner.many(asked, rows, hints)]
+
+    def _thresholded(self, x: Tensor, level: Level, said: Prediction) -> Prediction:
+        x0, bound = said.x0, self.threshold.bound
         # At least `bound`: a sample within it is left unchanged.
         s = x0.flatten(1).abs().quantile(self.threshold.quantile, dim=1).clamp(min=bound)
         s = _by_sample(s, x0)
-        return Prediction(x, level, x0.clamp(-s, s) * (bound / s), "x0")
+        return Prediction(x, level, x0.clamp(-s, s) * (bound / s), "x0", said.unconditional)
 
 
 @dataclass
@@ -450,17 +641,42 @@ class Counted:
     nfe: int = 0
     samples: int = 0
     """Rows of all calls together: calls for each sample, times samples."""
+    depth: int = 0
+    """Calls one after the other: several states that are asked about at once count as one."""
+    deep_samples: int = 0
+    """As `samples`, with such states counted as one."""
     seconds: float = 0.0
 
     def __call__(self, x: Tensor, level: Level, rows: slice = ALL) -> Prediction:
         """The inner prediction, counted."""
-        self.nfe += 1
-        self.samples += len(x)
+        self._count(1, x)
         # The device works asynchronously, so both readings wait for it.
         started = clock(x.device)
         prediction = self.inner(x, level, rows)
         self.seconds += clock(x.device) - started
         return prediction
+
+    def many(
+        self, asked: Sequence[Question], rows: slice = ALL, hints: Mapping[str, Any] | None = None
+    ) -> list[Prediction]:
+        """The inner predictions, each counted."""
+        device = asked[0].x.device
+        self._count(len(asked), asked[0].x)
+        started = clock(device)
+        predictions = self.inner.many(asked, rows, hints)
+        self.seconds += clock(device) - started
+        return predictions
+
+    def calls_of(self, n: int) -> tuple[float, float]:
+        """Calls and depth of a run of n samples; their means where samples took different numbers of calls."""
+        nfe = self.nfe if self.samples == self.nfe * n else self.samples / n
+        return nfe, self.depth if self.deep_samples == self.depth * n else self.deep_samples / n
+
+    def _count(self, states: int, x: Tensor) -> None:
+        self.nfe += states
+        self.samples += states * len(x)
+        self.depth += 1
+        self.deep_samples += len(x)
 
 
 def clock(device: torch.device) -> float:

@@ -19,9 +19,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
-from .aliases import aliases_in, aliases_of, check_aliases, is_elsewhere
+from .aliases import aliases_in, aliases_of, check_aliases, is_elsewhere, popped_first
 from .catalogue import Catalogue, loosely
 from .engine import Engine, EngineFactory, Work
 from .errors import InputError, ModelError, PluginError, SamplerbenchError, closest, pass_on, told
@@ -67,6 +67,16 @@ SLOW_SECONDS = 1.0
 """The listing names a plugin that takes longer than this to load."""
 
 
+class Chosen(NamedTuple):
+    """What a spec string of a sampler says."""
+
+    sampler: Sampler
+    grid: str | None
+    """The grid that it names."""
+    analytic_first: bool
+    """Whether it says first=analytic: the first call of the first step is made without the network."""
+
+
 @dataclass
 class Registry:
     """Everything that plugins registered, and the plugins that failed to."""
@@ -95,12 +105,18 @@ class Registry:
 
     def sampler_and_grid(self, spec: str, **options: object) -> tuple[Sampler, str | None]:
         """The sampler, and the grid if the spec names one: "ddim:eta=0.5,grid=karras"."""
+        return self.chosen(spec, **options)[:2]
+
+    def chosen(self, spec: str, **options: object) -> Chosen:
+        """All that the spec says: "ddim:eta=0.5,grid=karras,first=analytic"."""
         name, given = self._resolve(spec)
         if name not in self.samplers.things:
             raise self._unknown_sampler(name)
         # `grid=` is no option of the sampler: it names the grid that goes with this spec.
         grid = given.pop("grid", None)
-        return construct(self.samplers[name], f"sampler {name!r}", {**given, **options}), grid
+        cls, what = self.samplers[name], f"sampler {name!r}"
+        analytic_first = popped_first(cls, given, what)
+        return Chosen(construct(cls, what, {**given, **options}), grid, analytic_first)
 
     def is_foreign(self, spec: str) -> bool:
         """Whether the sampler of a spec comes from outside samplerbench."""

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,6 +18,7 @@ from .arguments import (
     check_guidance_calls,
     check_prompts,
     check_rescale,
+    check_unconditional,
     check_x_init,
     resolve_device,
     resolve_dtype,
@@ -31,7 +33,15 @@ from .noise import Noise, NoiseFunction, check_seed
 from .options import check_count
 from .predictor import WIDE_STATE_BELOW, CallLog, Counted, NetworkFault, check_batch_size, clock, conversion
 from .registry import Registry, default_registry
-from .sampler import MAX_STEPS, Sampler, StepContext, finite_or_fault, integrate
+from .sampler import (
+    MAX_STEPS,
+    Sampler,
+    SamplerFault,
+    StepContext,
+    finite_or_fault,
+    integrate,
+    needs_unconditional,
+)
 
 MOST_SHOWN = 64
 """Most images that a notebook shows of a `Samples`."""
@@ -57,6 +67,8 @@ class Samples:
     """The prompt of each sample; () for an unconditional model."""
     trajectory: tuple[Tensor, ...] | None
     """The state before the first step and after each step; None unless asked for."""
+    depth: float
+    """Predictor calls one after the other: less than nfe where a sampler asks about several states at once."""
 
     def __repr__(self) -> str:
         """One line: number and shape of the samples, mean and deviation, cost."""
@@ -91,6 +103,8 @@ class Request:
     """The dtype in which the network computes; the state is float32, or float64 if this is."""
     guidance_calls: int = 1
     """Network calls of a guided evaluation: 1 = rows with and without the prompt together, 2 = one after the other."""
+    analytic_first: bool = False
+    """Whether the first call of the first step is answered without the network (`predictor.analytic`)."""
     moved: str = field(default="", compare=False)
     """How rounding to whole timesteps moved the levels of the named grid, in words; '' if all are near."""
     low_start: str = field(default="", compare=False)
@@ -111,7 +125,7 @@ class Request:
     @property
     def passes(self) -> int:
         """Network passes of one predictor call."""
-        return 2 if self.model.mixes(self.guidance) else 1
+        return 2 if self.model.mixes(self.guidance, unconditional=self.sampler.needs_unconditional) else 1
 
     def prompts_of(self, first: int, n: int) -> tuple[str, ...]:
         """The prompts of samples first ... first + n - 1."""
@@ -140,6 +154,7 @@ def sample(  # noqa: PLR0913  (the settings of a run, each by name)
     """Draw n samples.
 
     `model` is a Model or a name for `load_model`; `sampler` a Sampler or a spec such as "ddim:eta=0.5".
+    Both a grid and a first step without the network may be part of a spec: "ddim:grid=karras,first=analytic".
     `grid` is a name or a descending list of levels (VP: timesteps; EDM and flow: sigmas), to which the clean end
     is added; `steps` may be left out with a list. `x_init` (n, *shape) is the state at the first level; without it
     the state is unit normal, times sigma for EDM. `noise(a, b)` replaces the seeded stream: it is called with two
@@ -193,19 +208,21 @@ def request_for(  # noqa: PLR0913  (as sample)
     batch_size: int | None = None,
     device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
+    analytic_first: bool = False,
 ) -> Request:
-    """Check all settings and resolve all names."""
+    """Check all settings and resolve all names. A spec string says by itself whether the first call is analytic."""
     model = registry.model(model) if isinstance(model, str) else model
     if not isinstance(model, Model):
         raise InputError(f"model {as_given(model)}: expected a name or a Model, as wrap_network returns")
-    grid = check_grid(grid)
+    grid, name = check_grid(grid), repr(sampler) if isinstance(sampler, str) else type(sampler).__name__
     if isinstance(sampler, str):
-        sampler, own_grid = registry.sampler_and_grid(sampler)
+        sampler, own_grid, analytic_first = registry.chosen(sampler)
         if own_grid and grid is not None:
             raise InputError(f"grid {shown(grid)}: the sampler's spec names the grid {own_grid!r}; give one of them")
         grid = own_grid or grid
     if not isinstance(sampler, Sampler):
         raise InputError(f"sampler {as_given(sampler)}: expected a spec such as 'ddim:eta=0.5' or a Sampler")
+    unconditional = check_unconditional(sampler, model, name)
     # A list of levels gives the number of steps; a named grid does not.
     if steps is None:
         if (listed := listed_times(grid)) is None:
@@ -214,11 +231,12 @@ def request_for(  # noqa: PLR0913  (as sample)
     check_count("steps", steps, MAX_STEPS)
     check_seed(seed)
     # All checks come before the network is asked, so that a slip costs no time.
-    texts = check_prompts(model, prompts, negative, guidance)
+    texts = check_prompts(model, prompts, negative, guidance, unconditional=unconditional)
     check_rescale(model, guidance_rescale, guidance)
     calls = check_guidance_calls(guidance_calls)
     levels = registry.levels(grid, model.schedule, steps, integer=model.timesteps == "integer")
-    if levels[0].t == model.schedule.first.t:
+    # Without a call at the first level it does not matter what the network could say there.
+    if levels[0].t == model.schedule.first.t and not analytic_first:
         conversion(
             model.predicts, model.schedule.first
         )  # refuses eps where alpha = 0, also where a grid starts at a small alpha instead
@@ -234,7 +252,8 @@ def request_for(  # noqa: PLR0913  (as sample)
         negative=negative,
         guidance=float(guidance),
         guidance_rescale=float(guidance_rescale),
-        guidance_calls=calls if model.mixes(guidance) else 1,
+        guidance_calls=calls if model.mixes(guidance, unconditional=unconditional) else 1,
+        analytic_first=analytic_first,
         batch_size=check_batch_size(model.batch_size if batch_size is None else batch_size),
         device=resolve_device(device),
         dtype=resolve_dtype(dtype),
@@ -279,15 +298,12 @@ def draw(  # noqa: PLR0913  (the block, and what may replace its noise)
             z = own_noise(noise, a, b, like) if noise else stream.step(interval, ordinal)
             return z.to(like)
 
-        # The order of wrappers: network, guidance and bounds (`predictor_for`), then the counter around all.
-        log = CallLog()
-        predictor = predictor_for(
-            model, prompts=prompts, negative=request.negative, guidance=request.guidance,
-            guidance_rescale=request.guidance_rescale, guidance_calls=request.guidance_calls,
-            batch_size=request.batch_size, device=request.device, dtype=request.dtype, log=log,
+        log, notes = CallLog(), dict[object, dict[str, Any]]()
+        counted = counted_predictor(request, prompts, log, notes)
+        run = StepContext(
+            levels, counted, noise_for, model.schedule, integer=model.timesteps == "integer",
+            analytic_first=request.analytic_first,
         )  # fmt: skip
-        counted = Counted(predictor)
-        run = StepContext(levels, counted, noise_for, model.schedule, integer=model.timesteps == "integer")
         states = [like] if trajectory else []
         started = clock(request.device)
         try:
@@ -298,17 +314,39 @@ def draw(  # noqa: PLR0913  (the block, and what may replace its noise)
         # The time ends before the checks and the images, which belong to no sampler.
         seconds = clock(request.device) - started
         answered_or_fault(log, request.dtype)
+        counted_or_fault(request, log, counted.nfe * request.passes)
         # The user's own noise cannot be drawn again, so no step is named for it.
-        finite_or_fault(request.sampler, x, None if noise else _replay(request.sampler, run, like))
+        finite_or_fault(request.sampler, x, None if noise else _replay(request.sampler, run, like, notes))
         x = x.to(state_dtype)
         made = images(model, x)
-    # An adaptive sampler makes different numbers of calls for each sample; their mean is reported.
-    nfe = counted.nfe if counted.samples == counted.nfe * n else counted.samples / n
+    nfe, depth = counted.calls_of(n)
     return Samples(
         x=x, images=made, nfe=nfe, network_evaluations=nfe * request.passes, seconds=seconds,
         model_seconds=counted.seconds, prompts=prompts,
-        trajectory=tuple(state.to(state_dtype) for state in states) if trajectory else None,
+        trajectory=tuple(state.to(state_dtype) for state in states) if trajectory else None, depth=depth,
     )  # fmt: skip
+
+
+def counted_predictor(
+    request: Request, prompts: Sequence[str], log: CallLog, notes: dict[object, dict[str, Any]]
+) -> Counted:
+    """The predictor of a request for these prompts: network, guidance and bounds, with the counter around all."""
+    predictor = predictor_for(
+        request.model, prompts=prompts, negative=request.negative, guidance=request.guidance,
+        guidance_rescale=request.guidance_rescale, guidance_calls=request.guidance_calls,
+        batch_size=request.batch_size, device=request.device, dtype=request.dtype, log=log,
+        unconditional=needs_unconditional(request.sampler), notes=notes,
+    )  # fmt: skip
+    return Counted(predictor)
+
+
+def counted_or_fault(request: Request, log: CallLog, evaluations: int) -> None:
+    """Raise SamplerFault if the network was asked more often than was counted."""
+    if uncounted := log.past_the_counter(evaluations):
+        raise SamplerFault(
+            f"sampler {type(request.sampler).__name__}: asked the network {uncounted} times past the counter; "
+            "expected all calls by run.predict and run.predict_many"
+        )
 
 
 def _first_state(request: Request, stream: Noise) -> Tensor:
@@ -363,8 +401,14 @@ def no_images(model: Model, x: Tensor) -> None:
     """Make no images, for callers that need x alone."""
 
 
-def _replay(sampler: Sampler, run: StepContext, x: Tensor) -> Callable[[Callable[[Tensor], None]], object]:
-    return lambda watch: integrate(sampler, run, x, watch=watch)
+def _replay(
+    sampler: Sampler, run: StepContext, x: Tensor, notes: dict[object, dict[str, Any]]
+) -> Callable[[Callable[[Tensor], None]], object]:
+    def replay(watch: Callable[[Tensor], None]) -> None:
+        notes.clear()  # a network's own, of the run before
+        integrate(sampler, run, x, watch=watch)
+
+    return replay
 
 
 def list_samplers() -> dict[str, type[Sampler]]:
@@ -375,11 +419,13 @@ def list_samplers() -> dict[str, type[Sampler]]:
 def make_sampler(spec: str, **options: object) -> Sampler:
     """A sampler from a spec string, "dpm-solver:order=3", and options by keyword.
 
-    A sampler holds no grid: a spec that names one, as "DPM++ 2M Karras" does, is warned of.
+    A sampler holds no grid and no first step: a spec that names one, as "DPM++ 2M Karras" does, is warned of.
     """
     if not isinstance(spec, str):
         raise InputError(f"sampler {as_given(spec)}: expected a spec such as 'ddim:eta=0.5'")
-    sampler, grid = default_registry().sampler_and_grid(spec, **options)
+    sampler, grid, analytic_first = default_registry().chosen(spec, **options)
+    if analytic_first:
+        warnings.warn(f"sampler {spec!r}: first=analytic is of a run; give the spec itself to sample()", stacklevel=2)
     if grid is not None:
         text = f"sampler {spec!r}: names the grid {grid!r} too, which a sampler does not hold; give grid= to sample()"
         warnings.warn(text, stacklevel=2)

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, ClassVar
 
 from torch import Tensor
 
-from .errors import InputError, SamplerbenchError
+from .errors import InputError, PluginError, SamplerbenchError, shown
 from .grid import Levels
 from .level import Level
-from .predictor import ALL, Prediction, Predictor
+from .predictor import ALL, Prediction, Predictor, Question, analytic
 from .schedule import Schedule
 
 MAX_STEPS = 10_000
@@ -48,13 +48,67 @@ class StepContext:
     i: int = 0
     """Number of the interval: the step starts from grid[i]."""
     _draws: int = 0
+    analytic_first: bool = False
+    """Whether the first call of the first step is answered by `analytic`, without the network."""
+    _answered: set[tuple[int | None, int | None]] = field(default_factory=set)
+    """The rows whose first call was answered so."""
 
-    def predict(self, x: Tensor, level: Level, rows: slice = ALL) -> Prediction:
+    def predict(
+        self,
+        x: Tensor,
+        level: Level,
+        rows: slice = ALL,
+        *,
+        ask: Level | None = None,
+        hints: Mapping[str, Any] | None = None,
+    ) -> Prediction:
         """Ask the model about the state x at a level. One call = one function evaluation (NFE).
 
-        A sampler with different steps for each sample asks about some `rows` only; x is then the state of those.
+        A sampler with different steps for each sample asks about some `rows` only; x is then the state of those. With
+        `ask` the network is told that level, and its answer is converted at `level`. `hints` go to a network that takes
+        them; InputError for another.
         """
+        if self._is_analytic(rows):
+            return analytic(x, level)
+        if ask is not None or hints:
+            return self.predictor.many([Question(x, level, ask)], rows, hints)[0]
         return self.predictor(x, level) if rows == ALL else self.predictor(x, level, rows)
+
+    def predict_many(
+        self,
+        asked: Iterable[tuple[Tensor, Level] | tuple[Tensor, Level, Level | None]],
+        rows: slice = ALL,
+        *,
+        hints: Mapping[str, Any] | None = None,
+    ) -> list[Prediction]:
+        """Ask about several states at once: (x, level), or (x, level, ask), each; a prediction for each, in order.
+
+        The network gets them in one batch, each row with its own t. Each counts as a call in NFE, all together as one
+        in depth. The states are of one shape and dtype.
+        """
+        questions = [Question(*one) for one in asked]
+        kinds = {(one.x.shape, one.x.dtype, one.x.device) for one in questions}
+        if len(kinds) > 1:
+            shapes = " and ".join(sorted(str(tuple(shape)) for shape, _, _ in kinds))
+            raise InputError(f"predict_many: states of {shapes}; expected one shape, dtype and device")
+        if questions and self._is_analytic(rows):
+            first = analytic(questions[0].x, questions[0].level)
+            return [first, *self._many(questions[1:], rows, hints)]
+        return self._many(questions, rows, hints)
+
+    def _many(self, asked: Sequence[Question], rows: slice, hints: Mapping[str, Any] | None) -> list[Prediction]:
+        if hasattr(self.predictor, "many"):
+            return self.predictor.many(asked, rows, hints) if asked else []
+        # A plain function, as a test may give, answers one by one.
+        return [self.predict(x, level, rows) for x, level, _ in asked]
+
+    def _is_analytic(self, rows: slice) -> bool:
+        """Whether this call is the first one of the run about these rows, and no call of the network."""
+        if not self.analytic_first or self.i:
+            return False
+        known, here = len(self._answered), (rows.start, rows.stop)
+        self._answered.add(here)
+        return len(self._answered) > known and (ALL.start, ALL.stop) not in self._answered - {here}
 
     def noise(self, a: Level, b: Level) -> Tensor:
         """Unit normal noise for the interval from a to b. Ask only where its factor is not zero."""
@@ -86,6 +140,7 @@ class StepContext:
     def enter(self, i: int) -> None:
         """Go to interval number i."""
         self.i, self._draws = i, 0
+        self._answered.clear()
 
 
 @dataclass(frozen=True)
@@ -98,6 +153,15 @@ class Sampler(ABC):
 
     convergence = None  # type: int | None
     """The order with which the error falls as the steps shrink; None = stochastic."""
+    needs_unconditional = False  # type: bool
+    """Whether every prediction must have its `unconditional` part: with prompts the network is then asked twice at
+    guidance 1 too."""
+    exact_for = ()  # type: tuple[str, ...]
+    """What it solves exactly, however long the steps are: "x0 linear in lambda", "eps constant in sigma/alpha"; see
+    docs/writing-a-sampler.md. `samplerbench check` holds it to that."""
+    claims: ClassVar[Mapping[str, str]] = {}
+    """Lines of the report card that do not apply to this method -> why, as {"last jump": "extrapolates on purpose"}; a
+    line is named by how it begins. The card prints the reason."""
     aliases: ClassVar[Mapping[str, str]] = {}
     """Names of this sampler in other programs -> the options that they stand for, e.g. {"Euler a": "eta=1"}."""
 
@@ -163,14 +227,23 @@ def integrate(
     return x
 
 
-def declared_calls(sampler: Sampler, grid: Levels) -> int | None:
+def declared_calls(sampler: Sampler, grid: Levels, *, analytic_first: bool = False) -> int | None:
     """Predictor calls of a run over these levels, as the sampler declares them; None = adaptive."""
-    steps = len(grid) - 1
+    steps, first = len(grid) - 1, 0 if analytic_first else 1
     if grid[0].alpha or steps == 1:
-        return sampler.nfe(steps)
+        calls = sampler.nfe(steps)
+        return calls if calls is None else calls - 1 + first
     # From alpha = 0 the first interval takes one call in every sampler.
     rest = sampler.nfe(steps - 1)
-    return None if rest is None else 1 + rest
+    return None if rest is None else first + rest
+
+
+def needs_unconditional(sampler: Sampler) -> bool:
+    """Whether it says so; PluginError for anything but true or false."""
+    needs: object = sampler.needs_unconditional
+    if not isinstance(needs, bool):
+        raise PluginError(f"{_name(sampler)}: needs_unconditional is {shown(needs)}; expected True or False")
+    return needs
 
 
 def finite_or_fault(sampler: Sampler, x: Tensor, replay: Callable[[Callable[[Tensor], None]], object] | None) -> None:

@@ -69,10 +69,14 @@ def print_card(spec: str, card: list[Finding], *, failures_only: bool) -> None:
             "check": f.name,
             "claim": f.claim,
             "measured": f.measured,
-            "verdict": "holds" if f.holds else "FAILS",
+            "verdict": f"waived: {f.waived}" if f.waived else "holds" if f.holds else "FAILS",
         }
         for f in card
-        if not (failures_only and f.holds)
+        if not failures_only or f.waived or not f.holds
     ]
     print_rows(rows)
-    say(f"{spec}: {sum(f.holds for f in card)} of {len(card)} claims hold")
+    waived = sum(bool(f.waived) for f in card)
+    say(
+        f"{spec}: {sum(f.holds for f in card) - waived} of {len(card) - waived} claims hold"
+        + (f", {waived} waived" if waived else "")
+    )

@@ -119,9 +119,14 @@ def new_plugin_(name: str, kind: str, package: bool, output: Path) -> None:
 @click.argument("specs", metavar="[SPEC]...", nargs=-1)
 @click.option("--all", "everything", is_flag=True, help="Every sampler, and each value of enumerated options.")
 @click.option("--quick", is_flag=True, help="Fewer and coarser measurements, of seconds.")
+@click.option(
+    "--model", metavar="MODEL", help="A model on which batch size and an earlier run must make no difference."
+)
 @plugin_options
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def check_(specs: tuple[str, ...], everything: bool, quick: bool, plugin: tuple[str, ...], as_json: bool) -> int:
+def check_(  # noqa: PLR0913  (an option each)
+    specs: tuple[str, ...], everything: bool, quick: bool, model: str | None, plugin: tuple[str, ...], as_json: bool
+) -> int:
     """Hold samplers to their claims: order, model calls, noise, limits, and what must make no difference.
 
     Without SPEC, the samplers of the plugins that are named. Prints a report card; the exit code is 1 where a claim
@@ -133,17 +138,20 @@ def check_(specs: tuple[str, ...], everything: bool, quick: bool, plugin: tuple[
 
     torch.set_num_threads(1)  # the models are tiny
     with stdout_for_data():
-        registry = loaded_registry(plugin)
+        registry = loaded_registry(plugin, [model] if model else ())
         warn_of_plugins(registry)
         theirs = [name for name, origin in registry.samplers.origins.items() if origin.plugin in plugin]
         chosen = specs or (variants(registry) if everything else theirs)
         if not chosen:
             raise InputError("check: nothing to check; expected a SPEC such as ddim:eta=0.5, --plugin FILE or --all")
+        if of_run := [spec for spec in chosen if registry.chosen(spec).analytic_first]:
+            raise InputError(f"check {of_run[0]!r}: first=analytic is of a run; expected the sampler alone")
         samplers = {spec: registry.sampler(spec) for spec in chosen}
+        held_on = registry.model(model) if model else None
     cards = {}
     for spec, sampler in samplers.items():
         with stdout_for_data():
-            cards[spec] = check(sampler, quick=quick)
+            cards[spec] = check(sampler, quick=quick, model=held_on)
         if not as_json:
             print_card(spec, cards[spec], failures_only=len(samplers) > 1)
     if as_json:

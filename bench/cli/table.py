@@ -37,7 +37,8 @@ SEVERAL_RUNS = "table: {} runs; add --merge for one table of them, or give one r
 @click.option("--seconds", metavar="S,S,...", help="Budgets of seconds an image: the samplers ranked within each.")
 @click.option("--pareto", "front", is_flag=True, help="Which rows are worth their cost, and which are shown not to be.")
 @click.option("--power", is_flag=True, help="Which difference would have been found, where none is shown.")
-@click.option("--against", type=click.Choice(["seconds", "nfe"]), help="Cost for --pareto. [default: seconds]")
+@click.option("--against", type=click.Choice(["seconds", "nfe", "depth"]),
+              help="Cost for --pareto; depth is the model calls one after the other. [default: seconds]")  # fmt: skip
 @click.option(
     "--metric", metavar="NAME", help="What budgets, --pareto and --power go by. [default: the run's first metric]"
 )
@@ -60,7 +61,7 @@ def table(  # noqa: PLR0913  (an option each)
     seconds: str | None,
     front: bool,
     power: bool,
-    against: Literal["seconds", "nfe"] | None,
+    against: Literal["seconds", "nfe", "depth"] | None,
     metric: str | None,
     as_one: bool,
     form: str | None,
@@ -160,7 +161,7 @@ def comparison(run: StoredRun, pair: tuple[str, str]) -> Question:
     return Question(lambda registry: compare(run, *pair, registry), comparison_to_rows)
 
 
-def front_of(run: StoredRun, metric: str | None, cost: Literal["seconds", "nfe"]) -> Question:
+def front_of(run: StoredRun, metric: str | None, cost: Literal["seconds", "nfe", "depth"]) -> Question:
     """Which rows are worth their cost?"""
     from ..judge.pareto import pareto
     from ..show.verdicts import pareto_to_rows

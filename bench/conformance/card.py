@@ -19,7 +19,9 @@ class Finding:
     measured: str
     """What was measured."""
     holds: bool
-    """Whether the measurement supports the claim."""
+    """Whether the measurement supports the claim, or the sampler waives it."""
+    waived: str = ""
+    """Why the claim does not apply to this sampler, in the words of its `claims`; '' where it does."""
 
 
 @dataclass(frozen=True)

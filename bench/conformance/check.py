@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Literal, get_args, get_origin
 
 from ...samplers.errors import pass_on
+from ...samplers.model import Model
 from ...samplers.options import options_of
 from ...samplers.registry import Registry, default_registry, load_registry
 from ...samplers.sampler import Sampler
-from . import equivalence, order, randomness, runs
-from .card import FULL, QUICK, Check, Finding
+from . import equivalence, exactness, guidance, order, randomness, runs
+from .card import FULL, QUICK, Check, Effort, Finding
 
 CHECKS: tuple[Check, ...] = (
     order.order_of_convergence,
@@ -18,14 +20,17 @@ CHECKS: tuple[Check, ...] = (
     order.local_order,
     order.limit,
     order.last_jump,
+    exactness.exactness,
     runs.steps_and_calls,
     runs.one_step,
     runs.clean_end,
+    runs.last_interval,
     runs.start_without_signal,
     runs.whole_timesteps,
     randomness.draws,
     randomness.last_step,
     randomness.mean_and_variance,
+    guidance.guided,
     equivalence.predictions,
     equivalence.scales,
     equivalence.batches,
@@ -35,23 +40,59 @@ CHECKS: tuple[Check, ...] = (
 )
 
 
-def check(sampler: Sampler | str, *, quick: bool = False, plugins: Sequence[str] = ()) -> list[Finding]:
+def check(
+    sampler: Sampler | str, *, quick: bool = False, plugins: Sequence[str] = (), model: Model | str | None = None
+) -> list[Finding]:
     """The report card of a sampler, given as an object or as a spec string; `plugins` are files or modules.
 
-    If the sampler raises during a check, the finding does not hold and shows the error in place of the measurement. All
+    With `model`, what must make no difference is measured on that model too, as for a network that is told `hints`. If
+    the sampler raises during a check, the finding does not hold and shows the error in place of the measurement. All
     seeds are fixed: the same sampler always gets the same card.
     """
+    registry = load_registry(plugins) if plugins else default_registry()
     if isinstance(sampler, str):
-        sampler = (load_registry(plugins) if plugins else default_registry()).sampler(sampler)
+        sampler = registry.sampler(sampler)
     findings: list[Finding] = []
-    for measure in CHECKS:
+    for measure in [*CHECKS, *on_model(registry.model(model) if isinstance(model, str) else model)]:
         try:
             findings += measure(sampler, QUICK if quick else FULL)
         except BaseException as error:  # a stranger's sampler may do anything
             pass_on(error)
             name = measure.__name__.replace("_", " ")
             findings.append(Finding(name, "can be measured", f"{type(error).__name__}: {error}", False))
-    return findings
+    return waived(findings, sampler)
+
+
+def on_model(model: Model | None) -> list[Check]:
+    """The checks that need no exact answer, on a model; none without one."""
+    if model is None:
+        return []
+    own = model
+
+    def any_batch_size(sampler: Sampler, effort: Effort) -> Iterator[Finding]:
+        return equivalence.any_batch_size(sampler, own)
+
+    return [any_batch_size]
+
+
+def waived(findings: Sequence[Finding], sampler: Sampler) -> list[Finding]:
+    """The findings with those that the sampler's `claims` name waived; a claim that names no line of the card fails."""
+    claims: object = sampler.claims
+    if not isinstance(claims, Mapping) or not all(
+        isinstance(text, str) and text.strip() for pair in claims.items() for text in pair
+    ):
+        return [*findings, Finding("claims", "lines of the card, each with a reason", repr(claims)[:80], False)]
+    card = list(findings)
+    for name, reason in claims.items():
+        named = [i for i, finding in enumerate(card) if finding.name.startswith(name)]
+        for i in named:
+            if not card[i].holds:
+                card[i] = replace(card[i], holds=True, waived=reason)
+        if not named:
+            card.append(
+                Finding("claims", "lines of the card, each with a reason", f"no line begins with {name!r}", False)
+            )
+    return card
 
 
 def variants(registry: Registry) -> list[str]:

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
-from typing import get_args
+import itertools
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal, get_args, get_origin
 
 import torch
 from torch import Tensor
 
 from ...samplers.exact import exact_model
+from ...samplers.model import Model
 from ...samplers.options import construct, options_of
 from ...samplers.predictor import Predicts
 from ...samplers.sample import sample
 from ...samplers.sampler import Sampler
 from .card import Effort, Finding
-from .models import EQUAL, PLANE, SCHEDULES, UNEVEN, Stream, apart, drawn, noise_to_start_from
+from .models import EQUAL, PLANE, SCHEDULES, UNEVEN, UNEVEN_ON, Stream, apart, drawn, noise_to_start_from
 
-GRIDS = {"VP": UNEVEN, "EDM": (40.0, 9.0, 2.0, 0.8, 0.1, 0.01), "flow": (0.98, 0.8, 0.5, 0.3, 0.02)}
+MOST_TRIED = 64
+"""How many settings of the other options are tried before an option counts as ignored."""
 GREY_LEVEL = 2 / 255
 """The size of a grey level of an image in [-1, 1]."""
 SINGLE = 1e-3
@@ -28,7 +31,7 @@ def predictions(sampler: Sampler, effort: Effort) -> Iterator[Finding]:
     """One model as eps, x0, v and flow prediction gives equal samples."""
     error = 0.0
     for name, schedule in SCHEDULES.items():
-        eps, *others = (drawn(sampler, schedule, GRIDS[name], predicts=form) for form in get_args(Predicts))
+        eps, *others = (drawn(sampler, schedule, UNEVEN_ON[name], predicts=form) for form in get_args(Predicts))
         error = max(error, *(apart(other, eps) for other in others))
     yield Finding("eps = x0 = v = flow", "equal", f"apart by {error:.1e}", error <= EQUAL)
 
@@ -67,6 +70,23 @@ def batches(sampler: Sampler, effort: Effort) -> Iterator[Finding]:
     yield Finding("batch sizes 1 to 256", "within a grey level", f"apart by {error:.1e}", error < GREY_LEVEL)
 
 
+def any_batch_size(sampler: Sampler, model: Model) -> Iterator[Finding]:
+    """On a model, samples do not depend on the batch size or on an earlier run: no batch meets the state of another."""
+    n, sizes = 6, (1, 2, 4)
+
+    def drawn_in(size: int) -> Tensor:
+        return sample(model, sampler, steps=5, n=n, batch_size=size).x
+
+    whole, again = drawn_in(8), drawn_in(8)
+    error = max(float((drawn_in(size) - whole).abs().max()) for size in sizes)
+    yield Finding(
+        f"{model.name}, batch sizes 1 to 8", "within a grey level", f"apart by {error:.1e}", error < GREY_LEVEL
+    )
+    same = torch.equal(whole, again)
+    measured = "the same" if same else f"apart by {float((again - whole).abs().max()):.1e}"
+    yield Finding(f"{model.name}, a second run", "as the first", measured, same)
+
+
 def reuse(sampler: Sampler, effort: Effort) -> Iterator[Finding]:
     """A sampler stores nothing: after use with another model and grid it gives the samples of a fresh one."""
     vp = SCHEDULES["VP"]
@@ -102,3 +122,53 @@ def options(sampler: Sampler, effort: Effort) -> Iterator[Finding]:
     read = construct(type(sampler), type(sampler).__name__, given)
     text = ",".join(f"{name}={value}" for name, value in written.items()) or "none"
     yield Finding("options, written and read", "an equal sampler", text, read == sampler)
+    if values:
+        ignored = [key for key in values if key in known_alternatives(sampler) and not is_used(sampler, key)]
+        measured = f"ignored: {', '.join(ignored)}" if ignored else "each does"
+        yield Finding("options, each changed", "other samples", measured, not ignored)
+
+
+def known_alternatives(sampler: Sampler) -> dict[str, list[object]]:
+    """By option, further values to try; a text and a file have none that could be guessed."""
+    found = {
+        key: alternatives(option.kind, getattr(sampler, option.field))
+        for key, option in options_of(type(sampler)).items()
+    }
+    return {key: values for key, values in found.items() if values}
+
+
+def alternatives(kind: Any, value: Any) -> list[object]:
+    """Other values of an option of this type; a sampler may refuse some."""
+    if get_origin(kind) is Literal:
+        return [choice for choice in get_args(kind) if choice != value]
+    if kind is bool:
+        return [not value]
+    if kind is int:
+        return [other for other in (value + 1, value - 1, 2 * value, 0, 1) if other != value]
+    if kind is float:
+        return [other for other in (value / 2, 2 * value, 0.3, 1.0, 5.0, 0.0) if other != value]
+    return []
+
+
+def is_used(sampler: Sampler, key: str) -> bool:
+    """Whether another value of an option changes the samples: by itself, or beside other values of other options."""
+    fields = {name: option.field for name, option in options_of(type(sampler)).items()}
+    tried = known_alternatives(sampler)
+    single = [(fields[name], value) for name, values in tried.items() if name != key for value in values]
+    others = itertools.chain.from_iterable(itertools.combinations(single, r) for r in range(3))
+    for other in map(dict, itertools.islice(others, MOST_TRIED)):
+        base = samples_with(sampler, other)
+        changed = (samples_with(sampler, {**other, fields[key]: value}) for value in tried[key])
+        if base is not None and any(x is not None and not torch.equal(x, base) for x in changed):
+            return True
+    return False
+
+
+def samples_with(sampler: Sampler, values: Mapping[str, object]) -> Tensor | None:
+    """The samples with other options; None where the sampler refuses them."""
+    schedule = SCHEDULES["EDM"]
+    x = noise_to_start_from(2) * schedule.prior_scale(schedule.first)
+    try:
+        return drawn(dataclasses.replace(sampler, **values), schedule, "karras", steps=12, x=x)
+    except Exception:  # a value that the sampler does not refuse may still be no good
+        return None

@@ -22,6 +22,8 @@ PLANE = GaussianMixture(((-1.0, 0.5), (0.8, 1.0), (0.3, -1.2)), (0.02, 0.1, 0.3)
 SCHEDULES: dict[str, VP | EDM | Flow] = {"VP": vp_linear(), "EDM": edm(), "flow": flow()}
 UNEVEN = (999.0, 950.0, 600.0, 590.0, 200.0, 150.0, 20.0, 3.0)
 """Timesteps of the linear VP schedule, in steps of very different length."""
+UNEVEN_ON = {"VP": UNEVEN, "EDM": (40.0, 9.0, 2.0, 0.8, 0.1, 0.01), "flow": (0.98, 0.8, 0.5, 0.3, 0.02)}
+"""Levels in steps of very different length, by schedule."""
 NO_SIGNAL = vp_from_alphas_cumprod([*vp_linear().alphas_cumprod[:-1], 0.0])
 """A VP schedule with alpha = 0 at its start (zero terminal SNR)."""
 

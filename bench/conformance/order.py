@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ...samplers.exact import GaussianMixture, quantile_path
 from ...samplers.level import Level
-from ...samplers.predictor import ALL, Prediction
+from ...samplers.predictor import ALL, Prediction, Promptless, Question
 from ...samplers.sampler import Sampler, StepContext, integrate
 from ...samplers.schedule import Schedule, edm, vp_linear
 from .card import Effort, Finding
@@ -199,12 +201,22 @@ def _error(x: Tensor, level: Level) -> float:
 def _noisy_run(levels: Sequence[Level], schedule: Schedule) -> StepContext:
     """A run over noisy levels alone, with the exact eps of LINE, that refuses to draw noise."""
 
-    def predict(x: Tensor, level: Level, rows: slice = ALL) -> Prediction:
-        alpha, sigma = (torch.full((len(x), 1), part, dtype=x.dtype) for part in (level.alpha, level.sigma))
-        # x = alpha x0 + sigma eps, solved for eps.
-        return Prediction(x, level, (x - level.alpha * LINE.x0(x, alpha, sigma)) / level.sigma, "eps")
-
     def no_noise(*where: object) -> Tensor:
         raise ValueError("noise was drawn, though the sampler claims an order of convergence")
 
-    return StepContext(tuple(levels), predict, no_noise, schedule)
+    return StepContext(tuple(levels), Promptless(ExactEps()), no_noise, schedule)
+
+
+class ExactEps:
+    """The exact eps of LINE."""
+
+    def __call__(self, x: Tensor, level: Level, rows: slice = ALL) -> Prediction:
+        """For the state x at a level."""
+        alpha, sigma = (torch.full((len(x), 1), part, dtype=x.dtype) for part in (level.alpha, level.sigma))
+        return Prediction(x, level, (x - level.alpha * LINE.x0(x, alpha, sigma)) / level.sigma, "eps")
+
+    def many(
+        self, asked: Sequence[Question], rows: slice = ALL, hints: Mapping[str, Any] | None = None
+    ) -> list[Prediction]:
+        """For each state at its level, told as the level that is asked about."""
+        return [replace(self(x, ask or level), level=level) for x, level, ask in asked]

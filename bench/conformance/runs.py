@@ -17,7 +17,7 @@ from ...samplers.sample import sample
 from ...samplers.sampler import Sampler, declared_calls, nfe_rule
 from ...samplers.schedule import Schedule, vp_linear
 from .card import Effort, Finding
-from .models import EQUAL, NO_SIGNAL, PLANE, SCHEDULES, Stream, apart, drawn, noise_to_start_from
+from .models import EQUAL, NO_SIGNAL, PLANE, SCHEDULES, UNEVEN_ON, Stream, apart, drawn, noise_to_start_from
 
 FEW = (2, 3, 4, 9)
 """Step counts of the runs that start at alpha = 0."""
@@ -51,17 +51,14 @@ def steps_and_calls(sampler: Sampler, effort: Effort) -> Iterator[Finding]:
 
 
 def _tried(sampler: Sampler, schedule: Schedule, steps: int) -> tuple[bool, int]:
-    """Whether a run on a smooth network ends in a finite state, and how many calls of the network it made."""
-    calls = 0
+    """Whether a run on a smooth network ends in a finite state, and how many model calls it made."""
 
-    def network(x: Tensor, t: Tensor) -> Tensor:
-        nonlocal calls
-        calls += 1
+    def network(x: Tensor, t: Tensor, hints: object = None) -> Tensor:
         # Bounded and smooth, and no exact model: nothing cancels by chance.
         return 0.9 * x.tanh()
 
-    x = sample(wrap_network(network, schedule, (2,), "v"), sampler, steps=steps, n=1).x
-    return bool(x.isfinite().all()), calls
+    drawn = sample(wrap_network(network, schedule, (2,), "v"), sampler, steps=steps, n=1)
+    return bool(drawn.x.isfinite().all()), int(drawn.nfe)
 
 
 def _calls_for(sampler: Sampler, nfe: int) -> int:
@@ -93,6 +90,27 @@ def clean_end(sampler: Sampler, effort: Effort) -> Iterator[Finding]:
     yield Finding("clean end", "point data reached", f"off by {error:.1e}", error <= EQUAL)
 
 
+def last_interval(sampler: Sampler, effort: Effort) -> Iterator[Finding]:
+    """The last interval goes to the x0 that the model predicts last: nothing is extrapolated beyond it."""
+    error = max(_off_the_last_answer(sampler, schedule, UNEVEN_ON[name]) for name, schedule in SCHEDULES.items())
+    yield Finding("last interval", "the predicted x0", f"off by {error:.1e}", error <= EQUAL)
+
+
+def _off_the_last_answer(sampler: Sampler, schedule: Schedule, grid: tuple[float, ...]) -> float:
+    """How far the result is from the x0 that the network answered last."""
+    exact = exact_model(PLANE, schedule, "x0").network(torch.device("cpu"), torch.float64)
+    answers = list[Tensor]()
+
+    def network(x: Tensor, t: Tensor, hints: object = None) -> Tensor:
+        answers.append(exact(x, t))
+        return answers[-1]
+
+    x = noise_to_start_from() * schedule.prior_scale(schedule.first)
+    model = wrap_network(network, schedule, (2,), "x0", batch_size=len(x))
+    got = sample(model, sampler, grid=grid, x_init=x, noise=Stream(x)).x
+    return apart(got, answers[-1][-len(x) :])
+
+
 def start_without_signal(sampler: Sampler, effort: Effort) -> Iterator[Finding]:
     """From alpha = 0 (flow at t = 1, zero terminal SNR), where lambda is infinite: finite, the first step first order.
 
@@ -122,7 +140,7 @@ def whole_timesteps(sampler: Sampler, effort: Effort) -> Iterator[Finding]:
     exact = exact_model(PLANE, table).network(torch.device("cpu"), torch.float64)
     largest = 0.0
 
-    model = wrap_network(lambda x, t: exact(x, t.to(x.dtype)), table, (2,), timesteps="integer")
+    model = wrap_network(lambda x, t, hints=None: exact(x, t.to(x.dtype)), table, (2,), timesteps="integer")
     x = noise_to_start_from()
     for steps in (1, 2, 5, 13, 40):
         got = sample(model, sampler, steps=steps, x_init=x, noise=Stream(x)).x

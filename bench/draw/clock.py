@@ -78,6 +78,8 @@ class Timing:
     """Whether other cells of its run were drawn at another time, and not in turn with it."""
     alone: bool = True
     """Whether its engine drew nothing else meanwhile. Other times are neither shown nor compared."""
+    depth: Amount | None = None
+    """Model calls one after the other: those about several states at once count as one."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,7 @@ def clocked(draw: Callable[[], Samples], device: torch.device) -> tuple[Samples,
         nfe=samples.nfe, network_evaluations=samples.network_evaluations,
         seconds=samples.seconds, model_seconds=samples.model_seconds,
         peak_memory=peak_memory(device) if is_known else None,
-        machine=machine_of(device), load=load_per_core(), number=number, started=started,
+        machine=machine_of(device), load=load_per_core(), number=number, started=started, depth=samples.depth,
     )  # fmt: skip
 
 

@@ -25,8 +25,8 @@ def pareto(run: StoredRun, registry: Registry, metric: str | None = None, agains
     """A row for each cell of a run, the cheapest first, with a verdict.
 
     - "dominated": `dominated_by` is better in the metric, shown with p corrected for all pairs of rows (`family`) and
-      for looks, and costs no more, apart from noise: no more calls; or a median of seconds that is no larger, or that
-      is within this row's upper quartile and not shown to be larger by repeats side by side;
+      for looks, and costs no more beyond noise: no more calls (one after the other, against depth); or a median of
+      seconds no larger, or one up to this row's upper quartile that repeats side by side do not show to be larger;
     - "on the front": no row has a better value at no more cost;
     - "not told apart from the front": a row has, but that is not shown;
     - "not measured": failed, pending, without this metric or without seconds.

@@ -21,8 +21,8 @@ from .statistics import ODE_DISTANCE, ODE_ERROR, estimates, for_verdicts, gather
 from .stored import StoredRun
 
 NOT_MEASURED = "not measured"
-Cost = Literal["nfe", "seconds"]
-"""What a row costs: model calls, or seconds an image."""
+Cost = Literal["nfe", "seconds", "depth"]
+"""What a row costs: model calls, seconds an image, or model calls one after the other."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +50,9 @@ class Score:
         return cell_name(self.cell)
 
     def cost(self, by: Cost) -> float:
-        """Model calls, or median seconds an image; nan where unknown."""
-        return float(self.row[SECONDS if by == "seconds" else "nfe"])
+        """Model calls, median seconds an image, or depth (nfe where a table leaves it out); nan where unknown."""
+        name = SECONDS if by == "seconds" else by
+        return float(self.row[name if name in self.row else "nfe"])
 
     def upper_cost(self, by: Cost) -> float:
         """The cost with what noise may add: for seconds the upper quartile, if there is one."""

@@ -43,10 +43,12 @@ CLOCK_COLUMNS = tuple(name for name in timing.COLUMNS if name not in COLUMNS)
 """The columns at the end, after the further metrics."""
 OWN_COLUMNS = ("fid", "clip_score")
 """The metrics among the fixed columns."""
+DEPTH = "depth"
+"""Behind the fixed columns, where some row has made fewer calls one after the other than calls."""
 WARNING = "warning"
 """The last column: what a user must know about the levels of a cell."""
 TEXTS = ("model", "sampler", "grid", "same_as", "status", "timing", WARNING)
-COUNTS = {"steps": 1, "nfe": 0, "network_evaluations": 0, "samples": 0, "repeats": 0}
+COUNTS = {"steps": 1, "nfe": 0, "network_evaluations": 0, "samples": 0, "repeats": 0, DEPTH: 0}
 """The least that these columns may be."""
 WHOLE = ("steps", "samples")
 POSITIVE = ("seconds_per_image", "seconds_low", "seconds_high")
@@ -174,16 +176,17 @@ class GrowingTable:
 
 
 def rows_to_table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    """The rows with the fixed columns first, then further metrics, then those of the clock."""
-    own = (*COLUMNS, *CLOCK_COLUMNS, WARNING)
+    """The rows: the fixed columns, depth if it says more than nfe, further metrics, those of the clock."""
+    own = (*COLUMNS, DEPTH, *CLOCK_COLUMNS, WARNING)
     further = dict.fromkeys(name for row in rows for name in row if name not in own)
-    return pd.DataFrame(rows, columns=[*COLUMNS, *further, *CLOCK_COLUMNS, WARNING])
+    depth = [DEPTH] if any(row.get(DEPTH) not in (None, row["nfe"]) for row in rows) else []
+    return pd.DataFrame(rows, columns=[*COLUMNS, *depth, *further, *CLOCK_COLUMNS, WARNING])
 
 
 def check_metric_names(names: Sequence[str]) -> None:
     """Refuse a metric whose columns would have the name of another column."""
     for name in names:
-        own = (*COLUMNS, *CLOCK_COLUMNS, WARNING)
+        own = (*COLUMNS, DEPTH, *CLOCK_COLUMNS, WARNING)
         taken = [c for c in metric_columns(name) if c in own and name not in OWN_COLUMNS]
         if taken:
             raise InputError(f"metric {name!r}: the table has a column {taken[0]!r} of its own; register another name")
@@ -200,9 +203,12 @@ def _identity(plan: Plan, cell: Cell) -> dict[str, Any]:
 
 def _numbers(gathered: Gathered, samples: int) -> dict[str, Any]:
     """The columns of counts."""
+    # Chunks of earlier versions say no depth; their samplers asked one thing after the other.
+    timings = [(c.n, c.timing.nfe, c.timing.network_evaluations, c.timing.depth) for c in gathered.chunks]
     counted = {
-        name: sum(getattr(chunk.timing, name) * chunk.n for chunk in gathered.chunks) / samples
-        for name in ("nfe", "network_evaluations")
+        "nfe": sum(n * nfe for n, nfe, _, _ in timings) / samples,
+        "network_evaluations": sum(n * evaluations for n, _, evaluations, _ in timings) / samples,
+        DEPTH: sum(n * (nfe if depth is None else depth) for n, nfe, _, depth in timings) / samples,
     }
     whole = {name: int(value) if float(value).is_integer() else value for name, value in counted.items()}
     return {**whole, "samples": samples}

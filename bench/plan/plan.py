@@ -10,6 +10,7 @@ from functools import cached_property
 from itertools import product
 from typing import Any, overload
 
+from ...samplers.arguments import check_unconditional
 from ...samplers.errors import InputError, PluginError, shown
 from ...samplers.model import Model
 from ...samplers.noise import BLOCK
@@ -74,8 +75,12 @@ class Cell:
 
     @property
     def is_deterministic(self) -> bool:
-        """Whether the samples solve the probability flow ODE, so that a distance to its solution means something."""
-        return self.convergence is not None
+        """Whether the samples solve the probability flow ODE, so that a distance to its solution means something.
+
+        A sampler that takes the parts with and without the prompt apart solves another equation than that of their mix.
+        """
+        is_apart = self.request.sampler.needs_unconditional and self.request.model.encode is not None
+        return self.convergence is not None and not is_apart
 
     @property
     def warning(self) -> str:
@@ -267,8 +272,9 @@ class Known:
 
     setting: str
     """`shared_setting` of model and extractors."""
-    asked: dict[tuple[str, int], tuple[Request, str]] = field(default_factory=dict)
-    """By grid and steps, the request and its `asked_setting`: between such cells only the sampler differs."""
+    asked: dict[tuple[str, int, bool, bool], tuple[Request, str]] = field(default_factory=dict)
+    """By grid, steps, whether the first call is analytic, and whether the sampler needs the unconditional part: only
+    the sampler differs. The request, and `asked_setting` of it."""
     code: dict[type, Code] = field(default_factory=dict)
     """The code of each sampler class, which is read from the disk."""
 
@@ -290,17 +296,18 @@ def cells_for(config: Config, registry: Registry, model: Model, spec: str, known
 def cell_for(  # noqa: PLR0913  (a cell's coordinates)
     config: Config, registry: Registry, model: Model, spec: str, budget: int, known: Known
 ) -> Cell:
-    """The cell of a sampler spec at a step count, or at the largest step count within an NFE budget."""
-    sampler, own_grid = registry.sampler_and_grid(spec)
+    """The cell of a sampler spec at a step count, or at the step count that an NFE budget allows."""
+    sampler, own_grid, analytic_first = registry.chosen(spec)
     grid = own_grid or config.grid or model.schedule.default_grid
     steps = budget
     if config.nfe:
-        sampler, steps = planned(sampler, spec, budget)
-    # Levels, prompts and model are checked once for all samplers on a grid.
-    if (grid, steps) not in known.asked:
-        request = request_in(config, registry, model, sampler, grid, steps)
-        known.asked[grid, steps] = request, asked_setting(request, (), known.setting)
-    request, asked = known.asked[grid, steps]
+        sampler, steps = planned(sampler, spec, budget + analytic_first)
+    with at_fault(f"sampler {spec!r}: needs_unconditional"):
+        place = grid, steps, analytic_first, check_unconditional(sampler, model, repr(spec))
+    if place not in known.asked:
+        request = request_in(config, registry, model, sampler, grid, steps, analytic_first=analytic_first)
+        known.asked[place] = request, asked_setting(request, (), known.setting)
+    request, asked = known.asked[place]
     request = replace(request, sampler=sampler)
     setting = setting_of(sampler, asked)
     code = known.code.get(type(sampler)) or code_of_class(type(sampler))
@@ -366,7 +373,7 @@ def declared_nfe(request: Request, spec: str) -> int | None:
     """The calls that a sampler declares for these levels; PluginError if it answers with anything invalid."""
     steps = len(request.levels) - 1
     with at_fault(f"sampler {spec!r}: nfe({steps})"):
-        nfe = declared_calls(request.sampler, request.levels)
+        nfe = declared_calls(request.sampler, request.levels, analytic_first=request.analytic_first)
         if nfe is not None and (type(nfe) is not int or not 0 <= nfe <= MAX_CALLS):
             raise PluginError(
                 f"sampler {spec!r}: nfe({steps}) returned {shown(nfe)}; "
@@ -398,7 +405,16 @@ def ode_reference(config: Config, registry: Registry, model: Model) -> Request:
 
 
 def request_in(  # noqa: PLR0913  (a cell's coordinates)
-    config: Config, registry: Registry, model: Model, sampler: Sampler, grid: str | None, steps: int
+    config: Config,
+    registry: Registry,
+    model: Model,
+    sampler: Sampler,
+    grid: str | None,
+    steps: int,
+    *,
+    analytic_first: bool = False,
 ) -> Request:
     """A request with the configuration's settings."""
-    return request_for(registry, model, sampler, steps=steps, grid=grid, **config.request_settings)
+    return request_for(
+        registry, model, sampler, steps=steps, grid=grid, analytic_first=analytic_first, **config.request_settings
+    )

@@ -173,7 +173,7 @@ def batch_size_for(images: int, model: Model) -> int:
 def request_of(settings: Settings, registry: Registry, model: Model, *, grid_is_axis: bool) -> Request:
     """A cell's request. The grid in a sampler's spec overrides a fixed one, and is refused if the grid is an axis."""
     try:
-        sampler, own_grid = registry.sampler_and_grid(settings.sampler)
+        sampler, own_grid, analytic_first = registry.chosen(settings.sampler)
     except InputError as error:
         if "=" in settings.sampler.partition(":")[0]:  # a piece of a spec
             raise InputError(f"{error} (options follow a colon, as in ddim:eta=0.5,grid=karras)") from error
@@ -184,7 +184,7 @@ def request_of(settings: Settings, registry: Registry, model: Model, *, grid_is_
     steps = settings.steps or (None if lists_levels(grid) else DEFAULT_STEPS)
     if steps is None:
         steps = check_count("steps", len(str(grid).split("/")), MAX_STEPS)
-    return request_in(settings.others, registry, model, sampler, grid, steps)
+    return request_in(settings.others, registry, model, sampler, grid, steps, analytic_first=analytic_first)
 
 
 def refuse_without_images(model: Model) -> None:

@@ -20,7 +20,7 @@ from ..draw.sealed_file import disk_errors
 from ..draw.store import RunFolder
 from ..judge.statistics import ODE_DISTANCE, ODE_ERROR, metric_columns, strata_of
 from ..judge.status import outcome_of
-from ..judge.table import TEXTS, WARNING, Labels, write_sealed_table
+from ..judge.table import DEPTH, TEXTS, WARNING, Labels, write_sealed_table
 from ..plan.plan import ODE_SAMPLES, ode_count
 from ..plan.record import RunRecord
 
@@ -115,7 +115,8 @@ def column_of(name: str, labels: Labels) -> Column:
 def shown_columns(table: pd.DataFrame) -> list[str]:
     """The default columns; grid and guidance are left out if all rows agree in them."""
     several = [name for name in ("grid", "guidance") if table[name].nunique() > 1]
-    return ["sampler", *several, "steps", "nfe", *metrics_of(table), "seconds_per_image", "ode_error", NOTE]
+    depth = [DEPTH] if DEPTH in table.columns else []
+    return ["sampler", *several, "steps", "nfe", *depth, *metrics_of(table), "seconds_per_image", "ode_error", NOTE]
 
 
 def entry_of(row: Mapping[Hashable, Any], name: str, metrics: Sequence[str], *, is_bold: bool = False) -> Entry:

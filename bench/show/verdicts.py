@@ -93,6 +93,7 @@ def pareto_to_rows(found: pd.DataFrame, labels: Labels) -> list[dict[str, str]]:
         {
             "sampler": row["sampler"], "steps": number_to_text(row["steps"], "g"),
             "NFE": number_to_text(row["nfe"], "g"),
+            **({"depth": number_to_text(row["cost"], "g")} if row["against"] == "depth" else {}),
             "ms/image": number_to_text(row["seconds_per_image"], ".3g", 1000), "clock": flag_to_text(row["timing"]),
             heading_of(row["metric"], labels): with_interval(row["value"], row["low"], row["high"]),
             "verdict": f"dominated by {row['dominated_by']}" if row["verdict"] == DOMINATED else row["verdict"],

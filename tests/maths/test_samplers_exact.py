@@ -110,7 +110,8 @@ def run_over(data, levels, schedule):
 
     def predict(x, level):
         alpha, sigma = (torch.full((len(x), 1), part, dtype=x.dtype) for part in (level.alpha, level.sigma))
-        return sb.Prediction(x, level, (x - level.alpha * data.x0(x, alpha, sigma)) / level.sigma, "eps")
+        said = sb.Prediction(x, level, (x - level.alpha * data.x0(x, alpha, sigma)) / level.sigma, "eps")
+        return dataclasses.replace(said, unconditional=said)
 
     def no_noise(*where):
         raise AssertionError(f"a deterministic sampler drew noise at {where}")
