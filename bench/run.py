@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +16,18 @@ from ..samplers.errors import InputError
 from ..samplers.model import Model
 from ..samplers.options import check_count
 from ..samplers.registry import Registry, load_registry
+from .draw.clock import LEAST_REPEATS
 from .draw.engines.children import Limits
 from .draw.engines.work import RunWork
 from .draw.folder import default_output
 from .draw.ledger import Ledger
+from .draw.log import Log, Together
 from .draw.run_file import stored_run
 from .draw.session import Session, Watch
 from .draw.store import RunFolder
 from .judge.ranking import answers_from, directions
 from .judge.run_metrics import check_plugins, check_settings
-from .judge.status import outcome_of
+from .judge.status import Status, outcome_of
 from .judge.stored import StoredRun
 from .judge.table import GrowingTable, check_metric_names
 from .judge.verdict_files import write_answers
@@ -35,6 +37,8 @@ from .plan.keywords import check_arguments, conduct_of, config_of
 from .plan.plan import Plan, behind, plan_for, warnings_of
 from .plan.record import RunRecord
 from .plan.settings import DEFAULT_SAMPLERS, Conduct
+from .plan.shard import Shard, folder_of_shard, parse_shard
+from .plan.workers import Workers, number_of, parse_workers, threads_set, warning_of, with_threads
 from .plan.yardstick import Yardstick, check_metrics, yardsticks
 from .show.formats import sheet_to_html
 from .show.live import notebook_view
@@ -63,6 +67,12 @@ class Result:
         """How many cells failed."""
         return sum(outcome_of(text).has_failed for text in self.table["status"])
 
+    @property
+    def is_unclocked(self) -> bool:
+        """Whether a row has all its samples and no time: its chunks were drawn beside others."""
+        is_whole = self.table["status"] == str(Status.OK)
+        return bool((is_whole & (self.table["repeats"] == 0)).any())
+
     def __repr__(self) -> str:
         """One line; a notebook shows the table."""
         failed = f", {self.failed} failed" if self.failed else ""
@@ -82,6 +92,24 @@ class Manner(Conduct):
         if self.repeats != 0:
             check_count("repeats", self.repeats, MOST_REPEATS)
         Limits(self.time_limit, self.memory_limit)  # refuses invalid limits
+        parse_workers(self.workers)
+        if self.part and (self.add or self.clock or self.repeats):
+            raise InputError(f"shard {self.part}: is neither clocked nor added to; join the shards first")
+
+    @property
+    def worker_count(self) -> Workers | None:
+        """How many chunks are drawn at a time; None = the engine's own way."""
+        return parse_workers(self.workers)
+
+    @property
+    def part(self) -> Shard | None:
+        """The part of the run that is drawn; None = all of it."""
+        return parse_shard(self.shard)
+
+    @property
+    def clockings(self) -> int:
+        """How often a cell is clocked at least; 0 = as often as chunks are drawn alone."""
+        return self.repeats or (LEAST_REPEATS if self.clock else 0)
 
     @property
     def limits(self) -> Limits:
@@ -97,6 +125,8 @@ class Benchmark:
     ready: dict[str, Yardstick]
     notes: tuple[str, ...] = ()
     """What else a caption of the table has to say."""
+    log: Log | None = None
+    """Writes down what happens."""
     growing: GrowingTable = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -123,9 +153,16 @@ class Benchmark:
         """The labels of each metric's extractor, from `labels_of`."""
         return labels_of(self.plan, self.ready)
 
+    @property
+    def workers(self) -> int:
+        """How many there are, 0 where all is drawn in this process or as the engine likes."""
+        asked = self.session.offered.workers
+        return number_of(asked) if asked else 0
+
     def work(self, watch: Watch) -> None:
         """Have everything drawn that is missing; the watch sees the table as it grows."""
-        self.session.work(watch, lambda: watch.table(self.tabulate()))
+        told = Together(watch, self.log) if self.log else watch
+        self.session.work(told, lambda: watch.table(self.tabulate()))
 
     def tabulate(self) -> pd.DataFrame:
         """The table of what is stored; it is also written to the folder."""
@@ -177,6 +214,10 @@ def run(  # noqa: PLR0913  (the settings of a run, each by name)
     time_limit: float | None = None,
     memory_limit: float | None = None,
     engine: str = "local",
+    workers: int | str | None = None,
+    clock: bool = False,
+    shard: str | None = None,
+    log: str | Path | None = None,
 ) -> Result:
     """Compare samplers, as `samplerbench run` does; `.table` is a DataFrame with the columns of table.csv.
 
@@ -194,6 +235,10 @@ def run(  # noqa: PLR0913  (the settings of a run, each by name)
     decoding and extractors take), `memory_limit` in GB (None = 80 % of the machine's). A Model cannot be sent to
     another process: given as an object, everything is drawn in this one, without limits. All that holds of the engine
     "local"; another `engine`, of a plugin, draws the same samples elsewhere. A notebook shows how far the run is.
+
+    With `workers` so many chunks are drawn at a time, each in a process that keeps its model: the same bytes, and no
+    times, unless `clock` has each cell drawn again alone. The workers of a new run share the cores. `shard`, as in
+    "2/4", draws a part of the run into its own folder. `log` is a file that gets a line of JSON for each event.
     Raises InputError, PluginError, ModelError or StoreError.
     """
     given = locals()
@@ -202,14 +247,18 @@ def run(  # noqa: PLR0913  (the settings of a run, each by name)
     registry = load_registry(plugins)
     if add:
         config = enlarged_run(None if output is None else Path(output), without_defaults(config), registry, fresh=fresh)
-    plan = plan_for(config, registry, model if isinstance(model, Model) else None)
-    for warning in warnings_of(plan):
-        warnings.warn(warning, stacklevel=2)
-    begun = begin(plan, registry, Path(output) if output else default_output(plan), manner)
-    with closing(begun.folder):
-        with notebook_view(begun.labels) as view:
-            begun.work(view or Watch())
-        return begun.conclude()
+    folder = folder_of_shard(Path(output), manner.part) if output else None
+    stored = stored_run(folder) if folder and not fresh else None
+    config, threads = with_threads(config, stored, manner.worker_count)
+    with threads_set(threads):
+        plan = plan_for(config, registry, model if isinstance(model, Model) else None).shared(manner.part)
+        for warning in filter(None, [*warnings_of(plan), warning_of(manner.worker_count)]):
+            warnings.warn(warning, stacklevel=2)
+        begun = begin(plan, registry, folder or default_output(plan), manner)
+        with closing(begun.folder):
+            with notebook_view(begun.labels, begun.workers) as view:
+                begun.work(view or Watch())
+            return begun.conclude()
 
 
 def enlarged_run(output: Path | None, given: Mapping[str, Any], registry: Registry, *, fresh: bool = False) -> Config:
@@ -239,6 +288,7 @@ def begin(plan: Plan, registry: Registry, output: Path, manner: Manner = Manner(
     history = history_of(plan, registry, command, stored, add=manner.add)
     about = {
         **history,
+        **({"shard": str(plan.shard)} if plan.shard else {}),
         "model": {
             "name": plan.model.name,
             "fingerprint": plan.model.fingerprint,
@@ -248,19 +298,29 @@ def begin(plan: Plan, registry: Registry, output: Path, manner: Manner = Manner(
         "environment": environment(plan.config.device),
     }
     with ExitStack() as opened:
-        work = work_of(plan, registry, output, ready, manner.limits)
+        work = replace(work_of(plan, registry, output, ready, manner.limits), workers=manner.worker_count)
         engine = registry.engine(manner.engine, work)
         # Until the session takes them over, an error below has to close both.
         opened.callback(engine.close)
+        log = log_of(manner, output)
+        if log:
+            opened.callback(log.close)
         folder.open(plan, about, fresh=manner.fresh, add=manner.add)
         opened.callback(folder.close)
         if manner.retry_failed:
             folder.forget_failures(plan)
         notes = notes_on(StoredRun(output).record, len(plan.cells))
-        ledger = Ledger(plan, folder, folder.failures(plan), manner.repeats)
-        begun = Benchmark(Session(ledger, engine, work, manner.engine), ready, notes)
+        ledger = Ledger(plan, folder, folder.failures(plan), manner.clockings)
+        begun = Benchmark(Session(ledger, engine, work, manner.engine), ready, notes, log)
         opened.pop_all()  # engine and folder are the session's now
     return begun
+
+
+def log_of(manner: Manner, output: Path) -> Log | None:
+    """The log of a run in a folder, if one is asked for; InputError where it cannot be written."""
+    if manner.log is None:
+        return None
+    return Log(Path(manner.log), {"run": str(output), "engine": manner.engine, "workers": manner.worker_count})
 
 
 def work_of(

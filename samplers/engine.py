@@ -79,6 +79,21 @@ class Work(Protocol):
     """What a run offers its engine; `description` and `draw` once it draws, for the ODE solution comes first."""
 
     @property
+    def workers(self) -> int | str | None:
+        """How many workers the run asks for, "gpus" for one on each GPU; None = it does not say."""
+        ...
+
+    @property
+    def device(self) -> str:
+        """What the run is drawn on: "cpu", "cuda" or "cuda:N"."""
+        ...
+
+    @property
+    def threads(self) -> int:
+        """How many threads of torch whatever draws the run has to have."""
+        ...
+
+    @property
     def description(self) -> bytes:
         """All that `draw_job` needs to draw the jobs of this run in another process.
 
@@ -86,12 +101,24 @@ class Work(Protocol):
         """
         ...
 
+    @property
+    def draw_job(self) -> Callable[[bytes, Job], Done]:
+        """What another process calls with `description` to draw a job there: `samplerbench.draw_job`."""
+        ...
+
     def draw(self, job: Job) -> Done:
         """Draw a job in this process, one at a time. Nothing protects the process from what a sampler does."""
         ...
 
+    def retried(self, job: Job, reason: str) -> None:
+        """Say that a job goes back into the engine's queue, as where a worker is lost: the run's log has it then."""
+        ...
+
     def local(self) -> Engine:
-        """The engine of runs that name none: one job at a time, the samplers of others in child processes."""
+        """The engine of runs that name none: one job at a time, the samplers of others in child processes.
+
+        Where the run asks for workers of this machine, it has them.
+        """
         ...
 
 

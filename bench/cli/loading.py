@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ...samplers.errors import PluginError
-from ..show.console import complain, print_rows, say
+from ...samplers.errors import InputError, PluginError
+from ...samplers.text import counted
+from ..show.console import complain, print_rows, say, stdout_for_data
 
 if TYPE_CHECKING:
     from ...samplers.plugin import Remark
     from ...samplers.registry import Registry
     from ..conformance.card import Finding
+    from ..judge.stored import StoredRun
 
+SEVERAL_RUNS = "table: {} runs; add --merge for one table of them, or give one run, or the shards of one"
 PATIENCE = 5.0
 """Seconds that plugins may take to load before a note is printed."""
 
@@ -60,6 +64,31 @@ def warn_of_plugins(registry: Registry) -> None:
 def warn_of(remark: Remark) -> None:
     """A remark as a line on stderr."""
     complain(f"{remark.kind} {remark.origin} {remark.text}", kind="Note")
+
+
+def the_run(folders: Sequence[Path], load: Callable[[], Registry]) -> StoredRun:
+    """The run in a folder, by default the newest in results/, which is said; shards are joined first."""
+    from ..draw.folder import newest_run
+    from ..judge.stored import StoredRun
+
+    if not folders:
+        folder = newest_run(Path("results"))
+        say(str(folder), err=True)
+        return StoredRun(folder)
+    runs = [StoredRun(folder) for folder in folders]
+    if len(runs) == 1:
+        return runs[0]
+    if not any(run.exists and run.record.shard for run in runs):
+        raise InputError(SEVERAL_RUNS.format(len(runs)))
+    from ..join import join
+
+    registry = load()
+    with stdout_for_data():
+        joined = join(runs, registry)
+    say(f"{joined.folder}: joined from {counted(len(runs), 'shard')}", err=True)
+    for note in joined.notes:
+        complain(note, kind="Note")
+    return StoredRun(joined.folder)
 
 
 def print_card(spec: str, card: list[Finding], *, failures_only: bool) -> None:

@@ -10,34 +10,37 @@ from pathlib import Path
 import click
 
 from ..show.console import complain, print_rows, say, stdout_for_data
-from .loading import loaded_registry, warn_of_plugins
+from .loading import loaded_registry, the_run, warn_of_plugins
 from .options import COUNT, WHOLE, Command, FilePath, own_model_option, plugin_options
 
 
 @click.command(cls=Command)
-@click.argument("run_folder", metavar="[RUN]", required=False, type=FilePath())
+@click.argument("run_folders", metavar="[RUN]...", nargs=-1, type=FilePath())
 @click.option("--figures", type=FilePath(), metavar="DIR",
               help="Write its charts and pictures there instead, as SVG, PDF and PNG.")  # fmt: skip
 @own_model_option
 @plugin_options
-def report(run_folder: Path | None, figures: Path | None, plugin: tuple[str, ...], model: tuple[str, ...]) -> None:
+def report(
+    run_folders: tuple[Path, ...], figures: Path | None, plugin: tuple[str, ...], model: tuple[str, ...]
+) -> None:
     """Write report.html of a run again, by default of the newest in results/, and print its path.
 
     It is one page that needs no network: answers, charts, pictures, table, and the command that made the run.
 
     With --figures, its charts for a paper: each metric against model calls and against time, and the samples, 3.25
     inches wide.
+
+    The folders of shards (`run --shard`) are joined into one run first.
     """
-    from ..draw.folder import newest_run
     from ..judge.run_metrics import ready_metrics
-    from ..judge.stored import StoredRun
     from ..show.figures import write_figures
     from ..show.page import write_report
 
-    run = StoredRun(run_folder or newest_run(Path("results")))
     with stdout_for_data():
         registry = loaded_registry(plugin, model)
         warn_of_plugins(registry)
+    run = the_run(run_folders, lambda: registry)
+    with stdout_for_data():
         metrics = cache(lambda: ready_metrics(run, registry))
         paths = write_figures(run, figures, metrics) if figures else [write_report(run, metrics)]
     for path in paths:

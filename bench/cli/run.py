@@ -115,8 +115,10 @@ def run(output: Path | None, plugin: tuple[str, ...], dry_run: bool, as_json: bo
 
     from ..draw.folder import default_output
     from ..draw.output import check_output
-    from ..draw.run_file import edited_since
+    from ..draw.run_file import edited_since, stored_run
     from ..plan.plan import plan_for, warnings_of
+    from ..plan.shard import folder_of_shard
+    from ..plan.workers import number_of, warning_of, with_threads
     from ..run import Manner, enlarged_run, evaluations_left
 
     manner = Manner(**{one.name: settings.pop(one.name) for one in CONDUCT})
@@ -125,22 +127,25 @@ def run(output: Path | None, plugin: tuple[str, ...], dry_run: bool, as_json: bo
         registry = loaded_registry(plugin)
         warn_of_plugins(registry)
         registry.check_engine(manner.engine)
+        output = folder_of_shard(output, manner.part) if output else None
         if manner.add:
             config = enlarged_run(output, settings_given(config), registry, fresh=manner.fresh)
-        if config.threads:
-            torch.set_num_threads(config.threads)
-        plan = plan_for(config, registry)
+        stored = stored_run(output) if output and not manner.fresh else None
+        config, threads = with_threads(config, stored, manner.worker_count)
+        if threads:
+            torch.set_num_threads(threads)
+        plan = plan_for(config, registry).shared(manner.part)
         folder = output or default_output(plan)
         resumes = check_output(folder, plan, fresh=manner.fresh, add=manner.add)
         if not manner.fresh and (edited := edited_since(folder, plan)):
             say(f"{folder}: edited since, and run again: {', '.join(edited)}", err=True)
         for note in plan.model.notes:
             complain(note, kind="Note")
-        for warning in warnings_of(plan):
+        for warning in filter(None, [*warnings_of(plan), warning_of(manner.worker_count)]):
             complain(warning, kind="Warning")
     if dry_run:
         left = evaluations_left(plan, folder, manner)
-        show_plan(plan, folder, left, as_json, resumes=resumes)
+        show_plan(plan, folder, left, number_of(manner.worker_count), as_json, resumes=resumes)
         return 0
     return carried_out(plan, registry, folder, manner, as_json=as_json)
 
@@ -155,6 +160,7 @@ def settings_given(config: Config) -> dict[str, Any]:
 
 def carried_out(plan: Plan, registry: Registry, folder: Path, manner: Manner, *, as_json: bool) -> int:
     """Run a plan, print its table, and after a signal say how to go on; returns the exit code."""
+    from ..plan.shard import folder_of_whole
     from ..run import begin
 
     command = shlex.join(["samplerbench", *sys.argv[1:]])
@@ -170,6 +176,11 @@ def carried_out(plan: Plan, registry: Registry, folder: Path, manner: Manner, *,
                 result = watched(begun, signals)
             failed = result.failed > 0
             show_result(result, as_json)
+            if plan.shard and not signals.code:
+                whole = folder_of_whole(result.folder)
+                say(f"shard {plan.shard} is done; samplerbench table {whole}-*-of-{plan.shard.of} joins them", err=True)
+            if result.is_unclocked and not signals.code:
+                say(f"no times: chunks were drawn beside each other; {command} --clock draws for them", err=True)
         if signals.code:
             say(f"stopped; go on with: {command}", err=True)
     return signals.code or int(failed)
@@ -217,30 +228,44 @@ def watched(begun: Benchmark, signals: Signals) -> Result:
 
     gc.freeze()  # what is loaded stays until the end, so the garbage collector need not scan it
     with closing(begun.folder):
-        with signals.ending(), View(Console(stderr=True), begun.labels) as view:
+        with signals.ending(), View(Console(stderr=True), begun.labels, workers=begun.workers) as view:
             begun.work(view)
         return begun.conclude()
 
 
-def show_plan(plan: Plan, folder: Path, left: int, as_json: bool, *, resumes: bool) -> None:
-    """Print the plan, its evaluations, how many of them are left, and about how long these take here."""
+def show_plan(  # noqa: PLR0913  (what is said of it)
+    plan: Plan, folder: Path, left: int, workers: int, as_json: bool, *, resumes: bool
+) -> None:
+    """Print the plan, its evaluations, how many of them are left, and about what these cost here."""
     from ..draw.chunk import seconds_per_evaluation
+    from ..plan.cost import cost_of
     from ..plan.plan import summary
 
     about = summary(plan) | {"network_evaluations_left": left, "output": str(folder)}
     with stdout_for_data():
         seconds = seconds_per_evaluation(plan)
-    about["estimated_seconds"] = None if seconds is None else round(seconds * left)
+    cost = None if seconds is None else cost_of(plan, left, seconds, workers)
+    about |= {
+        "workers": workers,
+        "estimated_seconds": cost and round(cost.seconds),
+        "estimated_worker_seconds": cost and round(cost.worker_seconds),
+        "least_bytes": cost and cost.least_bytes,
+    }
     if as_json:
         click.echo(json.dumps(about))
         return
     for cell in about["cells"]:
         nfe = "adaptive" if cell["nfe"] is None else f"{counted(cell['nfe'], 'model call')} a sample"
         say(f"{cell['sampler']}  {cell['grid']} grid, {counted(cell['steps'], 'step')}, {nfe}")
-    time = "the model failed in a trial" if seconds is None else f"about {roughly(seconds * left)} here"
+    time = "the model failed in a trial" if cost is None else f"about {roughly(cost.seconds)} here"
     of_these = f", of which {left:,} are left to make in {folder}" if resumes else ""
     say(
         f"{counted(len(about['cells']), 'cell')} x {counted(about['samples'], 'sample')} on {about['model']}: "
         f"{counted(about['network_evaluations'], 'network evaluation')}{of_these}, {time}"
     )
+    if cost and workers > 1:
+        say(
+            f"with {workers} workers like this one: {cost.worker_seconds / 3600:.2g} worker hours, and at "
+            f"least {cost.least_bytes / 1e6:.2g} MB to send and store"
+        )
     say(f"output: {folder}")

@@ -13,7 +13,7 @@ import click
 from ...samplers.errors import InputError
 from ...samplers.text import counted
 from ..show.console import print_rows, print_sheet, say, stdout_for_data, table_to_json
-from .loading import loaded_registry, warn_of_plugins
+from .loading import loaded_registry, the_run, warn_of_plugins
 from .options import Command, FilePath, own_model_option, plugin_options
 
 if TYPE_CHECKING:
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from ..show.formats import Content
 
 NO_PAIR = "every pair of samplers with different samples is told apart, or has too few images"
-SEVERAL_RUNS = "table: {} runs; add --merge for one table of them, or give one run"
 
 
 @click.command(cls=Command)
@@ -89,6 +88,9 @@ def table(  # noqa: PLR0913  (an option each)
     samplers that is not told apart, the difference that would have been shown in 80 % of runs, and the -n that shows
     half of it.
 
+    The folders of shards (`run --shard`) are joined into one run, which is then asked like any other; blocks that not
+    every cell has are named and left out.
+
     With --merge, the rows of several runs of one model with the same samples, seed, prompts, precision, extractors and
     versions; runs that differ in one of these are refused. Seconds are left out where the machines differ.
     """
@@ -119,11 +121,7 @@ def table(  # noqa: PLR0913  (an option each)
     laid_out = {"--sort": sort, "--columns": columns, "--pivot": pivot, "--output": output}
     if options := [option for option, value in laid_out.items() if value is not None]:
         raise InputError(f"{given[0]} with {', '.join(options)}: lays out the whole table; expected without")
-    if len(run_folders) > 1:
-        raise InputError(SEVERAL_RUNS.format(len(run_folders)))
-    from ..judge.stored import StoredRun
-
-    run = StoredRun(run_folders[0] if run_folders else the_newest())
+    run = the_run(run_folders, load)
     if pair:
         question = comparison(run, pair)
     elif front:
@@ -207,7 +205,7 @@ def show_table(  # noqa: PLR0913  (the options of a table, each by name)
     if form == "parquet" and output is None:
         raise InputError("format 'parquet': is binary; expected with -o FILE")
     layout = Layout(pivot or "", parse_columns("sort", sort), parse_columns("columns", columns))
-    content = content_asked_for(folders, as_one)
+    content = content_asked_for(folders, as_one, load)
     registry = load() if form in SHEETS or (pivot and form is None) else None
     if form is None:
         with stdout_for_data():
@@ -225,7 +223,7 @@ def show_table(  # noqa: PLR0913  (the options of a table, each by name)
         click.echo(made.decode(), nl=False)
 
 
-def content_asked_for(folders: tuple[Path, ...], as_one: bool) -> Content:
+def content_asked_for(folders: tuple[Path, ...], as_one: bool, load: Callable[[], Registry]) -> Content:
     """The table of one run, by default the newest, or of several together."""
     from ..judge.stored import StoredRun
     from ..show.formats import content_of, merged_content
@@ -236,18 +234,7 @@ def content_asked_for(folders: tuple[Path, ...], as_one: bool) -> Content:
             raise InputError(f"--merge: {runs}; expected two or more, as in table RUN RUN --merge")
         stored = {folder: StoredRun(folder) for folder in folders}
         return merged_content([stored[folder] for folder in folders])
-    if len(folders) > 1:
-        raise InputError(SEVERAL_RUNS.format(len(folders)))
-    return content_of(StoredRun(folders[0] if folders else the_newest()))
-
-
-def the_newest() -> Path:
-    """The newest run in results/, whose path is printed."""
-    from ..draw.folder import newest_run
-
-    folder = newest_run(Path("results"))
-    say(str(folder), err=True)
-    return folder
+    return content_of(the_run(folders, load))
 
 
 def show_found(run: StoredRun, registry: Registry, as_json: bool, question: Question) -> None:

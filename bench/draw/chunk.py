@@ -28,12 +28,10 @@ from ...samplers.process import changes_told, state_kept, switches_kept
 from ...samplers.sample import Request, Samples, draw, no_images
 from ...samplers.sampler import SamplerFault
 from ..plan.identity import is_seen
-from ..plan.plan import Block, Cell, Plan
+from ..plan.plan import KEPT_IMAGES, Block, Cell, Plan
 from .chunk_file import Chunk
 from .clock import Timing, clocked
 
-KEPT_IMAGES = 16
-"""Images of each cell that are always kept."""
 TRIAL_STEPS = 4
 LONGEST_REASON = 300
 """Characters of the reason that a table gives for a failed cell."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from ...samplers.errors import InputError, StoreError
 from ...samplers.files.lock import LOCK_FILE
 from ..plan.plan import Plan
+from ..plan.shard import folder_of_shard
 from .chunk_file import CHUNK_SUFFIX
 
 RUN_FILE = "run.json"
@@ -27,6 +28,8 @@ OWN_NAMES = re.compile(
     rf"|{CHUNKS}/{CELL}/(\d{{8,}}-\d{{4,}}{re.escape(CHUNK_SUFFIX)}|\d{{4,}}{re.escape(REPEAT_SUFFIX)})?"
 )
 """The names that a run writes into its folder, except the lock; folders end in "/"."""
+OF_ONE_FOLDER = ("answers.json", "fronts.json", "looks.json")
+"""What is made of the chunks of one folder."""
 REPEAT_NAME = re.compile(rf"([0-9]{{4,18}}){re.escape(REPEAT_SUFFIX)}")
 HALF_DONE = re.compile(r"(?P<folder>.*/)?\.(?P<file>[^/]+?)(\.[0-9a-f]{16})?\.tmp")
 """The temporary file that a process leaves behind if it is killed while it writes."""
@@ -82,6 +85,6 @@ def newest_run(root: Path) -> Path:
 
 
 def default_output(plan: Plan) -> Path:
-    """results/<model>-<8 hex of the plan> in the current folder."""
+    """results/<model>-<8 hex of the plan> in the current folder, or that of a shard."""
     name = "".join(c if c.isalnum() or c in "-_." else "-" for c in plan.config.model).strip(".-")[:64]
-    return Path("results") / f"{name or 'model'}-{plan.key[:8]}"
+    return folder_of_shard(Path("results") / f"{name or 'model'}-{plan.key[:8]}", plan.shard)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from ...samplers.engine import Job
 from ..plan.plan import Block, Cell, Plan
-from .clock import LEAST_REPEATS, in_turn
+from .clock import in_turn
 from .folder import REFERENCE
 from .store import RunFolder
 
@@ -21,7 +21,7 @@ class Ledger:
     failures: dict[str, str] = field(default_factory=dict)
     """Reason of failure by cell key."""
     repeats: int = 0
-    """The least number of timings of a cell; one with fewer whole chunks is drawn again for the clock."""
+    """The least number of timings of a cell; one with fewer whole chunks drawn alone is drawn again for the clock."""
     unclocked: set[str] = field(default_factory=set)
     """The keys of cells that get no more repeats: a repeat failed, or was not drawn alone."""
 
@@ -56,12 +56,10 @@ class Ledger:
         """(round, cell) of every repeat to be made of cells that did not fail, in alternating order.
 
         The timings of a cell are its whole chunks that were drawn alone, and its repeats; missing chunks count as
-        drawn alone. A cell needs as many timings as were asked for. If its engine draws several chunks at a time, which
-        are no use to the clock, it also needs as many as its chunks would have given, up to the number for quartiles.
+        drawn alone. A cell needs as many timings as were asked for.
         """
-        whole = self.plan.blocks.whole
-        # A run without --repeats needs no more timings than it has whole chunks; five are enough for quartiles.
-        wanted = max(self.repeats, min(whole, LEAST_REPEATS))
+        if not (wanted := self.repeats):
+            return
         cells = [cell for cell in self.sound_cells() if cell.key not in self.unclocked]
         clocked = {cell.key: self._clocked(cell, wanted) for cell in cells}
         # The cell with the fewest timings begins, and each round takes all cells that lack its number: repeats of two

@@ -31,6 +31,7 @@ def check_output(path: Path, plan: Plan, *, fresh: bool, add: bool = False) -> b
     # The run that is there must be what this plan would be without the additions, down to the code of the model.
     part = part_of(plan, stored.config) if add else plan
     if part and part.key == stored.plan:
+        check_shard(path, stored, plan)
         return True
     changed = {} if add and part else differences(stored.config, plan.config)
     # The keys differ. Name every reason that can be seen; what remains is the model or its code.
@@ -41,6 +42,13 @@ def check_output(path: Path, plan: Plan, *, fresh: bool, add: bool = False) -> b
         f"output {path}: belongs to another run ({'; '.join(reasons)}); give {adding}another -o, or --fresh to start "
         "again"
     )
+
+
+def check_shard(path: Path, stored: RunRecord, plan: Plan) -> None:
+    """Refuse an output that holds another part of the same run."""
+    if stored.shard != (asked := str(plan.shard or "")):
+        there, here = (f"shard {name}" if name else "the whole run" for name in (stored.shard, asked))
+        raise InputError(f"output {path}: holds {there}, and this is {here}; give another -o")
 
 
 def can_be_added(stored: Config, given: Config, changed: Mapping[str, str]) -> bool:

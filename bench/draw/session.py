@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -40,8 +40,11 @@ class Watch:
     def remaining(self, images: Mapping[str, int]) -> None:
         """The images that each cell lacks, by key, without the cells that had failed; called once, at the start."""
 
-    def stored(self, cell: Cell, images: int) -> None:
-        """A chunk of a cell is stored, with so many images."""
+    def stored(self, cell: Cell, block: Block) -> None:
+        """The chunk of a block of a cell is stored."""
+
+    def retried(self, cell: Cell, block: Block, reason: str) -> None:
+        """The chunk of a block of a cell was lost with its worker, and is drawn again."""
 
     def failed(self, cell: Cell, reason: str, evaluations: int) -> None:
         """A cell failed, or its repeat did; `evaluations` of those announced will not be made."""
@@ -54,6 +57,9 @@ class Watch:
 
     def table(self, table: pd.DataFrame) -> None:
         """The table as it stands."""
+
+    def ended(self, *, is_complete: bool) -> None:
+        """All is done that there was to do, or the run was stopped before."""
 
 
 @dataclass
@@ -82,10 +88,13 @@ class Session:
 
         `renew` is called now and then, when a table would show something new.
         """
+        is_complete = False
         try:
             self._work(watch, renew)
+            is_complete = True
         finally:
             self._checked.close()
+            watch.ended(is_complete=is_complete)
 
     @cached_property
     def _checked(self) -> CheckedEngine:
@@ -98,12 +107,14 @@ class Session:
         # The solution comes first: chunks hold their distances to it.
         solution = self._ode_solution(watch)
         self.offered.find_solution = lambda: solution
+        self.offered.tell_retried = lambda job, reason: watch.retried(*self._place(job), reason)
         # Each turn ends with its repeats, while what draws its cells is still there and the machine is in the same
         # state.
         for turn in turns_of(self.engine, ledger.cells_with_work()):
             self._draw(turn, watch, renew)
             self._clock_again(turn, watch)
-        write_paths(self.plan, self.folder, ledger.failures)
+        if self.plan.blocks[0].first == 0:  # a shard without the first samples draws no paths: another one has them
+            write_paths(self.plan, self.folder, ledger.failures)
 
     def _draw(self, turn: Turn, watch: Watch, renew: Callable[[], object]) -> None:
         """Store the engine's answers to the missing chunks of these cells, in the order in which they come."""
@@ -120,13 +131,17 @@ class Session:
             watch.added(more)
 
     def _store(self, done: Done, turn: Turn, watch: Watch) -> None:
-        """Write the result of a job. A cell that failed takes no more chunks: those that arrive later are dropped."""
+        """Write the result of a job. A cell that failed takes no more chunks: those that arrive later are dropped.
+
+        Other shards may be drawn on this machine at the same time, so no chunk of one is said to be drawn alone.
+        """
         cell, block = self._place(done.job)
         if cell.key in self.ledger.failures:
             return
         if isinstance(done, Drawn):
-            self.folder.write(cell, block, chunk_in(done, turn))
-            watch.stored(cell, block.n)
+            alone = done.alone and self.plan.shard is None
+            self.folder.write(cell, block, chunk_in(replace(done, alone=alone), turn))
+            watch.stored(cell, block)
             watch.advanced(done.job.evaluations)
         else:
             self.ledger.fail(cell, done.reason)

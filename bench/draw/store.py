@@ -38,7 +38,20 @@ from .chunk_file import (
     timing_from_json,
 )
 from .clock import Repeat
-from .folder import CHUNKS, FAILURE, REFERENCE, REPEAT_NAME, RUN_FILE, is_own, names_below, names_in, repeat_name
+from .folder import (
+    CHUNKS,
+    FAILURE,
+    HALF_DONE,
+    OF_ONE_FOLDER,
+    REFERENCE,
+    REPEAT_NAME,
+    REPEAT_SUFFIX,
+    RUN_FILE,
+    is_own,
+    names_below,
+    names_in,
+    repeat_name,
+)
 from .output import check_contents, check_output
 from .run_file import read_run, run_to_json
 from .sealed_file import bytes_of, damaged, disk_errors, sealed, texts_in, unsealed
@@ -131,10 +144,30 @@ class RunFolder:
             elif is_own(name) and name != RUN_FILE:
                 (self.path / name).unlink()
         (self.path / RUN_FILE).unlink(missing_ok=True)
+        self._forget_listings()
+
+    def _forget_listings(self) -> None:
         self._cells = None
         self._there.clear()
         self._alone.clear()
         self._looked.clear()
+
+    def take(self, other: RunFolder) -> None:
+        """Have the chunks, failures, paths and ODE solution of another folder of this plan too, as far as they are not
+        here. A file of the same disk is not copied: both folders name it, and neither ever changes it."""
+        with disk_errors(self.path):
+            for name in names_below(other.path):
+                here, there = self.path / name, other.path / name
+                if not name.startswith(f"{CHUNKS}/") or not is_own(name) or HALF_DONE.fullmatch(name):
+                    continue
+                if name.endswith("/"):
+                    make_folder(here)
+                elif not here.exists() and not name.endswith((*OF_ONE_FOLDER, REPEAT_SUFFIX)):
+                    try:
+                        os.link(there, here)
+                    except OSError:  # of another disk, or of one that knows no links
+                        write_atomically(here, bytes_of(there))
+        self._forget_listings()
 
     def cell_path(self, key: str) -> Path:
         """The folder of a cell."""
@@ -173,7 +206,7 @@ class RunFolder:
 
     def images_missing(self, cell: Cell, blocks: Blocks) -> int:
         """How many samples of a cell are in no chunk."""
-        return blocks.samples - sum(n for _, n in self.stored_places(cell, blocks))
+        return blocks.images - sum(n for _, n in self.stored_places(cell, blocks))
 
     def whole_blocks(self, cells: Sequence[Cell], blocks: Blocks) -> tuple[Block, ...]:
         """The blocks that all of these cells have a chunk of, in order."""

@@ -103,10 +103,10 @@ class GrowingTable:
     def table(self, failures: Mapping[str, str]) -> pd.DataFrame:
         """One row for each cell, from the blocks that all begun cells have, so that n is equal in every row.
 
-        A cell has begun when its first block is stored; cells that failed do not count.
+        A cell has begun when a block of it is stored; cells that failed do not count.
         """
         plan, folder = self._plan, self._folder
-        begun = [cell for cell in plan.cells if cell.key not in failures and folder.has(cell, plan.blocks[0])]
+        begun = [cell for cell in plan.cells if cell.key not in failures and folder.stored_places(cell, plan.blocks)]
         # Blocks that all begun cells have: every row then counts the same samples, and rows can be compared at any
         # time.
         blocks = folder.whole_blocks(begun, plan.blocks) or plan.blocks[:1]

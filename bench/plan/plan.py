@@ -35,6 +35,7 @@ from .keys import (
     source_hash,
 )
 from .settings import names_of
+from .shard import Shard
 from .sources import Code, FileUsed, code_of_class
 
 ALWAYS = names_of(lambda one: one.always_in_key)
@@ -42,6 +43,8 @@ ALWAYS = names_of(lambda one: one.always_in_key)
 that is added later changes no key."""
 KEPT_SIDE = 64
 """Images up to this side length are all kept, unless told otherwise."""
+KEPT_IMAGES = 16
+"""Images of each cell that are always kept."""
 TRIAL_SAMPLER = "ddim"
 ODE_SAMPLES, ODE_SHARE = 256, 4
 """The ODE is solved for at most 256 images, and at most for one in 4."""
@@ -107,11 +110,16 @@ class Blocks(Sequence[Block]):
     """Sample indices in blocks of one size, of which the last may be cut. They are computed, so many cost no memory."""
 
     samples: int
+    """Of the whole run."""
     size: int
+    start: int = 0
+    """Number of the first block that is among these."""
+    every: int = 1
+    """How many blocks of the run it is from one of these to the next."""
 
     def __len__(self) -> int:
         """The number of blocks, with the cut one."""
-        return (self.samples + self.size - 1) // self.size
+        return max(0, (self._all - self.start + self.every - 1) // self.every)
 
     @overload
     def __getitem__(self, number: int) -> Block: ...
@@ -128,8 +136,9 @@ class Blocks(Sequence[Block]):
         """One after the other."""
         return map(self.block, range(len(self)))
 
-    def block(self, number: int) -> Block:
-        """The block of an index."""
+    def block(self, place: int) -> Block:
+        """The block at a place that there is; its number is that in the whole run."""
+        number = self.start + place * self.every
         first = number * self.size
         return Block(number, first, min(self.size, self.samples - first))
 
@@ -137,13 +146,29 @@ class Blocks(Sequence[Block]):
         """The block of n samples that begins at this index; None if there is none."""
         # Computed, not searched: a plan may have a million blocks.
         number, rest = divmod(first, self.size)
-        block = self.block(number) if not rest and 0 <= number < len(self) else None
+        place, between = divmod(number - self.start, self.every)
+        block = self.block(place) if not rest and not between and 0 <= place < len(self) else None
         return block if block and block.n == n else None
 
     @property
     def whole(self) -> int:
         """The number of blocks of full size."""
-        return max(1, self.samples // self.size)
+        return max(1, len(self) - self._has_cut)
+
+    @property
+    def images(self) -> int:
+        """How many samples are in these."""
+        return len(self) * self.size - (self.size - self.samples % self.size if self._has_cut else 0)
+
+    @property
+    def _all(self) -> int:
+        """How many blocks the whole run has."""
+        return (self.samples + self.size - 1) // self.size
+
+    @property
+    def _has_cut(self) -> bool:
+        """Whether the last of these is smaller than the others."""
+        return self.samples % self.size > 0 and (self._all - 1 - self.start) % self.every == 0
 
 
 @dataclass(frozen=True)
@@ -159,6 +184,8 @@ class Plan:
     """The levels of the first cell with a built-in sampler: for warming up, and for estimates of time."""
     is_rebuildable: bool
     """Whether another process can make this plan from the configuration; not if the model was given as an object."""
+    shard: Shard | None = None
+    """Which part of the run is drawn; None = all of it."""
 
     @cached_property
     def key(self) -> str:
@@ -171,22 +198,37 @@ class Plan:
         always = {name: getattr(self.config, name) for name in ALWAYS}
         return digest([always, given(self.config, but=ALWAYS), [cell.setting for cell in in_turn]])
 
-    def of(self, spec: str) -> Plan:
-        """The part of the plan for one sampler spec."""
-        cells = tuple(cell for cell in self.cells if cell.sampler == spec)
+    def of(self, *specs: str) -> Plan:
+        """The part of the plan for some sampler specs."""
+        cells = tuple(cell for cell in self.cells if cell.sampler in specs)
         trial = replace(cells[0].request, sampler=self.trial.sampler)
-        return replace(self, config=replace(self.config, sampler=(spec,)), cells=cells, trial=trial)
+        return replace(self, config=replace(self.config, sampler=specs), cells=cells, trial=trial)
 
     @cached_property
     def blocks(self) -> Blocks:
         """The sample indices in blocks; each cell has one chunk for each block."""
         # A block has at least one whole batch and one whole block of noise, so nothing is computed and thrown away.
-        return Blocks(self.config.samples, max(BLOCK, self.cells[0].request.batch_size))
+        size = max(BLOCK, self.cells[0].request.batch_size)
+        if self.shard is None:
+            return Blocks(self.config.samples, size)
+        return Blocks(self.config.samples, size, self.shard.number - 1, self.shard.of)
+
+    def shared(self, shard: Shard | None) -> Plan:
+        """This plan with a part of its blocks alone; without the ODE solution where none of their samples has one."""
+        if shard is None:
+            return self
+        if len(self.blocks) < shard.of:
+            raise InputError(
+                f"shard {shard}: the run has {counted(len(self.blocks), 'block')} of {self.blocks.size} samples; "
+                "expected no more shards than that"
+            )
+        part = replace(self, shard=shard)
+        return part if part.blocks[0].first < self.ode_samples else replace(part, reference=None)
 
     @property
     def network_evaluations(self) -> int:
         """Sample evaluations of all cells and of the ODE solution; adaptive cells are not counted."""
-        total = sum((cell.network_evaluations or 0) for cell in self.cells) * self.config.samples
+        total = sum((cell.network_evaluations or 0) for cell in self.cells) * self.blocks.images
         return total + self.reference_evaluations
 
     @cached_property

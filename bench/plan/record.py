@@ -92,6 +92,8 @@ class RunRecord(Struct, frozen=True, dict=True):
     """In the order of the table: cells that were added later come last."""
     added: tuple[AddedRecord, ...] = ()
     extended: tuple[ExtendedRecord, ...] = ()
+    shard: Annotated[str, Meta(pattern=r"\A([1-9][0-9]{0,3}/[1-9][0-9]{0,3})?\Z")] = ""
+    """Which part of a run it is, as in 2/4; '' = a whole one."""
     unknown_settings: tuple[str, ...] = ()
     """Settings in the file that this version does not know."""
 

@@ -13,10 +13,12 @@ from typing import Any, Literal, TypeVar
 
 T = TypeVar("T")
 
-Kind = Literal["name", "text", "path", "file", "flag", "switch", "whole", "number", "amount", "list", "counts"]
+Kind = Literal[
+    "name", "text", "path", "file", "flag", "switch", "whole", "number", "amount", "list", "counts", "workers"
+]
 """What a setting may be: a name, a text or None, a path or None, the lines of a file; a flag, which is off unless it is
 given, or a switch, whose default depends on the run; a whole number, any number, an amount above 0 or None; texts;
-counts, as in 5,10,20."""
+counts, as in 5,10,20; workers: a whole number, a word, or None."""
 Section = Literal["drawn", "model", "measured", "machine", "limits", "kept", "manner"]
 """Options of one section stand together in the help. Those of "model" are the model's own: its loader gets them."""
 USUAL_NUMBERS: dict[Kind, str] = {
@@ -210,10 +212,27 @@ class Conduct:
         0, "whole", "manner", "Clock each cell at least so often.", default_words="once a whole chunk", metavar="N"
     )
     """More often than a cell has whole chunks, it is drawn again for the clock alone."""
+    clock: bool = setting(
+        False, "flag", "manner", "Then draw each cell again, alone, for its time: --repeats times, 5 if not given."
+    )
+    """For runs whose chunks are drawn beside each other."""
     retry_failed: bool = setting(False, "flag", "manner", "Run cells again that failed; else they stay as they are.")
     engine: str = setting(
         "local", "name", "manner", "Where chunks are drawn, as `samplerbench list engines` names it.", metavar="NAME"
     )
+    workers: int | str | None = setting(
+        None, "workers", "manner", "How many chunks are drawn at a time, or gpus: one on each GPU.",
+        default_words="one chunk at a time, in this process", metavar="N",
+    )  # fmt: skip
+    """As given; `bench.run.Manner` has it read."""
+    shard: str | None = setting(
+        None, "text", "manner", "Draw every N-th block alone, from the I-th on, into the folder -o with -I-of-N behind "
+        "its name; `table` and `report` join the folders.", default_words="the whole run", metavar="I/N",
+    )  # fmt: skip
+    log: str | None = setting(
+        None, "path", "manner", "Append a line of JSON for each event: started, stored, retried, failed, done.",
+        default_words="none", metavar="FILE.jsonl",
+    )  # fmt: skip
     time_limit: float | None = setting(
         None, "amount", "limits", "For a chunk of 64 samples of a sampler that did not come with samplerbench.",
         default_words="60, and 50 times what model and extractors take", metavar="SECONDS",

@@ -25,7 +25,7 @@ from ..draw.session import Watch
 from ..judge.compare import SECONDS
 from ..judge.status import failed
 from ..judge.table import Labels
-from ..plan.plan import Cell, Plan
+from ..plan.plan import Block, Cell, Plan
 from .pivot import Pivot, pivot_of
 from .sheet import Sheet, column_of, metrics_of
 
@@ -128,7 +128,10 @@ def first_metric(table: pd.DataFrame) -> str:
 class View(Watch):
     """Watches a run on stderr; use it as a context."""
 
-    def __init__(self, console: Console, labels: Labels, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, console: Console, labels: Labels, clock: Callable[[], float] = time.monotonic, *, workers: int = 0
+    ) -> None:
+        self._workers = workers
         self._console, self._labels, self._clock = console, labels, clock
         self._bar = ProgressBar(total=1.0, width=BAR_WIDTH)
         self._draws_live = draws_live(console)
@@ -139,7 +142,7 @@ class View(Watch):
         self._left: dict[str, int] = {}
         self._failures: list[str] = []
         self._started = self._spoken = self._images_since = clock()
-        self._done = self._todo = self._images = 0
+        self._done = self._todo = self._images = self._chunks = self._retries = 0
         self._live = Live(get_renderable=self._frame, console=console, refresh_per_second=2, transient=True)
 
     def __enter__(self) -> View:
@@ -172,10 +175,15 @@ class View(Watch):
         if self._draws_live:
             self._live.refresh()
 
-    def stored(self, cell: Cell, images: int) -> None:
-        """Count images."""
-        self._images += images
-        self._left[cell.key] -= images
+    def stored(self, cell: Cell, block: Block) -> None:
+        """Count images and chunks."""
+        self._images += block.n
+        self._chunks += 1
+        self._left[cell.key] -= block.n
+
+    def retried(self, cell: Cell, block: Block, reason: str) -> None:
+        """Count what was drawn in vain."""
+        self._retries += 1
 
     def advanced(self, evaluations: int) -> None:
         """Move the bar, or print a line now and then."""
@@ -211,8 +219,11 @@ class View(Watch):
         parts += [f"{len(self._failures)} failed"] if self._failures else []
         now = self._clock()
         if self._images and now > self._images_since:
-            rate = self._images / (now - self._images_since)
-            parts.append(f"{rate:,.0f} images/s" if rate >= 100 else f"{rate:.3g} images/s")  # noqa: PLR2004  (three digits)
+            seconds = now - self._images_since
+            parts.append(f"{per_second(self._images, seconds)} images/s")
+            if self._workers:
+                parts.append(f"{per_second(self._chunks, seconds)} chunks/s by {counted(self._workers, 'worker')}")
+        parts += [f"{counted(self._retries, 'chunk')} drawn again"] if self._retries else []
         if self._done and self._done < self._todo:
             parts.append(f"{duration((now - self._started) * (self._todo - self._done) / self._done)} left")
         return ", ".join(parts)
@@ -242,10 +253,16 @@ class View(Watch):
         self._console.print(Text(line), soft_wrap=True)
 
 
-def notebook_view(labels: Labels) -> AbstractContextManager[View | None]:
+def notebook_view(labels: Labels, workers: int = 0) -> AbstractContextManager[View | None]:
     """A view if this runs in a notebook; None elsewhere, since a program reports progress in its own way."""
     console = Console()
-    return View(console, labels) if console.is_jupyter else nullcontext()
+    return View(console, labels, workers=workers) if console.is_jupyter else nullcontext()
+
+
+def per_second(number: int, seconds: float) -> str:
+    """A rate in three digits."""
+    rate = number / seconds
+    return f"{rate:,.0f}" if rate >= 100 else f"{rate:.3g}"  # noqa: PLR2004  (three digits)
 
 
 def duration(seconds: float) -> str:

@@ -11,7 +11,7 @@ from rich.console import Console
 import samplerbench as sb
 from samplerbench.bench.judge.table import COLUMNS
 from samplerbench.bench.plan.config import Config
-from samplerbench.bench.plan.plan import plan_for
+from samplerbench.bench.plan.plan import Block, plan_for
 from samplerbench.bench.run import Benchmark, begin
 from samplerbench.bench.show.live import View, draws_live, duration, first_metric, pivot_to_lines, rich_table
 from samplerbench.bench.show.pivot import pivot_of
@@ -160,20 +160,34 @@ def test_rates_are_of_what_is_made_now(session):
     clock.now += 10
     view.advanced(134)  # the ODE reference
     clock.now += 2
-    view.stored(first, 33)
+    view.stored(first, Block(0, 0, 33))
     view.advanced(66)
     assert view.state() == "5 of 6 cells, 16.5 images/s, 4 s left"
     clock.now += 4
-    view.stored(first, 33)
+    view.stored(first, Block(0, 0, 33))
     view.advanced(66)
     assert view.state() == "6 of 6 cells, 11 images/s"
+
+
+def test_workers_and_what_they_lost_are_shown(session):
+    clock = Clock()
+    view = View(console_of(), {}, clock, workers=3)
+    view.started(session.plan, 266)
+    view.remaining({cell.key: 130 for cell in session.plan.cells})
+    cell, block = session.plan.cells[0], Block(0, 0, 64)
+    view.advanced(0)
+    clock.now += 4
+    view.stored(cell, block)
+    view.retried(cell, block, "its process ended")
+    view.advanced(0)
+    assert view.state() == "0 of 6 cells, 16 images/s, 0.25 chunks/s by 3 workers, 1 chunk drawn again"
 
 
 def test_no_time_is_no_rate(session):
     view = View(console_of(), {}, Clock())
     view.started(session.plan, 100)
     view.remaining({cell.key: 130 for cell in session.plan.cells})
-    view.stored(session.plan.cells[0], 64)
+    view.stored(session.plan.cells[0], Block(0, 0, 64))
     view.advanced(10)
     assert view.state() == "0 of 6 cells, 0 s left"
 
@@ -255,7 +269,7 @@ def test_plain_lines_come_now_and_then(session):
     view.remaining({c.key: 130 for c in session.plan.cells})
     for _ in range(20):
         clock.now += 1
-        view.stored(cell, 5)
+        view.stored(cell, Block(0, 0, 5))
         view.advanced(10)
     lines = console.file.getvalue().splitlines()
     assert len(lines) == 2

@@ -16,6 +16,7 @@ import signal
 import struct
 import subprocess
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -37,16 +38,17 @@ ENTRY = f"{GUARDED} from {__package__}.child import main; main(answers)"
 class Child:
     """A running child."""
 
-    def __init__(self) -> None:
-        self._answers, writing = os.pipe()
+    def __init__(self, variables: Mapping[str, str] | None = None) -> None:
+        self.answers, writing = os.pipe()
         try:
             # A session of its own: Ctrl-C is for the parent, which stops the child with all that it started.
             self._process = subprocess.Popen(
                 [sys.executable, "-c", ENTRY, json.dumps(sys.path), str(writing), str(os.getpid())],
                 stdin=subprocess.PIPE, pass_fds=[writing], start_new_session=True,
+                env={**os.environ, **(variables or {})},
             )  # fmt: skip
         except BaseException:
-            os.close(self._answers)
+            os.close(self.answers)
             raise
         finally:
             os.close(writing)
@@ -67,13 +69,13 @@ class Child:
         """Stop the child's process group until the next request."""
         self._signal(signal.SIGSTOP)
 
-    def has_answered(self) -> bool:
-        """Whether a whole frame is there, after a short look."""
+    def has_answered(self, seconds: float = LOOK_EVERY_SECONDS) -> bool:
+        """Whether a whole frame is there, after a look of at most so many seconds."""
         if self._has_frame():  # it came together with the one before
             return True
-        readable, _, _ = select.select([] if self._closed else [self._answers], [], [], LOOK_EVERY_SECONDS)
+        readable, _, _ = select.select([] if self._closed else [self.answers], [], [], seconds)
         if readable:
-            received = os.read(self._answers, 1 << 20)
+            received = os.read(self.answers, 1 << 20)
             self._received += received
             self._closed = not received
         return self._has_frame()
@@ -129,7 +131,7 @@ class Child:
         assert self._process.stdin is not None
         with suppress(BrokenPipeError):
             self._process.stdin.close()
-        os.close(self._answers)
+        os.close(self.answers)
 
     def _signal(self, number: signal.Signals) -> None:
         """Send a signal to the process group; its number stays taken as long as the watcher of the child lives."""

@@ -13,7 +13,7 @@ import os
 import resource
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import astuple, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -26,7 +26,7 @@ from ....samplers.errors import InputError, SamplerbenchError, in_line
 from ...plan.plan import Block, Cell, Plan
 from ..chunk import answer_of
 from ..chunk_file import Chunk, chunk_from_arrays
-from .child_process import Child, memory_of
+from .child_process import LOOK_EVERY_SECONDS, Child, memory_of
 from .elsewhere import OTHERWISE, what_it_takes
 
 START_SECONDS = 600.0
@@ -47,6 +47,10 @@ class ChildFault(SamplerbenchError):  # noqa: N818  (as SamplerFault: the sample
     """A chunk that was not made, in the words of the child or about its end."""
 
 
+class ChildLost(ChildFault):
+    """A child that ended, or never began, though nobody here stopped it: another one may make the chunk."""
+
+
 @dataclass(frozen=True)
 class Speed:
     """What a child clocked in a trial: seconds of one sample, 0 where the trial failed."""
@@ -65,6 +69,8 @@ class Limits:
     """For one chunk; None = 60 s and 50 times what declared model calls, decoding and extractors take here."""
     gigabytes: float | None = None
     """Resident memory; None = 80 % of the machine's."""
+    processes: int = 1
+    """How many share the machine's memory where no limit is given."""
 
     def __post_init__(self) -> None:
         """Refuse what is no limit."""
@@ -83,7 +89,31 @@ class Limits:
     @property
     def bytes(self) -> float:
         """How much resident memory a child may hold."""
-        return SHARE_OF_MEMORY * machine_memory() if self.gigabytes is None else self.gigabytes * GIGABYTE
+        if self.gigabytes is not None:
+            return self.gigabytes * GIGABYTE
+        return SHARE_OF_MEMORY * machine_memory() / self.processes
+
+
+@dataclass
+class Awaited:
+    """An answer that a child owes."""
+
+    seconds: float
+    """How long it may take."""
+    what: str
+    """What takes so long, in the words of an error."""
+    _left: float = field(init=False)
+    _looked: float = field(init=False, default_factory=time.monotonic)
+
+    def __post_init__(self) -> None:
+        """All of the time is left."""
+        self._left = self.seconds
+
+    def is_late(self) -> bool:
+        """Whether the time is over, as far as this process was there to see it pass."""
+        now = time.monotonic()
+        self._left, self._looked = self._left - min(now - self._looked, LONGEST_LOOK_SECONDS), now
+        return self._left < 0
 
 
 @dataclass
@@ -148,26 +178,55 @@ class ChildProcess:
     folder: Path
     """The run's: the converged ODE solution is read from it, if there is one."""
     limits: Limits = field(default_factory=Limits)
+    variables: Mapping[str, str] = field(default_factory=dict)
+    """Of the child's environment, beside those of this process."""
     _child: Child | None = None
     _speed: Speed | None = None
     """None until the child is ready."""
+    _wanted: tuple[Cell, Block] | None = None
+    """The chunk that was begun last."""
+    _awaited: Awaited | None = None
+    """How long the child may take to answer."""
     _fault: Exception | None = None
     """Why the child did not start, until that is told."""
 
     def make(self, cell: Cell, block: Block) -> Chunk:
         """The chunk; ChildFault if the sampler raises, takes too much time or memory, or ends the child."""
         self.get_ready()
-        fault, self._fault = self._fault, None
-        if fault:
-            raise fault
-        seconds = self.limits.seconds_for(cell, block, self._speed or Speed())
-        about, body = self._ask({"cell": cell.key, "block": astuple(block)}, seconds, f"for {block.n} samples")
+        self.begin(cell, block)
+        while (chunk := self.look(LOOK_EVERY_SECONDS)) is None:
+            pass
+        return chunk
+
+    def begin(self, cell: Cell, block: Block) -> None:
+        """Have a chunk made, as soon as the child is ready, and do not wait for it: `look` has what comes of it."""
+        self.start()
+        self._wanted = cell, block
+        if self._speed:
+            self._ask(self._speed)
+
+    def look(self, seconds: float = 0.0) -> Chunk | None:
+        """The chunk that was begun, if it is there by now or comes in this time; ChildFault as for `make`."""
+        if not self._speed:
+            if self._look_whether_ready(seconds):
+                self._ask(self._speed or Speed())
+            return None
+        if (answer := self._look(seconds)) is None:
+            return None
+        about, body = answer
         if "failed" in about:
             raise ChildFault(str(about["failed"]))
+        assert self._wanted is not None
+        _, block = self._wanted
         try:
             return chunk_from_arrays(block.first, block.n, load(body), about["timing"])
         except (SafetensorError, KeyError, TypeError, ValueError) as error:
             self._end(f"its process sent what is no chunk ({in_line(error)})", error)
+
+    @property
+    def descriptor(self) -> int | None:
+        """What becomes readable when the child has something to say; None where there is no child."""
+        return self._child.answers if self._child else None
 
     def close(self) -> None:
         """Stop the child, and all that it started."""
@@ -180,8 +239,9 @@ class ChildProcess:
         if self._child or self._fault:
             return
         try:
-            self._child = Child()
+            self._child = Child(self.variables)
             self._child.send(self._job())
+            self._awaited = Awaited(START_SECONDS, "to start")
         except OSError as error:  # no more processes, or no more open files
             self.close()
             self._fault = error
@@ -192,7 +252,8 @@ class ChildProcess:
         if self._speed or self._fault:
             return
         try:
-            self._speed = self._ready()
+            while not self._look_whether_ready(LOOK_EVERY_SECONDS):
+                pass
         except ChildFault as fault:
             self._fault = fault
 
@@ -200,43 +261,52 @@ class ChildProcess:
         """What the child makes its plan from."""
         return {**what_it_takes(self.plan, self.plugins), "folder": str(self.folder)}
 
-    def _ready(self) -> Speed:
-        """What the child clocked, when it has made its plan."""
-        about, _ = self._answer(START_SECONDS, "to start")
+    def _look_whether_ready(self, seconds: float) -> bool:
+        """Whether the child has made its plan; ChildFault where it did not start, which is told once."""
+        fault, self._fault = self._fault, None
+        if fault:
+            raise fault
+        if (answer := self._look(seconds)) is None:
+            return False
+        about, _ = answer
         if "failed" in about:
-            self._end(f"its process did not start: {about['failed']}")
+            self._end(f"its process did not start: {about['failed']}", kind=ChildLost)
         if about.get("answer") != answer_of(self.plan):
             self._end(OTHERWISE)
-        return Speed(about.get("seconds_per_evaluation") or 0.0, about.get("seconds_after_drawing") or 0.0)
+        self._speed = Speed(about.get("seconds_per_evaluation") or 0.0, about.get("seconds_after_drawing") or 0.0)
+        return True
 
-    def _ask(self, request: dict[str, Any], seconds: float, what: str) -> tuple[dict[str, Any], bytes]:
+    def _ask(self, speed: Speed) -> None:
+        """Ask the child, which is ready, for the chunk that is wanted."""
         assert self._child is not None
-        self._child.send(request)
-        return self._answer(seconds, what)
+        assert self._wanted is not None
+        cell, block = self._wanted
+        self._child.send({"cell": cell.key, "block": astuple(block)})
+        self._awaited = Awaited(self.limits.seconds_for(cell, block, speed), f"for {block.n} samples")
 
-    def _answer(self, seconds: float, what: str) -> tuple[dict[str, Any], bytes]:
-        """What the child answers within the limits; then it is paused."""
-        child = self._child
+    def _look(self, seconds: float) -> tuple[dict[str, Any], bytes] | None:
+        """What the child answers, if that is there by now or comes in this time; then the child is paused."""
+        child, awaited = self._child, self._awaited
         assert child is not None
-        left, most, looked = seconds, self.limits.bytes, time.monotonic()
-        while not child.has_answered():
+        assert awaited is not None
+        if not child.has_answered(seconds):
+            most = self.limits.bytes
             if child.memory() > most:
                 self._end(f"its process held more than {most / GIGABYTE:.3g} GB of memory and was stopped")
-            if left < 0:
-                self._end(f"took longer than {seconds:.3g} s {what} and was stopped")
+            if awaited.is_late():
+                self._end(f"took longer than {awaited.seconds:.3g} s {awaited.what} and was stopped")
             if child.has_ended() and not child.has_answered():  # the last that it said may still be in the pipe
-                self._end(child.manner_of_end())
-            now = time.monotonic()
-            left, looked = left - min(now - looked, LONGEST_LOOK_SECONDS), now
+                self._end(child.manner_of_end(), kind=ChildLost)
+            return None
         child.pause()
         try:
             return child.answer()
         except ValueError as error:
             self._end(str(error), error)
 
-    def _end(self, reason: str, cause: Exception | None = None) -> NoReturn:
+    def _end(self, reason: str, cause: Exception | None = None, kind: type[ChildFault] = ChildFault) -> NoReturn:
         self.close()
-        raise ChildFault(reason) from cause
+        raise kind(reason) from cause
 
 
 def children_that_fit(memory: float, one: float) -> int:

@@ -1,0 +1,259 @@
+"""Workers of this machine: several chunks at a time, each worker with its model resident.
+
+A worker is a slot for one chunk at a time. It has a process for all built-in samplers, and one more for each other
+spec, so that what a stranger's sampler does to its process reaches no other (`children`); the processes of a worker
+that are not at work are stopped. On CUDA every worker sees one card, its own.
+
+A process that ends unasked, as one that the system kills for its memory does, is started again, and its chunk goes back
+to the queue. A chunk that ends three of them is at fault itself: its cell fails. A process that is stopped here, for it
+took too long or too much memory, fails its cell at once, as it does in a run without workers.
+
+Everything is done by one thread, which waits for all pipes at once: a signal finds no other thread that would have to
+be stopped, and the processes end with the one that started them (`lifeline`).
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from multiprocessing.connection import wait
+from pathlib import Path
+from typing import Protocol
+
+import torch
+
+from ....samplers.engine import Done, Drawn, Failure, Job
+from ....samplers.errors import InputError
+from ...plan.plan import Cell, Plan
+from ...plan.workers import ONE_EACH, Workers
+from ..chunk import reason_of
+from .base import Turn
+from .child_process import LOOK_EVERY_SECONDS
+from .children import (
+    ChildFault,
+    ChildLost,
+    ChildProcess,
+    Limits,
+    children_that_fit,
+    machine_memory,
+    memory_of_this_process,
+)
+from .here import Here
+
+TRIES = 3
+"""So many processes are given a chunk that ends them."""
+BUILT_IN = ""
+"""What the process for all built-in samplers is called among the processes of a worker."""
+VISIBLE = "CUDA_VISIBLE_DEVICES"
+
+
+class Teller(Protocol):
+    """Hears of what happens between a job and its answer."""
+
+    def retried(self, job: Job, reason: str) -> None:
+        """A job goes back to the queue."""
+        ...
+
+
+@dataclass
+class Worker:
+    """Draws one job at a time, in the process of its group: the built-in samplers, or one other spec."""
+
+    plan: Plan
+    plugins: tuple[str, ...]
+    folder: Path
+    limits: Limits
+    most: int
+    """How many processes it may have, of which one is at work."""
+    variables: Mapping[str, str] = field(default_factory=dict)
+    """Of the environment of its processes."""
+    job: Job | None = None
+    """What it draws now."""
+    _processes: dict[str, ChildProcess] = field(default_factory=dict)
+    """By group, the one that was at work last at the end."""
+
+    def begin(self, job: Job, here: Here) -> None:
+        """Have a job drawn, and do not wait for it."""
+        cell, block = here.place(job)
+        self.job = job
+        self._process_for(cell).begin(cell, block)
+
+    def look(self) -> Done | None:
+        """The answer to the job, if it is there; ChildLost or OSError where its process ended unasked."""
+        job, process = self.job, self._at_work
+        assert job is not None
+        try:
+            chunk = process.look()
+        except (ChildLost, OSError):
+            self.job = None
+            process.close()
+            raise
+        except ChildFault as fault:
+            self.job = None
+            return Failure(job, reason_of(fault))
+        if chunk is None:
+            return None
+        self.job = None
+        return Drawn(job, replace(chunk, cell=job.cell))
+
+    @property
+    def descriptor(self) -> int | None:
+        """What becomes readable when there is something to look at."""
+        return self._at_work.descriptor
+
+    def is_ready_for(self, group: str) -> bool:
+        """Whether it has a process for the jobs of a group."""
+        return group in self._processes
+
+    def close(self) -> None:
+        """Stop all its processes, and all that they started."""
+        while self._processes:
+            self._processes.popitem()[1].close()
+
+    @property
+    def _at_work(self) -> ChildProcess:
+        return next(reversed(self._processes.values()))
+
+    def _process_for(self, cell: Cell) -> ChildProcess:
+        group = group_of(cell)
+        process = self._processes.pop(group, None) or self._new(group)
+        while len(self._processes) >= self.most:
+            self._processes.pop(next(iter(self._processes))).close()
+        self._processes[group] = process
+        return process
+
+    def _new(self, group: str) -> ChildProcess:
+        specs = dict.fromkeys(cell.sampler for cell in self.plan.cells if group_of(cell) == group)
+        return ChildProcess(self.plan.of(*specs), self.plugins, self.folder, self.limits, self.variables)
+
+
+@dataclass
+class Pool:
+    """Draws several jobs at a time on this machine."""
+
+    here: Here
+    """Knows the cells and blocks of the plan."""
+    plugins: tuple[str, ...]
+    folder: Path
+    limits: Limits
+    count: int
+    """How many workers there are."""
+    teller: Teller
+    _tries: Counter[Job] = field(default_factory=Counter)
+    """How many processes each job has ended."""
+    _again: deque[Job] = field(default_factory=deque)
+    """Jobs that went back."""
+
+    def turns(self, cells: Sequence[Cell]) -> list[Turn]:
+        """As many groups as a worker may have processes at a time, in each turn."""
+        if not cells:
+            return []
+        groups = list(dict.fromkeys(map(group_of, cells)))
+        if len(groups) > 1:
+            self.here.get_ready()  # how many processes fit is asked of one that has loaded the model
+        most = self._most if len(groups) > 1 else 1
+        parts = [set(groups[i : i + most]) for i in range(0, len(groups), most)]
+        together = [tuple(cell for cell in cells if group_of(cell) in part) for part in parts]
+        return [Turn(own, is_apart=len(parts) > 1) for own in together]
+
+    def draw(self, jobs: Iterable[Job]) -> Iterator[Done]:
+        """The answers, as they come."""
+        waiting = iter(jobs)
+        while True:
+            self._hand_out(waiting)
+            busy = [worker for worker in self._workers if worker.job]
+            if not busy:
+                return
+            pipes = [pipe for worker in busy if (pipe := worker.descriptor) is not None]
+            wait(pipes, LOOK_EVERY_SECONDS if len(pipes) == len(busy) else 0)
+            answers = [done for worker in busy if (done := self._answer_of(worker))]
+            if all(isinstance(done, Drawn) for done in answers):
+                self._hand_out(waiting)  # before these are written, so that nobody waits for the disk
+            yield from answers
+
+    def close(self) -> None:
+        """End every process."""
+        for worker in self._workers:
+            worker.close()
+
+    def _hand_out(self, waiting: Iterator[Job]) -> None:
+        """A job for each worker that has none, as long as there are jobs."""
+        while free := [worker for worker in self._workers if not worker.job]:
+            job = self._again.popleft() if self._again else next(waiting, None)
+            if job is None:
+                return
+            group = group_of(self.here.place(job)[0])
+            ready = [worker for worker in free if worker.is_ready_for(group)]
+            (ready or free)[0].begin(job, self.here)
+
+    def _answer_of(self, worker: Worker) -> Done | None:
+        """What a worker has to say; a job whose process ended goes back, unless it ended as many as it may."""
+        job = worker.job
+        assert job is not None
+        try:
+            done = worker.look()
+        except (ChildLost, OSError) as error:
+            reason = reason_of(error)
+            self._tries[job] += 1
+            if self._tries[job] >= TRIES:
+                return Failure(job, f"ended {TRIES} workers: {reason}")
+            self._again.append(job)
+            self.teller.retried(job, reason)
+            return None
+        # A worker among several is never alone: whether the others had work at that moment is not worth a second rule.
+        alone = self.count == 1 or job.is_for_the_clock
+        return Drawn(job, done.chunk, alone) if isinstance(done, Drawn) else done
+
+    @cached_property
+    def _workers(self) -> list[Worker]:
+        plan, device = self.here.plan, self.here.plan.trial.device
+        return [
+            Worker(plan, self.plugins, self.folder, self.limits, self._most, variables_of(device, number, os.environ))
+            for number in range(self.count)
+        ]
+
+    @cached_property
+    def _most(self) -> int:
+        """How many processes a worker may have: on a CPU as many as fit the memory, on an accelerator one.
+
+        Asked for the first time when the model has been loaded here, if the cells need several.
+        """
+        if self.here.plan.trial.device.type != "cpu":
+            return 1
+        return max(1, (children_that_fit(machine_memory(), memory_of_this_process()) + 1) // self.count)
+
+
+def group_of(cell: Cell) -> str:
+    """Which process of a worker draws a cell: its sampler's own, or that of all built-in samplers."""
+    return cell.sampler if cell.is_foreign else BUILT_IN
+
+
+def variables_of(device: torch.device, number: int, environment: Mapping[str, str]) -> dict[str, str]:
+    """What makes a worker see its own card alone: all that this process sees are counted."""
+    if device.type != "cuda":
+        return {}
+    seen = [name.strip() for name in environment.get(VISIBLE, "").split(",") if name.strip()]
+    return {VISIBLE: seen[number] if seen else str(number)}
+
+
+def local_count(workers: Workers, device: torch.device, cards: int) -> int:
+    """How many workers this machine is to have; InputError for more than it has cards."""
+    if device.type != "cuda":
+        if workers == ONE_EACH:
+            raise InputError(
+                f"workers {ONE_EACH!r}: the run is on {device.type}; expected with --device cuda, or a number as in "
+                "--workers 2"
+            )
+        return int(workers)
+    if workers == ONE_EACH and cards:
+        count = cards
+    elif workers == ONE_EACH or int(workers) > cards:
+        raise InputError(f"workers {workers}: torch sees {cards} GPUs here; expected one worker for each at most")
+    else:
+        count = int(workers)
+    if device.index is not None and count > 1:
+        raise InputError(f"workers {count}: device {device} is one card; expected --device cuda, or one worker")
+    return count

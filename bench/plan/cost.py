@@ -1,0 +1,38 @@
+"""What a plan costs: time of one worker and of several, and bytes, for `--dry-run` and for plans of many machines."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from .plan import KEPT_IMAGES, Plan
+
+HASH_BYTES = 16
+"""Of each sample."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """An estimate."""
+
+    worker_seconds: float
+    """Of all workers together."""
+    seconds: float
+    """From begin to end, by as many workers as have a chunk to draw."""
+    least_bytes: int
+    """In the run folder, and from the workers to it: kept images and hashes. What extractors read comes on top."""
+
+
+def cost_of(plan: Plan, evaluations: int, seconds_per_evaluation: float, workers: int) -> Cost:
+    """What it takes to make so many evaluations of the network."""
+    total = evaluations * seconds_per_evaluation
+    at_work = min(workers, len(plan.cells) * len(plan.blocks))
+    return Cost(total, total / at_work, least_bytes(plan))
+
+
+def least_bytes(plan: Plan) -> int:
+    """Bytes of what is kept of every sample of the plan."""
+    images = plan.blocks.images
+    kept = images if plan.keep_images else min(images, KEPT_IMAGES)
+    pixels = math.prod(plan.model.shown_shape or ())
+    return len(plan.cells) * (images * HASH_BYTES + kept * (pixels if plan.model.shown_shape else 0))

@@ -1,0 +1,49 @@
+"""A shard of a run: every N-th block of all its cells, drawn by a command that knows nothing of the others."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from ...samplers.errors import InputError, shown
+
+MOST_SHARDS = 9999
+GIVEN = re.compile(r"([1-9][0-9]{0,3})/([1-9][0-9]{0,3})")
+SUFFIX = re.compile(r"-[1-9][0-9]{0,3}-of-[1-9][0-9]{0,3}$")
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One of several parts of a run."""
+
+    number: int
+    """From 1."""
+    of: int
+    """How many there are."""
+
+    def __str__(self) -> str:
+        """As it is given."""
+        return f"{self.number}/{self.of}"
+
+
+def parse_shard(given: str | None) -> Shard | None:
+    """ "2/4" -> the second of four; None = the run is not in parts."""
+    if given is None:
+        return None
+    if not (found := GIVEN.fullmatch(given)) or int(found[1]) > int(found[2]):
+        raise InputError(
+            f"shard {shown(given)}: expected I/N, the part and how many there are, as in 1/4, 2/4, 3/4 and 4/4"
+        )
+    return Shard(int(found[1]), int(found[2]))
+
+
+def folder_of_shard(output: Path, shard: Shard | None) -> Path:
+    """Where a shard of the run in a folder is."""
+    return Path(f"{output}-{shard.number}-of-{shard.of}") if shard else output
+
+
+def folder_of_whole(path: Path) -> Path:
+    """The folder of the run that a folder holds a shard of; one that was renamed gets another name."""
+    whole = SUFFIX.sub("", str(path))
+    return Path(whole if whole != str(path) else f"{path}-joined")

@@ -1,0 +1,126 @@
+"""The scheduler of workers, simulated: how much of N workers' time goes into chunks, and what takes the rest.
+
+    python benchmarks/scaling.py [--workers 1,8,64,256,1024] [--chunk 30] [--failures 0.01] [--restart 60]
+
+Needs simpy (`pip install 'samplerbench[simulation]'`). One process hands out chunks, receives and writes them, one at
+a time; workers draw, are lost and start again; a chunk that was lost goes back to the queue, as in
+`bench/draw/engines/pool.py`. Efficiency is the time that all chunks take on one worker that never fails, over N times
+the time of the run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import statistics
+from collections import deque
+from collections.abc import Generator
+from dataclasses import dataclass, field
+from typing import Any
+
+import simpy
+
+HOUR = 3600.0
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is simulated; seconds, unless it says otherwise."""
+
+    workers: int
+    chunk: float = 30.0
+    """What a chunk takes."""
+    spread: float = 0.05
+    """Standard deviation of a chunk over its mean."""
+    stragglers: float = 0.02
+    """Share of chunks that take three times as long."""
+    failures: float = 0.01
+    """How often a worker is lost in an hour."""
+    restart: float = 60.0
+    """From the loss of a worker to the next that has its model."""
+    start: float = 60.0
+    """Until the first chunk of a worker."""
+    handling: float = 0.002
+    """What the process that writes takes for a chunk, but for the disk."""
+    megabytes: float = 0.8
+    """Of a chunk."""
+    disk: float = 200.0
+    """Megabytes a second."""
+    sync: float = 0.004
+    """Until a file is on the disk."""
+    chunks_each: int = 120
+    """For each worker."""
+    seed: int = 0
+
+
+@dataclass
+class Pool:
+    """A run."""
+
+    setting: Setting
+    lost: int = 0
+    """Chunks that were drawn in vain."""
+    ended: float = 0.0
+    spent: float = 0.0
+    """Seconds of chunks that came back."""
+    queue: deque[float] = field(default_factory=deque)
+
+    def run(self) -> float:
+        """The efficiency."""
+        setting, chance = self.setting, random.Random(self.setting.seed)
+        for _ in range(setting.workers * setting.chunks_each):
+            seconds = setting.chunk * max(0.1, chance.gauss(1, setting.spread))
+            self.queue.append(3 * seconds if chance.random() < setting.stragglers else seconds)
+        world = simpy.Environment()
+        writer = simpy.Resource(world, 1)
+        for _ in range(setting.workers):
+            world.process(self.worker(world, writer, chance))
+        world.run()
+        return self.spent / (setting.workers * self.ended)
+
+    def worker(self, world: simpy.Environment, writer: simpy.Resource, chance: random.Random) -> Generator[Any]:
+        """Draws until nothing is left; the writer takes each chunk before the next is given out."""
+        setting = self.setting
+        yield world.timeout(setting.start)
+        left = chance.expovariate(setting.failures / HOUR) if setting.failures else float("inf")
+        while self.queue:
+            seconds = self.queue.popleft()
+            if left < seconds:
+                yield world.timeout(left)
+                self.queue.append(seconds)
+                self.lost += 1
+                yield world.timeout(setting.restart)
+                left = chance.expovariate(setting.failures / HOUR)
+                continue
+            yield world.timeout(seconds)
+            left -= seconds
+            with writer.request() as turn:
+                yield turn
+                yield world.timeout(setting.handling + setting.sync + setting.megabytes / setting.disk)
+            self.spent += seconds
+            self.ended = world.now
+
+
+def efficiency(setting: Setting, rounds: int = 3) -> tuple[float, float, float]:
+    """Lowest, median and highest over seeds."""
+    found = sorted(Pool(Setting(**{**vars(setting), "seed": seed})).run() for seed in range(rounds))
+    return found[0], statistics.median(found), found[-1]
+
+
+def main() -> None:
+    """Simulate and print a row for each number of workers."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--workers", default="1,8,64,256,1024")
+    for name in ("chunk", "failures", "restart", "handling"):
+        parser.add_argument(f"--{name}", type=float, default=getattr(Setting, name))
+    parser.add_argument("--rounds", type=int, default=3)
+    given = vars(parser.parse_args())
+    rounds = given.pop("rounds")
+    print("| workers | efficiency | lowest and highest of seeds |\n| ---: | ---: | ---: |")
+    for workers in map(int, given.pop("workers").split(",")):
+        low, middle, high = efficiency(Setting(workers, **given), rounds)
+        print(f"| {workers:,} | {middle:.1%} | {low:.1%} to {high:.1%} |")
+
+
+if __name__ == "__main__":
+    main()

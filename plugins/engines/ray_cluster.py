@@ -1,0 +1,346 @@
+"""ray: workers on the machines of a Ray cluster, or on this one; needs samplerbench[ray].
+
+Ray Core places the workers and tells when one is lost. Everything else is the run's own: Ray's retries are off, for a
+chunk that is put back into our queue is counted against its cell, and only keys and chunks travel. The description of
+the run goes to each worker once, so a chunk that a worker answers is the only thing of any size.
+
+Ray is imported in `draw` alone: nothing else of samplerbench needs it.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import re
+import signal
+import socket
+import threading
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from time import monotonic
+from typing import Any, Protocol
+
+from ...samplers.engine import Done, Drawn, Engine, EngineFactory, Failure, Job, Work
+from ...samplers.errors import InputError, in_line
+from ...samplers.registry import hookimpl
+
+TRIES = 3
+"""So many workers are given a chunk that ends them."""
+PLACED_WITHIN = 60.0
+"""Seconds until it is asked whether a worker can ever find a place."""
+ANSWERED_WITHIN = 10
+"""Seconds in which a cluster has to answer at an address."""
+LOOK_EVERY_SECONDS = 1.0
+AUTO, HERE = "auto", ""
+ADDRESS = re.compile(r"[\w.\-\[\]:]+:[0-9]{1,5}")
+QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
+"""Ray reports nothing to its makers, and leaves the cards alone that a worker does not ask for."""
+LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+"""A cluster that no other machine can join, so Ray listens on 127.0.0.1; `_node_ip_address` alone would not do that."""
+VERSIONS = ("samplerbench", "torch", "numpy")
+"""Those that decide numbers: all nodes must agree in them."""
+
+
+class Cluster(Protocol):
+    """What the engine needs of Ray; a test has its own."""
+
+    def room(self) -> int:
+        """How many workers can be placed at a time, now and with nothing else there."""
+        ...
+
+    def start(self) -> Any:
+        """A worker, that is asked for and may not have a place yet."""
+        ...
+
+    def ask(self, worker: Any, job: Job | None) -> Any:
+        """What stands for the worker's answer to a job; to None it answers with its versions, when it is placed."""
+        ...
+
+    def ready(self, asked: list[Any], seconds: float) -> list[Any]:
+        """Those that are answered by now, or within this time the first of them."""
+        ...
+
+    def answer(self, asked: Any) -> Any:
+        """The answer; WorkerLost where there will be none."""
+        ...
+
+    def stop(self, worker: Any) -> None:
+        """End a worker at once."""
+        ...
+
+    def close(self) -> None:
+        """End what was started of Ray."""
+        ...
+
+
+class WorkerLost(Exception):  # noqa: N818  (it is an event)
+    """A worker ended, or did not start."""
+
+
+@dataclass
+class RayEngine:
+    """Draws as many jobs at a time as there are workers."""
+
+    work: Work
+    connect: Callable[[], Cluster]
+    clock: Callable[[], float] = monotonic
+    count: int = 0
+    """How many workers there are; known once they are asked for."""
+    _cluster: Cluster | None = None
+    _idle: list[Any] = field(default_factory=list)
+    """Workers that are placed and have no job."""
+    _starting: dict[Any, Any] = field(default_factory=dict)
+    """Workers that are asked for, by what stands for their first answer."""
+    _drawing: dict[Any, tuple[Any, Job]] = field(default_factory=dict)
+    """Worker and job by what stands for the answer."""
+    _again: deque[Job] = field(default_factory=deque)
+    """Jobs that went back."""
+    _tries: Counter[Job] = field(default_factory=Counter)
+    """How many workers each job has ended."""
+    _not_started: int = 0
+    """How many workers in a row were lost before their first answer."""
+
+    def draw(self, jobs: Iterable[Job]) -> Iterator[Done]:
+        """The answers, as they come."""
+        waiting = iter(jobs)
+        self._hold_one(waiting)
+        since = self.clock()
+        while self._again or self._drawing:
+            cluster = self._connected()
+            self._hand_out(cluster, waiting)
+            if self._drawing:
+                since = self.clock()
+            elif self.clock() - since > PLACED_WITHIN:
+                self._check_room(cluster)
+                since = self.clock()
+            for asked in cluster.ready([*self._drawing, *self._starting], LOOK_EVERY_SECONDS):
+                if done := self._heard(cluster, asked):
+                    yield done
+            self._hand_out(cluster, waiting)
+            self._hold_one(waiting)
+
+    def close(self) -> None:
+        """Leave nothing running."""
+        if self._cluster:
+            for worker in [*self._idle, *self._starting.values(), *(worker for worker, _ in self._drawing.values())]:
+                self._cluster.stop(worker)
+            self._cluster.close()
+        self._cluster = None
+
+    def _hold_one(self, waiting: Iterator[Job]) -> None:
+        """Know whether there is a job left where nobody has one."""
+        if not (self._again or self._drawing) and (job := next(waiting, None)):
+            self._again.append(job)
+
+    def _connected(self) -> Cluster:
+        """The cluster, whose workers are asked for when it is first needed."""
+        if self._cluster is None:
+            self._cluster = self.connect()
+            asked = self.work.workers
+            self.count = asked if isinstance(asked, int) else max(1, self._cluster.room())
+            for _ in range(self.count):
+                self._start(self._cluster)
+        return self._cluster
+
+    def _start(self, cluster: Cluster) -> None:
+        worker = cluster.start()
+        self._starting[cluster.ask(worker, None)] = worker
+
+    def _hand_out(self, cluster: Cluster, waiting: Iterator[Job]) -> None:
+        """A job for each worker that has none, as long as there are jobs."""
+        while self._idle and (job := self._again.popleft() if self._again else next(waiting, None)):
+            worker = self._idle.pop(0)
+            self._drawing[cluster.ask(worker, job)] = worker, job
+
+    def _heard(self, cluster: Cluster, asked: Any) -> Done | None:
+        """What one answer means; None where it is none to a job."""
+        worker, job = self._drawing.pop(asked, None) or (self._starting.pop(asked), None)
+        try:
+            answer = cluster.answer(asked)
+        except WorkerLost as lost:
+            return self._lost(cluster, worker, job, str(lost))
+        self._not_started = 0
+        if job is None:
+            check_versions(answer)
+        self._idle.append(worker)
+        alone = self.count == 1 or (job is not None and job.is_for_the_clock)
+        return replace(answer, alone=alone) if isinstance(answer, Drawn) else answer if job else None
+
+    def _lost(self, cluster: Cluster, worker: Any, job: Job | None, reason: str) -> Done | None:
+        """Another worker takes the place; the job goes back, unless it ended as many as it may."""
+        cluster.stop(worker)
+        if job is None:
+            self._not_started += 1
+            if self._not_started > TRIES * self.count:
+                raise InputError(f"engine 'ray': no worker starts: {reason}; are samplerbench and its plugins there?")
+        self._start(cluster)
+        if job is None:
+            return None
+        self._tries[job] += 1
+        if self._tries[job] >= TRIES:
+            return Failure(job, f"ended {TRIES} workers: {reason}")
+        self._again.append(job)
+        self.work.retried(job, reason)
+        return None
+
+    def _check_room(self, cluster: Cluster) -> None:
+        """InputError where no worker can ever be placed: in a cluster that is busy, one will be."""
+        if not cluster.room():
+            raise InputError(
+                f"engine 'ray': no worker found a place in {PLACED_WITHIN:.0f} s: no node has "
+                f"{needs_in_words(self.work)}; add one that has, or begin a new run with fewer --threads"
+            )
+
+
+def check_versions(there: dict[str, str]) -> None:
+    """Refuse a node whose versions would make other numbers."""
+    here = versions_here()
+    for name in VERSIONS:
+        if there.get(name) != here[name]:
+            raise InputError(
+                f"engine 'ray': {name} {there.get(name) or 'is missing'} on node {there.get('node')}, and {here[name]} "
+                "here; install the same versions on all nodes"
+            )
+
+
+def versions_here() -> dict[str, str]:
+    """The versions that decide numbers, and the name of this machine."""
+    return {**{name: importlib.metadata.version(name) for name in VERSIONS}, "node": platform.node()}
+
+
+def needs_of(work: Work) -> dict[str, int]:
+    """What Ray is to keep for each worker: a core for each thread, and a card where the run is on one."""
+    return {"CPU": work.threads} | ({"GPU": 1} if work.device.startswith("cuda") else {})
+
+
+def needs_in_words(work: Work) -> str:
+    """As an error has it."""
+    return " and ".join(f"{number} {name}" for name, number in needs_of(work).items())
+
+
+class Drawer:
+    """What a worker of Ray is: it draws the jobs of one run, and keeps its model."""
+
+    def __init__(self, draw_job: Callable[[bytes, Job], Done], description: bytes) -> None:
+        self._draw_job, self._description = draw_job, description
+
+    def about(self) -> dict[str, str]:
+        """The versions there are here; that it answers says that it has a place."""
+        return versions_here()
+
+    def draw(self, job: Job) -> Done:
+        """The answer to a job."""
+        return self._draw_job(self._description, job)
+
+
+class RayCluster:
+    """Ray itself: a cluster at an address, or one of this machine that ends with the run."""
+
+    def __init__(self, work: Work, address: str) -> None:
+        self._work = work
+        with handlers_kept():  # Ray hears signals in its own way, and a run has to hear them in its own
+            self._ray = started(address, needs_of(work), work.workers)
+        needs = needs_of(work)
+        remote = self._ray.remote(
+            num_cpus=needs["CPU"], num_gpus=needs.get("GPU", 0), max_restarts=0, max_task_retries=0
+        )
+        self._drawer = remote(Drawer)
+        self._description = self._ray.put(work.description)  # to each node once, whatever number of workers it has
+
+    def room(self) -> int:
+        """As many as all nodes together hold."""
+        nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
+        needs = needs_of(self._work)
+        return sum(min(int(there.get(name, 0) // number) for name, number in needs.items()) for there in nodes)
+
+    def start(self) -> Any:
+        """Ask for a worker."""
+        return self._drawer.remote(self._work.draw_job, self._description)
+
+    def ask(self, worker: Any, job: Job | None) -> Any:
+        """Ask it."""
+        return worker.about.remote() if job is None else worker.draw.remote(job)
+
+    def ready(self, asked: list[Any], seconds: float) -> list[Any]:
+        """What is answered."""
+        first, _ = self._ray.wait(asked, num_returns=1, timeout=seconds)
+        return list(self._ray.wait(asked, num_returns=len(asked), timeout=0)[0]) if first else []
+
+    def answer(self, asked: Any) -> Any:
+        """What it says."""
+        try:
+            return self._ray.get(asked)
+        except self._ray.exceptions.RayError as error:
+            raise WorkerLost(in_line(error)) from error
+
+    def stop(self, worker: Any) -> None:
+        """End it."""
+        self._ray.kill(worker, no_restart=True)
+
+    def close(self) -> None:
+        """Leave the cluster; one that was started here ends."""
+        with handlers_kept():
+            self._ray.shutdown()
+
+
+def started(address: str, needs: dict[str, int], workers: int | str | None) -> Any:
+    """Ray, connected; InputError where nobody answers at the address, or another version does."""
+    os.environ.update(QUIET | (LOOPBACK if address == HERE else {}))
+    import ray
+
+    if address not in {HERE, AUTO}:
+        check_address(address)
+    quiet = {"logging_level": "ERROR", "log_to_driver": False, "configure_logging": True}
+    try:
+        if address == HERE:
+            # A cluster of this machine hears this machine alone, and has no page of its own.
+            cores = needs["CPU"] * workers if isinstance(workers, int) else None
+            ray.init(address="local", num_cpus=cores, include_dashboard=False, _node_ip_address="127.0.0.1", **quiet)
+        else:
+            ray.init(address=address, **quiet)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise InputError(f"engine 'ray:{address}': cannot be used ({in_line(error)})") from error
+    return ray
+
+
+def check_address(address: str) -> None:
+    """Refuse an address at which nobody answers: Ray itself would ask for minutes."""
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=ANSWERED_WITHIN).close()
+    except OSError as error:
+        raise InputError(
+            f"engine 'ray:{address}': nobody answers ({error.strerror or error}); expected the address of a head node, "
+            "as `ray start --head` says it"
+        ) from error
+
+
+@contextmanager
+def handlers_kept() -> Iterator[None]:
+    """Put back what hears signals as it was."""
+    kept = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in kept.items():
+                signal.signal(number, handler)
+
+
+def ray(argument: str, work: Work) -> Engine:
+    """Workers of Ray on this machine; ray:auto and ray:HOST:PORT have those of a cluster. Needs samplerbench[ray]."""
+    if argument not in {HERE, AUTO} and not ADDRESS.fullmatch(argument):
+        raise InputError(f"engine 'ray:{argument}': expected ray, ray:auto or ray:HOST:PORT, as in ray:10.0.0.1:6379")
+    if importlib.util.find_spec("ray") is None:
+        raise InputError("engine 'ray': the package ray is missing; install it with pip install 'samplerbench[ray]'")
+    return RayEngine(work, lambda: RayCluster(work, argument))
+
+
+@hookimpl
+def samplerbench_engines() -> dict[str, EngineFactory]:
+    """What this file adds, by name."""
+    return {"ray": ray}
