@@ -13,6 +13,7 @@ import sysconfig
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -31,7 +32,6 @@ from .sampler import Sampler
 GROUP = "samplerbench"
 API_VERSION = 1
 """Version of the interface for plugins; a module may state the version that it needs as `samplerbench_api = 1`."""
-hookspec = pluggy.HookspecMarker(GROUP)
 hookimpl = pluggy.HookimplMarker(GROUP)
 """Marks a function of a plugin as a hook: `@hookimpl` above `def samplerbench_samplers(): ...`."""
 
@@ -42,31 +42,24 @@ ModelFactory = Callable[..., Model]
 class Hooks:
     """The hooks that a plugin may implement; each returns a dict of names and what they stand for."""
 
-    @hookspec
     def samplerbench_samplers(self) -> dict[str, type[Sampler]]:  # type: ignore[empty-body]
         """Sampler classes."""
 
-    @hookspec
     def samplerbench_grids(self) -> dict[str, type[Grid]]:  # type: ignore[empty-body]
         """Grid classes."""
 
-    @hookspec
     def samplerbench_models(self) -> dict[str, ModelFactory]:  # type: ignore[empty-body]
         """Factories of models."""
 
-    @hookspec
     def samplerbench_metrics(self) -> dict[str, type[Metric]]:  # type: ignore[empty-body]
         """Metric classes."""
 
-    @hookspec
     def samplerbench_extractors(self) -> dict[str, ExtractorFactory]:  # type: ignore[empty-body]
         """Factories of extractors."""
 
-    @hookspec
     def samplerbench_data(self) -> dict[str, ImageDataFactory]:  # type: ignore[empty-body]
         """Factories of image data sets."""
 
-    @hookspec
     def samplerbench_engines(self) -> dict[str, EngineFactory]:  # type: ignore[empty-body]
         """Factories of engines."""
 
@@ -111,21 +104,16 @@ def hook_results(module: ModuleType) -> Iterator[tuple[str, str, Any]]:
     """(kind, name, thing) of everything that a module's hooks return; PluginError for an invalid hook."""
     check_api(module)
     check_hooks(module)
-    # A new manager for each module, so that a broken one affects no other.
-    manager = pluggy.PluginManager(GROUP)
-    manager.add_hookspecs(Hooks)
-    manager.register(module)
     for kind, hook in zip(KINDS, HOOKS, strict=True):
-        caller = getattr(manager.hook, hook)
-        results = caller()
-        # pluggy drops a result of None, which a hook without `return` gives.
-        if len(results) < len(caller.get_hookimpls()):
-            raise PluginError(f"{hook}: returned None; expected a dict of names")
-        for added in results:
-            if not isinstance(added, Mapping):
-                raise PluginError(f"{hook}: returned a {type(added).__name__}; expected a dict of names")
-            for name, thing in added.items():
-                yield kind, name, thing
+        function = vars(module).get(hook)
+        if not inspect.isfunction(function):
+            continue
+        added = function()
+        if not isinstance(added, Mapping):
+            returned = "None" if added is None else f"a {type(added).__name__}"
+            raise PluginError(f"{hook}: returned {returned}; expected a dict of names")
+        for name, thing in added.items():
+            yield kind, name, thing
 
 
 def check_api(module: ModuleType) -> None:
@@ -143,7 +131,7 @@ def check_hooks(module: ModuleType) -> None:
     for name, function in vars(module).items():
         if not inspect.isfunction(function):
             continue
-        # pluggy would silently ignore a hook without its mark, and a mark on any other name.
+        # A hook without its mark may be a slip of the pen, and so may a mark on any other name.
         if not hasattr(function, f"{GROUP}_impl"):  # what @hookimpl leaves behind
             if name in HOOKS:
                 raise PluginError(f"function {name} is not marked; expected @hookimpl above it")
@@ -259,8 +247,13 @@ def forget_edited(folder: Path) -> None:
 def is_installed(file: Path) -> bool:
     """Whether a module's file belongs to Python or to an installed package."""
     parents = file.resolve().parents
-    python = {Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib")}
-    return any(folder.name in ("site-packages", "dist-packages") or folder in python for folder in parents)
+    return any(folder.name in ("site-packages", "dist-packages") or folder in _standard_library() for folder in parents)
+
+
+@cache
+def _standard_library() -> set[Path]:
+    """The folders of Python's own modules."""
+    return {Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib")}
 
 
 def is_above(name: str | None, module: str) -> bool:

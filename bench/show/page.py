@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import vl_convert
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup
 
 from ...samplers.files.atomic import write_beside_others
@@ -41,8 +41,7 @@ def view_to_html(view: View) -> str:
     """One page that contains its style, scripts and pictures, with a policy that forbids other scripts and loading."""
     style, own, source = (template_text(f"report.{ending}") for ending in ("css", "js", "html.jinja"))
     scripts = [vega_bundle(), own]
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    return environment.from_string(source).render(
+    return compiled(source).render(
         view=view,
         style=Markup(style),
         scripts=[Markup(script) for script in scripts],
@@ -50,6 +49,13 @@ def view_to_html(view: View) -> str:
         licences=template_text("report-licences.txt"),
         data=json_for_script({"rows": view.rows, "charts": view.charts}),
     )
+
+
+@lru_cache(maxsize=1)
+def compiled(source: str) -> Template:
+    """The template of the page, which takes longer to compile than to fill in."""
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    return environment.from_string(source)
 
 
 def template_text(name: str) -> str:

@@ -765,7 +765,16 @@ def test_parts_of_torch_that_replace_others_are_no_strangers():
     try:
         assert put_back_functions(before) == []
     finally:
-        next(place for place in before if place.owner is torch).put_back("manual_seed")
+        next(place for place in before.places if place.owner is torch).put_back("manual_seed")
+
+
+def test_functions_are_copied_again_only_where_one_was_replaced(monkeypatch):
+    before = functions_now()
+    assert functions_now() is before
+    monkeypatch.setattr(torch.nn.Linear, "forward", torch.nn.Bilinear.forward)
+    after = functions_now()
+    assert after is not before
+    assert functions_now() is after
 
 
 def test_the_random_streams_go_on_as_if_nothing_had_been_drawn():
