@@ -10,6 +10,7 @@ import sys
 import pytest
 import torch
 
+import tiny_diffusers
 from samplerbench.bench import cli
 from samplerbench.bench.draw.sealed_file import sealed
 from samplerbench.bench.draw.store import RunFolder
@@ -65,6 +66,12 @@ def sb(monkeypatch, capsys, tmp_path):
 
     yield invoke
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def tiny_models(tmp_path_factory):
+    """Kind -> the folder of a tiny diffusers model, made when it is first asked for; a test spoils a copy only."""
+    return tiny_diffusers.made_on_demand(tmp_path_factory.mktemp("models"))
 
 
 @pytest.fixture

@@ -315,6 +315,11 @@ def test_the_rows_that_were_added_are_verified_compared_and_shown(sb, copy, whol
 
     assert pictures(ours) == pictures(theirs)
     assert {path["name"] for path in ours.paths} == {path["name"] for path in theirs.paths}
+
+
+@pytest.mark.slow
+def test_figures_of_a_run_that_was_added_to_are_those_of_the_whole_one(sb, copy, whole, tmp_path):
+    assert sb("run", "--add", "--steps", "3", "-s", "late", *OPTIONS, "-o", "run").code == 1
     written = [write_figures(StoredRun(run), tmp_path / name) for name, run in (("a", copy), ("b", whole.folder))]
     samples = [next(p for p in paths if p.name == "samples.png").read_bytes() for paths in written]
     assert samples[0] == samples[1]

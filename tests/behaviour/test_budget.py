@@ -306,7 +306,9 @@ def test_a_run_has_budgets(stored):
     assert found.set_index("sampler").loc["raises", "verdict"] == NOT_MEASURED
 
 
-@pytest.mark.parametrize("amounts", [[3], [6], [3, 6, 4], [100, 3, 1]])
+@pytest.mark.parametrize(
+    "amounts", [[3, 6, 4], [100, 3, 1], *(pytest.param([one], marks=pytest.mark.slow) for one in (3, 6))]
+)
 def test_what_is_said_of_a_budget_is_what_the_report_answers(stored, amounts):
     run = StoredRun(stored)
     answers = {(a.metric, a.budget): a for a in read_answers(run)}

@@ -1009,8 +1009,10 @@ def test_a_signal_leaves_a_usable_table_and_says_how_to_go_on(tmp_path, name, co
 
 
 @pytest.mark.parametrize(("first", "second", "code"), [
-    (signal.SIGTERM, signal.SIGTERM, 143), (signal.SIGINT, signal.SIGINT, 130), (signal.SIGTERM, signal.SIGINT, 143),
-    (None, signal.SIGTERM, 143), (None, signal.SIGINT, 130),
+    (signal.SIGTERM, signal.SIGINT, 143), (None, signal.SIGINT, 130),
+    *(pytest.param(*case, marks=pytest.mark.slow) for case in [
+        (signal.SIGTERM, signal.SIGTERM, 143), (signal.SIGINT, signal.SIGINT, 130), (None, signal.SIGTERM, 143),
+    ]),
 ])  # fmt: skip
 @pytest.mark.parametrize("where", ["write_table", "write_report", "close"])
 def test_a_second_signal_says_how_to_go_on_and_leaves_no_lock(sb, tmp_path, monkeypatch, first, second, code, where):

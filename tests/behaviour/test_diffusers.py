@@ -39,10 +39,10 @@ PARITY = 5e-7
 with guidance the rows without the prompt come first there and last here, and the schedulers' tables are float32."""
 
 
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory):
-    """The folder of each kind of model, made when it is first asked for."""
-    return tiny.made_on_demand(tmp_path_factory.mktemp("models"))
+@pytest.fixture
+def folders(tiny_models):
+    """The folder of each kind of model."""
+    return tiny_models
 
 
 @pytest.fixture
@@ -153,7 +153,11 @@ def test_transformer_of_classes_as_the_pipeline_asks_it(load, folders, guidance)
     assert len(made.images.unique()) > 50
 
 
-@pytest.mark.parametrize("options", [{}, {"guidance": 4.0}, {"guidance": 4.0, "negative": "bad"}], ids=str)
+@pytest.mark.parametrize(
+    "options",
+    [{}, pytest.param({"guidance": 4.0}, marks=pytest.mark.slow), {"guidance": 4.0, "negative": "bad"}],
+    ids=str,
+)
 @pytest.mark.parametrize("kind", with_slow(["sd", "sdxl"], "sd"))
 def test_text_to_image_as_the_pipeline_makes_it(load, folders, kind, options):
     ours, pipe = load(kind), peer(folders(kind), torch.float64, **({"safety_checker": None} if kind == "sd" else {}))
@@ -174,7 +178,11 @@ def test_text_to_image_as_the_pipeline_makes_it(load, folders, kind, options):
 
 @pytest.mark.parametrize(
     ("with_t5", "guided", "config"),
-    [(True, False, {"use_dynamic_shifting": True}), (True, False, {"shift": 3.0}), (False, True, {"shift": 3.0})],
+    [
+        (True, False, {"use_dynamic_shifting": True}),
+        pytest.param(True, False, {"shift": 3.0}, marks=pytest.mark.slow),
+        (False, True, {"shift": 3.0}),
+    ],
 )
 def test_stable_diffusion_3_on_its_own_grid(tmp_path, with_t5, guided, config):
     folder = tiny.stable_diffusion_3(tmp_path, with_t5=with_t5, **config)
@@ -216,7 +224,11 @@ def test_times_are_shifted_once(tmp_path, shift, steps):
 
 @pytest.mark.parametrize(
     ("distilled", "config"),
-    [(True, {}), (True, {"time_shift_type": "linear"}), (False, {"use_dynamic_shifting": False, "shift": 1.0})],
+    [
+        (True, {}),
+        pytest.param(True, {"time_shift_type": "linear"}, marks=pytest.mark.slow),
+        (False, {"use_dynamic_shifting": False, "shift": 1.0}),
+    ],
 )
 def test_flux_on_its_own_grid(tmp_path, distilled, config):
     folder = tiny.flux(tmp_path, distilled=distilled, **config)
@@ -343,7 +355,7 @@ since alpha begins at 0.068."""
 
 
 @pytest.mark.parametrize("dtype", ROUNDING)
-@pytest.mark.parametrize("kind", with_slow(tiny.KINDS, "pixels", "sd", "ldm", "dit"))
+@pytest.mark.parametrize("kind", with_slow(tiny.KINDS, "pixels", "dit"))
 def test_every_model_in_every_dtype(load, kind, dtype):
     """Files are float32; the network is all in the dtype that is asked for, its state and its decoder are not."""
     ours = load(kind)
@@ -355,8 +367,8 @@ def test_every_model_in_every_dtype(load, kind, dtype):
     assert float((made.images.float() - plain.images.float()).abs().max()) <= 255 * ROUNDING[dtype] + 1
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-@pytest.mark.parametrize("kind", ["ldm", "sd", "sd3"])
+@pytest.mark.parametrize("dtype", with_slow([torch.float16, torch.bfloat16], torch.bfloat16))
+@pytest.mark.parametrize("kind", with_slow(["ldm", "sd", "sd3"], "ldm", "sd"))
 def test_states_of_half_precision_are_decoded_in_float32(load, kind, dtype, monkeypatch):
     seen = []
     inner = canvas.loaded
@@ -377,7 +389,7 @@ def test_no_library_says_a_word_on_loading(load, capfd, caplog):
 # ---- What a sample depends on ----
 
 
-@pytest.mark.parametrize("kind", with_slow(tiny.KINDS, "pixels", "sd", "dit"))
+@pytest.mark.parametrize("kind", with_slow(tiny.KINDS, "pixels", "sd"))
 def test_an_image_does_not_depend_on_its_company(load, kind):
     guidance = 1.0 if kind in ("pixels", "ldm", "classes") else 3.0
     alone, among = (draw(load(kind), kind, n=n, guidance=guidance) for n in (1, 3))
@@ -634,7 +646,7 @@ def test_class_numbers_do_not_suffer_from_half_precision(load):
     assert torch.cat(seen).tolist() == [999, 998]
 
 
-@pytest.mark.parametrize("kind", [kind for kind in tiny.KINDS if kind not in ("sd3", "flux")])
+@pytest.mark.parametrize("kind", with_slow([kind for kind in tiny.KINDS if kind not in ("sd3", "flux")], "dit", "sd"))
 def test_a_network_of_betas_is_asked_between_whole_timesteps(load, kind):
     """A grid in sigma / alpha stays what it is, and the network tells a fraction from the timesteps beside it."""
     ours = load(kind)

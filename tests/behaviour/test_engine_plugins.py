@@ -287,6 +287,14 @@ def test_an_engine_that_breaks_its_contract_ends_the_run_by_name(tmp_path, engin
         run.work(Watch())
     assert words in str(caught.value)
     assert made[0].closed == 1
+    run.folder.close()
+
+
+def test_a_run_whose_engine_broke_its_contract_goes_on_with_another(tmp_path, engine):
+    engine(answering(drawn_twice))
+    run = begun(tmp_path / "run", "ddim", n=128)
+    with pytest.raises(sb.PluginError, match="or twice"):
+        run.work(Watch())
     run.conclude()
     assert numbers(finished(tmp_path / "run", "ddim", n=128, engine="local").table)["status"][0] == "ok"
 

@@ -14,7 +14,6 @@ from safetensors.torch import load_file, save_file
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 import samplerbench
-import tiny_diffusers as tiny
 from samplerbench.plugins.models.diffusers.libraries import library
 from samplerbench.samplers.errors import InputError, ModelError
 
@@ -22,10 +21,10 @@ INDEX, CONFIG, SCHEDULER = "model_index.json", "unet/config.json", "scheduler/sc
 UNET = "unet/diffusion_pytorch_model.safetensors"
 
 
-@pytest.fixture(scope="module")
-def originals(tmp_path_factory):
-    """The folder of each kind of model, made when it is first asked for."""
-    return tiny.made_on_demand(tmp_path_factory.mktemp("models"))
+@pytest.fixture
+def originals(tiny_models):
+    """The folder of each kind of model."""
+    return tiny_models
 
 
 @pytest.fixture

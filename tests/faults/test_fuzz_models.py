@@ -234,8 +234,8 @@ def fuzzed(kind, root, count, seed):
     return codes, bounds
 
 
-@pytest.mark.parametrize(("kind", "count"), [("ddpm", 25), ("edm", 40), ("pixels", 15), ("sd", 6), ("clip", 14)])
-def test_a_hundred_damaged_files_of_models(tmp_path, kind, count):
+@pytest.mark.parametrize(("kind", "count"), [("ddpm", 15), ("edm", 20), ("pixels", 8), ("sd", 6), ("clip", 8)])
+def test_some_damaged_files_of_models(tmp_path, kind, count):
     codes, _ = fuzzed(kind, tmp_path, count, seed=1)
     assert codes[4] > count / 5, codes
 

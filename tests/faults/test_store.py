@@ -559,10 +559,11 @@ def unbroken(tmp_path_factory):
         return finished(CRASHED, root / "run").table, disk.calls
 
 
-@pytest.mark.parametrize("powered", [
-    pytest.param(True, id="killed"), pytest.param(False, id="power cut", marks=pytest.mark.slow),
+@pytest.mark.parametrize(("powered", "every"), [
+    pytest.param(True, 9, id="killed"), pytest.param(True, 1, id="killed at every step", marks=pytest.mark.slow),
+    pytest.param(False, 1, id="power cut", marks=pytest.mark.slow),
 ])  # fmt: skip
-def test_a_crash_at_any_step_loses_no_chunk_that_was_stored(unbroken, tmp_path, monkeypatch, powered):
+def test_a_crash_at_any_step_loses_no_chunk_that_was_stored(unbroken, tmp_path, monkeypatch, powered, every):
     table, calls = unbroken
     disk = Disk(monkeypatch, tmp_path / "nowhere")
     acknowledged = []
@@ -573,8 +574,8 @@ def test_a_crash_at_any_step_loses_no_chunk_that_was_stored(unbroken, tmp_path, 
         acknowledged.append(folder.chunk_path(cell, block))
 
     monkeypatch.setattr(RunFolder, "write", write)
-    crashed = 0
-    for point in range(0, len(calls), 2 if powered else 1):
+    crashed, points = 0, range(0, len(calls), every)
+    for point in points:
         folder = tmp_path / str(point) / "run"
         folder.parent.mkdir()
         disk.root = folder.parent
@@ -590,7 +591,7 @@ def test_a_crash_at_any_step_loses_no_chunk_that_was_stored(unbroken, tmp_path, 
         disk.fail_at = None
         same_table(finished(CRASHED, folder).table, table)
         assert all(path.read_bytes() == content for path, content in before.items())
-    assert crashed > 15
+    assert crashed > len(points) / 2
 
 
 def test_a_chunk_counts_once_file_and_folder_are_on_the_disk(unbroken):
@@ -612,11 +613,12 @@ def full():
     return OSError(errno.ENOSPC, "No space left on device")
 
 
-def test_a_full_disk_is_exit_code_5_and_what_was_stored_is_there(sb, unbroken, tmp_path, monkeypatch):
+@pytest.mark.parametrize("every", [11, pytest.param(3, marks=pytest.mark.slow)])
+def test_a_full_disk_is_exit_code_5_and_what_was_stored_is_there(sb, unbroken, tmp_path, monkeypatch, every):
     table, calls = unbroken
     run = ("run", "--plugin", TOY, "--model", "mixture", "-s", "ddpm", "-s", "late", "--steps", 2, "-n", 66, "-o")
     disk = Disk(monkeypatch, tmp_path / "nowhere")
-    for point in range(0, len(calls), 3):
+    for point in range(0, len(calls), every):
         folder = tmp_path / str(point) / "run"
         folder.parent.mkdir()
         disk.root = folder.parent
@@ -878,7 +880,7 @@ SHOWING = [
 ]
 
 
-@pytest.mark.parametrize("has_chunks", [True, False])
+@pytest.mark.parametrize("has_chunks", [True, pytest.param(False, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("command", SHOWING, ids=" ".join)
 def test_a_table_that_was_edited_is_refused_and_made_again(sb, clocked, again, command, has_chunks):
     plan, folder = again
@@ -1022,8 +1024,15 @@ def test_a_table_without_one_of_its_columns_is_refused_by_name(copy, column):
 )  # fmt: skip
 def test_a_run_file_is_refused_with_the_field_that_is_not_what_it_should_be(sb, copy, edited, changes, words):
     edited(copy, **changes)
-    for command in (("table",), ("report",), ("verify",), ("table", "--compare", "ddim", "ddpm")):
-        sb(*command[:1], copy, *command[1:]).refused(5, f"run.json: damaged ({words}", "put back a copy of run.json")
+    sb("table", copy).refused(5, f"run.json: damaged ({words}", "put back a copy of run.json")
+
+
+@pytest.mark.parametrize("command", [("report",), ("verify",), ("table", "--compare", "ddim", "ddpm")], ids=" ".join)
+def test_every_command_refuses_a_run_file_with_a_field_that_is_not_what_it_should_be(sb, copy, edited, command):
+    edited(copy, cells=[])
+    sb(*command[:1], copy, *command[1:]).refused(
+        5, "run.json: damaged (cells: expected array of length >= 1", "put back a copy of run.json"
+    )
 
 
 @pytest.mark.parametrize(
