@@ -72,18 +72,3 @@ def aliases_in(samplers: tuple[tuple[str, type[Sampler]], ...]) -> dict[str, str
         for name, cls in samplers
         for alias, preset in aliases_of(cls).items()
     }
-
-
-ELSEWHERE = (
-    "dpm++sde", "dpmppsde", "lcm", "tcd", "heunpp2", "ipndmv", "resmultistep", "gradientestimation", "expheun2x0",
-    "sasolverpece", "dpmpp2sancestralcfgpp",
-)  # fmt: skip
-"""Samplers of other tools that samplerbench lacks, in the form that `loosely` gives."""
-ENDINGS = re.compile(r"(karras|exponential|polyexponential|sgmuniform|simple|uniform|normal|beta|gpu|scheduler)$")
-"""What other tools append to the name of a sampler: a grid, a device, a kind."""
-
-
-def is_elsewhere(name: str) -> bool:
-    """Whether a name is that of a sampler which other tools have and samplerbench lacks, with or without a grid."""
-    plain = loosely(name)
-    return plain in ELSEWHERE or ENDINGS.sub("", plain) in ELSEWHERE

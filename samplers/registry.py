@@ -21,7 +21,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple, cast
 
-from .aliases import aliases_in, aliases_of, check_aliases, is_elsewhere, popped_first
+from .aliases import aliases_in, aliases_of, check_aliases, popped_first
 from .catalogue import Catalogue, loosely
 from .engine import Engine, EngineFactory, Work
 from .errors import InputError, ModelError, PluginError, SamplerbenchError, closest, pass_on, told
@@ -37,6 +37,7 @@ from .factories import (
     name_model,
     refuse_settings,
 )
+from .familiar import advice_on, grid_for, spec_for
 from .grid import Grid, Levels, levels_at, levels_on, listed_times
 from .image_data import ImageData, ImageDataFactory
 from .metric import Metric
@@ -131,7 +132,7 @@ class Registry:
         name, given = parse_spec(spec)
         if name in self.samplers.things:
             return name, dict(given)
-        alias = self.aliases().get(loosely(name))
+        alias = self.alias(name) or spec_for(name, self.aliases())
         if not alias:
             return name, dict(given)
         # Options in the spec win over those that the alias stands for.
@@ -151,8 +152,8 @@ class Registry:
         # A frequent slip: an option written without the colon, or two samplers in one text.
         if set(name) & set(",="):
             return self.samplers.unknown(name, " (options follow a colon, as in ddim:eta=0.5; one sampler each)")
-        if is_elsewhere(name):
-            return self.samplers.unknown(name, " (other tools have it, samplerbench does not)")
+        if advice := advice_on(name, self.aliases()):
+            return self.samplers.unknown(name, f" (it {advice})")
         familiar = [alias for cls in self.samplers.things.values() for alias in aliases_of(cls)]
         return self.samplers.unknown(name, closest(name, [*familiar, *self.samplers.things]))
 
@@ -175,6 +176,8 @@ class Registry:
         # A number alone is a list of one level, whose separator is missing.
         if name[:1].isdigit() and name not in self.grids.things:
             raise InputError(f"grid {grid!r}: expected a name, or a list of at least two levels as in 999/500/20")
+        if name not in self.grids.things and (here := grid_for(name)) != loosely(name) and here:
+            raise self.grids.unknown(name, f" (here it is {here!r})")
         # A grid is a plugin's code: what it raises by itself is named as its fault.
         placed = construct(self.grids[name], f"grid {name!r}", options)
         with at_fault(f"grid {name!r}"):

@@ -16,6 +16,7 @@ import click
 from ...samplers.errors import InputError, PluginError, SamplerbenchError, StoreError, closest
 from ..show.console import complain, standard_streams
 from . import doctor, grid, plugins, reference, results, run, table, train
+from .commands import first_sentence
 from .run import SIGINT_EXIT
 
 MACHINE_FAULTS = (errno.EMFILE, errno.ENFILE, errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ENOMEM, errno.EAGAIN)
@@ -42,6 +43,12 @@ class Program(click.Group):
         except click.UsageError as error:
             near = closest(args[0], self.commands)
             raise InputError(f"unknown command {args[0]!r}{near}; there are: {', '.join(self.commands)}") from error
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """As click does, but with every sentence whole."""
+        rows = [(name, first_sentence(command)) for name, command in sorted(self.commands.items())]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
 
 
 @click.group(cls=Program, context_settings=CONTEXT)

@@ -20,9 +20,14 @@ can also stand in the environment: `SAMPLERBENCH_RUN_SEED=1` is `run --seed 1`.
 def commands_listing(program: click.Group) -> list[dict[str, str]]:
     """A row for each command: its name and the first sentence of its help."""
     return [
-        {"name": name, "what it does": command.get_short_help_str(limit=WIDTH)}
-        for name, command in sorted(program.commands.items())
+        {"name": name, "what it does": first_sentence(command)} for name, command in sorted(program.commands.items())
     ]
+
+
+def first_sentence(command: click.Command) -> str:
+    """What a command does, whole: click's own short help is cut to the width of the terminal."""
+    paragraph = " ".join((command.help or "").partition("\n\n")[0].split())
+    return paragraph.partition(". ")[0].rstrip(".") + "."
 
 
 def commands_page(program: click.Group) -> str:

@@ -8,12 +8,13 @@ import sys
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
-from typing import Literal, get_args, get_origin
+from typing import Any, Literal, get_args, get_origin
 
 from ...samplers.catalogue import Catalogue
 from ...samplers.errors import InputError, pass_on
+from ...samplers.familiar import SCHEDULES_AS_SPELT, TOOLS, advice_on, canonical, grid_for, spec_for
 from ...samplers.options import File, Option, describe_options, options_of
-from ...samplers.registry import Registry
+from ...samplers.registry import BUILT_IN, Registry
 from ...samplers.sampler import Sampler, nfe_rule
 
 ABOUT_GRIDS = """\
@@ -46,14 +47,101 @@ def listing(registry: Registry, kind: str) -> list[dict[str, str]]:
         row = {"name": name}
         if isinstance(thing, type) and issubclass(thing, Sampler):
             row |= {"order": claim(order, thing), "NFE": claim(nfe_rule, thing), "options": describe_options(thing)}
+            row["other names"] = ", ".join(other_names(registry, name))
         elif kind == "grids" and isinstance(thing, type):
             row["options"] = describe_options(thing)
         elif kind == "metrics":
             row |= metric_facts(thing)
-        elif kind in {"extractors", "data", "engines"}:
-            row["what it is"] = first_line(thing)
+        row["what it is"] = what_it_is(thing, catalogue)
         rows.append(row | {"origin": str(catalogue.origins[name])})
     return rows
+
+
+FACTS = {
+    "order": "order {}", "NFE": "NFE {}", "reads": "reads {}", "better": "{} is better", "unit": "in {}",
+    "least n": "from {} images on", "options": "{}",
+}  # fmt: skip
+"""How a list for people says what stands in these fields of a row."""
+
+
+def entry_for(row: dict[str, str]) -> tuple[str, list[str]]:
+    """A row as a list for people has it: the name, and beside it what it is, its facts, its names, a stranger's
+    origin."""
+    facts = ", ".join(form.format(row[field]) for field, form in FACTS.items() if row.get(field))
+    names = f"also: {row['other names']}" if row.get("other names") else ""
+    origin = "" if is_built_in(row["origin"]) else f"from {row['origin']}"
+    return row["name"], [row["what it is"], facts.replace("order stochastic", "stochastic"), names, origin]
+
+
+def is_built_in(origin: str) -> bool:
+    """Whether something came with samplerbench."""
+    return origin.startswith(f"{BUILT_IN}.")
+
+
+def origins_line(rows: Sequence[dict[str, str]]) -> str:
+    """Where what bears no origin in the list is from; '' where everything does."""
+    versions = {row["origin"].partition(" ")[2] for row in rows if is_built_in(row["origin"])}
+    return f"Without an origin: {BUILT_IN} {', '.join(sorted(versions))}".rstrip() if versions else ""
+
+
+def what_it_is(thing: object, catalogue: Catalogue[Any]) -> str:
+    """The first line of what a thing's own docstring says, of its module's where it is the only one of that module."""
+    if isinstance(thing, type):
+        of_module = [
+            other for other in catalogue.things.values() if getattr(other, "__module__", "") == thing.__module__
+        ]
+        module_doc = getattr(sys.modules.get(thing.__module__), "__doc__", None)
+        if set(of_module) == {thing} and module_doc:
+            return inspect.cleandoc(module_doc).partition("\n")[0]
+        return "" if _is_made_by_dataclass(thing) else first_line(thing)
+    return first_line(thing)
+
+
+def other_names(registry: Registry, name: str) -> list[str]:
+    """The names that other tools, and the sampler itself, have for a sampler with its default options, each once."""
+    aliases = registry.aliases()
+    own = [alias for alias, preset in registry.samplers.things[name].aliases.items() if not preset]
+    theirs = [one for names in TOOLS.values() for one in names if (spec_for(one, aliases) or one) == name]
+    found = {canonical(name): ""}
+    for one in (*own, *theirs):
+        found.setdefault(canonical(one), one)
+    return [one for one in found.values() if one]
+
+
+def names_listing(registry: Registry) -> list[dict[str, str]]:
+    """A row for each name of a sampler in another tool: what to type here, or what it is."""
+    aliases = registry.aliases()
+    return [
+        {"name": name, "tool": tool, "spec": spec, "what it is": "" if spec else advice_on(name, aliases)}
+        for tool, names in TOOLS.items()
+        for name in names
+        for spec in [registry.alias(name) or spec_for(name, aliases)]
+    ]
+
+
+ABOUT_NAMES = """\
+Made by `samplerbench list names --markdown > docs/names.md`. Every name of another tool is understood where a sampler
+is asked for, in any case and with any of its schedules at the end: `-s "DPM++ 2M Karras"`, `-s dpmpp_2m_sde_gpu`,
+`-s "Euler a Exponential"`. What has no sampler here is refused with what it is and what to take.
+
+The same name need not mean the same pictures: noise, levels and the treatment of the last step differ between tools.
+[Parity](parity.md) says how near each sampler comes to its namesake on the same levels and the same noise."""
+
+
+def _names_page(registry: Registry) -> Iterator[str]:
+    rows = names_listing(registry)
+    yield "# Names in other tools"
+    yield ABOUT_NAMES
+    for tool in TOOLS:
+        yield f"## {tool}"
+        mine = [row for row in rows if row["tool"] == tool]
+        yield _table(
+            ["name", "here"], [[row["name"], f"`{row['spec']}`" if row["spec"] else row["what it is"]] for row in mine]
+        )
+    yield "## Schedules"
+    yield "At the end of a sampler's name, or as `--grid`: to within a timestep the same levels."
+    grids = [[name, f"`{grid}`" if (grid := grid_for(name)) else "the model's own"] for name in SCHEDULES_AS_SPELT]
+    yield _table(["schedule", "grid here"], grids)
 
 
 def metric_facts(metric: object) -> dict[str, str]:
@@ -92,7 +180,9 @@ def page(registry: Registry, kind: str) -> str:
         return _joined(_grids_page(registry))
     if kind == "metrics":
         return _joined(_metrics_page(registry))
-    raise InputError(f"--markdown: there is no page on {kind}; expected samplers, grids or metrics")
+    if kind == "names":
+        return _joined(_names_page(registry))
+    raise InputError(f"--markdown: there is no page on {kind}; expected samplers, grids, metrics or names")
 
 
 def _joined(blocks: Iterator[str]) -> str:

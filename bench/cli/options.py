@@ -122,8 +122,22 @@ def options_in(ctx: click.Context) -> list[click.Option]:
     return [param for param in ctx.command.params if isinstance(param, click.Option)]
 
 
+ELSEWHERE = {
+    "cfg": "guidance", "cfgscale": "guidance", "guidancescale": "guidance", "scale": "guidance", "n": "samples",
+    "prompt": "prompts", "negativeprompt": "negative", "samplername": "sampler", "samplingmethod": "sampler",
+    "scheduler": "grid", "schedule": "grid", "schedulername": "grid", "numinferencesteps": "steps",
+    "samplingsteps": "steps", "batchcount": "samples", "numimages": "samples", "niter": "samples", "width": "size",
+    "height": "size", "resolution": "size", "ckpt": "model", "checkpoint": "model", "denoise": "strength",
+    "denoisingstrength": "strength", "out": "output", "outdir": "output",
+}  # fmt: skip
+"""What other tools call a setting, without dashes -> what it is called here."""
+
+
 def nearest_option(ctx: click.Context, name: str) -> str:
-    """' (did you mean --X?)' if an option has a similar name, compared without its dashes."""
+    """' (did you mean --X?)' where an option is near in its words, the dashes alike in all, or another tool's name."""
+    here = ELSEWHERE.get(name.lower().replace("-", "").replace("_", ""))
+    if name.startswith("--") and here and any(f"--{here}" in option.opts for option in options_in(ctx)):
+        return f" (it is --{here} here)"
     known = {option.lstrip("-"): option for p in options_in(ctx) for option in (*p.opts, *p.secondary_opts)}
     near = closest(name.lstrip("-"), known)
     return near.replace("'", f"'{'--' if name.startswith('--') else ''}", 1)

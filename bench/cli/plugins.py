@@ -10,13 +10,25 @@ from pathlib import Path
 import click
 
 from ...samplers.errors import InputError, closest
-from ..show.console import print_rows, say, stdout_for_data
+from ..show.console import print_entries, say, stdout_for_data
 from .loading import loaded_registry, print_card, warn_of_plugins
 from .options import Command, FilePath, plugin_options
 from .scaffold import KINDS as PLUGIN_KINDS
 from .scaffold import commands_of, new_plugin
 
-KINDS = ("samplers", "grids", "models", "metrics", "extractors", "data", "engines", "commands", "api", "run-schema")
+KINDS = (
+    "samplers",
+    "grids",
+    "models",
+    "metrics",
+    "extractors",
+    "data",
+    "engines",
+    "names",
+    "commands",
+    "api",
+    "run-schema",
+)
 
 
 def known_kind(_: click.Context, __: click.Parameter, kind: str) -> str:
@@ -38,16 +50,18 @@ def known_kind_of_plugin(_: click.Context, __: click.Parameter, kind: str) -> st
 @plugin_options
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option(
-    "--markdown", is_flag=True, help="Print a page of documentation: samplers, grids, metrics, commands or api."
+    "--markdown",
+    is_flag=True,
+    help="Print a page of documentation: samplers, grids, metrics, names, commands or api.",
 )
 def list_(kind: str, plugin: tuple[str, ...], as_json: bool, markdown: bool) -> None:
     """List what is registered: samplers (the default), grids, models, metrics, extractors, data, engines; and plugins
     that are broken.
 
-    "commands" lists the commands of this program, "api" the names that Python code imports from samplerbench, and
-    "run-schema" prints the JSON schema of run.json.
+    "names" lists what samplers are called in other tools, "commands" the commands of this program, "api" the names that
+    Python code imports from samplerbench, and "run-schema" prints the JSON schema of run.json.
     """
-    from .listing import listing, page
+    from .listing import entry_for, listing, names_listing, origins_line, page
 
     if markdown and as_json:
         raise InputError("--json and --markdown: expected one of them")
@@ -65,12 +79,12 @@ def list_(kind: str, plugin: tuple[str, ...], as_json: bool, markdown: bool) -> 
         elif markdown:
             click.echo(text, nl=False)
         else:
-            print_rows(rows)
+            print_entries(tuple(rows[0]), [(name, [text]) for name, text in map(dict.values, rows)])
         return
 
     with stdout_for_data():
         registry = loaded_registry(plugin)
-        rows = listing(registry, kind)
+        rows = names_listing(registry) if kind == "names" else listing(registry, kind)
     if as_json:
         broken = [{"origin": str(b.origin), "reason": b.reason} for b in registry.broken]
         remarks = [{"origin": str(r.origin), "text": r.text} for r in registry.remarks]
@@ -78,8 +92,11 @@ def list_(kind: str, plugin: tuple[str, ...], as_json: bool, markdown: bool) -> 
         return
     if markdown:
         click.echo(page(registry, kind), nl=False)
+    elif kind == "names":
+        print_entries(("name", "what it is here"), [(row["name"], [row["spec"] or row["what it is"]]) for row in rows])
     else:
-        print_rows(rows)
+        print_entries(("name", "what it is"), [entry_for(row) for row in rows])
+        say(origins_line(rows))
     warn_of_plugins(registry)
 
 

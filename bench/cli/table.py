@@ -149,6 +149,8 @@ class Question:
     """The answer, with every digit."""
     to_rows: Callable[[pd.DataFrame, Labels], list[dict[str, str]]]
     """The answer as people read it."""
+    keys: int
+    """How many columns of that tell its rows apart."""
 
 
 def comparison(run: StoredRun, pair: tuple[str, str]) -> Question:
@@ -156,7 +158,7 @@ def comparison(run: StoredRun, pair: tuple[str, str]) -> Question:
     from ..judge.compare import compare
     from ..show.verdicts import comparison_to_rows
 
-    return Question(lambda registry: compare(run, *pair, registry), comparison_to_rows)
+    return Question(lambda registry: compare(run, *pair, registry), comparison_to_rows, 3)
 
 
 def front_of(run: StoredRun, metric: str | None, cost: Literal["seconds", "nfe", "depth"]) -> Question:
@@ -164,7 +166,7 @@ def front_of(run: StoredRun, metric: str | None, cost: Literal["seconds", "nfe",
     from ..judge.pareto import pareto
     from ..show.verdicts import pareto_to_rows
 
-    return Question(lambda registry: pareto(run, registry, metric, cost), pareto_to_rows)
+    return Question(lambda registry: pareto(run, registry, metric, cost), pareto_to_rows, 2)
 
 
 def power_of(run: StoredRun, metric: str | None) -> Question:
@@ -172,7 +174,7 @@ def power_of(run: StoredRun, metric: str | None) -> Question:
     from ..judge.power import power
     from ..show.verdicts import power_to_rows
 
-    return Question(lambda registry: power(run, registry, metric), power_to_rows)
+    return Question(lambda registry: power(run, registry, metric), power_to_rows, 3)
 
 
 def ranking(run: StoredRun, metric: str | None, nfe: str | None, seconds: str | None) -> Question:
@@ -183,7 +185,7 @@ def ranking(run: StoredRun, metric: str | None, nfe: str | None, seconds: str | 
 
     amounts = parse_counts("nfe", nfe) if nfe else parse_seconds(str(seconds))
     by: Literal["seconds", "nfe"] = "nfe" if nfe else "seconds"
-    return Question(lambda registry: budgets(run, registry, by, amounts, metric), budgets_to_rows)
+    return Question(lambda registry: budgets(run, registry, by, amounts, metric), budgets_to_rows, 3)
 
 
 def show_table(  # noqa: PLR0913  (the options of a table, each by name)
@@ -248,5 +250,5 @@ def show_found(run: StoredRun, registry: Registry, as_json: bool, question: Ques
         return
     rows = question.to_rows(found, run.labels)
     if rows:
-        print_rows(rows)
+        print_rows(rows, question.keys)
     say(correction_of(found, run.labels) if rows else NO_PAIR)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TextIO, cast
@@ -148,17 +148,37 @@ def print_sheet(sheet: Sheet) -> None:
         return
     from rich.console import Console
 
-    from .live import rich_table
+    from .terminal import SheetOnTerminal
 
-    Console().print(rich_table(sheet))
+    Console().print(SheetOnTerminal(sheet))
 
 
-def print_rows(rows: list[dict[str, str]]) -> None:
-    """Print dicts with the same keys as aligned columns, with the keys as the heading."""
+def width_of_output() -> int:
+    """Columns of the terminal; where stdout is none, what COLUMNS says, or 80."""
+    from rich.console import Console
+
+    return Console(file=sys.stdout).width
+
+
+def print_rows(rows: list[dict[str, str]], keys: int = 1) -> None:
+    """Dicts with the same keys as aligned columns; the keys are the heading, and the first `keys` tell the rows apart.
+
+    On a terminal that is too narrow the columns stand in several parts; anything else gets one line a row.
+    """
+    from .columns import rows_to_lines
+
     lines = [[printable(text) for text in line] for line in (*rows[:1], *(row.values() for row in rows))]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    for line in lines:
-        click.echo("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())
+    for line in rows_to_lines(lines, width_of_output() if sys.stdout.isatty() else None, keys):
+        click.echo(line)
+
+
+def print_entries(heading: tuple[str, str], entries: Sequence[tuple[str, Sequence[str]]]) -> None:
+    """Names with what is said of each, wrapped to the terminal; to 80 columns where there is none."""
+    from .columns import entries_to_lines
+
+    clean = [(printable(name), [printable(text) for text in texts]) for name, texts in entries]
+    for line in entries_to_lines(heading, clean, width_of_output()):
+        click.echo(line)
 
 
 def table_to_json(content: pd.DataFrame, about: dict[str, Any]) -> str:

@@ -8,10 +8,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any
 
 import pandas as pd
-from rich.box import SIMPLE_HEAD
 from rich.cells import cell_len, set_cell_size
 from rich.console import Console, Group
 from rich.live import Live
@@ -27,43 +26,13 @@ from ..judge.status import failed
 from ..judge.table import Labels
 from ..plan.plan import Block, Cell, Plan
 from .pivot import Pivot, pivot_of
-from .sheet import Sheet, column_of, metrics_of
+from .sheet import column_of, metrics_of
 
 LINE_EVERY_SECONDS = 10.0
 BAR_WIDTH = 12
 COLUMN_GAP = 2
-LEAST = {"sampler": 10, "note": 8}
-"""The least width of these columns when room is short; the others keep their numbers whole."""
-LEAST_HEADING = 6
 MOST_LEFT_OUT_LINES = 2
 FAILURES_SHOWN = 3
-
-
-def rich_table(sheet: Sheet) -> Group:
-    """The table for a terminal, its caption below; texts are shown as they are, never read as markup.
-
-    A caption made by rich would be as wide as the table, and cut if that is too wide for the terminal.
-    """
-    shown = Table(
-        header_style="bold",
-        box=SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-        show_edge=False,
-    )
-    for column, entries in zip(sheet.columns, zip(*sheet.rows, strict=True), strict=True):
-        # A number is never broken. Its heading is, rather than widen the column; so are long names and notes.
-        heading, widest = column.heading, max(cell_len(entry.whole) for entry in entries)
-        least = min(widest, LEAST.get(heading, widest))
-        lines = "\n".join(textwrap.wrap(heading, max(widest, LEAST_HEADING))) if widest else heading
-        justify: Literal["left", "right"] = "left" if column.is_text else "right"
-        shown.add_column(Text(lines), justify=justify, min_width=least, overflow="fold")
-    previous = None
-    for row in sheet.rows:
-        if previous is not None and row[0].text != previous:
-            shown.add_section()
-        previous = row[0].text
-        shown.add_row(*(Text(entry.whole, style="bold" if entry.bold else "") for entry in row))
-    return Group(shown, Text(sheet.caption, style="table.caption"))
 
 
 def pivot_to_lines(pivot: Pivot, labels: Labels, across: str, width: int, height: int) -> list[str]:

@@ -33,6 +33,8 @@ SHEET_HEADINGS = {"nfe": "NFE", "seconds_per_image": "ms/image"}
 """Headings of columns that a sheet shows in other words or another unit."""
 NOTE = "note"
 """A column of words: the row with the same samples, a warning about levels, why the cell is not whole."""
+KEYS = ("sampler", "grid", "guidance", "guidance_low", "guidance_high", "steps")
+"""The columns that tell the rows apart."""
 FRECHET = "fid"
 """The metric that has another name with some extractors."""
 OF_COVARIANCES = (FRECHET, "fd_clip")
@@ -69,6 +71,8 @@ class Column:
 
     heading: str
     is_text: bool = False
+    is_key: bool = False
+    """Whether it tells the rows apart: where the columns do not fit side by side, each part of them begins with it."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +113,7 @@ def sheet_of(
 def column_of(name: str, labels: Labels) -> Column:
     """What stands above a column of the table."""
     heading = SHEET_HEADINGS.get(name) or heading_of(name, labels)
-    return Column(printable(heading), name in (*TEXTS, NOTE))
+    return Column(printable(heading), name in (*TEXTS, NOTE), name in KEYS)
 
 
 def shown_columns(table: pd.DataFrame) -> list[str]:

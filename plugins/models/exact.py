@@ -27,6 +27,7 @@ MIXTURE = GaussianMixture(
 
 def _factory(name: str, data: GaussianMixture) -> ModelFactory:
     def load(argument: str) -> Model:
+        """Two-dimensional data with a known answer, to try samplers without a network; NAME:vp, NAME:edm, NAME:flow."""
         schedule = argument or "vp"
         if schedule not in SCHEDULES:
             raise InputError(

@@ -8,7 +8,6 @@ import pytest
 import torch
 
 import samplerbench as sb
-from samplerbench.samplers.aliases import is_elsewhere
 from samplerbench.samplers.exact import exact_model
 from samplerbench.samplers.options import describe_options, parse_spec
 from samplerbench.samplers.registry import default_registry, load_registry
@@ -131,25 +130,6 @@ def test_names_and_familiar_names_are_known_in_every_spelling(cls):
         expected = registry.sampler_and_grid(f"{name}:{preset}")
         for text in spellings(known):
             assert registry.sampler_and_grid(text) == expected, text
-
-
-NOT_HERE = ("DPM++ SDE", "DPM++ SDE Karras", "dpmpp_sde_gpu", "LCM", "LCMScheduler", "heunpp2", "ipndm_v",
-            "dpmpp_2s_ancestral_cfg_pp", "res_multistep", "SA_Solver_PECE")  # fmt: skip
-
-
-@pytest.mark.parametrize("name", NOT_HERE)
-@pytest.mark.parametrize("spelt", [str, str.lower, str.upper])
-def test_where_other_tools_have_a_sampler_that_is_not_here_none_is_offered_in_its_place(name, spelt):
-    with pytest.raises(
-        sb.InputError, match=r"\(other tools have it, samplerbench does not\); there are: ddim"
-    ) as caught:
-        sb.make_sampler(spelt(name))
-    assert "did you mean" not in str(caught.value)
-
-
-def test_the_names_of_samplers_elsewhere_are_none_of_ours():
-    known = default_registry().aliases()
-    assert not [name for name in known if is_elsewhere(name)]
 
 
 @pytest.mark.parametrize(
