@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import io
+import os
 import sys
 from typing import NoReturn
 
@@ -15,7 +16,7 @@ import click
 
 from ...samplers.errors import InputError, PluginError, SamplerbenchError, StoreError, closest
 from ..show.console import complain, standard_streams
-from . import doctor, grid, plugins, reference, results, run, table, train
+from . import doctor, explain, grid, plugins, reference, results, run, table, train
 from .commands import first_sentence
 from .run import SIGINT_EXIT
 
@@ -59,7 +60,7 @@ def cli() -> None:
 
 for command in (
     run.run, plugins.list_, plugins.new_plugin_, plugins.check_, table.table, results.report, results.verify_,
-    grid.grid_, train.train, reference.reference_, doctor.doctor,
+    grid.grid_, train.train, reference.reference_, doctor.doctor, explain.explain, explain.completion,
 ):  # fmt: skip
     cli.add_command(command)
 
@@ -76,6 +77,10 @@ def main() -> NoReturn:
 
 def exit_code() -> int:
     """Carry out the command line; errors are printed to stderr."""
+    if asked := os.environ.pop(explain.COMPLETE, ""):
+        from click.shell_completion import shell_complete
+
+        return shell_complete(cli, CONTEXT.copy(), "samplerbench", explain.COMPLETE, asked)
     try:
         # As cli.main does, except for a closed pipe, which click calls an error.
         with cli.make_context("samplerbench", sys.argv[1:]) as context:

@@ -79,7 +79,7 @@ def list_(kind: str, plugin: tuple[str, ...], as_json: bool, markdown: bool) -> 
         elif markdown:
             click.echo(text, nl=False)
         else:
-            print_entries(tuple(rows[0]), [(name, [text]) for name, text in map(dict.values, rows)])
+            print_entries(("name", [*rows[0]][1]), [(name, [text]) for name, text in map(dict.values, rows)])
         return
 
     with stdout_for_data():

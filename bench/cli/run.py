@@ -8,7 +8,7 @@ import shlex
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, nullcontext
 from dataclasses import fields
 from pathlib import Path
 from types import FrameType
@@ -104,8 +104,11 @@ class FolderPath(FilePath):
 @setting_options("limits", "kept")
 @click.option("--dry-run", is_flag=True, help="Show the plan, its cost and an estimate of its time; write nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--quiet", is_flag=True, help="No progress on stderr: the table, warnings and errors only.")
 @setting_options("manner")
-def run(output: Path | None, plugin: tuple[str, ...], dry_run: bool, as_json: bool, **settings: Any) -> int:
+def run(
+    output: Path | None, plugin: tuple[str, ...], dry_run: bool, as_json: bool, quiet: bool, **settings: Any
+) -> int:
     """Compare samplers on a model.
 
     Without options: ddpm, ddim, dpm-solver and euler-a at 5, 10 and 20 steps on the embedded model, 512 images each.
@@ -147,7 +150,7 @@ def run(output: Path | None, plugin: tuple[str, ...], dry_run: bool, as_json: bo
         left = evaluations_left(plan, folder, manner)
         show_plan(plan, folder, left, number_of(manner.worker_count), as_json, resumes=resumes)
         return 0
-    return carried_out(plan, registry, folder, manner, as_json=as_json)
+    return carried_out(plan, registry, folder, manner, as_json=as_json, quiet=quiet)
 
 
 def settings_given(config: Config) -> dict[str, Any]:
@@ -158,7 +161,9 @@ def settings_given(config: Config) -> dict[str, Any]:
     return {name: getattr(config, name) for name, source in sources.items() if source not in (None, default)}
 
 
-def carried_out(plan: Plan, registry: Registry, folder: Path, manner: Manner, *, as_json: bool) -> int:
+def carried_out(  # noqa: PLR0913  (what to do, and how to say it)
+    plan: Plan, registry: Registry, folder: Path, manner: Manner, *, as_json: bool, quiet: bool
+) -> int:
     """Run a plan, print its table, and after a signal say how to go on; returns the exit code."""
     from ..plan.shard import folder_of_whole
     from ..run import begin
@@ -173,9 +178,9 @@ def carried_out(plan: Plan, registry: Registry, folder: Path, manner: Manner, *,
                 if begun.failures:
                     number = counted(len(begun.failures), "cell")
                     say(f"{folder}: {number} failed before; --retry-failed runs them again", err=True)
-                result = watched(begun, signals)
+                result = watched(begun, signals, quiet=quiet)
             failed = result.failed > 0
-            show_result(result, as_json)
+            show_result(result, as_json, quiet=quiet)
             if plan.shard and not signals.code:
                 whole = folder_of_whole(result.folder)
                 say(f"shard {plan.shard} is done; samplerbench table {whole}-*-of-{plan.shard.of} joins them", err=True)
@@ -186,7 +191,7 @@ def carried_out(plan: Plan, registry: Registry, folder: Path, manner: Manner, *,
     return signals.code or int(failed)
 
 
-def show_result(result: Result, as_json: bool) -> None:
+def show_result(result: Result, as_json: bool, *, quiet: bool) -> None:
     """Print the table of a run as data, and the path of its files."""
     from ..show.sheet import sentences, sheet_of
 
@@ -194,8 +199,9 @@ def show_result(result: Result, as_json: bool) -> None:
         click.echo(table_to_json(result.table, {"folder": str(result.folder)}))
     else:
         print_sheet(sheet_of(result.table, result.labels, below=sentences(result.notes)))
-        files = ", ".join(p.name for p in sorted(result.folder.iterdir()) if p.is_file())
-        say(f"{result.folder}: {files}", err=True)
+        if not quiet:
+            files = ", ".join(p.name for p in sorted(result.folder.iterdir()) if p.is_file())
+            say(f"{result.folder}: {files}", err=True)
 
 
 def config_from(settings: dict[str, Any]) -> Config:
@@ -220,16 +226,18 @@ def value_from(one: Setting, given: Any) -> Any:
     return read_prompts(given) if one.kind == "file" else given
 
 
-def watched(begun: Benchmark, signals: Signals) -> Result:
+def watched(begun: Benchmark, signals: Signals, *, quiet: bool) -> Result:
     """Do the work under a live view, and conclude with what is stored, when it is done or a signal comes."""
     from rich.console import Console
 
+    from ..draw.session import Watch
     from ..show.live import View
 
     gc.freeze()  # what is loaded stays until the end, so the garbage collector need not scan it
     with closing(begun.folder):
-        with signals.ending(), View(Console(stderr=True), begun.labels, workers=begun.workers) as view:
-            begun.work(view)
+        view = Watch() if quiet else View(Console(stderr=True), begun.labels, workers=begun.workers)
+        with signals.ending(), nullcontext(view) if quiet else view as watch:
+            begun.work(watch)
         return begun.conclude()
 
 

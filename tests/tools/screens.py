@@ -81,7 +81,8 @@ def live_on(width):
     now = [0.0]
     view = View(screen, LABELS, lambda: now[0])
     table = table_of_csv()
-    plan = SimpleNamespace(cells=[cell] * 8, config=SimpleNamespace(nfe=(), steps=(5, 20), samples=1024))
+    cells = [SimpleNamespace(budget=int(steps)) for steps in table["steps"]]
+    plan = SimpleNamespace(cells=cells, config=SimpleNamespace(nfe=(), steps=(5, 20), samples=1024))
     view.started(plan, 1000)
     view.remaining({"a": 1024, "b": 0})
     view.advanced(10)

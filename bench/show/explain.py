@@ -1,0 +1,182 @@
+"""What each setting in the caption of a picture is, and the command that draws with them here."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from ...samplers.arguments import check_guidance
+from ...samplers.errors import InputError, SamplerbenchError
+from ...samplers.familiar import grid_for, spec_for, with_grid
+from ...samplers.model import parse_size
+from ...samplers.noise import check_seed
+from ...samplers.options import check_count
+from ...samplers.registry import Registry
+from ...samplers.sampler import MAX_STEPS
+from ..plan.caption import Caption
+from ..plan.config import MOST_LAYERS
+
+NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?")
+PAGE = "docs/settings.md has a picture for each"
+TOLD = {
+    "model": "The network and its weights. Here: --model FOLDER, a folder that diffusers' save_pretrained wrote.",
+    "model hash": "The first digits of the hash of the file with the weights: which version of the model it was.",
+    "vae": "The decoder from latents to pixels. It belongs to the model's folder here.",
+    "denoising strength": "How far an image that was given was turned to noise before it was drawn again.",
+    "hires upscale": "The picture was drawn small, enlarged by this factor and drawn again: a second pass.",
+    "hires steps": "The steps of that second pass.",
+    "hires upscaler": "What enlarged it between the passes.",
+    "eta": "How much fresh noise a step adds: 0 none, 1 as much as the ancestral samplers. An option of samplers here.",
+    "ensd": "A number that the tool adds to the seed of the noise in the steps.",
+    "lora hashes": "Small changes of the weights that were loaded on top. They belong to the model's folder here.",
+    "version": "The version of the tool that drew it.",
+}
+"""Settings that belong to a model or a tool, and have no option of their own here."""
+
+
+@dataclass
+class Explained:
+    """The settings of a caption, each with what it is, and the options that say the same here."""
+
+    settings: list[tuple[str, str, str]] = field(default_factory=list)
+    """Name, value, what it is."""
+    options: dict[str, str] = field(default_factory=dict)
+    """Options that every model takes."""
+    of_model: dict[str, str] = field(default_factory=dict)
+    """Options that belong to a model of diffusers, prompts among them: the embedded model knows ten words."""
+
+    @property
+    def command(self) -> str:
+        """The command on the embedded model."""
+        return command_of(self.options)
+
+    @property
+    def command_for_folder(self) -> str:
+        """The command on a model folder."""
+        return command_of({"--model": "diffusers:FOLDER", **self.of_model, **self.options})
+
+
+def command_of(options: dict[str, str]) -> str:
+    """`samplerbench grid` with options."""
+    return shlex.join(["samplerbench", "grid", *(word for pair in options.items() for word in pair)])
+
+
+def explained(caption: Caption, registry: Registry) -> Explained:
+    """What a caption says; InputError for a value that cannot be."""
+    about = Explained()
+    if caption.prompt:
+        about.of_model["--prompt"] = caption.prompt
+        about.settings.append(("Prompt", caption.prompt, "What the picture shows; the network is asked with it."))
+    if caption.negative:
+        about.of_model["--negative"] = caption.negative
+        text = "What it does not show: the network is asked with it where it would be asked without a prompt."
+        about.settings.append(("Negative prompt", caption.negative, text))
+    for name, value in caption.fields.items():
+        known = KNOWN.get(name.lower())
+        text = known(caption, value, about, registry) if known else TOLD.get(name.lower(), NOT_KNOWN)
+        about.settings.append((name, value, text))
+    about.options.setdefault("-s", "ddim")
+    about.options.setdefault("--steps", "20")
+    return about
+
+
+NOT_KNOWN = "A setting of the tool that drew it; samplerbench has nothing that corresponds."
+
+
+def steps(_: Caption, value: str, about: Explained, __: Registry) -> str:
+    """Steps."""
+    count = check_count("Steps", whole("Steps", value), MAX_STEPS)
+    about.options["--steps"] = str(count)
+    return (
+        f"How often the sampler goes from noise towards the picture: {count} steps of less and less noise. More steps "
+        "follow the path more exactly and cost more time; beyond 20 or so most samplers change details only."
+    )
+
+
+def sampler(caption: Caption, value: str, about: Explained, registry: Registry) -> str:
+    """Sampler, with the schedule where the caption names one."""
+    aliases = registry.aliases()
+    spec = registry.alias(value) or spec_for(value, aliases)
+    schedule = grid_for(caption.get("schedule type", "scheduler"))
+    text = "The rule by which a step is taken."
+    if not spec:
+        try:
+            registry.sampler(value)
+        except SamplerbenchError as error:
+            return f"{text} Not here: {str(error).partition('; there are')[0]}. The command takes ddim."
+        spec = value
+    about.options["-s"] = spec = with_grid(spec, schedule) if "grid=" not in spec else spec
+    made = registry.sampler(spec)
+    text += f" Here it is {spec}"
+    text += ", which adds fresh noise at every step" if made.convergence is None else ", which adds no noise on the way"
+    count = caption.get("steps")
+    calls = made.nfe(int(count)) if count.isdigit() and 0 < int(count) <= MAX_STEPS else None
+    return text + (f"; {count} steps of it are {calls} calls of the model." if calls else ".")
+
+
+def schedule(_: Caption, value: str, __: Explained, ___: Registry) -> str:
+    """Schedule type."""
+    here = grid_for(value)
+    return "Where the steps lie between noise and picture." + (f" Here it is the grid {here}." if here else "")
+
+
+def guidance(_: Caption, value: str, about: Explained, __: Registry) -> str:
+    """CFG scale."""
+    scale = number("CFG scale", value)
+    if scale == 0:
+        return "Classifier-free guidance: 0 means none, which is 1 here."
+    about.options["--guidance"] = f"{check_guidance(scale):g}"
+    if scale == 1:
+        return "Classifier-free guidance: 1 means none."
+    return (
+        "Classifier-free guidance: the network is asked with the prompt and without it, and the difference is taken "
+        f"{scale:g} times. More obeys the prompt more and varies less; every step then costs two passes."
+    )
+
+
+def seed(_: Caption, value: str, about: Explained, __: Registry) -> str:
+    """Seed."""
+    text = "The number from which the noise at the start is made: with the same seed and settings the same picture."
+    if whole("Seed", value) == -1:
+        return f"{text} -1 lets the tool choose; give one here to see the picture again."
+    check_seed(int(value))
+    about.options["--seed"] = value
+    return f"{text} Tools make different noise of a seed, so theirs gives another picture here."
+
+
+def size(_: Caption, value: str, about: Explained, __: Registry) -> str:
+    """Size."""
+    width, height = parse_size(value)
+    about.of_model["--size"] = f"{width}x{height}"
+    megapixels = width * height / 2**20
+    return f"Width x height in pixels: {megapixels:.2g} megapixels. Models draw best near the size they learnt."
+
+
+def clip_skip(_: Caption, value: str, about: Explained, __: Registry) -> str:
+    """Clip skip."""
+    layer = check_count("Clip skip", whole("Clip skip", value), MOST_LAYERS)
+    about.of_model["--clip-skip"] = str(layer)
+    which = {1: "the last, as usual", 2: "the one before the last"}.get(layer, f"number {layer} from the end")
+    return f"Which layer of the text encoder is read: {which}. Some models were trained so; it changes what words mean."
+
+
+KNOWN: dict[str, Callable[[Caption, str, Explained, Registry], str]] = {
+    "steps": steps, "sampler": sampler, "schedule type": schedule, "scheduler": schedule, "cfg scale": guidance,
+    "cfg": guidance, "guidance": guidance, "seed": seed, "size": size, "clip skip": clip_skip,
+}  # fmt: skip
+
+
+def whole(name: str, value: str) -> int:
+    """A whole number of a caption."""
+    if not re.fullmatch(r"-?[0-9]{1,20}", value):
+        raise InputError(f"{name} {value[:40]!r}: expected a whole number, as in {name}: 40")
+    return int(value)
+
+
+def number(name: str, value: str) -> float:
+    """A number of a caption."""
+    if not NUMBER.fullmatch(value) or len(value) > 20:  # noqa: PLR2004
+        raise InputError(f"{name} {value[:40]!r}: expected a number, as in {name}: 7.5")
+    return float(value)
