@@ -13,7 +13,7 @@ from samplerbench.bench.judge.statistics import Gathered, estimates, strata_of
 from samplerbench.bench.plan.yardstick import Yardstick, yardsticks
 from samplerbench.bench.show.sheet import notes_on_prompts
 from samplerbench.plugins.metrics.clip_score import CLIPScore
-from samplerbench.plugins.metrics.fid import FID
+from samplerbench.plugins.metrics.fid import FID, UnbiasedFID
 from samplerbench.plugins.metrics.kid import KID
 from samplerbench.plugins.metrics.sliced_wasserstein import SlicedWasserstein
 from samplerbench.samplers.metric import Estimate, mean_estimate, share_interval, variance_of_mean
@@ -102,7 +102,9 @@ def estimated(metric, prepared, rows, prompts=PROMPTS):
     return estimates(gathered, {"m": Yardstick(metric, prepared)})["m"]
 
 
-@pytest.mark.parametrize(("metric", "n", "most"), [(FID, N, 1.15), (KID, N, 1.25), (CLIPScore, 30, 1.15)])
+@pytest.mark.parametrize(
+    ("metric", "n", "most"), [(FID, N, 1.15), (UnbiasedFID, N, 1.15), (KID, N, 1.25), (CLIPScore, 30, 1.15)]
+)
 def test_the_printed_error_is_the_spread_of_runs_whose_prompts_take_turns(metric, n, most):
     """Drawn as if at random it is far too large."""
     made = metric()
@@ -113,6 +115,24 @@ def test_the_printed_error_is_the_spread_of_runs_whose_prompts_take_turns(metric
     plain = np.sqrt(np.mean([dataclasses.replace(one, strata=None).standard_error ** 2 for one in found])) / spread
     assert 0.85 < ratio < most  # the spread of 300 is known to 4 %
     assert plain > 1.3
+
+
+def test_the_unbiased_fid_counts_the_product_of_its_halves_errors_once():
+    """Each half's own derivative would count it once more, and what differs between prompts in it."""
+    metric = UnbiasedFID()
+    prepared = metric.prepare(in_turn(10_000, 400) + 0.1)
+    values, once, twice = [], [], []
+    for i in range(RUNS):
+        rows = in_turn(i, 60)
+        found = estimated(metric, prepared, rows)
+        of_halves = [FID().estimate(half, prepared).influence for half in (rows[:30], rows[30:])]
+        derivative = dataclasses.replace(found, influence=2 * found.influence - np.concatenate(of_halves))
+        values.append(found.value)
+        once.append(found.standard_error**2)
+        twice.append(derivative.standard_error**2)
+    spread = np.std(values, ddof=1)
+    assert 0.85 < np.sqrt(np.mean(once)) / spread < 1.2
+    assert np.sqrt(np.mean(twice)) / spread > 1.2
 
 
 def test_kid_has_no_bias_where_prompts_take_turns():
@@ -177,6 +197,19 @@ def test_the_printed_error_is_the_spread_of_real_runs(name, drawn, figure):
     ratio = np.sqrt(np.mean([one.standard_error**2 for one in found])) / np.std([one.value for one in found], ddof=1)
     figure(f"printed standard error over the spread of {SEEDS} runs of {IMAGES} images, {name}", f"{ratio:.2f}")
     assert 0.65 < ratio < (2.5 if name == "recall" else 1.5)  # the spread of 24 is known to 15 %
+
+
+@pytest.mark.slow
+def test_the_printed_error_of_the_unbiased_fid_is_the_spread_of_real_runs(drawn, figure):
+    """It needs 256 images: each run is of two seeds."""
+    model, rows = drawn
+    yardstick = yardsticks(("fid_unbiased",), load_registry().metrics.things, model)["fid_unbiased"]
+    features = [one[:120] for one in rows["features"]]  # so that the prompts go on in turn
+    runs = [np.concatenate([*features[i : i + 2], features[i - 1][:20]]) for i in range(0, SEEDS, 2)]
+    found = [estimated(yardstick.metric, yardstick.prepared, run, model.prompts) for run in runs]
+    ratio = np.sqrt(np.mean([one.standard_error**2 for one in found])) / np.std([one.value for one in found], ddof=1)
+    figure(f"printed standard error over the spread of {len(runs)} runs of {len(runs[0])} images", f"{ratio:.2f}")
+    assert 0.55 < ratio < 1.8  # the spread of 12 is known to 21 %
 
 
 @pytest.mark.slow

@@ -16,7 +16,7 @@ HEAD = """# Figures
 
 What the slow suite measured, made by `python tests/tools/figures.py > docs/figures.md`; [method.md](method.md) says
 what each means and what it does not show. Each row is checked by the test beside it, which fails where the figure is
-not what it should be.
+not what it should be. [How often intervals hold](coverage.md) is measured on a pool of images, apart from the suite.
 
 | figure | measured | test |
 | --- | --- | --- |"""
