@@ -5,7 +5,12 @@
 draws a pool of images of three samplers on the embedded model, in the order in which every run draws, and takes runs of
 n images out of it: disjoint ones as far as they go, then random ones with as many images of each prompt. What an
 interval should hold is the mean of all those runs. The pool is kept outside the repository, and the same command goes
-on with it; what was measured is kept beside it.
+on with it; what was measured is kept beside it. `--drawn` measures what is there, of a pool that is still being drawn
+too, and
+
+    python benchmarks/coverage.py --pool ~/pool --drawn --markdown > docs/coverage.md
+
+writes the page of the documentation.
 """
 
 from __future__ import annotations
@@ -14,13 +19,17 @@ import argparse
 import dataclasses
 import json
 import math
-from collections.abc import Iterator, Sequence
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 import samplerbench as sb
+from samplerbench.bench.draw.chunk_file import Chunk
 from samplerbench.bench.draw.run_file import read_run
 from samplerbench.bench.draw.store import RunFolder
 from samplerbench.bench.judge.compare import comparison_of, corrected_p
@@ -29,8 +38,9 @@ from samplerbench.bench.judge.statistics import LEVEL, strata_of
 from samplerbench.bench.plan.config import Config
 from samplerbench.bench.plan.plan import Plan, plan_for
 from samplerbench.bench.plan.yardstick import Yardstick, yardsticks
+from samplerbench.plugins.metrics.mmd import MMD, mean_of_others, mean_with
 from samplerbench.samplers.files.atomic import write_atomically
-from samplerbench.samplers.metric import Estimate, Rows, Strata, mean_estimate, root_mean_estimate
+from samplerbench.samplers.metric import Estimate, Floats, Rows, Strata, mean_estimate, root_mean_estimate
 from samplerbench.samplers.registry import load_registry
 from samplerbench.samplers.sample import draw, no_images
 
@@ -42,10 +52,17 @@ METRICS = (
     "fid", "fid_unbiased", "kid", "clip_score", "inception_score", "precision", "recall", "density", "coverage", "cmmd",
     "fd_clip",
 )  # fmt: skip
+MEANS = ("clip_score", "precision", "density")
+"""Metrics that are the mean of a number of each image, which is the same in every run."""
+COUNTS = (128, 512, 2048)
 EQUAL, LOOKS = 12, 3
 """Equal samplers in a family, and how often it is looked at: at n images, 2 n, 4 n."""
+ALL_PAIRS = EQUAL * (EQUAL - 1) // 2
+ODE_ERRORS = ("ode_error", "ode_distance")
 ODE_COUNTS = (16, 32, 64, 128, 256)
-ODE_BLOCK = 64
+ODE_BLOCK, ODE_RUNS = 64, 4000
+LEAST = 100
+"""Runs that are measured, however long they take; fewer families say nothing and are left out."""
 Places = np.ndarray[Any, np.dtype[np.int64]]
 
 
@@ -54,38 +71,60 @@ Places = np.ndarray[Any, np.dtype[np.int64]]
 
 @dataclasses.dataclass(frozen=True)
 class Pool:
-    """Images that runs are taken from."""
+    """Images that runs are taken from, as many of each sampler."""
 
-    rows: dict[str, dict[str, Rows]]
+    rows: Mapping[str, Mapping[str, Rows]]
     """By sampler and extractor, in drawing order."""
+    squares: Mapping[str, Sequence[float]]
+    """By deterministic sampler the squared distances of the first images to the converged solution."""
     prompts: Sequence[str]
     """Which take turns."""
+
+    @property
+    def images(self) -> int:
+        """Of each sampler."""
+        return len(next(iter(self.rows[SAMPLERS[0]].values())))
 
     def strata(self, n: int) -> Strata | None:
         """Which of the samples of a run of n share a prompt."""
         return strata_of(self.prompts, np.arange(n))
 
 
-def pool_of(folder: Path, images: int) -> Path:
-    """The run folder with so many images of each sampler, drawn as far as they are not there."""
-    run = folder / "run"
-    is_there = (run / "run.json").exists()
-    if is_there and read_run(run).config.samples >= images:
-        images = read_run(run).config.samples
-    add = is_there and read_run(run).config.samples < images
-    names = {"model": "fashion-mnist", "samplers": SAMPLERS, "steps": STEPS, "n": images, "metrics": READ}
-    sb.run(**names, keep_images=False, output=run, add=add)
-    return run
+def draw_pool(run: Path, images: int) -> None:
+    """Draw a run folder with so many images of each sampler, as far as they are not there."""
+    there = read_run(run).config.samples if (run / "run.json").exists() else 0
+    names = {"model": "fashion-mnist", "samplers": SAMPLERS, "steps": STEPS, "metrics": READ}
+    sb.run(**names, n=max(images, there), keep_images=False, output=run, add=0 < there < images)
 
 
-def rows_of(run: Path) -> dict[str, dict[str, Rows]]:
-    """By sampler and extractor the rows of all images."""
-    found = {}
-    for cell in read_run(run).cells:
-        chunks = [chunk for _, chunk in sorted(RunFolder(run).chunks_of(cell.key).items())]
-        names = chunks[0].rows
-        found[cell.sampler] = {name: np.concatenate([chunk.rows[name] for chunk in chunks]) for name in names}
+def read_pool(run: Path) -> Pool:
+    """What a run folder has, finished or not: as many images of each sampler as all have, from the first on."""
+    record, folder = read_run(run), RunFolder(run)
+    chunks = {cell.sampler: unbroken(folder.chunks_of(cell.key).values()) for cell in record.cells}
+    shared = min(sum(chunk.n for chunk in of_cell) for of_cell in chunks.values())
+    if not shared:
+        sys.exit(f"{run}: a sampler has no images yet; give the command again later, or without --drawn")
+    rows = {
+        sampler: {name: np.concatenate([chunk.rows[name] for chunk in of_cell])[:shared] for name in of_cell[0].rows}
+        for sampler, of_cell in chunks.items()
+    }
+    squares = {sampler: distances_of(chunks[sampler]) for sampler in DETERMINISTIC}
+    return Pool(rows, squares, record.prompts)
+
+
+def unbroken(chunks: Iterable[Chunk]) -> list[Chunk]:
+    """The chunks from the first sample on, up to the first that is not there."""
+    found: list[Chunk] = []
+    for chunk in sorted(chunks, key=lambda one: one.first):
+        if chunk.first != sum(one.n for one in found[-1:]) + (found[-1].first if found else 0):
+            break
+        found.append(chunk)
     return found
+
+
+def distances_of(chunks: Sequence[Chunk]) -> list[float]:
+    """The squared distances to the converged solution that chunks have."""
+    return [float(d) for chunk in chunks if chunk.ode_distance is not None for d in chunk.ode_distance]
 
 
 def replicates(images: int, n: int, runs: int, cycle: int, seed: int = 0) -> Iterator[Places]:
@@ -108,27 +147,86 @@ def random_run(images: int, n: int, cycle: int, rng: np.random.Generator) -> Pla
     return places
 
 
+# ---- A metric on runs of the pool ----
+
+
+class OnRuns:
+    """A metric on runs that are taken out of the rows of a sampler."""
+
+    def __init__(self, yardstick: Yardstick, rows: Rows) -> None:
+        self.metric, self.prepared, self.rows = yardstick.metric, yardstick.prepared, rows
+
+    def of(self, places: Places, strata: Strata | None) -> Estimate:
+        """The estimate of a run, as a table has it."""
+        return dataclasses.replace(self.estimate(places, strata), strata=strata)
+
+    def estimate(self, places: Places, strata: Strata | None) -> Estimate:
+        """The metric's own."""
+        return self.metric.estimate_by_prompt(self.rows[places], self.prepared, strata)
+
+
+class MeanOnRuns(OnRuns):
+    """One that is a mean over images: the number of each is computed once."""
+
+    def __init__(self, yardstick: Yardstick, rows: Rows) -> None:
+        super().__init__(yardstick, rows)
+        whole = self.metric.estimate(rows, self.prepared)
+        self.numbers, self.is_share = whole.value + whole.influence, whole.is_share
+
+    def estimate(self, places: Places, strata: Strata | None) -> Estimate:
+        """The metric's own, but for rounding."""
+        return dataclasses.replace(mean_estimate(self.numbers[places]), is_share=self.is_share)
+
+
+class PairsOnRuns(OnRuns):
+    """A mean over pairs: the mean of those of each image with the reference is computed once."""
+
+    def __init__(self, yardstick: Yardstick, rows: Rows) -> None:
+        super().__init__(yardstick, rows)
+        assert isinstance(self.metric, MMD)
+        self.kernel = self.metric.kernel
+        self.across: Floats = mean_with(rows, self.prepared.rows, self.kernel)
+
+    def estimate(self, places: Places, strata: Strata | None) -> Estimate:
+        """The metric's own, but for rounding."""
+        among, across = mean_of_others(self.rows[places], self.kernel, strata), self.across[places]
+        influence = 2 * (among - across)
+        value = float(among.mean() + self.prepared.pairs - 2 * across.mean())
+        return Estimate(value, influence - influence.mean())
+
+
+def on_runs(name: str, yardstick: Yardstick, rows: Rows) -> OnRuns:
+    """A metric on runs, in the way that costs least."""
+    if name in MEANS:
+        return MeanOnRuns(yardstick, rows)
+    return (PairsOnRuns if isinstance(yardstick.metric, MMD) else OnRuns)(yardstick, rows)
+
+
+def affordable(seconds: float, asked: int, once: Callable[[], object]) -> int:
+    """How many of the asked measurements fit into so many seconds of the processor."""
+    start = time.process_time()
+    once()
+    return min(asked, int(seconds / max(time.process_time() - start, 1e-9)))
+
+
 # ---- What intervals, families and tests do ----
 
 
-def estimated(yardstick: Yardstick, rows: Rows, strata: Strata | None) -> Estimate:
-    """A metric as a table has it."""
-    estimate = yardstick.metric.estimate_by_prompt(rows, yardstick.prepared, strata)
-    return dataclasses.replace(estimate, strata=strata)
-
-
-def share_text(hits: Sequence[bool]) -> dict[str, float]:
-    """A share in per cent with its Monte Carlo error."""
-    share = float(np.mean(hits))
-    return {"percent": 100 * share, "error": 100 * math.sqrt(share * (1 - share) / len(hits))}
+def share_of(hits: Sequence[bool]) -> dict[str, float]:
+    """A share in per cent with its Monte Carlo error, which is not 0 where all agree (Agresti & Coull 1998)."""
+    runs, count = len(hits), int(np.sum(hits))
+    near = (count + 1) / (runs + 2)
+    return {"percent": 100 * count / runs, "error": 100 * math.sqrt(near * (1 - near) / runs), "of": runs}
 
 
 def coverage_of(values: Sequence[float], lows: Sequence[float], highs: Sequence[float], errors: Sequence[float]) -> Any:
     """How often the interval holds the mean of all runs, and the printed error beside the spread of the runs."""
-    mean = float(np.mean(values))
+    mean, runs = float(np.mean(values)), len(values)
     held = [low <= mean <= high for low, high in zip(lows, highs, strict=True)]
     ratio = math.sqrt(float(np.mean(np.square(errors)))) / float(np.std(values, ddof=1))
-    return {"mean": mean, "covers": share_text(held), "error_to_spread": ratio, "runs": len(held)}
+    # The spread of runs is known to a share of 1 / sqrt(2 (runs - 1)).
+    ratio_error = ratio / math.sqrt(2 * (runs - 1))
+    return {"mean": mean, "covers": share_of(held), "error_to_spread": ratio, "ratio_error": ratio_error, "runs": runs}
 
 
 def of_values(found: Sequence[Estimate]) -> Any:
@@ -145,12 +243,11 @@ def of_differences(name: str, a: Sequence[Estimate], b: Sequence[Estimate]) -> A
         dataclasses.replace(pair, difference=dataclasses.replace(pair.difference, value=float(value + shift)))
         for pair, value in zip(pairs, values, strict=True)
     ]
-    many = EQUAL * (EQUAL - 1) // 2
     return coverage_of(
         values.tolist(), [pair.low for pair in pairs], [pair.high for pair in pairs], [pair.error for pair in pairs]
     ) | {
-        "power_of_one_pair": share_text([pair.p * Look().weight < LEVEL for pair in moved]),
-        f"power_of_{many}_pairs": share_text([pair.p * many * Look().weight < LEVEL for pair in moved]),
+        "power_of_one": share_of([pair.p * Look().weight < LEVEL for pair in moved]),
+        "power_of_all": share_of([pair.p * ALL_PAIRS * Look().weight < LEVEL for pair in moved]),
     }  # fmt: skip
 
 
@@ -164,63 +261,65 @@ def has_false_claim(name: str, samplers: Sequence[Estimate], look: Look) -> bool
     return any(p < LEVEL for p in corrected_p(pairs, look.weight))
 
 
-def false_claims(name: str, yardstick: Yardstick, pool: Pool, n: int, families: int) -> Any:
-    """How often families of equal samplers hold a false claim: at the first look, and at any of LOOKS."""
-    rows = pool.rows["ddim"][yardstick.metric.extractor]
-    rng, cycle, most = np.random.default_rng(1), len(pool.prompts), n * 2 ** (LOOKS - 1)
+def false_claims(name: str, one: OnRuns, pool: Pool, n: int, asked: argparse.Namespace) -> Any:
+    """How often families of equal samplers hold a false claim: at the first look, and at any of LOOKS.
+
+    None where the pool has too few images for one family, or the seconds allow too few families.
+    """
+    cycle, most = len(pool.prompts), n * 2 ** (LOOKS - 1)
     stride = cycle * math.ceil(most / cycle)
-    first, ever = [], []
-    for _ in range(families if len(rows) >= EQUAL * stride else 0):
-        places = random_run(len(rows) // cycle * cycle, EQUAL * stride, cycle, rng).reshape(EQUAL, stride)
-        claims = []
-        for look in range(LOOKS):
-            samples = n * 2**look
-            of_each = [estimated(yardstick, rows[one[:samples]], pool.strata(samples)) for one in places]
-            claims.append(has_false_claim(name, of_each, Look(look + 1, samples)))
-        first.append(claims[0])
-        ever.append(any(claims))
-    return {"first_look": share_text(first), "any_look": share_text(ever), "families": families} if first else None
+    images = pool.images // cycle * cycle
+    if images < EQUAL * stride:
+        return None
+    rng = np.random.default_rng(1)
+
+    def claims() -> list[bool]:
+        """Whether a family makes a false claim, look by look."""
+        of_each = random_run(images, EQUAL * stride, cycle, rng).reshape(EQUAL, stride)
+        counts = [n * 2**look for look in range(LOOKS)]
+        looks = [([one.of(places[:count], pool.strata(count)) for places in of_each], count) for count in counts]
+        return [has_false_claim(name, found, Look(i + 1, count)) for i, (found, count) in enumerate(looks)]
+
+    families = affordable(asked.seconds, asked.families, claims)
+    if families < min(LEAST, asked.families):
+        return None
+    found = [claims() for _ in range(families)]
+    return {"first_look": share_of([looks[0] for looks in found]), "any_look": share_of([any(one) for one in found])}
 
 
 # ---- The ODE error ----
 
 
-def squares_of(run: Path, folder: Path, images: int) -> dict[str, np.ndarray[Any, np.dtype[np.float64]]]:
+def squares_of(pool: Pool, folder: Path, images: int, is_drawn: bool) -> dict[str, Floats]:
     """By deterministic sampler the squared distances of the first images to the converged solution.
 
-    A run has those of its first blocks; those behind are drawn, and kept in the folder block by block.
+    A run has those of its first blocks; those behind are kept in the folder block by block, and drawn where they are
+    missing, unless all that is drawn is there.
     """
     plan: Plan | None = None
-    found = of_run(run)
-    there = min(map(len, found.values())) // ODE_BLOCK * ODE_BLOCK
-    found = {name: values[:there] for name, values in found.items()}
+    there = min(map(len, pool.squares.values())) // ODE_BLOCK * ODE_BLOCK
+    found = {name: list(values[:there]) for name, values in pool.squares.items()}
     for first in range(there, images, ODE_BLOCK):
         file = folder / f"ode-{first:08d}.json"
+        if is_drawn and not file.exists():
+            break
         if not file.exists():
             plan = plan or plan_for(Config(sampler=DETERMINISTIC, steps=(STEPS,)), load_registry())
-            assert plan.reference is not None
-            solved = draw(plan.reference, first, ODE_BLOCK, images=no_images).x.double()
-            squares = {
-                cell.sampler: (draw(cell.request, first, ODE_BLOCK, images=no_images).x.double() - solved)
-                .square().flatten(1).mean(1).tolist()
-                for cell in plan.cells
-            }  # fmt: skip
-            write_atomically(file, json.dumps(squares).encode())
+            write_atomically(file, json.dumps(squares_drawn(plan, first)).encode())
         for name, values in json.loads(file.read_text()).items():
             found[name] += values
     return {name: np.array(values[:images]) for name, values in found.items() if values}
 
 
-def of_run(run: Path) -> dict[str, list[float]]:
-    """By deterministic sampler the squared distances that a run has."""
-    chunks = {cell.sampler: sorted(RunFolder(run).chunks_of(cell.key).items()) for cell in read_run(run).cells}
-    return {
-        name: [float(d) for _, chunk in chunks[name] if chunk.ode_distance is not None for d in chunk.ode_distance]
-        for name in DETERMINISTIC
-    }
+def squares_drawn(plan: Plan, first: int) -> dict[str, list[float]]:
+    """By deterministic sampler the squared distances of a block of images to the converged solution."""
+    assert plan.reference is not None
+    solved = draw(plan.reference, first, ODE_BLOCK, images=no_images).x.double()
+    drawn = {cell.sampler: draw(cell.request, first, ODE_BLOCK, images=no_images).x.double() for cell in plan.cells}
+    return {sampler: (x - solved).square().flatten(1).mean(1).tolist() for sampler, x in drawn.items()}
 
 
-def of_ode(squares: np.ndarray[Any, np.dtype[np.float64]], prompts: Sequence[str], count: int, runs: int) -> Any:
+def of_ode(squares: Floats, prompts: Sequence[str], count: int, runs: int) -> Any:
     """The coverage of the ODE error and of the mean distance; images of each prompt are drawn with replacement."""
     rng, cycle = np.random.default_rng(2), len(prompts)
     strata = strata_of(prompts, np.arange(count))
@@ -239,10 +338,10 @@ def of_ode(squares: np.ndarray[Any, np.dtype[np.float64]], prompts: Sequence[str
         for name, estimate in made.items():
             e = dataclasses.replace(estimate, strata=strata)
             held[name].append(abs(e.value - truth[name]) <= 1.96 * e.standard_error)
-    return {name: share_text(hits) for name, hits in held.items()}
+    return {name: share_of(hits) for name, hits in held.items()} | {"images": len(squares)}
 
 
-# ---- The command ----
+# ---- What is measured ----
 
 
 class Results:
@@ -260,34 +359,192 @@ class Results:
         return self.known[key]
 
 
-def measure_metric(name: str, yardstick: Yardstick, pool: Pool, n: int, arguments: argparse.Namespace) -> Any:
+def measure_metric(name: str, of: Mapping[str, OnRuns], pool: Pool, n: int, asked: argparse.Namespace) -> Any:
     """All that is measured of a metric at n images."""
-    rows, strata = {sampler: pool.rows[sampler][yardstick.metric.extractor] for sampler in SAMPLERS}, pool.strata(n)
-    places = list(replicates(len(rows[SAMPLERS[0]]), n, arguments.runs, len(pool.prompts)))
-    found = {sampler: [estimated(yardstick, rows[sampler][place], strata) for place in places] for sampler in SAMPLERS}
+    strata = pool.strata(n)
+    places = list(replicates(pool.images, n, asked.runs, len(pool.prompts)))
+    of[SAMPLERS[0]].of(places[0], strata)  # the first takes longer
+    fitting = affordable(asked.seconds / len(of), len(places), lambda: of[SAMPLERS[0]].of(places[0], strata))
+    runs = min(len(places), max(LEAST, fitting))
+    found = {sampler: [one.of(place, strata) for place in places[:runs]] for sampler, one in of.items()}
     pairs = [(a, b) for i, b in enumerate(SAMPLERS) for a in SAMPLERS[:i]]
     return {
         "values": {sampler: of_values(estimates) for sampler, estimates in found.items()},
         "differences": {f"{a} - {b}": of_differences(name, found[a], found[b]) for a, b in pairs},
-        "false_claims": false_claims(name, yardstick, pool, n, arguments.families),
+        "false_claims": false_claims(name, of["ddim"], pool, n, asked),
     }
+
+
+def measured(pool: Pool, results: Results, asked: argparse.Namespace) -> Iterator[tuple[str, int, Any]]:
+    """Each metric, number of images, and what was measured of it."""
+    names = tuple(asked.metric or METRICS)
+    ready = yardsticks(names, load_registry().metrics.things, sb.load_model("fashion-mnist"))
+    for name, yardstick in ready.items():
+        rows = {sampler: pool.rows[sampler][yardstick.metric.extractor] for sampler in SAMPLERS}
+        ready_runs = cache(lambda: {sampler: on_runs(name, yardstick, of) for sampler, of in rows.items()})  # noqa: B023
+        for n in asked.n or COUNTS:
+            if yardstick.fewest(name) <= n <= pool.images:
+                key = f"{name} n={n} pool={pool.images} runs={asked.runs} families={asked.families} s={asked.seconds:g}"
+                yield name, n, results.of(key, lambda: measure_metric(name, ready_runs(), pool, n, asked))  # noqa: B023
+
+
+def measured_ode(pool: Pool, results: Results, asked: argparse.Namespace) -> Iterator[tuple[str, int, Any]]:
+    """Each deterministic sampler, number of images, and how often the intervals of its ODE errors held."""
+    for sampler, squares in squares_of(pool, asked.pool, asked.ode, asked.drawn).items():
+        for count in ODE_COUNTS:
+            key = f"ode {sampler} count={count} images={len(squares)}"
+            yield sampler, count, results.of(key, lambda: of_ode(squares, pool.prompts, count, ODE_RUNS))  # noqa: B023
+
+
+# ---- What is printed ----
 
 
 def told(name: str, n: int, found: Any) -> Iterator[str]:
     """What was measured of a metric, a line each."""
     for kind in ("values", "differences"):
         for what, one in found[kind].items():
-            line = f"{name:16} n={n:<6} {what:22} {share(one['covers'])}  error/spread {one['error_to_spread']:.2f}"
             power = [f"  power {share(value)}" for key, value in one.items() if key.startswith("power")]
-            yield line + "".join(power)
+            yield f"{name:16} n={n:<6} {what:22} {share(one['covers'])} of {one['runs']}  error/spread {ratio(one)}" + (
+                "".join(power)
+            )
     if claims := found["false_claims"]:
         ever = share(claims["any_look"])
         yield f"{name:16} n={n:<6} false claims: {share(claims['first_look'])}, at {LOOKS} looks {ever}"
 
 
-def share(one: dict[str, float]) -> str:
-    """ "95.1 +- 0.6 %"."""
-    return f"{one['percent']:5.1f} +- {one['error']:.1f} %"
+def share(one: Mapping[str, float]) -> str:
+    """ "95.1 ± 0.6"."""
+    return f"{one['percent']:.1f} ± {one['error']:.1f}"
+
+
+def ratio(one: Mapping[str, float]) -> str:
+    """ "0.98 ± 0.02"."""
+    return f"{one['error_to_spread']:.2f} ± {one['ratio_error']:.2f}"
+
+
+PAGE = """# How often intervals hold
+
+Made by `python benchmarks/coverage.py --pool DIR --drawn --markdown > docs/coverage.md`. The pool has
+{images:,} images each of {samplers} at {steps} steps on the embedded model, in the order in which every run draws. Runs
+are taken out of it: disjoint ones first, then random ones with as many images of each prompt. What an interval should
+hold is the mean of all these runs; [method.md](method.md) says what it means.
+
+Behind each ± stands the Monte Carlo error, one standard deviation: what another set of runs would change. A number is
+consistent with what it should be where it is within two of them. A run of {largest:,} images is {part:.1f} % of the
+pool, so the spread of such runs is {less:.1f} % less than that of new ones.
+"""
+VALUES = """
+## Values
+
+*How to read it:* in how many per cent of runs the printed 95 % interval held the mean; it should be 95. Behind it, the
+printed standard error over the actual spread of the runs; it should be 1. Above 1 the interval is wider than it has to
+be. In brackets the number of runs.
+"""
+DIFFERENCES = """
+## Differences
+
+*How to read it:* the same for the interval of a difference of two samplers, as `table --compare` prints it.
+"""
+POWER = """
+## Power
+
+*How to read it:* how often a true difference of two standard deviations of the difference is shown, at the first look,
+averaged over the three pairs: where two samplers were compared, and where the pair is one of {pairs}, those of {equal}
+samplers, and all are tested.
+"""
+CLAIMS = """
+## False claims
+
+*How to read it:* {equal} equal samplers are compared, each with each. In how many per cent of such families is any
+difference claimed, at the first look at n images, and at any of {looks} looks, at n, 2 n and 4 n. At most 5 should be,
+and at the first look at most 4. In brackets the number of families. Families share images of the pool. Without an
+entry the pool is too small, or the metric too slow for {least} families.
+"""
+ODE = """
+## ODE error
+
+*How to read it:* in how many per cent of {runs:,} simulated runs the interval held the root mean square, and the mean,
+of the distances of {images:,} images of each sampler to the converged solution. It should be 95. Of few images one
+decides, and the interval is too narrow; the caption of a table says by how much.
+"""
+
+
+Entries = Iterator[tuple[tuple[str, ...], str]]
+"""Words at the head of a row, and what stands in it."""
+
+
+def table_of(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table whose first column is of words."""
+    lines = [heads, ["---", *["---:"] * (len(heads) - 1)], *rows]
+    return "\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+
+
+def by_count(found: Mapping[tuple[str, int], Any], heads: Sequence[str], entries: Callable[[Any], Entries]) -> str:
+    """A table of a row for what `entries` names of each metric, and a column for each number of images."""
+    counts = sorted({n for _, n in found})
+    cells: dict[tuple[str, ...], dict[int, str]] = {}
+    for (name, n), one in found.items():
+        for words, text in entries(one):
+            cells.setdefault((f"`{name}`", *words), {})[n] = text
+    rows = ([*words, *(of_row.get(n, "") for n in counts)] for words, of_row in cells.items())
+    return table_of([*heads, *(f"n = {n:,}" for n in counts)], rows)
+
+
+def of_kind(kind: str) -> Callable[[Any], Entries]:
+    """The coverage of "values" or "differences"."""
+
+    def entries(one: Any) -> Entries:
+        for what, found in one[kind].items():
+            yield (what,), f"{share(found['covers'])}; {ratio(found)} ({found['runs']:,})"
+
+    return entries
+
+
+def of_power(one: Any) -> Entries:
+    """The mean power of the pairs."""
+    for key, words in (("power_of_one", "one pair"), ("power_of_all", f"all {ALL_PAIRS} pairs")):
+        of_pairs = [found[key] for found in one["differences"].values()]
+        yield (
+            (words,),
+            share({part: float(np.mean([power[part] for power in of_pairs])) for part in ("percent", "error")}),
+        )
+
+
+def of_claims(one: Any) -> Entries:
+    """The false claims of families, where the pool has enough images."""
+    for key, words in (("first_look", "first look"), ("any_look", f"any of {LOOKS} looks")):
+        if claims := one["false_claims"]:
+            yield (words,), f"{share(claims[key])} ({claims[key]['of']:,})"
+
+
+def of_odes(found: Mapping[tuple[str, int], Any]) -> str:
+    """The table of the ODE error."""
+    counts = sorted({count for _, count in found})
+    rows = (
+        [sampler, f"`{name}`", *(share(found[sampler, count][name]) for count in counts)]
+        for sampler in dict.fromkeys(sampler for sampler, _ in found)
+        for name in ODE_ERRORS
+    )
+    return table_of(["sampler", "value", *(f"{count} images" for count in counts)], rows)
+
+
+def page(images: int, found: Mapping[tuple[str, int], Any], ode: Mapping[tuple[str, int], Any]) -> str:
+    """The page of the documentation."""
+    largest = max(n for _, n in found)
+    head = PAGE.format(
+        images=images, samplers=", ".join(SAMPLERS), steps=STEPS, largest=largest,
+        part=100 * largest / images, less=100 * (1 - math.sqrt(1 - largest / images)),
+    )  # fmt: skip
+    return "".join([
+        head, VALUES, by_count(found, ["metric", "sampler"], of_kind("values")),
+        DIFFERENCES, by_count(found, ["metric", "difference"], of_kind("differences")),
+        POWER.format(pairs=ALL_PAIRS, equal=EQUAL), by_count(found, ["metric", "tested"], of_power),
+        CLAIMS.format(equal=EQUAL, looks=LOOKS, least=LEAST), by_count(found, ["metric", "asked"], of_claims),
+        ODE.format(runs=ODE_RUNS, images=next(iter(ode.values()))["images"]), of_odes(ode),
+    ])  # fmt: skip
+
+
+# ---- The command ----
 
 
 def main() -> None:
@@ -295,32 +552,31 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pool", type=Path, required=True, help="folder of the pool, outside the repository")
     parser.add_argument("--images", type=int, default=200_000, help="images of each sampler")
+    parser.add_argument("--drawn", action="store_true", help="measure the images that are there, and draw none")
     parser.add_argument("-n", type=int, action="append", help="images of a run; repeatable [default: 128, 512, 2048]")
-    parser.add_argument("--runs", type=int, default=1500, help="runs of n images that are taken from the pool")
-    parser.add_argument("--families", type=int, default=500, help="families of 12 equal samplers")
+    parser.add_argument("--runs", type=int, default=2000, help="most runs of n images that are taken from the pool")
+    parser.add_argument("--families", type=int, default=500, help="most families of 12 equal samplers")
+    parser.add_argument(
+        "--seconds", type=float, default=40, help="of the processor, for the runs of a metric at n, and its families"
+    )
     parser.add_argument("--metric", action="append", help=f"repeatable [default: {', '.join(METRICS)}]")
     parser.add_argument("--ode", type=int, default=20_000, help="images with a converged solution")
-    arguments = parser.parse_args()
-    arguments.pool.mkdir(parents=True, exist_ok=True)
-    run = pool_of(arguments.pool, arguments.images)
-    record = read_run(run)
-    pool = Pool(rows_of(run), record.prompts)
-    results = Results(arguments.pool / "coverage.json")
-    names = tuple(arguments.metric or METRICS)
-    ready = yardsticks(names, load_registry().metrics.things, sb.load_model("fashion-mnist"))
-    for n in arguments.n or (128, 512, 2048):
-        for name, yardstick in ready.items():
-            if n < yardstick.fewest(name):
-                continue
-            key = f"{name} n={n} pool={record.config.samples} runs={arguments.runs} families={arguments.families}"
-            found = results.of(key, lambda: measure_metric(name, yardstick, pool, n, arguments))  # noqa: B023
-            print("\n".join(told(name, n, found)), flush=True)
-    squares = squares_of(run, arguments.pool, arguments.ode)
-    for sampler, of_sampler in squares.items():
-        for count in ODE_COUNTS:
-            key = f"ode {sampler} count={count} images={arguments.ode}"
-            found = results.of(key, lambda: of_ode(of_sampler, record.prompts, count, 4000))  # noqa: B023
-            print(f"{sampler:16} {count} images  " + ", ".join(f"{name} {share(one)}" for name, one in found.items()))
+    parser.add_argument("--markdown", action="store_true", help="print the page of the documentation")
+    asked = parser.parse_args()
+    asked.pool.mkdir(parents=True, exist_ok=True)
+    if not asked.drawn:
+        draw_pool(asked.pool / "run", asked.images)
+    pool, results = read_pool(asked.pool / "run"), Results(asked.pool / "coverage.json")
+    lines = sys.stderr if asked.markdown else sys.stdout
+    found, ode = {}, {}
+    for name, n, one in measured(pool, results, asked):
+        print("\n".join(told(name, n, one)), file=lines, flush=True)
+        found[name, n] = one
+    for sampler, count, one in measured_ode(pool, results, asked):
+        print(f"{sampler:16} {count} images  " + ", ".join(f"{k} {share(one[k])}" for k in ODE_ERRORS), file=lines)
+        ode[sampler, count] = one
+    if asked.markdown:
+        print(page(pool.images, found, ode), end="")
 
 
 if __name__ == "__main__":

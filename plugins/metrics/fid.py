@@ -186,8 +186,8 @@ class UnbiasedFID(FID):
     The influence is that on FID, which to first order the halves do not change. By each half's own derivative a sample
     of one half would count what chance did to the other: the value has the product of both halves' errors once, and
     derivatives have it once for each half (as Efron & Stein 1981 have it for the jackknife), so the interval would be
-    too wide. In simulations it covers the mean at this n in 94 to 96 %, and the
-    true value in 93 % at 4 samples a feature, where a bias of second order is left.
+    too wide. In simulations it covers the mean at this n in 94 to 96 %, and the true value in 93 % at 4 samples a
+    feature, where a bias of second order is left.
     """
 
     least = 4
