@@ -235,8 +235,8 @@ def watched(begun: Benchmark, signals: Signals, *, quiet: bool) -> Result:
 
     gc.freeze()  # what is loaded stays until the end, so the garbage collector need not scan it
     with closing(begun.folder):
-        view = Watch() if quiet else View(Console(stderr=True), begun.labels, workers=begun.workers)
-        with signals.ending(), nullcontext(view) if quiet else view as watch:
+        view = nullcontext(Watch()) if quiet else View(Console(stderr=True), begun.labels, workers=begun.workers)
+        with signals.ending(), view as watch:
             begun.work(watch)
         return begun.conclude()
 
