@@ -12,7 +12,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, NamedTuple, Protocol, get_args
+from typing import Any, Literal, NamedTuple, Protocol, cast, get_args
 
 import torch
 from torch import Tensor
@@ -72,7 +72,7 @@ class Prediction:
         x_weight, f_weight = p * x0_x + q * eps_x, p * x0_f + q * eps_f
         if x_weight == 0:  # exactly the answer, without a pass over x
             return self.answer * f_weight
-        return torch.add(self.x * x_weight, self.answer, alpha=f_weight)
+        return (self.x * x_weight).add_(self.answer, alpha=f_weight)
 
     def mean(self, x_weight: float, x0_weight: float) -> Tensor:
         """x_weight x + x0_weight x0, by x = alpha x0 + sigma eps."""
@@ -198,7 +198,8 @@ def check_batch_size(value: object) -> int:
 class CallLog:
     """The least and largest numbers of each call's state and answer, which show a network's NaN or infinity.
 
-    They stay on the device until `first_fault` looks at all of them, so that no call waits for another.
+    They stay on the device until `first_fault` looks at all of them, so that no call waits for another. On the CPU
+    nothing waits, and only calls that may be at fault are recorded.
     """
 
     evaluations: int = 0
@@ -213,6 +214,9 @@ class CallLog:
 
     def saw(self, t: float, x: Tensor, answer: Tensor) -> None:
         """Record a call about the state x at time t."""
+        # A sum is finite only if all numbers are, and takes a quarter of the time. One that overflows decides nothing.
+        if not waits(answer) and math.isfinite(answer.sum().item()):
+            return
         self.times.append(t)
         self.extremes += (*x.aminmax(), *answer.aminmax())  # NaN wherever there is one
 
@@ -239,6 +243,11 @@ class CallLog:
         # The network is at fault only if the state that it was given was finite.
         bad = (~(state & answer)).nonzero().flatten().tolist()
         return self.times[bad[0]] if bad and bool(state[bad[0]]) else None
+
+
+def waits(x: Tensor) -> bool:
+    """Whether to read a number of the tensor is to wait for a device that has other work to do."""
+    return x.device.type != "cpu"
 
 
 @dataclass(frozen=True)
@@ -318,31 +327,30 @@ class NetworkPredictor:
         """For each condition a prediction of each state; a call holds a batch of rows for each pair of these."""
         x = asked[0].x
         # x goes to the network's dtype; t and the answer keep that of the state.
-        inputs = [question.x if self.dtype is None else question.x.to(self.dtype) for question in asked]
+        inputs = [q.x if self.dtype in (None, q.x.dtype) else q.x.to(self.dtype) for q in asked]
         for question in asked:
             self._check(question, inputs[0].dtype)
         told = [condition[rows] for condition in conditions if condition is not None]
-        parts, size = len(conditions) * len(asked), self.batch_size
+        parts, size, n = len(conditions) * len(asked), self.batch_size, x.shape[0]
         t_dtype = torch.int64 if self.timesteps == "integer" else torch.promote_types(x.dtype, inputs[0].dtype)
         t = _times([question.t for question in asked] * len(conditions), size, t_dtype, x.device)
         # Answers are copied out call by call: a network may return the same buffer each time.
-        answers = x.new_empty((parts, *x.shape))
-        for start in range(0, len(x), size):
-            batch = slice(start, start + size)
+        answers = [torch.empty_like(x, memory_format=torch.contiguous_format) for _ in range(parts)]
+        for start in range(0, n, size):
+            real = min(size, n - start)
             # Every call has the same number of rows, whatever n is: the last rows are padded, and cut off below.
-            state = _concatenate([_pad(states[batch], size) for states in inputs] * len(conditions))
-            condition = [_concatenate([_pad(c[batch], size) for c in told for _ in asked])] if told else []
-            more = self._hints(
-                hints, rows, range(len(x))[batch], (len(asked), *(c is self.without for c in conditions))
-            )
+            state = _concatenate([_padded(states, start, size) for states in inputs] * len(conditions))
+            condition = [_concatenate([_padded(c, start, size) for c in told for _ in asked])] if told else []
+            kind = len(asked), *(c is self.without for c in conditions)
+            more = self._hints(hints, rows, range(start, start + real), kind)
             answer = self._answer(state, t, *condition, parts=len(conditions), **more)
-            real = len(inputs[0][batch])
-            answers[:, batch] = answer.reshape(parts, size, *x.shape[1:])[:, :real]
+            for part, kept in enumerate(answers):
+                kept[start : start + real] = answer[part * size : part * size + real]
         self.log.evaluations += parts
-        for i, question in enumerate(asked):
-            self.log.saw(question.t, question.x, answers[i :: len(asked)])
         questions = [*asked] * len(conditions)
-        said = [Prediction(q.x, q.level, answer, self.predicts) for q, answer in zip(questions, answers, strict=True)]
+        for question, kept in zip(questions, answers, strict=True):
+            self.log.saw(question.t, question.x, kept)
+        said = [Prediction(q.x, q.level, kept, self.predicts) for q, kept in zip(questions, answers, strict=True)]
         return [said[i : i + len(asked)] for i in range(0, parts, len(asked))]
 
     @functools.cached_property
@@ -405,8 +413,8 @@ def answer_of(network: Network, x: Tensor, t: Tensor, *condition: Tensor, **hint
     ModelError if it raises, InputError if the answer is no tensor like x, NetworkFault if it changes its arguments in
     place. If memory runs out, the network's own exception passes.
     """
-    given = dict(zip(ARGUMENTS, (x, t, *condition), strict=False))
-    before = [_changes(tensor) for tensor in given.values()]
+    given = (x, t, *condition)
+    before = [_changes(tensor) for tensor in given]
     try:
         answer = network(x, t, *condition, **hints)
     except SamplerbenchError:
@@ -414,10 +422,12 @@ def answer_of(network: Network, x: Tensor, t: Tensor, *condition: Tensor, **hint
     except Exception as error:
         if is_out_of_memory(error):
             raise
-        asked = ", ".join(f"{name} {tuple(a.shape)} {_name(a.dtype)}" for name, a in given.items())
+        named = zip(ARGUMENTS, given, strict=False)
+        asked = ", ".join(f"{name} {tuple(a.shape)} {_name(a.dtype)}" for name, a in named)
         raise ModelError(f"network: {in_line(error)}; it was asked with {asked}") from error
-    changed = [name for name, n, tensor in zip(given, before, given.values(), strict=True) if _changes(tensor) != n]
-    if changed:
+    after = [_changes(tensor) for tensor in given]
+    if after != before:
+        changed = [name for name, was, now in zip(ARGUMENTS, before, after, strict=False) if was != now]
         raise NetworkFault(
             f"network: changed {' and '.join(changed)} in place; expected new tensors, as x = x * 2 makes"
         )
@@ -447,9 +457,10 @@ def _name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def _pad(rows: Tensor, size: int) -> Tensor:
-    """Repeat the last row until there are `size` rows."""
-    missing = size - len(rows)
+def _padded(x: Tensor, start: int, size: int) -> Tensor:
+    """`size` rows of x from `start` on; where x has fewer, its last row is repeated."""
+    rows = x[start : start + size]
+    missing = size - rows.shape[0]
     return torch.cat([rows, rows[-1:].expand(missing, *rows.shape[1:])]) if missing else rows
 
 
@@ -635,7 +646,7 @@ class Thresholded:
 
 @dataclass
 class Counted:
-    """Count the calls and the seconds spent in them."""
+    """Count the calls and clock them."""
 
     inner: Predictor
     nfe: int = 0
@@ -645,15 +656,15 @@ class Counted:
     """Calls one after the other: several states that are asked about at once count as one."""
     deep_samples: int = 0
     """As `samples`, with such states counted as one."""
-    seconds: float = 0.0
+    spans: list[tuple[Mark, Mark]] = field(default_factory=list)
+    """The time before and after each call."""
 
     def __call__(self, x: Tensor, level: Level, rows: slice = ALL) -> Prediction:
         """The inner prediction, counted."""
         self._count(1, x)
-        # The device works asynchronously, so both readings wait for it.
-        started = clock(x.device)
+        before = mark(x.device)
         prediction = self.inner(x, level, rows)
-        self.seconds += clock(x.device) - started
+        self.spans.append((before, mark(x.device)))
         return prediction
 
     def many(
@@ -662,10 +673,15 @@ class Counted:
         """The inner predictions, each counted."""
         device = asked[0].x.device
         self._count(len(asked), asked[0].x)
-        started = clock(device)
+        before = mark(device)
         predictions = self.inner.many(asked, rows, hints)
-        self.seconds += clock(device) - started
+        self.spans.append((before, mark(device)))
         return predictions
+
+    @property
+    def seconds(self) -> float:
+        """The seconds spent in the calls; a device has to have finished all its work."""
+        return sum(seconds_between(*span) for span in self.spans)
 
     def calls_of(self, n: int) -> tuple[float, float]:
         """Calls and depth of a run of n samples; their means where samples took different numbers of calls."""
@@ -679,8 +695,31 @@ class Counted:
         self.deep_samples += len(x)
 
 
+Mark = float | torch.Event
+"""A moment: seconds of the CPU's clock, or an event in a device's queue of work."""
+
+
+def mark(device: torch.device) -> Mark:
+    """This moment; on an accelerator the one at which it will have done what it has been asked so far.
+
+    Nothing waits for it: the device notes the time when it gets there.
+    """
+    if device.type == "cpu":
+        return time.perf_counter()
+    event = torch.Event(device, enable_timing=True)
+    event.record(torch.accelerator.current_stream(device))
+    return event
+
+
+def seconds_between(before: Mark, after: Mark) -> float:
+    """Seconds between two moments on one device."""
+    if isinstance(before, float):
+        return cast(float, after) - before
+    return before.elapsed_time(cast(torch.Event, after)) / 1000
+
+
 def clock(device: torch.device) -> float:
     """Monotonic seconds, once the device has finished all its work."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
     return time.perf_counter()

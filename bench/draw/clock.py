@@ -2,8 +2,8 @@
 
 The clock runs for one block of samples, from the first noise to the last clean state. It excludes encoding of prompts,
 decoding of images and metrics, and the warm-up, a short trial at the start of a process. An accelerator has finished
-all its work before each reading (`samplers.predictor.clock`), also around every call of the network, so no call
-overlaps with what comes before or after it.
+all its work before the first reading and before the last (`samplers.predictor.clock`). Nothing waits for it in between:
+it notes when it begins and ends a call of the network (`samplers.predictor.mark`), and the notes are read at the end.
 
 A repeat is one whole chunk that was drawn alone: chunks that an engine draws at the same time slow each other, and
 their times say nothing. Cells take turns block by block, so that a slow spell of the machine falls on all alike; the

@@ -40,58 +40,108 @@ def repeat(seconds, n=64, nfe=10, **known):
 
 
 class Device:
-    """A clock, and a queue of work that is not waited for: only `synchronize` lets the time of it pass."""
+    """A clock, and a queue of work that is not waited for: only `synchronize` lets the time of it pass.
+
+    An event is a moment in the queue, and can be read when the device has got there.
+    """
 
     def __init__(self, monkeypatch):
         self.now = self.busy_until = 0.0
+        self.waits = 0
         monkeypatch.setattr(time, "perf_counter", lambda: self.now)
-        monkeypatch.setattr(torch.cuda, "synchronize", self.synchronize)
+        monkeypatch.setattr(torch.accelerator, "synchronize", self.synchronize)
+        monkeypatch.setattr(torch.accelerator, "current_stream", lambda device: device)
+        monkeypatch.setattr(torch, "Event", self.event)
 
     def ask(self, seconds):
         self.busy_until = max(self.now, self.busy_until) + seconds
 
     def synchronize(self, device):
         assert device == CUDA
+        self.waits += 1
         self.now = max(self.now, self.busy_until)
+
+    def event(self, device, enable_timing):
+        assert device == CUDA
+        assert enable_timing
+        return Event(self)
+
+
+class Event:
+    """A moment in the queue of a device."""
+
+    def __init__(self, device):
+        self.device, self.at = device, None
+
+    def record(self, stream):
+        assert stream == CUDA
+        self.at = max(self.device.now, self.device.busy_until)
+
+    def elapsed_time(self, end):
+        assert end.at <= self.device.now, "the device has not got there yet"
+        return 1000 * (end.at - self.at)
 
 
 class State:
     """The part of a tensor on an accelerator that the counter uses."""
 
-    device = CUDA
-
-    def __len__(self):
-        return 3
+    device, shape = CUDA, (3,)
 
 
-def test_both_readings_wait_for_the_device(monkeypatch):
+def on_an_accelerator(monkeypatch):
+    """The device; draws are clocked as they would be on it."""
+    device = Device(monkeypatch)
+    monkeypatch.setattr(sample, "clock", lambda _: predictor.clock(CUDA))
+    monkeypatch.setattr(predictor, "mark", lambda _, mark=predictor.mark: mark(CUDA))
+    return device
+
+
+def test_a_call_is_clocked_without_waiting_for_the_device(monkeypatch):
     device = Device(monkeypatch)
     device.ask(7.0)  # what came before is no part of the call
     counted = Counted(lambda x, level, rows: device.ask(0.05))
     counted(State(), None)
-    assert counted.seconds == pytest.approx(0.05)
+    device.ask(3.0)  # nor is what the sampler does between two calls
     counted(State(), None)
+    assert device.now == device.waits == 0
+    assert predictor.clock(CUDA) == device.now == pytest.approx(10.1)
     assert counted.seconds == pytest.approx(0.10)
-    assert predictor.clock(CPU) == device.now == pytest.approx(7.1)
 
 
-def test_the_seconds_of_a_draw_wait_for_the_device(monkeypatch):
+def test_on_the_cpu_a_call_is_clocked_by_the_clock_of_the_cpu(monkeypatch):
     device = Device(monkeypatch)
 
-    def network(x, t):
-        device.ask(0.05)
-        return x
+    def call(x, level, rows):
+        device.now += 0.05
 
-    monkeypatch.setattr(sample, "clock", lambda _: predictor.clock(CUDA))
+    counted = Counted(call)
+    for _ in range(3):
+        counted(torch.ones(3, 2), None)
+    assert counted.seconds == pytest.approx(0.15)
+    assert predictor.clock(CPU) == device.now
+    assert device.waits == 0
+
+
+@pytest.mark.parametrize("sampler", ["ddim", "ddpm", "heun", "dpm-solver++", "unipc", "dpm-solver-adaptive"])
+def test_a_draw_waits_for_the_device_before_it_and_after_it_and_never_within(monkeypatch, sampler):
+    device = on_an_accelerator(monkeypatch)
+    waits = []
+
+    def network(x, t):
+        waits.append(device.waits)
+        device.ask(0.05)
+        return 0.5 * x
+
     model = sb.wrap_network(network, schedule=sb.vp_linear(), shape=(1, 4, 4))
     device.ask(7.0)
-    drawn = sb.sample(model, "ddim", steps=4, n=2)
-    assert drawn.seconds == pytest.approx(4 * 0.05)
+    drawn = sb.sample(model, sampler, steps=4, n=2)
+    assert set(waits) == {1}
+    assert device.waits == 2
+    assert drawn.seconds == drawn.model_seconds == pytest.approx(len(waits) * 0.05)
 
 
 def test_encoding_and_decoding_are_not_clocked(monkeypatch):
-    device = Device(monkeypatch)
-    monkeypatch.setattr(sample, "clock", lambda _: predictor.clock(CUDA))
+    device = on_an_accelerator(monkeypatch)
     toy = load_registry([TOY]).model("toy")
 
     def encode(prompts):

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import samplerbench as sb
+from samplerbench.samplers import predictor as predictors
 from samplerbench.samplers.predictor import CallLog, NetworkPredictor
 
 # The models here are made for a test: that their runs do not resume is as it should be.
@@ -115,15 +116,28 @@ def test_no_call_waits_for_the_device(monkeypatch):
     log = CallLog()
     x, c, level = torch.ones(9, 2), torch.ones(9, 1), VP.at_time(300)
     predictor = NetworkPredictor(lambda x, t, c: x * 0.5, "eps", "fractional", 4, c, without=c, log=log)
+    monkeypatch.setattr(predictors, "waits", lambda x: True)
     with monkeypatch.context() as patch:
         for name in ("__bool__", "__int__", "__float__", "item", "tolist", "nonzero", "cpu", "numpy"):
             patch.setattr(torch.Tensor, name, waits)
         predictor.both(x, level)
         predictor(x, level)
-    assert log.times == [300.0, 300.0]
+    assert log.times == [300.0] * 3
     assert log.first_fault() is None
     log.saw(200.0, x, x * math.nan)
     assert log.first_fault() == 200.0
+
+
+def test_on_the_cpu_only_calls_that_may_be_at_fault_are_recorded():
+    log, x = CallLog(), torch.ones(9, 2)
+    log.saw(300.0, x, x)
+    log.saw(300.0, x * math.nan, x)
+    assert log.times == []
+    log.saw(200.0, x, torch.full_like(x, 3e38))  # the sum overflows, and no number is at fault
+    assert log.times == [200.0]
+    assert log.first_fault() is None
+    log.saw(100.0, x, torch.tensor([math.inf, -math.inf]))
+    assert log.first_fault() == 100.0
 
 
 def test_a_run_goes_on_where_a_network_is_not_finite(tmp_path):
