@@ -69,6 +69,10 @@ class Samples:
     """The state before the first step and after each step; None unless asked for."""
     depth: float
     """Predictor calls one after the other: less than nfe where a sampler asks about several states at once."""
+    encode_seconds: float = 0.0
+    """Wall time before the integration, in which the network is made ready and prompts become its conditions."""
+    decode_seconds: float = 0.0
+    """Wall time after the integration, in which the clean states become images."""
 
     def __repr__(self) -> str:
         """One line: number and shape of the samples, mean and deviation, cost."""
@@ -299,13 +303,14 @@ def draw(  # noqa: PLR0913  (the block, and what may replace its noise)
             return z.to(like)
 
         log, notes = CallLog(), dict[object, dict[str, Any]]()
+        asked = clock(request.device)
         counted = counted_predictor(request, prompts, log, notes)
         run = StepContext(
             levels, counted, noise_for, model.schedule, integer=model.timesteps == "integer",
             analytic_first=request.analytic_first,
         )  # fmt: skip
         states = [like] if trajectory else []
-        started = clock(request.device)
+        encode_seconds = (started := clock(request.device)) - asked
         try:
             x = integrate(request.sampler, run, like, watch=states.append if trajectory else None)
         except Exception:  # a sampler may raise because the network answered with NaN
@@ -318,12 +323,15 @@ def draw(  # noqa: PLR0913  (the block, and what may replace its noise)
         # The user's own noise cannot be drawn again, so no step is named for it.
         finite_or_fault(request.sampler, x, None if noise else _replay(request.sampler, run, like, notes))
         x = x.to(state_dtype)
+        decoding = clock(request.device)
         made = images(model, x)
+        decode_seconds = clock(request.device) - decoding
     nfe, depth = counted.calls_of(n)
     return Samples(
         x=x, images=made, nfe=nfe, network_evaluations=nfe * request.passes, seconds=seconds,
         model_seconds=counted.seconds, prompts=prompts,
         trajectory=tuple(state.to(state_dtype) for state in states) if trajectory else None, depth=depth,
+        encode_seconds=encode_seconds, decode_seconds=decode_seconds,
     )  # fmt: skip
 
 

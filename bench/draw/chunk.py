@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import time
 from collections.abc import Collection, Sequence
 
 import numpy as np
@@ -102,16 +103,27 @@ def draw_clocked(cell: Cell, block: Block) -> tuple[Samples, Timing]:
 def make_chunk(plan: Plan, cell: Cell, block: Block, extractors: Collection[str], reference: Tensor | None) -> Chunk:
     """Draw a block of a cell's samples and have these extractors read them."""
     samples, timing = draw_clocked(cell, block)
+    started = time.perf_counter()
     images = samples.images.cpu() if samples.images is not None else None
     shown = samples.x.cpu() if images is None else images
+    on_cpu = time.perf_counter()
+    rows = {name: extracted(plan.model, name, shown, samples.prompts, block.first) for name in sorted(extractors)}
+    read = time.perf_counter()
+    hashes = sample_hashes(shown)
+    hashed = time.perf_counter()
     # Images are kept by sample index, not by block, so that the size of blocks does not show.
     kept = block.n if plan.keep_images else max(0, min(block.n, KEPT_IMAGES - block.first))
     return Chunk(
         first=block.first,
         n=block.n,
-        timing=timing,
-        rows={name: extracted(plan.model, name, shown, samples.prompts, block.first) for name in sorted(extractors)},
-        hashes=sample_hashes(shown),
+        timing=dataclasses.replace(
+            timing,
+            decode_seconds=samples.decode_seconds + on_cpu - started,
+            extract_seconds=read - on_cpu,
+            hash_seconds=hashed - read,
+        ),
+        rows=rows,
+        hashes=hashes,
         images=images[:kept].numpy() if images is not None and kept else None,
         ode_distance=ode_distances(cell, block, samples.x, reference),
     )

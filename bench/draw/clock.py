@@ -41,8 +41,14 @@ NOISY_FLAG, MACHINES_FLAG, APART_FLAG = "noisy", "machines differ", "not in turn
 COLUMNS = (
     "seconds_per_image", "seconds_low", "seconds_high", "model_seconds_per_image", "overhead",
     "timing", "repeats", "seconds_per_call", "peak_memory_mb", "load_per_core",
+    "encode_seconds", "draw_seconds", "decode_seconds", "extract_seconds", "hash_seconds", "store_seconds",
 )  # fmt: skip
 """The columns that a clock makes; the first five are among the fixed ones of a table."""
+STAGES = {
+    "encode_seconds": "encoding", "draw_seconds": "drawing", "decode_seconds": "decoding",
+    "extract_seconds": "extracting", "hash_seconds": "hashing", "store_seconds": "storing",
+}  # fmt: skip
+"""The stages that a chunk goes through, in order, by the column of their seconds: what a reader calls them."""
 CLEAR_REFS, STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
 FORGET_PEAK = "5"
 """What `clear_refs` takes to set the peak of resident memory back to what is resident now."""
@@ -80,6 +86,21 @@ class Timing:
     """Whether its engine drew nothing else meanwhile. Other times are neither shown nor compared."""
     depth: Amount | None = None
     """Model calls one after the other: those about several states at once count as one."""
+    encode_seconds: Amount | None = None
+    """Before `seconds`: the network was made ready, and prompts became conditions."""
+    decode_seconds: Amount | None = None
+    """After `seconds`: states became images, and came to the CPU."""
+    extract_seconds: Amount | None = None
+    """In which extractors read the images; None for what was drawn for the clock alone, as the next two."""
+    hash_seconds: Amount | None = None
+    """In which the images were hashed."""
+    store_seconds: Amount | None = None
+    """In which the chunk before this one was written: how long a file took is known when it is there."""
+
+    @property
+    def draw_seconds(self) -> float:
+        """`seconds`, as the stage between encoding and decoding."""
+        return self.seconds
 
 
 @dataclass(frozen=True)
@@ -107,6 +128,7 @@ def clocked(draw: Callable[[], Samples], device: torch.device) -> tuple[Samples,
         seconds=samples.seconds, model_seconds=samples.model_seconds,
         peak_memory=peak_memory(device) if is_known else None,
         machine=machine_of(device), load=load_per_core(), number=number, started=started, depth=samples.depth,
+        encode_seconds=samples.encode_seconds, decode_seconds=samples.decode_seconds,
     )  # fmt: skip
 
 
@@ -179,6 +201,7 @@ def timed(clockings: Sequence[Repeat]) -> dict[str, Any]:
     # What is unknown stays NaN, which a table shows as a dash.
     columns: dict[str, Any] = dict.fromkeys(COLUMNS, math.nan)
     columns |= {"repeats": len(repeats), "load_per_core": float(median(loads)) if loads else math.nan}
+    columns |= seconds_of_stages([clocking.timing for clocking in clockings])
     in_turn = not any(r.timing.apart for r in repeats)
     places = machines(repeats)
     # Times of two machines have no common median; without any machine nothing was drawn alone.
@@ -200,6 +223,17 @@ def timed(clockings: Sequence[Repeat]) -> dict[str, Any]:
         "seconds_per_call": median(s / c for s, c in zip(seconds, calls, strict=True)) if all(calls) else math.nan,
         "peak_memory_mb": max(peaks) / 1e6 if peaks else math.nan,
     }
+
+
+def seconds_of_stages(timings: Sequence[Timing]) -> dict[str, float]:
+    """How long all chunks of a cell were in each stage, wherever they were drawn; nan where no chunk says so."""
+    chunks = [timing for timing in timings if timing.hash_seconds is not None]
+    found = {}
+    for stage in STAGES:
+        known = [seconds for chunk in chunks if (seconds := getattr(chunk, stage)) is not None]
+        # Of storing one chunk of a run does not know, and is taken for one like the others.
+        found[stage] = len(chunks) * math.fsum(known) / len(known) if known else math.nan
+    return found
 
 
 def quartiles(values: Sequence[float]) -> tuple[float, float, float]:

@@ -6,10 +6,11 @@ import itertools
 import json
 import os
 import re
+import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -85,6 +86,8 @@ class RunFolder:
         """The places of the chunks that are known to exist, by cell key."""
         self._alone: dict[tuple[str, Place], bool] = {}
         """Whether a chunk was drawn alone, for those asked about; a cache, since a chunk is never written twice."""
+        self._store_seconds: float | None = None
+        """What it took to store the newest chunk."""
         self._looked: set[str] = set()
         """The keys of the cells whose folder was listed: `_there` has all their chunks."""
 
@@ -261,7 +264,10 @@ class RunFolder:
 
     def write(self, cell: Cell, block: Block, chunk: Chunk) -> None:
         """Store a chunk; when this returns it survives a crash."""
-        arrays, timing = chunk_to_arrays(chunk)
+        started = time.perf_counter()
+        arrays, timing = chunk_to_arrays(
+            replace(chunk, timing=replace(chunk.timing, store_seconds=self._store_seconds))
+        )
         path = self.chunk_path(cell, block)
         with disk_errors(path):
             if path.parent.name not in self._listed():
@@ -271,6 +277,7 @@ class RunFolder:
         # Noted after the write: a chunk counts as stored when it survives a crash.
         self._there[cell.key].add((block.first, block.n))
         self._alone[cell.key, (block.first, block.n)] = chunk.timing.alone
+        self._store_seconds = time.perf_counter() - started
 
     def is_drawn_alone(self, key: str, place: Place) -> bool:
         """Whether the chunk at a place was drawn alone. A damaged one counts as such: reading it raises the error."""

@@ -135,8 +135,8 @@ def test_a_draw_waits_for_the_device_before_it_and_after_it_and_never_within(mon
     model = sb.wrap_network(network, schedule=sb.vp_linear(), shape=(1, 4, 4))
     device.ask(7.0)
     drawn = sb.sample(model, sampler, steps=4, n=2)
-    assert set(waits) == {1}
-    assert device.waits == 2
+    assert len(set(waits)) == 1
+    assert device.waits > waits[0] > 0
     assert drawn.seconds == drawn.model_seconds == pytest.approx(len(waits) * 0.05)
 
 

@@ -37,7 +37,10 @@ COLUMNS = [
 UNBIASED = ("fid_unbiased", "fid_unbiased_low", "fid_unbiased_high")
 DISTANCE = ("ode_distance", "ode_distance_low", "ode_distance_high")
 ODE_COLUMNS = ["ode_error_low", "ode_error_high"]
-CLOCK_COLUMNS = ["timing", "repeats", "seconds_per_call", "peak_memory_mb", "load_per_core"]
+CLOCK_COLUMNS = [
+    "timing", "repeats", "seconds_per_call", "peak_memory_mb", "load_per_core", "encode_seconds", "draw_seconds",
+    "decode_seconds", "extract_seconds", "hash_seconds", "store_seconds",
+]  # fmt: skip
 LAST_COLUMNS = [*CLOCK_COLUMNS, "warning"]
 CLOCKED = list(timing.COLUMNS)  # fmt: skip
 MEASURED = ["fid", "fid_low", "fid_high", "clip_score", "clip_low", "clip_high", "ode_error", *ODE_COLUMNS]
