@@ -16,7 +16,7 @@ from samplerbench.bench.show.provenance import stages_to_text
 from samplerbench.samplers import sample
 from samplerbench.samplers.registry import load_registry
 
-TOY = str(Path(__file__).with_name("toy.py"))
+TOY = str(Path(__file__).parents[1] / "toy.py")
 CHUNK = Timing(
     5,
     5,
