@@ -690,9 +690,9 @@ class Counted:
 
     def _count(self, states: int, x: Tensor) -> None:
         self.nfe += states
-        self.samples += states * len(x)
+        self.samples += states * x.shape[0]
         self.depth += 1
-        self.deep_samples += len(x)
+        self.deep_samples += x.shape[0]
 
 
 Mark = float | torch.Event

@@ -305,10 +305,8 @@ def draw(  # noqa: PLR0913  (the block, and what may replace its noise)
         log, notes = CallLog(), dict[object, dict[str, Any]]()
         asked = clock(request.device)
         counted = counted_predictor(request, prompts, log, notes)
-        run = StepContext(
-            levels, counted, noise_for, model.schedule, integer=model.timesteps == "integer",
-            analytic_first=request.analytic_first,
-        )  # fmt: skip
+        integer, analytic_first = model.timesteps == "integer", request.analytic_first
+        run = StepContext(levels, counted, noise_for, model.schedule, integer=integer, analytic_first=analytic_first)
         states = [like] if trajectory else []
         encode_seconds = (started := clock(request.device)) - asked
         try:
