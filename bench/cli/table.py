@@ -12,7 +12,7 @@ import click
 
 from ...samplers.errors import InputError
 from ...samplers.text import counted
-from ..show.console import print_rows, print_sheet, say, stdout_for_data, table_to_json
+from ..show.console import complain, print_rows, print_sheet, say, stdout_for_data, table_to_json
 from .loading import loaded_registry, the_run, warn_of_plugins
 from .options import Command, FilePath, own_model_option, plugin_options
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from ...samplers.registry import Registry
+    from ..judge.conditions import Condition
     from ..judge.stored import StoredRun
     from ..judge.table import Labels
     from ..show.formats import Content
@@ -41,6 +42,13 @@ NO_PAIR = "every pair of samplers with different samples is told apart, or has t
 @click.option(
     "--metric", metavar="NAME", help="What budgets, --pareto and --power go by. [default: the run's first metric]"
 )
+@click.option(
+    "--baseline", type=FilePath(), metavar="RUN", help="Exit with 1 where a row is shown worse than the same row there."
+)
+@click.option(
+    "--fail-if", "limits", multiple=True, metavar="CONDITION",
+    help="Exit with 1 where it holds, as in 'fid[ddim,steps=10] > 2'; repeatable.",
+)  # fmt: skip
 @click.option("--merge", "as_one", is_flag=True, help="One table of several runs, where they can be compared.")
 @click.option("--format", "form", type=click.Choice(["md", "csv", "latex", "html", "json", "parquet"]),
               help="Print it so. [default: a table on a terminal, else Markdown]")  # fmt: skip
@@ -62,6 +70,8 @@ def table(  # noqa: PLR0913  (an option each)
     power: bool,
     against: Literal["seconds", "nfe", "depth"] | None,
     metric: str | None,
+    baseline: Path | None,
+    limits: tuple[str, ...],
     as_one: bool,
     form: str | None,
     output: Path | None,
@@ -71,7 +81,7 @@ def table(  # noqa: PLR0913  (an option each)
     model: tuple[str, ...],
     plugin: tuple[str, ...],
     as_json: bool,
-) -> None:
+) -> int:
     """Print the table of a run, by default the newest in results/.
 
     With --format, as papers, spreadsheets and programs read it; sorted, with the columns asked for, or with samplers
@@ -88,6 +98,11 @@ def table(  # noqa: PLR0913  (an option each)
     samplers that is not told apart, the difference that would have been shown in 80 % of runs, and the -n that shows
     half of it.
 
+    With --fail-if, the exit code is 1 where the condition holds for a row or cannot be judged, because the row has no
+    value. In the brackets stand a sampler as given to -s, steps=N and nfe=N, each of which may be left out. With
+    --baseline, each metric of each row less that of the same row of another run, and exit code 1 where one is shown to
+    be worse, or failed.
+
     The folders of shards (`run --shard`) are joined into one run, which is then asked like any other; blocks that not
     every cell has are named and left out.
 
@@ -101,27 +116,32 @@ def table(  # noqa: PLR0913  (an option each)
         "--seconds": seconds,
         "--pareto": front,
         "--power": power,
+        "--baseline": baseline,
         "--merge": as_one,
     }
     given = [option for option, value in asked.items() if value]
-    if len(given) > 1:
-        raise InputError(f"{' and '.join(given)}: expected one of them")
-    if metric and given in ([], ["--compare"], ["--merge"]):
-        raise InputError(f"metric {metric!r}: ranks budgets; expected with --nfe, --seconds, --pareto or --power")
-    if against and not front:
-        raise InputError(f"against {against!r}: is the cost for --pareto; expected with it")
+    check_asked(given, metric, against, limits)
     if as_json and form not in (None, "json"):
         raise InputError(f"--json and --format {form}: expected one of them")
     form = "json" if as_json else form
+    conditions = conditions_of(limits)
     if given in ([], ["--merge"]):
-        show_table(run_folders, as_one, form, output, load, sort=sort, columns=columns, pivot=pivot)
-        return
+        check_output(form, output)
+        content = content_asked_for(run_folders, as_one, load)
+        lines = broken(conditions, content)
+        show_table(content, form, output, load, sort=sort, columns=columns, pivot=pivot)
+        return told_failed(lines)
     if form not in (None, "json"):
         raise InputError(f"{given[0]} with --format {form}: expected json, or none for people to read")
     laid_out = {"--sort": sort, "--columns": columns, "--pivot": pivot, "--output": output}
     if options := [option for option, value in laid_out.items() if value is not None]:
         raise InputError(f"{given[0]} with {', '.join(options)}: lays out the whole table; expected without")
     run = the_run(run_folders, load)
+    if baseline:
+        from ..show.formats import content_of
+
+        lines = broken(conditions, content_of(run)) if conditions else []
+        return told_failed([*show_against(run, baseline, load(), form == "json"), *lines])
     if pair:
         question = comparison(run, pair)
     elif front:
@@ -131,6 +151,19 @@ def table(  # noqa: PLR0913  (an option each)
     else:
         question = ranking(run, metric, nfe, seconds)
     show_found(run, load(), form == "json", question)
+    return 0
+
+
+def check_asked(given: list[str], metric: str | None, against: str | None, limits: tuple[str, ...]) -> None:
+    """Refuse two questions at once, and options that belong to another question than the one that is given."""
+    if len(given) > 1:
+        raise InputError(f"{' and '.join(given)}: expected one of them")
+    if metric and given in ([], ["--compare"], ["--baseline"], ["--merge"]):
+        raise InputError(f"metric {metric!r}: ranks budgets; expected with --nfe, --seconds, --pareto or --power")
+    if against and given != ["--pareto"]:
+        raise InputError(f"against {against!r}: is the cost for --pareto; expected with it")
+    if limits and given not in ([], ["--baseline"], ["--merge"]):
+        raise InputError(f"--fail-if and {given[0]}: expected one of them")
 
 
 def load_own(plugins: tuple[str, ...], models: tuple[str, ...]) -> Registry:
@@ -188,9 +221,16 @@ def ranking(run: StoredRun, metric: str | None, nfe: str | None, seconds: str | 
     return Question(lambda registry: budgets(run, registry, by, amounts, metric), budgets_to_rows, 3)
 
 
+def check_output(form: str | None, output: Path | None) -> None:
+    """Refuse a file without a format, and a binary format without a file."""
+    if output and form is None:
+        raise InputError(f"output {output}: in which format? expected with --format, as in --format latex -o {output}")
+    if form == "parquet" and output is None:
+        raise InputError("format 'parquet': is binary; expected with -o FILE")
+
+
 def show_table(  # noqa: PLR0913  (the options of a table, each by name)
-    folders: tuple[Path, ...],
-    as_one: bool,
+    content: Content,
     form: str | None,
     output: Path | None,
     load: Callable[[], Registry],
@@ -202,12 +242,7 @@ def show_table(  # noqa: PLR0913  (the options of a table, each by name)
     """Print the table of one or several runs, laid out as asked for."""
     from ..show.formats import SHEETS, Layout, parse_columns, rendered, sheet_with_best, write_output
 
-    if output and form is None:
-        raise InputError(f"output {output}: in which format? expected with --format, as in --format latex -o {output}")
-    if form == "parquet" and output is None:
-        raise InputError("format 'parquet': is binary; expected with -o FILE")
     layout = Layout(pivot or "", parse_columns("sort", sort), parse_columns("columns", columns))
-    content = content_asked_for(folders, as_one, load)
     registry = load() if form in SHEETS or (pivot and form is None) else None
     if form is None:
         with stdout_for_data():
@@ -237,6 +272,48 @@ def content_asked_for(folders: tuple[Path, ...], as_one: bool, load: Callable[[]
         stored = {folder: StoredRun(folder) for folder in folders}
         return merged_content([stored[folder] for folder in folders])
     return content_of(the_run(folders, load))
+
+
+def conditions_of(limits: tuple[str, ...]) -> list[Condition]:
+    """The conditions of --fail-if."""
+    if not limits:
+        return []
+    from ..judge.conditions import parse_condition
+
+    return [parse_condition(text) for text in limits]
+
+
+def broken(conditions: list[Condition], content: Content) -> list[str]:
+    """A line for each row for which a condition holds."""
+    from ..judge.conditions import violations
+
+    return violations(conditions, content.table, content.origins)
+
+
+def told_failed(lines: list[str]) -> int:
+    """Print the lines of what failed; returns the exit code."""
+    for line in lines:
+        complain(line, kind="Failed")
+    return 1 if lines else 0
+
+
+def show_against(run: StoredRun, folder: Path, registry: Registry, as_json: bool) -> list[str]:
+    """Print the comparison with a baseline; returns a line for each row that is worse or failed."""
+    from ..judge.baseline import against_baseline
+    from ..judge.stored import StoredRun
+    from ..show.verdicts import baseline_to_rows, correction_of, worse_to_lines
+
+    with stdout_for_data():
+        found = against_baseline(run, StoredRun(folder), registry)
+    if as_json:
+        lists = {"failed": list(found.failed), "left_out": list(found.left_out)}
+        click.echo(table_to_json(found.table, {"folder": str(run.path), "baseline": str(folder), **lists}))
+    elif len(found.table):
+        print_rows(baseline_to_rows(found.table, run.labels), 2)
+        say(correction_of(found.table, run.labels))
+    if found.left_out:
+        complain(f"not compared, because the runs do not both have it: {'; '.join(found.left_out)}", kind="Note")
+    return [*worse_to_lines(found.worse, folder), *found.failed]
 
 
 def show_found(run: StoredRun, registry: Registry, as_json: bool, question: Question) -> None:

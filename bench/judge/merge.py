@@ -22,6 +22,8 @@ IDENTITY = ("sampler", "grid", "steps", "guidance")
 """The columns that say which cell a row is."""
 COMPARABLE = names_of(lambda one: one.must_agree)
 """The settings in which runs must agree."""
+VERSION_FIELDS = {f"{name} version": name for name in VERSIONS_THAT_MATTER}
+"""The packages in whose versions runs must agree, by what an error calls the version."""
 MACHINE = ("cpu", "cores", "threads", "device", "system")
 """The entries of the environment in which runs must agree for their seconds to be compared."""
 CLOSE = 1e-6
@@ -94,21 +96,26 @@ def merge(runs: Sequence[StoredRun]) -> Merged:
     return Merged(table, labels, tuple(origins.values()), (RUNS_NOTE,) if comparable else (SECONDS_NOTE,))
 
 
-def check_comparable(runs: Sequence[StoredRun]) -> None:
-    """Refuse runs of another model, other extractors, other samples or other versions."""
+def check_comparable(runs: Sequence[StoredRun], purpose: str = "merge", *, across_versions: bool = False) -> None:
+    """Refuse runs of another model, other extractors, other samples or, unless `across_versions`, other versions.
+
+    `purpose` is what the runs are compared for, as errors begin.
+    """
     first = runs[0]
     for run in runs:
         if not of_model(run):
             raise InputError(
-                f"merge {run.path}: it does not say of which model it is; give its run's command again, which adds "
+                f"{purpose} {run.path}: it does not say of which model it is; give its run's command again, which adds "
                 "that, or give the model a fingerprint"
             )
     for run in runs[1:]:
         theirs, ours = compared_fields(run), compared_fields(first)
         for field in ours:
+            if across_versions and field in VERSION_FIELDS:
+                continue
             if field in theirs and ours[field] != theirs[field]:
                 raise InputError(
-                    f"merge {run.path}: {field} {theirs[field]!r}, and {ours[field]!r} in {first.path}; "
+                    f"{purpose} {run.path}: {field} {theirs[field]!r}, and {ours[field]!r} in {first.path}; "
                     "expected runs that agree in it"
                 )
 
@@ -123,7 +130,7 @@ def compared_fields(run: StoredRun) -> dict[str, Any]:
     settings, versions = as_json(run.record.config), run.record.environment.versions
     fields: dict[str, Any] = {"model": run.record.model.name, "model fingerprint": of_model(run)}
     fields |= {name: settings.get(name) for name in COMPARABLE}
-    fields |= {f"{name} version": versions.get(name) for name in VERSIONS_THAT_MATTER}
+    fields |= {field: versions.get(name) for field, name in VERSION_FIELDS.items()}
     for metric, label in run.labels.items():
         fields[f"extractor of {metric}"] = (label.get("label"), label.get("fingerprint"))
     # Metrics such as FID depend on the number of images, so rows of different n cannot be compared.

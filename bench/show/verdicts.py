@@ -4,6 +4,7 @@ support."""
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import pandas as pd
 
@@ -37,6 +38,27 @@ def comparison_to_rows(found: pd.DataFrame, labels: Labels) -> list[dict[str, st
         }
         for row in found.to_dict("records")
     ]  # fmt: skip
+
+
+def baseline_to_rows(found: pd.DataFrame, labels: Labels) -> list[dict[str, str]]:
+    """The comparisons with a baseline as people read them."""
+    return [
+        {
+            "metric": heading_of(row["metric"], labels), "row": row["row"],
+            "less the baseline": with_interval(row["difference"], row["low"], row["high"]),
+            "p": "-" if row["verdict"] == SAME else p_to_text(row["p"]), "verdict": row["verdict"],
+        }
+        for row in found.to_dict("records")
+    ]  # fmt: skip
+
+
+def worse_to_lines(found: pd.DataFrame, baseline: Path) -> list[str]:
+    """A line for each comparison with a baseline."""
+    return [
+        f"{row['metric']} of {row['row']} is worse than in {baseline}: "
+        f"{with_interval(row['difference'], row['low'], row['high'])}, p {p_to_text(row['p'])}"
+        for row in found.to_dict("records")
+    ]
 
 
 def p_to_text(p: float) -> str:
