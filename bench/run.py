@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import pandas as pd
+from PIL import Image
 
 from ..samplers.errors import InputError
 from ..samplers.model import Model
@@ -40,6 +41,7 @@ from .plan.settings import DEFAULT_SAMPLERS, Conduct
 from .plan.shard import Shard, folder_of_shard, parse_shard
 from .plan.workers import Workers, number_of, parse_workers, threads_set, warning_of, with_threads
 from .plan.yardstick import Yardstick, check_metrics, yardsticks
+from .show.figures import chart_picture
 from .show.formats import sheet_to_html
 from .show.live import notebook_view
 from .show.page import write_report
@@ -72,6 +74,13 @@ class Result:
         """Whether a row has all its samples and no time: its chunks were drawn beside others."""
         is_whole = self.table["status"] == str(Status.OK)
         return bool((is_whole & (self.table["repeats"] == 0)).any())
+
+    def plot(self, metric: str | None = None, against: Literal["nfe", "seconds"] = "nfe") -> Image.Image:
+        """A chart of the report, as a picture of Pillow: a metric, by default the first, against model calls or time.
+
+        InputError for a metric that the run does not have, and if there is nothing to plot.
+        """
+        return chart_picture(StoredRun(self.folder), metric, against)
 
     def __repr__(self) -> str:
         """One line; a notebook shows the table."""

@@ -7,9 +7,11 @@ import warnings
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from .arguments import (
@@ -24,7 +26,8 @@ from .arguments import (
     resolve_dtype,
 )
 from .errors import InputError, SamplerbenchError, in_line, shown
-from .files.tiles import mosaic, png
+from .files.image_folder import write_images
+from .files.tiles import Images, mosaic, png
 from .grid import Levels, listed_times, rounding_note, start_fix, start_note
 from .image_data import ImageData
 from .level import Level
@@ -80,6 +83,29 @@ class Samples:
         shape = " x ".join(map(str, self.x.shape[1:]))
         numbers = f"mean {x.mean():.3g}, deviation {x.std(correction=0):.3g}"
         return f"Samples({len(self.x)} of {shape}, {numbers}, NFE {self.nfe:g}, {self.seconds:.3g} s)"
+
+    def grid(self, across: int | None = None) -> Image.Image:
+        """The images as one picture of Pillow, `across` in a row; None = nearly square. A small picture is enlarged.
+
+        InputError if there are no images.
+        """
+        images = self._images_or_refusal()
+        return mosaic(images, None if across is None else check_count("across", across, len(images)))
+
+    def save(self, folder: str | Path) -> Path:
+        """Write the images as PNG files into a new or empty folder, which is returned.
+
+        With prompts a metadata.csv holds the caption of each, as image data in a folder is read. InputError if there
+        are no images, or if the folder holds anything.
+        """
+        images, place = self._images_or_refusal(), Path(folder)
+        write_images(place, enumerate(images), self.prompts)
+        return place
+
+    def _images_or_refusal(self) -> Images:
+        if self.images is None:
+            raise InputError("images: the samples have none, because the model makes none or making them failed")
+        return self.images.cpu().numpy()
 
     def _repr_png_(self) -> bytes | None:
         """The first images, for a notebook; None without images, and the notebook then shows the repr."""

@@ -60,7 +60,8 @@ def cli() -> None:
 
 for command in (
     run.run, plugins.list_, plugins.new_plugin_, plugins.check_, table.table, results.report, results.verify_,
-    grid.grid_, train.train, reference.reference_, doctor.doctor, explain.explain, explain.completion,
+    results.export_, grid.grid_, train.train, reference.reference_, doctor.doctor, explain.explain,
+    explain.completion,
 ):  # fmt: skip
     cli.add_command(command)
 

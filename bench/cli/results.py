@@ -1,4 +1,4 @@
-"""`samplerbench report` and `verify`: the report of a stored run, and the check of its samples."""
+"""`samplerbench report`, `export` and `verify`: a stored run's report, its images, and the check of its samples."""
 
 from __future__ import annotations
 
@@ -45,6 +45,28 @@ def report(
         paths = write_figures(run, figures, metrics) if figures else [write_report(run, metrics)]
     for path in paths:
         say(str(path))
+
+
+@click.command("export", cls=Command)
+@click.argument("run_folder", metavar="RUN", type=FilePath())
+@click.option("--row", required=True, metavar="SPEC@N", help="Which row: sampler and steps (or budget), as in ddim@10.")
+@click.option("-n", "--samples", type=COUNT, metavar="N", help="The first N images. [default: all that are kept]")
+@click.option("-o", "--output", required=True, type=FilePath(), metavar="DIR", help="A new or empty folder.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def export_(run_folder: Path, row: str, samples: int | None, output: Path, as_json: bool) -> None:
+    """Write the kept images of a row as PNG files, with metadata.csv for their captions, for other tools.
+
+    A run keeps every image up to 64 x 64 pixels, and the first 16 of each row of larger ones unless it is given
+    --keep-images. The folder is read as image data is: `run --reference DIR`, `train --data DIR`.
+    """
+    from ..judge.stored import StoredRun
+    from ..show.export import export
+
+    done = export(StoredRun(run_folder), row, output, samples)
+    if as_json:
+        click.echo(json.dumps({"folder": str(output), "row": row, **asdict(done)}))
+        return
+    say(f"{output}: {done.images} of {done.drawn} images of {row}{', with captions' if done.has_captions else ''}")
 
 
 @click.command("verify", cls=Command)

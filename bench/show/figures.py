@@ -18,7 +18,7 @@ from typing import Any
 import vl_convert
 from PIL import Image, ImageDraw, ImageFont
 
-from ...samplers.errors import StoreError
+from ...samplers.errors import InputError, StoreError, closest, shown
 from ...samplers.files.atomic import make_folder, write_named
 from ...samplers.files.tiles import Images, as_picture, side_by_side
 from ..judge.run_metrics import LoadMetrics
@@ -31,8 +31,10 @@ POINTS_PER_INCH = 72
 WIDTH = 3.25 * POINTS_PER_INCH
 """The width of a figure, in points."""
 PLOT_HEIGHT = 140
-DOTS_PER_INCH = 300
-"""The resolution of a PNG."""
+DOTS_PER_INCH, DOTS_ON_SCREEN = 300, 200
+"""The resolution of a PNG for print, and of a picture for a notebook."""
+KINDS = {"nfe": "nfe", "seconds": "front"}
+"""The chart of a metric against each cost."""
 FONT_SIZE = 7
 LEGEND_LINE = 10
 LETTER = 0.55
@@ -83,6 +85,24 @@ def figures(run: StoredRun, view: View) -> Iterator[tuple[str, bytes]]:
         yield "samples.svg", svg_around(png, picture.width, picture.height).encode()
         yield "samples.pdf", saved(picture, "pdf", quality=95, resolution=DOTS_PER_INCH)
         yield "samples.png", png
+
+
+def chart_picture(run: StoredRun, metric: str | None, against: str) -> Image.Image:
+    """A metric, by default the run's first, against model calls or seconds, as a picture.
+
+    InputError for a metric or a cost that has no chart in this run.
+    """
+    view, names = view_of(run), metrics_with_ode(run.table)
+    if metric is not None and metric not in names:
+        known = ", ".join(names)
+        raise InputError(f"metric {shown(metric)}: not in the run{closest(metric, names)}; there are: {known}")
+    if against not in KINDS:
+        raise InputError(f"against {shown(against)}: expected {' or '.join(KINDS)}")
+    wanted = f"{file_name(metric or next(iter(names), ''))}-{KINDS[against]}"
+    charts = charts_by_name(run, view)
+    if wanted not in charts:
+        raise InputError(f"{run.path}: has nothing to plot against {against}; expected a finished row with a metric")
+    return Image.open(io.BytesIO(vl_convert.vegalite_to_png(charts[wanted], ppi=DOTS_ON_SCREEN)))
 
 
 def saved(picture: Image.Image, kind: str, **settings: Any) -> bytes:

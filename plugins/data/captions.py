@@ -15,13 +15,13 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from ...samplers.errors import ModelError
+from ...samplers.files.image_folder import CAPTIONS_FILE, FILE_COLUMN, TEXT_COLUMN
 from ...samplers.files.weights import check_size
 from .names import path_of
 
-TABLES = ("metadata.csv", "captions.csv")
+TABLES = (CAPTIONS_FILE, "captions.csv")
 UNREAD_TABLE = "metadata.jsonl"
-FILE_COLUMN = "file_name"
-TEXT_COLUMNS = ("text", "caption")
+TEXT_COLUMNS = (TEXT_COLUMN, "caption")
 LONGEST = 10_000
 """Most characters of a caption."""
 MOST_TEXT, MOST_TABLE = 2**20, 2**28

@@ -38,10 +38,10 @@ def mosaic(images: Images, across: int | None = None) -> Image.Image:
     return sheet.resize((scale * sheet.width, scale * sheet.height), Image.Resampling.NEAREST)
 
 
-def png(picture: Image.Image) -> bytes:
-    """The picture as a PNG file."""
+def png(picture: Image.Image, *, optimize: bool = True) -> bytes:
+    """The picture as a PNG file; to optimize makes it smaller and takes longer."""
     buffer = io.BytesIO()
-    picture.save(buffer, format="PNG", optimize=True)
+    picture.save(buffer, format="PNG", optimize=optimize)
     return buffer.getvalue()
 
 

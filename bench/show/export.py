@@ -1,0 +1,71 @@
+"""The kept images of a row of a run, with their captions, as a folder for other tools."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from ...samplers.errors import InputError, closest, shown
+from ...samplers.files.image_folder import check_is_empty, write_images
+from ...samplers.files.tiles import Images
+from ...samplers.text import counted
+from ..judge.stored import StoredRun
+from ..plan.record import CellRecord
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written."""
+
+    images: int
+    drawn: int
+    """How many images of the row the run has drawn, kept or not."""
+    has_captions: bool
+
+
+def export(run: StoredRun, row: str, folder: Path, n: int | None = None) -> Exported:
+    """Write the kept images of a row, or the first n of them, into a new or empty folder.
+
+    InputError for a row that the run does not have, and if no image, or fewer than n, are kept of it.
+    """
+    cell = row_named(run, row)
+    check_is_empty(folder)
+    places = run.folder.places_of(cell.key)
+    drawn = sum(samples for _, samples in places)
+    first = run.first_chunk(cell)
+    if first is None:
+        raise InputError(f"row {shown(row)}: {run.path} has no samples of it; give its command to draw them")
+    if first.images is None:
+        raise InputError(f"row {shown(row)}: {run.path} keeps no images of it; expected a model that makes images")
+    if n is not None and (kept := sum(1 for _ in kept_images(run, cell))) < n:
+        raise InputError(
+            f"row {shown(row)}: {kept} of {counted(drawn, 'image')} are kept; expected -n of at most {kept}, or a run "
+            "with --keep-images, which keeps all of them"
+        )
+    written = write_images(folder, islice(kept_images(run, cell), n), run.record.prompts)
+    return Exported(written, drawn, bool(run.record.prompts))
+
+
+def kept_images(run: StoredRun, cell: CellRecord) -> Iterator[tuple[int, Images]]:
+    """The number of each kept image of a cell, and the image; one chunk at a time is in memory."""
+    for place in run.folder.places_of(cell.key):
+        chunk = run.folder.read_at(cell.key, place)
+        if chunk.images is not None:
+            yield from enumerate(chunk.images, chunk.first)
+
+
+def row_named(run: StoredRun, name: str) -> CellRecord:
+    """The row "ddim@10": a sampler as it was given, and its number of steps, or its budget in a run of budgets.
+
+    In a run of a single count the sampler is enough.
+    """
+    record = run.record
+    counts = record.config.counts
+    rows = {f"{sampler}@{count}": cell for (sampler, count), cell in zip(record.budgets, record.cells, strict=True)}
+    if len(counts) == 1:
+        rows |= {cell.sampler: cell for cell in record.cells}
+    if name not in rows:
+        raise InputError(f"row {shown(name)}: not in {run.path}{closest(name, rows)}; there are: {', '.join(rows)}")
+    return rows[name]
