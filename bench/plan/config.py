@@ -22,6 +22,8 @@ ADDABLE = names_of(lambda one: one.can_grow)
 NUMBERS = names_of(lambda one: one.kind == "number")
 OF_MODEL = names_of(lambda one: one.section == "model")
 OF_REQUEST = names_of(lambda one: one.for_request)
+NO_METRIC = "none"
+"""The name in the place of metrics that leaves all of them out."""
 MOST_LAYERS = 100
 MOST_THREADS = 4096
 LARGEST_WHOLE = 2**53
@@ -34,6 +36,7 @@ class Config(Settings):
 
     def __post_init__(self) -> None:
         """Check what needs no model. Guidance 3 becomes 3.0, so that both have the same key."""
+        object.__setattr__(self, "metric", metrics_named(self.metric))
         for name in NUMBERS:
             if type(value := getattr(self, name)) is int and abs(value) <= LARGEST_WHOLE:
                 object.__setattr__(self, name, float(value))
@@ -73,6 +76,13 @@ class Config(Settings):
     def request_settings(self) -> dict[str, Any]:
         """The settings that are passed to a request, by their names."""
         return {name: getattr(self, name) for name in OF_REQUEST}
+
+
+def metrics_named(names: tuple[str, ...]) -> tuple[str, ...]:
+    """The metrics with these names; () for "none", which is refused beside others."""
+    if NO_METRIC in names and len(names) > 1:
+        raise InputError(f"metric {', '.join(names)}: {NO_METRIC} leaves all metrics out; give it alone")
+    return () if NO_METRIC in names else names
 
 
 def parse_counts(name: str, text: str) -> tuple[int, ...]:

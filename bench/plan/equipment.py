@@ -81,7 +81,7 @@ def default_extractors(roles: set[str], model: Model, registry: Registry) -> dic
         except ModelError as error:
             raise ModelError(
                 f"{error}; model {model.name!r} has no {role!r} of its own: name another by --extractor, or metrics "
-                "that do not read it by --metric"
+                "that do not read it by --metric (none for times and pictures alone)"
             ) from error
         found[role] = made[name][role]
     return found
@@ -96,10 +96,8 @@ def compared(
     if shape is None:
         raise InputError(f"reference {spec!r}: is of images, and model {model.name!r} makes none; leave it out")
     if not roles:
-        raise InputError(
-            f"reference {spec!r}: none of the metrics {', '.join(config.metric)} compares with it; "
-            "add one that does, as --metric fid, or leave it out"
-        )
+        metrics = f"none of the metrics {', '.join(config.metric)} compares" if config.metric else "no metric compares"
+        raise InputError(f"reference {spec!r}: {metrics} with it; add one that does, as --metric fid, or leave it out")
     source = source_of(spec, shape, registry)
     return {role: referring(extractors[role], source) for role in roles}
 

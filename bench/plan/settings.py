@@ -164,8 +164,8 @@ class Settings:
         grid=InGrid(),
     )  # fmt: skip
     metric: tuple[str, ...] = setting(
-        ("fid", "clip_score"), "list", "measured", "Metric; repeatable.", default_words="fid, clip_score",
-        metavar="NAME", keyword="metrics",
+        ("fid", "clip_score"), "list", "measured", "Metric; repeatable; none for times and pictures alone.",
+        default_words="fid, clip_score", metavar="NAME", keyword="metrics",
     )  # fmt: skip
     device: str = setting("cpu", "name", "machine", "cpu, cuda or cuda:N.", for_request=True, grid=InGrid())
     dtype: str = setting(
