@@ -34,10 +34,9 @@ def export(run: StoredRun, row: str, folder: Path, n: int | None = None) -> Expo
     check_is_empty(folder)
     places = run.folder.places_of(cell.key)
     drawn = sum(samples for _, samples in places)
-    first = run.first_chunk(cell)
-    if first is None:
+    if not places:
         raise InputError(f"row {shown(row)}: {run.path} has no samples of it; give its command to draw them")
-    if first.images is None:
+    if next(kept_images(run, cell), None) is None:
         raise InputError(f"row {shown(row)}: {run.path} keeps no images of it; expected a model that makes images")
     if n is not None and (kept := sum(1 for _ in kept_images(run, cell))) < n:
         raise InputError(

@@ -16,13 +16,14 @@ TOY = str(Path(__file__).parents[1] / "toy.py")
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """A run that keeps all of its 70 images, one that keeps the first 16, one of budgets, one without images."""
+    """Runs: all 70 images are kept, the first 16, of budgets, without images, and a shard."""
     root = tmp_path_factory.mktemp("runs")
     common = {"n": 70, "plugins": [TOY]}
     sb_.run("toy", ["ddim", "heun", "raises"], steps=[2, 3], output=root / "all", **common)
     sb_.run("toy", ["ddim"], steps=[2], keep_images=False, output=root / "few", **common)
     sb_.run("toy", ["heun"], nfe=[5, 7], output=root / "budgets", **common)
     sb_.run("mixture", ["ddim"], steps=[2], n=16, output=root / "states")
+    sb_.run("toy", ["ddim"], steps=[2], shard="2/2", output=root / "part", **common)
     return root
 
 
@@ -55,6 +56,11 @@ def test_what_is_exported_is_image_data(sb, runs, tmp_path):
 def test_a_row_of_a_run_of_budgets_is_named_by_its_budget(sb, runs):
     done = sb("export", runs / "budgets", "--row", "heun@5", "-n", 2, "-o", "out", "--json")
     assert json.loads(done.out) == {"folder": "out", "row": "heun@5", "images": 2, "drawn": 70, "has_captions": True}
+
+
+def test_images_of_a_shard_have_the_numbers_of_the_whole_run(sb, runs, tmp_path):
+    assert sb("export", runs / "part-2-of-2", "--row", "ddim", "-o", "out").code == 0
+    assert list(images_in(tmp_path / "out")) == [f"{i:06d}.png" for i in range(64, 70)]
 
 
 def test_what_is_not_kept_is_refused_and_what_is_kept_is_counted(sb, runs, tmp_path):

@@ -163,6 +163,22 @@ def test_a_row_that_fails_and_did_not_is_named(sb, runs):
     assert "not compared" in back.err
 
 
+def test_a_baseline_of_which_every_row_fails_now_fails_the_check(sb, runs, tmp_path):
+    plugin = runs["failing"].parent / "mine.py"
+    sb_.run("toy", ["mine"], steps=[3], n=70, plugins=[TOY, str(plugin)], output=tmp_path / "now")
+    for form in ([], ["--json"]):
+        done = sb("table", "now", "--baseline", runs["good"], "--plugin", TOY, *form)
+        assert (done.code, done.err) == (1, "Failed: mine, 3 steps, 3 calls failed: ValueError: broken\n")
+    assert json.loads(done.out)["table"] == []
+
+
+def test_a_limit_holds_for_merged_runs_too(sb, runs):
+    both = ("table", runs["good"], runs["worse"], "--merge", "--fail-if")
+    done = sb("table", runs["good"], runs["good"], "--merge", "--fail-if", "fid[ddim] > 1e9")
+    assert (done.code, done.err) == (0, "")
+    sb(*both, "fid > 1e9").refused(2, "merge")
+
+
 def test_both_checks_are_made_in_one_call(sb, runs):
     done = sb("table", runs["good"], "--baseline", runs["good"], "--fail-if", "fid[mine] >= 0", "--plugin", TOY)
     assert done.code == 1
