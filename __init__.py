@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from .bench.draw.engines.elsewhere import draw_job as draw_job
     from .bench.run import Result as Result
     from .bench.run import run as run
+    from .bench.score import Score as Score
+    from .bench.score import score as score
     from .samplers.engine import Done as Done
     from .samplers.engine import Drawn as Drawn
     from .samplers.engine import Engine as Engine
@@ -101,6 +103,7 @@ _HOMES = {
     "bench.conformance.check": ("check",),
     "bench.draw.engines.elsewhere": ("draw_job",),
     "bench.run": ("Result", "run"),
+    "bench.score": ("Score", "score"),
     "samplers.engine": ("Done", "Drawn", "Engine", "EngineFactory", "Failure", "Job", "Work"),
     "samplers.errors": ("InputError", "ModelError", "PluginError", "SamplerbenchError", "StoreError"),
     "samplers.exact": ("GaussianMixture", "exact_model"),

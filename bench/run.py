@@ -14,6 +14,7 @@ import pandas as pd
 from PIL import Image
 
 from ..samplers.errors import InputError
+from ..samplers.extractor import HasExtractors
 from ..samplers.model import Model
 from ..samplers.options import check_count
 from ..samplers.registry import Registry, load_registry
@@ -160,7 +161,7 @@ class Benchmark:
     @property
     def labels(self) -> dict[str, dict[str, str]]:
         """The labels of each metric's extractor, from `labels_of`."""
-        return labels_of(self.plan, self.ready)
+        return labels_of(self.plan.model, self.ready)
 
     @property
     def workers(self) -> int:
@@ -303,7 +304,7 @@ def begin(plan: Plan, registry: Registry, output: Path, manner: Manner = Manner(
             "fingerprint": plan.model.fingerprint,
             "prompts": list(plan.model.prompts),
         },
-        "extractors": labels_of(plan, ready),
+        "extractors": labels_of(plan.model, ready),
         "environment": environment(plan.config.device),
     }
     with ExitStack() as opened:
@@ -368,10 +369,10 @@ def evaluations_left(plan: Plan, output: Path, manner: Manner) -> int:
     return Ledger(plan, folder, {} if manner.retry_failed else folder.failures(plan)).evaluations_left()
 
 
-def labels_of(plan: Plan, ready: Mapping[str, Yardstick]) -> dict[str, dict[str, str]]:
+def labels_of(model: HasExtractors, ready: Mapping[str, Yardstick]) -> dict[str, dict[str, str]]:
     """For each metric its extractor's label, note, fingerprint and data, the name of its Frechet distance, its number
     of features if the reference tells that, and its least number of samples."""
-    extractors = {name: plan.model.extractors[yardstick.metric.extractor] for name, yardstick in ready.items()}
+    extractors = {name: model.extractors[yardstick.metric.extractor] for name, yardstick in ready.items()}
     return {
         name: {"label": e.label, "note": e.note, "fingerprint": e.fingerprint, "frechet": e.frechet, "data": e.data,
                "features": str(ready[name].width or ""), "least": str(ready[name].fewest(name))}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from torch import Tensor
 
@@ -32,6 +33,20 @@ class Extractor:
     """What the reference consists of, e.g. "10,000 test images of Fashion-MNIST"; '' = none, or see the note."""
     check: Callable[[Sequence[str]], None] | None = None
     """Called with the prompts before a run; raises InputError if it cannot read one. None = reads any."""
+
+
+class HasExtractors(Protocol):
+    """Whose images are read: a model, or a set of images."""
+
+    @property
+    def name(self) -> str:
+        """Its name in errors."""
+        ...
+
+    @property
+    def extractors(self) -> Mapping[str, Extractor]:
+        """Its extractors by role, the names that metrics read."""
+        ...
 
 
 ExtractorFactory = Callable[[str], Mapping[str, Extractor]]

@@ -16,7 +16,7 @@ import click
 
 from ...samplers.errors import InputError, PluginError, SamplerbenchError, StoreError, closest
 from ..show.console import complain, standard_streams
-from . import doctor, explain, grid, plugins, reference, results, run, table, train
+from . import doctor, explain, grid, plugins, reference, results, run, score, table, train
 from .commands import first_sentence
 from .run import SIGINT_EXIT
 
@@ -60,7 +60,7 @@ def cli() -> None:
 
 for command in (
     run.run, plugins.list_, plugins.new_plugin_, plugins.check_, table.table, results.report, results.verify_,
-    results.export_, grid.grid_, train.train, reference.reference_, doctor.doctor, explain.explain,
+    results.export_, grid.grid_, train.train, reference.reference_, score.score_, doctor.doctor, explain.explain,
     explain.completion,
 ):  # fmt: skip
     cli.add_command(command)

@@ -21,8 +21,8 @@ from ...samplers.errors import (
     text_of,
     told,
 )
+from ...samplers.extractor import HasExtractors
 from ...samplers.metric import Rows
-from ...samplers.model import Model
 from ...samplers.options import at_fault
 from ...samplers.predictor import NetworkFault, clock
 from ...samplers.process import changes_told, state_kept, switches_kept
@@ -129,7 +129,7 @@ def make_chunk(plan: Plan, cell: Cell, block: Block, extractors: Collection[str]
     )
 
 
-def extracted(model: Model, name: str, shown: Tensor, prompts: Sequence[str], first: int) -> Rows:
+def extracted(model: HasExtractors, name: str, shown: Tensor, prompts: Sequence[str], first: int) -> Rows:
     """The rows of an extractor for images, or for states where the model makes no images, (n, d), all finite.
 
     A PluginError names an extractor that returns anything else, raises, or changes the state of the process, such as a

@@ -46,7 +46,7 @@ BLOCK = 64
 """Images that are extracted at a time."""
 DECIDING = ("samplerbench", "torch", "pillow", "torch-fidelity", "transformers")
 """Packages whose version may change the last digits of a row."""
-COMPARED = ("features", "clip_image")
+COMPARED = ("features", "clip_image", "state")
 """The roles whose rows metrics compare; of an extractor, the first that it fills."""
 Report = Callable[[int, int], None]
 """Called with (images done, all images)."""
@@ -105,13 +105,11 @@ def source_of(spec: str, shape: Shape, registry: Registry) -> Source:
     return Images(data_of(spec, registry), shape)
 
 
-def data_of(spec: str, registry: Registry) -> ImageData:
-    """The images that a folder, a file or the name of a data set describes."""
+def data_of(spec: str, registry: Registry, called: str = "reference") -> ImageData:
+    """The images that a folder, a file or the name of a data set describes; errors call them as `called` says."""
     if spec.partition(":")[0] not in registry.data.things and not Path(spec).exists():
         names = ", ".join(sorted(registry.data.things))
-        raise InputError(
-            f"reference {spec!r}: no such file or folder, and no data set of that name; there are: {names}"
-        )
+        raise InputError(f"{called} {spec!r}: no such file or folder, and no data set of that name; there are: {names}")
     return registry.image_data(spec)
 
 
@@ -128,6 +126,8 @@ class Images:
     """How many; None = all."""
     as_they_are: bool = False
     """Whether an image of another size is refused, instead of cropped and resized."""
+    called: str = "reference"
+    """What errors call them."""
 
     def about(self, extractor: Extractor) -> About:
         """What identifies its rows."""
@@ -145,10 +145,15 @@ class Images:
         return len(self.data) if self.samples is None else self.samples
 
     @property
+    def told(self) -> str:
+        """ "40 images of photos at 32x32"."""
+        _, height, width = self.shape
+        return f"{counted(self.count, 'image')} of {self.data.name} at {width}x{height}"
+
+    @property
     def note(self) -> str:
         """The data set, the number of images, and the notes of the data set."""
-        _, height, width = self.shape
-        return note_on(f"{counted(self.count, 'image')} of {self.data.name} at {width}x{height}", self.data.notes)
+        return note_on(self.told, self.data.notes)
 
     def fingerprint(self, extractor: Extractor) -> str:
         """Hash of extractor, images, size and number."""
@@ -174,9 +179,7 @@ class Images:
 
     def _extracted(self, extractor: Extractor, report: Report) -> Rows:
         blocks = []
-        for first in range(0, self.count, BLOCK):
-            numbers = range(first, min(first + BLOCK, self.count))
-            images = torch.stack([self._image(i) for i in numbers])
+        for numbers, images in self.blocks():
             what = f"extractor {extractor.label}, reference {self.data.name}"
             with at_fault(what):
                 rows = np.asarray(extractor.extract(images, [""] * len(images)), dtype=np.float32)
@@ -187,6 +190,12 @@ class Images:
             raise InputError(f"reference {self.data.name}: no images in it")
         return np.concatenate(blocks)
 
+    def blocks(self) -> Iterator[tuple[range, Tensor]]:
+        """The images in blocks, uint8 (n, *shape), each with the numbers of its images."""
+        for first in range(0, self.count, BLOCK):
+            numbers = range(first, min(first + BLOCK, self.count))
+            yield numbers, torch.stack([self._image(i) for i in numbers])
+
     def _image(self, i: int) -> Tensor:
         """Image i, cropped at its centre and resized by PIL's bicubic filter; grey or colour as the shape is."""
         image = image_of(self.data, i)
@@ -194,7 +203,7 @@ class Images:
         if self.as_they_are and list(image.shape[1:]) != size:
             found, first = (f"{width}x{height}" for height, width in (image.shape[1:], size))
             raise InputError(
-                f"reference {self.data.name}: image {i} is {found}, the first {first}; expected one size, or --size"
+                f"{self.called} {self.data.name}: image {i} is {found}, the first {first}; expected one size, or --size"
             )
         return to_channels(cropped(image, (size[0], size[1])), channels)
 
@@ -255,11 +264,11 @@ def one_extractor(registry: Registry, spec: str) -> Extractor:
     raise InputError(f"extractor {spec!r}: reads {', '.join(roles)}; expected one of {', '.join(COMPARED)}")
 
 
-def images_at(data: ImageData, size: str | None, samples: int | None) -> Images:
+def images_at(data: ImageData, size: str | None, samples: int | None, called: str = "reference") -> Images:
     """The first images of a data set, or all, at a size; by default as they are, which is refused if they differ."""
     if not len(data):
-        raise InputError(f"reference {data.name}: no images in it")
+        raise InputError(f"{called} {data.name}: no images in it")
     channels, height, width = image_of(data, 0).shape
     if size is not None:
         width, height = parse_size(size)
-    return Images(data, (channels, height, width), samples, as_they_are=size is None)
+    return Images(data, (channels, height, width), samples, as_they_are=size is None, called=called)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...samplers.errors import InputError
-from ...samplers.extractor import Extractor
+from ...samplers.extractor import Extractor, HasExtractors
 from ...samplers.metric import Metric, Moments, Rows, TooFewError
 from ...samplers.model import Model
 from ...samplers.options import at_fault
@@ -46,7 +46,7 @@ def yardsticks(
     return ready
 
 
-def made_ready(names: Sequence[str], metrics: Mapping[str, type[Metric]], model: Model) -> dict[str, Yardstick]:
+def made_ready(names: Sequence[str], metrics: Mapping[str, type[Metric]], model: HasExtractors) -> dict[str, Yardstick]:
     """The named metrics that the model has everything for, made ready."""
     ready = {}
     for name in names:
@@ -78,7 +78,7 @@ def extractors_read(names: Sequence[str], metrics: Mapping[str, type[Metric]], m
     return {metrics[name].extractor for name in names if extractor_for(metrics[name], model)}
 
 
-def extractor_for(metric: Metric | type[Metric], model: Model) -> Extractor | None:
+def extractor_for(metric: Metric | type[Metric], model: HasExtractors) -> Extractor | None:
     """The extractor of a model that a metric reads; None if it is missing, or reference rows that the metric needs."""
     extractor = model.extractors.get(metric.extractor)
     return extractor if extractor and (extractor.reference or not metric.needs_reference) else None
@@ -104,13 +104,18 @@ def check_metrics(
     for name in config.metric:
         if name not in ready:
             raise InputError(f"metric {name!r}: {lack_of(metrics[name], model)}")
-        metric, width, fewest = ready[name].metric, ready[name].width, ready[name].fewest(name)
-        if config.samples < fewest:
-            each = metric.least_per_column
-            why = f", {each} for each of the {width} features" if width and fewest == each * width else ""
-            raise InputError(
-                f"metric {name!r}: samples {config.samples}; expected at least {fewest}{why}; give -n {fewest}"
-            )
+        check_samples(name, ready[name], config.samples, "give -n {fewest}")
+
+
+def check_samples(name: str, yardstick: Yardstick, samples: int, advice: str) -> None:
+    """InputError if a metric means nothing on so few samples; the advice may name the `fewest` that it needs."""
+    metric, width, fewest = yardstick.metric, yardstick.width, yardstick.fewest(name)
+    if samples < fewest:
+        each = metric.least_per_column
+        why = f", {each} for each of the {width} features" if width and fewest == each * width else ""
+        raise InputError(
+            f"metric {name!r}: samples {samples}; expected at least {fewest}{why}; {advice.format(fewest=fewest)}"
+        )
 
 
 def lack_of(metric: type[Metric], model: Model) -> str:

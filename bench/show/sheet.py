@@ -40,7 +40,8 @@ FRECHET = "fid"
 OF_COVARIANCES = (FRECHET, "fd_clip")
 """The metrics that use a covariance of the samples' features."""
 MARK = "*"
-INTERVALS = "± is the 95 % interval of the value at this number of images, for these prompts and this reference"
+INTERVAL = "± is the 95 % interval of the value at this number of images"
+INTERVALS = f"{INTERVAL}, for these prompts and this reference"
 ODE_COVERAGE = {16: 81, 32: 82, 64: 87, 128: 88, 256: 90}
 """Number of images -> the per cent of runs in which the interval of the ODE error held the true value; the lower one
 of the samplers in `benchmarks/coverage.py`, measured on 384 images of each."""
@@ -248,14 +249,19 @@ def too_few_for(table: pd.DataFrame, labels: Labels) -> str:
 
     Runs of the first versions do not record the number of features.
     """
-    samples, known = int(table["samples"].max()), metrics_of(table)
+    known = metrics_of(table)
+    return singular_notes(int(table["samples"].max()), {name: label for name, label in labels.items() if name in known})
+
+
+def singular_notes(samples: int, labels: Labels) -> str:
+    """A sentence for each of these metrics that uses a covariance of so few samples that it is singular."""
     said = {name: str(labels[name].get("features")) for name in OF_COVARIANCES if name in labels}
     features = {name: int(text) for name, text in said.items() if text.isascii() and text.isdigit()}
     return "".join(
         f" {short_heading_of(name, labels)} of fewer samples ({samples}) than features ({width}): "
         "the covariance is singular and the value biased upwards."
         for name, width in features.items()
-        if samples < width and name in known
+        if samples < width
     )
 
 

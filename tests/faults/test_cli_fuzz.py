@@ -42,7 +42,7 @@ RIGHT = {
     "run": ["--model", "gaussian", "--dry-run"], "grid": ["-x", "steps=2,3"], "table": [RUN],
     "report": [RUN], "verify": [RUN], "check": ["ddim", "--quick"], "new-plugin": ["mine"], "list": ["grids"],
     "train": ["fashion-mnist", "--data", ".", "-o", "out"], "reference": [".", "--extractor", "inception"],
-    "doctor": [],
+    "score": [".", "."], "doctor": [],
 }  # fmt: skip
 """The shortest command lines of each command that need no network."""
 OPTIONS = {

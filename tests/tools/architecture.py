@@ -19,7 +19,7 @@ NAMES = {
     "bench/draw": ("bench/draw/", "chunks, clock, store, engines"),
     "bench/judge": ("bench/judge/", "numbers and verdicts"),
     "bench/show": ("bench/show/", "tables, curves, pages"),
-    "bench": ("bench/run, verify", "the public verbs"),
+    "bench": ("bench/run, score, verify", "the public verbs"),
     "bench/conformance": ("bench/conformance/", "is a sampler right?"),
     "bench/cli": ("bench/cli/", "a module a command"),
 }
