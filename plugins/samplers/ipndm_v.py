@@ -1,12 +1,12 @@
 """iPNDM_v, iPNDM for variable steps ("ipndm_v" of ComfyUI): Adams-Bashforth on unequal steps in sigma / alpha.
 
-Deterministic, order 1 to 4, NFE = steps. With exact coefficients it is `lms`. The published code, which many papers'
-tables are made with, has two slips: a parenthesis in the weight of the second difference of eps, from order 3 on, and
-h1 / h2 for h2 / h3 in the last weight of order 4 (h1, h2, h3: the steps before this one). coefficients=published has
-both. Neither matters on equal steps. With the first, a single step of order 3 has order 2, and a run still converges
-with order 3 where neighbouring steps tend to be equal. With the second, the weights of order 4 do not add up to 1, and
-a run converges with order 2 on such a grid, or 3 where all neighbouring steps have one ratio. The first steps use lower
-orders, since there are not enough earlier predictions yet; the last interval is an Euler step.
+Deterministic, order 1 to 4, NFE = steps. With exact coefficients it is `lms`. coefficients=published has the slips of
+the published code, which many papers' tables are made with: from order 3 on, a parenthesis in the weight of the second
+difference of eps; at order 4 a sign in that of the third, and h1 / h2 for h2 / h3 in the last weight (h1, h2, h3: the
+steps before this one). With the first, a single step of order 3 has order 2, and a run still has order 3 where
+neighbouring steps tend to be equal; on equal steps it does not matter. With the others, the weights of order 4 do not
+add up to 1, and a run has order 2 on such a grid, or 3 where all neighbouring steps have one ratio. The first steps use
+lower orders, since there are not enough earlier predictions yet; the last interval is an Euler step.
 
 Same as: `ipndm-v` = `lms:order=3`; `ipndm-v:order=1` = `ddim`; `ipndm-v:coefficients=published` = `ipndm:order=3`
 (on equal steps in sigma / alpha).
@@ -75,18 +75,25 @@ class IPNDMV(Sampler):
 
 def published(exact: Sequence[float], places: Sequence[float]) -> list[float]:
     """The exact weights with the slips; `places` are those of the end, the start and the older predictions."""
-    weights, steps = list(exact), [end - start for end, start in pairwise(places)]
-    if len(steps) > 2:  # noqa: PLR2004  (order 3, with two older predictions)
-        h, h1, h2, *older = steps
-        # What the weight of the second difference of eps is, less what it should be.
-        share, ratio = h / (3 * (h + h1)), h * (h + h1) / (h1 * (h1 + h2))
-        excess = h * ((1 - share * ratio) / 2 - (1 - share) / 2 * ratio)
-        weights[0] += excess
-        weights[1] -= excess * (1 + h1 / h2)
-        weights[2] += excess * h1 / h2
-        for h3 in older:  # order 4
-            weights[3] *= h1 / h2 / (h2 / h3)
+    weights, (h, *before) = list(exact), [end - start for end, start in pairwise(places)]
+    if len(before) < 2:  # noqa: PLR2004  (the second difference needs two older predictions)
+        return weights
+    h1, h2, *older = before
+    # What the weight of a difference of eps is, less what it should be.
+    share, ratio = h / (3 * (h + h1)), h * (h + h1) / (h1 * (h1 + h2))
+    excess = h * ((1 - share * ratio) / 2 - (1 - share) / 2 * ratio)
+    _add(weights, excess, (1, -1 - h1 / h2, h1 / h2))
+    for h3 in older:  # order 4
+        excess = h * (1 - h / (2 * (h + h1))) * ratio * h / (3 * (h1 + h2 + h3))
+        q = h1 * (h1 + h2) / (h2 * (h2 + h3))
+        _add(weights, excess, (1, -1 - h1 / h2 - q, h1 / h2 + q * (1 + h2 / h3), -q * h2 / h3))
+        weights[3] *= h1 / h2 / (h2 / h3)
     return weights
+
+
+def _add(weights: list[float], excess: float, difference: Sequence[float]) -> None:
+    for j, part in enumerate(difference):
+        weights[j] += excess * part
 
 
 @hookimpl

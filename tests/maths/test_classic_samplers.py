@@ -13,6 +13,7 @@ import torch
 
 import samplerbench as sb
 from samplerbench.plugins.samplers.ipndm import ADAMS_BASHFORTH
+from samplerbench.plugins.samplers.ipndm_v import published
 from samplerbench.plugins.samplers.lms import coefficients
 from samplerbench.samplers.exact import exact_model, gaussian, gaussian_flow
 from samplerbench.samplers.registry import default_registry
@@ -157,6 +158,50 @@ def ipndm(order):
     return run
 
 
+def published_weights(h, *older):
+    """The weights of iPNDM_v as published, in units of the step: the differences of eps, each times its own factor."""
+    weights = np.zeros(len(older) + 1)
+    weights[0] = 1
+    if older:
+        h1 = older[0]
+        weights[:2] += h / h1 / 2 * np.array([1, -1])
+    if len(older) > 1:
+        h2 = older[1]
+        factor = (1 - h / (3 * (h + h1)) * (h * (h + h1)) / (h1 * (h1 + h2))) / 2
+        weights[:3] += factor * np.array([1, -(1 + h1 / h2), h1 / h2])
+    if len(older) > 2:
+        h3 = older[2]
+        factor = (1 - h / (3 * (h + h1))) / 2 + (1 - h / (2 * (h + h1))) * h / (6 * (h + h1 + h2))
+        factor *= h * (h + h1) * (h + h1 + h2) / (h1 * (h1 + h2) * (h1 + h2 + h3))
+        q = h1 * (h1 + h2) / (h2 * (h2 + h3))
+        weights += factor * np.array([1, -(1 + h1 / h2 + q), h1 / h2 + q * (1 + h2 / h3), -q * h1 / h2])
+    return weights
+
+
+def ipndm_v_as_published(order):
+    def run(x, sigmas, noise):
+        slopes = []
+        for i, (s, s_next) in enumerate(itertools.pairwise(sigmas)):
+            slopes = [slope(x, s), *slopes][:order]
+            steps = [sigmas[k + 1] - sigmas[k] for k in range(i, i - len(slopes), -1)]
+            x = x + (s_next - s) * sum(w * d for w, d in zip(published_weights(*steps), slopes, strict=True))
+        return denoised(x, sigmas[-1])
+
+    return run
+
+
+def gradient_estimation(gamma):
+    def run(x, sigmas, noise):
+        before = None
+        for s, s_next in itertools.pairwise(sigmas):
+            d = slope(x, s)
+            x = x + (s_next - s) * (d if before is None else gamma * d + (1 - gamma) * before)
+            before = d
+        return denoised(x, sigmas[-1])
+
+    return run
+
+
 def plms(x, sigmas, noise):
     """PLMS of latent diffusion: improved Euler, then two, three and four predictions, in DDIM's transfer."""
     slopes = []
@@ -269,6 +314,9 @@ REFERENCES = {
     "dpm2-a:eta=0": dpm2,
     **{f"lms:order={order}": lms(order) for order in (1, 2, 3, 4)},
     **{f"ipndm:order={order}": ipndm(order) for order in (1, 2, 3, 4)},
+    **{f"ipndm-v:order={order}": lms(order) for order in (1, 2, 3, 4)},
+    **{f"ipndm-v:order={order},coefficients=published": ipndm_v_as_published(order) for order in (2, 3, 4)},
+    **{f"gradient-estimation:gamma={gamma}": gradient_estimation(gamma) for gamma in (2, 1.5, 1, 0.5)},
     "plms": plms,
     "edm": heun,
     "edm:churn=2": edm(2),
@@ -395,6 +443,49 @@ def test_on_equal_steps_ipndm_is_lms(order):
     assert np.abs(drawn(f"ipndm:order={order}", equal, x)[0] - drawn(f"lms:order={order}", equal, x)[0]).max() < 1e-12
     apart = np.abs(drawn(f"ipndm:order={order}", unequal)[0] - drawn(f"lms:order={order}", unequal)[0]).max()
     assert apart < 1e-12 if order == 1 else apart > 1e-3
+
+
+def test_the_weights_of_ipndm_v_are_the_published_numbers():
+    nodes = [1.0, 2.0, 4.0]
+    exact = coefficients(nodes, 1.0, 0.5)
+    assert np.array(exact) / -0.5 == pytest.approx([1.361, -0.417, 0.056], abs=5e-4)
+    assert np.array(published(exact, [0.5, *nodes])) / -0.5 == pytest.approx([1.736, -0.979, 0.243], abs=5e-4)
+
+
+def test_what_the_slips_of_ipndm_v_change():
+    """On equal steps order 3 nothing; order 4 adds up to 1 only where all neighbouring steps have one ratio."""
+    equal = [3.0, 3.25, 3.5, 3.75]
+    exact = coefficients(equal[:3], 3.0, 2.75)
+    assert published(exact, [2.75, *equal[:3]]) == pytest.approx(exact, rel=1e-12)
+    exact = coefficients(equal, 3.0, 2.75)
+    with_slips = np.array(published(exact, [2.75, *equal])) / -0.25
+    assert with_slips == pytest.approx(np.array(exact) / -0.25 + np.array([1, -3, 3, -1]) / 12, rel=1e-12)
+    for last, total in ((8.0, 1.0), (9.0, 0.9983)):
+        nodes = [1.0, 2.0, 4.0, last]
+        weights = published(coefficients(nodes, 1.0, 0.5), [0.5, *nodes])
+        assert sum(weights) / -0.5 == pytest.approx(total, rel=1e-12 if total == 1 else 1e-3)
+        assert (abs(sum(weights) / -0.5 - 1) < 1e-12) == (total == 1)
+
+
+def test_the_published_order_4_of_ipndm_v_converges_with_order_2_or_3_by_the_ratio_of_steps():
+    x0, slopes = torch.from_numpy(X[:2]), []
+    for at in (lambda u: math.exp(2 - 4 * u), lambda u: (7 ** (1 / 7) + u * (0.1 ** (1 / 7) - 7 ** (1 / 7))) ** 7):
+        errors = []
+        for steps in (400, 800):
+            levels = [EDM.at_time(at(i / steps)) for i in range(-6, steps + 1)]
+            exact = [gaussian_flow(0.4, 0.3, x0, levels[0], level) for level in levels]
+            run, past = (
+                sb.StepContext(tuple(levels), predictor_of(exact_model(gaussian((0.4, 0.4), 0.3), EDM)), no_noise, EDM),
+                None,
+            )
+            x = exact[0]
+            for i, (a, b) in enumerate(itertools.pairwise(levels)):
+                x, past = sb.make_sampler("ipndm-v:order=4,coefficients=published").step(
+                    run, exact[i] if i <= 6 else x, a, b, past
+                )
+            errors.append(float((x - exact[-1]).abs().max()))
+        slopes.append(math.log2(errors[0] / errors[1]))
+    assert slopes == [pytest.approx(3, abs=0.2), pytest.approx(2, abs=0.15)]
 
 
 @pytest.mark.parametrize("spec", ["plms", "ipndm:order=2", "ipndm:order=3", "ipndm:order=4", "lms", "lms:order=2"])
@@ -652,6 +743,8 @@ def test_an_option_out_of_range_is_refused_with_what_is_accepted(spec, message):
         ("k_lms", "lms"),
         ("LMS Karras", "lms"),
         ("PLMS", "plms"),
+        ("iPNDM_v", "ipndm-v"),
+        ("gradient_estimation", "gradient-estimation"),
         ("DPM adaptive", "dpm-solver-adaptive"),
         ("dpm_adaptive", "dpm-solver-adaptive"),
         ("dpm_fast", "dpm-solver:plan=fast"),

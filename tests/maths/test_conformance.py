@@ -23,9 +23,18 @@ MORE_OPTIONS = [
     "ddim:eta=1", "euler-a:eta=0", "dpm2-a:eta=0", "restart:k=0", "restart:steps=6", "dpm-solver++-sde:eta=0",
     "dpm-solver++-sde:order=3,eta=0.5", "dpm-solver++-single:eta=1", "unipc:order=3,corrector=false",
     "sa-solver:predictor=3,corrector=3,tau=0", "er-sde:order=1,phi=ode", "er-sde:order=2,phi=ode",
+    "tcd:eta=0", "dpm-solver++-sde-single:eta=0", "gradient-estimation:gamma=1.5", "ipndm-v:order=4",
     "dpm-solver:plan=fast,saved=0", "dpm-solver:plan=fast,saved=2", "seeds:order=3,eta=0", "seeds:eta=0.5",
 ]  # fmt: skip
 """As many more for the slow suite."""
+
+
+OWN_TERMS = {
+    "lcm": {"variance of Gaussian data"},
+    "tcd": {"variance of Gaussian data", "VP = EDM = flow"},
+}
+"""What does not hold of samplers for distilled networks: with the exact E[x0 | x] they lose variance, and TCD's time is
+the schedule's own. test_modern_samplers.py has what holds in its place."""
 
 
 @pytest.mark.parametrize("spec", [
@@ -33,7 +42,7 @@ MORE_OPTIONS = [
 ])  # fmt: skip
 def test_every_sampler_keeps_its_claims(spec):
     findings = check(spec, quick=True)
-    assert [finding for finding in findings if not finding.holds] == []
+    assert {finding.name for finding in findings if not finding.holds} == OWN_TERMS.get(spec, set())
     assert len(findings) >= 20
 
 
@@ -44,7 +53,7 @@ def test_every_sampler_keeps_its_claims_when_measured_in_full(spec, figure):
     for finding in findings:
         if finding.name.startswith("order to sigma 0.05, VP"):
             figure(f"{spec}: order of convergence (claimed)", f"{finding.measured} ({finding.claim})")
-    assert [finding for finding in findings if not finding.holds] == []
+    assert {finding.name for finding in findings if not finding.holds} == OWN_TERMS.get(spec, set())
 
 
 # ---- What the kit measures against ----

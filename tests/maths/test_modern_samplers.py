@@ -1,4 +1,4 @@
-"""DPM-Solver++ in all its forms, SEEDS, DEIS, UniPC, SA-Solver, ER-SDE and the newer grids against plain NumPy.
+"""DPM-Solver++ in all its forms, SEEDS, RES, DEIS, UniPC, SA-Solver, ER-SDE, LCM, TCD and newer grids against NumPy.
 
 Each reference is written from the paper in float64, on VP levels, with the exact E[x0 | x] of a mixture. Integrals of
 a polynomial against an exponential are taken in closed form here, by quadrature in the samplers.
@@ -167,6 +167,73 @@ def dpm_solver_pp_sde(order, eta=1.0, variant="midpoint", published=False):
     return run
 
 
+def dpm_solver_pp_sde_single(eta=1.0):
+    """In y = x / alpha and s = sigma / alpha, the noise of a step and of its middle from one Brownian path in s."""
+
+    def run(x, levels, noise):
+        noise = iter(noise)
+        for alpha_a, sigma_a, lambda_a, alpha_b, sigma_b, h in steps_of(levels):
+            s_a, s_b, s_m = sigma_a / alpha_a, sigma_b / alpha_b, math.exp(-lambda_a - h / 2)
+            alpha_m, sigma_m = vp_at(lambda_a + h / 2)
+            first, second = (np.sqrt(d) * (next(noise) if eta else 0.0) for d in (s_a - s_m, s_m - s_b))
+
+            def ancestral(y, m, s, path, s_a=s_a):
+                up = min(s, eta * math.sqrt(s**2 * (s_a**2 - s**2) / s_a**2))
+                down = math.sqrt(s**2 - up**2)
+                return down / s_a * y + (1 - down / s_a) * m + up * path / math.sqrt(s_a - s)
+
+            y = x / alpha_a
+            middle = alpha_m * ancestral(y, denoised(x, alpha_a, sigma_a), s_m, first)
+            x = alpha_b * ancestral(y, denoised(middle, alpha_m, sigma_m), s_b, first + second)
+        return denoised(x, *levels[-1])
+
+    return run
+
+
+def res(variant):
+    """Zhang et al. 2023: weights b1 = phi_1 - phi_2 / c2 and b2 = phi_2 / c2 of two x0, in y = x / alpha."""
+
+    def run(x, levels, noise):
+        before = None
+        for alpha_a, sigma_a, lambda_a, alpha_b, _, h in steps_of(levels):
+            m = denoised(x, alpha_a, sigma_a)
+            phi1 = (1 - math.exp(-h)) / h
+            phi2 = (1 - phi1) / h
+            if variant == "singlestep":
+                alpha_m, sigma_m = vp_at(lambda_a + h / 2)
+                y = math.exp(-h / 2) * x / alpha_a + (1 - math.exp(-h / 2)) * m
+                c2, other = 1 / 2, denoised(alpha_m * y, alpha_m, sigma_m)
+            else:
+                c2, other = ((before[0] - lambda_a) / h, before[1]) if before else (1.0, m)
+            before = lambda_a, m
+            x = alpha_b * (math.exp(-h) * x / alpha_a + h * ((phi1 - phi2 / c2) * m + phi2 / c2 * other))
+        return denoised(x, *levels[-1])
+
+    return run
+
+
+def lcm(x, levels, noise):
+    for (alpha_a, sigma_a, _, alpha_b, sigma_b, _), z in zip(steps_of(levels), noise, strict=False):
+        x = alpha_b * denoised(x, alpha_a, sigma_a) + sigma_b * z
+    return denoised(x, *levels[-1])
+
+
+def tcd(eta):
+    log_alpha, times = 0.5 * np.log(VP.alphas_cumprod), np.arange(1000.0)
+
+    def run(x, levels, noise):
+        for (alpha_a, sigma_a, _, alpha_b, _, _), z in zip(steps_of(levels), noise, strict=False):
+            t_b = np.interp(math.log(alpha_b), log_alpha[::-1], times[::-1])
+            alpha_s = math.exp(np.interp((1 - eta) * t_b, times, log_alpha))
+            sigma_s = math.sqrt(1 - alpha_s**2)
+            m = denoised(x, alpha_a, sigma_a)
+            x_s = alpha_s * m + sigma_s * (x - alpha_a * m) / sigma_a
+            x = alpha_b / alpha_s * x_s + math.sqrt(max(0.0, 1 - (alpha_b / alpha_s) ** 2)) * z
+        return denoised(x, *levels[-1])
+
+    return run
+
+
 def seeds(order, eta=1.0):
     """Each noise of the interval's parts, z1, z2, ..., enters every later state with its share of the path."""
 
@@ -317,6 +384,12 @@ REFERENCES = {
     "dpm-solver++-sde:order=3": dpm_solver_pp_sde(3),
     "dpm-solver++-sde:order=3,variant=heun,eta=0.7": dpm_solver_pp_sde(3, 0.7, "heun"),
     "DPM++ 3M SDE": dpm_solver_pp_sde(3, variant="heun", published=True),
+    "DPM++ SDE": dpm_solver_pp_sde_single(),
+    "dpm-solver++-sde-single:eta=0.6": dpm_solver_pp_sde_single(0.6),
+    **{f"res:variant={variant}": res(variant) for variant in ("multistep", "singlestep")},
+    "lcm": lcm,
+    "tcd": tcd(0.3),
+    "tcd:eta=1": tcd(1.0),
     **{f"seeds:order={k},eta={eta}": seeds(k, eta) for k in (1, 2, 3) for eta in (0.0, 0.4, 1.0)},
     **{f"deis:order={k}": deis(k) for k in (0, 1, 2, 3)},
     **{
@@ -367,6 +440,9 @@ def test_agrees_with_the_numpy_reference(spec, grid):
         ("dpm-solver++-sde:order=3,eta=0", "dpm-solver++:order=3"),
         ("dpm-solver++-sde:order=3,eta=0,coefficients=published", "dpm-solver++:order=3,coefficients=published"),
         ("unipc:corrector=false", "dpm-solver++"),
+        ("dpm-solver++-sde-single:eta=0", "dpm-solver++-single"),
+        ("res", "dpm-solver++-sde:variant=heun,eta=0"),
+        ("tcd:eta=0", "ddim"),
         ("sa-solver:predictor=2,corrector=0,tau=0.5", "dpm-solver++-sde:variant=heun,eta=0.25"),
         ("sa-solver:predictor=3,corrector=0,tau=1", "dpm-solver++-sde:order=3,variant=heun"),
     ],
@@ -428,6 +504,9 @@ ORDERS = {
     "dpm-solver++-single:order=3": (3, 3),
     "dpm-solver++-sde:eta=0": (2, 2),
     "dpm-solver++-sde:eta=0,order=3": (3, 2),
+    "dpm-solver++-sde-single:eta=0": (2, 2),
+    "res": (2, 2),
+    "res:variant=singlestep": (2, 2),
     "seeds:eta=0": (2, 2),
     "seeds:order=3,eta=0": (3, 3),
     "deis:order=1": (2, 2),
@@ -505,12 +584,17 @@ STOCHASTIC = [
     "dpm-solver++-single:eta=0.5", "dpm-solver++-single:eta=1", "dpm-solver++-sde", "dpm-solver++-sde:eta=0.5",
     "dpm-solver++-sde:eta=2,variant=heun", "dpm-solver++-sde:order=3", "DPM++ 3M SDE", "sa-solver",
     "sa-solver:tau=0.4,predictor=3,corrector=3", "sa-solver:tau=1.4", "er-sde", "er-sde:order=2", "er-sde:phi=sde",
-    "seeds", "seeds:order=3", "seeds:eta=0.5", "seeds:order=3,eta=1.5",
+    "seeds", "seeds:order=3", "seeds:eta=0.5", "seeds:order=3,eta=1.5", "dpm-solver++-sde-single",
+    "dpm-solver++-sde-single:eta=0.5",
 ]  # fmt: skip
 
 
+PARTS = ("seeds", "dpm-solver++-sde-single")
+"""Samplers that draw noise for the parts of an interval."""
+
+
 @pytest.mark.parametrize("spec", [
-    pytest.param(spec, marks=[pytest.mark.slow] if spec.startswith("seeds:") else []) for spec in STOCHASTIC
+    pytest.param(spec, marks=[pytest.mark.slow] * (spec.startswith(PARTS) and ":" in spec)) for spec in STOCHASTIC
 ])  # fmt: skip
 def test_gaussian_data_comes_out_with_its_variance_in_the_limit(spec):
     """However strong the noise, the SDE keeps the marginals: the mean exactly, the variance as the steps shrink."""
@@ -537,7 +621,7 @@ def test_noise_is_drawn_where_it_has_a_factor_alone(spec):
         return torch.from_numpy(NOISE[0])
 
     sb.sample(exact_model(MIXTURE, VP), spec, grid=GRIDS["uneven"], x_init=torch.from_numpy(X), noise=noise)
-    if spec.startswith("seeds") and drawn:  # for the parts of an interval, one after the other
+    if spec.startswith(PARTS) and drawn:  # for the parts of an interval, one after the other
         assert all(b == a for (_, b), (a, _) in itertools.pairwise(drawn))
         drawn = list(itertools.pairwise([drawn[0][0], *(b for _, b in drawn if b in GRIDS["uneven"])]))
     assert drawn == (list(itertools.pairwise(GRIDS["uneven"])) if spec in STOCHASTIC else [])
@@ -593,12 +677,90 @@ def test_the_noise_of_seeds_is_one_path_at_every_place(order, eta):
         assert float((x_s * x_t).sum()) == pytest.approx(covariance, rel=1e-12)
 
 
+def test_with_eta_1_dpm_pp_sde_is_seeds_but_for_the_path_of_its_noise():
+    """One step of both, from the same noise up to the middle and the same total noise at b."""
+    a, b = EDM.at_time(20.0), EDM.at_time(2.0)
+    ends = {}
+    for name in ("seeds", "dpm-solver++-sde-single"):
+        states, draws = [], iter(torch.from_numpy(NOISE))
+
+        def predict(x, level, states=states):
+            states.append((level, x))
+            return sb.Prediction(x, level, (0.3 * x).tanh(), "x0")
+
+        run = sb.StepContext((a, b, EDM.clean), predict, lambda *where, draws=draws: next(draws), EDM)
+        x, _ = sb.make_sampler(name).step(run, 20 * torch.from_numpy(X), a, b, None)
+        (_, _), (middle, asked) = states
+        h, s_a, s_m, s_b = b.lambda_ - a.lambda_, a.sigma, middle.sigma, b.sigma
+        z, later = torch.from_numpy(NOISE[0]), torch.from_numpy(NOISE[1])
+        if name == "seeds":  # the linear SDE from the middle to b
+            kept = math.exp(-h) * s_m * math.sqrt(1 - math.exp(-h))
+            noise = kept * z + s_b * math.sqrt(1 - math.exp(-h)) * later
+        else:  # a Brownian path in sigma, scaled to the deviation at b
+            part = (s_a - s_m) / (s_a - s_b)
+            noise = s_b * math.sqrt(1 - math.exp(-2 * h)) * (math.sqrt(part) * z + math.sqrt(1 - part) * later)
+        ends[name] = asked, x - noise
+    for one, other in zip(*ends.values(), strict=True):
+        assert float(one.abs().max()) > 0.3
+        assert float((one - other).abs().max()) < 1e-12
+
+
+# ---- Consistency models ----
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 8])
+def test_lcm_on_a_consistency_model_gives_the_data_at_any_number_of_steps(steps):
+    """A consistency model answers with the end of the path; for Gaussian data the end is linear in the state."""
+    m, v, pulses = 0.4, 0.3, Pulses(steps)
+
+    def network(x, t):
+        return m + math.sqrt(v / (v + float(t[0]) ** 2)) * (x - m)
+
+    model = sb.wrap_network(network, EDM, (1,), "x0")
+    x = sb.sample(model, "lcm", steps=steps, x_init=80 * pulses.rows, noise=pulses).x
+    assert moments(x, m / 80, (v + 6400) / 6400) == pytest.approx((m, v), rel=1e-9)
+    assert pulses.drawn == steps - 1
+
+
+@pytest.mark.parametrize("schedule", [EDM, FLOW], ids=["edm", "flow"])
+def test_where_time_ends_clean_tcd_with_eta_1_is_lcm(schedule):
+    grid = {EDM: [40.0, 9.0, 2.0, 0.8, 0.01], FLOW: [1.0, 0.9, 0.5, 0.1]}[schedule]
+    one, other = (draw(spec, grid, schedule, predicts="v") for spec in ("tcd:eta=1", "lcm"))
+    assert np.abs(one).max() > 0.3
+    assert np.abs(one - other).max() < 1e-12
+
+
+@pytest.mark.parametrize("eta", [0.3, 0.8, 1.0])
+@pytest.mark.parametrize("schedule", [VP, FLOW], ids=["vp", "flow"])
+def test_mean_and_variance_of_tcd_follow_the_linear_recursion(schedule, eta):
+    """x_b = alpha_b x0 + alpha_b s eps + alpha_b sqrt(s_b^2 - s^2) z, s as sigma / alpha at (1 - eta) t_b."""
+    m, v, grid = 0.4, 0.3, {VP: GRIDS["even"], FLOW: [0.98, 0.7, 0.5, 0.2, 0.1]}[schedule]
+    pulses, levels = Pulses(len(grid)), [schedule.at_time(t) for t in grid]
+    states = sb.sample(
+        exact_model(gaussian((m,), v), schedule, "v"), f"tcd:eta={eta}", grid=grid, x_init=pulses.rows, noise=pulses,
+        trajectory=True,
+    ).trajectory  # fmt: skip
+    mean, variance = m + 1.0, 0.5
+    for (a, b), state in zip(itertools.pairwise(levels), states[1:], strict=False):
+        below = (1 - eta) * b.t
+        s = 0.0 if schedule is FLOW and not below else schedule.at_time(below).sigma_ve
+        marginal = a.alpha**2 * v + a.sigma**2
+        slope = b.alpha * (a.alpha * v + s * a.sigma) / marginal
+        mean = b.alpha * m + slope * (mean - a.alpha * m)
+        variance = slope**2 * variance + b.sigma**2 - (b.alpha * s) ** 2
+        assert moments(state, m + 1.0, 0.5) == pytest.approx((mean, variance), rel=1e-10)
+    assert pulses.drawn == len(grid) - 1 - (schedule is VP)  # below timestep 0 there is no time
+
+
 # ---- Options ----
 
 
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
+        ("tcd:eta=1.2", "'tcd': option eta 1.2: expected a number from 0 to 1"),
+        ("dpm-solver++-sde-single:eta=-1", "option eta -1.0: expected a number from 0 to 1"),
+        ("res:variant=3m", "expected one of multistep, singlestep"),
         ("dpm-solver++-sde:eta=-0.1", "'dpm-solver\\+\\+-sde': option eta -0.1: expected a number from 0"),
         ("dpm-solver++-single:eta=1.2", "option eta 1.2: expected a number from 0 to 1"),
         ("dpm-solver++-single:eta=0.5,order=3", "option eta 0.5: expected 0 with order 3; use order=2"),
@@ -635,6 +797,12 @@ def test_options_out_of_range_are_refused_as_values_too():
         ("DPM++ 2M SDE", "dpm-solver++-sde", None),
         ("dpmpp_3m_sde", "dpm-solver++-sde:order=3,variant=heun,coefficients=published", None),
         ("uni_pc_bh2", "unipc", None),
+        ("DPM++ SDE Karras", "dpm-solver++-sde-single", "karras"),
+        ("dpmpp_sde", "dpm-solver++-sde-single", None),
+        ("res_multistep", "res", None),
+        ("res_2s", "res:variant=singlestep", None),
+        ("LCMScheduler", "lcm", None),
+        ("TCD", "tcd", None),
         ("SA-Solver", "sa-solver", None),
         ("er_sde", "er-sde", None),
     ],
@@ -646,6 +814,7 @@ def test_familiar_names(alias, spec, grid):
 def test_defaults_and_budgets():
     for name, calls in {"deis": 10, "unipc": 10, "sa-solver": 10, "er-sde": 10, "dpm-solver++-single": 19}.items():
         assert sb.make_sampler(name).nfe(10) == calls
+    assert sb.make_sampler("res:variant=singlestep").nfe(10) == sb.make_sampler("DPM++ SDE").nfe(10) == 19
     assert sb.make_sampler("deis").convergence == 4
     assert sb.make_sampler("dpm-solver++-single:order=3").nfe(10) == 28
     assert sb.make_sampler("sa-solver").convergence is None

@@ -43,8 +43,14 @@ TESTS = (
     "noise_devices", "grid", "conformance",
 )  # fmt: skip
 """The test files, the fast ones first."""
-CLASSIC = ("dpm2", "dpm2_ancestral", "dpm_solver_adaptive", "edm", "heun", "ipndm", "lms", "plms", "restart")
-MODERN = ("deis", "dpm_solver_pp_sde", "dpm_solver_pp_single", "er_sde", "sa_solver", "seeds", "unipc")
+CLASSIC = (
+    "dpm2", "dpm2_ancestral", "dpm_solver_adaptive", "edm", "gradient_estimation", "heun", "ipndm", "ipndm_v", "lms",
+    "plms", "restart",
+)  # fmt: skip
+MODERN = (
+    "deis", "dpm_solver_pp_sde", "dpm_solver_pp_sde_single", "dpm_solver_pp_single", "er_sde", "lcm", "res",
+    "sa_solver", "seeds", "tcd", "unipc",
+)  # fmt: skip
 FIRST = {
     **{f"plugins/samplers/{name}.py": ("classic_samplers", "conformance") for name in CLASSIC},
     **{f"plugins/samplers/{name}.py": ("modern_samplers", "conformance") for name in MODERN},
@@ -282,6 +288,46 @@ plant(
     ("ipndm: newest eps twice", "newest * (weights[0] - 1)", "newest * weights[0]"),
     ("ipndm: past reversed", "*(past or [])]", "*reversed(past or [])]"),
     ("ipndm: step not scaled by alpha", "euler + b.alpha * (b.sigma_ve", "euler + (b.sigma_ve"),
+)
+plant(
+    "plugins/samplers/ipndm_v.py",
+    ("ipndm-v: without the slip in the second difference", "- (1 - share) / 2 * ratio", "- (1 - share * ratio) / 2"),
+    ("ipndm-v: last weight exact", "h1 / h2 / (h2 / h3)", "1"),
+    ("ipndm-v: third difference exact", "ratio * h / (3 *", "0 * h / (3 *"),
+    ("ipndm-v: Euler step counted twice", "weights[0] -= b.sigma_ve - a.sigma_ve", "weights[0] -= 0"),
+)
+plant(
+    "plugins/samplers/gradient_estimation.py",
+    ("gradient-estimation: away from the newest", "(eps - past)", "(past - eps)"),
+    ("gradient-estimation: gamma not less 1", "(self.gamma - 1)", "self.gamma"),
+)
+plant(
+    "plugins/samplers/res.py",
+    ("res: phi_2 of h for -h", "math.expm1(-h) / h + 1", "math.expm1(h) / h - 1"),
+    (
+        "res: place of the other prediction",
+        "((lambda_ - a.lambda_) / h, earlier)",
+        "((a.lambda_ - lambda_) / h, earlier)",
+    ),
+)
+plant(
+    "plugins/samplers/dpm_solver_pp_sde_single.py",
+    ("dpm-solver++-sde-single: noise of the step not that of its middle", "part * z", "part * run.noise(a, s)"),
+    ("dpm-solver++-sde-single: middle without noise", "middle + s.alpha * up_s * z", "middle"),
+)
+plant(
+    "plugins/samplers/tcd.py",
+    ("tcd: eta for 1 - eta", "(1 - self.eta) * b.t", "self.eta * b.t"),
+    ("tcd: noise not scaled by alpha", "b.alpha * math.sqrt(b.sigma_ve", "math.sqrt(b.sigma_ve"),
+)
+plant(
+    "plugins/samplers/lcm.py",
+    ("lcm: keeps the noise", "combine(b.alpha, 0.0)", "combine(b.alpha, b.sigma)"),
+    (
+        "lcm: noise in the last step",
+        "return x if b.is_clean else",
+        "return x + 0.1 * run.noise(a, b) if b.is_clean else",
+    ),
 )
 plant(
     "plugins/samplers/lms.py",

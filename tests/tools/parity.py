@@ -61,6 +61,8 @@ class Problem:
     """Whether all noise is zero, so that a stochastic sampler has an order of convergence."""
     n: int = 4
     """Samples."""
+    on_path: bool = False
+    """Whether noise comes from `along_path`, for samplers that draw for parts of an interval."""
 
     @property
     def levels(self) -> Levels:
@@ -90,6 +92,8 @@ ON_LEADING = Problem(VP, tuple(float(t) for t in range(900, -1, -100)))
 ON_EDM = Problem(EDM, (80.0, 42.0, 20.0, 10.0, 4.5, 2.0, 0.9, 0.35, 0.1, 0.02))
 ON_FLOW = Problem(FLOW, (0.97, 0.9, 0.8, 0.68, 0.5, 0.33, 0.2, 0.1, 0.03))
 CLIPPED = replace(ON_LEADING, clip=(-0.5, 0.5))
+ON_PATH = replace(ON_VP, on_path=True)
+ABOVE_0 = replace(ON_LEADING, times=ON_LEADING.times[:-1])  # without timestep 0
 
 
 def refined(problem: Problem, steps: int) -> Problem:
@@ -100,13 +104,32 @@ def refined(problem: Problem, steps: int) -> Problem:
     return replace(problem, times=tuple(problem.schedule.at_lambda(float(v)).t for v in lambdas), quiet=True)
 
 
+def along_path(a: Tensor, b: Tensor) -> Tensor:
+    """Unit noise from sigma / alpha a to b: the increment of one path, whose parts add up, over the root of its length.
+
+    As the Brownian tree of both peers: the parts of an interval belong together.
+    """
+
+    def path(sigma: Tensor) -> Tensor:
+        waves = torch.sin(sigma.double().sqrt() * torch.arange(1.0, 9.0, dtype=torch.float64))
+        return torch.tensordot(waves, NOISE[:8], 1)
+
+    return ((path(a) - path(b)) / (a.double() - b.double()).sqrt()).to(a.dtype)
+
+
 def ours(spec: str, problem: Problem, *, to_clean: bool = True) -> Tensor:
     """Our state at the clean end, or else at the last noisy level."""
     interval = {level.t: i for i, level in enumerate(problem.levels[:-1])}
+
+    def noise(a: Level, b: Level) -> Tensor:
+        if problem.on_path:
+            return along_path(*(torch.tensor(level.sigma_ve, dtype=torch.float64) for level in (a, b)))
+        return problem.noise(interval[a.t])
+
     predicts = {VP: "eps", EDM: "x0", FLOW: "flow"}[problem.schedule]
     samples = sb.sample(
         replace(exact_model(MIXTURE, problem.schedule, predicts), clip=problem.clip),
-        spec, grid=list(problem.times), x_init=problem.x, noise=lambda a, b: problem.noise(interval[a.t]),
+        spec, grid=list(problem.times), x_init=problem.x, noise=noise,
         batch_size=1 if problem.n == 1 else 64, trajectory=True,
     )  # fmt: skip
     return samples.trajectory[-1 if to_clean else -2]
@@ -283,7 +306,7 @@ class KDiffusion:
         draws = iter(range(len(NOISE)))
         given = dict(self.options)
         if "noise_sampler" in takes:
-            given["noise_sampler"] = noise_sampler
+            given["noise_sampler"] = along_path if problem.on_path else noise_sampler
         if "sigma_min" in takes:
             given |= {"sigma_min": sigmas[-1].numpy(), "sigma_max": sigmas[0].numpy()}
         else:
@@ -453,6 +476,15 @@ def given_levels(scheduler: Any, problem: Problem) -> None:
     scheduler.alphas = torch.tensor([level.alpha for level in problem.levels])
 
 
+def on_the_path(scheduler: Any, i: int, steps: int) -> None:
+    """DPMSolverSDEScheduler's sigmas, of which each inner one stands twice, and its noise."""
+    if not i:
+        first, *others = (level.sigma_ve for level in ON_PATH.levels)
+        sigmas = [first, *(sigma for sigma in others[:-1] for _ in range(2)), 0.0]
+        scheduler.sigmas = torch.tensor(sigmas, dtype=torch.get_default_dtype())
+        scheduler.noise_sampler = along_path
+
+
 def diffusers_cases() -> Iterator[Case]:
     """Every scheduler that is one of our samplers."""
     for variance in ("small", "large"):
@@ -499,10 +531,27 @@ def diffusers_cases() -> Iterator[Case]:
     ipndm = Diffusers("IPNDMScheduler", predicts="v", arrange=given_levels, end="last")
     yield case("ipndm", ipndm, ON_VP, "the peer takes the last interval with the full order, ours by Euler")
 
+    yield from distilled_cases()
     yield from singlestep_cases()
     yield from multistep_cases()
     yield from predictor_corrector_cases()
     yield from edm_and_flow_cases()
+
+
+def distilled_cases() -> Iterator[Case]:
+    """LCM and TCD; their default betas are those of Stable Diffusion."""
+    plain = {"beta_start": 1e-4, "beta_end": 0.02, "beta_schedule": "linear", "clip_sample": False}
+    plain |= {"original_inference_steps": 1000}
+    alone = Diffusers("LCMScheduler", {**plain, "timestep_scaling": 1e9}, arrange=given_timesteps)
+    yield case("lcm", alone, ABOVE_0, "c_skip is 0")
+    mixed = replace(alone, config={**plain, "timestep_scaling": 10.0})
+    yield case(
+        "lcm", mixed, ABOVE_0, reason="the peer mixes c_skip x into x0", proof=vanishes(alone, "with c_skip = 0"),
+    )  # fmt: skip
+    yield case("lcm", Diffusers("FlowMatchLCMScheduler", form="flow", predicts="flow"), ON_FLOW)
+    for eta in (0.0, 0.5, 0.75):
+        peer = Diffusers("TCDScheduler", plain, {"eta": eta}, arrange=given_timesteps, end="last")
+        yield case(f"tcd:eta={eta:g}", peer, ON_LEADING, "the peer ends at timestep 0, ours at the clean end")
 
 
 def singlestep_cases() -> Iterator[Case]:
@@ -512,6 +561,8 @@ def singlestep_cases() -> Iterator[Case]:
         config = {"algorithm_type": "dpmsolver", "solver_order": k, "final_sigmas_type": "sigma_min"}
         peer = Diffusers("DPMSolverSinglestepScheduler", config, calls=calls[k], end="last")
         yield from one_singlestep(f"dpm-solver:order={k}", peer, k)
+    sde = Diffusers("DPMSolverSDEScheduler", calls=halves, form="ve", before=on_the_path)
+    yield case("dpm-solver++-sde-single", sde, ON_PATH)
     for k in (2, 3):
         config = {"algorithm_type": "dpmsolver++", "solver_order": k, "lower_order_final": True}
         peer = Diffusers("DPMSolverSinglestepScheduler", config, calls=calls[k])
@@ -663,6 +714,9 @@ def k_diffusion_cases() -> Iterator[Case]:
         "dpm-solver++-sde:order=3,eta=0", KDiffusion("sample_dpmpp_3m_sde", {"eta": 0.0}), ON_EDM, proof=orders(3, 2),
         reason="the peer counts the second derivative by half; see the rows above",
     )  # fmt: skip
+    for eta in (0.5, 1.0):
+        peer = KDiffusion("sample_dpmpp_sde", {"eta": eta})
+        yield case(f"dpm-solver++-sde-single:eta={eta:g}", peer, replace(ON_EDM, on_path=True))
     between = {"s_churn": 4.0, "s_tmin": 0.05, "s_tmax": 50.0}
     spec = "edm:churn=4,s_tmin=0.05,s_tmax=50"
     yield case(
