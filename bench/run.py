@@ -202,9 +202,11 @@ def run(  # noqa: PLR0913  (the settings of a run, each by name)
     seed: int = 0,
     batch_size: int | None = None,
     grid: str | None = None,
-    guidance: float = 1.0,
+    guidance: float | Sequence[float] = 1.0,
     guidance_rescale: float = 0.0,
     guidance_calls: int = 1,
+    guidance_interval: Sequence[float] | None = None,
+    any_model: bool = False,
     prompts: str | Sequence[str] | None = None,
     negative: str | None = None,
     size: str | None = None,
@@ -232,6 +234,9 @@ def run(  # noqa: PLR0913  (the settings of a run, each by name)
     """Compare samplers, as `samplerbench run` does; `.table` is a DataFrame with the columns of table.csv.
 
     `model` is a name or a Model; `samplers` are specs such as "ddim:eta=0.5"; one of anything need not be in a list.
+    Several values of `guidance` are an axis: each sampler has a row at each of them. `guidance_interval` is
+    (low, high), the sigma / alpha with guidance. Coefficients that were learned for another model or guidance are
+    refused, unless `any_model`.
     The run is stored in `output`, by default results/<model>-<8 hex of the plan> in the current folder, and resumed if
     it is there already, unless the Model cannot be known again: without a fingerprint, and no torch module, which a
     warning says. With `add` the samplers, steps or budgets are added to the run in `output`, and images up to `n`: what

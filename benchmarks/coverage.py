@@ -313,8 +313,8 @@ def squares_of(pool: Pool, folder: Path, images: int, is_drawn: bool) -> dict[st
 
 def squares_drawn(plan: Plan, first: int) -> dict[str, list[float]]:
     """By deterministic sampler the squared distances of a block of images to the converged solution."""
-    assert plan.reference is not None
-    solved = draw(plan.reference, first, ODE_BLOCK, images=no_images).x.double()
+    (reference,) = plan.references
+    solved = draw(reference, first, ODE_BLOCK, images=no_images).x.double()
     drawn = {cell.sampler: draw(cell.request, first, ODE_BLOCK, images=no_images).x.double() for cell in plan.cells}
     return {sampler: (x - solved).square().flatten(1).mean(1).tolist() for sampler, x in drawn.items()}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
@@ -12,6 +13,7 @@ from torch import Tensor
 from .errors import InputError, shown
 from .model import Model, condition_from, described
 from .options import is_number
+from .predictor import Interval
 from .sampler import Sampler, needs_unconditional
 
 MOST_GUIDANCE = 1e6
@@ -83,6 +85,32 @@ def check_unconditional(sampler: Sampler, model: Model, name: str) -> bool:
             "guidance, gives none; use another sampler or another model"
         )
     return needs
+
+
+def check_interval(interval: object) -> Interval | None:
+    """The interval as two floats, or None; InputError unless 0 <= low < high, both finite."""
+    if interval is None:
+        return None
+    pair = tuple(interval) if isinstance(interval, tuple | list) else ()
+    if len(pair) != 2 or not all(map(is_number, pair)) or not 0 <= pair[0] < pair[1] < math.inf:  # noqa: PLR2004
+        raise InputError(
+            f"guidance_interval {shown(interval)}: expected low and high, numbers of sigma / alpha with "
+            "0 <= low < high, as in 0.2,5"
+        )
+    return float(pair[0]), float(pair[1])
+
+
+def check_guided_interval(model: Model, interval: object, guidance: float) -> Interval | None:
+    """`check_interval`; InputError too where the interval has no effect."""
+    checked = check_interval(interval)
+    if checked and model.guide:
+        raise InputError(
+            f"guidance_interval {shown(interval)}: model {model.name!r} is told its guidance, and is asked once at "
+            "every level; leave it out"
+        )
+    if checked and not model.mixes(guidance):
+        raise InputError(f"guidance_interval {shown(interval)}: has no effect at guidance 1; give another guidance")
+    return checked
 
 
 def check_prompts(

@@ -5,6 +5,7 @@ A run of S steps has S noisy levels, strictly cleaner one after the other, and t
 
 from __future__ import annotations
 
+import inspect
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
@@ -36,7 +37,8 @@ class Grid(ABC):
     def times(self, schedule: Schedule, steps: int) -> Sequence[float]:
         """`steps` >= 2 descending times of the schedule, the clean end left out.
 
-        Whole timesteps may repeat: a repeated one moves to the nearest free timestep.
+        Whole timesteps may repeat: a repeated one moves to the nearest free timestep. A grid that asks about the model
+        has a third argument, `model=None`, and gets the model of the run; its network evaluations are reported apart.
         """
 
     def level(self, schedule: Schedule, t: float) -> Level:
@@ -84,13 +86,22 @@ class SigmaGrid(Grid):
         return schedule.finite_at(t)
 
 
-def levels_on(grid: Grid, schedule: Schedule, steps: int, *, integer: bool = False) -> Levels:
+def asks_model(grid: Grid) -> bool:
+    """Whether `times` takes the model."""
+    return "model" in inspect.signature(grid.times).parameters
+
+
+def levels_on(
+    grid: Grid, schedule: Schedule, steps: int, *, integer: bool = False, model: object | None = None
+) -> Levels:
     """The levels of `steps` intervals on a named grid; one step starts at the noisiest level on every grid.
 
-    With `integer` the times are rounded to whole timesteps, for a network that knows no others.
+    With `integer` the times are rounded to whole timesteps, for a network that knows no others. `model` is for a grid
+    that asks about it.
     """
+    asked = {"model": model} if asks_model(grid) else {}
     # `Grid.times` places two levels or more: with one, most grids would not know which end to take.
-    times = [schedule.first.t] if steps == 1 else [float(t) for t in grid.times(schedule, steps)]
+    times = [schedule.first.t] if steps == 1 else [float(t) for t in grid.times(schedule, steps, **asked)]
     # Rounding may make two times equal, and a step needs two different levels.
     if isinstance(schedule, VP):
         if integer:

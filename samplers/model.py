@@ -24,7 +24,9 @@ from .predictor import (
     Clip,
     DynamicThreshold,
     Guided,
+    GuidedWithin,
     Hints,
+    Interval,
     Network,
     NetworkPredictor,
     Predictor,
@@ -90,8 +92,8 @@ class Model:
     """The model's own balanced captions: sample i takes prompts[i mod len]."""
     decode: Callable[[Tensor], Tensor] | None = None
     """Clean states -> uint8 images; None = `to_images` makes them."""
-    image_shape: tuple[int, int, int] | None = None
-    """(C, H, W) of the images that `decode` makes."""
+    image_shape: tuple[int, ...] | None = None
+    """(C, H, W) of the images that `decode` makes, or (F, C, H, W) of F frames each."""
     extractors: Mapping[str, Extractor] = field(default_factory=dict)
     """What metrics may read, by role: "features" for FID, "clip" for the CLIP score."""
     fingerprint: str = ""
@@ -110,8 +112,8 @@ class Model:
             raise InputError(f"schedule {shown(self.schedule)}: expected a Schedule, as sb.vp_linear() returns")
         # The dataclass is frozen; this is how it can convert its own field.
         object.__setattr__(self, "shape", checked_shape(self.shape))
-        if self.image_shape is not None and not is_image_shape(checked_shape(self.image_shape, "image_shape")):
-            raise InputError(f"image_shape {shown(self.image_shape)}: expected (1 or 3, H, W)")
+        if self.image_shape is not None and not is_shown_shape(checked_shape(self.image_shape, "image_shape")):
+            raise InputError(f"image_shape {shown(self.image_shape)}: expected (1 or 3, H, W), or (F, 1 or 3, H, W)")
         check_names(self.predicts, self.timesteps)
         check_batch_size(self.batch_size)
         check_bounds(self.clip)
@@ -127,10 +129,9 @@ class Model:
 
     @property
     def shown_shape(self) -> tuple[int, int, int] | None:
-        """(C, H, W) of the images; None where the model makes none."""
-        if self.decode:
-            return self.image_shape
-        return self.shape if is_image_shape(self.shape) else None
+        """(C, H, W) of the images; None where the model makes none, or frames."""
+        shape = (self.image_shape or ()) if self.decode else self.shape
+        return shape if is_image_shape(shape) else None
 
     def mixes(self, guidance: float, *, unconditional: bool = False) -> bool:
         """Whether guidance of this strength asks the network twice: with the prompt and without.
@@ -140,7 +141,7 @@ class Model:
         return self.encode is not None and self.guide is None and (guidance != 1 or unconditional)
 
     def images(self, x: Tensor) -> Tensor | None:
-        """Clean states (n, *shape) -> uint8 (n, C, H, W), None where the model makes no images.
+        """Clean states (n, *shape) -> uint8 (n, C, H, W), or (n, F, C, H, W); None where the model makes no images.
 
         Raises InputError where `decode` returns anything else, and SamplerbenchError where `decode` raises.
         """
@@ -159,7 +160,7 @@ class Model:
             isinstance(made, Tensor)
             and made.dtype == torch.uint8
             and tuple(made.shape) == (len(x), *sides)
-            and is_image_shape(tuple(sides))
+            and is_shown_shape(tuple(sides), frames=self.image_shape is not None)
         ):
             expected = ", ".join(map(str, (len(x), *(self.image_shape or ("1 or 3", "H", "W")))))
             raise InputError(f"model {self.name!r}: decode returned {described(made)}; expected uint8 ({expected})")
@@ -188,6 +189,11 @@ def parse_size(size: object) -> tuple[int, int]:
 def is_image_shape(shape: tuple[int, ...]) -> TypeGuard[tuple[int, int, int]]:
     """Whether states of this shape are images themselves: (1 or 3, H, W)."""
     return len(shape) == IMAGE_DIMS and shape[0] in IMAGE_CHANNELS
+
+
+def is_shown_shape(shape: tuple[int, ...], *, frames: bool = True) -> bool:
+    """Whether it is the shape of an image, or with `frames` of several."""
+    return is_image_shape(shape) or (frames and len(shape) == IMAGE_DIMS + 1 and is_image_shape(shape[1:]))
 
 
 def to_images(x: Tensor, value_range: Range = UNIT_RANGE) -> Tensor | None:
@@ -253,6 +259,7 @@ def predictor_for(  # noqa: PLR0913  (what a prediction depends on)
     guidance: float,
     guidance_rescale: float = 0.0,
     guidance_calls: int = 1,
+    guidance_interval: Interval | None = None,
     batch_size: int,
     device: torch.device,
     dtype: torch.dtype,
@@ -282,9 +289,14 @@ def predictor_for(  # noqa: PLR0913  (what a prediction depends on)
         _on_device(condition, device, dtype), dtype, _on_device(without, device, dtype), guidance_calls, log,
         {} if notes is None else notes, model.name,
     )  # fmt: skip
-    if without is not None:
-        return bound_x0(Guided(network.both, guidance, guidance_rescale, network.both_of_many), model.clip)
-    return bound_x0(Promptless(network) if unconditional else network, model.clip)
+    if without is None:
+        return bound_x0(Promptless(network) if unconditional else network, model.clip)
+    guided: Predictor = Guided(network.both, guidance, guidance_rescale, network.both_of_many)
+    if guidance_interval:
+        # At guidance 1 the answer is that with the prompt, and has its part without.
+        outside = Guided(network.both, 1, both_of_many=network.both_of_many) if unconditional else network
+        guided = GuidedWithin(guided, outside, guidance_interval)
+    return bound_x0(guided, model.clip)
 
 
 def condition_from(model: Model, encode: Encode, texts: Sequence[str]) -> Tensor:

@@ -10,7 +10,7 @@ import functools
 import inspect
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple, Protocol, cast, get_args
 
@@ -112,6 +112,8 @@ def analytic(x: Tensor, level: Level) -> Prediction:
     return replace(said, unconditional=said)
 
 
+Interval = tuple[float, float]
+"""Values of sigma / alpha, the lower one first."""
 ALL = slice(None)
 """The rows of a call about the whole state."""
 
@@ -208,6 +210,8 @@ class CallLog:
     """Calls that a `NetworkPredictor` made of the network."""
     called: int = 0
     """Calls of the network that `watched` returned, whoever made them."""
+    rows: int = 0
+    """Rows of these calls together."""
     times: list[float] = field(default_factory=list)
     extremes: list[Tensor] = field(default_factory=list)
     """Four scalars for each call: least and largest number of the state, then of the answer."""
@@ -223,9 +227,10 @@ class CallLog:
     def watched(self, network: Network) -> Network:
         """The network with its calls counted."""
 
-        def ask(*arguments: Tensor, **hints: Hints) -> Tensor:
+        def ask(x: Tensor, *others: Tensor, **hints: Hints) -> Tensor:
             self.called += 1
-            return network(*arguments, **hints)
+            self.rows += len(x)
+            return network(x, *others, **hints)
 
         # The signature stays that of the network, which may take hints.
         return functools.update_wrapper(ask, network, assigned=(), updated=())
@@ -525,6 +530,40 @@ class Promptless:
         return [replace(said, unconditional=said) for said in self.inner.many(asked, rows, hints)]
 
 
+def is_within(interval: Interval, level: Level) -> bool:
+    """Whether low < sigma / alpha <= high."""
+    low, high = interval
+    return low < level.sigma_ve <= high
+
+
+@dataclass(frozen=True)
+class GuidedWithin:
+    """Guidance at the levels with low < sigma / alpha <= high alone (Kynkaanniemi et al. 2024).
+
+    At the others the prediction is that of guidance 1, and the network is asked without the prompt only where the
+    sampler needs that part.
+    """
+
+    guided: Predictor
+    outside: Predictor
+    interval: Interval
+
+    def __call__(self, x: Tensor, level: Level, rows: slice = ALL) -> Prediction:
+        """The prediction with guidance within the interval, without it outside."""
+        return (self.guided if is_within(self.interval, level) else self.outside)(x, level, rows)
+
+    def many(
+        self, asked: Sequence[Question], rows: slice = ALL, hints: Mapping[str, Any] | None = None
+    ) -> list[Prediction]:
+        """The predictions of several states: one call for those within the interval, one for the others."""
+        within = [is_within(self.interval, question.level) for question in asked]
+        said: dict[bool, Iterator[Prediction]] = {}
+        for inside, predictor in ((True, self.guided), (False, self.outside)):
+            some = [question for question, is_inside in zip(asked, within, strict=True) if is_inside is inside]
+            said[inside] = iter(predictor.many(some, rows, hints) if some else ())
+        return [next(said[inside]) for inside in within]
+
+
 def rescaled(guided: Prediction, conditional: Tensor, phi: float) -> Prediction:
     """Guidance with rescale (Lin et al. 2024, section 3.4): x0 times phi std(conditional) / std(x0) + 1 - phi.
 
@@ -644,11 +683,18 @@ class Thresholded:
         return Prediction(x, level, x0.clamp(-s, s) * (bound / s), "x0", said.unconditional)
 
 
+def one_pass(level: Level) -> int:
+    """The passes of a call without guidance."""
+    return 1
+
+
 @dataclass
 class Counted:
     """Count the calls and clock them."""
 
     inner: Predictor
+    passes: Callable[[Level], int] = one_pass
+    """How often a call about a state at a level asks the network."""
     nfe: int = 0
     samples: int = 0
     """Rows of all calls together: calls for each sample, times samples."""
@@ -656,12 +702,16 @@ class Counted:
     """Calls one after the other: several states that are asked about at once count as one."""
     deep_samples: int = 0
     """As `samples`, with such states counted as one."""
+    evaluations: int = 0
+    """Passes of the network in all calls together."""
+    evaluated: int = 0
+    """Rows of these passes."""
     spans: list[tuple[Mark, Mark]] = field(default_factory=list)
     """The time before and after each call."""
 
     def __call__(self, x: Tensor, level: Level, rows: slice = ALL) -> Prediction:
         """The inner prediction, counted."""
-        self._count(1, x)
+        self._count([level], x)
         before = mark(x.device)
         prediction = self.inner(x, level, rows)
         self.spans.append((before, mark(x.device)))
@@ -672,7 +722,7 @@ class Counted:
     ) -> list[Prediction]:
         """The inner predictions, each counted."""
         device = asked[0].x.device
-        self._count(len(asked), asked[0].x)
+        self._count([question.level for question in asked], asked[0].x)
         before = mark(device)
         predictions = self.inner.many(asked, rows, hints)
         self.spans.append((before, mark(device)))
@@ -683,14 +733,18 @@ class Counted:
         """The seconds spent in the calls; a device has to have finished all its work."""
         return sum(seconds_between(*span) for span in self.spans)
 
-    def calls_of(self, n: int) -> tuple[float, float]:
-        """Calls and depth of a run of n samples; their means where samples took different numbers of calls."""
+    def calls_of(self, n: int) -> tuple[float, float, float]:
+        """Calls, depth and passes of a run of n samples; their means where samples took different numbers of calls."""
         nfe = self.nfe if self.samples == self.nfe * n else self.samples / n
-        return nfe, self.depth if self.deep_samples == self.depth * n else self.deep_samples / n
+        depth = self.depth if self.deep_samples == self.depth * n else self.deep_samples / n
+        return nfe, depth, self.evaluations if self.evaluated == self.evaluations * n else self.evaluated / n
 
-    def _count(self, states: int, x: Tensor) -> None:
-        self.nfe += states
-        self.samples += states * x.shape[0]
+    def _count(self, levels: Sequence[Level], x: Tensor) -> None:
+        rows, passes = x.shape[0], sum(map(self.passes, levels))
+        self.nfe += len(levels)
+        self.samples += len(levels) * rows
+        self.evaluations += passes
+        self.evaluated += passes * rows
         self.depth += 1
         self.deep_samples += x.shape[0]
 

@@ -73,7 +73,7 @@ class Chosen(NamedTuple):
 
     sampler: Sampler
     grid: str | None
-    """The grid that it names."""
+    """The grid that it names, or that the sampler brings."""
     analytic_first: bool
     """Whether it says first=analytic: the first call of the first step is made without the network."""
 
@@ -105,7 +105,7 @@ class Registry:
         return self.sampler_and_grid(spec, **options)[0]
 
     def sampler_and_grid(self, spec: str, **options: object) -> tuple[Sampler, str | None]:
-        """The sampler, and the grid if the spec names one: "ddim:eta=0.5,grid=karras"."""
+        """The sampler, and the grid if the spec names one, "ddim:eta=0.5,grid=karras", or the sampler brings one."""
         return self.chosen(spec, **options)[:2]
 
     def chosen(self, spec: str, **options: object) -> Chosen:
@@ -117,7 +117,8 @@ class Registry:
         grid = given.pop("grid", None)
         cls, what = self.samplers[name], f"sampler {name!r}"
         analytic_first = popped_first(cls, given, what)
-        return Chosen(construct(cls, what, {**given, **options}), grid, analytic_first)
+        sampler = construct(cls, what, {**given, **options})
+        return Chosen(sampler, grid or sampler.own_grid, analytic_first)
 
     def is_foreign(self, spec: str) -> bool:
         """Whether the sampler of a spec comes from outside samplerbench."""
@@ -157,8 +158,19 @@ class Registry:
         familiar = [alias for cls in self.samplers.things.values() for alias in aliases_of(cls)]
         return self.samplers.unknown(name, closest(name, [*familiar, *self.samplers.things]))
 
-    def levels(self, grid: str | Iterable[float] | None, schedule: Schedule, steps: int, *, integer: bool) -> Levels:
-        """The levels of a run on a grid given by spec string ("karras:rho=5") or as a list of times ("900/500/20")."""
+    def levels(
+        self,
+        grid: str | Iterable[float] | None,
+        schedule: Schedule,
+        steps: int,
+        *,
+        integer: bool,
+        model: Model | None = None,
+    ) -> Levels:
+        """The levels of a run on a grid given by spec string ("karras:rho=5") or as a list of times ("900/500/20").
+
+        `model` is for a grid that asks about it.
+        """
         # A list of levels is taken as it is; a name is placed by its grid below.
         if (listed := listed_times(grid)) is not None:
             try:
@@ -181,7 +193,7 @@ class Registry:
         # A grid is a plugin's code: what it raises by itself is named as its fault.
         placed = construct(self.grids[name], f"grid {name!r}", options)
         with at_fault(f"grid {name!r}"):
-            levels = levels_on(placed, schedule, steps, integer=integer)
+            levels = levels_on(placed, schedule, steps, integer=integer, model=model)
         # NFE and keys count on it: a grid may not change the number of steps.
         if (noisy := len(levels) - 1) != steps:
             raise PluginError(f"grid {name!r}: placed {noisy} levels for {steps} steps; expected one for each step")

@@ -18,6 +18,7 @@ from .arguments import (
     as_given,
     check_grid,
     check_guidance_calls,
+    check_guided_interval,
     check_prompts,
     check_rescale,
     check_unconditional,
@@ -27,14 +28,24 @@ from .arguments import (
 )
 from .errors import InputError, SamplerbenchError, in_line, shown
 from .files.image_folder import write_images
-from .files.tiles import Images, mosaic, png
+from .files.tiles import Images, as_shown, mosaic, png
 from .grid import Levels, listed_times, rounding_note, start_fix, start_note
 from .image_data import ImageData
 from .level import Level
 from .model import Model, described, predictor_for
 from .noise import Noise, NoiseFunction, check_seed
-from .options import check_count
-from .predictor import WIDE_STATE_BELOW, CallLog, Counted, NetworkFault, check_batch_size, clock, conversion
+from .options import at_fault, check_count
+from .predictor import (
+    WIDE_STATE_BELOW,
+    CallLog,
+    Counted,
+    Interval,
+    NetworkFault,
+    check_batch_size,
+    clock,
+    conversion,
+    is_within,
+)
 from .registry import Registry, default_registry
 from .sampler import (
     MAX_STEPS,
@@ -57,11 +68,11 @@ class Samples:
     x: Tensor
     """The clean states, (n, *shape)."""
     images: Tensor | None
-    """uint8 (n, C, H, W); None if the model makes no images, or if making them failed."""
+    """uint8 (n, C, H, W), or (n, F, C, H, W) of frames; None if the model makes no images, or if making them failed."""
     nfe: float
     """Predictor calls; an int, or the mean over the samples for an adaptive sampler."""
     network_evaluations: float
-    """Network evaluations for each sample: nfe, times two where guidance needs a second pass."""
+    """Network evaluations for each sample: nfe, and one more for each call that guidance asks twice."""
     seconds: float
     """Wall time of the integration, from the first noise to the clean state, without encoding and decoding."""
     model_seconds: float
@@ -109,7 +120,7 @@ class Samples:
 
     def _repr_png_(self) -> bytes | None:
         """The first images, for a notebook; None without images, and the notebook then shows the repr."""
-        return None if self.images is None else png(mosaic(self.images[:MOST_SHOWN].cpu().numpy()))
+        return None if self.images is None else png(mosaic(as_shown(self.images[:MOST_SHOWN].cpu().numpy())))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,6 +144,8 @@ class Request:
     """The dtype in which the network computes; the state is float32, or float64 if this is."""
     guidance_calls: int = 1
     """Network calls of a guided evaluation: 1 = rows with and without the prompt together, 2 = one after the other."""
+    guidance_interval: Interval | None = None
+    """The sigma / alpha, (low, high], with guidance; None = all."""
     analytic_first: bool = False
     """Whether the first call of the first step is answered without the network (`predictor.analytic`)."""
     moved: str = field(default="", compare=False)
@@ -140,22 +153,36 @@ class Request:
     low_start: str = field(default="", compare=False)
     """What is missing at the start of a list of levels, in words (see `start_note`); '' if little is."""
 
+    grid_evaluations: int = field(default=0, compare=False)
+    """Rows of the network calls that the grid made to place the levels; 0 for a grid that does not ask the model."""
+    remark: str = field(default="", compare=False)
+    """What the sampler says of itself, or that it is made for another model, in words; '' = nothing."""
+
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a user should know about the levels, in words."""
-        return tuple(filter(None, (self.low_start, self.moved)))
+        """What a user should know about the levels and the sampler, in words."""
+        asked = f"its grid made {self.grid_evaluations:,} network evaluations" if self.grid_evaluations else ""
+        return tuple(filter(None, (self.low_start, self.moved, self.remark, asked)))
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """The notes as sentences, with what the user can do."""
-        fix = start_fix(self.levels, self.model.schedule)
-        fixes = {self.low_start: f"; {fix}", self.moved: ""}
-        return tuple(f"the grid {note}{fixes[note]}" for note in self.notes)
+        """The notes on the levels as sentences, with what the user can do."""
+        low_fix = start_fix(self.levels, self.model.schedule)
+        fixes = {self.low_start: f"; {low_fix}", self.moved: ""}
+        return tuple(f"the grid {note}{fix}" for note, fix in fixes.items() if note)
 
     @property
     def passes(self) -> int:
-        """Network passes of one predictor call."""
-        return 2 if self.model.mixes(self.guidance, unconditional=self.sampler.needs_unconditional) else 1
+        """Network passes of one predictor call; with an interval of guidance, of one within it."""
+        return self._passes(self.guidance)
+
+    def passes_at(self, level: Level) -> int:
+        """Network passes of a predictor call about a state at this level."""
+        interval = self.guidance_interval
+        return self.passes if interval is None or is_within(interval, level) else self._passes(1)
+
+    def _passes(self, guidance: float) -> int:
+        return 2 if self.model.mixes(guidance, unconditional=self.sampler.needs_unconditional) else 1
 
     def prompts_of(self, first: int, n: int) -> tuple[str, ...]:
         """The prompts of samples first ... first + n - 1."""
@@ -174,12 +201,14 @@ def sample(  # noqa: PLR0913  (the settings of a run, each by name)
     guidance: float = 1.0,
     guidance_rescale: float = 0.0,
     guidance_calls: int = 1,
+    guidance_interval: Sequence[float] | None = None,
     batch_size: int | None = None,
     x_init: Tensor | None = None,
     noise: NoiseFunction | None = None,
     device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
     trajectory: bool = False,
+    any_model: bool = False,
 ) -> Samples:
     """Draw n samples.
 
@@ -193,6 +222,10 @@ def sample(  # noqa: PLR0913  (the settings of a run, each by name)
     `guidance` 1 means none; 0 is refused, because other tools mean no guidance by it. `guidance_rescale` from 0 to 1
     takes the guided x0 back to the deviation of the conditional one (Lin et al. 2024). With guidance a network call
     holds the rows with the prompt and those without it; `guidance_calls=2` makes two calls, in half the memory.
+    `guidance_interval=(low, high)` guides at the levels with low < sigma / alpha <= high alone (Kynkaanniemi et al.
+    2024); the passes that it spares are not counted.
+
+    A sampler whose coefficients were learned for another model or guidance is refused, unless `any_model`.
 
     Sample i depends only on (model, sampler, levels, seed, i, its prompt). The state has the dtype of `x_init`
     (else float32, or float64 if `dtype` is); the network computes in `dtype` (else in the state's). Within a run that
@@ -210,7 +243,8 @@ def sample(  # noqa: PLR0913  (the settings of a run, each by name)
         raise InputError(f"noise {shown(noise)}: expected a function noise(a, b)")
     request = request_for(
         registry, model, sampler, steps=steps, seed=seed, grid=grid, prompts=prompts, negative=negative,
-        guidance=guidance, guidance_rescale=guidance_rescale, guidance_calls=guidance_calls, batch_size=batch_size,
+        guidance=guidance, guidance_rescale=guidance_rescale, guidance_calls=guidance_calls,
+        guidance_interval=guidance_interval, batch_size=batch_size, any_model=any_model,
         device=x_init.device if device is None and x_init is not None else device,
         dtype=x_init.dtype if dtype is None and x_init is not None else dtype,
     )  # fmt: skip
@@ -235,23 +269,19 @@ def request_for(  # noqa: PLR0913  (as sample)
     guidance: float = 1.0,
     guidance_rescale: float = 0.0,
     guidance_calls: int = 1,
+    guidance_interval: Sequence[float] | None = None,
     batch_size: int | None = None,
     device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
     analytic_first: bool = False,
+    any_model: bool = False,
 ) -> Request:
     """Check all settings and resolve all names. A spec string says by itself whether the first call is analytic."""
     model = registry.model(model) if isinstance(model, str) else model
     if not isinstance(model, Model):
         raise InputError(f"model {as_given(model)}: expected a name or a Model, as wrap_network returns")
-    grid, name = check_grid(grid), repr(sampler) if isinstance(sampler, str) else type(sampler).__name__
-    if isinstance(sampler, str):
-        sampler, own_grid, analytic_first = registry.chosen(sampler)
-        if own_grid and grid is not None:
-            raise InputError(f"grid {shown(grid)}: the sampler's spec names the grid {own_grid!r}; give one of them")
-        grid = own_grid or grid
-    if not isinstance(sampler, Sampler):
-        raise InputError(f"sampler {as_given(sampler)}: expected a spec such as 'ddim:eta=0.5' or a Sampler")
+    name = repr(sampler) if isinstance(sampler, str) else type(sampler).__name__
+    sampler, grid, analytic_first = _chosen(registry, sampler, check_grid(grid), analytic_first=analytic_first)
     unconditional = check_unconditional(sampler, model, name)
     # A list of levels gives the number of steps; a named grid does not.
     if steps is None:
@@ -263,18 +293,20 @@ def request_for(  # noqa: PLR0913  (as sample)
     # All checks come before the network is asked, so that a slip costs no time.
     texts = check_prompts(model, prompts, negative, guidance, unconditional=unconditional)
     check_rescale(model, guidance_rescale, guidance)
+    interval = check_guided_interval(model, guidance_interval, guidance)
     calls = check_guidance_calls(guidance_calls)
-    levels = registry.levels(grid, model.schedule, steps, integer=model.timesteps == "integer")
+    asked, log = counting(model)
+    levels = registry.levels(grid, model.schedule, steps, integer=model.timesteps == "integer", model=asked)
     # Without a call at the first level it does not matter what the network could say there.
     if levels[0].t == model.schedule.first.t and not analytic_first:
-        conversion(
-            model.predicts, model.schedule.first
-        )  # refuses eps where alpha = 0, also where a grid starts at a small alpha instead
+        # Refuses eps where alpha = 0, also where a grid starts at a small alpha instead.
+        conversion(model.predicts, model.schedule.first)
     is_list = listed_times(grid) is not None
-    return Request(
+    made = Request(
         model=model,
         sampler=sampler,
         levels=levels,
+        grid_evaluations=log.rows,
         moved="" if is_list else moved_levels(registry, model, grid, levels),
         low_start=start_note(levels, model.schedule) if is_list else "",
         seed=seed,
@@ -283,18 +315,54 @@ def request_for(  # noqa: PLR0913  (as sample)
         guidance=float(guidance),
         guidance_rescale=float(guidance_rescale),
         guidance_calls=calls if model.mixes(guidance, unconditional=unconditional) else 1,
+        guidance_interval=interval,
         analytic_first=analytic_first,
         batch_size=check_batch_size(model.batch_size if batch_size is None else batch_size),
         device=resolve_device(device),
         dtype=resolve_dtype(dtype),
     )
+    return fitted(made, any_model=any_model)
+
+
+def _chosen(
+    registry: Registry, sampler: Sampler | str, grid: str | Sequence[float] | None, *, analytic_first: bool
+) -> tuple[Sampler, str | Sequence[float] | None, bool]:
+    """The sampler, its grid and whether its first call is analytic; a spec may say all three, and a sampler its
+    grid."""
+    if isinstance(sampler, Sampler):
+        return sampler, sampler.own_grid if grid is None else grid, analytic_first
+    if not isinstance(sampler, str):
+        raise InputError(f"sampler {as_given(sampler)}: expected a spec such as 'ddim:eta=0.5' or a Sampler")
+    chosen = registry.chosen(sampler)
+    if chosen.grid and grid is not None:
+        raise InputError(f"grid {shown(grid)}: the sampler's spec names the grid {chosen.grid!r}; give one of them")
+    return chosen.sampler, chosen.grid or grid, chosen.analytic_first
+
+
+def counting(model: Model) -> tuple[Model, CallLog]:
+    """The model with a network whose calls are counted, and the count."""
+    log = CallLog()
+    return replace(model, network=lambda device, dtype: log.watched(model.network(device, dtype))), log
+
+
+def fitted(request: Request, *, any_model: bool) -> Request:
+    """The request with what its sampler has to say of it. InputError if that is made for another model or guidance,
+    unless `any_model`."""
+    sampler = request.sampler
+    name = type(sampler).__name__
+    with at_fault(f"sampler {name}: misfit or remark"):
+        misfit = sampler.misfit(request.model.fingerprint, request.guidance, len(request.levels) - 1)
+        remark = misfit or sampler.remark
+    if misfit and not any_model:
+        raise InputError(f"sampler {name}: {misfit}; give --any-model to draw with it all the same")
+    return replace(request, remark=remark)
 
 
 def moved_levels(registry: Registry, model: Model, grid: str | Sequence[float] | None, levels: Levels) -> str:
     """How rounding to whole timesteps moved the levels of a named grid, in words; '' if all are near."""
     if model.timesteps != "integer":
         return ""
-    return rounding_note(levels, registry.levels(grid, model.schedule, len(levels) - 1, integer=False))
+    return rounding_note(levels, registry.levels(grid, model.schedule, len(levels) - 1, integer=False, model=model))
 
 
 def draw(  # noqa: PLR0913  (the block, and what may replace its noise)
@@ -343,16 +411,16 @@ def draw(  # noqa: PLR0913  (the block, and what may replace its noise)
         # The time ends before the checks and the images, which belong to no sampler.
         seconds = clock(request.device) - started
         answered_or_fault(log, request.dtype)
-        counted_or_fault(request, log, counted.nfe * request.passes)
+        counted_or_fault(request, log, counted.evaluations)
         # The user's own noise cannot be drawn again, so no step is named for it.
         finite_or_fault(request.sampler, x, None if noise else _replay(request.sampler, run, like, notes))
         x = x.to(state_dtype)
         decoding = clock(request.device)
         made = images(model, x)
         decode_seconds = clock(request.device) - decoding
-    nfe, depth = counted.calls_of(n)
+    nfe, depth, evaluations = counted.calls_of(n)
     return Samples(
-        x=x, images=made, nfe=nfe, network_evaluations=nfe * request.passes, seconds=seconds,
+        x=x, images=made, nfe=nfe, network_evaluations=evaluations, seconds=seconds,
         model_seconds=counted.seconds, prompts=prompts,
         trajectory=tuple(state.to(state_dtype) for state in states) if trajectory else None, depth=depth,
         encode_seconds=encode_seconds, decode_seconds=decode_seconds,
@@ -366,10 +434,10 @@ def counted_predictor(
     predictor = predictor_for(
         request.model, prompts=prompts, negative=request.negative, guidance=request.guidance,
         guidance_rescale=request.guidance_rescale, guidance_calls=request.guidance_calls,
-        batch_size=request.batch_size, device=request.device, dtype=request.dtype, log=log,
-        unconditional=needs_unconditional(request.sampler), notes=notes,
+        guidance_interval=request.guidance_interval, batch_size=request.batch_size, device=request.device,
+        dtype=request.dtype, log=log, unconditional=needs_unconditional(request.sampler), notes=notes,
     )  # fmt: skip
-    return Counted(predictor)
+    return Counted(predictor, request.passes_at)
 
 
 def counted_or_fault(request: Request, log: CallLog, evaluations: int) -> None:
@@ -458,7 +526,7 @@ def make_sampler(spec: str, **options: object) -> Sampler:
     sampler, grid, analytic_first = default_registry().chosen(spec, **options)
     if analytic_first:
         warnings.warn(f"sampler {spec!r}: first=analytic is of a run; give the spec itself to sample()", stacklevel=2)
-    if grid is not None:
+    if grid not in (None, sampler.own_grid):
         text = f"sampler {spec!r}: names the grid {grid!r} too, which a sampler does not hold; give grid= to sample()"
         warnings.warn(text, stacklevel=2)
     return sampler

@@ -83,8 +83,8 @@ class StepContext:
     ) -> list[Prediction]:
         """Ask about several states at once: (x, level), or (x, level, ask), each; a prediction for each, in order.
 
-        The network gets them in one batch, each row with its own t. Each counts as a call in NFE, all together as one
-        in depth. The states are of one shape and dtype.
+        The network gets them in one batch, each row with its own t; in two where an interval of guidance lies between
+        their levels. Each counts as a call in NFE, all together as one in depth. The states are of one shape and dtype.
         """
         questions = [Question(*one) for one in asked]
         kinds = {(one.x.shape, one.x.dtype, one.x.device) for one in questions}
@@ -173,6 +173,24 @@ class Sampler(ABC):
         takes a few intervals of a run with a lower order.
         """
         return self.convergence
+
+    @property
+    def own_grid(self) -> str | None:
+        """The grid that the sampler is made for, as a spec; used unless `grid=` stands in the sampler's. None = any."""
+        return None
+
+    @property
+    def remark(self) -> str:
+        """What a table says of its rows, such as that its default is another sampler; '' = nothing."""
+        return ""
+
+    def misfit(self, fingerprint: str, guidance: float, steps: int) -> str:
+        """Why the sampler is not for a run with this model and guidance, in words; '' = it is.
+
+        Such a run is refused unless the user says `--any-model`, and then the table says it. What cannot be drawn at
+        all, as with another number of steps, is refused with an InputError.
+        """
+        return ""
 
     @abstractmethod
     def nfe(self, steps: int) -> int | None:

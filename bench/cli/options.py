@@ -259,12 +259,14 @@ def help_of(text: str, default: str) -> str | None:
     return " ".join(filter(None, (text, f"[default: {default}]" if default else ""))) or None
 
 
-def type_of(one: Setting) -> FilePath | Number | None:
-    """The type that reads a setting; None for a text or a flag."""
+def type_of(one: Setting) -> click.ParamType[Any] | None:
+    """What reads a setting; None = it is a text or a flag."""
     if one.kind == "file":
         return FilePath()
     if one.kind in READ_AS:
         return Number(READ_AS[one.kind], one.expected)
+    if one.kind in ("numbers", "interval"):
+        return click.STRING
     return None
 
 

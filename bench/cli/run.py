@@ -218,11 +218,13 @@ def config_from(settings: dict[str, Any]) -> Config:
 
 def value_from(one: Setting, given: Any) -> Any:
     """The value of a setting whose option was given."""
-    from ..plan.config import parse_counts
+    from ..plan.config import parse_counts, parse_numbers
     from ..plan.given_files import read_prompts
 
     if one.kind == "counts":
         return parse_counts(one.name, given)
+    if one.kind in ("numbers", "interval"):
+        return parse_numbers(one.name, given, one.expected)
     return read_prompts(given) if one.kind == "file" else given
 
 

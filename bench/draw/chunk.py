@@ -22,6 +22,7 @@ from ...samplers.errors import (
     told,
 )
 from ...samplers.extractor import HasExtractors
+from ...samplers.files.tiles import as_shown
 from ...samplers.metric import Rows
 from ...samplers.options import at_fault
 from ...samplers.predictor import NetworkFault, clock
@@ -124,8 +125,8 @@ def make_chunk(plan: Plan, cell: Cell, block: Block, extractors: Collection[str]
         ),
         rows=rows,
         hashes=hashes,
-        images=images[:kept].numpy() if images is not None and kept else None,
-        ode_distance=ode_distances(cell, block, samples.x, reference),
+        images=as_shown(images[:kept].numpy()) if images is not None and kept else None,
+        ode_distance=ode_distances(cell, block, samples.x, solution_for(plan, cell, reference)),
     )
 
 
@@ -149,16 +150,26 @@ def extracted(model: HasExtractors, name: str, shown: Tensor, prompts: Sequence[
     return rows
 
 
-def ode_solution(reference: Request, n: int, first: int = 0) -> Tensor | None:
+def ode_solution(references: Sequence[Request], n: int, first: int = 0) -> Tensor | None:
     """The converged solution of samples first ... first + n - 1, (n, *shape); None where network or sampler fails.
 
-    The cells of such a model then have no ODE error, and fail themselves.
+    Of several references, one for each guidance, (n, references, *shape). A model that fails has no solution to be far
+    from; its cells say so themselves.
     """
     try:
         with state_kept():
-            return draw(reference, first, n, images=no_images).x
+            solutions = [draw(reference, first, n, images=no_images).x for reference in references]
     except (SamplerFault, NetworkFault):
         return None
+    return solutions[0] if len(solutions) == 1 else torch.stack(solutions, 1)
+
+
+def solution_for(plan: Plan, cell: Cell, solution: Tensor | None) -> Tensor | None:
+    """The part of the run's ODE solution that is of a cell's guidance, (k, *shape)."""
+    guidances = plan.config.guidances
+    if solution is None or len(guidances) == 1:
+        return solution
+    return solution[:, guidances.index(cell.request.guidance)]
 
 
 def ode_distances(cell: Cell, block: Block, x: Tensor, reference: Tensor | None) -> npt.NDArray[np.float64] | None:

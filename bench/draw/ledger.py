@@ -110,8 +110,8 @@ class Ledger:
         return clocked
 
     def cost_of_solution(self) -> int:
-        """Sample evaluations for the ODE solutions that are missing."""
-        if self.plan.reference is None or not (self.folder.path / REFERENCE).exists():
+        """Sample evaluations for the ODE solution of the images that have none yet."""
+        if not self.plan.references or not (self.folder.path / REFERENCE).exists():
             return self.plan.reference_evaluations
         there = self.folder.ode_solution(self.plan.reference_key)
         missing = self.plan.ode_samples - (0 if there is None else len(there))

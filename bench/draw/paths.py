@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from ...samplers.errors import forgiven
 from ...samplers.files.atomic import make_folder
-from ...samplers.files.tiles import shrunk
+from ...samplers.files.tiles import as_shown, shrunk
 from ...samplers.process import state_kept
 from ...samplers.sample import Request, draw
 from ..plan.plan import Cell, Plan
@@ -102,7 +102,7 @@ def path_of(request: Request) -> SamplePath | None:
         scales = [math.hypot(level.alpha, level.sigma) for level in levels]
         images = [request.model.images(states[i] / scales[i]) for i in chosen]
         return SamplePath(
-            shrunk(np.concatenate([image.cpu().numpy() for image in images if image is not None])),
+            shrunk(np.concatenate([as_shown(image.cpu().numpy()) for image in images if image is not None])),
             [levels[i].sigma / scales[i] for i in chosen],
         )
     return None

@@ -20,7 +20,11 @@ from .sealed_file import bytes_of, has_seal, json_object, sealed
 def run_to_json(plan: Plan, about: Mapping[str, Any]) -> bytes:
     """run.json: the settings of a run, the environment that it was made in, and its cells."""
     head = {"format": FORMAT, "plan": plan.key, "config": as_json(plan.config), **about}
-    cells = [{"sampler": c.sampler, "grid": c.grid, "steps": c.steps, "nfe": c.nfe, "key": c.key} for c in plan.cells]
+    cells = [
+        {"sampler": c.sampler, "grid": c.grid, "steps": c.steps, "nfe": c.nfe, "key": c.key}
+        | ({"guidance": c.request.guidance} if len(plan.config.guidances) > 1 else {})
+        for c in plan.cells
+    ]
     # An indent would make the encoder slow, and there may be many cells.
     lines = json.dumps(cells, separators=(",\n  ", ": "))
     return sealed(f'{json.dumps(head, indent=1)[:-2]},\n "cells": {lines}\n}}')
@@ -74,5 +78,5 @@ def edited_since(path: Path, plan: Plan) -> list[str]:
     stored = stored_run(path)
     before = {cell.key for cell in stored.cells} if stored else set()
     known = set(stored.budgets) if stored else set()
-    now = [cell for cell in plan.cells if (cell.sampler, cell.budget) in known]
+    now = [cell for cell in plan.cells if cell.place in known]
     return sorted({cell.sampler for cell in now if cell.key not in before})

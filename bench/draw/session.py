@@ -172,8 +172,9 @@ class Session:
                 watch.failed(cell, f"clocked again: {reason}", spared)
 
     def _ode_solution(self, watch: Watch) -> Tensor | None:
-        """The converged ODE solution of the first samples, (k, *shape), drawn once in a run, in this process."""
-        if self.plan.reference is None:
+        """The converged ODE solution of the first samples, drawn once a run and in this process: (k, *shape), or
+        (k, guidances, *shape) where the run has several."""
+        if not self.plan.references:
             return None
         key, wanted = self.plan.reference_key, self.plan.ode_samples
         there = self.folder.ode_solution(key)
@@ -182,7 +183,7 @@ class Session:
         if there is not None and first >= wanted:
             return there[:wanted]
         cost_of_rest = self.ledger.cost_of_solution()
-        if (x := ode_solution(self.plan.reference, wanted - first, first)) is None:
+        if (x := ode_solution(self.plan.references, wanted - first, first)) is None:
             return None
         self.folder.write_ode_solution(x if there is None else torch.cat([there, x.cpu()]), key)
         watch.advanced(cost_of_rest)

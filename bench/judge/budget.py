@@ -11,12 +11,23 @@ import pandas as pd
 from ...samplers.errors import InputError
 from ...samplers.registry import Registry
 from .compare import BETTER, WORSE
-from .ranking import Answer, Field, Other, answers_to, contenders, corrected, own_races, races_in
+from .ranking import (
+    Answer,
+    Field,
+    Other,
+    answers_to,
+    contenders,
+    contestant,
+    contestants,
+    corrected,
+    own_races,
+    races_in,
+)
 from .scores import NOT_MEASURED, Cost, Score, Scores, all_scores_of
 from .stored import StoredRun
 
 COLUMNS = (
-    "by", "budget", "rank", "sampler", "grid", "steps", "nfe", "seconds_per_image", "timing",
+    "by", "budget", "rank", "sampler", "grid", "steps", "guidance", "nfe", "seconds_per_image", "timing",
     "metric", "value", "low", "high", "difference", "difference_low", "difference_high", "p", "verdict",
     "family", "look",
 )  # fmt: skip
@@ -38,7 +49,7 @@ def budgets(run: StoredRun, registry: Registry, by: Cost, amounts: Sequence[floa
         {i: score.key for i, score in drawn.items()}, {i: score.found for i, score in drawn.items()}, scores.lower,
         scores.look.weight,
     )  # fmt: skip
-    samplers = {i: score.cell.sampler for i, score in drawn.items()}
+    samplers = contestants({i: score.row for i, score in drawn.items()})
     costs = {i: score.upper_cost(by) for i, score in drawn.items()}
     fitting = {amount: contenders(samplers, costs, amount) for amount in amounts}
     races = races_in(field, [scores.metric], fitting)
@@ -57,19 +68,25 @@ def _ranked(scores: Scores, fit: Mapping[str, int], answer: Answer | None) -> li
     """The rows of one budget: first those of the answer, then those that were not measured, then other samplers."""
     rows = [_value(scores.rows[answer.best], 1) | {"verdict": BEST}] if answer else []
     rows += [_beside_best(scores, other, rank) for rank, other in enumerate(answer.others, 2)] if answer else []
-    ranked = {row["sampler"] for row in rows}
+    names = contestants({i: score.row for i, score in enumerate(scores.rows)})
+    several = len({score.row["guidance"] for score in scores.rows}) > 1
+    ranked = {contestant(row, several=several) for row in rows}
     rows += [_identity(scores.rows[i]) | {"verdict": NOT_MEASURED} for name, i in fit.items() if name not in ranked]
-    drawn = {score.cell.sampler: False for score in scores.rows}
-    drawn |= {score.cell.sampler: True for score in scores.rows if score.row["samples"]}
+    drawn: dict[str, tuple[bool, Score]] = {}
+    for name, score in zip(names.values(), scores.rows, strict=True):
+        drawn[name] = bool(score.row["samples"]) or drawn.get(name, (False, score))[0], score
     return rows + [
-        {"sampler": name, "verdict": NO_ROW if is_drawn else NOT_MEASURED}
-        for name, is_drawn in drawn.items()
+        {
+            "sampler": score.row["sampler"], "guidance": score.row["guidance"],
+            "verdict": NO_ROW if is_drawn else NOT_MEASURED,
+        }
+        for name, (is_drawn, score) in drawn.items()
         if name not in fit
-    ]
+    ]  # fmt: skip
 
 
 def _identity(score: Score) -> dict[str, Any]:
-    names = ("sampler", "grid", "steps", "nfe", "seconds_per_image", "timing")
+    names = ("sampler", "grid", "steps", "guidance", "nfe", "seconds_per_image", "timing")
     return {name: score.row.get(name) for name in names}
 
 

@@ -247,7 +247,8 @@ def corrected_p(comparisons: Sequence[Comparison], weight: float = 1.0) -> list[
 def cell_name(cell: CellRecord) -> str:
     """ "ddim, 10 steps, 10 calls"."""
     calls = "adaptive" if cell.nfe is None else f"{cell.nfe} calls"
-    return f"{cell.sampler}, {cell.steps} steps, {calls}"
+    guidance = "" if cell.guidance is None else f", guidance {cell.guidance:g}"
+    return f"{cell.sampler}{guidance}, {cell.steps} steps, {calls}"
 
 
 def holm(p_values: Sequence[float], weight: float = 1.0) -> list[float]:

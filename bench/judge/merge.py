@@ -16,10 +16,10 @@ from ..plan.environment import VERSIONS_THAT_MATTER
 from ..plan.settings import names_of
 from .statistics import samples_hash
 from .stored import StoredRun
-from .table import Labels, row_name, rows_to_table
+from .table import GUIDED_COLUMNS, Labels, row_name, rows_to_table
 
-IDENTITY = ("sampler", "grid", "steps", "guidance")
-"""The columns that say which cell a row is."""
+IDENTITY = ("sampler", "grid", "steps", "guidance", *GUIDED_COLUMNS)
+"""The columns that say which cell a row is: all axes together."""
 COMPARABLE = names_of(lambda one: one.must_agree)
 """The settings in which runs must agree."""
 VERSION_FIELDS = {f"{name} version": name for name in VERSIONS_THAT_MATTER}
@@ -80,7 +80,7 @@ def merge(runs: Sequence[StoredRun]) -> Merged:
     for run in runs:
         for place, row in enumerate(run.table.to_dict("records")):
             # Not by the cell's key: that holds the number of threads and versions, which may differ between machines.
-            cell = tuple(row[name] for name in IDENTITY)
+            cell = identity_of(row)
             if cell in rows:
                 check_same_numbers(rows[cell], of_run[cell], row, run)
             else:
@@ -94,6 +94,11 @@ def merge(runs: Sequence[StoredRun]) -> Merged:
     # Reversed, so that the first run wins.
     labels = {name: label for run in reversed(runs) for name, label in run.labels.items()}
     return Merged(table, labels, tuple(origins.values()), (RUNS_NOTE,) if comparable else (SECONDS_NOTE,))
+
+
+def identity_of(row: Mapping[Any, Any]) -> tuple[Any, ...]:
+    """Which cell a row is; an axis that it lacks, or that is empty, is None."""
+    return tuple(None if pd.isna(row.get(name)) else row[name] for name in IDENTITY)
 
 
 def check_comparable(runs: Sequence[StoredRun], purpose: str = "merge", *, across_versions: bool = False) -> None:
@@ -145,7 +150,7 @@ def check_same_numbers(row: Mapping[str, Any], run: StoredRun, other: Mapping[An
     compared = [name for name in row if name in other and name not in (*timing.COLUMNS, "same_as")]
     for name in compared:
         if not is_same(row[name], other[name]):
-            cell = " ".join(f"{n} {row[n]}" for n in IDENTITY)
+            cell = " ".join(f"{n} {row[n]}" for n in IDENTITY if not pd.isna(row.get(n)))
             raise InputError(
                 f"merge {other_run.path}: {name} of {cell} is {other[name]!r}, and {row[name]!r} in {run.path}; "
                 "`samplerbench verify` shows which of them can be drawn again"
@@ -173,13 +178,13 @@ def name_same_samples(rows: Mapping[tuple[Any, ...], dict[str, Any]], runs: Sequ
 
 def hashes_of(run: StoredRun) -> dict[tuple[Any, ...], bytes]:
     """The hash of all samples of each cell whose chunks are there."""
-    guidance, whole = run.record.config.guidance, run.record.config.samples
-    found = {}
-    for cell in run.record.cells:
+    whole, found = run.record.config.samples, {}
+    rows = run.table.to_dict("records")
+    for cell, row in zip(run.record.cells, rows, strict=True):
         chunks = [chunk for _, chunk in sorted(run.chunks(cell).items())]
         # The hash of some of the samples would differ from that of all.
         if sum(chunk.n for chunk in chunks) == whole:
-            found[cell.sampler, cell.grid, cell.steps, guidance] = samples_hash(chunks)
+            found[identity_of(row)] = samples_hash(chunks)
     return found
 
 

@@ -15,7 +15,7 @@ from .scores import NOT_MEASURED, Cost, Score, Scores, scores_of
 from .stored import StoredRun
 
 COLUMNS = (
-    "sampler", "grid", "steps", "nfe", "seconds_per_image", "timing", "metric", "value", "low", "high",
+    "sampler", "grid", "steps", "guidance", "nfe", "seconds_per_image", "timing", "metric", "value", "low", "high",
     "against", "cost", "verdict", "dominated_by", "family", "look",
 )  # fmt: skip
 ON_FRONT, DOMINATED, CLOSE = "on the front", "dominated", "not told apart from the front"
@@ -49,7 +49,7 @@ def placed(scores: Scores, against: Cost) -> pd.DataFrame:
 
 
 def _identity(scores: Scores, score: Score, against: Cost) -> dict[str, Any]:
-    named = {name: score.row.get(name) for name in COLUMNS[:6]}
+    named = {name: score.row.get(name) for name in COLUMNS[:7]}
     return named | {"metric": scores.metric, "against": against, "cost": score.cost(against)}
 
 

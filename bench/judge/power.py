@@ -34,9 +34,9 @@ def power(run: StoredRun, registry: Registry, metric: str | None) -> pd.DataFram
     of it at the next look, nan if no number would. Raises InputError as `scores_of`.
     """
     scores = scores_of(run, registry, metric, by="nfe")
-    counts = [count for _, count in run.record.budgets]
-    measured = [(count, score) for count, score in zip(counts, scores.rows, strict=True) if score.estimate]
-    pairs = [(count, a, b) for (count, a), (other, b) in combinations(measured, 2) if count == other]
+    places = [place for _, *place in run.record.budgets]
+    measured = [(place, score) for place, score in zip(places, scores.rows, strict=True) if score.estimate]
+    pairs = [(place[0], a, b) for (place, a), (other, b) in combinations(measured, 2) if place == other]
     p_values = scores.corrected((a, b) for _, a, b in pairs)
     rows = []
     for count, a, b in pairs:

@@ -221,10 +221,21 @@ def answers_from(run: StoredRun, found: Found, lower: Mapping[str, bool]) -> lis
 
 
 def own_races(rows: Mapping[int, Mapping[Any, Any]], budgets: Sequence[int], field: Field) -> list[Race]:
-    """The races of a run's own report: its rows that have samples, at its budgets of model calls."""
-    samplers, calls = ({i: row[name] for i, row in rows.items()} for name in ("sampler", "nfe"))
+    """The races that a run answers for, of its rows that have samples, at its budgets of model calls."""
+    samplers, calls = contestants(rows), {i: row["nfe"] for i, row in rows.items()}
     fitting: dict[float, dict[str, int]] = {budget: contenders(samplers, calls, budget) for budget in budgets}
     return list(races_in(field, field.lower, fitting).values())
+
+
+def contestants(rows: Mapping[int, Mapping[Any, Any]]) -> dict[int, str]:
+    """What each row competes as: its sampler, with its guidance where rows have several."""
+    several = len({row["guidance"] for row in rows.values()}) > 1
+    return {i: contestant(row, several=several) for i, row in rows.items()}
+
+
+def contestant(row: Mapping[Any, Any], *, several: bool) -> str:
+    """ "ddim", or "ddim, guidance 2" where there are several."""
+    return f"{row['sampler']}, guidance {row['guidance']:g}" if several else str(row["sampler"])
 
 
 def keys_of(run: StoredRun) -> dict[int, str]:

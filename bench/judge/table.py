@@ -39,12 +39,16 @@ COLUMNS = (
     "seconds_per_image", "seconds_low", "seconds_high", "model_seconds_per_image", "overhead",
     "ode_error", "same_as", "status",
 )  # fmt: skip
+GUIDED_COLUMNS = ("guidance_low", "guidance_high")
+"""Behind the fixed columns: the interval of sigma / alpha with guidance, empty where all levels are guided."""
+AXES = ("grid", "guidance", *GUIDED_COLUMNS)
+"""The columns that say, beside sampler and steps, which cell a row is."""
 CLOCK_COLUMNS = tuple(name for name in timing.COLUMNS if name not in COLUMNS)
 """The columns at the end, after the further metrics."""
 OWN_COLUMNS = ("fid", "clip_score")
 """The metrics among the fixed columns."""
 DEPTH = "depth"
-"""Behind the fixed columns, where some row has made fewer calls one after the other than calls."""
+"""Behind those, where some row has made fewer calls one after the other than calls."""
 WARNING = "warning"
 """The last column: what a user must know about the levels of a cell."""
 TEXTS = ("model", "sampler", "grid", "same_as", "status", "timing", WARNING)
@@ -176,17 +180,18 @@ class GrowingTable:
 
 
 def rows_to_table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    """The rows: the fixed columns, depth if it says more than nfe, further metrics, those of the clock."""
-    own = (*COLUMNS, DEPTH, *CLOCK_COLUMNS, WARNING)
+    """The rows: the fixed columns, the interval of guidance, depth if it says more than nfe, further metrics, those of
+    the clock."""
+    own = (*COLUMNS, *GUIDED_COLUMNS, DEPTH, *CLOCK_COLUMNS, WARNING)
     further = dict.fromkeys(name for row in rows for name in row if name not in own)
     depth = [DEPTH] if any(row.get(DEPTH) not in (None, row["nfe"]) for row in rows) else []
-    return pd.DataFrame(rows, columns=[*COLUMNS, *depth, *further, *CLOCK_COLUMNS, WARNING])
+    return pd.DataFrame(rows, columns=[*COLUMNS, *GUIDED_COLUMNS, *depth, *further, *CLOCK_COLUMNS, WARNING])
 
 
 def check_metric_names(names: Sequence[str]) -> None:
     """Refuse a metric whose columns would have the name of another column."""
     for name in names:
-        own = (*COLUMNS, DEPTH, *CLOCK_COLUMNS, WARNING)
+        own = (*COLUMNS, *GUIDED_COLUMNS, DEPTH, *CLOCK_COLUMNS, WARNING)
         taken = [c for c in metric_columns(name) if c in own and name not in OWN_COLUMNS]
         if taken:
             raise InputError(f"metric {name!r}: the table has a column {taken[0]!r} of its own; register another name")
@@ -196,9 +201,14 @@ def _identity(plan: Plan, cell: Cell) -> dict[str, Any]:
     """The columns that say which cell a row is."""
     return {
         "model": plan.model.name, "sampler": cell.sampler, "grid": cell.grid, "steps": cell.steps, "nfe": cell.nfe,
-        "network_evaluations": cell.network_evaluations, "guidance": plan.config.guidance, "samples": 0,
-        WARNING: cell.warning or None,
+        "network_evaluations": cell.network_evaluations, "guidance": cell.request.guidance, "samples": 0,
+        **guided_columns(cell.request.guidance_interval), WARNING: cell.warning or None,
     }  # fmt: skip
+
+
+def guided_columns(interval: tuple[float, float] | None) -> dict[str, float]:
+    """The columns of an interval of guidance; {} where there is none."""
+    return dict(zip(GUIDED_COLUMNS, interval, strict=True)) if interval else {}
 
 
 def _numbers(gathered: Gathered, samples: int) -> dict[str, Any]:
@@ -221,7 +231,15 @@ def row_name(row: Mapping[str, Any], other: Mapping[str, Any]) -> str:
         name += f" on {row['grid']}"
     if row["guidance"] != other["guidance"]:
         name += f" at guidance {row['guidance']:g}"
+    if row["guidance"] != 1 and (interval := interval_of_row(row)) != interval_of_row(other):
+        name += f" guided at sigma/alpha {interval}" if interval else " guided at all levels"
     return name if row["steps"] == other["steps"] else f"{name}, {row['steps']} steps"
+
+
+def interval_of_row(row: Mapping[Any, Any]) -> str:
+    """ "0.2 to 5", the sigma / alpha with guidance; '' where all levels are guided, or the table does not say."""
+    low, high = (row.get(name) for name in GUIDED_COLUMNS)
+    return "" if low is None or high is None or math.isnan(low) else f"{low:g} to {high:g}"
 
 
 def read_table(path: Path, record: RunRecord) -> pd.DataFrame:
@@ -326,7 +344,8 @@ def pending_row(record: RunRecord, place: int) -> dict[str, Any]:
     cell = record.cells[place]
     return {
         "model": record.model.name, "sampler": cell.sampler, "grid": cell.grid, "steps": cell.steps, "nfe": cell.nfe,
-        "guidance": record.config.guidance, "samples": 0, "status": str(Status.PENDING),
+        "guidance": record.guidance_of(cell), "samples": 0, "status": str(Status.PENDING),
+        **(guided_columns(record.config.guidance_interval) if record.guidance_of(cell) != 1 else {}),
     }  # fmt: skip
 
 
@@ -393,8 +412,8 @@ def is_number(column: pd.Series[Any]) -> bool:
 
 
 def check_rows_of_cells(table: pd.DataFrame, record: RunRecord, keys: Sequence[str]) -> None:
-    """ValueError if a row is not that of its cell; a row whose cell was edited since is left out."""
-    rows = table[["sampler", "grid", "steps"]].itertuples(index=False, name=None)
+    """A ValueError where a row is not that of its cell; one whose cell was edited since is left out."""
+    rows = table[["sampler", "grid", "steps", "guidance"]].itertuples(index=False, name=None)
     for key, cell, row in zip(keys, record.cells, rows, strict=False):  # cells that were added have no row
-        if key == cell.key and row != (cell.sampler, cell.grid, cell.steps):
+        if key == cell.key and row != (cell.sampler, cell.grid, cell.steps, record.guidance_of(cell)):
             raise ValueError(f"the row {row[0]!r}, {row[1]}, {row[2]} steps is not that of its cell")

@@ -95,7 +95,10 @@ def fronts_of(run: StoredRun, names: Sequence[str], metrics: LoadMetrics | None)
 
 
 def verdicts(ranked: pd.DataFrame, run: StoredRun) -> list[str]:
-    """The verdict of each row of the table, from `ranked`, which has another order."""
-    names = ["sampler", "grid", "steps"]
+    """The verdict of each row of the table; `ranked` has another order.
+
+    Rows of one sampler, count and guidance are one cell.
+    """
+    names = ["sampler", "grid", "steps", "guidance"]
     by_cell = dict(zip(ranked[names].itertuples(index=False, name=None), ranked["verdict"], strict=True))
     return [by_cell[cell] for cell in run.table[names].itertuples(index=False, name=None)]

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from ...samplers.arguments import check_guidance_calls
+from ...samplers.arguments import check_guidance_calls, check_interval
 from ...samplers.errors import InputError
 from ...samplers.model import parse_size
 from ...samplers.options import check_count
@@ -24,6 +24,8 @@ OF_MODEL = names_of(lambda one: one.section == "model")
 OF_REQUEST = names_of(lambda one: one.for_request)
 NO_METRIC = "none"
 """The name in the place of metrics that leaves all of them out."""
+OF_GUIDED = ("negative", "guidance_rescale", "guidance_interval")
+"""Settings that have no effect at guidance 1. Where that is one of several, its cells go without them."""
 MOST_LAYERS = 100
 MOST_THREADS = 4096
 LARGEST_WHOLE = 2**53
@@ -40,6 +42,8 @@ class Config(Settings):
         for name in NUMBERS:
             if type(value := getattr(self, name)) is int and abs(value) <= LARGEST_WHOLE:
                 object.__setattr__(self, name, float(value))
+        object.__setattr__(self, "guidance", one_or_several("guidance", self.guidance))
+        object.__setattr__(self, "guidance_interval", check_interval(self.guidance_interval))
         if not self.sampler:
             raise InputError("sampler: none given; expected at least one, as in -s ddim")
         for name, numbers in (("steps", self.steps), ("nfe", self.nfe)):
@@ -68,14 +72,42 @@ class Config(Settings):
         return self.nfe or self.steps
 
     @property
+    def guidances(self) -> tuple[float, ...]:
+        """The guidance, or the several."""
+        return self.guidance if isinstance(self.guidance, tuple) else (self.guidance,)
+
+    @property
     def model_settings(self) -> dict[str, object]:
         """The settings that are passed to the model, as far as they are given."""
         return {name: value for name in OF_MODEL if (value := getattr(self, name)) is not None}
 
-    @property
-    def request_settings(self) -> dict[str, Any]:
-        """The settings that are passed to a request, by their names."""
-        return {name: getattr(self, name) for name in OF_REQUEST}
+    def request_settings(self, guidance: float) -> dict[str, Any]:
+        """What a request to draw at a guidance of the run takes by the names of the settings."""
+        values = {name: getattr(self, name) for name in OF_REQUEST} | {"guidance": guidance}
+        if guidance != 1 or len(self.guidances) == 1:
+            return values
+        return values | {one.name: one.default for one in SETTINGS if one.name in OF_GUIDED}
+
+
+def one_or_several(name: str, given: Any) -> Any:
+    """One number as it is, also from a list of one; several as a tuple. Whole numbers become floats, guidance 3 is 3.0,
+    to the plan's key too."""
+    if not isinstance(given, tuple | list):
+        return float(given) if type(given) is int and abs(given) <= LARGEST_WHOLE else given
+    numbers = tuple(one_or_several(name, number) for number in given)
+    if not numbers:
+        raise InputError(f"{name}: none given; expected at least one number")
+    if len(set(numbers)) < len(numbers):
+        raise InputError(f"{name} {','.join(map(str, given))}: a number is given twice")
+    return numbers if len(numbers) > 1 else numbers[0]
+
+
+def parse_numbers(name: str, text: str, expected: str) -> tuple[float, ...]:
+    """ "1,2.5" -> (1.0, 2.5)."""
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError as error:
+        raise InputError(f"{name} {text[:SHOWN]!r}: expected {expected}") from error
 
 
 def metrics_named(names: tuple[str, ...]) -> tuple[str, ...]:

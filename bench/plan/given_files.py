@@ -21,6 +21,7 @@ FLAGS: tuple[Kind, ...] = ("flag", "switch")
 IN_TOML: Mapping[Kind, str] = {
     **dict.fromkeys(FLAGS, "true or false"), "whole": "a whole number", "number": "a number", "amount": "a number",
     "list": "a text or a list of texts", "counts": "a number or a list of numbers",
+    "numbers": "a number or a list of numbers", "interval": "a list of two numbers",
 }  # fmt: skip
 """What a TOML file may give for a setting of each kind; a setting of any other kind is a text."""
 
@@ -117,7 +118,11 @@ def _as_option(key: str, value: object, kind: Kind) -> bool | str | list[str]:
         return value
     if kind not in FLAGS and is_scalar(value):
         return [str(value)] if kind == "list" else str(value)
-    if kind in ("list", "counts") and isinstance(value, list) and all(is_scalar(v) for v in value):
+    if (
+        kind in ("list", "counts", "numbers", "interval")
+        and isinstance(value, list)
+        and all(is_scalar(v) for v in value)
+    ):
         return [str(v) for v in value] if kind == "list" else ",".join(map(str, value))
     raise InputError(f"{key} = {_as_toml(value)}; expected {IN_TOML.get(kind, 'a text')}")
 

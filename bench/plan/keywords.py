@@ -22,6 +22,7 @@ ACCEPTED: Mapping[Kind, tuple[tuple[type, ...], str]] = {
     "switch": ((bool, NoneType), "True, False or None"),
     "amount": ((int, float, NoneType), "a number above 0"),
     "workers": ((int, str, NoneType), "a whole number from 1, or 'gpus'"),
+    "interval": ((list, tuple, NoneType), "low and high in a pair"),
     "counts": ((int, list, tuple, range), "a whole number, or several in a list"),
 }
 """The types that an argument of each kind accepts, and their name in errors. Numbers are checked by Config."""

@@ -17,7 +17,7 @@ from ...samplers.noise import BLOCK
 from ...samplers.options import at_fault
 from ...samplers.process import changes_told, state_kept
 from ...samplers.registry import Registry
-from ...samplers.sample import Request, request_for
+from ...samplers.sample import Request, fitted, request_for
 from ...samplers.sampler import MAX_CALLS, MAX_ORDER, MAX_STEPS, Sampler, declared_calls
 from ...samplers.schedule import VP
 from ...samplers.text import counted
@@ -53,6 +53,10 @@ ODE_STEPS = 101
 """100 steps that are even in lambda, and one to the clean end."""
 
 
+Place = tuple[str, int, float]
+"""Sampler spec, step count or budget of model calls, and guidance: one cell of a run."""
+
+
 @dataclass(frozen=True)
 class Cell:
     """One row of the table."""
@@ -77,6 +81,11 @@ class Cell:
     """The files that the sampler opens by name, at any time."""
 
     @property
+    def place(self) -> Place:
+        """Which of the run's cells it is."""
+        return self.sampler, self.budget, self.request.guidance
+
+    @property
     def is_deterministic(self) -> bool:
         """Whether the samples solve the probability flow ODE, so that a distance to its solution means something.
 
@@ -92,7 +101,7 @@ class Cell:
 
     @property
     def network_evaluations(self) -> int | None:
-        """Network passes for one sample, including the second pass of guidance."""
+        """Network passes for one sample, guidance's second pass included: with an interval of guidance, at most."""
         return None if self.nfe is None else self.nfe * self.request.passes
 
 
@@ -178,8 +187,9 @@ class Plan:
     config: Config
     model: Model
     cells: tuple[Cell, ...]
-    reference: Request | None
-    """The converged ODE solution that deterministic cells are compared with; None if there is no such cell."""
+    references: tuple[Request, ...]
+    """The converged ODE solutions that deterministic cells are compared with, one for each guidance; () if there is no
+    such cell."""
     trial: Request
     """The levels of the first cell with a built-in sampler: for warming up, and for estimates of time."""
     is_rebuildable: bool
@@ -194,7 +204,7 @@ class Plan:
         order = {place: i for i, place in enumerate(product_of(self.config))}
         # In the order of the settings, whatever the order of the rows: a run that was added to has the key of the
         # whole.
-        in_turn = sorted(self.cells, key=lambda cell: order.get((cell.sampler, cell.budget), len(order)))
+        in_turn = sorted(self.cells, key=lambda cell: order.get(cell.place, len(order)))
         always = {name: getattr(self.config, name) for name in ALWAYS}
         return digest([always, given(self.config, but=ALWAYS), [cell.setting for cell in in_turn]])
 
@@ -223,7 +233,7 @@ class Plan:
                 "expected no more shards than that"
             )
         part = replace(self, shard=shard)
-        return part if part.blocks[0].first < self.ode_samples else replace(part, reference=None)
+        return part if part.blocks[0].first < self.ode_samples else replace(part, references=())
 
     @property
     def network_evaluations(self) -> int:
@@ -233,21 +243,19 @@ class Plan:
 
     @cached_property
     def reference_key(self) -> str:
-        """Hash of all that decides the ODE solution; '' if there is none."""
-        if self.reference is None:
-            return ""
-        return digest([cell_setting(self.reference, ()), source_hash(type(self.reference.sampler))])
+        """Hash of all that decides the ODE references; '' where there is none."""
+        hashes = [digest([cell_setting(one, ()), source_hash(type(one.sampler))]) for one in self.references]
+        return hashes[0] if len(hashes) == 1 else digest(hashes) if hashes else ""
 
     @property
     def reference_evaluations(self) -> int:
-        """Sample evaluations of the ODE solution."""
-        steps = len(self.reference.levels) - 1 if self.reference else 0
-        return self.ode_samples * steps * (self.reference.passes if self.reference else 0)
+        """Sample evaluations of the ODE references."""
+        return self.ode_samples * sum((len(one.levels) - 1) * one.passes for one in self.references)
 
     @property
     def ode_samples(self) -> int:
         """How many samples have a converged solution."""
-        return ode_count(self.config.samples) if self.reference else 0
+        return ode_count(self.config.samples) if self.references else 0
 
     @property
     def keep_images(self) -> bool:
@@ -280,28 +288,29 @@ def planned_cells(config: Config, registry: Registry, given_model: Model | None)
     known = Known(shared_setting(model, {registry.metrics[name].extractor for name in config.metric}))
     cells = [cell for spec in config.sampler for cell in cells_for(config, registry, model, spec, known)]
     # A stochastic sampler does not follow the ODE: its distance to the solution would mean nothing.
-    reference = ode_reference(config, registry, model) if any(c.is_deterministic for c in cells) else None
+    solved = config.guidances if any(cell.is_deterministic for cell in cells) else ()
+    references = tuple(ode_reference(config, registry, model, guidance) for guidance in solved)
     trial = replace(cells[0].request, sampler=registry.sampler(TRIAL_SAMPLER))
-    return Plan(config, model, tuple(cells), reference, trial, is_rebuildable=given_model is None)
+    return Plan(config, model, tuple(cells), references, trial, is_rebuildable=given_model is None)
 
 
-def product_of(config: Config) -> Iterator[tuple[str, int]]:
-    """(sampler spec, step count or budget) of every cell, sampler by sampler."""
-    return product(config.sampler, config.counts)
+def product_of(config: Config) -> Iterator[Place]:
+    """The place of every cell, sampler by sampler and guidance by guidance."""
+    return ((spec, count, w) for spec, w, count in product(config.sampler, config.guidances, config.counts))
 
 
 def part_of(plan: Plan, config: Config) -> Plan | None:
-    """The part of a plan that another configuration describes; None if the plan lacks some of its cells."""
-    cells = {(cell.sampler, cell.budget): cell for cell in plan.cells}
+    """The part of a plan that another configuration describes; None where the plan has not all of its cells."""
+    cells = {cell.place: cell for cell in plan.cells}
     places = list(product_of(config))
     if not cells.keys() >= set(places):
         return None
     return replace(plan, config=config, cells=tuple(cells[place] for place in places))
 
 
-def behind(plan: Plan, first: Sequence[tuple[str, int]]) -> Plan:
-    """The plan with the cells of these samplers and counts first, in the order of the rows of an existing run."""
-    cells = {(cell.sampler, cell.budget): cell for cell in plan.cells}
+def behind(plan: Plan, first: Sequence[Place]) -> Plan:
+    """The plan with the cells of these places first, as the rows of a run that is there stand."""
+    cells = {cell.place: cell for cell in plan.cells}
     if not cells.keys() >= set(first):
         return plan  # of another run, which is refused where its folder is opened
     order = dict.fromkeys([*first, *cells])
@@ -314,9 +323,9 @@ class Known:
 
     setting: str
     """`shared_setting` of model and extractors."""
-    asked: dict[tuple[str, int, bool, bool], tuple[Request, str]] = field(default_factory=dict)
-    """By grid, steps, whether the first call is analytic, and whether the sampler needs the unconditional part: only
-    the sampler differs. The request, and `asked_setting` of it."""
+    asked: dict[tuple[str, int, float, bool, bool], tuple[Request, str]] = field(default_factory=dict)
+    """By grid, steps, guidance, whether the first call is analytic, and whether the sampler needs the unconditional
+    part: only the sampler differs. The request, and `asked_setting` of it."""
     code: dict[type, Code] = field(default_factory=dict)
     """The code of each sampler class, which is read from the disk."""
 
@@ -326,7 +335,8 @@ def cells_for(config: Config, registry: Registry, model: Model, spec: str, known
     # Watching the process costs time, and built-in samplers are known to leave it alone.
     kept: AbstractContextManager[list[str]] = state_kept() if registry.is_foreign(spec) else nullcontext([])
     with kept as changed:
-        cells = [cell_for(config, registry, model, spec, budget, known) for budget in config.counts]
+        places = [(count, guidance) for guidance in config.guidances for count in config.counts]
+        cells = [cell_for(config, registry, model, spec, place, known) for place in places]
     if changed:
         raise PluginError(
             f"sampler {spec!r}: what it declares (nfe, convergence, plan, options) {changes_told(changed)}; "
@@ -336,21 +346,23 @@ def cells_for(config: Config, registry: Registry, model: Model, spec: str, known
 
 
 def cell_for(  # noqa: PLR0913  (a cell's coordinates)
-    config: Config, registry: Registry, model: Model, spec: str, budget: int, known: Known
+    config: Config, registry: Registry, model: Model, spec: str, place: tuple[int, float], known: Known
 ) -> Cell:
-    """The cell of a sampler spec at a step count, or at the step count that an NFE budget allows."""
+    """The cell of a sampler spec at a step count, or at the step count that an NFE budget allows, and at a guidance."""
+    budget, guidance = place
     sampler, own_grid, analytic_first = registry.chosen(spec)
     grid = own_grid or config.grid or model.schedule.default_grid
     steps = budget
     if config.nfe:
         sampler, steps = planned(sampler, spec, budget + analytic_first)
     with at_fault(f"sampler {spec!r}: needs_unconditional"):
-        place = grid, steps, analytic_first, check_unconditional(sampler, model, repr(spec))
-    if place not in known.asked:
-        request = request_in(config, registry, model, sampler, grid, steps, analytic_first=analytic_first)
-        known.asked[place] = request, asked_setting(request, (), known.setting)
-    request, asked = known.asked[place]
-    request = replace(request, sampler=sampler)
+        alike = grid, steps, guidance, analytic_first, check_unconditional(sampler, model, repr(spec))
+    # Levels, prompts and model are checked once for all samplers that are alike in these.
+    if alike not in known.asked:
+        request = request_in(config, registry, model, sampler, grid, steps, guidance, analytic_first=analytic_first)
+        known.asked[alike] = request, asked_setting(request, (), known.setting)
+    request, asked = known.asked[alike]
+    request = fitted(replace(request, sampler=sampler), any_model=config.any_model)
     setting = setting_of(sampler, asked)
     code = known.code.get(type(sampler)) or code_of_class(type(sampler))
     known.code[type(sampler)] = code
@@ -382,7 +394,8 @@ def summary(plan: Plan) -> dict[str, Any]:
 
     def about(cell: Cell) -> dict[str, Any]:
         one = cell.network_evaluations
-        names = {"sampler": cell.sampler, "grid": cell.grid, "steps": cell.steps, "nfe": cell.nfe}
+        names: dict[str, Any] = {"sampler": cell.sampler, "grid": cell.grid, "steps": cell.steps, "nfe": cell.nfe}
+        names |= {"guidance": cell.request.guidance} if len(plan.config.guidances) > 1 else {}
         evaluations = None if one is None else one * samples
         return {**names, "network_evaluations": evaluations, "warning": cell.warning or None}
 
@@ -436,14 +449,14 @@ def declared_order(sampler: Sampler, spec: str) -> int | None:
     return order
 
 
-def ode_reference(config: Config, registry: Registry, model: Model) -> Request:
-    """The request whose samples are taken as the converged ODE solution."""
+def ode_reference(config: Config, registry: Registry, model: Model, guidance: float) -> Request:
+    """The request whose samples stand for the converged ODE solution at a guidance."""
     schedule, steps = model.schedule, ODE_STEPS
     if isinstance(schedule, VP) and model.timesteps == "integer":
         steps = min(steps, schedule.timesteps)
     # Even in lambda is best for a solver in lambda; where lambda is infinite at the start there is no such grid.
     grid = "uniform" if math.isinf(schedule.first.sigma_ve) else "logsnr"
-    return request_in(config, registry, model, registry.sampler(ODE_SAMPLER), grid, steps)
+    return request_in(config, registry, model, registry.sampler(ODE_SAMPLER), grid, steps, guidance)
 
 
 def request_in(  # noqa: PLR0913  (a cell's coordinates)
@@ -453,10 +466,12 @@ def request_in(  # noqa: PLR0913  (a cell's coordinates)
     sampler: Sampler,
     grid: str | None,
     steps: int,
+    guidance: float,
     *,
     analytic_first: bool = False,
 ) -> Request:
     """A request with the configuration's settings."""
     return request_for(
-        registry, model, sampler, steps=steps, grid=grid, analytic_first=analytic_first, **config.request_settings
-    )
+        registry, model, sampler, steps=steps, grid=grid, analytic_first=analytic_first,
+        **config.request_settings(guidance),
+    )  # fmt: skip

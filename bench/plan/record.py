@@ -7,6 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import fields
 from functools import cached_property
+from itertools import product
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -32,6 +33,8 @@ class CellRecord(Struct, frozen=True):
     nfe: Count | None
     """Model calls that the sampler declares; None = adaptive."""
     key: Key
+    guidance: float | None = None
+    """Where the run has several; None = that of the run."""
 
 
 class ModelRecord(Struct, frozen=True):
@@ -100,10 +103,10 @@ class RunRecord(Struct, frozen=True, dict=True):
     def __post_init__(self) -> None:
         """ValueError if cells and settings contradict each other."""
         settings = self.config
-        if not (math.isfinite(settings.guidance) and math.isfinite(settings.guidance_rescale)):
+        if not all(map(math.isfinite, (*settings.guidances, settings.guidance_rescale))):
             raise ValueError(f"config.guidance is {settings.guidance}; expected a finite number")
-        rows, counts = Counter(cell.sampler for cell in self.cells), settings.counts
-        if rows != dict.fromkeys(settings.sampler, len(counts)):
+        rows, counts = Counter((cell.sampler, self.guidance_of(cell)) for cell in self.cells), settings.counts
+        if rows != dict.fromkeys(product(settings.sampler, settings.guidances), len(counts)):
             raise ValueError(f"cells are not those of {len(settings.sampler)} samplers at {len(counts)} counts each")
         if not settings.nfe and any(c.steps != counts[i] for c, i in zip(self.cells, self.places, strict=True)):
             raise ValueError("the steps of cells are not those of config.steps")
@@ -111,6 +114,10 @@ class RunRecord(Struct, frozen=True, dict=True):
             raise ValueError(f"added.rows is not below the number of cells, {len(self.cells)}")
         if any(one.samples >= settings.samples for one in self.extended):
             raise ValueError(f"extended.samples is not below config.samples, {settings.samples}")
+
+    def guidance_of(self, cell: CellRecord) -> float:
+        """The guidance of a cell."""
+        return self.config.guidances[0] if cell.guidance is None else cell.guidance
 
     @property
     def prompts(self) -> tuple[str, ...]:
@@ -134,19 +141,22 @@ class RunRecord(Struct, frozen=True, dict=True):
         return list(dict.fromkeys(filter(None, [self.command, *later])))
 
     @property
-    def budgets(self) -> list[tuple[str, int]]:
-        """Sampler spec and step count or budget of each cell."""
-        return [(cell.sampler, self.config.counts[i]) for cell, i in zip(self.cells, self.places, strict=True)]
+    def budgets(self) -> list[tuple[str, int, float]]:
+        """Sampler spec, step count or budget, and guidance of each cell."""
+        return [
+            (cell.sampler, self.config.counts[i], self.guidance_of(cell))
+            for cell, i in zip(self.cells, self.places, strict=True)
+        ]
 
     @cached_property
     def places(self) -> tuple[int, ...]:
-        """For each cell, the position of its budget or step count among those of the run; cells of one sampler come in
-        the order of the counts, with or without others between them."""
-        seen: defaultdict[str, int] = defaultdict(int)
+        """For each cell the place of its budget or step count among those of the run: a sampler's cells at a guidance
+        stand in the order of the counts, whatever stands between them."""
+        seen: defaultdict[tuple[str, float | None], int] = defaultdict(int)
         found = []
         for cell in self.cells:
-            found.append(seen[cell.sampler])
-            seen[cell.sampler] += 1
+            found.append(seen[cell.sampler, cell.guidance])
+            seen[cell.sampler, cell.guidance] += 1
         return tuple(found)
 
 

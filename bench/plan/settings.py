@@ -14,15 +14,17 @@ from typing import Any, Literal, TypeVar
 T = TypeVar("T")
 
 Kind = Literal[
-    "name", "text", "path", "file", "flag", "switch", "whole", "number", "amount", "list", "counts", "workers"
-]
+    "name", "text", "path", "file", "flag", "switch", "whole", "number", "numbers", "interval", "amount", "list",
+    "counts", "workers",
+]  # fmt: skip
 """What a setting may be: a name, a text or None, a path or None, the lines of a file; a flag, which is off unless it is
-given, or a switch, whose default depends on the run; a whole number, any number, an amount above 0 or None; texts;
-counts, as in 5,10,20; workers: a whole number, a word, or None."""
+given, or a switch, whose default depends on the run; a whole number, any number, a number or several, as in 1,2.5, two
+numbers or None, an amount above 0 or None; texts; counts, as in 5,10,20; workers: a whole number, a word, or None."""
 Section = Literal["drawn", "model", "measured", "machine", "limits", "kept", "manner"]
 """Options of one section stand together in the help. Those of "model" are the model's own: its loader gets them."""
 USUAL_NUMBERS: dict[Kind, str] = {
     "whole": "a whole number, as in 8", "number": "a number, as in 2.5", "amount": "a number above 0, as in 2.5",
+    "interval": "two numbers, as in 0.2,5",
 }  # fmt: skip
 DEFAULT_SAMPLERS = ("ddpm", "ddim", "dpm-solver", "euler-a")
 ABOUT = "setting"
@@ -142,9 +144,15 @@ class Settings:
         default_words="the schedule's own", metavar="SPEC", grid=InGrid(),
     )  # fmt: skip
     """A sampler's spec may name its own."""
-    guidance: float = setting(
-        1.0, "number", "drawn", "Classifier-free guidance; 1 is none.", numbers="a number above 0, as in 2.5",
-        for_request=True, grid=InGrid(),
+    guidance: float | tuple[float, ...] = setting(
+        1.0, "numbers", "drawn", "Classifier-free guidance, one or several; 1 is none.",
+        numbers="a number above 0, as in 2.5", metavar="W,W,...", for_request=True,
+        grid=InGrid("Classifier-free guidance; 1 is none.", metavar="W"),
+    )  # fmt: skip
+    """Several are an axis of the run: each sampler has a cell at each of them and at each count."""
+    guidance_interval: tuple[float, float] | None = setting(
+        None, "interval", "drawn", "Guide at the levels with LOW < sigma / alpha <= HIGH alone.",
+        default_words="all levels", metavar="LOW,HIGH", for_request=True, later=True, grid=InGrid(),
     )  # fmt: skip
     guidance_rescale: float = setting(
         0.0, "number", "drawn", "How far the guided x0 goes back to the deviation of the conditional one, 0 to 1.",
@@ -162,6 +170,10 @@ class Settings:
     negative: str | None = setting(
         None, "text", "drawn", "Negative prompt; needs guidance.", metavar="TEXT", for_request=True, must_agree=True,
         grid=InGrid(),
+    )  # fmt: skip
+    any_model: bool = setting(
+        False, "flag", "drawn", "Draw with coefficients that were learned for another model or guidance; the table "
+        "marks such rows.", for_request=True, later=True,
     )  # fmt: skip
     metric: tuple[str, ...] = setting(
         ("fid", "clip_score"), "list", "measured", "Metric; repeatable; none for times and pictures alone.",

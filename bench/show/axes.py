@@ -11,7 +11,7 @@ from ...samplers.arguments import check_guidance
 from ...samplers.errors import InputError, closest
 from ...samplers.grid import lists_levels as grid_lists_levels
 from ...samplers.noise import check_seed
-from ..plan.config import parse_counts
+from ..plan.config import parse_counts, parse_numbers
 from ..plan.settings import DEFAULT_SAMPLERS
 
 DEFAULT_COUNTS = (5, 10, 20, 40)
@@ -68,6 +68,7 @@ AXES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "sampler": ("sampler", str),
     "steps": ("steps", lambda text: parse_counts("steps", text)[0]),
     "guidance": ("guidance", number),
+    "guidance_interval": ("guidance_interval", lambda text: parse_numbers("guidance_interval", text, "two numbers")),
     "grid": ("grid", str),
     "seed": ("seed", whole),
     PROMPT: ("prompts", lambda text: (text,)),

@@ -19,7 +19,7 @@ from PIL.PngImagePlugin import PngInfo
 from ...samplers.catalogue import loosely
 from ...samplers.errors import InputError, SamplerbenchError, StoreError, pass_on
 from ...samplers.files.atomic import write_named
-from ...samplers.files.tiles import Images, mosaic
+from ...samplers.files.tiles import Images, as_shown, mosaic
 from ...samplers.model import Model, to_images
 from ...samplers.options import check_count
 from ...samplers.registry import Registry
@@ -27,7 +27,7 @@ from ...samplers.sample import Request
 from ...samplers.sampler import MAX_STEPS
 from ..draw.chunk import draw_apart, reason_of
 from ..judge.status import failed
-from ..plan.config import Config, parse_counts
+from ..plan.config import Config, parse_counts, parse_numbers
 from ..plan.given_files import read_prompts
 from ..plan.plan import request_in
 from ..plan.settings import SETTINGS
@@ -134,6 +134,13 @@ def plot_for(options: Mapping[str, Any], plugins: Sequence[str]) -> Plot:
         if len(counts) > 1:
             raise InputError(f"steps {given['steps']!r}: expected one number; several are an axis, as in -x steps=5,10")
         (given["steps"],) = counts
+    for one in SETTINGS:
+        if one.kind in ("numbers", "interval") and isinstance(given.get(one.name), str):
+            given[one.name] = parse_numbers(one.name, given[one.name], one.expected)
+    if isinstance(strength := given.get("guidance"), tuple) and len(strength) > 1:
+        raise InputError(
+            f"guidance {options['guidance']!r}: expected one number; several are an axis, as in -x guidance=1,2"
+        )
     x, y, trajectory = given.pop("x", None), given.pop("y", None), given.pop("trajectory", False)
     across, down = axes_for(x, y, list(given), given.get("grid"))
     own = {name: given.pop(name) for name in OWN if name in given}
@@ -144,7 +151,9 @@ def plot_for(options: Mapping[str, Any], plugins: Sequence[str]) -> Plot:
 
 
 def plain(value: object) -> str:
-    """A setting as text for the command line."""
+    """A setting as the command line takes it."""
+    if isinstance(value, tuple):
+        return ",".join(map(plain, value))
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
@@ -184,7 +193,8 @@ def request_of(settings: Settings, registry: Registry, model: Model, *, grid_is_
     steps = settings.steps or (None if lists_levels(grid) else DEFAULT_STEPS)
     if steps is None:
         steps = check_count("steps", len(str(grid).split("/")), MAX_STEPS)
-    return request_in(settings.others, registry, model, sampler, grid, steps, analytic_first=analytic_first)
+    (guidance,) = settings.others.guidances
+    return request_in(settings.others, registry, model, sampler, grid, steps, guidance, analytic_first=analytic_first)
 
 
 def refuse_without_images(model: Model) -> None:
@@ -214,7 +224,7 @@ def drawn(plot: Plot, request: Request) -> Drawn | str:
         samples = draw_apart(request, 0, plot.images, trajectory=plot.trajectory)
         states = samples.trajectory if samples.trajectory else (samples.x,)
         images = [request.model.images(state) for state in states]
-        kept = tuple(image.cpu().numpy() for image in images if image is not None)
+        kept = tuple(as_shown(image.cpu().numpy()) for image in images if image is not None)
     except BaseException as error:  # a sampler may raise anything; it fails its own cell
         pass_on(error)
         return reason_of(error)
@@ -280,6 +290,7 @@ def caption_of(plot: Plot) -> str:
         "sampler": plot.settings.sampler,
         "steps": f"{plot.settings.steps} steps" if plot.settings.steps else "",
         "guidance": f"guidance {plain(settings.guidance)}" if settings.guidance != 1 else "",
+        "guidance_interval": f"guided in {plain(settings.guidance_interval)}" if settings.guidance_interval else "",
         "guidance_rescale": f"rescaled {plain(settings.guidance_rescale)}" if settings.guidance_rescale else "",
         "grid": f"grid {settings.grid}" if settings.grid else "",
         "seed": f"seed {settings.seed}",

@@ -64,10 +64,11 @@ def pivot_to_lines(pivot: Pivot, labels: Labels, across: str, width: int, height
 
 
 def name_of(pivot: Pivot, key: Sequence[Any]) -> str:
-    """The name of a row: its sampler, with the grid if rows differ in it and the sampler's spec names none."""
+    """The name of a row: its sampler, with guidance and grid if rows differ in them; not a grid that the spec names."""
     told = dict(zip(pivot.names, key, strict=True))
     name = str(told["sampler"])
-    return name if "grid" not in told or "grid=" in name else f"{name} {told['grid']}"
+    name = name if "grid" not in told or "grid=" in name else f"{name} {told['grid']}"
+    return f"{name}, guidance {told['guidance']:g}" if "guidance" in told else name
 
 
 def value_columns(pivot: Pivot, room: int, *, interval: bool) -> list[list[str]]:

@@ -98,20 +98,25 @@ def run_picture(
 
     `shown` are the first images and `failures` the reasons, by cell key.
     """
-    tiles: dict[tuple[str, str], list[Tile]] = {}
+    tiles: dict[tuple[str, str, float | None], list[Tile]] = {}
     for cell in cells:
         images = shown.get(cell.key)
         reason = str(failed(failures[cell.key])) if cell.key in failures else "no picture"
         tile = mosaic(images[: ACROSS * DOWN], ACROSS) if images is not None else reason
-        tiles.setdefault((cell.sampler, cell.grid), []).append(tile)
+        guidance = cell.request.guidance if isinstance(cell, Cell) else cell.guidance
+        tiles.setdefault((cell.sampler, cell.grid, guidance), []).append(tile)
     if all(isinstance(tile, str) for row in tiles.values() for tile in row):
         return None
-    several_grids = len({grid for _, grid in tiles}) > 1
-    labels = [f"{sampler}\n{grid}" if several_grids else sampler for sampler, grid in tiles]
+    several_grids, several = len({grid for _, grid, _ in tiles}) > 1, len(config.guidances) > 1
+    labels = [
+        "\n".join([sampler, *([grid] if several_grids else []), *([f"guidance {w:g}"] if several else [])])
+        for sampler, grid, w in tiles
+    ]
     budget = "NFE" if config.nfe else "steps"
     headings = [f"{budget} {number}" for number in config.counts]
-    guidance = f", guidance {config.guidance:g}" if config.guidance != 1 else ""
-    return labelled_grid(list(tiles.values()), labels, headings, f"{config.model}{guidance}, seed {config.seed}")
+    said = "" if several or config.guidance == 1 else f", guidance {config.guidances[0]:g}"
+    said += ", guided in {:g} to {:g}".format(*config.guidance_interval) if config.guidance_interval else ""
+    return labelled_grid(list(tiles.values()), labels, headings, f"{config.model}{said}, seed {config.seed}")
 
 
 def labelled_grid(

@@ -11,10 +11,9 @@ import pandas as pd
 
 from ..judge.statistics import metric_columns
 from ..judge.status import outcome_of
+from ..judge.table import AXES
 from .sheet import Entry, entry_of, metrics_of
 
-IDENTITY = ("grid", "guidance")
-"""Columns that tell rows of one sampler apart, where they differ in the table."""
 ENDINGS = ("", "_low", "_high")
 """What follows a count in the names of a frame's columns: the value, and the ends of its interval."""
 
@@ -80,8 +79,9 @@ def pivot_of(table: pd.DataFrame, metric: str, counts: Sequence[int]) -> Pivot:
     Rows of a sampler may stand anywhere in the table: those that were added to a run stand at its end.
     """
     # A column in which all rows agree would only take room.
-    names = ["sampler", *(name for name in IDENTITY if table[name].nunique() > 1)]
+    names = ["sampler", *(name for name in AXES if name in table and table[name].nunique(dropna=False) > 1)]
     rows: dict[tuple[Any, ...], dict[int, int]] = {}
-    for place, (key, count) in enumerate(zip(table[names].itertuples(index=False, name=None), counts, strict=True)):
-        rows.setdefault(key, {})[count] = place
+    for place, (row, count) in enumerate(zip(table[names].itertuples(index=False, name=None), counts, strict=True)):
+        # An empty field, nan, is no key: it differs from itself.
+        rows.setdefault(tuple(None if pd.isna(value) else value for value in row), {})[count] = place
     return Pivot(table, metric, sorted(set(counts)), names, rows)

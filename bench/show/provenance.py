@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import pandas as pd
 
 from ...samplers.text import counted
 from ..draw.clock import STAGES
 from ..judge.stored import StoredRun
 from ..judge.table import Labels
-from ..plan.config import as_json, without_defaults
+from ..plan.config import Config, as_json, without_defaults
 from ..plan.record import RunRecord
 from ..plan.settings import SETTINGS
 from .sheet import heading_of
@@ -22,10 +24,10 @@ LEAST_SHARE = 0.005
 
 def summary_of(table: pd.DataFrame, samplers: int) -> str:
     """One sentence on what was drawn."""
-    first = table.iloc[0]
     text = f"{counted(samplers, 'sampler')}, {counted(len(table), 'cell')}, "
     text += f"{counted(int(table['samples'].max()), 'image')} each from the same noise"
-    return text + (f", guidance {first['guidance']:g}" if first["guidance"] != 1 else "") + "."
+    strengths = list(dict.fromkeys(table["guidance"]))
+    return text + (f", guidance {listed(strengths)}" if strengths != [1] else "") + "."
 
 
 def provenance_of(run: StoredRun) -> list[tuple[str, str]]:
@@ -36,7 +38,7 @@ def provenance_of(run: StoredRun) -> list[tuple[str, str]]:
     facts = [
         ("Model", config.model + hashed(", weights", record.model.fingerprint)),
         ("Images", f"{int(run.table['samples'].max()):,} of {config.samples:,} a cell, seed {config.seed}"),
-        ("Guidance", f"{config.guidance:g}" + (f", negative prompt: {config.negative}" if config.negative else "")),
+        ("Guidance", guidance_to_text(config)),
         ("Prompts", f"{len(config.prompts)} given" if config.prompts else "the model's own"),
         ("Measured with", "; ".join(extractor_to_text(name, labels) for name in labels)),
         ("Precision", f"{config.dtype} on {machine.device or config.device}"),
@@ -56,6 +58,19 @@ def stages_to_text(table: pd.DataFrame) -> str:
         f"{words} {share:.0%}" for words, part in seconds.items() if (share := part / (whole or 1)) >= LEAST_SHARE
     ]
     return f"{whole:.3g} s: {', '.join(shares)}".replace("%", " %") if shares else ""
+
+
+def guidance_to_text(config: Config) -> str:
+    """ "1, 2, 4, at sigma / alpha above 0.2 up to 5, negative prompt: a dark one"."""
+    interval = config.guidance_interval
+    within = "at sigma / alpha above {:g} up to {:g}".format(*interval) if interval else ""
+    negative = f"negative prompt: {config.negative}" if config.negative else ""
+    return ", ".join(filter(None, [listed(config.guidances), within, negative]))
+
+
+def listed(numbers: Iterable[float]) -> str:
+    """ "1, 2.5, 4"."""
+    return ", ".join(f"{number:g}" for number in numbers)
 
 
 def extractor_to_text(name: str, labels: Labels) -> str:

@@ -20,7 +20,7 @@ from ..draw.sealed_file import disk_errors
 from ..draw.store import RunFolder
 from ..judge.statistics import ODE_DISTANCE, ODE_ERROR, metric_columns, strata_of
 from ..judge.status import outcome_of
-from ..judge.table import DEPTH, TEXTS, WARNING, Labels, write_sealed_table
+from ..judge.table import AXES, DEPTH, TEXTS, WARNING, Labels, interval_of_row, write_sealed_table
 from ..plan.plan import ode_count
 from ..plan.record import RunRecord
 
@@ -118,8 +118,8 @@ def column_of(name: str, labels: Labels) -> Column:
 
 
 def shown_columns(table: pd.DataFrame) -> list[str]:
-    """The default columns; grid and guidance are left out if all rows agree in them."""
-    several = [name for name in ("grid", "guidance") if table[name].nunique() > 1]
+    """What is shown unless columns are asked for; what says the same in every row of the default is left out."""
+    several = [name for name in AXES if name in table and table[name].nunique(dropna=False) > 1]
     depth = [DEPTH] if DEPTH in table.columns else []
     return ["sampler", *several, "steps", "nfe", *depth, *metrics_of(table), "seconds_per_image", "ode_error", NOTE]
 
@@ -145,9 +145,8 @@ def table_to_cells(table: pd.DataFrame, labels: Labels) -> tuple[list[str], list
 
 
 def metrics_of(table: pd.DataFrame) -> list[str]:
-    """The metrics that have a number in some row, without the ODE error, which is no metric of the samples alone."""
-    own = (*timing.COLUMNS, ODE_ERROR, ODE_DISTANCE)
-    # A metric is a column with an interval; the table has no list of metrics.
+    """The metrics that have a number in some row; the ODE error is no metric of the samples alone."""
+    own = (*timing.COLUMNS, *AXES, ODE_ERROR, ODE_DISTANCE)
     metrics = [c for c in table.columns if metric_columns(c)[1] in table.columns and c not in own]
     return [name for name in metrics if table[name].notna().any()]
 
@@ -210,6 +209,9 @@ def what_was_drawn(table: pd.DataFrame) -> str:
     guidance = (
         f", guidance {first['guidance']:g}" if first["guidance"] != 1 and table["guidance"].nunique() == 1 else ""
     )
+    intervals = {interval_of_row(row) for row in table.to_dict("records") if row["guidance"] != 1}
+    if len(intervals) == 1 and "" not in intervals:
+        guidance += f" at sigma/alpha {intervals.pop()}"
     return f"{first['model']}{guidance}, {int(table['samples'].max())} images"
 
 

@@ -4,7 +4,9 @@ support."""
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -70,10 +72,11 @@ def p_to_text(p: float) -> str:
 
 def budgets_to_rows(found: pd.DataFrame, labels: Labels) -> list[dict[str, str]]:
     """The ranks as people read them, with no more digits than the intervals support."""
+    strength = strengths_in(found)
     return [
         {
             "budget": f"{row['budget']:g} {'calls' if row['by'] == 'nfe' else 's an image'}",
-            "rank": number_to_text(row["rank"], "g"), "sampler": row["sampler"],
+            "rank": number_to_text(row["rank"], "g"), "sampler": row["sampler"], **strength(row),
             "steps": number_to_text(row["steps"], "g"), "NFE": number_to_text(row["nfe"], "g"),
             "ms/image": number_to_text(row["seconds_per_image"], ".3g", 1000), "clock": flag_to_text(row["timing"]),
             heading_of(row["metric"], labels): with_interval(row["value"], row["low"], row["high"]),
@@ -84,6 +87,13 @@ def budgets_to_rows(found: pd.DataFrame, labels: Labels) -> list[dict[str, str]]
         }
         for row in found.to_dict("records")
     ]  # fmt: skip
+
+
+def strengths_in(found: pd.DataFrame) -> Callable[[Mapping[Any, Any]], dict[str, str]]:
+    """What a row says of its guidance: nothing where all rows have one."""
+    if found["guidance"].nunique() < 2:  # noqa: PLR2004  (several)
+        return lambda row: {}
+    return lambda row: {"guidance": number_to_text(row["guidance"], "g")}
 
 
 def power_to_rows(found: pd.DataFrame, labels: Labels) -> list[dict[str, str]]:
@@ -111,9 +121,10 @@ def correction_of(found: pd.DataFrame, labels: Labels) -> str:
 
 def pareto_to_rows(found: pd.DataFrame, labels: Labels) -> list[dict[str, str]]:
     """The verdicts as people read them."""
+    strength = strengths_in(found)
     return [
         {
-            "sampler": row["sampler"], "steps": number_to_text(row["steps"], "g"),
+            "sampler": row["sampler"], **strength(row), "steps": number_to_text(row["steps"], "g"),
             "NFE": number_to_text(row["nfe"], "g"),
             **({"depth": number_to_text(row["cost"], "g")} if row["against"] == "depth" else {}),
             "ms/image": number_to_text(row["seconds_per_image"], ".3g", 1000), "clock": flag_to_text(row["timing"]),

@@ -15,7 +15,7 @@ from ...samplers.text import counted, printable
 from ..draw.paths import path_budget, read_path
 from ..judge.compare import BETTER, SAME, WORSE
 from ..judge.pareto import CLOSE, DOMINATED, ON_FRONT
-from ..judge.ranking import Answer, Other, answers_for
+from ..judge.ranking import Answer, Other, answers_for, contestants
 from ..judge.run_metrics import LoadMetrics
 from ..judge.statistics import ODE_ERROR, metric_columns
 from ..judge.stored import StoredRun
@@ -86,8 +86,9 @@ def view_of(run: StoredRun, metrics: LoadMetrics | None = None) -> View:
     """The content of the page of a run; verdicts that its folder lacks are computed, if its metrics are given."""
     record, table, labels = run.record, run.table, run.labels
     answers = answers_of(run, metrics)
-    names = series_names(table)
-    rows = chart_rows(table, labels, names)
+    series = contestants(dict(enumerate(table.to_dict("records"))))
+    names = list(dict.fromkeys(series.values()))
+    rows = chart_rows(table, labels, series)
     found = [
         metric_view(i, name, labels, [a for a in answers or [] if a.metric == name], rows)
         for i, name in enumerate(metrics_with_ode(table))
@@ -100,7 +101,7 @@ def view_of(run: StoredRun, metrics: LoadMetrics | None = None) -> View:
     shown_first = path_budget(counts)
     content = View(
         model=str(table.iloc[0]["model"]),
-        summary=summary_of(table, len(names)),
+        summary=summary_of(table, table["sampler"].nunique()),
         metrics=found,
         series=[series_view(i, name) for i, name in enumerate(names)],
         rows=rows,
@@ -145,11 +146,6 @@ def metrics_with_ode(table: pd.DataFrame) -> list[str]:
     return [*metrics_of(table), *([ODE_ERROR] if table[ODE_ERROR].notna().any() else [])]
 
 
-def series_names(table: pd.DataFrame) -> list[str]:
-    """The sampler specs, each once, in the order of the table."""
-    return list(dict.fromkeys(table["sampler"].astype(str)))
-
-
 def series_view(i: int, name: str) -> Row:
     """A sampler with its mark in the charts."""
     dash = DASHES[(i // COLOURS) % len(DASHES)] if i >= COLOURS else []
@@ -158,12 +154,12 @@ def series_view(i: int, name: str) -> Row:
     }  # fmt: skip
 
 
-def chart_rows(table: pd.DataFrame, labels: Labels, names: Sequence[str]) -> list[Row]:
-    """A dict for each row of the table; metric number i is m<i>, with m<i>_low, _high, and m<i>_from, _to as drawn."""
-    metrics = metrics_with_ode(table)
+def chart_rows(table: pd.DataFrame, labels: Labels, series: Mapping[int, str]) -> list[Row]:
+    """A dict a row of the table; metric number i is m<i>, with m<i>_low, _high, and m<i>_from, _to as drawn."""
+    metrics, names = metrics_with_ode(table), list(dict.fromkeys(series.values()))
     rows = []
     for i, cell in enumerate(table.to_dict("records")):
-        name = str(cell["sampler"])
+        name = series[i]
         row: Row = {
             "row": i, "series": names.index(name), "short": name,
             "label": f"{name}, {cell['steps']}", "cell": f"{name}, {effort_of(cell)}",

@@ -31,7 +31,13 @@ class DPMSolverPPSDESingle(Sampler):
     eta: float = 1.0
     """Share of the posterior's deviation that is added as fresh noise; 0 = none."""
 
-    aliases = {"DPM++ SDE": "", "DPM++ SDE Karras": "grid=karras", "dpmpp_sde": "", "DPMSolverSDEScheduler": ""}
+    aliases = {
+        "DPM++ SDE": "",
+        "DPM++ SDE Karras": "grid=karras",
+        "dpmpp_sde": "",
+        "dpmpp_sde_gpu": "",
+        "DPMSolverSDEScheduler": "",
+    }
 
     def __post_init__(self) -> None:
         """Check the option: with more noise, s_down would not be real."""

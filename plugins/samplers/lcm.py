@@ -5,7 +5,7 @@ is right for a consistency model, whose answer is the end of the path: with any 
 as the steps grow. The papers mix c_skip x into x0; on the published models c_skip is below 3e-5 from timestep 10 on,
 and it is left out here.
 
-Same as: `lcm` = `ddim` (in 1 step).
+Same as: `lcm` = `euler-a:eta=1e9`; `lcm` = `ddim` (in 1 step).
 
 Use it with a model distilled to a consistency model, in 1 to 8 steps on the timesteps of its distillation.
 """

@@ -13,7 +13,17 @@ from PIL import Image
 LEAST_SIDE = 112
 """A picture whose shorter side is below this is enlarged by a whole factor."""
 
+FRAMES = 5
+"""Dimensions of several samples of frames."""
 Images = npt.NDArray[np.uint8]
+
+
+def as_shown(images: Images) -> Images:
+    """Images (n, C, H, W) as they are; of frames (n, F, C, H, W) the first, the middle and the last side by side."""
+    if images.ndim < FRAMES:
+        return images
+    last = images.shape[1] - 1
+    return np.concatenate([images[:, i] for i in sorted({0, (last + 1) // 2, last})], axis=-1)
 
 
 def side_by_side(pictures: Sequence[Image.Image], across: int, size: tuple[int, int] | None = None) -> Image.Image:

@@ -11,7 +11,7 @@ from samplerbench.bench.draw.chunk_file import timing_from_json
 from samplerbench.bench.draw.clock import Timing
 from samplerbench.bench.judge.pareto import pareto
 from samplerbench.bench.judge.stored import StoredRun
-from samplerbench.bench.judge.table import COLUMNS, check_metric_names
+from samplerbench.bench.judge.table import COLUMNS, GUIDED_COLUMNS, check_metric_names
 from samplerbench.bench.verify import chunk_differences
 from samplerbench.samplers.registry import load_registry
 
@@ -27,7 +27,7 @@ def drawn(tmp_path_factory):
 
 def test_depth_is_a_column_behind_the_fixed_ones_where_it_says_more_than_nfe(drawn, tmp_path):
     table = drawn.table
-    assert list(table.columns[: len(COLUMNS) + 1]) == [*COLUMNS, "depth"]
+    assert list(table.columns[: len(COLUMNS) + 3]) == [*COLUMNS, *GUIDED_COLUMNS, "depth"]
     assert table[["sampler", "nfe", "depth"]].values.tolist() == [
         ["ddim", 5, 5], ["ddim", 9, 9], ["paradigms", 11, 5], ["paradigms", 27, 5], ["epd", 13, 9], ["epd", 25, 17],
     ]  # fmt: skip

@@ -281,7 +281,7 @@ def test_a_distilled_model_has_the_schedule_of_the_model_before(folders, tmp_pat
     assert ours.schedule == before.schedule
     assert before.notes == ()
     assert ours.notes[0].startswith(f"{cls}: the model is distilled to 1 to 8 steps, and to guidance 1")
-    assert ("euler-a:eta=1e9" in ours.notes[0]) == (cls == "LCMScheduler")
+    assert ("as lcm does" in ours.notes[0]) == (cls == "LCMScheduler")
 
 
 def test_the_notes_of_a_model_stand_on_the_error_stream(request, tmp_path):
@@ -309,7 +309,7 @@ def test_all_noise_drawn_again_is_what_the_scheduler_of_lcm_does():
     start, *noise = torch.randn(5, 2, 1, 4, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     grid = [float(t) for t in theirs.timesteps]
     left = iter(noise)
-    made = sb.sample(ours, "euler-a:eta=1e9", grid=grid, x_init=start, noise=lambda a, b: next(left))
+    made = sb.sample(ours, "lcm", grid=grid, x_init=start, noise=lambda a, b: next(left))
     x, home = start, sys.modules[type(theirs).__module__]
     with mock.patch.object(home, "randn_tensor", side_effect=noise):
         for t in theirs.timesteps:

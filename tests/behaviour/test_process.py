@@ -351,9 +351,9 @@ def test_the_ode_solution_leaves_the_process_as_it_was():
         torch.backends.cudnn.benchmark = True
         return plan.model.network(device, dtype)
 
-    request = dataclasses.replace(plan.reference, model=dataclasses.replace(plan.model, network=turning))
+    request = dataclasses.replace(plan.references[0], model=dataclasses.replace(plan.model, network=turning))
     before = everything()
-    assert torch.equal(chunk.ode_solution(request, 2), chunk.ode_solution(plan.reference, 2))
+    assert torch.equal(chunk.ode_solution([request], 2), chunk.ode_solution(plan.references, 2))
     assert everything() == before
 
 

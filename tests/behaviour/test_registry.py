@@ -125,7 +125,7 @@ def spellings(name):
 def test_names_and_familiar_names_are_known_in_every_spelling(cls):
     registry = default_registry()
     name = next(n for n, c in registry.samplers.things.items() if c is cls)
-    assert cls.aliases or name in ("ddpm", "dpm-solver", "restart")
+    assert cls.aliases or name in ("ddpm", "dpm-solver", "learned", "restart")
     for known, preset in {name: "", **cls.aliases}.items():
         expected = registry.sampler_and_grid(f"{name}:{preset}")
         for text in spellings(known):

@@ -36,6 +36,7 @@ COLUMNS = [
 ]  # fmt: skip
 UNBIASED = ("fid_unbiased", "fid_unbiased_low", "fid_unbiased_high")
 DISTANCE = ("ode_distance", "ode_distance_low", "ode_distance_high")
+GUIDED = ["guidance_low", "guidance_high"]
 ODE_COLUMNS = ["ode_error_low", "ode_error_high"]
 CLOCK_COLUMNS = [
     "timing", "repeats", "seconds_per_call", "peak_memory_mb", "load_per_core", "encode_seconds", "draw_seconds",
@@ -133,9 +134,10 @@ def row(result, sampler, steps):
 
 
 def test_the_columns_are_the_fixed_ones_in_order(whole):
-    assert list(whole.table.columns) == [*COLUMNS, *ODE_COLUMNS, *UNBIASED, *DISTANCE, *LAST_COLUMNS]
+    assert list(whole.table.columns) == [*COLUMNS, *GUIDED, *ODE_COLUMNS, *UNBIASED, *DISTANCE, *LAST_COLUMNS]
     assert (whole.folder / "table.csv").read_text().splitlines()[0].split(",") == [
         *COLUMNS,
+        *GUIDED,
         *ODE_COLUMNS,
         *UNBIASED,
         *DISTANCE,
@@ -310,7 +312,7 @@ def test_any_number_of_samples_can_be_asked_for(tmp_path, n):
 
 def test_a_model_without_images_has_no_scores_and_no_picture(tmp_path):
     result = sb.run("mixture", ["ddim", "ddpm"], steps=[2, 8], n=100, output=tmp_path / "run")
-    assert list(result.table.columns) == [*COLUMNS, *ODE_COLUMNS, *DISTANCE, *LAST_COLUMNS]
+    assert list(result.table.columns) == [*COLUMNS, *GUIDED, *ODE_COLUMNS, *DISTANCE, *LAST_COLUMNS]
     assert result.table[["fid", "clip_score"]].isna().all(axis=None)
     assert (result.table["seconds_per_image"] > 0).all()
     assert result.table["ode_error"].notna().tolist() == [True, True, False, False]
@@ -335,7 +337,8 @@ def test_images_are_kept_as_asked(tmp_path, keep, kept):
 def test_a_further_metric_has_columns_of_its_own_at_the_end(tmp_path):
     result = toy_run(["raises", "ddpm"], tmp_path / "run", metrics=["brightness", "fid"])
     assert list(result.table.columns) == [
-        *COLUMNS, *ODE_COLUMNS, "brightness", "brightness_low", "brightness_high", *UNBIASED, *DISTANCE, *LAST_COLUMNS,
+        *COLUMNS, *GUIDED, *ODE_COLUMNS, "brightness", "brightness_low", "brightness_high", *UNBIASED, *DISTANCE,
+        *LAST_COLUMNS,
     ]  # fmt: skip
     found = row(result, "ddpm", 2)
     assert found["brightness_low"] < found["brightness"] < found["brightness_high"]

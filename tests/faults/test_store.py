@@ -1010,7 +1010,7 @@ def test_a_table_without_one_of_its_columns_is_refused_by_name(copy, column):
         ({"config__steps": [2, 2]}, "config: steps 2,2: a number is given twice"),
         ({"config__sampler": ["ddpm"]}, "cells are not those of 1 samplers"),
         ({"config__steps": [3]}, "the steps of cells are not those of config.steps"),
-        ({"config__guidance": "much"}, "config.guidance: expected float, got str"),
+        ({"config__guidance": "much"}, "config.guidance: expected float | array, got str"),
         ({"environment__threads": 2**63}, "environment.threads: expected int <= 4096"),
         ({"environment__threads": True}, "environment.threads: expected int, got bool"),
         ({"environment__versions__torch": 2}, "environment.versions[...]: expected str, got int"),

@@ -299,3 +299,148 @@ def test_weak_and_strong_guidance_are_what_they_were():
     model, _ = told()
     for guidance in (1e-6, 0.5, 1e6):
         assert sb.sample(model, "ddim", 2, n=1, prompts=["a"], guidance=guidance).network_evaluations == 4
+
+
+# ---- An interval of levels ----
+
+
+LEVELS = [20.0, 5.0, 1.0, 0.3, 0.1]
+"""sigma / alpha of a run on EDM."""
+
+
+def within(interval, guidance=3.0, sampler="euler", **settings):
+    """A run of the told model on EDM with guidance in an interval."""
+    model, _ = told(lambda x, t, condition: x * 0 + condition.to(x) / (1 + t[0]))
+    model = dataclasses.replace(model, schedule=sb.edm())
+    return sb.sample(
+        model, sampler, grid=LEVELS, prompts=["four"], guidance=guidance, guidance_interval=interval, n=3,
+        x_init=20 * X[:3], **settings,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("calls", [1, 2])
+@pytest.mark.parametrize("interval", [(0.0, 100.0), (0.1, 5.0), (0.3, 4.9), (5.0, 20.0), (30.0, 40.0)])
+def test_guidance_in_an_interval_is_euler_with_it_at_those_levels_alone(interval, calls):
+    """The network says c / (1 + sigma) of x0: 4 with the prompt, -2 without."""
+    low, high = interval
+    x = 20 * X[:3].numpy()
+    guided_at = [s for s in LEVELS if low < s <= high]
+    for s, s_next in zip(LEVELS, [*LEVELS[1:], 0.0], strict=True):
+        x0 = (-2 + 3 * (4 + 2) if s in guided_at else 4) / (1 + s)
+        x = x0 + s_next / s * (x - x0)
+    got = within(interval, guidance_calls=calls)
+    assert float(abs(x).max()) > 0.3
+    assert float(abs(got.x.numpy() - x).max()) < 1e-12
+    assert (got.nfe, got.network_evaluations) == (5, 5 + len(guided_at))
+
+
+def test_an_interval_that_holds_every_level_changes_no_byte_and_one_that_holds_none_is_guidance_1():
+    assert torch.equal(within((0.0, 1e6)).x, within(None).x)
+    assert torch.equal(within((30.0, 40.0)).x, within(None, 1.0).x)
+    assert not torch.equal(within((0.3, 4.9)).x, within(None).x)
+
+
+def test_the_passes_of_samplers_with_inner_levels_are_counted_where_they_are_made():
+    asked = []
+    model, _ = told(lambda x, t, condition: asked.append(float(t[0])) or x * 0 + condition.to(x))
+    model = dataclasses.replace(model, schedule=sb.edm(), batch_size=64)
+    got = sb.sample(
+        model, "dpm2", grid=[80.0, *LEVELS], prompts=["four"], guidance=2.0, n=3, guidance_interval=(0.5, 3.0)
+    )
+    assert got.nfe == len(asked) == 11
+    assert got.network_evaluations == 11 + sum(0.5 < t <= 3.0 for t in asked)
+    adaptive = sb.sample(
+        model, "dpm-solver-adaptive", grid=[80.0, 0.1], prompts=["a", "four"], guidance=2.0, n=4,
+        guidance_interval=(0.5, 3.0),
+    )  # fmt: skip
+    assert adaptive.nfe < adaptive.network_evaluations < 2 * adaptive.nfe
+
+
+class AllLevels(sb.Sampler):
+    """Euler in one interval, that asks about the state at each of LEVELS and keeps what is said."""
+
+    def __init__(self, *, at_once, unconditional):
+        self.at_once, self.needs_unconditional, self.said = at_once, unconditional, []
+
+    def nfe(self, steps):
+        return len(LEVELS) * steps
+
+    def step(self, run, x, a, b, past):
+        asked = [(x, run.schedule.at_time(t)) for t in LEVELS]
+        self.said = run.predict_many(asked) if self.at_once else [run.predict(*one) for one in asked]
+        return self.said[0].combine(b.alpha, b.sigma), None
+
+
+@pytest.mark.parametrize("unconditional", [False, True])
+@pytest.mark.parametrize("calls", [1, 2])
+def test_states_on_both_sides_of_an_interval_are_asked_about_at_once_as_one_by_one(unconditional, calls):
+    network = Asked()
+    model = dataclasses.replace(told(network)[0], schedule=sb.edm())
+
+    def drawn(at_once):
+        network.calls.clear()
+        sampler = AllLevels(at_once=at_once, unconditional=unconditional)
+        found = sb.sample(
+            model, sampler, 1, prompts=["four"], guidance=3.0, guidance_interval=(0.3, 5.0), n=3, dtype="float64",
+            guidance_calls=calls,
+        )  # fmt: skip
+        assert (found.nfe, found.network_evaluations) == (5, 10 if unconditional else 7)
+        return sampler.said, len(network.calls)
+
+    (singly, _), (at_once, made) = drawn(False), drawn(True)
+    assert made == (calls if unconditional else 1) + calls
+    for t, one, other in zip(LEVELS, singly, at_once, strict=True):
+        # The network says x c: 4 with the prompt, -2 without.
+        assert torch.allclose(other.answer, one.x * (-2 + 3 * 6 if t in (5.0, 1.0) else 4), rtol=1e-12)
+        assert torch.equal(one.answer, other.answer)
+        assert other.level.t == t
+        if unconditional:
+            assert torch.allclose(other.unconditional.answer, -2 * one.x, rtol=1e-12)
+
+
+def test_a_call_past_the_counter_is_found_where_an_interval_spares_passes():
+    class Past(AllLevels):
+        def step(self, run, x, a, b, past):
+            run.predictor.inner(x, a)
+            return super().step(run, x, a, b, past)
+
+    model = dataclasses.replace(told(Asked())[0], schedule=sb.edm())
+    with pytest.raises(sb.SamplerbenchError, match="asked the network 1 times past the counter"):
+        sb.sample(
+            model, Past(at_once=True, unconditional=False), 1, prompts=["four"], guidance=3.0, n=3,
+            guidance_interval=(0.3, 5.0),
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"interval": (5.0, 1.0)}, "guidance_interval .*0 <= low < high"),
+        ({"interval": (-1.0, 1.0)}, "0 <= low < high"),
+        ({"interval": (1.0,)}, "expected low and high"),
+        ({"interval": 3.0}, "expected low and high"),
+        ({"interval": (1.0, float("inf"))}, "0 <= low < high"),
+        ({"interval": (0.2, 5.0), "guidance": 1.0}, "guidance_interval .*has no effect at guidance 1"),
+    ],
+)
+def test_an_interval_without_an_effect_or_a_sense_is_refused(settings, message):
+    with pytest.raises(sb.InputError, match=message):
+        within(**settings)
+
+
+def test_a_model_that_is_told_its_guidance_takes_no_interval():
+    model, _ = told(guide=lambda condition, guidance: condition * guidance)
+    with pytest.raises(sb.InputError, match="is told its guidance"):
+        sb.sample(model, "ddim", 2, prompts=["four"], guidance=3.0, guidance_interval=(0.2, 5.0))
+
+
+def test_an_interval_is_part_of_a_cells_key_and_its_absence_is_not():
+    registry = load_registry([TOY])
+
+    def key_of(**settings):
+        return (
+            plan_for(Config(model="toy", sampler=("ddim",), steps=(2,), samples=4, **settings), registry).cells[0].key
+        )
+
+    assert key_of(guidance=3.0, guidance_interval=None) == key_of(guidance=3.0)
+    assert len({key_of(guidance=3.0), *(key_of(guidance=3.0, guidance_interval=i) for i in ((0, 5), (0, 6)))}) == 3

@@ -39,7 +39,7 @@ LIMIT = 3600
 """Seconds for the tests, many times what they take on a busy machine; beyond them the bug hangs."""
 
 TESTS = (
-    "samplers_exact", "classic_samplers", "modern_samplers", "ddpm", "schedule", "predictor", "noise",
+    "samplers_exact", "classic_samplers", "modern_samplers", "learned", "ddpm", "schedule", "predictor", "noise",
     "noise_devices", "grid", "conformance",
 )  # fmt: skip
 """The test files, the fast ones first."""
@@ -47,6 +47,7 @@ CLASSIC = (
     "dpm2", "dpm2_ancestral", "dpm_solver_adaptive", "edm", "gradient_estimation", "heun", "ipndm", "ipndm_v", "lms",
     "plms", "restart",
 )  # fmt: skip
+LEARNED = "plugins/samplers/learned.py"
 MODERN = (
     "deis", "dpm_solver_pp_sde", "dpm_solver_pp_sde_single", "dpm_solver_pp_single", "er_sde", "lcm", "res",
     "sa_solver", "seeds", "tcd", "unipc",
@@ -56,6 +57,7 @@ FIRST = {
     **{f"plugins/samplers/{name}.py": ("modern_samplers", "conformance") for name in MODERN},
     "plugins/samplers/dpm_solver.py": ("classic_samplers", "conformance"),
     "plugins/samplers/dpm_solver_pp.py": ("modern_samplers", "conformance"),
+    LEARNED: ("learned",),
     "plugins/grids/shift_twice.py": ("grid",),
     "plugins/grids/grids.py": ("grid", "modern_samplers"),
     "samplers/predictor.py": ("predictor",),
@@ -319,6 +321,16 @@ plant(
     "plugins/samplers/tcd.py",
     ("tcd: eta for 1 - eta", "(1 - self.eta) * b.t", "self.eta * b.t"),
     ("tcd: noise not scaled by alpha", "b.alpha * math.sqrt(b.sigma_ve", "math.sqrt(b.sigma_ve"),
+)
+plant(
+    LEARNED,
+    ("learned: newest weight not less 1", "known.weights[run.i][0] - 1", "known.weights[run.i][0]"),
+    ("learned: past reversed", "*(past or [])]", "*reversed(past or [])]"),
+    (
+        "learned: sign of the flow's factor",
+        "(sigma * a.alpha - alpha * a.sigma)",
+        "(alpha * a.sigma - sigma * a.alpha)",
+    ),
 )
 plant(
     "plugins/samplers/lcm.py",

@@ -79,7 +79,7 @@ def serve(parent: Parent) -> None:
     job = parent.request()
     remade = made_again(job)
     plan, extractors = remade.plan, remade.extractors
-    reference = RunFolder(Path(job["folder"])).ode_solution(plan.reference_key) if plan.reference else None
+    reference = RunFolder(Path(job["folder"])).ode_solution(plan.reference_key) if plan.references else None
     parent.answer({
         "seconds_per_evaluation": seconds_per_evaluation(plan),
         "seconds_after_drawing": seconds_after_drawing(plan, extractors),

@@ -55,7 +55,7 @@ def notes_on(scheduler: Part) -> tuple[str, ...]:
     """What a user must know about the model, in addition to its schedule, as sentences."""
     if scheduler.cls not in DISTILLED:
         return ()
-    own = "; it draws all noise again in each step, as euler-a:eta=1e9 does" if scheduler.cls == LCM else ""
+    own = "; it draws all noise again in each step, as lcm does" if scheduler.cls == LCM else ""
     return (
         f"{scheduler.cls}: the model is distilled to 1 to 8 steps, and to guidance 1 or what its authors name{own}",
     )
