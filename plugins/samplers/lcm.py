@@ -26,6 +26,7 @@ class LCM(Sampler):
     """x_b = alpha_b x0 + sigma_b z."""
 
     aliases = {"LCM": "", "LCMScheduler": ""}
+    claims = {"variance of Gaussian data": "made for consistency models: with the mean of x0 it loses variance"}
 
     def nfe(self, steps: int) -> int:
         """One call a step."""

@@ -5,11 +5,12 @@ non-stationary solvers of Shaul et al., S4S (Frankel et al. 2025), NeuralSolver 
 they differ in what is summed and in how the weights were found. The file is JSON:
 
     {"fingerprint": "of the model", "guidance": 1.0, "steps": 3, "weights": [[1], [1.4, -0.4], [1.5, -0.7, 0.2]],
-     "of": "eps", "times": [999, 600, 200], "noise": [0, 0, 0]}
+     "of": "eps", "times": [999, 600, 200], "asked": [990, 610, 205], "noise": [0, 0, 0]}
 
 weights has a row for each step, the newest prediction first; of is eps, x0 or flow (eps - x0); times are the noisy
-levels (VP: timesteps; EDM and flow: sigmas), else any grid will do; noise is the share of the posterior's deviation
-that is drawn afresh. The last three may be left out. NFE = steps. Another model, guidance or step count is refused.
+levels (VP: timesteps; EDM and flow: sigmas), else any grid will do; asked are the times that the network is told in
+place of those; noise is the share of the posterior's deviation that is drawn afresh. The last four may be left out.
+NFE = steps. Another model, guidance or step count is refused.
 
 Same as: `learned` = `ddim`.
 
@@ -45,13 +46,14 @@ class Coefficients(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     weights: tuple[tuple[float, ...], ...]
     of: Literal["eps", "x0", "flow"] = "eps"
     times: tuple[float, ...] = ()
+    asked: tuple[float, ...] = ()
     noise: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         """ValueError where the parts do not belong together."""
         if [len(row) for row in self.weights] != list(range(1, self.steps + 1)) or not self.weights:
             raise ValueError(f"weights: expected rows of 1 to {self.steps} numbers, one for each step")
-        for name, numbers in (("times", self.times), ("noise", self.noise)):
+        for name, numbers in (("times", self.times), ("asked", self.asked), ("noise", self.noise)):
             if len(numbers) not in (0, self.steps):
                 raise ValueError(f"{name}: {len(numbers)} numbers; expected {self.steps}, one for each step")
         if not all(0 <= share <= 1 for share in self.noise):
@@ -112,9 +114,10 @@ class Learned(Sampler):
 
     def step(self, run: StepContext, x: Tensor, a: Level, b: Level, past: Past) -> tuple[Tensor, Past]:
         """First order, then what the weighted sum adds to it, then noise."""
-        known, prediction = self._learned, run.predict(x, a)
+        known = self._learned
         if known is None:
-            return prediction.combine(b.alpha, b.sigma), None
+            return run.predict(x, a).combine(b.alpha, b.sigma), None
+        prediction = run.predict(x, a, ask=_asked(run, known.asked[run.i]) if known.asked else None)
         # With noise the step goes to a level below b, as in `ddim` with eta.
         share = known.noise[run.i] if known.noise else 0.0
         up = share * b.sigma * math.sqrt(1 - (b.sigma_ve / a.sigma_ve) ** 2)
@@ -127,6 +130,14 @@ class Learned(Sampler):
             for weight, one in zip(weights, said, strict=True):
                 x = x + factor * weight * one
         return x + up * run.noise(a, b) if up else x, said
+
+
+def _asked(run: StepContext, t: float) -> Level:
+    """The level at a time that the file has the network told; InputError where the schedule has none."""
+    try:
+        return run.schedule.at_time(t)
+    except ValueError as error:
+        raise InputError(f"sampler 'learned': asked: {error}") from error
 
 
 def _factor(of: str, a: Level, alpha: float, sigma: float) -> float:

@@ -13,6 +13,7 @@ Use it with a model distilled for it, in 2 to 20 steps; the authors raise eta wi
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -21,6 +22,12 @@ from ...samplers.errors import InputError
 from ...samplers.level import Level
 from ...samplers.registry import hookimpl
 from ...samplers.sampler import Past, Sampler, StepContext
+
+CLAIMS = {
+    "variance of Gaussian data": "made for distilled models: with the mean of x0 it loses variance",
+    "VP = EDM = flow": "the level below b is placed in the time of the schedule",
+}
+"""The lines of the report card that do not apply, and why."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +48,11 @@ class TCD(Sampler):
     def convergence(self) -> int | None:  # type: ignore[override]
         """First order without noise."""
         return None if self.eta else 1
+
+    @property
+    def claims(self) -> Mapping[str, str]:  # type: ignore[override]
+        """What holds without noise alone."""
+        return CLAIMS if self.eta else {}
 
     def nfe(self, steps: int) -> int:
         """One call a step."""

@@ -29,20 +29,12 @@ MORE_OPTIONS = [
 """As many more for the slow suite."""
 
 
-OWN_TERMS = {
-    "lcm": {"variance of Gaussian data"},
-    "tcd": {"variance of Gaussian data", "VP = EDM = flow"},
-}
-"""What does not hold of samplers for distilled networks: with the exact E[x0 | x] they lose variance, and TCD's time is
-the schedule's own. test_modern_samplers.py has what holds in its place."""
-
-
 @pytest.mark.parametrize("spec", [
     spec for spec in [*variants(default_registry()), *OTHER_OPTIONS] if not spec.startswith("dpm-solver-adaptive")
 ])  # fmt: skip
 def test_every_sampler_keeps_its_claims(spec):
     findings = check(spec, quick=True)
-    assert {finding.name for finding in findings if not finding.holds} == OWN_TERMS.get(spec, set())
+    assert not [finding for finding in findings if not finding.holds]
     assert len(findings) >= 20
 
 
@@ -53,7 +45,7 @@ def test_every_sampler_keeps_its_claims_when_measured_in_full(spec, figure):
     for finding in findings:
         if finding.name.startswith("order to sigma 0.05, VP"):
             figure(f"{spec}: order of convergence (claimed)", f"{finding.measured} ({finding.claim})")
-    assert {finding.name for finding in findings if not finding.holds} == OWN_TERMS.get(spec, set())
+    assert not [finding for finding in findings if not finding.holds]
 
 
 # ---- What the kit measures against ----

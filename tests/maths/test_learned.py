@@ -117,6 +117,27 @@ def test_its_times_are_its_grid_unless_the_spec_names_another(learned):
     assert not torch.equal(made, other)
 
 
+def test_the_network_is_told_the_times_asked_and_the_answer_counts_at_the_level_of_the_state(learned):
+    told = []
+
+    def network(x, t):
+        told.append(float(t[0]))
+        return x * 0 + 1 / (1 + t[0])
+
+    model = sb.wrap_network(network, FLOW, (2,), predicts="x0", name="told", fingerprint="told", batch_size=4)
+    asked, levels = [0.9, 0.7, 0.55, 0.2, 0.1], TIMES[FLOW]
+    sampler = learned(asked=asked, times=levels)
+    got = sb.sample(model, sampler, 5, x_init=X, any_model=True).x
+    x = X
+    for t, s, s_next in zip(asked, levels, [*levels[1:], 0.0], strict=True):
+        x0 = 1 / (1 + t)
+        x = (1 - s_next) * x0 + s_next * (x - (1 - s) * x0) / s
+    assert told == pytest.approx(asked)
+    assert apart(got, x) < 1e-12
+    with pytest.raises(sb.SamplerbenchError, match=r"sampler 'learned': asked: flow time 1\.5"):
+        sb.sample(model, learned(asked=[1.5, *asked[1:]], times=levels), 5, x_init=X, any_model=True)
+
+
 def test_noise_makes_it_stochastic_and_weights_alone_do_not(learned):
     assert learned(noise=[0.0] * 5).convergence == 1
     assert learned(noise=[0.0, 0.1, 0.0, 0.0, 0.0]).convergence is None
@@ -147,7 +168,8 @@ def test_where_alpha_is_0_weights_of_eps_are_refused_and_those_of_the_flow_are_n
         ({"noise": [0.0, 2.0, 0.0, 0.0, 0.0]}, "noise: expected numbers from 0 to 1"),
         ({"of": "v"}, "of"),
         ({"steps": "five"}, "steps"),
-        ({"asked": [1.0] * 5}, "unknown field `asked`"),
+        ({"asked": [1.0]}, "asked: 1 numbers; expected 5"),
+        ({"levels": [1.0] * 5}, "unknown field `levels`"),
     ],
 )
 def test_a_file_that_says_something_else_is_refused_by_its_field(learned, content, message):
