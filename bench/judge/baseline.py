@@ -22,8 +22,8 @@ from .merge import check_comparable
 from .run_metrics import check_settings, ready_metrics
 from .stored import StoredRun
 
-Identity = tuple[str, str, int, float]
-"""Sampler, grid, steps and guidance: two runs' rows that agree in them are the same row."""
+Identity = tuple[str, str, int, float, tuple[float, float] | None]
+"""Sampler, grid, steps, guidance and its interval: two runs' rows that agree in them are the same row."""
 
 
 @dataclass(frozen=True)
@@ -79,8 +79,10 @@ def against_baseline(run: StoredRun, baseline: StoredRun, registry: Registry) ->
 def places_by_identity(run: StoredRun) -> dict[Identity, int]:
     """The place of each row of a run in its table; of two budgets that lead to one row, the first."""
     found: dict[Identity, int] = {}
-    for place, cell in enumerate(run.record.cells):
-        found.setdefault((cell.sampler, cell.grid, cell.steps, run.record.config.guidance), place)
+    record = run.record
+    for place, cell in enumerate(record.cells):
+        guided = record.guidance_of(cell), record.config.guidance_interval
+        found.setdefault((cell.sampler, cell.grid, cell.steps, *guided), place)
     return found
 
 

@@ -58,12 +58,15 @@ def kept_images(run: StoredRun, cell: CellRecord) -> Iterator[tuple[int, Images]
 def row_named(run: StoredRun, name: str) -> CellRecord:
     """The row "ddim@10": a sampler as it was given, and its number of steps, or its budget in a run of budgets.
 
-    In a run of a single count the sampler is enough.
+    In a run of a single count the sampler is enough; in one of several guidances it is "ddim@10@2.5".
     """
     record = run.record
-    counts = record.config.counts
-    rows = {f"{sampler}@{count}": cell for (sampler, count), cell in zip(record.budgets, record.cells, strict=True)}
-    if len(counts) == 1:
+    several = len(record.config.guidances) > 1
+    rows = {
+        f"{sampler}@{count}" + (f"@{guidance:g}" if several else ""): cell
+        for (sampler, count, guidance), cell in zip(record.budgets, record.cells, strict=True)
+    }
+    if len(record.config.counts) == 1 and not several:
         rows |= {cell.sampler: cell for cell in record.cells}
     if name not in rows:
         raise InputError(f"row {shown(name)}: not in {run.path}{closest(name, rows)}; there are: {', '.join(rows)}")
