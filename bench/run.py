@@ -22,6 +22,7 @@ from .draw.clock import LEAST_REPEATS
 from .draw.engines.children import Limits
 from .draw.engines.work import RunWork
 from .draw.folder import default_output
+from .draw.latency import LEAST_DRAWS, Latency, parse_rows
 from .draw.ledger import Ledger
 from .draw.log import Log, Together
 from .draw.run_file import stored_run
@@ -103,7 +104,8 @@ class Manner(Conduct):
             check_count("repeats", self.repeats, MOST_REPEATS)
         Limits(self.time_limit, self.memory_limit)  # refuses invalid limits
         parse_workers(self.workers)
-        if self.part and (self.add or self.clock or self.repeats):
+        is_clocked = bool(self.clock or self.repeats or self.timed_at_once.rows)
+        if self.part and (self.add or is_clocked):
             raise InputError(f"shard {self.part}: is neither clocked nor added to; join the shards first")
 
     @property
@@ -120,6 +122,11 @@ class Manner(Conduct):
     def clockings(self) -> int:
         """How often a cell is clocked at least; 0 = as often as chunks are drawn alone."""
         return self.repeats or (LEAST_REPEATS if self.clock else 0)
+
+    @property
+    def timed_at_once(self) -> Latency:
+        """How many images at a time each cell is drawn with for its latency, and how often."""
+        return Latency(parse_rows(self.latency), max(LEAST_DRAWS, self.repeats))
 
     @property
     def limits(self) -> Limits:
@@ -221,6 +228,7 @@ def run(  # noqa: PLR0913  (the settings of a run, each by name)
     fresh: bool = False,
     add: bool = False,
     repeats: int = 0,
+    latency: int | Sequence[int] = (),
     retry_failed: bool = False,
     plugins: Sequence[str] = (),
     time_limit: float | None = None,
@@ -253,7 +261,8 @@ def run(  # noqa: PLR0913  (the settings of a run, each by name)
 
     With `workers` so many chunks are drawn at a time, each in a process that keeps its model: the same bytes, and no
     times, unless `clock` has each cell drawn again alone. The workers of a new run share the cores. `shard`, as in
-    "2/4", draws a part of the run into its own folder. `log` is a file that gets a line of JSON for each event.
+    "2/4", draws a part of the run into its own folder. `latency`, as in [1, 16], has each cell drawn too with so
+    many images at a time, for the time of one draw. `log` is a file that gets a line of JSON for each event.
     Raises InputError, PluginError, ModelError or StoreError.
     """
     given = locals()
@@ -325,7 +334,7 @@ def begin(plan: Plan, registry: Registry, output: Path, manner: Manner = Manner(
         if manner.retry_failed:
             folder.forget_failures(plan)
         notes = notes_on(StoredRun(output).record, len(plan.cells))
-        ledger = Ledger(plan, folder, folder.failures(plan), manner.clockings)
+        ledger = Ledger(plan, folder, folder.failures(plan), manner.clockings, manner.timed_at_once)
         begun = Benchmark(Session(ledger, engine, work, manner.engine), ready, notes, log)
         opened.pop_all()  # engine and folder are the session's now
     return begun

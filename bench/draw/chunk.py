@@ -92,7 +92,8 @@ def draw_clocked(cell: Cell, block: Block) -> tuple[Samples, Timing]:
 
     InputError if a file that the sampler reads has changed since the cell's key was made.
     """
-    samples, timing = clocked(lambda: draw_apart(cell.request, block.first, block.n), cell.request.device)
+    request = of_size(cell.request, block)
+    samples, timing = clocked(lambda: draw_apart(request, block.first, block.n), request.device)
     # After the draw: a file that was exchanged meanwhile is noticed too.
     for file in cell.files:
         file.check()
@@ -102,7 +103,11 @@ def draw_clocked(cell: Cell, block: Block) -> tuple[Samples, Timing]:
 
 
 def make_chunk(plan: Plan, cell: Cell, block: Block, extractors: Collection[str], reference: Tensor | None) -> Chunk:
-    """Draw a block of a cell's samples and have these extractors read them."""
+    """Draw a block of a cell's samples and have these extractors read them; none reads what is for the clock alone."""
+    if block.is_at_once:
+        # The first calls of another size are slower than all others.
+        trial(of_size(plan.trial, block))
+        extractors, reference = (), None
     samples, timing = draw_clocked(cell, block)
     started = time.perf_counter()
     images = samples.images.cpu() if samples.images is not None else None
@@ -128,6 +133,11 @@ def make_chunk(plan: Plan, cell: Cell, block: Block, extractors: Collection[str]
         images=as_shown(images[:kept].numpy()) if images is not None and kept else None,
         ode_distance=ode_distances(cell, block, samples.x, solution_for(plan, cell, reference)),
     )
+
+
+def of_size(request: Request, block: Block) -> Request:
+    """The request in batches of the run's size, or of the block's own size where that is drawn at once."""
+    return dataclasses.replace(request, batch_size=block.n) if block.is_at_once else request
 
 
 def extracted(model: HasExtractors, name: str, shown: Tensor, prompts: Sequence[str], first: int) -> Rows:

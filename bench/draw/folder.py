@@ -21,16 +21,20 @@ OWN_FILES = (TABLE_FILE, TABLE_SEAL, "table.md", "grid.png", "report.html", RUN_
 REFERENCE = f"{CHUNKS}/ode-reference.safetensors"
 REPEAT_SUFFIX = ".timing"
 """Ends the file of a repeat: a chunk that was drawn again for the clock alone."""
+LATENCY_SUFFIX = ".latency"
+"""Ends the file of a draw for the latency."""
 CELL = "[0-9a-f]{16}"
 OWN_NAMES = re.compile(
     rf"{'|'.join(map(re.escape, (*OWN_FILES, REFERENCE)))}"
     rf"|{CHUNKS}/((answers|fronts|looks)\.json|{CELL}{re.escape(FAILURE)}|paths/({CELL}{re.escape(CHUNK_SUFFIX)})?)?"
-    rf"|{CHUNKS}/{CELL}/(\d{{8,}}-\d{{4,}}{re.escape(CHUNK_SUFFIX)}|\d{{4,}}{re.escape(REPEAT_SUFFIX)})?"
+    rf"|{CHUNKS}/{CELL}/(\d{{8,}}-\d{{4,}}{re.escape(CHUNK_SUFFIX)}|\d{{4,}}{re.escape(REPEAT_SUFFIX)}"
+    rf"|[1-9]\d*-\d{{4,}}{re.escape(LATENCY_SUFFIX)})?"
 )
 """The names that a run writes into its folder, except the lock; folders end in "/"."""
 OF_ONE_FOLDER = ("answers.json", "fronts.json", "looks.json")
 """What is made of the chunks of one folder."""
 REPEAT_NAME = re.compile(rf"([0-9]{{4,18}}){re.escape(REPEAT_SUFFIX)}")
+LATENCY_NAME = re.compile(rf"([1-9][0-9]{{0,17}})-([0-9]{{4,18}}){re.escape(LATENCY_SUFFIX)}")
 HALF_DONE = re.compile(r"(?P<folder>.*/)?\.(?P<file>[^/]+?)(\.[0-9a-f]{16})?\.tmp")
 """The temporary file that a process leaves behind if it is killed while it writes."""
 
@@ -38,6 +42,11 @@ HALF_DONE = re.compile(r"(?P<folder>.*/)?\.(?P<file>[^/]+?)(\.[0-9a-f]{16})?\.tm
 def repeat_name(number: int) -> str:
     """The file of a repeat for the clock."""
     return f"{number:04d}{REPEAT_SUFFIX}"
+
+
+def latency_name(rows: int, number: int) -> str:
+    """The file of a draw of so many images at once."""
+    return f"{rows}-{number:04d}{LATENCY_SUFFIX}"
 
 
 def is_own(name: str) -> bool:

@@ -9,6 +9,7 @@ from ...samplers.engine import Job
 from ..plan.plan import Block, Cell, Plan
 from .clock import in_turn
 from .folder import REFERENCE
+from .latency import Latency
 from .store import RunFolder
 
 
@@ -22,13 +23,15 @@ class Ledger:
     """Reason of failure by cell key."""
     repeats: int = 0
     """The least number of timings of a cell; one with fewer whole chunks drawn alone is drawn again for the clock."""
-    unclocked: set[str] = field(default_factory=set)
-    """The keys of cells that get no more repeats: a repeat failed, or was not drawn alone."""
+    latency: Latency = field(default_factory=Latency)
+    """How many images at a time each cell is drawn with for its latency, and how often."""
+    unclocked: set[tuple[str, Block]] = field(default_factory=set)
+    """The keys of cells, each with a block that is clocked no more: that failed, or was not drawn alone."""
 
     def cells_with_work(self) -> list[Cell]:
         """The cells that lack a chunk or a repeat, in order."""
         missing = {key for key, images in self.images_missing().items() if images}
-        missing |= {cell.key for _, cell in self.repeats_missing()}
+        missing |= {cell.key for cell, _ in self.clockings_missing()}
         return [cell for cell in self.plan.cells if cell.key in missing]
 
     def sound_cells(self) -> list[Cell]:
@@ -60,12 +63,35 @@ class Ledger:
         """
         if not (wanted := self.repeats):
             return
-        cells = [cell for cell in self.sound_cells() if cell.key not in self.unclocked]
+        cells = self._clockable(self.plan.blocks[0])
         clocked = {cell.key: self._clocked(cell, wanted) for cell in cells}
         # The cell with the fewest timings begins, and each round takes all cells that lack its number: repeats of two
         # cells are then neighbours in time, which is what compares them.
         for number in range(min(clocked.values(), default=wanted), wanted):
             yield from ((number, cell) for cell in in_turn(cells, number) if clocked[cell.key] <= number)
+
+    def latencies_missing(self) -> Iterator[tuple[Block, Cell]]:
+        """(block, cell) of every draw for the latency to be made of cells that did not fail, in alternating order.
+
+        Within a round each number of images has all cells one after the other.
+        """
+        blocks = [Block(0, 0, rows, is_at_once=True) for rows in self.latency.rows]
+        there = {
+            (block, cell.key): self.folder.count_latencies(cell.key, block.n)
+            for block in blocks
+            for cell in self._clockable(block)
+        }
+        cells = self.sound_cells()
+        for number in range(self.latency.draws):
+            for block in blocks:
+                for cell in in_turn(cells, number):
+                    if there.get((block, cell.key), number + 1) <= number:
+                        yield block, cell
+
+    def clockings_missing(self) -> list[tuple[Cell, Block]]:
+        """What is still to be drawn for the clock alone, in order: first the repeats, then the latencies."""
+        repeats = [(cell, self.plan.blocks[0]) for _, cell in self.repeats_missing()]
+        return [*repeats, *((cell, block) for block, cell in self.latencies_missing())]
 
     def fail(self, cell: Cell, reason: str) -> None:
         """Store why a cell failed."""
@@ -77,9 +103,9 @@ class Ledger:
         missing = self.images_missing()
         return sum(cost(cell) * missing[cell.key] for cell in self.sound_cells()) + self.cost_of_solution()
 
-    def evaluations_of_repeats(self) -> int:
-        """Sample evaluations of the network for the repeats."""
-        return sum(cost(cell) for _, cell in self.repeats_missing()) * self.plan.blocks[0].n
+    def evaluations_of_clockings(self) -> int:
+        """Sample evaluations of the network for what is drawn for the clock alone."""
+        return sum(cost(cell) * block.n for cell, block in self.clockings_missing())
 
     def evaluations_left(self) -> int:
         """Network evaluations of the plan that are still to be made; adaptive cells are not counted."""
@@ -90,6 +116,10 @@ class Ledger:
     def spared(self, cell: Cell) -> int:
         """Sample evaluations that are spared because the cell failed."""
         return cost(cell) * self.folder.images_missing(cell, self.plan.blocks)
+
+    def _clockable(self, block: Block) -> list[Cell]:
+        """The cells whose draws of a block for the clock have not failed."""
+        return [cell for cell in self.sound_cells() if (cell.key, block) not in self.unclocked]
 
     def _is_wanted(self, cell: Cell, block: Block) -> bool:
         return cell.key not in self.failures and not self.folder.has(cell, block)
@@ -122,7 +152,15 @@ class Ledger:
 def job_of(cell: Cell, block: Block, *, is_last: bool = True, is_for_the_clock: bool = False) -> Job:
     """The job to draw a block of a cell."""
     evaluations = cost(cell) * block.n
-    return Job(cell.key, cell.sampler, cell.steps, block.first, block.n, evaluations, is_last, is_for_the_clock)
+    return Job(
+        cell.key, cell.sampler, cell.steps, block.first, block.n, evaluations, is_last, is_for_the_clock,
+        block.is_at_once,
+    )  # fmt: skip
+
+
+def block_of(plan: Plan, job: Job) -> Block | None:
+    """The block that a job is to draw; None if it is no block of the plan."""
+    return Block(0, job.first, job.n, is_at_once=True) if job.is_at_once else plan.blocks.at(job.first, job.n)
 
 
 def cost(cell: Cell) -> int:

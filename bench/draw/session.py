@@ -15,9 +15,10 @@ from ...samplers.engine import Done, Drawn, Engine, Job
 from ..plan.plan import Block, Cell, Plan
 from .chunk import ode_solution
 from .chunk_file import Chunk
+from .clock import Repeat
 from .engines.base import CheckedEngine, Turn, turns_of
 from .engines.work import RunWork
-from .ledger import Ledger, cost, job_of
+from .ledger import Ledger, block_of, cost, job_of
 from .paths import write_paths
 from .store import RunFolder
 
@@ -84,7 +85,7 @@ class Session:
         return self.ledger.folder
 
     def work(self, watch: Watch, renew: Callable[[], object] = lambda: None) -> None:
-        """Have every missing chunk drawn, then every missing repeat for the clock.
+        """Have every missing chunk drawn, then all that is missing for the clock.
 
         `renew` is called now and then, when a table would show something new.
         """
@@ -102,14 +103,14 @@ class Session:
 
     def _work(self, watch: Watch, renew: Callable[[], object]) -> None:
         ledger = self.ledger
-        watch.started(self.plan, ledger.evaluations_of_chunks() + ledger.evaluations_of_repeats())
+        watch.started(self.plan, ledger.evaluations_of_chunks() + ledger.evaluations_of_clockings())
         watch.remaining(ledger.images_missing())
         # The solution comes first: chunks hold their distances to it.
         solution = self._ode_solution(watch)
         self.offered.find_solution = lambda: solution
         self.offered.tell_retried = lambda job, reason: watch.retried(*self._place(job), reason)
-        # Each turn ends with its repeats, while what draws its cells is still there and the machine is in the same
-        # state.
+        # Each turn ends with what is for the clock alone, while what draws its cells is still there and the machine is
+        # in the same state.
         for turn in turns_of(self.engine, ledger.cells_with_work()):
             self._draw(turn, watch, renew)
             self._clock_again(turn, watch)
@@ -119,7 +120,7 @@ class Session:
     def _draw(self, turn: Turn, watch: Watch, renew: Callable[[], object]) -> None:
         """Store the engine's answers to the missing chunks of these cells, in the order in which they come."""
         # The engine may draw chunks beside each other, which then need repeats that nobody had counted.
-        expected = self.ledger.evaluations_of_repeats()
+        expected = self.ledger.evaluations_of_clockings()
         due = time.monotonic() + TABLE_EVERY_SECONDS
         for done in self._checked.draw(self.ledger.jobs(turn.cells)):
             self._store(done, turn, watch)
@@ -127,7 +128,7 @@ class Session:
             if done.job.is_last and (started := time.monotonic()) >= due:
                 renew()
                 due = next_renewal(started, time.monotonic())
-        if more := max(0, self.ledger.evaluations_of_repeats() - expected):
+        if more := max(0, self.ledger.evaluations_of_clockings() - expected):
             watch.added(more)
 
     def _store(self, done: Done, turn: Turn, watch: Watch) -> None:
@@ -148,28 +149,30 @@ class Session:
             watch.failed(cell, done.reason, self.ledger.spared(cell))
 
     def _clock_again(self, turn: Turn, watch: Watch) -> None:
-        """Draw the first block of each cell with too few repeats again, round by round, for the clock alone.
+        """Draw what is missing for the clock alone, round by round: repeats of the first block, and latencies.
 
-        One job is handed out at a time, so an engine of any kind draws it alone. A cell whose repeat fails keeps its
-        samples and the repeats that it has.
+        One job is handed out at a time, so an engine of any kind draws it alone. A cell whose draw fails keeps its
+        samples and the times that it has.
         """
-        block, keys = self.plan.blocks[0], {cell.key for cell in turn.cells}
+        keys = {cell.key for cell in turn.cells}
         # Listed before any is drawn: what is missing is read from the folder, which grows below.
-        todo = [cell for _, cell in self.ledger.repeats_missing() if cell.key in keys]
-        for i, cell in enumerate(todo):
-            if cell.key in self.ledger.unclocked:
+        todo = [(cell, block) for cell, block in self.ledger.clockings_missing() if cell.key in keys]
+        for i, (cell, block) in enumerate(todo):
+            if (cell.key, block) in self.ledger.unclocked:
                 continue
             job = job_of(cell, block, is_for_the_clock=True)
             for done in self._checked.draw([job]):
                 if isinstance(done, Drawn) and done.alone:
-                    self.folder.write_repeat(cell, chunk_in(done, turn).repeat)
+                    write = self.folder.write_latency if block.is_at_once else self.folder.write_repeat
+                    write(cell, for_the_clock(chunk_in(done, turn)))
                     watch.advanced(job.evaluations)
                     continue
-                # Its other repeats would fail in the same way.
-                self.ledger.unclocked.add(cell.key)
-                spared = sum(cost(cell) * block.n for other in todo[i:] if other.key == cell.key)
+                # Its other draws of this block would fail in the same way.
+                self.ledger.unclocked.add((cell.key, block))
+                spared = sum(cost(c) * b.n for c, b in todo[i:] if (c.key, b) == (cell.key, block))
                 reason = NOT_ALONE if isinstance(done, Drawn) else done.reason
-                watch.failed(cell, f"clocked again: {reason}", spared)
+                what = f"latency at {block.n}" if block.is_at_once else "clocked again"
+                watch.failed(cell, f"{what}: {reason}", spared)
 
     def _ode_solution(self, watch: Watch) -> Tensor | None:
         """The converged ODE solution of the first samples, drawn once a run and in this process: (k, *shape), or
@@ -196,7 +199,7 @@ class Session:
 
     def _place(self, job: Job) -> tuple[Cell, Block]:
         """The cell and the block of a job of this plan."""
-        block = self.plan.blocks.at(job.first, job.n)
+        block = block_of(self.plan, job)
         assert block is not None
         return self._cells[job.cell], block
 
@@ -205,6 +208,12 @@ def chunk_in(done: Drawn, turn: Turn) -> Chunk:
     """The chunk of a checked answer; its timing says whether other cells were drawn apart from it, or beside it."""
     assert isinstance(done.chunk, Chunk)
     return turn.marked(done.chunk, alone=done.alone)
+
+
+def for_the_clock(chunk: Chunk) -> Repeat:
+    """The timing of a chunk that is not stored: its images count for no stage of the run."""
+    timing = replace(chunk.timing, extract_seconds=None, hash_seconds=None)
+    return replace(chunk.repeat, timing=timing)
 
 
 def next_renewal(started: float, ended: float) -> float:

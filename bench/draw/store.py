@@ -8,9 +8,10 @@ import os
 import re
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -43,12 +44,15 @@ from .folder import (
     CHUNKS,
     FAILURE,
     HALF_DONE,
+    LATENCY_NAME,
+    LATENCY_SUFFIX,
     OF_ONE_FOLDER,
     REFERENCE,
     REPEAT_NAME,
     REPEAT_SUFFIX,
     RUN_FILE,
     is_own,
+    latency_name,
     names_below,
     names_in,
     repeat_name,
@@ -57,6 +61,8 @@ from .output import check_contents, check_output
 from .run_file import read_run, run_to_json
 from .sealed_file import bytes_of, damaged, disk_errors, sealed, texts_in, unsealed
 
+NOT_TAKEN = (*OF_ONE_FOLDER, REPEAT_SUFFIX, LATENCY_SUFFIX)
+"""How the files end that a joined run does not have of its parts: verdicts, and times."""
 FEW_BLOCKS = 4
 """Up to this many files are looked up by name; for more, the folder is listed once."""
 
@@ -78,7 +84,7 @@ class RunFolder:
         self._chunks = path / CHUNKS
         self._chunks_text = str(self._chunks)
         self.repeats_written: Counter[str] = Counter()
-        """How many repeats this object wrote, by cell key: numbers that were made of fewer are out of date."""
+        """How many repeats and latencies this object wrote, by cell key: numbers made of fewer are out of date."""
         self._lock: WriterLock | None = None
         self._cells: set[str] | None = None
         """The names in the folder of chunks, listed once: it has one writer."""
@@ -165,7 +171,7 @@ class RunFolder:
                     continue
                 if name.endswith("/"):
                     make_folder(here)
-                elif not here.exists() and not name.endswith((*OF_ONE_FOLDER, REPEAT_SUFFIX)):
+                elif not here.exists() and not name.endswith(NOT_TAKEN):
                     try:
                         os.link(there, here)
                     except OSError:  # of another disk, or of one that knows no links
@@ -341,15 +347,34 @@ class RunFolder:
 
     def repeats_of(self, key: str) -> list[Repeat]:
         """The timings of a cell beyond its chunks."""
-        found = []
-        for number, name in self._repeats(key):
-            path = self.cell_path(key) / name
-            _, about = self.read_arrays(path, cell=key, number=number)
-            try:
-                found.append(Repeat(positive(about["n"]), timing_from_json(about["timing"])))
-            except (ValueError, KeyError) as error:
-                raise damaged(path, error) from error
-        return found
+        return [self._timing_in(key, name, number=number) for number, name in self._repeats(key)]
+
+    def latencies_of(self, key: str) -> dict[int, list[Repeat]]:
+        """The draws for the latency of a cell, by their number of images."""
+        found: defaultdict[int, list[Repeat]] = defaultdict(list)
+        for rows, number, name in self._latencies(key):
+            found[rows].append(self._timing_in(key, name, n=rows, number=number))
+        return dict(found)
+
+    def _timing_in(self, key: str, name: str, **belongs: int) -> Repeat:
+        """What a file of a timing in the folder of a cell says."""
+        path = self.cell_path(key) / name
+        _, about = self.read_arrays(path, cell=key, **belongs)
+        try:
+            return Repeat(positive(about["n"]), timing_from_json(about["timing"]))
+        except (ValueError, KeyError) as error:
+            raise damaged(path, error) from error
+
+    def count_latencies(self, key: str, rows: int) -> int:
+        """How often a cell was drawn with so many images at once."""
+        return sum(1 for there, _, _ in self._latencies(key) if there == rows)
+
+    def _latencies(self, key: str) -> Iterator[tuple[int, int, str]]:
+        """Images at once, number and file of each."""
+        for name in self._names(key):
+            named = LATENCY_NAME.fullmatch(name)
+            if named and latency_name(rows := int(named[1]), number := int(named[2])) == name:
+                yield rows, number, name
 
     def count_repeats(self, key: str) -> int:
         """How often a cell was clocked beyond its chunks."""
@@ -363,11 +388,18 @@ class RunFolder:
 
     def write_repeat(self, cell: Cell, repeat: Repeat) -> None:
         """Store a timing without samples."""
+        self._write_timing(cell, repeat, repeat_name)
+
+    def write_latency(self, cell: Cell, repeat: Repeat) -> None:
+        """Store the timing of a draw for the latency."""
+        self._write_timing(cell, repeat, partial(latency_name, repeat.n))
+
+    def _write_timing(self, cell: Cell, repeat: Repeat, name_of: Callable[[int], str]) -> None:
         folder = self.cell_path(cell.key)
         # The first free number; there is one writer, so nobody else takes it meanwhile.
-        number = next(number for number in itertools.count() if not (folder / repeat_name(number)).exists())
+        number = next(number for number in itertools.count() if not (folder / name_of(number)).exists())
         about = {"n": str(repeat.n), "timing": json.dumps(asdict(repeat.timing))}
-        self.write_arrays(folder / repeat_name(number), {}, about, cell=cell.key, number=number)
+        self.write_arrays(folder / name_of(number), {}, about, cell=cell.key, number=number)
         self.repeats_written[cell.key] += 1
 
     def write_arrays(self, path: Path, arrays: Arrays, about: Mapping[str, str], **belongs: str | int) -> None:

@@ -11,6 +11,7 @@ import pandas as pd
 
 from ...samplers.errors import InputError
 from ..draw import clock as timing
+from ..draw.latency import is_latency
 from ..plan.config import as_json
 from ..plan.environment import VERSIONS_THAT_MATTER
 from ..plan.settings import names_of
@@ -90,7 +91,7 @@ def merge(runs: Sequence[StoredRun]) -> Merged:
     table = rows_to_table(list(rows.values()))
     comparable = have_comparable_seconds(runs)
     if not comparable:
-        table[list(timing.COLUMNS)] = math.nan
+        table[[name for name in table.columns if is_of_the_clock(name)]] = math.nan
     # Reversed, so that the first run wins.
     labels = {name: label for run in reversed(runs) for name, label in run.labels.items()}
     return Merged(table, labels, tuple(origins.values()), (RUNS_NOTE,) if comparable else (SECONDS_NOTE,))
@@ -147,7 +148,7 @@ def compared_fields(run: StoredRun) -> dict[str, Any]:
 
 def check_same_numbers(row: Mapping[str, Any], run: StoredRun, other: Mapping[Any, Any], other_run: StoredRun) -> None:
     """Refuse two different results of one cell. Seconds may differ; those of the first run stay."""
-    compared = [name for name in row if name in other and name not in (*timing.COLUMNS, "same_as")]
+    compared = [name for name in row if name in other and name != "same_as" and not is_of_the_clock(name)]
     for name in compared:
         if not is_same(row[name], other[name]):
             cell = " ".join(f"{n} {row[n]}" for n in IDENTITY if not pd.isna(row.get(n)))
@@ -155,6 +156,11 @@ def check_same_numbers(row: Mapping[str, Any], run: StoredRun, other: Mapping[An
                 f"merge {other_run.path}: {name} of {cell} is {other[name]!r}, and {row[name]!r} in {run.path}; "
                 "`samplerbench verify` shows which of them can be drawn again"
             )
+
+
+def is_of_the_clock(column: str) -> bool:
+    """Whether a column holds times, or what was measured with them."""
+    return column in timing.COLUMNS or is_latency(column)
 
 
 def is_same(a: object, b: object) -> bool:

@@ -24,6 +24,7 @@ from ..draw import clock as timing
 from ..draw.chunk_file import Chunk
 from ..draw.clock import Repeat
 from ..draw.folder import TABLE_FILE, TABLE_SEAL
+from ..draw.latency import columns_among, is_latency, latencies
 from ..draw.sealed_file import bytes_of, disk_errors, sealed, unsealed
 from ..draw.store import RunFolder
 from ..plan.keys import FORMAT
@@ -161,6 +162,7 @@ class GrowingTable:
         clocked, made_from = self._clocked.get(cell.key), (known.made_from, self._folder.repeats_written[cell.key])
         if clocked is None or clocked.made_from != made_from:
             numbers = timing.timed([*known.clocked, *self._folder.repeats_of(cell.key)])
+            numbers |= latencies(self._folder.latencies_of(cell.key))
             clocked = self._clocked[cell.key] = Clocked(made_from, numbers)
         return clocked
 
@@ -181,18 +183,20 @@ class GrowingTable:
 
 def rows_to_table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     """The rows: the fixed columns, the interval of guidance, depth if it says more than nfe, further metrics, those of
-    the clock."""
-    own = (*COLUMNS, *GUIDED_COLUMNS, DEPTH, *CLOCK_COLUMNS, WARNING)
+    the clock, latencies."""
+    at_once = columns_among(str(name) for row in rows for name in row)
+    own = (*COLUMNS, *GUIDED_COLUMNS, DEPTH, *CLOCK_COLUMNS, *at_once, WARNING)
     further = dict.fromkeys(name for row in rows for name in row if name not in own)
     depth = [DEPTH] if any(row.get(DEPTH) not in (None, row["nfe"]) for row in rows) else []
-    return pd.DataFrame(rows, columns=[*COLUMNS, *GUIDED_COLUMNS, *depth, *further, *CLOCK_COLUMNS, WARNING])
+    columns = [*COLUMNS, *GUIDED_COLUMNS, *depth, *further, *CLOCK_COLUMNS, *at_once, WARNING]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def check_metric_names(names: Sequence[str]) -> None:
     """Refuse a metric whose columns would have the name of another column."""
     for name in names:
         own = (*COLUMNS, *GUIDED_COLUMNS, DEPTH, *CLOCK_COLUMNS, WARNING)
-        taken = [c for c in metric_columns(name) if c in own and name not in OWN_COLUMNS]
+        taken = [c for c in metric_columns(name) if (c in own or is_latency(c)) and name not in OWN_COLUMNS]
         if taken:
             raise InputError(f"metric {name!r}: the table has a column {taken[0]!r} of its own; register another name")
 
@@ -396,13 +400,14 @@ def check_numbers(name: str, column: pd.Series[Any]) -> None:
     values = column[column.notna()].to_numpy(dtype=float)
     least, most = COUNTS.get(name, -math.inf), MOST if name in COUNTS else math.inf
     wrong = ~np.isfinite(values) | (values < least) | (values > most)
-    if name in POSITIVE:
+    is_positive = name in POSITIVE or is_latency(name)
+    if is_positive:
         wrong |= values <= 0
     if name in WHOLE:
         wrong |= values != np.floor(values)
     if wrong.any():
         kind = "a whole number" if name in WHOLE else "a finite number"
-        above = " above 0" if name in POSITIVE else f" from {least}" if name in COUNTS else ""
+        above = " above 0" if is_positive else f" from {least}" if name in COUNTS else ""
         raise ValueError(f"{name} {values[wrong][0]:g}: expected {kind}{above}")
 
 

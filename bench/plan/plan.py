@@ -112,6 +112,8 @@ class Block:
     number: int
     first: int
     n: int
+    is_at_once: bool = False
+    """Whether they are drawn in one batch of their own size, for the time alone; then it is no block of the run."""
 
 
 @dataclass(frozen=True)

@@ -228,6 +228,11 @@ class Conduct:
         False, "flag", "manner", "Then draw each cell again, alone, for its time: --repeats times, 5 if not given."
     )
     """For runs whose chunks are drawn beside each other."""
+    latency: tuple[int, ...] = setting(
+        (), "counts", "manner", "Then draw each cell so many images at a time, for the time of one draw: 20 times, or "
+        "--repeats times where that is more.", default_words="none", metavar="N,N,...",
+    )  # fmt: skip
+    """As given; `bench.run.Manner` has it read."""
     retry_failed: bool = setting(False, "flag", "manner", "Run cells again that failed; else they stay as they are.")
     engine: str = setting(
         "local", "name", "manner", "Where chunks are drawn, as `samplerbench list engines` names it.", metavar="NAME"

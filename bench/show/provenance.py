@@ -8,6 +8,7 @@ import pandas as pd
 
 from ...samplers.text import counted
 from ..draw.clock import STAGES
+from ..draw.latency import LEAST_DRAWS, columns_among, rows_of
 from ..judge.stored import StoredRun
 from ..judge.table import Labels
 from ..plan.config import Config, as_json, without_defaults
@@ -44,6 +45,7 @@ def provenance_of(run: StoredRun) -> list[tuple[str, str]]:
         ("Precision", f"{config.dtype} on {machine.device or config.device}"),
         ("Machine", ", ".join(filter(None, [machine.cpu, f"{machine.cores} cores", machine.system, threads]))),
         ("Time", stages_to_text(run.table)),
+        ("Latency", latency_to_text(run.table)),
         ("Versions", ", ".join([f"Python {machine.python}", *(f"{k} {v}" for k, v in machine.versions.items())])),
         ("Plan", record.plan),
     ]  # fmt: skip
@@ -71,6 +73,14 @@ def guidance_to_text(config: Config) -> str:
 def listed(numbers: Iterable[float]) -> str:
     """ "1, 2.5, 4"."""
     return ", ".join(f"{number:g}" for number in numbers)
+
+
+def latency_to_text(table: pd.DataFrame) -> str:
+    """How latencies were measured: "at least 20 draws of 1, 16 and 64 images at a time"; '' where they were not."""
+    if not (sizes := [str(rows) for name in columns_among(table.columns) if (rows := rows_of(name))]):
+        return ""
+    listed = " and ".join(filter(None, [", ".join(sizes[:-1]), sizes[-1]]))
+    return f"at least {LEAST_DRAWS} draws of {listed} image{'' if listed == '1' else 's'} at a time"
 
 
 def extractor_to_text(name: str, labels: Labels) -> str:

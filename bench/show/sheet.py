@@ -16,6 +16,7 @@ from ...samplers.files.atomic import write_atomically
 from ...samplers.metric import LEAST_IMAGES
 from ...samplers.text import counted, printable
 from ..draw import clock as timing
+from ..draw.latency import columns_among, rows_of
 from ..draw.sealed_file import disk_errors
 from ..draw.store import RunFolder
 from ..judge.statistics import ODE_DISTANCE, ODE_ERROR, metric_columns, strata_of
@@ -113,7 +114,8 @@ def sheet_of(
 
 def column_of(name: str, labels: Labels) -> Column:
     """What stands above a column of the table."""
-    heading = SHEET_HEADINGS.get(name) or heading_of(name, labels)
+    rows = rows_of(name)
+    heading = f"ms at {rows}" if rows else SHEET_HEADINGS.get(name) or heading_of(name, labels)
     return Column(printable(heading), name in (*TEXTS, NOTE), name in KEYS)
 
 
@@ -121,7 +123,9 @@ def shown_columns(table: pd.DataFrame) -> list[str]:
     """What is shown unless columns are asked for; what says the same in every row of the default is left out."""
     several = [name for name in AXES if name in table and table[name].nunique(dropna=False) > 1]
     depth = [DEPTH] if DEPTH in table.columns else []
-    return ["sampler", *several, "steps", "nfe", *depth, *metrics_of(table), "seconds_per_image", "ode_error", NOTE]
+    at_once = [name for name in columns_among(table.columns) if rows_of(name)]
+    seconds = ["seconds_per_image", *at_once]
+    return ["sampler", *several, "steps", "nfe", *depth, *metrics_of(table), *seconds, "ode_error", NOTE]
 
 
 def entry_of(row: Mapping[Hashable, Any], name: str, metrics: Sequence[str], *, is_bold: bool = False) -> Entry:
@@ -130,6 +134,10 @@ def entry_of(row: Mapping[Hashable, Any], name: str, metrics: Sequence[str], *, 
         text = _milliseconds(row) if name == "seconds_per_image" else with_interval(*interval_of(row, name))
         value, _, small = text.partition(" ")
         return Entry(value, small, is_bold)
+    if rows_of(name):
+        middle, slow = (1000 * _float(row.get(column)) for column in (name, f"{name}_p90"))
+        small = f"({slow:.3g})" if math.isfinite(slow) else ""
+        return Entry(_number(middle, ".3g"), small, is_bold)
     if name == NOTE:
         return Entry(printable(_note(row)))
     value = row[name]
@@ -197,6 +205,7 @@ def caption(table: pd.DataFrame, labels: Labels, columns: Sequence[str] = ()) ->
     measured = any(has_interval(table, name) for name in (*metrics_of(table), ODE_ERROR, ODE_DISTANCE) if name in names)
     first = f"{what_was_drawn(table)} a row" + (f"; {INTERVALS}" if measured else "")
     seconds = f"; {of_seconds(table)}" if "seconds_per_image" in names else "."
+    seconds += of_latency(names)
     shown = {name: label for name, label in labels.items() if name in names}
     left_out = "" if columns else left_out_of(table, labels)
     ode = of_ode_error(table) if ODE_ERROR in names else ""
@@ -235,6 +244,13 @@ def of_seconds(table: pd.DataFrame) -> str:
     text += f"; {MARK} marks a time that is not to be relied on: {', '.join(flags)}." if flags else "."
     load = table["load_per_core"].median() if "load_per_core" in table else math.nan
     return text + (f" The machine was busy: a load of {load:.1f} per core." if load > timing.BUSY else "")
+
+
+def of_latency(names: Sequence[str]) -> str:
+    """What the latencies among these columns are; '' without any."""
+    if not any(map(rows_of, names)):
+        return ""
+    return " ms at N is the median time of drawing N images, and no others, in brackets the 90th percentile."
 
 
 def notes_of(labels: Labels) -> str:

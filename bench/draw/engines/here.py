@@ -15,6 +15,7 @@ from ....samplers.errors import InputError, pass_on
 from ...plan.plan import Block, Cell, Plan
 from ..chunk import make_chunk, reason_of, warm_up
 from ..chunk_file import Chunk
+from ..ledger import block_of
 
 EDITED = "a plugin or the model was edited after the run began; give the same command again"
 
@@ -46,7 +47,7 @@ class Here:
 
     def place(self, job: Job) -> tuple[Cell, Block]:
         """The cell and the block of a job; InputError if they are not in the plan."""
-        cell, block = self._cells.get(job.cell), self.plan.blocks.at(job.first, job.n)
+        cell, block = self._cells.get(job.cell), block_of(self.plan, job)
         if cell is None or block is None:
             raise InputError(EDITED)
         return cell, block
