@@ -10,10 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .devices import EXPECTED, KINDS, count_of, devices_here, has_float64
 from .errors import InputError, shown
 from .model import Model, condition_from, described
 from .options import is_number
-from .predictor import Interval
+from .predictor import WIDE_STATE_BELOW, Interval
 from .sampler import Sampler, needs_unconditional
 
 MOST_GUIDANCE = 1e6
@@ -185,12 +186,24 @@ def resolve_device(device: str | torch.device | None) -> torch.device:
     try:
         found = torch.device("cpu" if device is None else device)
     except (RuntimeError, TypeError, ValueError, OverflowError) as error:
-        raise InputError(f"device {shown(device)}: expected cpu, cuda or cuda:N") from error
-    if found.type not in ("cpu", "cuda"):
-        raise InputError(f"device {device!r}: expected cpu, cuda or cuda:N")
-    if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
-        raise InputError(f"device {device!r}: this machine has {torch.cuda.device_count()} such devices; use cpu")
+        raise InputError(f"device {shown(device)}: expected {EXPECTED}") from error
+    if found.type not in KINDS:
+        raise InputError(f"device {str(device)!r}: expected {EXPECTED}")
+    if found.type != "cpu" and (found.index or 0) >= count_of(found.type):
+        raise InputError(f"device {str(device)!r}: this machine has {', '.join(devices_here())}; use one of these")
     return found
+
+
+def check_float64(device: torch.device, dtype: torch.dtype, *, wide: bool = False) -> None:
+    """InputError where float64 is needed on a device that lacks it: by the network, or by a state near alpha = 0."""
+    if not (wide or dtype == torch.float64) or has_float64(device):
+        return
+    if dtype == torch.float64:
+        raise InputError(f"dtype float64: device {str(device)!r} has none; use float32, or the device cpu")
+    raise InputError(
+        f"device {str(device)!r}: has no float64, which the state needs where alpha is below {WIDE_STATE_BELOW:g}; use "
+        "a grid that starts at less noise, or the device cpu"
+    )
 
 
 def resolve_dtype(dtype: str | torch.dtype | None) -> torch.dtype:

@@ -87,7 +87,7 @@ class Work(Protocol):
 
     @property
     def device(self) -> str:
-        """What the run is drawn on: "cpu", "cuda" or "cuda:N"."""
+        """What the run is drawn on: "cpu", "cuda", "cuda:N", "mps" or "xpu"."""
         ...
 
     @property

@@ -12,6 +12,7 @@ from enum import IntEnum
 import torch
 from torch import Tensor
 
+from .devices import has_float64
 from .errors import InputError, shown
 from .level import Level
 from .philox import Draw, normals
@@ -71,8 +72,9 @@ class Noise:
         _check_field(*part, bits=24)
         samples = range(self.first, self.first + self.n)
         draw = Draw(self.seed, samples, math.prod(self.shape), place[1], stream << 24 | part[1])
-        # Two implementations of the same words, whose normals agree to 1e-6.
-        drawn = torch.from_numpy(normals(draw)) if self.device.type == "cpu" else normals_on(self.device, draw)
+        # Two implementations of the same words, whose normals agree to 1e-6; that on the device takes float64 there.
+        on_device = self.device.type != "cpu" and has_float64(self.device)
+        drawn = normals_on(self.device, draw) if on_device else torch.from_numpy(normals(draw)).to(self.device)
         return drawn.reshape(self.n, *self.shape)
 
 

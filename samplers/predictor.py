@@ -756,13 +756,30 @@ Mark = float | torch.Event
 def mark(device: torch.device) -> Mark:
     """This moment; on an accelerator the one at which it will have done what it has been asked so far.
 
-    Nothing waits for it: the device notes the time when it gets there.
+    Nothing waits for it: the device notes the time when it gets there. One that cannot is waited for.
     """
     if device.type == "cpu":
         return time.perf_counter()
+    if not notes_times(device):
+        return clock(device)
     event = torch.Event(device, enable_timing=True)
     event.record(torch.accelerator.current_stream(device))
     return event
+
+
+@functools.cache
+def notes_times(device: torch.device) -> bool:
+    """Whether events of a device know their time: those of mps and xpu do not in every version of torch."""
+    if device.type == "cuda":
+        return True
+    try:
+        first, second = (torch.Event(device, enable_timing=True) for _ in range(2))
+        for event in (first, second):
+            event.record(torch.accelerator.current_stream(device))
+        torch.accelerator.synchronize(device)
+        return first.elapsed_time(second) >= 0
+    except (RuntimeError, TypeError, ValueError, NotImplementedError):
+        return False
 
 
 def seconds_between(before: Mark, after: Mark) -> float:

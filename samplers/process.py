@@ -276,6 +276,22 @@ def _cuda_streams() -> tuple[bytes, ...] | None:
     return tuple(state.numpy().tobytes() for state in torch.cuda.get_rng_state_all())
 
 
+def _other_accelerator() -> str | None:
+    """mps or xpu, where this machine has it."""
+    there = torch.accelerator.current_accelerator()
+    return None if there is None or there.type == "cuda" or not torch.accelerator.device_count() else there.type
+
+
+def _other_streams() -> tuple[bytes, ...] | None:
+    if not (kind := _other_accelerator()):
+        return None
+    return (torch.get_device_module(kind).get_rng_state().cpu().numpy().tobytes(),)
+
+
+def _set_other_streams(states: tuple[bytes, ...]) -> None:
+    torch.get_device_module(_other_accelerator()).set_rng_state(_tensor(states[0]))
+
+
 def _cuda_device() -> int | None:
     return torch.cuda.current_device() if torch.cuda.is_initialized() else None  # type: ignore[no-untyped-call]
 
@@ -318,6 +334,7 @@ STREAMS: dict[str, Aspect] = {
     "CUDA's random streams": Aspect(
         _cuda_streams, lambda states: torch.cuda.set_rng_state_all([_tensor(s) for s in states])
     ),
+    "the random stream of mps or xpu": Aspect(_other_streams, _set_other_streams),
 }
 ASPECTS: dict[str, Aspect] = {
     **STREAMS,

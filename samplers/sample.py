@@ -16,6 +16,7 @@ from torch import Tensor
 
 from .arguments import (
     as_given,
+    check_float64,
     check_grid,
     check_guidance_calls,
     check_guided_interval,
@@ -302,6 +303,8 @@ def request_for(  # noqa: PLR0913  (as sample)
         # Refuses eps where alpha = 0, also where a grid starts at a small alpha instead.
         conversion(model.predicts, model.schedule.first)
     is_list = listed_times(grid) is not None
+    place, precision = resolve_device(device), resolve_dtype(dtype)
+    check_float64(place, precision, wide=needs_wide_state(levels))
     made = Request(
         model=model,
         sampler=sampler,
@@ -318,8 +321,8 @@ def request_for(  # noqa: PLR0913  (as sample)
         guidance_interval=interval,
         analytic_first=analytic_first,
         batch_size=check_batch_size(model.batch_size if batch_size is None else batch_size),
-        device=resolve_device(device),
-        dtype=resolve_dtype(dtype),
+        device=place,
+        dtype=precision,
     )
     return fitted(made, any_model=any_model)
 
@@ -358,6 +361,11 @@ def fitted(request: Request, *, any_model: bool) -> Request:
     return replace(request, remark=remark)
 
 
+def needs_wide_state(levels: Levels) -> bool:
+    """Whether the state has to be float64: near alpha = 0 one in float32 has too few digits for x0."""
+    return any(0 < level.alpha < WIDE_STATE_BELOW for level in levels)
+
+
 def moved_levels(registry: Registry, model: Model, grid: str | Sequence[float] | None, levels: Levels) -> str:
     """How rounding to whole timesteps moved the levels of a named grid, in words; '' if all are near."""
     if model.timesteps != "integer":
@@ -380,8 +388,7 @@ def draw(  # noqa: PLR0913  (the block, and what may replace its noise)
     stream = Noise(request.seed, model.shape, n, first=first, device=request.device)
     x_init = _first_state(request, stream) if x_init is None else x_init
     state_dtype = x_init.dtype
-    # See `WIDE_STATE_BELOW`: near alpha = 0 a float32 state has too few digits for x0.
-    wide = any(0 < level.alpha < WIDE_STATE_BELOW for level in levels)
+    wide = needs_wide_state(levels)
 
     prompts = request.prompts_of(first, n)
     # In inference mode torch does not count changes in place. Leaving it opens a context only where it is on, because

@@ -128,10 +128,11 @@ def machine() -> dict[str, Any]:
     """Processor, cores, memory, accelerators, threads."""
     import torch
 
+    from ...samplers.devices import devices_here, name_of
     from ..draw.engines.children import machine_memory
     from ..plan.environment import cpu_name
 
-    devices = range(torch.cuda.device_count())
+    accelerators = [device for device in devices_here() if device != "cpu"]
     return {
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
@@ -139,7 +140,7 @@ def machine() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "usable_cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "memory_gb": round(machine_memory() / GIGABYTE, 1),
-        "accelerators": [f"cuda:{i} {torch.cuda.get_device_name(i)}" for i in devices],
+        "accelerators": [f"{device} {name_of(device)}" for device in accelerators],
         "threads": torch.get_num_threads(),
     }
 

@@ -134,9 +134,11 @@ def clocked(draw: Callable[[], Samples], device: torch.device) -> tuple[Samples,
 
 def forget_peak_memory(device: torch.device) -> bool:
     """Reset the peak of memory; return whether the system allows that."""
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-        return True
+    if device.type != "cpu":
+        reset = getattr(torch.get_device_module(device), "reset_peak_memory_stats", None)
+        if reset:
+            reset(device)
+        return reset is not None
     try:
         CLEAR_REFS.write_text(FORGET_PEAK)
     except OSError:
@@ -146,8 +148,8 @@ def forget_peak_memory(device: torch.device) -> bool:
 
 def peak_memory(device: torch.device) -> int | None:
     """Bytes at the peak since `forget_peak_memory`; None if the system does not tell."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
+    if device.type != "cpu":
+        return int(torch.get_device_module(device).max_memory_allocated(device))
     try:
         lines = STATUS.read_text(encoding="utf-8").splitlines()
     except OSError:

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from ...samplers.devices import name_of
 from ...samplers.process import switches
 
 PACKAGES = ("samplerbench", "torch", "numpy", "pandas", "pluggy", "safetensors")
@@ -27,7 +28,7 @@ def environment(device: str) -> dict[str, Any]:
         "cpu": cpu_name(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
-        "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else "cpu",
+        "device": name_of(device),
         "versions": {name: version_of(name) for name in PACKAGES},
         "switches": switches(),
     }

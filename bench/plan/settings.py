@@ -179,7 +179,7 @@ class Settings:
         ("fid", "clip_score"), "list", "measured", "Metric; repeatable; none for times and pictures alone.",
         default_words="fid, clip_score", metavar="NAME", keyword="metrics",
     )  # fmt: skip
-    device: str = setting("cpu", "name", "machine", "cpu, cuda or cuda:N.", for_request=True, grid=InGrid())
+    device: str = setting("cpu", "name", "machine", "cpu, cuda, cuda:N, mps or xpu.", for_request=True, grid=InGrid())
     dtype: str = setting(
         "float32", "name", "machine", "What the network computes in.", for_request=True, must_agree=True, grid=InGrid()
     )

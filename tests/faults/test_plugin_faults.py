@@ -683,7 +683,8 @@ def process_state():
 
 
 def test_each_aspect_has_its_meddler():
-    elsewhere = {"CUDA's random streams", "CUDA's current device", "torch's interop threads"}
+    cards = {"CUDA's random streams", "the random stream of mps or xpu", "CUDA's current device"}
+    elsewhere = {*cards, "torch's interop threads"}
     assert set(MEDDLING) | elsewhere == set(process.ASPECTS)
 
 
