@@ -13,8 +13,9 @@ import msgspec
 import pandas as pd
 from PIL import Image
 
+from ..samplers.devices import name_of
 from ..samplers.errors import InputError
-from ..samplers.extractor import HasExtractors
+from ..samplers.extractor import Extractor, HasExtractors, OnDevice
 from ..samplers.model import Model
 from ..samplers.options import check_count
 from ..samplers.registry import Registry, load_registry
@@ -383,12 +384,18 @@ def evaluations_left(plan: Plan, output: Path, manner: Manner) -> int:
     return Ledger(plan, folder, {} if manner.retry_failed else folder.failures(plan)).evaluations_left()
 
 
+def place_of(extractor: Extractor) -> dict[str, str]:
+    """Where an extractor computes, if that is not the CPU."""
+    extract = extractor.extract
+    return {"device": name_of(extract.device)} if isinstance(extract, OnDevice) else {}
+
+
 def labels_of(model: HasExtractors, ready: Mapping[str, Yardstick]) -> dict[str, dict[str, str]]:
     """For each metric its extractor's label, note, fingerprint and data, the name of its Frechet distance, its number
     of features if the reference tells that, and its least number of samples."""
     extractors = {name: model.extractors[yardstick.metric.extractor] for name, yardstick in ready.items()}
     return {
         name: {"label": e.label, "note": e.note, "fingerprint": e.fingerprint, "frechet": e.frechet, "data": e.data,
-               "features": str(ready[name].width or ""), "least": str(ready[name].fewest(name))}
+               "features": str(ready[name].width or ""), "least": str(ready[name].fewest(name)), **place_of(e)}
         for name, e in extractors.items()
     }  # fmt: skip

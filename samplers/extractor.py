@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, field, replace
+from typing import Generic, Protocol, TypeVar
 
+import torch
 from torch import Tensor
 
 from .metric import Moments, Rows
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,49 @@ class Extractor:
     """What the reference consists of, e.g. "10,000 test images of Fashion-MNIST"; '' = none, or see the note."""
     check: Callable[[Sequence[str]], None] | None = None
     """Called with the prompts before a run; raises InputError if it cannot read one. None = reads any."""
+    on_device: bool = False
+    """Whether `extract` takes images on any device and computes there, in float32; else it gets them on the CPU."""
+
+
+@dataclass(frozen=True)
+class OnDevice:
+    """An extractor's function, which gets its images on a device."""
+
+    extract: Callable[[Tensor, Sequence[str]], Rows]
+    device: torch.device
+    send: Callable[[Tensor], Tensor] = field(repr=False, compare=False)
+    """Images -> the same images there. Extractors that share a network compare images by identity, and share this."""
+
+    def __call__(self, images: Tensor, prompts: Sequence[str]) -> Rows:
+        """The rows."""
+        return self.extract(self.send(images), prompts)
+
+
+def on_device(extractors: Mapping[str, Extractor], device: torch.device) -> dict[str, Extractor]:
+    """The extractors, of which those that can compute on the device; on the CPU they stay as they are."""
+    send = Once(lambda images: images.to(device))
+
+    def placed(extractor: Extractor) -> Extractor:
+        extract = extractor.extract
+        if device.type == "cpu" or not extractor.on_device or isinstance(extract, OnDevice):
+            return extractor
+        return replace(extractor, extract=OnDevice(extract, device, send))
+
+    return {role: placed(extractor) for role, extractor in extractors.items()}
+
+
+class Once(Generic[T]):
+    """A function of images that several extractors call in turn; its result for the last images is cached."""
+
+    def __init__(self, function: Callable[[Tensor], T]) -> None:
+        self._function = function
+        self._last: tuple[Tensor, int, T] | None = None
+
+    def __call__(self, images: Tensor) -> T:
+        """function(images)."""
+        if self._last is None or self._last[0] is not images or self._last[1] != images._version:
+            self._last = images, images._version, self._function(images)
+        return self._last[2]
 
 
 class HasExtractors(Protocol):

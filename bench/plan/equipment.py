@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+import torch
+
+from ...samplers.arguments import resolve_device
 from ...samplers.errors import InputError, ModelError
-from ...samplers.extractor import Extractor
+from ...samplers.extractor import Extractor, on_device
 from ...samplers.metric import Metric
 from ...samplers.model import Model
 from ...samplers.options import at_fault
@@ -37,12 +40,25 @@ def equipped(model: Model, config: Config, registry: Registry) -> Model:
     # Own extractors come first, then those named by the user replace them, then defaults fill what is left.
     lacking = lacking_roles(metrics, {*model.extractors, *named}, model, config)
     extractors = {**model.extractors, **named, **default_extractors(lacking, model, registry)}
+    # Before the reference: its rows are made as those of the samples are.
+    extractors = on_device(extractors, device_of(config))
     read = {metric.extractor for metric in metrics}
     if config.reference is not None:
         extractors |= compared(extractors, read, model, config, registry)
     # Before the first image is drawn: a prompt that is too long would fail the run at its first chunk.
     check_prompts({role: e for role, e in extractors.items() if role in read}, config.prompts or model.prompts)
     return replace(model, extractors=extractors) if extractors != dict(model.extractors) else model
+
+
+def device_of(config: Config) -> torch.device:
+    """Where extractors compute: on the run's device, and on the CPU where that is missing.
+
+    A run is refused there, but its table and its report can be made on another machine.
+    """
+    try:
+        return resolve_device(config.device)
+    except InputError:
+        return torch.device("cpu")
 
 
 def extractors_named(config: Config, model: Model, registry: Registry) -> dict[str, Extractor]:

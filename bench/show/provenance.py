@@ -88,7 +88,8 @@ def extractor_to_text(name: str, labels: Labels) -> str:
     label = labels[name]
     note = f" ({label['note']})" if label.get("note") else ""
     data = f" against {label['data']}" if label.get("data") else ""
-    return heading_of(name, labels) + data + note + hashed(", weights and data", label.get("fingerprint", ""))
+    place = f" on {label['device']}" if label.get("device") else ""
+    return heading_of(name, labels) + place + data + note + hashed(", weights and data", label.get("fingerprint", ""))
 
 
 def hashed(what: str, fingerprint: str) -> str:

@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812  (the name that every torch program uses)
 
 from ...samplers.errors import InputError, ModelError, in_line, shown
-from ...samplers.extractor import Extractor, ExtractorFactory
+from ...samplers.extractor import Extractor, ExtractorFactory, Once
 from ...samplers.files.weights import check_shapes, no_larger_than, read_json, read_stored, read_weights
 from ...samplers.metric import Rows
 from ...samplers.registry import hookimpl
@@ -30,7 +30,7 @@ from ...samplers.variables import ALLOW_DOWNLOAD, is_on
 from ..models.diffusers.configs import CLIP_TEXT, CLIP_VISION, fields_of
 from ..models.diffusers.tokenizers import readable
 from .files import checked_hash, fill
-from .images import COLOUR, GREY_NOTE, Once, as_colour, from_pil, in_batches, to_pil
+from .images import COLOUR, GREY_NOTE, as_colour, from_pil, in_batches, placed, to_pil
 
 if TYPE_CHECKING:
     from transformers import CLIPModel
@@ -164,28 +164,28 @@ class Clip:
                 f"{self._label}: {len(images)} images with {len(prompts)} prompts; the CLIP score needs one for each, "
                 "as a model that takes prompts has them"
             )
-        texts = torch.stack([self._text(prompt) for prompt in prompts])
+        texts = torch.stack([self._text(prompt, images.device) for prompt in prompts])
         cosines: Rows = F.cosine_similarity(torch.from_numpy(self.images(images)), texts).numpy()[:, None]
         return cosines
 
     def _images(self, images: Tensor) -> Rows:
         """The embeddings of images, (n, d)."""
-        model = self._model()
+        model = placed(self._model(), images.device)
 
         def embed(batch: Tensor) -> Tensor:
-            pixels = torch.stack([self.prepare(image) for image in batch])
+            pixels = torch.stack([self.prepare(image) for image in batch.cpu()]).to(batch.device)
             out: Tensor = model.visual_projection(model.vision_model(pixel_values=pixels).pooler_output)
             return out
 
         return in_batches(embed, as_colour(images))
 
     @torch.no_grad()
-    def _embedded(self, prompt: str) -> Tensor:
-        """The embedding of a text, (d,)."""
-        model = self._model()
-        tokens = torch.tensor([self._tokens(prompt)])
+    def _embedded(self, prompt: str, device: torch.device) -> Tensor:
+        """The embedding of a text, (d,), which the device makes."""
+        model = placed(self._model(), device)
+        tokens = torch.tensor([self._tokens(prompt)], device=device)
         out: Tensor = model.text_projection(model.text_model(input_ids=tokens).pooler_output)[0]
-        return out
+        return out.cpu()
 
     def _tokens(self, prompt: str) -> list[int]:
         """The numbers of a text's tokens, its beginning and its end included."""

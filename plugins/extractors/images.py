@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Generic, TypeVar
+from typing import TypeVar
 
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from ...samplers.errors import InputError
 from ...samplers.metric import Rows
 from ...samplers.model import is_image_shape
 
-T = TypeVar("T")
+Made = TypeVar("Made")
 BATCH = 16
+BATCH_THERE = 64
+"""On an accelerator, which a smaller one leaves idle. It does not depend on the memory: rows differ by it in the last
+digits."""
 GREY, COLOUR = 1, 3
 GREY_NOTE = "grey images count as three equal channels"
 
 
 def as_colour(images: Tensor) -> Tensor:
-    """uint8 (n, 1 or 3, H, W) -> (n, 3, H, W) on the CPU; a grey one has three equal channels.
+    """uint8 (n, 1 or 3, H, W) -> (n, 3, H, W), where it is; a grey one has three equal channels.
 
     InputError for anything else, with what was seen.
     """
@@ -30,31 +33,25 @@ def as_colour(images: Tensor) -> Tensor:
             f"images {images.dtype} {tuple(images.shape)}{span}: "
             "expected torch.uint8 (n, 1 or 3, H, W) from 0 to 255; see to_images"
         )
-    return images.cpu().expand(-1, COLOUR, -1, -1)
+    return images.expand(-1, COLOUR, -1, -1)
 
 
 @torch.no_grad()
 def in_batches(function: Callable[[Tensor], Tensor], images: Tensor) -> Rows:
     """function(images) as float32 rows, in batches of one size, the last one padded."""
+    size = BATCH if images.device.type == "cpu" else BATCH_THERE
     rows = []
-    for batch in torch.split(images, BATCH):
-        padding = batch[-1:].expand(BATCH - len(batch), *batch.shape[1:])
+    for batch in torch.split(images, size):
+        padding = batch[-1:].expand(size - len(batch), *batch.shape[1:])
         rows.append(function(torch.cat([batch, padding]))[: len(batch)].float())
-    return torch.cat(rows).numpy()
+    return torch.cat(rows).cpu().numpy()
 
 
-class Once(Generic[T]):
-    """A function of images that several extractors call in turn; its result for the last images is cached."""
-
-    def __init__(self, function: Callable[[Tensor], T]) -> None:
-        self._function = function
-        self._last: tuple[Tensor, int, T] | None = None
-
-    def __call__(self, images: Tensor) -> T:
-        """function(images)."""
-        if self._last is None or self._last[0] is not images or self._last[1] != images._version:
-            self._last = images, images._version, self._function(images)
-        return self._last[2]
+def placed(network: Made, device: torch.device) -> Made:
+    """A network, moved to where it is to compute; what is no module computes where its images are."""
+    if isinstance(network, nn.Module):
+        network.to(device)
+    return network
 
 
 def to_pil(image: Tensor) -> Image.Image:

@@ -12,10 +12,11 @@ from PIL import Image
 
 import samplerbench as sb
 from samplerbench.plugins.extractors import dinov2, efficientnet, fidelity, files
-from samplerbench.plugins.extractors.images import BATCH, Once, as_colour, in_batches, resized
+from samplerbench.plugins.extractors.images import BATCH, as_colour, in_batches, resized
 from samplerbench.plugins.metrics.fid import FID
 from samplerbench.plugins.metrics.inception_score import InceptionScore
 from samplerbench.plugins.models.fashion_mnist.fidelity import LAYER, register_with_torch_fidelity
+from samplerbench.samplers.extractor import Once
 from samplerbench.samplers.registry import load_registry
 
 NAMES = {True: ("q_proj", "k_proj", "v_proj"), False: ("query", "key", "value")}

@@ -73,7 +73,7 @@ def rows_extractor(  # noqa: PLR0913  (a network, its images, its files and what
         return in_batches(function, images, shape)
 
     if reference is None:
-        return Extractor(label, extract, note=note, fingerprint=file_hash(weights))
+        return Extractor(label, extract, note=note, fingerprint=file_hash(weights), on_device=True)
     path, columns = reference
     stored = read_weights(path)
     if set(stored) != {"features"} or stored["features"].shape[1:] != (columns,):
@@ -82,7 +82,7 @@ def rows_extractor(  # noqa: PLR0913  (a network, its images, its files and what
     def of_reference() -> Rows:
         return stored["features"].numpy()
 
-    return Extractor(label, extract, of_reference, note, file_hash(weights, path))
+    return Extractor(label, extract, of_reference, note, file_hash(weights, path), on_device=True)
 
 
 def clip_extractor(label: str, clip: CLIP, shape: tuple[int, int, int], weights: Path, note: str) -> Extractor:
@@ -94,21 +94,33 @@ def clip_extractor(label: str, clip: CLIP, shape: tuple[int, int, int], weights:
         cosines: Rows = (in_batches(clip.embed_images, images, shape) * texts).sum(1, keepdims=True)
         return cosines
 
-    return Extractor(label, extract, note=note, fingerprint=file_hash(weights))
+    return Extractor(label, extract, note=note, fingerprint=file_hash(weights), on_device=True)
 
 
 @torch.no_grad()
 def in_batches(function: Callable[[Tensor], Tensor], images: Tensor, shape: tuple[int, int, int]) -> Rows:
     """function(images) in batches of one size, the last one padded: no image affects another one's row.
 
-    InputError unless the images are uint8 (n, *shape).
+    A network's function computes where the images are. InputError unless the images are uint8 (n, *shape).
     """
     if images.dtype != torch.uint8 or images.shape[1:] != shape:
         seen = f"{images.dtype} {tuple(images.shape)} from {float(images.min()):g} to {float(images.max()):g}"
         expected = f"(n, {', '.join(map(str, shape))})"
         raise InputError(f"images {seen}: expected torch.uint8 {expected} from 0 to 255; see to_images")
+    there = function if images.device.type == "cpu" else function_on(function, images.device)
     rows = []
-    for batch in torch.split(images.cpu(), EXTRACT_BATCH):
+    for batch in torch.split(images, EXTRACT_BATCH):
         padding = batch[-1:].expand(EXTRACT_BATCH - len(batch), *batch.shape[1:])
-        rows.append(function(torch.cat([batch, padding]))[: len(batch)].float())
-    return torch.cat(rows).numpy()
+        rows.append(there(torch.cat([batch, padding]))[: len(batch)].float())
+    return torch.cat(rows).cpu().numpy()
+
+
+@functools.lru_cache(maxsize=16)
+def function_on(function: Callable[[Tensor], Tensor], device: torch.device) -> Callable[[Tensor], Tensor]:
+    """A network, or a method of one, on a device, where it is a copy: the one on the CPU has other work to do."""
+    network = getattr(function, "__self__", function)
+    if not isinstance(network, nn.Module):
+        return function
+    there = copy.deepcopy(network).to(device)
+    named: Callable[[Tensor], Tensor] = there if network is function else getattr(there, function.__name__)
+    return named
