@@ -295,7 +295,7 @@ def test_a_dry_run_of_a_failing_sampler_says_so_in_one_line(sb, sampler, tmp_pat
         (["--guidance", "abc"], ["Error: guidance 'abc': expected a number above 0, as in 2.5"]),
         (["--steps", "[]"], ["Error: steps '[]': expected whole numbers from 1"]),
         (["--steps", "5,[]"], ["Error: steps '5,[]': '[]'; expected whole numbers from 1"]),
-        (["--workers", "2"], ["Error: unknown option '--workers'; samplerbench run --help lists them"]),
+        (["--gpus", "2"], ["Error: unknown option '--gpus'; samplerbench run --help lists them"]),
         (["--seed", "-1"], ["seed -1", "2^63 - 1"]),
         (["--seed", str(2**63)], [f"seed {2**63}"]),
         (["--seed", "1e3"], ["seed", "'1e3'"]),

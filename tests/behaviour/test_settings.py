@@ -23,7 +23,7 @@ from samplerbench.bench.show.provenance import call_of
 
 ROOT = Path(__file__).parents[2]
 MOST_FILES = 3
-OF_THE_COMMAND = {"output", "plugin", "no_plugins", "config", "dry_run", "as_json", "allow_download"}
+OF_THE_COMMAND = {"output", "plugin", "no_plugins", "config", "dry_run", "as_json", "quiet", "allow_download"}
 """Options of `run` that are no settings."""
 OF_THE_PICTURE = {"x", "y", "prompt", "trajectory", "output", "plugin", "no_plugins", "allow_download"}
 """Options of `grid` that are no settings."""
@@ -108,7 +108,10 @@ EDITS = {
     "samplers/sample.py": [
         (r"(?<=    guidance_calls: int = 1,\n)", "    warmth: float = 1.0,\n"),
         (r"(?<=    guidance_calls: int = 1\n)", "    warmth: float = 1.0\n"),
-        (r"(?<=        guidance_calls=calls if model.mixes\(guidance\) else 1,\n)", "        warmth=warmth,\n"),
+        (
+            r"(?<=        guidance_calls=calls if model.mixes\(guidance, unconditional=unconditional\) else 1,\n)",
+            "        warmth=warmth,\n",
+        ),
         (
             r"(?<=stream.prior\(\).to\(torch.promote_types\(request.dtype, torch.float32\)\) \* scale)",
             " * request.warmth",

@@ -42,7 +42,8 @@ RIGHT = {
     "run": ["--model", "gaussian", "--dry-run"], "grid": ["-x", "steps=2,3"], "table": [RUN],
     "report": [RUN], "verify": [RUN], "check": ["ddim", "--quick"], "new-plugin": ["mine"], "list": ["grids"],
     "train": ["fashion-mnist", "--data", ".", "-o", "out"], "reference": [".", "--extractor", "inception"],
-    "score": [".", "."], "doctor": [],
+    "score": [".", "."], "doctor": [], "explain": ["Steps: 20, Sampler: Euler a"], "completion": ["bash"],
+    "export": [RUN, "--row", "heun@2", "-o", "out"],
 }  # fmt: skip
 """The shortest command lines of each command that need no network."""
 OPTIONS = {

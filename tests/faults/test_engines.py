@@ -427,8 +427,8 @@ def test_the_limit_of_a_chunk_is_made_of_what_the_child_clocked(child, monkeypat
     clocked = "started | {'seconds_per_evaluation': 0.01, 'seconds_after_drawing': 0.4}"
     engine = child(f"read(); say({clocked}); read(); say({{'failed': 'x'}})", Limits())
     given = []
-    inner = ChildProcess._answer
-    monkeypatch.setattr(ChildProcess, "_answer", lambda self, *a: given.append(a[0]) or inner(self, *a))
+    awaited = engines.Awaited
+    monkeypatch.setattr(engines, "Awaited", lambda seconds, what: given.append(seconds) or awaited(seconds, what))
     with pytest.raises(ChildFault, match="x"):
         make(engine)
     assert given[1] == pytest.approx(60 + 50 * (0.01 * 3 + 0.4) * 64)
