@@ -155,7 +155,7 @@ def check_(  # noqa: PLR0913  (an option each)
 
     torch.set_num_threads(1)  # the models are tiny
     with stdout_for_data():
-        registry = loaded_registry(plugin, [model] if model else ())
+        registry = loaded_registry(plugin, (model,) if model else ())
         warn_of_plugins(registry)
         theirs = [name for name, origin in registry.samplers.origins.items() if origin.plugin in plugin]
         chosen = specs or (variants(registry) if everything else theirs)

@@ -117,7 +117,7 @@ def test_cells_share_levels_and_read_the_code_of_a_sampler_once(monkeypatch):
     hashed, asked = [], []
     code_of_class, request_in = planning.code_of_class, planning.request_in
     monkeypatch.setattr(planning, "code_of_class", lambda cls: hashed.append(cls) or code_of_class(cls))
-    monkeypatch.setattr(planning, "request_in", lambda *a: asked.append(a[-2:]) or request_in(*a))
+    monkeypatch.setattr(planning, "request_in", lambda *a, **k: asked.append(a[-2:]) or request_in(*a, **k))
     plan = plan_of(64, (*SPECS, "ddpm", "DPM++ 2M Karras"))
     assert len(plan.cells) == 36
     assert len(hashed) == 3

@@ -37,20 +37,20 @@ class Placed(Grid):
 
 @hookimpl
 def samplerbench_samplers():
-    return {"learned": Learned}
+    return {"tabled": Learned}
 
 @hookimpl
 def samplerbench_grids():
     return {"placed": Placed}
 """
-RUN = ("run", "--model", "mixture", "--steps", "2", "-n", "8", "--plugin", "learned.py")
+RUN = ("run", "--model", "mixture", "--steps", "2", "-n", "8", "--plugin", "tabled.py")
 
 
 @pytest.fixture
 def here(tmp_path, monkeypatch):
     """A folder with the plugin and two files."""
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "learned.py").write_text(textwrap.dedent(LEARNED))
+    (tmp_path / "tabled.py").write_text(textwrap.dedent(LEARNED))
     (tmp_path / "c.json").write_text(json.dumps({"scale": 0.5}))
     (tmp_path / "g.json").write_text(json.dumps([900, 300]))
     return tmp_path
@@ -72,34 +72,32 @@ def test_two_files_are_equal_if_their_bytes_are(here):
 
 
 def test_a_file_comes_as_text_path_or_file(here):
-    registry = load_registry(["learned.py"])
-    learned = registry.sampler("learned:file=c.json")
-    assert (
-        learned == registry.sampler("learned", file=here / "c.json") == registry.sampler("learned", file=learned.file)
-    )
-    assert registry.sampler("learned").file is registry.sampler("learned", file=None).file is None
+    registry = load_registry(["tabled.py"])
+    tabled = registry.sampler("tabled:file=c.json")
+    assert tabled == registry.sampler("tabled", file=here / "c.json") == registry.sampler("tabled", file=tabled.file)
+    assert registry.sampler("tabled").file is registry.sampler("tabled", file=None).file is None
     with pytest.raises(sb.InputError, match=r"option file 3: expected the path of a file"):
-        registry.sampler("learned", file=3)
+        registry.sampler("tabled", file=3)
 
 
 def test_a_file_is_listed_as_an_option(here):
-    registry = load_registry(["learned.py"])
-    cls = registry.samplers.things["learned"]
+    registry = load_registry(["tabled.py"])
+    cls = registry.samplers.things["tabled"]
     assert option_fault(cls) == ""
     assert options_of(cls)["file"].kind is sb.File
     assert describe_options(cls) == "file=None note="
-    (row,) = (row for row in listing(registry, "samplers") if row["name"] == "learned")
+    (row,) = (row for row in listing(registry, "samplers") if row["name"] == "tabled")
     assert (row["NFE"], row["options"]) == ("steps", "file=None note=")
     with pytest.raises(
         sb.InputError, match=r"unknown option 'fil' \(did you mean 'file'\?\); options: file \(a file\)"
     ):
-        registry.sampler("learned:fil=c.json")
+        registry.sampler("tabled:fil=c.json")
 
 
 def test_the_report_card_takes_a_sampler_with_a_file(here, sb):
     (here / "c.json").write_text(json.dumps({"scale": 1.0}))
-    for spec in ("learned", "learned:file=c.json"):
-        done = sb("check", spec, "--quick", "--plugin", "learned.py")
+    for spec in ("tabled", "tabled:file=c.json"):
+        done = sb("check", spec, "--quick", "--plugin", "tabled.py")
         assert done.code == 0, done.out
 
 
@@ -121,7 +119,7 @@ def test_what_is_no_file_is_one_line_with_option_and_path(here, sb, monkeypatch,
     (here / "huge").touch()
     os.truncate(here / "huge", 1001)
     monkeypatch.setattr(options.content_of, "__defaults__", (1000,))
-    sb(*RUN, "-s", f"learned:file={path}").refused(2, "sampler 'learned': option file: file ", path, *words)
+    sb(*RUN, "-s", f"tabled:file={path}").refused(2, "sampler 'tabled': option file: file ", path, *words)
     assert not (here / "results").exists()
 
 
@@ -163,12 +161,12 @@ def test_a_value_with_a_comma_stands_in_quotes(spec, given):
 def test_a_comma_in_a_path_is_never_the_end_of_it_without_a_word(here, sb):
     (here / "a,b.json").write_text('{"scale": 0.25}')
     (here / "a").write_text('{"scale": 0.5}')
-    done = sb(*RUN, "-s", "learned:file=a,b.json")
+    done = sb(*RUN, "-s", "tabled:file=a,b.json")
     done.refused(2, "'b.json'; expected name:option=value", 'stands in quotes: file="A,B"')
-    sb(*RUN, "-s", 'learned:file="a,b.json').refused(2, 'a " without its other')
-    done = sb(*RUN, "-s", 'learned:file="a,b.json"', "--json")
+    sb(*RUN, "-s", 'tabled:file="a,b.json').refused(2, 'a " without its other')
+    done = sb(*RUN, "-s", 'tabled:file="a,b.json"', "--json")
     assert done.code == 0, done.err
-    assert json.loads(done.out)["table"][0]["sampler"] == 'learned:file="a,b.json"'
+    assert json.loads(done.out)["table"][0]["sampler"] == 'tabled:file="a,b.json"'
 
 
 def test_a_grid_may_be_read_from_a_file_in_a_folder(here, sb):

@@ -547,13 +547,16 @@ def test_other_samplers_in_the_same_folder_are_refused_by_name(plain):
     refused(plain.folder, lambda: toy_run(["ddpm", "ddim"], plain.folder), "['ddpm'] -> ['ddpm', 'ddim']")
 
 
-def test_another_number_of_threads_is_refused(plain):
+def test_a_run_goes_on_with_its_own_number_of_threads(plain):
+    """They are part of its key, so nothing is drawn again where torch has others by now."""
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(before + 1)
-        refused(plain.folder, lambda: toy_run(["ddpm"], plain.folder), "belongs to another run (the model, its")
+        toy_run(["ddpm"], plain.folder)
+        assert torch.get_num_threads() == before + 1
     finally:
         torch.set_num_threads(before)
+    assert read_run(plain.folder).environment.threads == before
 
 
 TURNED = """

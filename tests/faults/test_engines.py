@@ -963,6 +963,6 @@ def test_a_session_without_limits_has_the_usual_ones(tmp_path, children, strange
     registry = load_registry([stranger])
     plan = plan_for(Config(model="mixture", sampler=("good",), steps=(2,), samples=4), registry)
     engine = begin(plan, registry, tmp_path / "run").session.engine.isolated
-    assert dataclasses.asdict(engine.limits) == {"seconds": None, "gigabytes": None}
+    assert dataclasses.asdict(engine.limits) == {"seconds": None, "gigabytes": None, "processes": 1}
     assert engine.plugins == (stranger,)
     assert not engine._children  # nothing has been started

@@ -12,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -62,8 +63,10 @@ PLAN = plan_of("ddpm", "late", "ddim")
 def finished(plan, folder, watch=None, **settings):
     """A run of a plan to its end; its result."""
     session = begin(plan, REGISTRY, folder, Manner(**settings))
-    session.work(watch or Watch())
-    return session.conclude()
+    # As the program does it: whatever ends a run, the next one may write to the folder.
+    with closing(session.folder):
+        session.work(watch or Watch())
+        return session.conclude()
 
 
 def same_table(a, b):

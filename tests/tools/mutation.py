@@ -501,11 +501,11 @@ plant(
     ("threshold: quantile of x0 and not of its size", "x0.flatten(1).abs().quantile", "x0.flatten(1).quantile"),
     ("threshold: small samples scaled up", ".clamp(min=bound)", ".clamp(max=bound)"),
     ("clip: x0 not clipped", ".x0.clamp(self.low, self.high), ", ".x0, "),
-    ("pad: last rows not padded", "[_pad(inputs[batch], size)] * parts", "[inputs[batch]] * parts"),
-    ("condition: that of the first rows for all", "_pad(c[batch], size)", "_pad(c[: len(inputs[batch])], size)"),
+    ("pad: last rows not padded", "[_padded(states, start, size) for", "[states[start : start + size] for"),
+    ("condition: that of the first rows for all", "_padded(c, start, size)", "_padded(c, 0, size)"),
     ("rows: condition of other rows", "[condition[rows] for condition in", "[condition for condition in"),
-    ("counted: rows in place of calls", "self.nfe += 1", "self.nfe += len(x)"),
-    ("dtype: state in the network's precision", "x.new_empty((parts", "inputs.new_empty((parts"),
+    ("counted: rows in place of calls", "self.nfe += len(levels)", "self.nfe += len(levels) * x.shape[0]"),
+    ("dtype: state in the network's precision", "torch.empty_like(x, memory", "torch.empty_like(inputs[0], memory"),
 )
 plant(
     "samplers/schedule.py",
@@ -589,6 +589,31 @@ plant(
     ("philox on a device: wrong kernel taken", "if apart <= TOLERANCE:", "if not apart <= TOLERANCE:"),
 )
 plant(
+    "plugins/samplers/epd.py",
+    ("epd: one direction of two", "(1 - share) * said[0].eps + share * said[1].eps", "said[0].eps"),
+    ("epd: slope at the start counted twice", "(slope - at_a.eps)", "slope"),
+)
+plant(
+    "plugins/samplers/paradigms.py",
+    ("paradigms: new states not moved by what the old were off", "levels[j + 1].sigma) + off", "levels[j + 1].sigma)"),
+    ("paradigms: one sweep", "range(min(self.sweeps, len(levels) - 1))", "range(min(1, len(levels) - 1))"),
+)
+plant(
+    "plugins/samplers/euler_cfg_pp.py",
+    ("cfg++: renoised with the guided part", "guided.unconditional.combine(0.0", "guided.combine(0.0"),
+    ("cfg++: x0 without the prompt", "b.alpha * guided.x0 +", "b.alpha * guided.unconditional.x0 +"),
+)
+plant(
+    "plugins/samplers/euler_ancestral_cfg_pp.py",
+    ("cfg++ a: renoised with the guided part", "guided.unconditional.combine(0.0", "guided.combine(0.0"),
+    ("cfg++ a: noise added on top", "s**2 - s_up**2", "s**2"),
+)
+plant(
+    "plugins/samplers/dpm_solver_pp_cfg_pp.py",
+    ("cfg++ 2M: extrapolation twice as far", "/ (2 * r) *", "/ r *"),
+    ("cfg++ 2M: guided part remembered", "(a.lambda_, guided.unconditional.x0)", "(a.lambda_, guided.x0)"),
+)
+plant(
     "samplers/sampler.py",
     ("run: draws numbered through", "self.i, self._draws = i, 0", "self.i = i"),
     ("run: level between whole timesteps", "if self.integer else level", "if False else level"),
@@ -602,7 +627,7 @@ plant(
     ("between: ratio of the next place", "(level.lambda_ - a.lambda_) / h", "(b.lambda_ - level.lambda_) / h"),
     ("between: places outside the interval accepted", "if ascending else []", "if True else []"),
     ("plan: one step too few", "and needed <= nfe:", "and needed < nfe:"),
-    ("declared: call of the start without signal missing", "else 1 + rest", "else rest"),
+    ("declared: call of the start without signal missing", "else first + rest", "else rest"),
     ("fault: number of the step", "finite_steps += 1", "finite_steps += 2"),
     ("run: past forgotten", "sampler.step(run, x, a, b, past)", "sampler.step(run, x, a, b, None)"),
     ("run: state before the step is watched", "            watch(x)", "            watch(given)"),

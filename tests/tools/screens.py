@@ -12,6 +12,7 @@ from unittest import mock
 from rich.console import Console
 
 from samplerbench.bench.judge.table import csv_to_frame
+from samplerbench.bench.plan.plan import Block
 from samplerbench.bench.show import console
 from samplerbench.bench.show.live import View
 from samplerbench.bench.show.sheet import sheet_of
@@ -87,7 +88,7 @@ def live_on(width):
     view.remaining({"a": 1024, "b": 0})
     view.advanced(10)
     now[0] = 20.0
-    view.stored(cell, 64)
+    view.stored(cell, Block(0, 0, 64))
     view.advanced(240)
     view.failed(SimpleNamespace(key="c", sampler="mine", steps=5), "ZeroDivisionError: division by zero", 10)
     view.table(table)
