@@ -2,8 +2,8 @@
 ARG BASE=ubuntu:24.04
 FROM ${BASE}
 
-# "cpu", or the wheels of torch for a version of CUDA, as in cu128.
-ARG TORCH=cpu
+# The index that has the wheels of torch for the processor or a version of CUDA; pip's own without one.
+ARG TORCH_INDEX=""
 ARG EXTRAS=""
 
 SHELL ["/bin/bash", "-euo", "pipefail", "-c"]
@@ -16,14 +16,14 @@ ENV PATH=/opt/venv/bin:$PATH \
     PIP_NO_CACHE_DIR=1 \
     PYTHONUNBUFFERED=1
 RUN python3 -m venv /opt/venv \
-    && pip install "torch>=2.10" --index-url "https://download.pytorch.org/whl/${TORCH}"
+    && pip install ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} "torch>=2.10"
 
 COPY . /opt/samplerbench
 RUN pip install "/opt/samplerbench${EXTRAS}"
 
 # Nobody needs to be root to draw; results are written where the user mounts a folder.
-RUN useradd --create-home drawer && install --directory --owner=drawer /work
+RUN useradd --create-home drawer && install --directory --owner=drawer /runs
 USER drawer
-WORKDIR /work
+WORKDIR /runs
 ENTRYPOINT ["samplerbench"]
 CMD ["--help"]
