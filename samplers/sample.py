@@ -153,7 +153,6 @@ class Request:
     """How rounding to whole timesteps moved the levels of the named grid, in words; '' if all are near."""
     low_start: str = field(default="", compare=False)
     """What is missing at the start of a list of levels, in words (see `start_note`); '' if little is."""
-
     grid_evaluations: int = field(default=0, compare=False)
     """Rows of the network calls that the grid made to place the levels; 0 for a grid that does not ask the model."""
     remark: str = field(default="", compare=False)

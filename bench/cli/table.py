@@ -99,9 +99,9 @@ def table(  # noqa: PLR0913  (an option each)
     half of it.
 
     With --fail-if, the exit code is 1 where the condition holds for a row or cannot be judged, because the row has no
-    value. In the brackets stand a sampler as given to -s, steps=N and nfe=N, each of which may be left out. With
-    --baseline, each metric of each row less that of the same row of another run, and exit code 1 where one is shown to
-    be worse, or failed.
+    value. In the brackets stand a sampler as given to -s, steps=N, nfe=N and guidance=W, each of which may be left
+    out. With --baseline, each metric of each row less that of the same row of another run, and exit code 1 where one
+    is shown to be worse, or failed.
 
     The folders of shards (`run --shard`) are joined into one run, which is then asked like any other; blocks that not
     every cell has are named and left out.

@@ -18,7 +18,7 @@ from .table import TEXTS
 
 CONDITION = re.compile(r"\s*([^\s\[\]<>=]+)\s*(?:\[(.*)\])?\s*([<>]=?)\s*(\S+)\s*")
 """A column, the rows, a sign and a limit."""
-COUNT = re.compile(r"\s*(steps|nfe)\s*=\s*([0-9]{1,9})\s*")
+COUNT = re.compile(r"\s*(steps|nfe|guidance)\s*=\s*([0-9]{1,9}(?:\.[0-9]{1,9})?)\s*")
 SIGNS = {">": operator.gt, ">=": operator.ge, "<": operator.lt, "<=": operator.le}
 EXAMPLE = "expected a column, rows in brackets, a sign and a number, as in 'fid[ddim,steps=10] > 2'"
 
@@ -32,8 +32,8 @@ class Condition:
     column: str
     sampler: str
     """The spec of the rows that it is about; '' = every sampler."""
-    counts: Mapping[str, int]
-    """Their steps or model calls, as far as they are given."""
+    counts: Mapping[str, float]
+    """Their steps, model calls and guidance, as far as they are given."""
     sign: str
     limit: float
 
@@ -64,8 +64,8 @@ def parse_condition(text: str) -> Condition:
     counts = [found for word in words if (found := COUNT.fullmatch(word))]
     sampler = ",".join(word for word in words if not COUNT.fullmatch(word)).strip()
     if len({found[1] for found in counts}) < len(counts):
-        raise InputError(f"fail-if {shown(text)}: a count is given twice; {EXAMPLE}")
-    return Condition(text, column, sampler, {found[1]: int(found[2]) for found in counts}, sign, limit)
+        raise InputError(f"fail-if {shown(text)}: a number of the rows is given twice; {EXAMPLE}")
+    return Condition(text, column, sampler, {found[1]: float(found[2]) for found in counts}, sign, limit)
 
 
 def violations(conditions: Sequence[Condition], table: pd.DataFrame, origins: Sequence[Origin]) -> list[str]:
@@ -114,5 +114,5 @@ def why_no_row(condition: Condition, table: pd.DataFrame) -> str:
         return f"no row of sampler {shown(condition.sampler)}{near}; there are: {', '.join(samplers)}"
     rows = table[table["sampler"] == condition.sampler] if condition.sampler else table
     there = [f"{name} {', '.join(f'{n:g}' for n in sorted(set(rows[name].dropna())))}" for name in condition.counts]
-    asked = ", ".join(f"{name}={count}" for name, count in condition.counts.items())
+    asked = ", ".join(f"{name}={count:g}" for name, count in condition.counts.items())
     return f"no row with {asked}; there are: {'; '.join(there)}"

@@ -48,6 +48,8 @@ ODE_COVERAGE = {16: 81, 32: 82, 64: 87, 128: 88, 256: 90}
 of the samplers in `benchmarks/coverage.py`, measured on 384 images of each."""
 OBEYED = re.compile(r"[\\|`*~]|(?<![^\W_])_|_(?![^\W_])|(?<=\])(?=\()|(?<=!)(?=\[)")
 """The characters with a meaning for Markdown inside a cell; an underscore within a word has none."""
+MOST_DECIMALS = 8
+"""With more decimals a number is written with a power of ten."""
 Place = tuple[int, str]
 """The place of a number in the table: the label of its row, and its column."""
 
@@ -196,6 +198,8 @@ def with_interval(value: float, low: float, high: float) -> str:
     if not math.isfinite(half) or half <= 0:
         return f"{value:.4g}"
     decimals = max(0, 1 - math.floor(math.log10(half)))
+    if decimals > MOST_DECIMALS:
+        return f"{value:.2g} ± {half:.2g}"
     return f"{value:.{decimals}f} ± {half:.{decimals}f}"
 
 
@@ -238,6 +242,8 @@ def of_ode_error(table: pd.DataFrame) -> str:
 
 def of_seconds(table: pd.DataFrame) -> str:
     """What a reader must know about the seconds."""
+    if table["seconds_per_image"].isna().all():
+        return "no row has a time."
     text = "ms/image is the median over chunks"
     text += ", in brackets the quartiles" if table["seconds_low"].notna().any() else ""
     flags = _reasons(table)
@@ -338,13 +344,16 @@ def sentences(notes: Iterable[str]) -> str:
 def _milliseconds(row: Mapping[Hashable, Any]) -> str:
     """ "12.3 (12.1-12.6)*": median, quartiles if there are any, and a mark if the time is not reliable."""
     median, low, high = (1000 * seconds for seconds in interval_of(row, "seconds_per_image"))
+    if not math.isfinite(median):
+        return "-"
     quartiles = f" ({low:.3g}-{high:.3g})" if math.isfinite(low) else ""
     return _number(median, ".3g") + quartiles + (MARK if is_doubtful(row.get("timing")) else "")
 
 
 def _reasons(table: pd.DataFrame) -> list[str]:
     """What the mark means in this table."""
-    doubtful = [flag for flag in table.get("timing", ()) if is_doubtful(flag)]
+    timed = table[table["seconds_per_image"].notna()]
+    doubtful = [flag for flag in timed.get("timing", ()) if is_doubtful(flag)]
     flags = {reason for flag in doubtful for reason in flag.split("; ")}
     few = any("repeat" in reason for reason in flags)
     return [

@@ -21,8 +21,9 @@ import torch
 from torch import Tensor, nn
 
 from ..ddpm import EMA
-from ..errors import ModelError
+from ..errors import InputError, ModelError
 from ..files.atomic import make_folder, write_atomically
+from ..files.lock import LOCK_FILE
 from ..files.torch_file import read_torch_file
 from ..model import Progress
 from .ranks import ALONE, Ranks
@@ -56,6 +57,18 @@ class Recipe:
         if step < self.warmup:
             return self.lr * (step + 1) / self.warmup
         return self.lr * 0.5 * (1 + math.cos(math.pi * (step - self.warmup) / max(self.steps - self.warmup, 1)))
+
+
+def check_folder(folder: Path, file: str, *others: str) -> None:
+    """InputError for an output that holds something else than a training, which has `file`, or has only begun to have
+    `others`."""
+    there = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    found = [name for name in there if name not in (LOCK_FILE, *others) and not name.endswith(".tmp")]
+    if found and file not in found:
+        raise InputError(
+            f"output {folder}: holds {', '.join(sorted(found)[:3])}, and no {file} of a training; expected an empty "
+            "folder or one to resume"
+        )
 
 
 def step_generator(seed: int, step: int) -> torch.Generator:

@@ -204,3 +204,13 @@ def test_the_versions_of_a_baseline_may_differ(sb, runs, tmp_path, monkeypatch):
     done = sb("table", later, "--baseline", runs["good"], "--plugin", TOY)
     assert done.code == 0
     assert "same samples" in done.out
+
+
+def test_a_row_of_one_guidance_is_told_from_the_others(sb, tmp_path):
+    """Guidance is an axis: without it in the brackets a condition is about the rows of all."""
+    sb_.run("toy", "ddim", plugins=[TOY], output=tmp_path / "run", steps=[2], n=20, guidance=[1, 2.5])
+    lines = {text: sb("table", tmp_path / "run", "--fail-if", f"guidance[ddim{text}] > 0") for text in
+             ("", ",guidance=1", ",guidance=2.5")}  # fmt: skip
+    assert [done.err.count("Failed:") for done in lines.values()] == [2, 1, 1]
+    assert "is 2.5;" in lines[",guidance=2.5"].err
+    sb("table", tmp_path / "run", "--fail-if", "guidance[guidance=3] > 0").refused(2, "guidance=3", "guidance 1, 2.5")

@@ -14,7 +14,7 @@ import samplerbench as sb
 from samplerbench.bench.draw import clock as timing
 from samplerbench.bench.draw.chunk_file import Chunk
 from samplerbench.bench.draw.clock import Timing
-from samplerbench.bench.draw.engines import pool
+from samplerbench.bench.draw.engines import children, pool
 from samplerbench.bench.draw.engines.children import ChildFault, ChildLost, Limits
 from samplerbench.bench.draw.engines.here import Here
 from samplerbench.bench.draw.engines.pool import Pool, local_count, variables_of
@@ -224,6 +224,15 @@ def test_where_processes_do_not_fit_groups_come_one_after_the_other_and_old_ones
     for turn in turns:
         list(engine.draw(job_of(cell, block) for block in plan.blocks for cell in turn.cells))
         assert sum(not process.closed for process in Scripted.made) <= 2
+
+
+def test_workers_leave_a_part_of_the_memory_to_other_programs(pooled, monkeypatch):
+    """As the processes of a run without workers do: of 10 GB they and this process hold 8."""
+    monkeypatch.setattr(children, "machine_memory", lambda: 10e9)
+    monkeypatch.setattr(pool, "memory_of_this_process", lambda: 1e9)
+    plan = with_strangers("a", "C", "D", "E", "F", "G", "H")
+    engine, _ = pooled(2, plan=plan)
+    assert max(len({cell.sampler for cell in turn.cells}) for turn in engine.turns(plan.cells)) == 4
 
 
 # How many

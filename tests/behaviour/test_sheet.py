@@ -46,6 +46,7 @@ from samplerbench.bench.show.sheet import (
     caption,
     interval_of,
     metrics_of,
+    sheet_of,
     sheet_to_markdown,
     with_interval,
 )
@@ -575,3 +576,24 @@ def test_features_that_are_no_number_are_no_flag(run, said):
     table, labels = StoredRun(run).table, StoredRun(run).labels
     assert "fewer samples" not in caption(table, {"fid": {**labels["fid"], "features": said}}, ["fid"])
     assert "fewer samples" in caption(table, {"fid": {**labels["fid"], "features": "9999"}}, ["fid"])
+
+
+@pytest.mark.parametrize(
+    ("value", "half", "text"),
+    [(12.345, 0.41, "12.35 ± 0.41"), (3.2e-7, 1.5e-8, "3.2e-07 ± 1.5e-08"), (-1.4e-13, 5.6e-14, "-1.4e-13 ± 5.6e-14"),
+     (2.0, 0.0, "2")],
+)  # fmt: skip
+def test_a_tiny_interval_has_a_power_of_ten(value, half, text):
+    assert with_interval(value, value - half, value + half) == text
+
+
+def test_rows_without_a_time_have_no_mark_and_no_sentence_on_marks(content):
+    """As of workers: no chunk was drawn alone."""
+    table = content.table.assign(
+        seconds_per_image=math.nan, seconds_low=math.nan, seconds_high=math.nan, timing="fewer than 5 repeats"
+    )
+    sheet = sheet_of(table, content.labels)
+    (place,) = (i for i, column in enumerate(sheet.columns) if column.heading == "ms/image")
+    assert {row[place].whole for row in sheet.rows} == {"-"}
+    assert "no row has a time" in sheet.caption
+    assert "relied on" not in sheet.caption

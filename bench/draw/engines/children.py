@@ -91,7 +91,7 @@ class Limits:
         """How much resident memory a child may hold."""
         if self.gigabytes is not None:
             return self.gigabytes * GIGABYTE
-        return SHARE_OF_MEMORY * machine_memory() / self.processes
+        return memory_for_processes() / self.processes
 
 
 @dataclass
@@ -136,7 +136,7 @@ class Children:
         """
         if self.plan.trial.device.type != "cpu":
             return 1
-        return children_that_fit(SHARE_OF_MEMORY * machine_memory(), memory_of_this_process())
+        return children_that_fit(memory_for_processes(), memory_of_this_process())
 
     def begin(self, cells: Iterable[Cell]) -> None:
         """Start the children of these cells, all at once, and stop the others. What goes wrong is told by `make`."""
@@ -307,6 +307,11 @@ class ChildProcess:
     def _end(self, reason: str, cause: Exception | None = None, kind: type[ChildFault] = ChildFault) -> NoReturn:
         self.close()
         raise kind(reason) from cause
+
+
+def memory_for_processes() -> float:
+    """Bytes that this process and those that it starts may hold together; the rest is left to other programs."""
+    return SHARE_OF_MEMORY * machine_memory()
 
 
 def children_that_fit(memory: float, one: float) -> int:

@@ -38,7 +38,7 @@ from .children import (
     ChildProcess,
     Limits,
     children_that_fit,
-    machine_memory,
+    memory_for_processes,
     memory_of_this_process,
 )
 from .here import Here
@@ -223,7 +223,7 @@ class Pool:
         """
         if self.here.plan.trial.device.type != "cpu":
             return 1
-        return max(1, (children_that_fit(machine_memory(), memory_of_this_process()) + 1) // self.count)
+        return max(1, (children_that_fit(memory_for_processes(), memory_of_this_process()) + 1) // self.count)
 
 
 def group_of(cell: Cell) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -42,12 +42,8 @@ class Settings:
 
     def __post_init__(self) -> None:
         """InputError, naming the setting, for an invalid value."""
-        for name, value, accepted in (
-            ("preset", self.preset, tuple(PRESETS)),
-            ("precision", self.precision, PRECISIONS),
-        ):
-            if value not in accepted:
-                raise InputError(f"{name} {value!r}{closest(str(value), accepted)}: expected {', '.join(accepted)}")
+        check_choice("preset", self.preset, PRESETS)
+        check_choice("precision", self.precision, PRECISIONS)
         check_side(self.size, self.preset)
         if self.steps is not None and self.minutes is not None:
             raise InputError(f"steps {self.steps} and minutes {self.minutes:g}: expected one of them")
@@ -73,6 +69,12 @@ class Settings:
     def as_json(self) -> dict[str, Any]:
         """The settings by name."""
         return asdict(self)
+
+
+def check_choice(name: str, value: object, accepted: Collection[str]) -> None:
+    """One of some names."""
+    if value not in accepted:
+        raise InputError(f"{name} {value!r}{closest(str(value), accepted)}: expected {', '.join(accepted)}")
 
 
 def check_positive(name: str, value: object) -> None:

@@ -20,13 +20,13 @@ from torch import Tensor, nn
 
 from ....samplers.errors import InputError, ModelError, shown
 from ....samplers.files.atomic import write_atomically
-from ....samplers.files.lock import LOCK_FILE, sole_writer
+from ....samplers.files.lock import sole_writer
 from ....samplers.files.tiles import mosaic, png
 from ....samplers.files.weights import SUMS, channels_last, load_weights, save_weights, write_sums
 from ....samplers.image_data import ImageData
 from ....samplers.nets.clip import CLIP
 from ....samplers.nets.ranks import Ranks, joined
-from ....samplers.nets.training import LossOf, Recipe, Report, fit, logged
+from ....samplers.nets.training import LossOf, Recipe, Report, check_folder, fit, logged
 from ....samplers.sample import sample
 from .assembly import assembled
 from .captions import Captions, learnable
@@ -85,7 +85,7 @@ class Place:
 
 def train_in(folder: Path, data: ImageData, settings: Settings, device: torch.device, report: Report) -> list[str]:
     """Train on `data` in `folder`; returns what the user should know about the model, as sentences."""
-    check_folder(folder)
+    check_folder(folder, FILE, CHECKPOINTS)
     check_enough(data, settings)
     captions = learnable([data.caption(i) for i in range(len(data))])
     with joined(device) as ranks:
@@ -115,17 +115,6 @@ def train_phases(place: Place, captions: Captions | None, report: Report) -> Car
     card = read_card(place.folder)
     train_unet(place, card, captions, log)
     return card
-
-
-def check_folder(folder: Path) -> None:
-    """InputError for a folder that holds something else."""
-    there = [path.name for path in folder.iterdir()] if folder.is_dir() else []
-    others = [name for name in there if name not in (CHECKPOINTS, LOCK_FILE) and not name.endswith(".tmp")]
-    if others and FILE not in others:
-        raise InputError(
-            f"output {folder}: holds {', '.join(sorted(others)[:3])}, and no {FILE} of a training; expected an empty "
-            "folder or one to resume"
-        )
 
 
 def check_enough(data: ImageData, settings: Settings) -> None:

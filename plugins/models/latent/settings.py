@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ....samplers.errors import InputError, closest
+from ....samplers.errors import InputError
 from ....samplers.noise import check_seed
 from ....samplers.options import check_count
-from ..ddpm.settings import MOST_BATCH, MOST_STEPS, PRECISIONS, check_positive
+from ..ddpm.settings import MOST_BATCH, MOST_STEPS, PRECISIONS, check_choice, check_positive
 
 FACTOR = 4
 """Pixels of an image's side for each of its latents'."""
@@ -61,12 +61,8 @@ class Settings:
 
     def __post_init__(self) -> None:
         """InputError, naming the setting, for an invalid value."""
-        for name, value, accepted in (
-            ("preset", self.preset, tuple(PRESETS)),
-            ("precision", self.precision, PRECISIONS),
-        ):
-            if value not in accepted:
-                raise InputError(f"{name} {value!r}{closest(str(value), accepted)}: expected {', '.join(accepted)}")
+        check_choice("preset", self.preset, PRESETS)
+        check_choice("precision", self.precision, PRECISIONS)
         if check_count("size", self.size, SIDES[1]) < SIDES[0] or self.size % MULTIPLE:
             raise InputError(f"size {self.size}: expected a multiple of {MULTIPLE} from {SIDES[0]} to {SIDES[1]}")
         if self.steps is not None:

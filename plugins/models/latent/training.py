@@ -23,13 +23,13 @@ from torch import Tensor
 from ....samplers.errors import InputError, ModelError
 from ....samplers.files.atomic import make_folder, write_atomically
 from ....samplers.files.images import COLOUR
-from ....samplers.files.lock import LOCK_FILE, sole_writer
+from ....samplers.files.lock import sole_writer
 from ....samplers.files.tiles import mosaic, png
 from ....samplers.files.weights import read_json
 from ....samplers.image_data import ImageData
 from ....samplers.model import Progress
 from ....samplers.nets.ranks import Ranks
-from ....samplers.nets.training import Recipe, Report, fit, logged
+from ....samplers.nets.training import Recipe, Report, check_folder, fit, logged
 from ....samplers.sample import sample
 from ..ddpm.losses import as_input
 from ..ddpm.pixels import mapped, prepare
@@ -98,7 +98,7 @@ class Place:
 
 def train_in(folder: Path, data: ImageData, settings: Settings, device: torch.device, report: Report) -> list[str]:
     """Train on `data` in `folder`; returns what the user should know about the model, as sentences."""
-    check_folder(folder)
+    check_folder(folder, FILE)
     captions = captions_of(data, settings)
     place = Place(folder, data, settings, Ranks(device=device))
     make_folder(folder)
@@ -112,17 +112,6 @@ def train_in(folder: Path, data: ImageData, settings: Settings, device: torch.de
                 f"device {device}: out of memory at size {settings.size}, preset {settings.preset!r}, batch_size "
                 f"{settings.batch_size}; give a smaller batch_size or preset, and another output"
             ) from error
-
-
-def check_folder(folder: Path) -> None:
-    """InputError for a folder that holds something else."""
-    there = [path.name for path in folder.iterdir()] if folder.is_dir() else []
-    others = [name for name in there if name != LOCK_FILE and not name.endswith(".tmp")]
-    if others and FILE not in others:
-        raise InputError(
-            f"output {folder}: holds {', '.join(sorted(others)[:3])}, and no {FILE} of a training; expected an empty "
-            "folder or one to resume"
-        )
 
 
 def captions_of(data: ImageData, settings: Settings) -> list[str]:
