@@ -345,6 +345,8 @@ def log_of(manner: Manner, output: Path) -> Log | None:
     """The log of a run in a folder, if one is asked for; InputError where it cannot be written."""
     if manner.log is None:
         return None
+    if Path(manner.log).absolute() == output.absolute():
+        raise InputError(f"log {manner.log}: is the run's folder; give a file")
     return Log(Path(manner.log), {"run": str(output), "engine": manner.engine, "workers": manner.worker_count})
 
 

@@ -45,6 +45,14 @@ TOOLS: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 """The samplers that each tool offers, as it spells them."""
 
+NOTES = {
+    ("A1111", "UniPC"): "there by default the variant bh1, `unipc:variant=bh1`; here bh2, as in diffusers",
+    ("ComfyUI", "uni_pc"): "there the variant bh1, `unipc:variant=bh1`; here bh2, as in diffusers",
+    ("A1111", "DPM fast"): "there the number of steps is that of calls: give it as `--nfe`",
+    ("ComfyUI", "dpm_fast"): "there the number of steps is that of calls: give it as `--nfe`",
+}
+"""Names that are understood, and mean something else in a tool, by tool and name."""
+
 SPECS = {
     "dpmsolvermultistep": "dpm-solver++", "dpmsolversinglestep": "dpm-solver++-single",
     "edmdpmsolvermultistep": "dpm-solver++", "cosinedpmsolvermultistep": "dpm-solver++-sde",

@@ -337,6 +337,7 @@ class NetworkPredictor:
             self._check(question, inputs[0].dtype)
         told = [condition[rows] for condition in conditions if condition is not None]
         parts, size, n = len(conditions) * len(asked), self.batch_size, x.shape[0]
+        check_rows(rows, n, told)
         t_dtype = torch.int64 if self.timesteps == "integer" else torch.promote_types(x.dtype, inputs[0].dtype)
         t = _times([question.t for question in asked] * len(conditions), size, t_dtype, x.device)
         # Answers are copied out call by call: a network may return the same buffer each time.
@@ -410,6 +411,16 @@ class NetworkPredictor:
                 f"{1 / level.alpha:.1g} times; use a model that predicts v, x0 or flow, a grid that starts at alpha "
                 f"{LEAST_ALPHA_OF_EPS:g} or above, or --dtype float64"
             )
+
+
+def check_rows(rows: slice, n: int, conditions: Sequence[Tensor]) -> None:
+    """InputError unless the rows of a call are as many as those of its state, one after the other from 0 up."""
+    is_plain = rows.step in (None, 1) and (rows.start or 0) >= 0
+    if not is_plain or any(len(condition) != n for condition in conditions):
+        raise InputError(
+            f"rows {rows.start}:{rows.stop}: of a call about {n} rows of the state; "
+            "expected a slice of as many, from 0 up"
+        )
 
 
 def answer_of(network: Network, x: Tensor, t: Tensor, *condition: Tensor, **hints: Hints) -> Tensor:

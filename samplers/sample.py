@@ -110,6 +110,8 @@ class Samples:
         With prompts a metadata.csv holds the caption of each, as image data in a folder is read. InputError if there
         are no images, or if the folder holds anything.
         """
+        if not isinstance(folder, str | Path):
+            raise InputError(f"folder {shown(folder)}: expected a path")
         images, place = self._images_or_refusal(), Path(folder)
         write_images(place, enumerate(images), self.prompts)
         return place
@@ -353,7 +355,10 @@ def fitted(request: Request, *, any_model: bool) -> Request:
     sampler = request.sampler
     name = type(sampler).__name__
     with at_fault(f"sampler {name}: misfit or remark"):
-        misfit = sampler.misfit(request.model.fingerprint, request.guidance, len(request.levels) - 1)
+        plain = request.guidance_interval is None and not request.guidance_rescale
+        misfit = sampler.misfit(
+            request.model.fingerprint, request.guidance, len(request.levels) - 1, plain=plain or request.guidance == 1
+        )
         remark = misfit or sampler.remark
     if misfit and not any_model:
         raise InputError(f"sampler {name}: {misfit}; give --any-model to draw with it all the same")

@@ -31,6 +31,16 @@ class SamplerFault(SamplerbenchError):  # noqa: N818  (the sampler is at fault, 
     """A sampler broke the rules for samplers; the message names the step."""
 
 
+def question_of(given: object) -> Question:
+    """(x, level) or (x, level, ask) -> the question; InputError for anything else."""
+    match given:
+        case (Tensor() as x, Level() as level) | (Tensor() as x, Level() as level, None):
+            return Question(x, level)
+        case (Tensor() as x, Level() as level, Level() as ask):
+            return Question(x, level, ask)
+    raise InputError(f"predict_many: {type(given).__name__}; expected (x, level) or (x, level, ask)")
+
+
 @dataclass
 class StepContext:
     """What a step can ask for: predictions of the model, noise, levels, and its place on the grid."""
@@ -50,8 +60,8 @@ class StepContext:
     _draws: int = 0
     analytic_first: bool = False
     """Whether the first call of the first step is answered by `analytic`, without the network."""
-    _answered: set[tuple[int | None, int | None]] = field(default_factory=set)
-    """The rows whose first call was answered so."""
+    _answered: set[int] = field(default_factory=set)
+    """The rows that a call of the first step was about."""
 
     def predict(
         self,
@@ -68,7 +78,7 @@ class StepContext:
         `ask` the network is told that level, and its answer is converted at `level`. `hints` go to a network that takes
         them; InputError for another.
         """
-        if self._is_analytic(rows):
+        if self._is_analytic(x, rows):
             return analytic(x, level)
         if ask is not None or hints:
             return self.predictor.many([Question(x, level, ask)], rows, hints)[0]
@@ -86,12 +96,12 @@ class StepContext:
         The network gets them in one batch, each row with its own t; in two where an interval of guidance lies between
         their levels. Each counts as a call in NFE, all together as one in depth. The states are of one shape and dtype.
         """
-        questions = [Question(*one) for one in asked]
+        questions = [question_of(one) for one in asked]
         kinds = {(one.x.shape, one.x.dtype, one.x.device) for one in questions}
         if len(kinds) > 1:
             shapes = " and ".join(sorted(str(tuple(shape)) for shape, _, _ in kinds))
             raise InputError(f"predict_many: states of {shapes}; expected one shape, dtype and device")
-        if questions and self._is_analytic(rows):
+        if questions and self._is_analytic(questions[0].x, rows):
             first = analytic(questions[0].x, questions[0].level)
             return [first, *self._many(questions[1:], rows, hints)]
         return self._many(questions, rows, hints)
@@ -102,13 +112,15 @@ class StepContext:
         # A plain function, as a test may give, answers one by one.
         return [self.predict(x, level, rows) for x, level, _ in asked]
 
-    def _is_analytic(self, rows: slice) -> bool:
-        """Whether this call is the first one of the run about these rows, and no call of the network."""
+    def _is_analytic(self, x: Tensor, rows: slice) -> bool:
+        """Whether this call is the first one of the run about any of these rows, and no call of the network."""
         if not self.analytic_first or self.i:
             return False
-        known, here = len(self._answered), (rows.start, rows.stop)
-        self._answered.add(here)
-        return len(self._answered) > known and (ALL.start, ALL.stop) not in self._answered - {here}
+        first = rows.start or 0
+        here = range(first, first + len(x))
+        is_first = self._answered.isdisjoint(here)
+        self._answered.update(here)
+        return is_first
 
     def noise(self, a: Level, b: Level) -> Tensor:
         """Unit normal noise for the interval from a to b. Ask only where its factor is not zero."""
@@ -184,9 +196,10 @@ class Sampler(ABC):
         """What a table says of its rows, such as that its default is another sampler; '' = nothing."""
         return ""
 
-    def misfit(self, fingerprint: str, guidance: float, steps: int) -> str:
+    def misfit(self, fingerprint: str, guidance: float, steps: int, *, plain: bool) -> str:
         """Why the sampler is not for a run with this model and guidance, in words; '' = it is.
 
+        `plain`: whether guidance acts at all levels, and is not rescaled.
         Such a run is refused unless the user says `--any-model`, and then the table says it. What cannot be drawn at
         all, as with another number of steps, is refused with an InputError.
         """

@@ -127,10 +127,11 @@ def stored_as(edited):
 
     def store(folder, table):
         about = json.loads((folder / "run.json").read_text())
-        keys = [about["cells"][i % len(about["cells"])]["key"] for i in range(len(table))]
+        before = [about["cells"][i % len(about["cells"])] for i in range(len(table))]
+        keys = [cell["key"] for cell in before]
         cells = [
-            {"sampler": row.sampler, "grid": row.grid, "steps": int(row.steps), "nfe": None, "key": key}
-            for row, key in zip(table.itertuples(), keys, strict=True)
+            {**cell, "sampler": row.sampler, "grid": row.grid, "steps": int(row.steps)}
+            for row, cell in zip(table.itertuples(), before, strict=True)
         ]
         samplers = list(dict.fromkeys(table["sampler"]))
         steps = [cell["steps"] for cell in cells if cell["sampler"] == samplers[0]]

@@ -46,7 +46,7 @@ def explain(words: tuple[str, ...], plugin: tuple[str, ...], as_json: bool) -> N
     say("")
     say(f"On the embedded model ({PAGE}):")
     say(f"  {about.command}")
-    if about.of_model:
+    if about.of_model and not about.is_embedded:
         say("On your own model, a folder of diffusers:")
         say(f"  {about.command_for_folder}")
 

@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args, get_origin
 
 from ...samplers.catalogue import Catalogue
 from ...samplers.errors import InputError, pass_on
-from ...samplers.familiar import SCHEDULES_AS_SPELT, TOOLS, advice_on, canonical, grid_for, spec_for
+from ...samplers.familiar import NOTES, SCHEDULES_AS_SPELT, TOOLS, advice_on, canonical, grid_for, spec_for
 from ...samplers.options import File, Option, describe_options, options_of
 from ...samplers.registry import BUILT_IN, Registry
 from ...samplers.sampler import Sampler, nfe_rule
@@ -112,7 +112,13 @@ def names_listing(registry: Registry) -> list[dict[str, str]]:
     """A row for each name of a sampler in another tool: what to type here, or what it is."""
     aliases = registry.aliases()
     return [
-        {"name": name, "tool": tool, "spec": spec, "what it is": "" if spec else advice_on(name, aliases)}
+        {
+            "name": name,
+            "tool": tool,
+            "spec": spec,
+            "what it is": "" if spec else advice_on(name, aliases),
+            "note": NOTES.get((tool, name), ""),
+        }
         for tool, names in TOOLS.items()
         for name in names
         for spec in [registry.alias(name) or spec_for(name, aliases)]
@@ -136,10 +142,14 @@ def _names_page(registry: Registry) -> Iterator[str]:
         yield f"## {tool}"
         mine = [row for row in rows if row["tool"] == tool]
         yield _table(
-            ["name", "here"], [[row["name"], f"`{row['spec']}`" if row["spec"] else row["what it is"]] for row in mine]
+            ["name", "here", "note"],
+            [[row["name"], f"`{row['spec']}`" if row["spec"] else row["what it is"], row["note"]] for row in mine],
         )
     yield "## Schedules"
-    yield "At the end of a sampler's name, or as `--grid`: to within a timestep the same levels."
+    yield (
+        "At the end of a sampler's name; as `--grid` give the name on the right. To within a timestep the levels are "
+        "the same."
+    )
     grids = [[name, f"`{grid}`" if (grid := grid_for(name)) else "the model's own"] for name in SCHEDULES_AS_SPELT]
     yield _table(["schedule", "grid here"], grids)
 

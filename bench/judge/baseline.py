@@ -18,12 +18,9 @@ from ..plan.record import CellRecord
 from ..plan.yardstick import Yardstick
 from .compare import SECONDS, WORSE, Comparison, cell_name, compared, comparisons_to_table, corrected_among, side_of
 from .looks import look_at
-from .merge import check_comparable
+from .merge import Identity, check_comparable, identities_of
 from .run_metrics import check_settings, ready_metrics
 from .stored import StoredRun
-
-Identity = tuple[str, str, int, float, tuple[float, float] | None]
-"""Sampler, grid, steps, guidance and its interval: two runs' rows that agree in them are the same row."""
 
 
 @dataclass(frozen=True)
@@ -79,10 +76,8 @@ def against_baseline(run: StoredRun, baseline: StoredRun, registry: Registry) ->
 def places_by_identity(run: StoredRun) -> dict[Identity, int]:
     """The place of each row of a run in its table; of two budgets that lead to one row, the first."""
     found: dict[Identity, int] = {}
-    record = run.record
-    for place, cell in enumerate(record.cells):
-        guided = record.guidance_of(cell), record.config.guidance_interval
-        found.setdefault((cell.sampler, cell.grid, cell.steps, *guided), place)
+    for place, identity in enumerate(identities_of(run)):
+        found.setdefault(identity, place)
     return found
 
 

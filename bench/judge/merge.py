@@ -21,6 +21,8 @@ from .table import GUIDED_COLUMNS, Labels, row_name, rows_to_table
 
 IDENTITY = ("sampler", "grid", "steps", "guidance", *GUIDED_COLUMNS)
 """The columns that say which cell a row is: all axes together."""
+Identity = tuple[Any, ...]
+"""What two runs' rows of one cell agree in."""
 COMPARABLE = names_of(lambda one: one.must_agree)
 """The settings in which runs must agree."""
 VERSION_FIELDS = {f"{name} version": name for name in VERSIONS_THAT_MATTER}
@@ -79,9 +81,8 @@ def merge(runs: Sequence[StoredRun]) -> Merged:
     of_run: dict[tuple[Any, ...], StoredRun] = {}
     origins: dict[tuple[Any, ...], Origin] = {}
     for run in runs:
-        for place, row in enumerate(run.table.to_dict("records")):
-            # Not by the cell's key: that holds the number of threads and versions, which may differ between machines.
-            cell = identity_of(row)
+        rows_of_run = zip(identities_of(run), run.table.to_dict("records"), strict=True)
+        for place, (cell, row) in enumerate(rows_of_run):
             if cell in rows:
                 check_same_numbers(rows[cell], of_run[cell], row, run)
             else:
@@ -97,9 +98,16 @@ def merge(runs: Sequence[StoredRun]) -> Merged:
     return Merged(table, labels, tuple(origins.values()), (RUNS_NOTE,) if comparable else (SECONDS_NOTE,))
 
 
-def identity_of(row: Mapping[Any, Any]) -> tuple[Any, ...]:
-    """Which cell a row is; an axis that it lacks, or that is empty, is None."""
-    return tuple(None if pd.isna(row.get(name)) else row[name] for name in IDENTITY)
+def identities_of(run: StoredRun) -> list[Identity]:
+    """Which cell each row of a run is: its axes, of which one that it lacks is None, and its declared calls.
+
+    Not the cell's key: that holds the number of threads and versions, which may differ between machines. The calls tell
+    rows apart whose sampler meets two budgets in as many steps.
+    """
+    return [
+        (*(None if pd.isna(row.get(name)) else row[name] for name in IDENTITY), cell.nfe)
+        for cell, row in zip(run.record.cells, run.table.to_dict("records"), strict=True)
+    ]
 
 
 def check_comparable(runs: Sequence[StoredRun], purpose: str = "merge", *, across_versions: bool = False) -> None:
@@ -185,12 +193,11 @@ def name_same_samples(rows: Mapping[tuple[Any, ...], dict[str, Any]], runs: Sequ
 def hashes_of(run: StoredRun) -> dict[tuple[Any, ...], bytes]:
     """The hash of all samples of each cell whose chunks are there."""
     whole, found = run.record.config.samples, {}
-    rows = run.table.to_dict("records")
-    for cell, row in zip(run.record.cells, rows, strict=True):
+    for cell, identity in zip(run.record.cells, identities_of(run), strict=True):
         chunks = [chunk for _, chunk in sorted(run.chunks(cell).items())]
         # The hash of some of the samples would differ from that of all.
         if sum(chunk.n for chunk in chunks) == whole:
-            found[identity_of(row)] = samples_hash(chunks)
+            found[identity] = samples_hash(chunks)
     return found
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from ...samplers.arguments import check_guidance_calls, check_interval
 from ...samplers.errors import InputError
 from ...samplers.model import parse_size
-from ...samplers.options import check_count
+from ...samplers.options import check_count, is_number
 from ...samplers.predictor import check_batch_size
 from ...samplers.sampler import MAX_STEPS
 from .given_files import SHOWN
@@ -25,7 +25,8 @@ OF_REQUEST = names_of(lambda one: one.for_request)
 NO_METRIC = "none"
 """The name in the place of metrics that leaves all of them out."""
 OF_GUIDED = ("negative", "guidance_rescale", "guidance_interval")
-"""Settings that have no effect at guidance 1. Where that is one of several, its cells go without them."""
+"""Settings that have no effect at guidance 1; the negative prompt has one for samplers that need the part without the
+prompt. Where guidance 1 is one of several, its cells go without them."""
 MOST_LAYERS = 100
 MOST_THREADS = 4096
 LARGEST_WHOLE = 2**53
@@ -81,12 +82,16 @@ class Config(Settings):
         """The settings that are passed to the model, as far as they are given."""
         return {name: value for name in OF_MODEL if (value := getattr(self, name)) is not None}
 
-    def request_settings(self, guidance: float) -> dict[str, Any]:
-        """What a request to draw at a guidance of the run takes by the names of the settings."""
+    def request_settings(self, guidance: float, *, unconditional: bool) -> dict[str, Any]:
+        """What a request to draw at a guidance of the run takes by the names of the settings.
+
+        `unconditional`: whether the sampler needs the part without the prompt, and so the negative one, at guidance 1.
+        """
         values = {name: getattr(self, name) for name in OF_REQUEST} | {"guidance": guidance}
         if guidance != 1 or len(self.guidances) == 1:
             return values
-        return values | {one.name: one.default for one in SETTINGS if one.name in OF_GUIDED}
+        left_out = [name for name in OF_GUIDED if not (unconditional and name == "negative")]
+        return values | {one.name: one.default for one in SETTINGS if one.name in left_out}
 
 
 def one_or_several(name: str, given: Any) -> Any:
@@ -97,8 +102,9 @@ def one_or_several(name: str, given: Any) -> Any:
     numbers = tuple(one_or_several(name, number) for number in given)
     if not numbers:
         raise InputError(f"{name}: none given; expected at least one number")
-    if len(set(numbers)) < len(numbers):
-        raise InputError(f"{name} {','.join(map(str, given))}: a number is given twice")
+    # Rows are named by six digits of it.
+    if len({f"{number:g}" if is_number(number) else number for number in numbers}) < len(numbers):
+        raise InputError(f"{name} {','.join(map(str, given))}: a number is given twice, in its first six digits")
     return numbers if len(numbers) > 1 else numbers[0]
 
 

@@ -18,7 +18,7 @@ from ...samplers.options import at_fault
 from ...samplers.process import changes_told, state_kept
 from ...samplers.registry import Registry
 from ...samplers.sample import Request, fitted, request_for
-from ...samplers.sampler import MAX_CALLS, MAX_ORDER, MAX_STEPS, Sampler, declared_calls
+from ...samplers.sampler import MAX_CALLS, MAX_ORDER, MAX_STEPS, Sampler, declared_calls, needs_unconditional
 from ...samplers.schedule import VP
 from ...samplers.text import counted
 from .config import Config
@@ -475,5 +475,5 @@ def request_in(  # noqa: PLR0913  (a cell's coordinates)
     """A request with the configuration's settings."""
     return request_for(
         registry, model, sampler, steps=steps, grid=grid, analytic_first=analytic_first,
-        **config.request_settings(guidance),
+        **config.request_settings(guidance, unconditional=needs_unconditional(sampler)),
     )  # fmt: skip

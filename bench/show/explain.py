@@ -16,7 +16,7 @@ from ...samplers.options import check_count
 from ...samplers.registry import Registry
 from ...samplers.sampler import MAX_STEPS
 from ..plan.caption import Caption
-from ..plan.config import MOST_LAYERS
+from ..plan.config import MOST_LAYERS, Config
 
 NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?")
 PAGE = "docs/settings.md has a picture for each"
@@ -32,6 +32,9 @@ TOLD = {
     "ensd": "A number that the tool adds to the seed of the noise in the steps.",
     "lora hashes": "Small changes of the weights that were loaded on top. They belong to the model's folder here.",
     "version": "The version of the tool that drew it.",
+    "script": "What made one picture of many.",
+    **dict.fromkeys(("x type", "x values"), "What changes from left to right: -x of samplerbench grid."),
+    **dict.fromkeys(("y type", "y values"), "What changes from top to bottom: -y of samplerbench grid."),
 }
 """Settings that belong to a model or a tool, and have no option of their own here."""
 
@@ -46,6 +49,8 @@ class Explained:
     """Options that every model takes."""
     of_model: dict[str, str] = field(default_factory=dict)
     """Options that belong to a model of diffusers, prompts among them: the embedded model knows ten words."""
+    is_embedded: bool = False
+    """Whether the embedded model drew the picture."""
 
     @property
     def command(self) -> str:
@@ -131,8 +136,8 @@ def guidance(_: Caption, value: str, about: Explained, __: Registry) -> str:
     if scale == 1:
         return "Classifier-free guidance: 1 means none."
     return (
-        "Classifier-free guidance: the network is asked with the prompt and without it, and the difference is taken "
-        f"{scale:g} times. More obeys the prompt more and varies less; every step then costs two passes."
+        "Classifier-free guidance: the network is asked with the prompt and without it, and the difference is "
+        f"multiplied by {scale:g}. More obeys the prompt more and varies less; every step then costs two passes."
     )
 
 
@@ -151,7 +156,17 @@ def size(_: Caption, value: str, about: Explained, __: Registry) -> str:
     width, height = parse_size(value)
     about.of_model["--size"] = f"{width}x{height}"
     megapixels = width * height / 2**20
-    return f"Width x height in pixels: {megapixels:.2g} megapixels. Models draw best near the size they learnt."
+    pixels = f"{megapixels:.2g} megapixels" if megapixels >= 0.01 else f"{width * height} of them"  # noqa: PLR2004
+    return f"Width x height in pixels: {pixels}. Models draw best near the size they learnt."
+
+
+def model(_: Caption, value: str, about: Explained, __: Registry) -> str:
+    """Model: the embedded one knows the prompt of a picture that it drew."""
+    if value != Config().model:
+        return TOLD["model"]
+    about.options |= {name: text for name, text in about.of_model.items() if name in ("--prompt", "--negative")}
+    about.is_embedded = True
+    return "The network and its weights: the embedded model, which is the default here."
 
 
 def clip_skip(_: Caption, value: str, about: Explained, __: Registry) -> str:
@@ -165,6 +180,7 @@ def clip_skip(_: Caption, value: str, about: Explained, __: Registry) -> str:
 KNOWN: dict[str, Callable[[Caption, str, Explained, Registry], str]] = {
     "steps": steps, "sampler": sampler, "schedule type": schedule, "scheduler": schedule, "cfg scale": guidance,
     "cfg": guidance, "guidance": guidance, "seed": seed, "size": size, "clip skip": clip_skip,
+    "model": model,
 }  # fmt: skip
 
 

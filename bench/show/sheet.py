@@ -237,16 +237,19 @@ def of_ode_error(table: pd.DataFrame) -> str:
         return f" The ODE error is that of {counted(images, 'image')}, too few for an interval."
     # The nearest number of images below, which errs on the cautious side.
     covered = ODE_COVERAGE[max(known for known in ODE_COVERAGE if known <= images)]
-    return f" The interval of the ODE error, of {images} images, held what it should in {covered} % of simulations."
+    return (
+        f" The 95 % interval of the ODE error is too narrow: with {images} images it held the true value in "
+        f"{covered} % of simulations."
+    )
 
 
 def of_seconds(table: pd.DataFrame) -> str:
     """What a reader must know about the seconds."""
+    flags = _reasons(table)
     if table["seconds_per_image"].isna().all():
-        return "no row has a time."
+        return f"no row has a time: {', '.join(flags)}." if flags else "no row has a time."
     text = "ms/image is the median over chunks"
     text += ", in brackets the quartiles" if table["seconds_low"].notna().any() else ""
-    flags = _reasons(table)
     text += f"; {MARK} marks a time that is not to be relied on: {', '.join(flags)}." if flags else "."
     load = table["load_per_core"].median() if "load_per_core" in table else math.nan
     return text + (f" The machine was busy: a load of {load:.1f} per core." if load > timing.BUSY else "")
@@ -329,7 +332,9 @@ def notes_on_looks(before: Sequence[int]) -> tuple[str, ...]:
 
 def notes_on(record: RunRecord, rows: int) -> tuple[str, ...]:
     """The notes for the caption of a run's table with this many rows."""
+    shard = (f"this is part {record.shard} of a run, whose other blocks are in other folders",) if record.shard else ()
     return (
+        *shard,
         *notes_on_added(record.sizes_before, rows),
         *notes_on_looks([one.samples for one in record.extended]),
         *notes_on_prompts(record.prompts, record.config.samples),
@@ -352,8 +357,7 @@ def _milliseconds(row: Mapping[Hashable, Any]) -> str:
 
 def _reasons(table: pd.DataFrame) -> list[str]:
     """What the mark means in this table."""
-    timed = table[table["seconds_per_image"].notna()]
-    doubtful = [flag for flag in timed.get("timing", ()) if is_doubtful(flag)]
+    doubtful = [flag for flag in table.get("timing", ()) if is_doubtful(flag)]
     flags = {reason for flag in doubtful for reason in flag.split("; ")}
     few = any("repeat" in reason for reason in flags)
     return [

@@ -51,7 +51,9 @@ class Coefficients(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def __post_init__(self) -> None:
         """ValueError where the parts do not belong together."""
-        if [len(row) for row in self.weights] != list(range(1, self.steps + 1)) or not self.weights:
+        # Lengths first: the number of steps is a stranger's, and may be of any size.
+        is_one_each = 1 <= self.steps == len(self.weights)
+        if not is_one_each or any(len(row) != i for i, row in enumerate(self.weights, start=1)):
             raise ValueError(f"weights: expected rows of 1 to {self.steps} numbers, one for each step")
         for name, numbers in (("times", self.times), ("asked", self.asked), ("noise", self.noise)):
             if len(numbers) not in (0, self.steps):
@@ -95,7 +97,7 @@ class Learned(Sampler):
         """The default is another sampler."""
         return "" if self.file else "no file of coefficients: it is ddim"
 
-    def misfit(self, fingerprint: str, guidance: float, steps: int) -> str:
+    def misfit(self, fingerprint: str, guidance: float, steps: int, *, plain: bool) -> str:
         """What the file is for, where that is another model or guidance. InputError for another number of steps."""
         known = self._learned
         if known is None:
@@ -106,7 +108,9 @@ class Learned(Sampler):
             )
         if fingerprint != known.fingerprint:
             return f"file {str(self.file)!r} is for another model, with fingerprint {known.fingerprint[:40]!r}"
-        return "" if guidance == known.guidance else f"file {str(self.file)!r} is for guidance {known.guidance:g}"
+        if guidance != known.guidance:
+            return f"file {str(self.file)!r} is for guidance {known.guidance:g}"
+        return "" if plain else f"file {str(self.file)!r} is for guidance at all levels, without rescale"
 
     def nfe(self, steps: int) -> int:
         """One call a step."""

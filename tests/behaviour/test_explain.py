@@ -48,7 +48,13 @@ def test_a_caption_has_three_parts():
 def test_the_caption_is_explained_and_its_command_draws(sb):
     done = sb("explain", STUDENTS)
     assert done.code == 0
-    for word in ("40 calls of the model", "13 times", "353263948", "0.59 megapixels", "the one before the last"):
+    for word in (
+        "40 calls of the model",
+        "multiplied by 13",
+        "353263948",
+        "0.59 megapixels",
+        "the one before the last",
+    ):
         assert word in " ".join(done.out.split())
     about = json.loads(sb("explain", WHOLE, "--json").out)
     assert about["command"] == "samplerbench grid --steps 40 -s euler-a --guidance 13 --seed 353263948"
@@ -166,3 +172,14 @@ def test_quiet_prints_the_table_alone(sb):
     assert done.out.startswith("| sampler")
     assert done.err == ""
     assert next(Path("results").iterdir()).is_dir()
+
+
+def test_a_picture_of_the_embedded_model_is_explained_with_its_prompt(sb):
+    """As `grid` stores it: its axes are known, and the prompt belongs to the command here."""
+    picture = Path(__file__).parents[2] / "docs" / "pictures" / "guidance.png"
+    about = json.loads(sb("explain", picture, "--json").out)
+    assert about["command"] == "samplerbench grid --steps 20 -s ddim --guidance 1 --seed 0 --prompt 'a dark ankle boot'"
+    told = {row["setting"]: row["what it is"] for row in about["settings"]}
+    assert not any("nothing that corresponds" in text for text in told.values())
+    assert "784 of them" in told["Size"]
+    assert "folder of diffusers" not in sb("explain", picture).out

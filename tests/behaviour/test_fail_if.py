@@ -7,8 +7,10 @@ import pandas as pd
 import pytest
 
 import samplerbench as sb_
+from samplerbench.bench.judge import baseline
 from samplerbench.bench.judge.baseline import against_baseline
 from samplerbench.bench.judge.conditions import Condition, parse_condition
+from samplerbench.bench.judge.looks import Look
 from samplerbench.bench.judge.stored import StoredRun
 from samplerbench.samplers.registry import load_registry
 
@@ -214,3 +216,24 @@ def test_a_row_of_one_guidance_is_told_from_the_others(sb, tmp_path):
     assert [done.err.count("Failed:") for done in lines.values()] == [2, 1, 1]
     assert "is 2.5;" in lines[",guidance=2.5"].err
     sb("table", tmp_path / "run", "--fail-if", "guidance[guidance=3] > 0").refused(2, "guidance=3", "guidance 1, 2.5")
+
+
+def test_a_baseline_has_a_row_for_each_guidance(tmp_path):
+    out = tmp_path / "run"
+    sb_.run("toy", "ddim", plugins=[TOY], output=out, steps=[2], n=70, guidance=[1, 2.5])
+    against = against_baseline(StoredRun(out), StoredRun(out), load_registry([TOY]))
+    assert set(against.table.groupby("metric").size()) == {2}
+    assert against.left_out == ()
+
+
+def test_a_baseline_is_corrected_for_looks(runs, monkeypatch):
+    """The third look at a run costs as much as anywhere."""
+
+    def p_at(look):
+        monkeypatch.setattr(baseline, "look_at", lambda run, samples: Look(look, samples))
+        return against_baseline(StoredRun(runs["worse"]), StoredRun(runs["good"]), load_registry([TOY])).table["p"]
+
+    first, third = p_at(1), p_at(3)
+    told = (first > 0) & (third < 1)
+    assert told.any()
+    assert (third[told] / first[told]).to_numpy() == pytest.approx(Look(3).weight / Look(1).weight)

@@ -8,6 +8,7 @@ import pytest
 
 import samplerbench as sb
 from samplerbench.bench.draw.chunk import ode_solution
+from samplerbench.bench.judge.baseline import against_baseline
 from samplerbench.bench.judge.budget import budgets
 from samplerbench.bench.judge.compare import compare
 from samplerbench.bench.judge.merge import IDENTITY, merge
@@ -221,3 +222,44 @@ def test_a_config_file_gives_lists(command, tmp_path):
     (tmp_path / "c.toml").write_text("guidance = [1, 2]\nguidance-interval = [0.5, 20]\n")
     out = command(*RUN, "--config", tmp_path / "c.toml", "--dry-run", "--json", "-o", tmp_path / "run").out
     assert [cell["guidance"] for cell in json.loads(out)["cells"]] == [1.0, 2.0]
+
+
+def test_guidance_1_of_several_keeps_the_negative_prompt_where_the_sampler_needs_it():
+    """CFG++ renoises with that part at any guidance; for others it has no effect there, and is not in the key."""
+    settings = {"prompts": ("left", "right"), "negative": "right", "steps": (3,)}
+    for sampler, needs in (("euler-cfg++", True), ("ddim", False)):
+        (alone,) = planned(
+            sampler=(sampler,), guidance=1.0, **(settings if needs else settings | {"negative": None})
+        ).cells
+        one, two = planned(sampler=(sampler,), guidance=(1.0, 2.0), **settings).cells
+        assert (one.key, one.request.negative) == (alone.key, "right" if needs else None)
+        assert two.request.negative == "right"
+
+
+def test_guidances_that_rows_would_name_alike_are_refused():
+    with pytest.raises(sb.InputError, match="given twice, in its first six digits"):
+        planned(guidance=(2.5, 2.5000001))
+
+
+def test_rows_that_meet_two_budgets_in_as_many_steps_are_told_apart(tmp_path):
+    """Of `plan=fast`, 5, 6 and 7 calls are 3 steps with other orders; a baseline or a merge takes each for itself."""
+    for name, nfe in (("all", [5, 6, 7]), ("last", [7])):
+        sb.run("toy", "dpm-solver:plan=fast", nfe=nfe, n=20, plugins=[TOY], output=tmp_path / name)
+    whole, last = StoredRun(tmp_path / "all"), StoredRun(tmp_path / "last")
+    assert set(whole.table["steps"]) == {3}
+    registry = load_registry([TOY])
+    same = against_baseline(whole, whole, registry)
+    assert set(same.table.groupby("metric").size()) == {3}
+    against = against_baseline(whole, last, registry)
+    assert set(against.table["verdict"]) == {"same samples"}
+    assert len(against.left_out) == 2
+    assert merge([whole, last]).table["nfe"].tolist() == [5, 6, 7]
+
+
+def test_a_row_at_guidance_1_is_the_same_with_and_without_an_interval(tmp_path):
+    drawn(tmp_path / "with", ["ddim"], n=20, steps=[3])
+    drawn(tmp_path / "without", ["ddim"], n=20, steps=[3], guidance=1, guidance_interval=None)
+    one, other = StoredRun(tmp_path / "with"), StoredRun(tmp_path / "without")
+    found = against_baseline(one, other, load_registry([TOY]))
+    assert set(found.table["verdict"]) == {"same samples"}
+    assert len(found.left_out) == 2

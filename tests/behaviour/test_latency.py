@@ -187,7 +187,9 @@ def test_a_file_that_was_copied_is_refused(timed, tmp_path):
 def test_there_is_no_latency_from_few_draws_or_of_two_machines_or_beside_others():
     assert latencies({1: timings(*[0.5] * 19)}) == {}
     assert latencies({1: timings(*[0.5] * 20)}) == {"seconds_at_1": 0.5, "seconds_at_1_p90": 0.5}
-    assert latencies({1: timings(*[0.5] * 20, alone=False)}) == {}
+    beside = timings(*[9.0] * 20, alone=False)
+    assert latencies({1: beside}) == {}
+    assert latencies({1: [*timings(*[0.5] * 20), *beside]}) == {"seconds_at_1": 0.5, "seconds_at_1_p90": 0.5}
     other = [dataclasses.replace(r, timing=dataclasses.replace(r.timing, machine="b")) for r in timings(0.5)]
     assert latencies({1: [*timings(*[0.5] * 20), *other]}) == {}
 

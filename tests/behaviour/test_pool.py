@@ -386,3 +386,9 @@ def test_the_command_refuses_what_is_no_number_of_workers(sb, given):
     sb("run", "--model", "mixture", "--workers", given).refused(
         2, f"workers '{given}'", "expected a whole number from 1"
     )
+
+
+def test_a_log_in_the_place_of_the_run_is_refused_and_not_made(tmp_path):
+    with pytest.raises(sb.InputError, match=r"log .*: is the run's folder; give a file"):
+        sb.run("mixture", "ddim", steps=2, n=4, output=tmp_path / "run", log=str(tmp_path / "run"))
+    assert not list(tmp_path.iterdir())

@@ -10,7 +10,7 @@ import torch
 import samplerbench as sb
 from samplerbench.bench.plan.config import Config, as_json
 from samplerbench.bench.plan.plan import plan_for
-from samplerbench.samplers.predictor import Guided, NetworkPredictor
+from samplerbench.samplers.predictor import Guided, GuidedWithin, NetworkPredictor, Prediction, Question
 from samplerbench.samplers.registry import load_registry
 
 # The models here are made for a test: that their runs do not resume is as it should be.
@@ -396,6 +396,28 @@ def test_states_on_both_sides_of_an_interval_are_asked_about_at_once_as_one_by_o
         assert other.level.t == t
         if unconditional:
             assert torch.allclose(other.unconditional.answer, -2 * one.x, rtol=1e-12)
+
+
+def test_an_interval_tells_both_sides_the_rows_and_the_hints():
+    seen = []
+
+    class Told:
+        def __init__(self, side):
+            self.side = side
+
+        def many(self, asked, rows, hints):
+            seen.append((self.side, [question.level.t for question in asked], rows, hints))
+            return [Prediction(question.x, question.level, question.x, "eps") for question in asked]
+
+    levels = [sb.edm().at_time(t) for t in LEVELS]
+    asked = [Question(torch.ones(3, 1), level) for level in levels]
+    within = GuidedWithin(Told("guided"), Told("outside"), (0.3, 5.0))
+    found = within.many(asked, slice(2, 5), {"reuse": True})
+    assert [said.level for said in found] == levels
+    assert seen == [
+        ("guided", [t for t in LEVELS if 0.3 < t <= 5], slice(2, 5), {"reuse": True}),
+        ("outside", [t for t in LEVELS if not 0.3 < t <= 5], slice(2, 5), {"reuse": True}),
+    ]
 
 
 def test_a_call_past_the_counter_is_found_where_an_interval_spares_passes():

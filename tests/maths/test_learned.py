@@ -214,3 +214,18 @@ def test_the_table_marks_the_default_and_what_was_learned_for_another_model(lear
     assert table["warning"][1] == "no file of coefficients: it is ddim"
     assert "is for another model" in table["warning"][3]
     assert table["same_as"].tolist()[1:] == ["ddim"] * 3
+
+
+@pytest.mark.parametrize("settings", [{"guidance_interval": (0.1, 1.0)}, {"guidance_rescale": 0.5}])
+def test_a_file_for_a_guidance_is_not_for_one_at_some_levels_or_with_rescale(learned, settings):
+    model = sb.load_model("fashion-mnist")
+    fitting = learned(guidance=2, steps=1, weights=[[1.0]], fingerprint=model.fingerprint)
+    assert fitting.misfit(model.fingerprint, 2.0, 1, plain=True) == ""
+    with pytest.raises(sb.InputError, match="is for guidance at all levels, without rescale; give --any-model"):
+        sb.sample(model, fitting, 1, n=1, guidance=2.0, **settings)
+
+
+@pytest.mark.parametrize("steps", [0, -1, 4, 10**12])
+def test_a_file_with_another_number_of_rows_is_refused_before_anything_is_made_of_it(learned, steps):
+    with pytest.raises(sb.InputError, match="weights: expected rows"):
+        learned(steps=steps)

@@ -423,3 +423,36 @@ def test_a_first_step_without_a_call_is_part_of_the_key_and_of_a_budget():
 def test_a_question_is_told_its_own_level_unless_another_is_named():
     assert Question(X, LEVELS[0]).t == 500
     assert Question(X, LEVELS[0], LEVELS[1]).t == 120.5
+
+
+def test_a_call_about_some_rows_is_analytic_only_if_it_is_their_first():
+    """Rows that were asked about, in whatever slice, are asked of the network the next time."""
+    seen, parts = [], [slice(0, 2), slice(2, None), slice(0, None), slice(1, 2), slice(0, 5)]
+
+    def look(run, x, a, b):
+        if not run.i:
+            seen.extend(run.predict(x[rows], a, rows) for rows in parts)
+        return run.predict(x, a)
+
+    registry = load_registry()
+    registry.samplers.things["asking"] = type(asking(look))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("samplerbench.samplers.sample.default_registry", lambda: registry)
+        model = sb.wrap_network(Spy(), VP, (2,), "v", batch_size=8)
+        sb.sample(model, "asking:first=analytic", grid=[600, 400], x_init=X)
+    assert [said.predicts for said in seen] == ["x0", "x0", "v", "v", "v"]
+
+
+@pytest.mark.parametrize("rows", [slice(0, 2), slice(-5, None), slice(0, 5, 2)])
+def test_rows_that_are_not_those_of_the_state_are_refused(rows):
+    """Else a sample would be drawn with the prompt of another."""
+    sampler = asking(lambda run, x, a, b: run.predict(x, a, rows))
+    with pytest.raises(sb.InputError, match="of a call about 5 rows of the state; expected a slice of as many"):
+        sb.sample(mixed_model(VP), sampler, grid=[700, 300], x_init=X, prompts=["1"])
+
+
+@pytest.mark.parametrize("one", [3, (1, 2, 3, 4), "x", ("x", "level")])
+def test_what_is_no_question_is_refused_in_one_line(one):
+    sampler = asking(lambda run, x, a, b: run.predict_many([one])[0])
+    with pytest.raises(sb.InputError, match=r"predict_many: \w+; expected \(x, level\) or \(x, level, ask\)"):
+        sb.sample("mixture", sampler, 2, n=2)

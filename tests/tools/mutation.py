@@ -40,7 +40,7 @@ LIMIT = 3600
 
 TESTS = (
     "samplers_exact", "classic_samplers", "modern_samplers", "learned", "ddpm", "schedule", "predictor", "noise",
-    "noise_devices", "grid", "conformance",
+    "noise_devices", "grid", "guidance", "open_core", "open_samplers", "conformance",
 )  # fmt: skip
 """The test files, the fast ones first."""
 CLASSIC = (
@@ -48,6 +48,7 @@ CLASSIC = (
     "plms", "restart",
 )  # fmt: skip
 LEARNED = "plugins/samplers/learned.py"
+OPEN = ("dpm_solver_pp_cfg_pp", "epd", "euler_ancestral_cfg_pp", "euler_cfg_pp", "paradigms")
 MODERN = (
     "deis", "dpm_solver_pp_sde", "dpm_solver_pp_sde_single", "dpm_solver_pp_single", "er_sde", "lcm", "res",
     "sa_solver", "seeds", "tcd", "unipc",
@@ -57,10 +58,11 @@ FIRST = {
     **{f"plugins/samplers/{name}.py": ("modern_samplers", "conformance") for name in MODERN},
     "plugins/samplers/dpm_solver.py": ("classic_samplers", "conformance"),
     "plugins/samplers/dpm_solver_pp.py": ("modern_samplers", "conformance"),
+    **{f"plugins/samplers/{name}.py": ("open_samplers", "conformance") for name in OPEN},
     LEARNED: ("learned",),
     "plugins/grids/shift_twice.py": ("grid",),
     "plugins/grids/grids.py": ("grid", "modern_samplers"),
-    "samplers/predictor.py": ("predictor",),
+    "samplers/predictor.py": ("predictor", "guidance", "open_core"),
     "samplers/schedule.py": ("schedule",),
     "samplers/grid.py": ("grid",),
     "samplers/noise.py": ("noise",),
@@ -501,6 +503,13 @@ plant(
     ("threshold: quantile of x0 and not of its size", "x0.flatten(1).abs().quantile", "x0.flatten(1).quantile"),
     ("threshold: small samples scaled up", ".clamp(min=bound)", ".clamp(max=bound)"),
     ("clip: x0 not clipped", ".x0.clamp(self.low, self.high), ", ".x0, "),
+    (
+        "interval: rows of a question forgotten",
+        "predictor.many(some, rows, hints)",
+        "predictor.many(some, hints=hints)",
+    ),
+    ("interval: hints forgotten", "predictor.many(some, rows, hints)", "predictor.many(some, rows)"),
+    ("interval: its upper end outside", "low < level.sigma_ve <= high", "low < level.sigma_ve < high"),
     ("pad: last rows not padded", "[_padded(states, start, size) for", "[states[start : start + size] for"),
     ("condition: that of the first rows for all", "_padded(c, start, size)", "_padded(c, 0, size)"),
     ("rows: condition of other rows", "[condition[rows] for condition in", "[condition for condition in"),
