@@ -217,6 +217,8 @@ class Diffusers:
     """(scheduler, step, steps): what is set before a step."""
     note: str = ""
     """For the label: what the settings do not say."""
+    requires: str = "diffusers"
+    """The module without which diffusers has the class by name only."""
 
     @property
     def label(self) -> str:
@@ -284,6 +286,7 @@ class KDiffusion:
     options: dict[str, Any] = field(default_factory=dict)
     end: str = "clean"
     """clean, or last = the last noisy level."""
+    requires: str = "k_diffusion"
 
     @property
     def label(self) -> str:
@@ -353,6 +356,8 @@ class Case:
     name: str
     library: str
     label: str
+    requires: str
+    """The module without which the peer does not run."""
     sides: Callable[[torch.dtype], tuple[Tensor, Tensor]]
     """Ours in float64, the peer's in the dtype."""
     reason: str = ""
@@ -384,7 +389,7 @@ def case(spec: str, peer: Peer, problem: Problem, note: str = "", **differs: Any
         note = "; ".join(filter(None, ["compared at the last noisy level", note]))
     proof = differs.pop("proof", None)
     return Case(
-        spec, "diffusers" if isinstance(peer, Diffusers) else "k-diffusion", peer.label,
+        spec, "diffusers" if isinstance(peer, Diffusers) else "k-diffusion", peer.label, peer.requires,
         lambda dtype: (ours(spec, problem, to_clean=peer.end == "clean"), peer(problem, dtype)),
         proof=functools.partial(proof, spec, peer, problem) if proof else None, note=note, **differs,
     )  # fmt: skip
@@ -561,7 +566,7 @@ def singlestep_cases() -> Iterator[Case]:
         config = {"algorithm_type": "dpmsolver", "solver_order": k, "final_sigmas_type": "sigma_min"}
         peer = Diffusers("DPMSolverSinglestepScheduler", config, calls=calls[k], end="last")
         yield from one_singlestep(f"dpm-solver:order={k}", peer, k)
-    sde = Diffusers("DPMSolverSDEScheduler", calls=halves, form="ve", before=on_the_path)
+    sde = Diffusers("DPMSolverSDEScheduler", calls=halves, form="ve", before=on_the_path, requires="torchsde")
     yield case("dpm-solver++-sde-single", sde, ON_PATH)
     for k in (2, 3):
         config = {"algorithm_type": "dpmsolver++", "solver_order": k, "lower_order_final": True}
@@ -752,7 +757,7 @@ def grid_case(
         ours = [level.t if schedule is FLOW else level.sigma_ve for level in levels]
         return torch.tensor(ours, dtype=torch.float64), theirs[:steps]
 
-    return Case(grid, library_name, label, sides, **more)
+    return Case(grid, library_name, label, LIBRARIES[library_name], sides, **more)
 
 
 def k_diffusion_grids() -> Iterator[Case]:

@@ -78,7 +78,12 @@ def test_a_sampler_that_waits_for_all_its_children_does_not_wait_for_the_watcher
 
 def test_a_process_that_nothing_guards_is_found(monkeypatch):
     """The search can fail: a process with a session of its own is left."""
-    escapes = "if not os.fork():\n    os.setsid()\n    time.sleep(600)\nready(); time.sleep(600)"
+    # Ready only when the process has left the session: before, it is killed with its parent.
+    escapes = (
+        "left, leave = os.pipe()\n"
+        "if not os.fork():\n    os.setsid()\n    os.write(leave, b'.')\n    time.sleep(600)\n"
+        "os.read(left, 1)\nready(); time.sleep(600)"
+    )
     monkeypatch.setitem(orphans.STATES, "escapes", f"{orphans.READY}{escapes}")
     left, _ = orphans.left_after("escapes", "both", seconds=0.3)
     assert len(left) >= 1

@@ -11,14 +11,13 @@ import samplerbench as sb
 PAGE = (Path(__file__).parents[2] / "docs" / "parity.md").read_text()
 
 
-def require(library: str) -> None:
-    reason = f"{library} is not installed; pip install -e '.[parity]'"
-    pytest.importorskip(parity.LIBRARIES[library], reason=reason)
+def require(module: str) -> None:
+    pytest.importorskip(module, reason=f"{module} is not installed; pip install -e '.[parity]'")
 
 
 @pytest.mark.parametrize("case", parity.CASES, ids=lambda case: case.id)
 def test_row(case):
-    require(case.library)
+    require(case.requires)
     row = case.measured()
     assert row.verdict != "FAIL", row
     assert row.verdict in {"pass", f"differs: {case.reason}"}
@@ -31,14 +30,14 @@ def test_no_two_rows_are_the_same():
 
 
 def test_a_sampler_that_is_not_the_peer_fails():
-    require("k-diffusion")
+    require("k_diffusion")
     heun, euler = parity.KDiffusion("sample_heun"), parity.KDiffusion("sample_euler")
     assert parity.case("heun", heun, parity.ON_EDM).measured().verdict == "pass"
     assert parity.case("heun", euler, parity.ON_EDM).measured().verdict == "FAIL"
 
 
 def test_a_reason_without_proof_fails():
-    require("k-diffusion")
+    require("k_diffusion")
     euler = parity.KDiffusion("sample_euler")
     for proof in (None, parity.vanishes(euler, "with nothing changed"), parity.orders(2, 2)):
         case = parity.case("heun", euler, parity.ON_EDM, reason="because", proof=proof)
