@@ -224,6 +224,10 @@ def run(  # noqa: PLR0913  (the settings of a run, each by name)
     reference: str | Path | None = None,
     device: str = "cpu",
     dtype: str = "float32",
+    compile: bool = False,  # noqa: A002  (the name of the option)
+    channels_last: bool = False,
+    tf32: bool = False,
+    cudnn_benchmark: bool = False,
     keep_images: bool | None = None,
     output: str | Path | None = None,
     fresh: bool = False,

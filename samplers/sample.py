@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from .acceleration import compile_seconds
 from .arguments import (
     as_given,
     check_float64,
@@ -88,6 +89,8 @@ class Samples:
     """Wall time before the integration, in which the network is made ready and prompts become its conditions."""
     decode_seconds: float = 0.0
     """Wall time after the integration, in which the clean states become images."""
+    compile_seconds: float = 0.0
+    """The part of `seconds` in which the network was compiled, because it was asked for the first time in this way."""
 
     def __repr__(self) -> str:
         """One line: number and shape of the samples, mean and deviation, cost."""
@@ -413,6 +416,7 @@ def draw(  # noqa: PLR0913  (the block, and what may replace its noise)
         integer, analytic_first = model.timesteps == "integer", request.analytic_first
         run = StepContext(levels, counted, noise_for, model.schedule, integer=integer, analytic_first=analytic_first)
         states = [like] if trajectory else []
+        compiling = compile_seconds(model)
         encode_seconds = (started := clock(request.device)) - asked
         try:
             x = integrate(request.sampler, run, like, watch=states.append if trajectory else None)
@@ -435,6 +439,7 @@ def draw(  # noqa: PLR0913  (the block, and what may replace its noise)
         model_seconds=counted.seconds, prompts=prompts,
         trajectory=tuple(state.to(state_dtype) for state in states) if trajectory else None, depth=depth,
         encode_seconds=encode_seconds, decode_seconds=decode_seconds,
+        compile_seconds=compile_seconds(model) - compiling,
     )  # fmt: skip
 
 

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from ...samplers.acceleration import Accelerated, untold_seconds
 from ...samplers.errors import (
     ModelError,
     PluginError,
@@ -45,12 +46,23 @@ def warm_up(plan: Plan) -> None:
     Raises ModelError for a model whose files prove invalid on their first use.
     """
     try:
-        trial(plan.trial)
+        for request in kinds_of_trial(plan):
+            trial(request)
     except ModelError:
         raise
     except BaseException as error:  # it will fail again, as a chunk of a cell, and be reported there
         pass_on(error)
         return
+
+
+def kinds_of_trial(plan: Plan) -> list[Request]:
+    """The requests of a warm-up. One is enough, but a compiled network has a program for each number of rows."""
+    if not isinstance(plan.model.network, Accelerated):
+        return [plan.trial]
+    # With guidance a call holds twice the rows, or the rows of both in turn.
+    of_kind = {(cell.request.passes, cell.request.guidance_calls): cell.request for cell in plan.cells}
+    return [dataclasses.replace(plan.trial, guidance=r.guidance, guidance_calls=r.guidance_calls)
+            for r in of_kind.values()]  # fmt: skip
 
 
 def answer_of(plan: Plan) -> str | None:
@@ -127,6 +139,7 @@ def make_chunk(plan: Plan, cell: Cell, block: Block, extractors: Collection[str]
             decode_seconds=samples.decode_seconds + on_cpu - started,
             extract_seconds=read - on_cpu,
             hash_seconds=hashed - read,
+            compile_seconds=untold_seconds(plan.model),
         ),
         rows=rows,
         hashes=hashes,

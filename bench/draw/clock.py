@@ -44,6 +44,8 @@ COLUMNS = (
     "encode_seconds", "draw_seconds", "decode_seconds", "extract_seconds", "hash_seconds", "store_seconds",
 )  # fmt: skip
 """The columns that a clock makes; the first five are among the fixed ones of a table."""
+COMPILE = "compile_seconds"
+"""The column of runs whose network is compiled: how long that took, all processes together."""
 STAGES = {
     "encode_seconds": "encoding", "draw_seconds": "drawing", "decode_seconds": "decoding",
     "extract_seconds": "extracting", "hash_seconds": "hashing", "store_seconds": "storing",
@@ -94,8 +96,17 @@ class Timing:
     """In which extractors read the images; None for what was drawn for the clock alone, as the next two."""
     hash_seconds: Amount | None = None
     """In which the images were hashed."""
+    compile_seconds: Amount | None = None
+    """In which the network was compiled for this chunk, before the clock ran or meanwhile; None = it never is."""
+    ready: bool = True
+    """Whether nothing was compiled while the clock ran. Other times are neither shown nor compared."""
     store_seconds: Amount | None = None
     """In which the chunk before this one was written: how long a file took is known when it is there."""
+
+    @property
+    def counts(self) -> bool:
+        """Whether its time is one of the sampler: drawn alone, and by a network that was ready."""
+        return self.alone and self.ready
 
     @property
     def draw_seconds(self) -> float:
@@ -129,6 +140,7 @@ def clocked(draw: Callable[[], Samples], device: torch.device) -> tuple[Samples,
         peak_memory=peak_memory(device) if is_known else None,
         machine=machine_of(device), load=load_per_core(), number=number, started=started, depth=samples.depth,
         encode_seconds=samples.encode_seconds, decode_seconds=samples.decode_seconds,
+        ready=not samples.compile_seconds,
     )  # fmt: skip
 
 
@@ -183,13 +195,13 @@ def whole(repeats: Sequence[Repeat]) -> list[Repeat]:
 
 
 def repeats_among(clockings: Sequence[Repeat]) -> list[Repeat]:
-    """The repeats that count: of full size, and drawn alone."""
-    return [repeat for repeat in whole(clockings) if repeat.timing.alone]
+    """The repeats that count: of full size, drawn alone, and by a network that was ready."""
+    return [repeat for repeat in whole(clockings) if repeat.timing.counts]
 
 
 def machines(repeats: Sequence[Repeat]) -> set[str | None]:
-    """The machines of the repeats that were drawn alone."""
-    return {repeat.timing.machine for repeat in repeats if repeat.timing.alone}
+    """The machines of the repeats that count."""
+    return {repeat.timing.machine for repeat in repeats if repeat.timing.counts}
 
 
 def timed(clockings: Sequence[Repeat]) -> dict[str, Any]:
@@ -204,6 +216,8 @@ def timed(clockings: Sequence[Repeat]) -> dict[str, Any]:
     columns: dict[str, Any] = dict.fromkeys(COLUMNS, math.nan)
     columns |= {"repeats": len(repeats), "load_per_core": float(median(loads)) if loads else math.nan}
     columns |= seconds_of_stages([clocking.timing for clocking in clockings])
+    compiling = [r.timing.compile_seconds for r in clockings if r.timing.compile_seconds is not None]
+    columns |= {COMPILE: math.fsum(compiling)} if compiling else {}
     in_turn = not any(r.timing.apart for r in repeats)
     places = machines(repeats)
     # Times of two machines have no common median; without any machine nothing was drawn alone.

@@ -80,7 +80,7 @@ def latencies(draws: Mapping[int, Sequence[Repeat]]) -> dict[str, float]:
     """
     columns = {}
     for rows, clocked in sorted(draws.items()):
-        alone = [repeat for repeat in clocked if repeat.timing.alone]
+        alone = [repeat for repeat in clocked if repeat.timing.counts]
         if len(alone) < LEAST_DRAWS or len(machines(alone)) != 1:
             continue
         seconds = [repeat.timing.seconds for repeat in alone]

@@ -282,7 +282,7 @@ class RunFolder:
         self.write_arrays(path, arrays, {"timing": timing}, cell=cell.key, first=block.first, n=block.n)
         # Noted after the write: a chunk counts as stored when it survives a crash.
         self._there[cell.key].add((block.first, block.n))
-        self._alone[cell.key, (block.first, block.n)] = chunk.timing.alone
+        self._alone[cell.key, (block.first, block.n)] = chunk.timing.counts
         self._store_seconds = time.perf_counter() - started
 
     def is_drawn_alone(self, key: str, place: Place) -> bool:
@@ -290,7 +290,7 @@ class RunFolder:
         if (known := self._alone.get((key, place))) is None:
             path = self._chunks.joinpath(key[:16], chunk_name(*place))
             with suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
-                known = timing_from_json(texts_in(path)["timing"]).alone
+                known = timing_from_json(texts_in(path)["timing"]).counts
             known = self._alone[key, place] = known is not False
         return known
 

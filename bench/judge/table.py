@@ -22,7 +22,7 @@ from ...samplers.files.atomic import write_atomically
 from ...samplers.metric import Estimate
 from ..draw import clock as timing
 from ..draw.chunk_file import Chunk
-from ..draw.clock import Repeat
+from ..draw.clock import COMPILE, Repeat
 from ..draw.folder import TABLE_FILE, TABLE_SEAL
 from ..draw.latency import columns_among, is_latency, latencies
 from ..draw.sealed_file import bytes_of, disk_errors, sealed, unsealed
@@ -185,17 +185,18 @@ def rows_to_table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     """The rows: the fixed columns, the interval of guidance, depth if it says more than nfe, further metrics, those of
     the clock, latencies."""
     at_once = columns_among(str(name) for row in rows for name in row)
-    own = (*COLUMNS, *GUIDED_COLUMNS, DEPTH, *CLOCK_COLUMNS, *at_once, WARNING)
+    own = (*COLUMNS, *GUIDED_COLUMNS, DEPTH, *CLOCK_COLUMNS, COMPILE, *at_once, WARNING)
     further = dict.fromkeys(name for row in rows for name in row if name not in own)
     depth = [DEPTH] if any(row.get(DEPTH) not in (None, row["nfe"]) for row in rows) else []
-    columns = [*COLUMNS, *GUIDED_COLUMNS, *depth, *further, *CLOCK_COLUMNS, *at_once, WARNING]
+    compiled = [COMPILE] if any(COMPILE in row for row in rows) else []
+    columns = [*COLUMNS, *GUIDED_COLUMNS, *depth, *further, *CLOCK_COLUMNS, *compiled, *at_once, WARNING]
     return pd.DataFrame(rows, columns=columns)
 
 
 def check_metric_names(names: Sequence[str]) -> None:
     """Refuse a metric whose columns would have the name of another column."""
     for name in names:
-        own = (*COLUMNS, *GUIDED_COLUMNS, DEPTH, *CLOCK_COLUMNS, WARNING)
+        own = (*COLUMNS, *GUIDED_COLUMNS, DEPTH, *CLOCK_COLUMNS, COMPILE, WARNING)
         taken = [c for c in metric_columns(name) if (c in own or is_latency(c)) and name not in OWN_COLUMNS]
         if taken:
             raise InputError(f"metric {name!r}: the table has a column {taken[0]!r} of its own; register another name")

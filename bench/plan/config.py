@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
+from ...samplers.acceleration import Acceleration
 from ...samplers.arguments import check_guidance_calls, check_interval
 from ...samplers.errors import InputError
 from ...samplers.model import parse_size
@@ -21,6 +22,7 @@ ADDABLE = names_of(lambda one: one.can_grow)
 """Settings that `run --add` may enlarge."""
 NUMBERS = names_of(lambda one: one.kind == "number")
 OF_MODEL = names_of(lambda one: one.section == "model")
+FASTER = tuple(one.name for one in fields(Acceleration))
 OF_REQUEST = names_of(lambda one: one.for_request)
 NO_METRIC = "none"
 """The name in the place of metrics that leaves all of them out."""
@@ -66,6 +68,11 @@ class Config(Settings):
             parse_size(self.size)
         if self.clip_skip is not None:
             check_count("clip_skip", self.clip_skip, MOST_LAYERS)
+
+    @property
+    def acceleration(self) -> Acceleration:
+        """What makes the network faster."""
+        return Acceleration(**{name: getattr(self, name) for name in FASTER})
 
     @property
     def counts(self) -> tuple[int, ...]:

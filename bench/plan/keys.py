@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ...samplers.acceleration import Accelerated
 from ...samplers.grid import Levels
 from ...samplers.model import Model, WrappedNetwork
 from ...samplers.options import File
@@ -76,9 +77,14 @@ def shared_setting(model: Model, extractors: Collection[str]) -> str:
 def model_setting(model: Model, extractors: Collection[str]) -> dict[str, Any]:
     """All that identifies a model and the extractors that are read. Code of other packages is identified by its
     text."""
-    # The user's own code, not our wrapper around it.
-    network = model.network.network if isinstance(model.network, WrappedNetwork) else model.network
+    # The user's own code, not our wrappers around it.
+    network, faster = model.network, {}
+    if isinstance(network, Accelerated):
+        network, faster = network.load, {"acceleration": given(network.how)}
+    if isinstance(network, WrappedNetwork):
+        network = network.network
     return {
+        **faster,
         **given(model, but=(*OF_MODEL_APART, *NOT_OF_MODEL)),
         "fingerprint": model.fingerprint,
         "network": text_of(network),

@@ -10,6 +10,7 @@ from functools import cached_property
 from itertools import product
 from typing import Any, overload
 
+from ...samplers.acceleration import accelerated
 from ...samplers.arguments import check_unconditional
 from ...samplers.errors import InputError, PluginError, shown
 from ...samplers.model import Model
@@ -284,7 +285,8 @@ def plan_for(config: Config, registry: Registry, model: Model | None = None) -> 
 def planned_cells(config: Config, registry: Registry, given_model: Model | None) -> Plan:
     """The plan; making it may run code of other packages."""
     model = equipped(given_model, config, registry) if given_model else model_for(config, registry)
-    model = recognised(model, registry, config)
+    # A model without a fingerprint is recognised by what it answers as it is, not by what a compiler makes of it.
+    model = accelerated(recognised(model, registry, config), config.acceleration, config.device)
     for name in config.metric:
         registry.metrics[name]
     known = Known(shared_setting(model, {registry.metrics[name].extractor for name in config.metric}))

@@ -186,6 +186,22 @@ class Settings:
     threads: int | None = setting(
         None, "whole", "machine", "CPU threads.", default_words="torch's own choice", keyword=None, grid=InGrid()
     )
+    compile: bool = setting(
+        False, "flag", "machine", "Compile the network with torch.compile, on a GPU with CUDA graphs; how long that "
+        "takes is shown apart.", must_agree=True, later=True, grid=InGrid(),
+    )  # fmt: skip
+    channels_last: bool = setting(
+        False, "flag", "machine", "Hand the network images with the channels innermost in memory.", must_agree=True,
+        later=True, grid=InGrid(),
+    )  # fmt: skip
+    tf32: bool = setting(
+        False, "flag", "machine", "Let the network round the factors of float32 products to TF32, on CUDA.",
+        must_agree=True, later=True, grid=InGrid(),
+    )  # fmt: skip
+    cudnn_benchmark: bool = setting(
+        False, "flag", "machine", "Let cuDNN time its algorithms and take the fastest, on CUDA.", must_agree=True,
+        later=True, grid=InGrid(),
+    )  # fmt: skip
     keep_images: bool | None = setting(
         None, "switch", "kept", "Keep every image.", default_words="up to 64 x 64 pixels"
     )

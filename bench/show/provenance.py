@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import pandas as pd
 
 from ...samplers.text import counted
-from ..draw.clock import STAGES
+from ..draw.clock import COMPILE, STAGES
 from ..draw.latency import LEAST_DRAWS, columns_among, rows_of
 from ..judge.stored import StoredRun
 from ..judge.table import Labels
@@ -59,7 +59,8 @@ def stages_to_text(table: pd.DataFrame) -> str:
     shares = [
         f"{words} {share:.0%}" for words, part in seconds.items() if (share := part / (whole or 1)) >= LEAST_SHARE
     ]
-    return f"{whole:.3g} s: {', '.join(shares)}".replace("%", " %") if shares else ""
+    compiling = f"; the network was compiled in {table[COMPILE].sum():.3g} s" if COMPILE in table else ""
+    return f"{whole:.3g} s: {', '.join(shares)}".replace("%", " %") + compiling if shares else ""
 
 
 def guidance_to_text(config: Config) -> str:

@@ -1,0 +1,179 @@
+"""Faster networks, where the user asks for them: compiled, in another memory layout, or with coarser products.
+
+Each of these moves the last digits of a network's answers, so none of them is ever on by itself, and each is part of
+what identifies a cell.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields, replace
+from operator import attrgetter
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .errors import InputError, ModelError, in_line
+from .model import Model, NetworkLoader
+from .predictor import Hints, Network, clock, is_out_of_memory, takes_hints
+
+Compiler = Callable[..., Any]
+"""As `torch.compile`: a function or a module, and keywords -> a function that answers the same, faster."""
+CALLS_TO_RECORD = 3
+"""Calls of a kind before a CUDA graph is replayed: one compiles, one warms up, one records."""
+IMAGE_BATCH = 4
+"""Dimensions of a batch of images, for which the memory layout by channels exists."""
+SWITCHES = {
+    "tf32": (("backends.cuda.matmul", "allow_tf32"), ("backends.cudnn", "allow_tf32")),
+    "cudnn_benchmark": (("backends.cudnn", "benchmark"),),
+}
+"""By name of the acceleration: the switches of torch that it turns on, each a module of torch and a name in it."""
+Kind = tuple[tuple[tuple[int, ...], torch.dtype], ...]
+"""Shape and dtype of each argument: one compiled program serves one kind of call."""
+
+
+@dataclass(frozen=True)
+class Acceleration:
+    """What makes the network faster; nothing by default."""
+
+    compile: bool = False
+    """Compile it: `torch.compile`, with CUDA graphs on a GPU."""
+    channels_last: bool = False
+    """Hand it images with the channels innermost in memory."""
+    tf32: bool = False
+    """Round the factors of float32 products to TF32, on CUDA."""
+    cudnn_benchmark: bool = False
+    """Let cuDNN time its algorithms and take the fastest, on CUDA."""
+
+    def __bool__(self) -> bool:
+        """Whether there is any."""
+        return any(getattr(self, f.name) for f in fields(self))
+
+
+def accelerated(model: Model, how: Acceleration, device: str) -> Model:
+    """The model with a faster network. InputError for what the device, as torch names it, lacks."""
+    if not how:
+        return model
+    for name in SWITCHES:
+        if getattr(how, name) and not device.startswith("cuda"):
+            option = f"--{name.replace('_', '-')}"
+            raise InputError(f"{option}: is of CUDA, and the device is {device}; give --device cuda, or leave it out")
+    if how.channels_last and len(model.shape) + 1 != IMAGE_BATCH:
+        raise InputError(
+            f"--channels-last: is of states (C, H, W), and those of model {model.name!r} are {model.shape}; leave it "
+            "out"
+        )
+    return replace(model, network=Accelerated(model.network, how, model.name))
+
+
+def compile_seconds(model: Model) -> float:
+    """Seconds that compiling the model's network has taken so far in this process."""
+    return model.network.seconds if isinstance(model.network, Accelerated) else 0.0
+
+
+def untold_seconds(model: Model) -> float | None:
+    """Seconds that compiling has taken since this was asked last; None where nothing is compiled."""
+    if not (isinstance(model.network, Accelerated) and model.network.how.compile):
+        return None
+    told, model.network.told = model.network.told, model.network.seconds
+    return model.network.seconds - told
+
+
+@dataclass
+class Accelerated:
+    """The loader of a faster network. A network is compiled once for a device and dtype, whatever is drawn with it."""
+
+    load: NetworkLoader
+    how: Acceleration
+    name: str
+    """What the model is called, for messages."""
+    compiler: Compiler = torch.compile
+    seconds: float = 0.0
+    """What compiling has taken so far."""
+    told: float = 0.0
+    """The part of `seconds` that a chunk already accounts for."""
+    _made: dict[tuple[torch.device, torch.dtype], Network] = field(default_factory=dict)
+
+    def __call__(self, device: torch.device, dtype: torch.dtype) -> Network:
+        """The network on that device."""
+        if (device, dtype) not in self._made:
+            self._made[device, dtype] = self._faster(self.load(device, dtype), device)
+        return self._made[device, dtype]
+
+    def _faster(self, network: Network, device: torch.device) -> Network:
+        if self.how.compile:
+            network = self._compiled(network, device)
+        if not (self.how.channels_last or self.how.tf32 or self.how.cudnn_benchmark):
+            return network
+        switches = [one for name, its in SWITCHES.items() if getattr(self.how, name) for one in its]
+
+        def ask(x: Tensor, *others: Tensor, **hints: Hints) -> Tensor:
+            if self.how.channels_last:
+                x = x.contiguous(memory_format=torch.channels_last)
+            # For the length of a call: what decodes, extracts and measures computes as it always does.
+            with turned_on(switches):
+                return network(x, *others, **hints)
+
+        # The signature stays that of the network, which may take hints.
+        return functools.update_wrapper(ask, network, assigned=(), updated=())
+
+    def _compiled(self, network: Network, device: torch.device) -> Network:
+        """A compiled network, whose first call of each kind is timed apart: it compiles."""
+        if takes_hints(network):
+            raise InputError(
+                f"--compile: the network of model {self.name!r} takes hints, and keeps notes between its calls, which "
+                "a compiled program cannot; leave it out"
+            )
+        graphs = device.type == "cuda"
+        # A program for each shape: a run has few, and one for any shape is slower.
+        faster = self.compiler(network, dynamic=False, mode="reduce-overhead" if graphs else "default")
+        seen: set[Kind] = set()
+
+        def ask(*given: Tensor) -> Tensor:
+            kind = tuple((tuple(one.shape), one.dtype) for one in given)
+            if kind not in seen:
+                started = clock(device)
+                self._get_ready(network, faster, given, calls=CALLS_TO_RECORD if graphs else 1)
+                self.seconds += clock(device) - started
+                seen.add(kind)
+            return answered(faster, given, graphs=graphs)
+
+        return ask
+
+    def _get_ready(self, network: Network, faster: Network, given: tuple[Tensor, ...], calls: int) -> None:
+        """Compile for calls of this kind. ModelError if the network cannot be compiled."""
+        try:
+            for _ in range(calls):
+                answered(faster, given, graphs=calls > 1)
+        except Exception as error:  # a compiler may raise anything
+            if is_out_of_memory(error):
+                raise
+            # A network that fails by itself is not the compiler's fault, and its own error says more.
+            network(*given)
+            raise ModelError(
+                f"model {self.name!r}: the network cannot be compiled ({in_line(error)}); leave out --compile"
+            ) from error
+
+
+def answered(faster: Network, given: tuple[Tensor, ...], *, graphs: bool) -> Tensor:
+    """The answer of a compiled network; with CUDA graphs the buffer of the call before is free again."""
+    if graphs:
+        torch.compiler.cudagraph_mark_step_begin()
+    return faster(*given)
+
+
+@contextmanager
+def turned_on(switches: Sequence[tuple[str, str]]) -> Iterator[None]:
+    """Turn switches of torch on inside the block."""
+    places = [(attrgetter(home)(torch), name) for home, name in switches]
+    was = [getattr(home, name) for home, name in places]
+    try:
+        for home, name in places:
+            setattr(home, name, True)
+        yield
+    finally:
+        for (home, name), value in zip(places, was, strict=True):
+            setattr(home, name, value)
