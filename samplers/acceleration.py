@@ -161,7 +161,7 @@ class Accelerated:
 def answered(faster: Network, given: tuple[Tensor, ...], *, graphs: bool) -> Tensor:
     """The answer of a compiled network; with CUDA graphs the buffer of the call before is free again."""
     if graphs:
-        torch.compiler.cudagraph_mark_step_begin()
+        torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
     return faster(*given)
 
 

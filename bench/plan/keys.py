@@ -78,11 +78,9 @@ def model_setting(model: Model, extractors: Collection[str]) -> dict[str, Any]:
     """All that identifies a model and the extractors that are read. Code of other packages is identified by its
     text."""
     # The user's own code, not our wrappers around it.
-    network, faster = model.network, {}
-    if isinstance(network, Accelerated):
-        network, faster = network.load, {"acceleration": given(network.how)}
-    if isinstance(network, WrappedNetwork):
-        network = network.network
+    loader = model.network.load if isinstance(model.network, Accelerated) else model.network
+    network = loader.network if isinstance(loader, WrappedNetwork) else loader
+    faster = {"acceleration": given(model.network.how)} if isinstance(model.network, Accelerated) else {}
     return {
         **faster,
         **given(model, but=(*OF_MODEL_APART, *NOT_OF_MODEL)),
