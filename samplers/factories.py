@@ -34,6 +34,7 @@ def factory_for(catalogue: Catalogue[T], spec: str) -> tuple[T, str]:
     """
     name, _, argument = spec.partition(":")
     path = Path(spec)
+    # A registered name comes first: a file of that name in the current folder must not change what it means.
     if name not in catalogue.things and is_there(path):
         for thing in catalogue.things.values():
             if isinstance(thing, ReadsPaths) and thing.reads(path):
@@ -109,4 +110,5 @@ def model_from_code(spec: str) -> Model | None:
     make = function_from_code(spec, f"model {spec!r}")
     if make is None:
         return None
+    # Named as on the command line, so that a table says which code made the row.
     return dataclasses.replace(checked_model(make(), spec), name=spec)

@@ -142,6 +142,7 @@ def spec_for(name: str, aliases: Mapping[str, str]) -> str:
     """
     known = {canonical(alias): spec for alias, spec in aliases.items()}
     for form, grid in readings(name):
+        # What a registered sampler calls itself comes first, so that a plugin can take over a name of the list.
         spec = known.get(form, "")
         if not spec and form in SPECS and canonical(SPECS[form].partition(":")[0]) in known:
             spec = SPECS[form]

@@ -54,6 +54,7 @@ class Estimate:
                 f"values on {len(self.influence)} and on {len(other.influence)} samples: "
                 "a difference is of the same samples; take as many of each"
             )
+        # What both values share of the directions of projection cancels as the samples' part does.
         common = None if self.common is None or other.common is None else self.common - other.common
         # Subtracted sample by sample: on the same noise the two are correlated, and what they share cancels.
         influence, is_share = self.influence - other.influence, self.is_share and other.is_share
@@ -73,6 +74,7 @@ class Estimate:
         """The standard deviation of the mean influence, each centred within its prompt; with that of `common`."""
         if len(self.influence) < 2:  # noqa: PLR2004  (one has no deviation)
             return math.nan
+        # What is common to all cells is drawn apart from the samples, so the two variances add.
         variance = variance_of_mean(self.influence, self.strata)
         return math.sqrt(variance + (0.0 if self.common is None else variance_of_mean(self.common)))
 
@@ -91,6 +93,7 @@ class Estimate:
         n, error = len(self.influence), self.standard_error
         if n < LEAST_IMAGES:
             return math.nan, math.nan
+        # Near 0 and 1 the error of a share says too little: where all images agree it is 0.
         if self.is_share:
             return share_interval(self.value, error, n)
         return self.value - Z95 * error, self.value + Z95 * error
@@ -143,6 +146,7 @@ class Moments:
 
     def __post_init__(self) -> None:
         """Refuse moments that no images have."""
+        # Shapes first: the checks below take both to be finite and of one width.
         if self.mean.ndim != 1 or not self.mean.size or self.covariance.shape != 2 * self.mean.shape:
             raise InputError(
                 f"a reference of mean {self.mean.shape} and covariance {self.covariance.shape}: "

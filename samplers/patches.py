@@ -45,6 +45,7 @@ class Place:
             # A method added to a class hides the inherited one, although nothing was replaced.
             new = [name for name in now if name not in self.was and _is_code(now[name])]
             others += [name for name in new if hasattr(self.owner.__base__, name)]
+        # torch replaces names of its own when more of it is imported, which is no plugin's doing.
         return [name for name in others if not _is_of_torch(now.get(name))]
 
     def put_back(self, name: str) -> None:
@@ -89,6 +90,7 @@ def put_back_functions(before: Functions) -> list[str]:
     """Put back whatever was replaced since; return its names, such as "torch.add"."""
     if before.are_unchanged():
         return []
+    # All are found first: to put one back changes what the next class inherits.
     found = [(place, name) for place in before.places for name in place.replaced()]
     for place, name in found:
         place.put_back(name)

@@ -95,6 +95,7 @@ def conversion(predicts: Predicts, level: Level) -> tuple[tuple[float, float], t
     if predicts == "x0":
         return (0.0, 1.0), (1 / sigma, -alpha / sigma)
     if predicts == "v":
+        # The two equations solved for x0 and eps; on a VP schedule the norm is 1.
         norm = alpha**2 + sigma**2
         return (alpha / norm, -sigma / norm), (sigma / norm, alpha / norm)
     norm = alpha + sigma  # flow = eps - x0
@@ -108,6 +109,7 @@ def analytic(x: Tensor, level: Level) -> Prediction:
     follows from x = alpha x0 + sigma eps, and is finite at alpha = 0. The part without the prompt is the same.
     """
     r = math.hypot(level.alpha, level.sigma)
+    # As x0 and not as eps: to get x0 from eps means to divide by alpha, which may be 0.
     said = Prediction(x, level, x * (level.alpha / (r * (r + level.sigma))), "x0")
     return replace(said, unconditional=said)
 
@@ -171,6 +173,7 @@ class Hints:
 
 def takes_hints(network: Network) -> bool:
     """Whether a network has a parameter of the name `hints`."""
+    # `watched` and `cast_times` wrap a network; a module's __call__ takes anything, and its forward says what.
     own = inspect.unwrap(network)
     try:
         return HINTS in inspect.signature(own.forward if isinstance(own, torch.nn.Module) else own).parameters
@@ -237,6 +240,7 @@ class CallLog:
 
     def past_the_counter(self, evaluations: int) -> int:
         """How often the network was asked beside so many counted evaluations."""
+        # Two ways lead past the counter: to the predictor inside it, and to the network itself.
         return max(self.evaluations - evaluations, 0) + max(self.called - self.asked, 0)
 
     def first_fault(self) -> float | None:
@@ -338,6 +342,7 @@ class NetworkPredictor:
         told = [condition[rows] for condition in conditions if condition is not None]
         parts, size, n = len(conditions) * len(asked), self.batch_size, x.shape[0]
         check_rows(rows, n, told)
+        # Never narrower than the state: in the dtype of a bfloat16 network the time 999 would become 1000.
         t_dtype = torch.int64 if self.timesteps == "integer" else torch.promote_types(x.dtype, inputs[0].dtype)
         t = _times([question.t for question in asked] * len(conditions), size, t_dtype, x.device)
         # Answers are copied out call by call: a network may return the same buffer each time.
@@ -347,6 +352,8 @@ class NetworkPredictor:
             # Every call has the same number of rows, whatever n is: the last rows are padded, and cut off below.
             state = _concatenate([_padded(states, start, size) for states in inputs] * len(conditions))
             condition = [_concatenate([_padded(c, start, size) for c in told for _ in asked])] if told else []
+            # With other states or prompts in a call the same rows of the batch mean something else, and so would the
+            # notes.
             kind = len(asked), *(c is self.without for c in conditions)
             more = self._hints(hints, rows, range(start, start + real), kind)
             answer = self._answer(state, t, *condition, parts=len(conditions), **more)
@@ -356,6 +363,7 @@ class NetworkPredictor:
         questions = [*asked] * len(conditions)
         for question, kept in zip(questions, answers, strict=True):
             self.log.saw(question.t, question.x, kept)
+        # Answers came condition by condition, and within each state by state.
         said = [Prediction(q.x, q.level, kept, self.predicts) for q, kept in zip(questions, answers, strict=True)]
         return [said[i : i + len(asked)] for i in range(0, parts, len(asked))]
 
@@ -377,6 +385,7 @@ class NetworkPredictor:
                     "with a parameter for them, as network(x, t, condition, hints) has"
                 )
             return {}
+        # By the numbers of the samples, so that a network finds its notes again whichever rows the next call is about.
         first = (rows.start or 0) + batch.start
         here = slice(first, first + len(batch))
         notes = self.notes.setdefault((here.start, here.stop, *kind), {})
@@ -390,6 +399,7 @@ class NetworkPredictor:
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
+            # The advice that changes the samples least: two calls first, then fewer rows, then another dtype.
             advice = "--dtype float16, or a smaller model or size"
             if parts > 1:
                 advice = "--guidance-calls 2, which asks with the prompt and without in turn"
@@ -399,6 +409,8 @@ class NetworkPredictor:
 
     def _check(self, question: Question, dtype: torch.dtype) -> None:
         """InputError for a level at which the network cannot be asked."""
+        # Two questions that the network would answer, and wrongly: a time that it never saw, and one where x0 is lost
+        # in rounding.
         level = question.level
         if self.timesteps == "integer" and not question.t.is_integer():
             raise InputError(
@@ -430,6 +442,7 @@ def answer_of(network: Network, x: Tensor, t: Tensor, *condition: Tensor, **hint
     place. If memory runs out, the network's own exception passes.
     """
     given = (x, t, *condition)
+    # torch counts changes in place, so they are seen without copies of x, t and condition.
     before = [_changes(tensor) for tensor in given]
     try:
         answer = network(x, t, *condition, **hints)
@@ -460,6 +473,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether an allocation failed, on any device."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
+    # Some allocators raise a plain RuntimeError, which only its text tells from others.
     signs = ("DefaultCPUAllocator", "not enough memory", "out of memory", "ALLOC_FAILED")
     return isinstance(error, RuntimeError) and any(sign in str(error) for sign in signs)
 
@@ -572,6 +586,7 @@ class GuidedWithin:
         for inside, predictor in ((True, self.guided), (False, self.outside)):
             some = [question for question, is_inside in zip(asked, within, strict=True) if is_inside is inside]
             said[inside] = iter(predictor.many(some, rows, hints) if some else ())
+        # In the order of the questions, each from the call that it was in.
         return [next(said[inside]) for inside in within]
 
 
@@ -687,6 +702,7 @@ class Thresholded:
         return [self._thresholded(said.x, said.level, said) for said in self.inner.many(asked, rows, hints)]
 
     def _thresholded(self, x: Tensor, level: Level, said: Prediction) -> Prediction:
+        # Saharia et al. 2022, section 2.3: s is a quantile of |x0|, and x0 is clamped to [-s, s] and divided by s.
         x0, bound = said.x0, self.threshold.bound
         # At least `bound`: a sample within it is left unchanged.
         s = x0.flatten(1).abs().quantile(self.threshold.quantile, dim=1).clamp(min=bound)
@@ -723,6 +739,7 @@ class Counted:
     def __call__(self, x: Tensor, level: Level, rows: slice = ALL) -> Prediction:
         """The inner prediction, counted."""
         self._count([level], x)
+        # Guidance and bounds of x0 lie between the marks: they are the model's, and no overhead of a sampler.
         before = mark(x.device)
         prediction = self.inner(x, level, rows)
         self.spans.append((before, mark(x.device)))
@@ -746,6 +763,7 @@ class Counted:
 
     def calls_of(self, n: int) -> tuple[float, float, float]:
         """Calls, depth and passes of a run of n samples; their means where samples took different numbers of calls."""
+        # Where every call was about all samples the counts are whole; else they are means over the samples.
         nfe = self.nfe if self.samples == self.nfe * n else self.samples / n
         depth = self.depth if self.deep_samples == self.depth * n else self.deep_samples / n
         return nfe, depth, self.evaluations if self.evaluated == self.evaluations * n else self.evaluated / n
@@ -784,6 +802,7 @@ def notes_times(device: torch.device) -> bool:
     if device.type == "cuda":
         return True
     try:
+        # Tried once: some versions make such events and refuse to read them.
         first, second = (torch.Event(device, enable_timing=True) for _ in range(2))
         for event in (first, second):
             event.record(torch.accelerator.current_stream(device))
@@ -797,6 +816,7 @@ def seconds_between(before: Mark, after: Mark) -> float:
     """Seconds between two moments on one device."""
     if isinstance(before, float):
         return cast(float, after) - before
+    # Events tell milliseconds.
     return before.elapsed_time(cast(torch.Event, after)) / 1000
 
 

@@ -188,6 +188,7 @@ class Registry:
         # A number alone is a list of one level, whose separator is missing.
         if name[:1].isdigit() and name not in self.grids.things:
             raise InputError(f"grid {grid!r}: expected a name, or a list of at least two levels as in 999/500/20")
+        # The name of a schedule in another tool: the error says what the grid is called here.
         if name not in self.grids.things and (here := grid_for(name)) != loosely(name) and here:
             raise self.grids.unknown(name, f" (here it is {here!r})")
         # A grid is a plugin's code: what it raises by itself is named as its fault.
@@ -246,6 +247,7 @@ class Registry:
         """The engine that "name" or "name:argument" describes, for the work of a run."""
         factory, argument = self.check_engine(spec), spec.partition(":")[2]
         with at_fault(f"engine {spec!r}"):
+            # The two methods are looked for by name: a stranger's engine need not derive from anything.
             made: object = factory(argument, work)
         if not (callable(getattr(made, "draw", None)) and callable(getattr(made, "close", None))):
             raise PluginError(
@@ -307,6 +309,7 @@ class Registry:
     @contextmanager
     def loading(self, kind: str, spec: str) -> Iterator[None]:
         """Turn what is raised inside the block into a ModelError that names the file, except errors for the user."""
+        # SystemExit too is turned into an error: a model that calls exit() must not end the program.
         with self.remarking(kind, spec, " while it was loaded"):
             try:
                 yield
@@ -339,6 +342,7 @@ def load_registry(plugins: Iterable[str] = (), models: Iterable[str] = ()) -> Re
     With SAMPLERBENCH_NO_PLUGINS=1 in the environment, only the built-in entry point is loaded.
     """
     registry = Registry(named=tuple(plugins), own_models=tuple(models))
+    # Installed plugins: what fails in one is noted, and all others still load.
     built_in_only = is_on(NO_PLUGINS, os.environ)
     for entry in entries_in_order(registry):
         if built_in_only and entry.value != BUILT_IN:
@@ -355,6 +359,7 @@ def load_registry(plugins: Iterable[str] = (), models: Iterable[str] = ()) -> Re
 
 def entries_in_order(registry: Registry) -> list[importlib.metadata.EntryPoint]:
     """The entry points of the group, the built-in one first; those that share a name are noted as broken instead."""
+    # With the built-in plugins first, a stranger that takes a name of theirs is the one that is refused.
     entries = sorted(importlib.metadata.entry_points(group=GROUP), key=lambda e: (e.value != BUILT_IN, e.name, e.value))
     # Two packages that claim one name could not be told apart in a spec, so neither wins.
     strangers = [e for e in entries if e.value != BUILT_IN]

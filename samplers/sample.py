@@ -91,6 +91,7 @@ class Samples:
 
     def __repr__(self) -> str:
         """One line: number and shape of the samples, mean and deviation, cost."""
+        # In float64, because sums of many numbers in half precision overflow.
         x = self.x.double()
         shape = " x ".join(map(str, self.x.shape[1:]))
         numbers = f"mean {x.mean():.3g}, deviation {x.std(correction=0):.3g}"
@@ -236,6 +237,7 @@ def sample(  # noqa: PLR0913  (the settings of a run, each by name)
     Raises InputError for invalid settings, SamplerFault if the sampler fails, NetworkFault or ModelError if the network
     does. If making images of the clean states fails, `images` is None and a warning says why.
     """
+    # These are arguments of this call; all that a request holds is checked as it is made.
     registry = default_registry()
     if x_init is not None:
         n = len(check_x_init(x_init))
@@ -250,9 +252,11 @@ def sample(  # noqa: PLR0913  (the settings of a run, each by name)
         device=x_init.device if device is None and x_init is not None else device,
         dtype=x_init.dtype if dtype is None and x_init is not None else dtype,
     )  # fmt: skip
+    # The model had to be loaded before the shape of the state could be compared with it.
     if x_init is not None and tuple(x_init.shape[1:]) != request.model.shape:
         raise InputError(f"x_init {tuple(x_init.shape)}: expected (n, {', '.join(map(str, request.model.shape))})")
     n = check_count("n", n)
+    # With x_init the first state is the user's, so that no signal is missing from it.
     for warning in request.warnings if x_init is None else replace(request, low_start="").warnings:
         warnings.warn(warning, stacklevel=2)
     return draw(request, 0, n, x_init=x_init, noise=noise, trajectory=trajectory, images=images_or_warning)
@@ -297,6 +301,7 @@ def request_for(  # noqa: PLR0913  (as sample)
     check_rescale(model, guidance_rescale, guidance)
     interval = check_guided_interval(model, guidance_interval, guidance)
     calls = check_guidance_calls(guidance_calls)
+    # A grid may ask the network where to place its levels; these calls are counted apart from those of the run.
     asked, log = counting(model)
     levels = registry.levels(grid, model.schedule, steps, integer=model.timesteps == "integer", model=asked)
     # Without a call at the first level it does not matter what the network could say there.
@@ -311,6 +316,7 @@ def request_for(  # noqa: PLR0913  (as sample)
         sampler=sampler,
         levels=levels,
         grid_evaluations=log.rows,
+        # A list that the network does not know is refused above; only a named grid is moved.
         moved="" if is_list else moved_levels(registry, model, grid, levels),
         low_start=start_note(levels, model.schedule) if is_list else "",
         seed=seed,
@@ -318,6 +324,7 @@ def request_for(  # noqa: PLR0913  (as sample)
         negative=negative,
         guidance=float(guidance),
         guidance_rescale=float(guidance_rescale),
+        # At its default where it has no effect, so that the same samples have one key.
         guidance_calls=calls if model.mixes(guidance, unconditional=unconditional) else 1,
         guidance_interval=interval,
         analytic_first=analytic_first,
@@ -337,6 +344,7 @@ def _chosen(
         return sampler, sampler.own_grid if grid is None else grid, analytic_first
     if not isinstance(sampler, str):
         raise InputError(f"sampler {as_given(sampler)}: expected a spec such as 'ddim:eta=0.5' or a Sampler")
+    # Two grids for one run would leave open which of them was meant.
     chosen = registry.chosen(sampler)
     if chosen.grid and grid is not None:
         raise InputError(f"grid {shown(grid)}: the sampler's spec names the grid {chosen.grid!r}; give one of them")
@@ -355,6 +363,7 @@ def fitted(request: Request, *, any_model: bool) -> Request:
     sampler = request.sampler
     name = type(sampler).__name__
     with at_fault(f"sampler {name}: misfit or remark"):
+        # At guidance 1 an interval and a rescaling have no effect, so the run is as plain as one without them.
         plain = request.guidance_interval is None and not request.guidance_rescale
         misfit = sampler.misfit(
             request.model.fingerprint, request.guidance, len(request.levels) - 1, plain=plain or request.guidance == 1
@@ -389,6 +398,7 @@ def draw(  # noqa: PLR0913  (the block, and what may replace its noise)
 ) -> Samples:
     """Draw samples first ... first + n - 1 of a request; `images` makes images of the clean states."""
     model, levels = request.model, request.levels
+    # The first state, and the dtype in which it is handed back; in between it may have to be wider.
     stream = Noise(request.seed, model.shape, n, first=first, device=request.device)
     x_init = _first_state(request, stream) if x_init is None else x_init
     state_dtype = x_init.dtype
@@ -408,6 +418,7 @@ def draw(  # noqa: PLR0913  (the block, and what may replace its noise)
             return z.to(like)
 
         log, notes = CallLog(), dict[object, dict[str, Any]]()
+        # Conditions are made and timed before the run: they cost the same for every number of steps.
         asked = clock(request.device)
         counted = counted_predictor(request, prompts, log, notes)
         integer, analytic_first = model.timesteps == "integer", request.analytic_first
@@ -415,6 +426,7 @@ def draw(  # noqa: PLR0913  (the block, and what may replace its noise)
         states = [like] if trajectory else []
         encode_seconds = (started := clock(request.device)) - asked
         try:
+            # All of the run; what follows only looks at what came out of it.
             x = integrate(request.sampler, run, like, watch=states.append if trajectory else None)
         except Exception:  # a sampler may raise because the network answered with NaN
             answered_or_fault(log, request.dtype)
@@ -448,6 +460,7 @@ def counted_predictor(
         guidance_interval=request.guidance_interval, batch_size=request.batch_size, device=request.device,
         dtype=request.dtype, log=log, unconditional=needs_unconditional(request.sampler), notes=notes,
     )  # fmt: skip
+    # Outermost, so that a call counts once, however many passes guidance makes of it.
     return Counted(predictor, request.passes_at)
 
 
@@ -463,6 +476,7 @@ def counted_or_fault(request: Request, log: CallLog, evaluations: int) -> None:
 def _first_state(request: Request, stream: Noise) -> Tensor:
     """The state at the first level. It is drawn in float32 and then widened, so a float64 run starts from the same
     noise."""
+    # Unit normal on VP and flow, sigma times that on EDM.
     scale = request.model.schedule.prior_scale(request.levels[0])
     return stream.prior().to(torch.promote_types(request.dtype, torch.float32)) * scale
 
@@ -475,6 +489,7 @@ def answered_or_fault(log: CallLog, dtype: torch.dtype) -> None:
     t = log.first_fault()
     if t is None:
         return
+    # What most often makes a network overflow in each precision.
     advice = {
         torch.float32: "look for half precision inside the network, or try --dtype float64",
         torch.float64: "look into the network",
@@ -504,6 +519,7 @@ def images_or_warning(model: Model, x: Tensor) -> Tensor | None:
     try:
         return model.images(x)
     except SamplerbenchError as error:
+        # Four frames up is the line that called sample().
         warnings.warn(f"images: None, since none can be made of x: {error}", stacklevel=4)
         return None
 
@@ -537,6 +553,7 @@ def make_sampler(spec: str, **options: object) -> Sampler:
     sampler, grid, analytic_first = default_registry().chosen(spec, **options)
     if analytic_first:
         warnings.warn(f"sampler {spec!r}: first=analytic is of a run; give the spec itself to sample()", stacklevel=2)
+    # The grid that a sampler brings is still found on the sampler; one from the spec would be lost without a word.
     if grid not in (None, sampler.own_grid):
         text = f"sampler {spec!r}: names the grid {grid!r} too, which a sampler does not hold; give grid= to sample()"
         warnings.warn(text, stacklevel=2)

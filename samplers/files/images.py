@@ -161,6 +161,8 @@ def _is_deep(name: str, data: bytes) -> bool:
 def _to_opaque(image: Image.Image, what: str) -> Image.Image:
     """The image in mode L or RGB; ModelError if any pixel is transparent."""
     if "A" in image.getbands() or "transparency" in image.info:
+        # An alpha channel that is opaque everywhere says nothing; any other needs a background, which is the user's to
+        # choose.
         least = image.convert("RGBA").getchannel("A").getextrema()[0]
         if least != np.iinfo(np.uint8).max:
             raise ModelError(

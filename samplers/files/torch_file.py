@@ -89,6 +89,7 @@ def _names_in(file: IO[bytes]) -> Iterator[str]:
 
 def _tensors(content: object) -> Iterator[Tensor]:
     """All tensors inside a value, however deeply nested, repeated ones included; each container is visited once."""
+    # A list in place of recursion, because a stranger's lists may be nested deeper than Python can recurse.
     left, seen = [content], set()
     while left:
         thing = left.pop()

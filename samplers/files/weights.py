@@ -258,6 +258,7 @@ def check_sum(path: Path) -> None:
     if not sums.is_file():
         return
     try:
+        # `sha256sum` writes the digest, two spaces or a space and an asterisk, and the name.
         lines = [line.split(maxsplit=1) for line in read_text(sums).splitlines()]
         known = {name.strip().removeprefix("*"): digest.lower() for digest, name in lines}
     except ValueError as error:

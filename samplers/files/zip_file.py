@@ -44,6 +44,7 @@ def members_of(path: Path) -> int:
             return members
         # A count of 0xFFFF refers to the Zip64 end, whose place the locator before this end tells.
         mark, offset = LOCATOR.unpack_from(tail, place - LOCATOR.size)
+        # Without a locator the archive has exactly 65,535 members, which needs no Zip64.
         if mark != LOCATOR_MARK or offset > size:
             return members
         file.seek(offset)

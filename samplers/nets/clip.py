@@ -52,6 +52,7 @@ class Tokenizer:
         rows = torch.full((len(texts), self.length), PAD, dtype=torch.int64)
         for row, text in zip(rows, texts, strict=True):
             words = words_of(text)
+            # A guess at an unknown word would draw something else than the prompt says, and nobody would see it.
             unknown = next((w for w in words if w not in self._number), None)
             if unknown is not None:
                 raise InputError(

@@ -125,6 +125,7 @@ class Training:
             kept = {"state": state["optimizer"]["state"]}
             self._optimizer.load_state_dict(self._optimizer.state_dict() | kept)
             self.step, self.mean_loss = int(state["step"]), float(state["loss"])
+            # A checkpoint of a longer training fits in every tensor, and would end this one at once.
             if not 0 <= self.step <= self.recipe.steps:
                 raise ValueError(f"step {self.step} of {self.recipe.steps}")
             check_moments(self._optimizer)
@@ -139,6 +140,7 @@ class Training:
         if self.ranks.is_first:
             save_atomically(
                 {
+                    # Everything that the next step depends on; its data and noise follow from seed and step.
                     "network": self.network.state_dict(), "optimizer": self._optimizer.state_dict(),
                     "ema": self._ema.average if self._ema else {}, "step": self.step, "loss": self.mean_loss,
                 },
@@ -152,9 +154,11 @@ class Training:
             group["lr"] = self.recipe.rate(self.step)
         with torch.autocast(self.ranks.device.type, torch.bfloat16) if self.recipe.bf16 else nullcontext():
             loss = self._loss(self.step)
+        # Backward passes run outside of autocast: each operation already has the dtype of its forward pass.
         loss.backward()
         # Bounds the gradient to length 1, and returns its length before that.
         gradient = float(nn.utils.clip_grad_norm_(self.network.parameters(), 1.0))
+        # Of all processes, so that all of them stop at the same step.
         value = self.ranks.mean(loss)
         # Stopped before the optimizer takes the gradient: the weights in the checkpoint are still good.
         if not (math.isfinite(value) and math.isfinite(gradient)):
@@ -204,6 +208,7 @@ def fit(  # noqa: PLR0913  (a loop and what it is made of)
     processes only the first writes, reports and watches. ModelError at the first loss or gradient that is not finite;
     the state before it is saved.
     """
+    # A training that was stopped goes on where its checkpoint is; the clock of this process starts now.
     training = Training(network, loss_of, recipe, checkpoint, ranks)
     if checkpoint.exists():
         training.resume()
@@ -247,6 +252,7 @@ def save_atomically(state: dict[str, Any], path: Path) -> None:
 
 def logged(path: Path, report: Report) -> Report:
     """`report` that also writes a line of the training log every 20 seconds and at the end of a phase."""
+    # As if the last line were long ago, so that the first one is due at once.
     last = -LOG_EVERY_SECONDS
 
     def both(progress: Progress) -> None:
@@ -256,6 +262,7 @@ def logged(path: Path, report: Report) -> Report:
         if progress.seconds - last < LOG_EVERY_SECONDS and not finished:
             return
         last = -LOG_EVERY_SECONDS if finished else progress.seconds
+        # Appended, so that a resumed training goes on in the same table.
         is_new = not path.exists()
         with path.open("a", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")
