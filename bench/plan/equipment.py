@@ -93,6 +93,7 @@ def default_extractors(roles: set[str], model: Model, registry: Registry) -> dic
         if name is None or name not in registry.extractors.things:
             continue
         try:
+            # One extractor often fills several roles, and to load its weights takes seconds.
             made[name] = made.get(name) or registry.extractors_of(name)
         except ModelError as error:
             raise ModelError(
@@ -120,6 +121,7 @@ def compared(
 
 def check_prompts(extractors: Mapping[str, Extractor], prompts: tuple[str, ...]) -> None:
     """Let each extractor refuse prompts that it cannot read."""
+    # An extractor that fills several roles is asked once.
     for extractor in {id(e): e for e in extractors.values()}.values():
         if extractor.check:
             with at_fault(f"extractor {extractor.label}: check of the prompts"):

@@ -213,6 +213,8 @@ class Plan:
     def of(self, *specs: str) -> Plan:
         """The part of the plan for some sampler specs."""
         cells = tuple(cell for cell in self.cells if cell.sampler in specs)
+        # The trial goes with the first cell of the part: a worker of a few specs warms up with levels that it will
+        # draw.
         trial = replace(cells[0].request, sampler=self.trial.sampler)
         return replace(self, config=replace(self.config, sampler=specs), cells=cells, trial=trial)
 
@@ -235,6 +237,7 @@ class Plan:
                 "expected no more shards than that"
             )
         part = replace(self, shard=shard)
+        # Only the first samples have distances to the solution; a shard that begins behind them needs none.
         return part if part.blocks[0].first < self.ode_samples else replace(part, references=())
 
     @property
@@ -284,9 +287,11 @@ def plan_for(config: Config, registry: Registry, model: Model | None = None) -> 
 def planned_cells(config: Config, registry: Registry, given_model: Model | None) -> Plan:
     """The plan; making it may run code of other packages."""
     model = equipped(given_model, config, registry) if given_model else model_for(config, registry)
+    # The model is known before the cells, because its fingerprint is part of their keys.
     model = recognised(model, registry, config)
     for name in config.metric:
         registry.metrics[name]
+    # Hashing a model reads all its weights, so that is done once for all cells.
     known = Known(shared_setting(model, {registry.metrics[name].extractor for name in config.metric}))
     cells = [cell for spec in config.sampler for cell in cells_for(config, registry, model, spec, known)]
     # A stochastic sampler does not follow the ODE: its distance to the solution would mean nothing.
@@ -315,6 +320,7 @@ def behind(plan: Plan, first: Sequence[Place]) -> Plan:
     cells = {cell.place: cell for cell in plan.cells}
     if not cells.keys() >= set(first):
         return plan  # of another run, which is refused where its folder is opened
+    # The rows that are there, then the new ones in the order of the product.
     order = dict.fromkeys([*first, *cells])
     return replace(plan, cells=tuple(cells[place] for place in order))
 
@@ -355,6 +361,7 @@ def cell_for(  # noqa: PLR0913  (a cell's coordinates)
     sampler, own_grid, analytic_first = registry.chosen(spec)
     grid = own_grid or config.grid or model.schedule.default_grid
     steps = budget
+    # A first call without the network costs nothing, so the budget reaches for one call more.
     if config.nfe:
         sampler, steps = planned(sampler, spec, budget + analytic_first)
     with at_fault(f"sampler {spec!r}: needs_unconditional"):
@@ -455,6 +462,7 @@ def ode_reference(config: Config, registry: Registry, model: Model, guidance: fl
     """The request whose samples stand for the converged ODE solution at a guidance."""
     schedule, steps = model.schedule, ODE_STEPS
     if isinstance(schedule, VP) and model.timesteps == "integer":
+        # A network with whole timesteps knows no more levels than it has timesteps.
         steps = min(steps, schedule.timesteps)
     # Even in lambda is best for a solver in lambda; where lambda is infinite at the start there is no such grid.
     grid = "uniform" if math.isinf(schedule.first.sigma_ve) else "logsnr"

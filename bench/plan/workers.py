@@ -54,8 +54,10 @@ def with_threads(config: Config, record: RunRecord | None, workers: Workers | No
     """
     if config.threads is not None:
         return config, config.threads
+    # With other threads the keys would change, and every chunk would be drawn again.
     if record is not None:
         return replace(config, threads=record.config.threads), record.environment.threads
+    # Without workers torch's own choice stands, on which the keys of earlier runs depend.
     return config, max(1, cores() // number_of(workers)) if workers else None
 
 
