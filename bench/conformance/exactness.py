@@ -61,6 +61,7 @@ class Prescribed:
 
     def __call__(self, x: Tensor, level: Level, rows: slice = ALL) -> Prediction:
         """What it says of any state at a level."""
+        # Whatever the state is: only then is the solution an integral over lambda alone.
         said = torch.full_like(x, self.at(level))
         return Prediction(x, level, said, "x0" if self.what == "x0" else "eps")
 
@@ -76,6 +77,7 @@ class Prescribed:
         d(x / sigma) = e^lambda x0 dlambda, and d(x / alpha) = eps d(sigma / alpha) = -eps e^-lambda dlambda.
         """
         nodes, weights = (torch.from_numpy(part) for part in LEGENDRE)
+        # Forty nodes integrate these polynomials times an exponential to the last digits of float64.
         h = b.lambda_ - a.lambda_
         places = a.lambda_ + h * (nodes + 1) / 2
         values = torch.from_numpy(self.polynomial((places if self.variable == "lambda" else (-places).exp()).numpy()))
@@ -105,6 +107,7 @@ def error_of(
     x = torch.tensor([[1.3], [-0.6]], dtype=torch.float64)
     for i, (a, b) in enumerate(itertools.pairwise(levels)):
         run.enter(i)
+        # Each step starts from the exact state, so that errors do not add up and each step is judged by itself.
         got, past = sampler.step(run, x, a, b, past)
         x = network.after(x, a, b)
         if i >= WARM_UP:
