@@ -109,10 +109,12 @@ def make_chunk(plan: Plan, cell: Cell, block: Block, extractors: Collection[str]
         trial(of_size(plan.trial, block))
         extractors, reference = (), None
     samples, timing = draw_clocked(cell, block)
+    # The stages after drawing, each clocked by itself: to the CPU, through the extractors, hashed.
     started = time.perf_counter()
     images = samples.images.cpu() if samples.images is not None else None
     shown = samples.x.cpu() if images is None else images
     on_cpu = time.perf_counter()
+    # Sorted, because the order of a set differs from process to process.
     rows = {name: extracted(plan.model, name, shown, samples.prompts, block.first) for name in sorted(extractors)}
     read = time.perf_counter()
     hashes = sample_hashes(shown)
@@ -146,6 +148,7 @@ def extracted(model: HasExtractors, name: str, shown: Tensor, prompts: Sequence[
     A PluginError names an extractor that returns anything else, raises, or changes the state of the process, such as a
     switch of torch, which would change the samplers' results too.
     """
+    # A stranger's extractor is held to its contract here, where the sample can still be named.
     extractor = model.extractors[name]
     what = f"extractor {name!r} ({extractor.label})"
     with at_fault(what), switches_kept(f"extractor {name!r}"):
@@ -187,6 +190,7 @@ def ode_distances(cell: Cell, block: Block, x: Tensor, reference: Tensor | None)
     if reference is None or not cell.is_deterministic or block.first >= len(reference):
         return None
     there = reference[block.first : block.first + block.n].double()
+    # In float64: near convergence the distances are of the size of float32's roundings.
     squares: npt.NDArray[np.float64] = (x[: len(there)].cpu().double() - there).square().flatten(1).mean(1).numpy()
     return squares
 
@@ -201,6 +205,7 @@ def seconds_per_evaluation(plan: Plan) -> float | None:
     """Time of one sample evaluation of the network, for estimates alone; None if the model fails in a trial."""
     with forgiven():
         trial(plan.trial)
+        # The second of two, since the first call of a process is slower than all others.
         second = trial(plan.trial)
         return second.seconds / (second.network_evaluations * plan.trial.batch_size)
     return None
@@ -229,5 +234,6 @@ def reason_of(error: BaseException) -> str:
 
 def one_line(text: str) -> str:
     """A reason of any length and content as one printable line that a table can hold."""
+    # Cut before it is searched: an exception may carry megabytes.
     start = text[: 10 * LONGEST_REASON]
     return " ".join("".join(c if c.isprintable() else " " for c in start).split())[:LONGEST_REASON]

@@ -30,6 +30,7 @@ class Ledger:
 
     def cells_with_work(self) -> list[Cell]:
         """The cells that lack a chunk or a repeat, in order."""
+        # Samples or times: a run that is given --repeats later may lack times only.
         missing = {key for key, images in self.images_missing().items() if images}
         missing |= {cell.key for cell, _ in self.clockings_missing()}
         return [cell for cell in self.plan.cells if cell.key in missing]
@@ -85,6 +86,7 @@ class Ledger:
         for number in range(self.latency.draws):
             for block in blocks:
                 for cell in in_turn(cells, number):
+                    # A cell that is not to be clocked has no count, and is skipped in every round.
                     if there.get((block, cell.key), number + 1) <= number:
                         yield block, cell
 

@@ -92,6 +92,7 @@ class Session:
         is_complete = False
         try:
             self._work(watch, renew)
+            # An exception leaves it False, Ctrl-C too: the log then says that the run was stopped.
             is_complete = True
         finally:
             self._checked.close()
@@ -107,6 +108,7 @@ class Session:
         watch.remaining(ledger.images_missing())
         # The solution comes first: chunks hold their distances to it.
         solution = self._ode_solution(watch)
+        # Only now can the engine ask for it: the work was offered before anything was drawn.
         self.offered.find_solution = lambda: solution
         self.offered.tell_retried = lambda job, reason: watch.retried(*self._place(job), reason)
         # Each turn ends with what is for the clock alone, while what draws its cells is still there and the machine is
@@ -141,6 +143,7 @@ class Session:
             return
         if isinstance(done, Drawn):
             alone = done.alone and self.plan.shard is None
+            # The disk first, then the watch: what is told as stored survives a crash.
             self.folder.write(cell, block, chunk_in(replace(done, alone=alone), turn))
             watch.stored(cell, block)
             watch.advanced(done.job.evaluations)

@@ -83,6 +83,7 @@ class Limits:
         if self.seconds is not None:
             return self.seconds
         calls = cell.network_evaluations
+        # Generous, since a limit that stops an honest sampler is worse than a hang that lasts a minute.
         evaluations = (ADAPTIVE_CALLS * cell.request.passes if calls is None else calls) * block.n
         return LEAST_SECONDS + TIMES * (evaluations * speed.per_evaluation + block.n * speed.after_drawing)
 
@@ -141,9 +142,11 @@ class Children:
     def begin(self, cells: Iterable[Cell]) -> None:
         """Start the children of these cells, all at once, and stop the others. What goes wrong is told by `make`."""
         specs = list(dict.fromkeys(cell.sampler for cell in cells if cell.is_foreign))[: self.most]
+        # The others are stopped first: their memory is what the new ones need.
         for spec in [spec for spec in self._children if spec not in specs]:
             self._children.pop(spec).close()
         children = [self._child(spec) for spec in specs]
+        # All are started before any is waited for: imports and the model take seconds in each.
         for prepare in (ChildProcess.start, ChildProcess.get_ready):
             for child in children:
                 prepare(child)
@@ -162,6 +165,7 @@ class Children:
         child = self._children.pop(spec, None) or ChildProcess(
             self.plan.of(spec), self.plugins, self.folder, self.limits
         )
+        # The one that has waited longest goes.
         while len(self._children) >= self.most:
             self._children.pop(next(iter(self._children))).close()
         self._children[spec] = child
@@ -263,6 +267,7 @@ class ChildProcess:
 
     def _look_whether_ready(self, seconds: float) -> bool:
         """Whether the child has made its plan; ChildFault where it did not start, which is told once."""
+        # Told once; the next chunk of the spec tries a new child.
         fault, self._fault = self._fault, None
         if fault:
             raise fault
@@ -271,6 +276,7 @@ class ChildProcess:
         about, _ = answer
         if "failed" in about:
             self._end(f"its process did not start: {about['failed']}", kind=ChildLost)
+        # A model that is made at random would put samples of two models into one cell.
         if about.get("answer") != answer_of(self.plan):
             self._end(OTHERWISE)
         self._speed = Speed(about.get("seconds_per_evaluation") or 0.0, about.get("seconds_after_drawing") or 0.0)
@@ -290,6 +296,7 @@ class ChildProcess:
         assert child is not None
         assert awaited is not None
         if not child.has_answered(seconds):
+            # Memory before time: a child that fills the machine does harm at once.
             most = self.limits.bytes
             if child.memory() > most:
                 self._end(f"its process held more than {most / GIGABYTE:.3g} GB of memory and was stopped")
@@ -298,6 +305,7 @@ class ChildProcess:
             if child.has_ended() and not child.has_answered():  # the last that it said may still be in the pipe
                 self._end(child.manner_of_end(), kind=ChildLost)
             return None
+        # Stopped until the next request, so that what it left running disturbs no other's clock.
         child.pause()
         try:
             return child.answer()
@@ -323,6 +331,7 @@ def memory_of_this_process() -> float:
     """Bytes that are resident and its own; where the system does not tell, the most that were ever resident."""
     unit = 1 if sys.platform == "darwin" else 1024
     resident, shared = memory_of("self")
+    # Mapped weights are in the memory once, however many processes map them.
     return resident - shared or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 

@@ -98,6 +98,7 @@ def turns(cells: Sequence[Cell], most: int | None) -> list[Turn]:
     specs = [] if most is None else list(dict.fromkeys(cell.sampler for cell in cells if cell.is_foreign))
     if most is None or len(specs) <= most:
         return [Turn(tuple(cells))] if cells else []
+    # As many specs to a turn as can be ready; built-in samplers are in the first.
     number = {spec: i // most for i, spec in enumerate(specs)}
     together = [tuple(c for c in cells if number.get(c.sampler, 0) == i) for i in range(max(number.values()) + 1)]
     return [Turn(own, all(cell.is_foreign for cell in own)) for own in together]

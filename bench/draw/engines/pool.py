@@ -119,6 +119,7 @@ class Worker:
 
     def _process_for(self, cell: Cell) -> ChildProcess:
         group = group_of(cell)
+        # Taken out and put back behind the others: the order is that of use, and the first is the one to stop.
         process = self._processes.pop(group, None) or self._new(group)
         while len(self._processes) >= self.most:
             self._processes.pop(next(iter(self._processes))).close()
@@ -168,6 +169,7 @@ class Pool:
             if not busy:
                 return
             pipes = [pipe for worker in busy if (pipe := worker.descriptor) is not None]
+            # Never for ever: limits of time and memory have to be looked at too.
             wait(pipes, LOOK_EVERY_SECONDS if len(pipes) == len(busy) else 0)
             answers = [done for worker in busy if (done := self._answer_of(worker))]
             if all(isinstance(done, Drawn) for done in answers):
@@ -182,10 +184,12 @@ class Pool:
     def _hand_out(self, waiting: Iterator[Job]) -> None:
         """A job for each worker that has none, as long as there are jobs."""
         while free := [worker for worker in self._workers if not worker.job]:
+            # Jobs that came back go first, since a block is finished only with them.
             job = self._again.popleft() if self._again else next(waiting, None)
             if job is None:
                 return
             group = group_of(self.here.place(job)[0])
+            # A worker that has the process already spares the seconds of starting one.
             ready = [worker for worker in free if worker.is_ready_for(group)]
             (ready or free)[0].begin(job, self.here)
 
@@ -197,6 +201,7 @@ class Pool:
             done = worker.look()
         except (ChildLost, OSError) as error:
             reason = reason_of(error)
+            # Counted by job and not by worker: one chunk may end any process that draws it.
             self._tries[job] += 1
             if self._tries[job] >= TRIES:
                 return Failure(job, f"ended {TRIES} workers: {reason}")

@@ -81,6 +81,7 @@ class RunWork:
         """The local engine, with workers where the run asks for them. Nothing of it is started yet."""
         if self.workers:
             return self._pool(self.workers)
+        # A child makes the plan again from its settings, which a model that is an object is not part of.
         everything_here = not self.plan.is_rebuildable or is_on(IN_PROCESS, os.environ)
         children = None if everything_here else Children(self.plan, self.plugins, self.folder, self.limits)
         return LocalEngine(self._here, children)
