@@ -37,6 +37,7 @@ class EulerCFGpp(Sampler):
         """Lines 4 to 6 of algorithm 2."""
         guided = run.predict(x, a)
         assert guided.unconditional is not None
+        # Guidance moves the x0 that the step goes to; the noise that it goes along is that without the prompt.
         return b.alpha * guided.x0 + guided.unconditional.combine(0.0, b.sigma), None
 
 

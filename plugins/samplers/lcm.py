@@ -34,6 +34,8 @@ class LCM(Sampler):
 
     def step(self, run: StepContext, x: Tensor, a: Level, b: Level, past: Past) -> tuple[Tensor, Past]:
         """Down to x0, then up to b."""
+        # The step keeps nothing of the old noise: a consistency model says x0 at every level, and the noise is drawn
+        # again.
         x = run.predict(x, a).combine(b.alpha, 0.0)
         return x if b.is_clean else x + b.sigma * run.noise(a, b), None
 
