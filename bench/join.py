@@ -21,7 +21,7 @@ from .run import Manner, begin
 from .verify import check_cells, check_versions, set_as
 
 BLOCKS_NAMED = 3
-"""Of those that are left out, so many are named."""
+"""How many of the blocks that are left out are named."""
 
 
 @dataclass(frozen=True)

@@ -179,7 +179,7 @@ class Benchmark:
         return number_of(asked) if asked else 0
 
     def work(self, watch: Watch) -> None:
-        """Have everything drawn that is missing; the watch sees the table as it grows."""
+        """Draw everything that is missing; the watch sees the table as it grows."""
         told = Together(watch, self.log) if self.log else watch
         self.session.work(told, lambda: watch.table(self.tabulate()))
 
@@ -252,19 +252,19 @@ def run(  # noqa: PLR0913  (the settings of a run, each by name)
     warning says. With `add` the samplers, steps or budgets are added to the run in `output`, and images up to `n`: what
     is there stays, its other settings hold where they are left at their defaults here, and a setting that differs is
     refused. A value that is equal to its default counts as left out: it adds nothing. Cells with fewer than `repeats`
-    whole chunks are drawn again for the clock alone; cells that failed stay so, unless `retry_failed`. `plugins` are
+    whole chunks are drawn again only for the clock; cells that failed stay so, unless `retry_failed`. `plugins` are
     files or modules.
 
     Samplers that did not come with samplerbench are drawn in a child process, so that one that crashes or never ends
-    fails its own cells alone: `time_limit` is in seconds for a chunk (None = 60 and 50 times what its model calls,
+    fails only its own cells: `time_limit` is in seconds for a chunk (None = 60 and 50 times what its model calls,
     decoding and extractors take), `memory_limit` in GB (None = 80 % of the machine's). A Model cannot be sent to
     another process: given as an object, everything is drawn in this one, without limits. All that holds of the engine
     "local"; another `engine`, of a plugin, draws the same samples elsewhere. A notebook shows how far the run is.
 
-    With `workers` so many chunks are drawn at a time, each in a process that keeps its model: the same bytes, and no
-    times, unless `clock` has each cell drawn again alone. The workers of a new run share the cores. `shard`, as in
-    "2/4", draws a part of the run into its own folder. `latency`, as in [1, 16], has each cell drawn too with so
-    many images at a time, for the time of one draw. `log` is a file that gets a line of JSON for each event.
+    With `workers` that number of chunks is drawn at a time, each in a process that keeps its model: the same bytes, and
+    no times, unless `clock` has each cell drawn again alone. The workers of a new run share the cores. `shard`, as in
+    "2/4", draws a part of the run into its own folder. `latency`, as in [1, 16], also has each cell drawn in
+    batches of that many images, for the time of one draw. `log` is a file that gets a line of JSON for each event.
     Raises InputError, PluginError, ModelError or StoreError.
     """
     given = locals()

@@ -166,7 +166,7 @@ def checked(folder: RunFolder, cell: Cell, block: Block, engine: Engine) -> Chec
         stored = folder.read(cell, block)
     except StoreError as error:
         return Check(*place, DAMAGED, (str(error),))
-    # By the engine of a run, so that a sampler that crashes or hangs ends its own check alone.
+    # By the engine of a run, so that a sampler that crashes or hangs ends only its own check.
     (drawn,) = engine.draw([job_of(cell, block)])
     if isinstance(drawn, Failure):
         return Check(*place, DIFFERS, (f"cannot be drawn: {drawn.reason}",))

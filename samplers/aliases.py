@@ -43,7 +43,7 @@ def check_aliases(samplers: Catalogue[type[Sampler]], new: Iterable[str]) -> Non
     for name in samplers.things:
         if (taken := owner.setdefault(loosely(name), name)) != name:
             raise PluginError(
-                f"sampler {name!r} from {samplers.origins[name]}: differs in dashes alone from {taken!r} "
+                f"sampler {name!r} from {samplers.origins[name]}: differs only in dashes from {taken!r} "
                 f"from {samplers.origins[taken]}"
             )
     for name, cls in samplers.things.items():

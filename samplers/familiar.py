@@ -136,7 +136,7 @@ def without(text: str, endings: tuple[str, ...]) -> str:
 
 
 def spec_for(name: str, aliases: Mapping[str, str]) -> str:
-    """The spec that a name of another tool stands for, '' if there is none; `aliases` are names and aliases -> specs.
+    """The spec that a name of another tool stands for, '' for an unknown one; `aliases` are names and aliases -> specs.
 
     A schedule at the end of the name becomes the grid.
     """

@@ -35,7 +35,7 @@ class Estimate:
     """A metric's value on n samples, and how much each of them moved it."""
 
     value: float
-    """The value; NaN where there is none to give."""
+    """The value; NaN if there is no value to give."""
     influence: Floats
     """(n,), of mean 0: to first order the value is a constant plus the mean of these over the samples."""
     is_share: bool = False
@@ -116,7 +116,7 @@ def variance_of_mean(influence: Floats, strata: Strata | None = None) -> float:
 
 
 def share_interval(share: float, error: float, n: int) -> tuple[float, float]:
-    """The 95 % interval of a share: Wilson's (1927), which is none of width 0 where all of n images agree.
+    """The 95 % interval of a share: Wilson's (1927), whose width is not 0 even where all n images agree.
 
     It is that of as many independent images as give the standard error (Korn & Graubard 1998), and of n where the
     error is 0.
@@ -190,7 +190,7 @@ class Metric(ABC):
     """The fewest samples for each of the d numbers of a row; the larger of the two counts holds."""
     unbiased: str | None = None
     """The metric without bias that reads the same: measured beside this one, and verdicts go by it, from as many
-    samples on as it needs; None = there is none."""
+    samples on as it needs; None = no such metric."""
     needs_reference = False
     """Whether it compares with a reference. If so, it is left out where the reference is missing."""
 
@@ -227,7 +227,7 @@ def rows_needed(name: str, reference: Rows | Moments) -> Rows:
     if isinstance(reference, Moments):
         raise InputError(
             f"{name}: needs the features of the reference images themselves; the reference has their mean and "
-            "covariance alone; compute it from the images"
+            "covariance only; compute it from the images"
         )
     return reference
 

@@ -239,7 +239,7 @@ class CallLog:
         return functools.update_wrapper(ask, network, assigned=(), updated=())
 
     def past_the_counter(self, evaluations: int) -> int:
-        """How often the network was asked beside so many counted evaluations."""
+        """How often the network was asked beyond this number of counted evaluations."""
         # Two ways lead past the counter: to the predictor inside it, and to the network itself.
         return max(self.evaluations - evaluations, 0) + max(self.called - self.asked, 0)
 
@@ -317,7 +317,7 @@ class NetworkPredictor:
     def both_of_many(
         self, asked: Sequence[Question], rows: slice = ALL, hints: Mapping[str, Any] | None = None
     ) -> list[tuple[Prediction, Prediction]]:
-        """As `both`, for each of several states."""
+        """The predictions with the prompts and without them for each of several states."""
         # One call with twice the rows is faster on a GPU; two calls need half the memory.
         if self.calls == 1:
             conditional, unconditional = self._predictions(asked, rows, [self.condition, self.without], hints)
@@ -563,7 +563,7 @@ def is_within(interval: Interval, level: Level) -> bool:
 
 @dataclass(frozen=True)
 class GuidedWithin:
-    """Guidance at the levels with low < sigma / alpha <= high alone (Kynkaanniemi et al. 2024).
+    """Guidance only at the levels with low < sigma / alpha <= high (Kynkaanniemi et al. 2024).
 
     At the others the prediction is that of guidance 1, and the network is asked without the prompt only where the
     sampler needs that part.
@@ -728,7 +728,7 @@ class Counted:
     depth: int = 0
     """Calls one after the other: several states that are asked about at once count as one."""
     deep_samples: int = 0
-    """As `samples`, with such states counted as one."""
+    """Rows of all calls together, where several states that are asked about at once count as one."""
     evaluations: int = 0
     """Passes of the network in all calls together."""
     evaluated: int = 0

@@ -365,8 +365,11 @@ def _autocast_nesting() -> int:
 
 
 def _leave_autocast(nesting: int) -> None:
-    """Leave autocast contexts until so many are open. In one that was never left, torch would keep casts of weights,
-    and a later training would compute with those old weights."""
+    """Leave autocast contexts until only `nesting` of them are open.
+
+    In one that was never left, torch would keep casts of weights, and a later training would compute with those old
+    weights.
+    """
     while _autocast_nesting() > nesting:
         torch.autocast_decrement_nesting()
     # The cache holds weights in half precision, which autocast drops only when the last block is left.

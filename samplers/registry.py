@@ -240,7 +240,7 @@ class Registry:
             return checked_data(factory(argument), spec)
 
     def check_engine(self, spec: str) -> EngineFactory:
-        """The factory of the engine that a spec names; an error with the names that there are, before any work."""
+        """The factory of the engine that a spec names; for an unknown one an error lists the names, before any work."""
         return self.engines[spec.partition(":")[0]]
 
     def engine(self, spec: str, work: Work) -> Engine:

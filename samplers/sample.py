@@ -225,7 +225,7 @@ def sample(  # noqa: PLR0913  (the settings of a run, each by name)
     `guidance` 1 means none; 0 is refused, because other tools mean no guidance by it. `guidance_rescale` from 0 to 1
     takes the guided x0 back to the deviation of the conditional one (Lin et al. 2024). With guidance a network call
     holds the rows with the prompt and those without it; `guidance_calls=2` makes two calls, in half the memory.
-    `guidance_interval=(low, high)` guides at the levels with low < sigma / alpha <= high alone (Kynkaanniemi et al.
+    `guidance_interval=(low, high)` guides only at the levels with low < sigma / alpha <= high (Kynkaanniemi et al.
     2024); the passes that it spares are not counted.
 
     A sampler whose coefficients were learned for another model or guidance is refused, unless `any_model`.
@@ -358,7 +358,7 @@ def counting(model: Model) -> tuple[Model, CallLog]:
 
 
 def fitted(request: Request, *, any_model: bool) -> Request:
-    """The request with what its sampler has to say of it. InputError if that is made for another model or guidance,
+    """The request with the remark of its sampler. InputError if the sampler is made for another model or guidance,
     unless `any_model`."""
     sampler = request.sampler
     name = type(sampler).__name__
@@ -525,7 +525,7 @@ def images_or_warning(model: Model, x: Tensor) -> Tensor | None:
 
 
 def no_images(model: Model, x: Tensor) -> None:
-    """Make no images, for callers that need x alone."""
+    """Make no images, for callers that need only x."""
 
 
 def _replay(

@@ -22,7 +22,7 @@ from .card import Effort, Finding
 
 DEGREES = {"constant": 0, "linear": 1, "quadratic": 2, "cubic": 3}
 STATEMENT = re.compile(rf"(x0|eps) ({'|'.join(DEGREES)}) in (lambda|sigma/alpha)")
-"""As "x0 linear in lambda"; "x0 constant" is so in either."""
+"""A statement such as "x0 linear in lambda"; one that says "constant" may name either variable."""
 COEFFICIENTS = (0.7, -0.4, 0.25, 0.1)
 TOLERANCE = 1e-9
 """Roundings of 1e-16, times coefficients of a hundred steps."""
@@ -61,7 +61,7 @@ class Prescribed:
 
     def __call__(self, x: Tensor, level: Level, rows: slice = ALL) -> Prediction:
         """What it says of any state at a level."""
-        # Whatever the state is: only then is the solution an integral over lambda alone.
+        # Whatever the state is: only then is the solution an integral over nothing but lambda.
         said = torch.full_like(x, self.at(level))
         return Prediction(x, level, said, "x0" if self.what == "x0" else "eps")
 

@@ -64,14 +64,14 @@ def answer_of(plan: Plan) -> str | None:
 
 
 def trial(request: Request) -> Samples:
-    """One batch, of which one sample counts, over the first levels of a request and from there to the clean end."""
+    """One batch, in which one sample counts, over the first levels of a request and from there to the clean end."""
     # The batch is padded to its full size, so one sample costs what a batch of the run costs.
     short = dataclasses.replace(request, levels=(*request.levels[:-1][:TRIAL_STEPS], request.levels[-1]))
     return draw_apart(short, 0, 1)
 
 
 def draw_apart(request: Request, first: int, n: int, *, trajectory: bool = False) -> Samples:
-    """As `draw`, but restores the state of the process afterwards; a sampler that changed it is at fault.
+    """Draw as `draw` does, then restore the state of the process; a sampler that changed it is at fault.
 
     Samples that used a global random stream depend on what ran before, and change what runs next. Samples drawn with
     another number of threads are not timed as the others are.
@@ -103,7 +103,7 @@ def draw_clocked(cell: Cell, block: Block) -> tuple[Samples, Timing]:
 
 
 def make_chunk(plan: Plan, cell: Cell, block: Block, extractors: Collection[str], reference: Tensor | None) -> Chunk:
-    """Draw a block of a cell's samples and have these extractors read them; none reads what is for the clock alone."""
+    """Draw a block of a cell's samples and have these extractors read them; none reads what is only for the clock."""
     if block.is_at_once:
         # The first calls of another size are slower than all others.
         trial(of_size(plan.trial, block))
@@ -202,7 +202,7 @@ def sample_hashes(samples: Tensor) -> npt.NDArray[np.uint8]:
 
 
 def seconds_per_evaluation(plan: Plan) -> float | None:
-    """Time of one sample evaluation of the network, for estimates alone; None if the model fails in a trial."""
+    """Time of one sample evaluation of the network, only for estimates; None if the model fails in a trial."""
     with forgiven():
         trial(plan.trial)
         # The second of two, since the first call of a process is slower than all others.
@@ -212,7 +212,7 @@ def seconds_per_evaluation(plan: Plan) -> float | None:
 
 
 def seconds_after_drawing(plan: Plan, extractors: Collection[str]) -> float | None:
-    """Time to decode one sample and to have these extractors read it, for estimates alone; None if that fails."""
+    """Time to decode one sample and to have these extractors read it, only for estimates; None if that fails."""
     model, device = plan.model, plan.trial.device
     with forgiven(), torch.no_grad():
         samples = trial(plan.trial)

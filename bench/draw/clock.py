@@ -91,7 +91,7 @@ class Timing:
     decode_seconds: Amount | None = None
     """After `seconds`: states became images, and came to the CPU."""
     extract_seconds: Amount | None = None
-    """In which extractors read the images; None for what was drawn for the clock alone, as the next two."""
+    """In which extractors read the images; None, as the next two, for what was drawn only for the clock."""
     hash_seconds: Amount | None = None
     """In which the images were hashed."""
     store_seconds: Amount | None = None

@@ -20,7 +20,7 @@ TABLE_FILE, TABLE_SEAL = "table.csv", "table.seal"
 OWN_FILES = (TABLE_FILE, TABLE_SEAL, "table.md", "grid.png", "report.html", RUN_FILE)
 REFERENCE = f"{CHUNKS}/ode-reference.safetensors"
 REPEAT_SUFFIX = ".timing"
-"""Ends the file of a repeat: a chunk that was drawn again for the clock alone."""
+"""Ends the file of a repeat: a chunk that was drawn again only for the clock."""
 LATENCY_SUFFIX = ".latency"
 """Ends the file of a draw for the latency."""
 CELL = "[0-9a-f]{16}"
@@ -45,7 +45,7 @@ def repeat_name(number: int) -> str:
 
 
 def latency_name(rows: int, number: int) -> str:
-    """The file of a draw of so many images at once."""
+    """The file of a draw of this number of images at once."""
     return f"{rows}-{number:04d}{LATENCY_SUFFIX}"
 
 

@@ -91,7 +91,7 @@ class Ledger:
                         yield block, cell
 
     def clockings_missing(self) -> list[tuple[Cell, Block]]:
-        """What is still to be drawn for the clock alone, in order: first the repeats, then the latencies."""
+        """What is still to be drawn only for the clock, in order: first the repeats, then the latencies."""
         repeats = [(cell, self.plan.blocks[0]) for _, cell in self.repeats_missing()]
         return [*repeats, *((cell, block) for block, cell in self.latencies_missing())]
 
@@ -106,7 +106,7 @@ class Ledger:
         return sum(cost(cell) * missing[cell.key] for cell in self.sound_cells()) + self.cost_of_solution()
 
     def evaluations_of_clockings(self) -> int:
-        """Sample evaluations of the network for what is drawn for the clock alone."""
+        """Sample evaluations of the network for what is drawn only for the clock."""
         return sum(cost(cell) * block.n for cell, block in self.clockings_missing())
 
     def evaluations_left(self) -> int:
@@ -147,7 +147,7 @@ class Ledger:
             return self.plan.reference_evaluations
         there = self.folder.ode_solution(self.plan.reference_key)
         missing = self.plan.ode_samples - (0 if there is None else len(there))
-        # Earlier runs may have stored a solution of fewer samples: the rest alone is drawn.
+        # Earlier runs may have stored a solution of fewer samples: only the rest is drawn.
         return self.plan.reference_evaluations // self.plan.ode_samples * max(0, missing)
 
 

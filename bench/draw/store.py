@@ -164,8 +164,10 @@ class RunFolder:
         self._looked.clear()
 
     def take(self, other: RunFolder) -> None:
-        """Have the chunks, failures, paths and ODE solution of another folder of this plan too, as far as they are not
-        here. A file of the same disk is not copied: both folders name it, and neither ever changes it."""
+        """Take over the chunks, failures, paths and ODE solution of another folder of this plan that are missing here.
+
+        A file of the same disk is not copied: both folders name it, and neither ever changes it.
+        """
         with disk_errors(self.path):
             for name in names_below(other.path):
                 here, there = self.path / name, other.path / name
@@ -192,7 +194,7 @@ class RunFolder:
     def has(self, cell: Cell, block: Block) -> bool:
         """Whether the chunk is stored."""
         there, place = self._there[cell.key], (block.first, block.n)
-        # Once seen, a chunk stays: this object alone removes any, and forgets then.
+        # Once seen, a chunk stays: only this object removes any, and then forgets what it saw.
         if place in there or cell.key in self._looked:
             return place in there
         folder = cell.key[:16]
@@ -371,7 +373,7 @@ class RunFolder:
             raise damaged(path, error) from error
 
     def count_latencies(self, key: str, rows: int) -> int:
-        """How often a cell was drawn with so many images at once."""
+        """How often a cell was drawn with this number of images at once."""
         return sum(1 for there, _, _ in self._latencies(key) if there == rows)
 
     def _latencies(self, key: str) -> Iterator[tuple[int, int, str]]:

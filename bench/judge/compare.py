@@ -232,7 +232,7 @@ def seconds_compared(
 def comparisons_to_table(comparisons: Sequence[Comparison], p_values: Sequence[float] | None = None) -> pd.DataFrame:
     """A row for each comparison: the cells, the difference with its 95 % interval, corrected p, the verdict.
 
-    By default p is corrected for these comparisons alone.
+    By default p is corrected only for these comparisons.
     """
     corrected = corrected_p(comparisons) if p_values is None else p_values
     return pd.DataFrame(

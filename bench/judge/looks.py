@@ -57,7 +57,7 @@ def look_at(run: StoredRun, samples: int) -> Look:
     number = bisect_left(taken, samples)
     if number == len(taken) and samples > 0:
         file = run.path / LOOKS
-        with suppress(StoreError), disk_errors(file):  # a folder may be for reading alone
+        with suppress(StoreError), disk_errors(file):  # a folder may be read-only
             write_beside_others(file, sealed(json.dumps({"looks": [*taken, samples]})))
     return Look(number + 1, samples)
 

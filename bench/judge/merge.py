@@ -101,7 +101,7 @@ def merge(runs: Sequence[StoredRun]) -> Merged:
 
 
 def identities_of(run: StoredRun) -> list[Identity]:
-    """Which cell each row of a run is: its axes, of which one that it lacks is None, and its declared calls.
+    """Which cell each row of a run is: its axes, None for one that it lacks, and its declared calls.
 
     Not the cell's key: that holds the number of threads and versions, which may differ between machines. The calls tell
     rows apart whose sampler meets two budgets in as many steps.

@@ -114,7 +114,7 @@ def scores_of(run: StoredRun, registry: Registry, metric: str | None, *, by: Cos
 
 
 def scores_by(run: StoredRun, ready: Mapping[str, Yardstick], metric: str | None, *, by: Cost) -> Scores:
-    """As `scores_of`, with the run's metrics already made ready."""
+    """The rows of a run by one metric, for a run whose metrics are made ready already; errors as of `scores_of`."""
     name = _chosen(metric, ready)
     # Other metrics cost time and memory, and are not asked for.
     names = {name, ready[name].metric.unbiased} if name in ready else set()
@@ -122,7 +122,8 @@ def scores_by(run: StoredRun, ready: Mapping[str, Yardstick], metric: str | None
 
 
 def all_scores_of(run: StoredRun, registry: Registry, metric: str | None, *, by: Cost) -> Scores:
-    """As `scores_of`, but with every metric of the run measured, not only the one that ranks."""
+    """The rows of a run by one metric, with every metric measured and not only the one that ranks; errors as of
+    `scores_of`."""
     ready = ready_metrics(run, registry)
     return _scores(run, _chosen(metric, ready), ready, by)
 

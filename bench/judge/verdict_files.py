@@ -57,7 +57,7 @@ def signature(run: StoredRun) -> list[list[Any]]:
 
 
 def clocked_signature(run: StoredRun) -> list[list[Any]]:
-    """As `signature`, with the seconds, which repeats for the clock change without changing any sample."""
+    """What `signature` says, and the seconds, which repeats for the clock change without changing any sample."""
     clocked = run.table[[name for name in metric_columns(SECONDS) if name in run.table]]
     seconds = [[None if pd.isna(value) else float(value) for value in row] for row in clocked.to_numpy().tolist()]
     return [[*made_from, *row] for made_from, row in zip(signature(run), seconds, strict=True)]

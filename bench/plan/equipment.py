@@ -98,7 +98,7 @@ def default_extractors(roles: set[str], model: Model, registry: Registry) -> dic
         except ModelError as error:
             raise ModelError(
                 f"{error}; model {model.name!r} has no {role!r} of its own: name another by --extractor, or metrics "
-                "that do not read it by --metric (none for times and pictures alone)"
+                "that do not read it by --metric (none for only times and pictures)"
             ) from error
         found[role] = made[name][role]
     return found

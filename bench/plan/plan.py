@@ -70,7 +70,7 @@ class Cell:
     key: str
     """Hash of all that decides the cell's samples and their timing."""
     setting: str
-    """As `key`, without the sampler's code and files: it stays when these are edited."""
+    """Hash of the same without the sampler's code and files: it stays when these are edited."""
     budget: int = 0
     """The step count, or the budget of model calls, that the cell was asked for."""
     is_foreign: bool = False
@@ -113,12 +113,12 @@ class Block:
     first: int
     n: int
     is_at_once: bool = False
-    """Whether they are drawn in one batch of their own size, for the time alone; then it is no block of the run."""
+    """Whether they are drawn in one batch of their own size, only for the time; then it is no block of the run."""
 
 
 @dataclass(frozen=True)
 class Blocks(Sequence[Block]):
-    """Sample indices in blocks of one size, of which the last may be cut. They are computed, so many cost no memory."""
+    """Sample indices in blocks of one size; the last may be cut. They are computed, so that many cost no memory."""
 
     samples: int
     """Of the whole run."""
@@ -148,7 +148,7 @@ class Blocks(Sequence[Block]):
         return map(self.block, range(len(self)))
 
     def block(self, place: int) -> Block:
-        """The block at a place that there is; its number is that in the whole run."""
+        """The block at a valid place; its number is that in the whole run."""
         number = self.start + place * self.every
         first = number * self.size
         return Block(number, first, min(self.size, self.samples - first))
@@ -228,7 +228,7 @@ class Plan:
         return Blocks(self.config.samples, size, self.shard.number - 1, self.shard.of)
 
     def shared(self, shard: Shard | None) -> Plan:
-        """This plan with a part of its blocks alone; without the ODE solution where none of their samples has one."""
+        """This plan with only a part of its blocks; without the ODE solution if none of their samples has one."""
         if shard is None:
             return self
         if len(self.blocks) < shard.of:
@@ -375,7 +375,7 @@ def cell_for(  # noqa: PLR0913  (a cell's coordinates)
     setting = setting_of(sampler, asked)
     code = known.code.get(type(sampler)) or code_of_class(type(sampler))
     known.code[type(sampler)] = code
-    # An edited file gives another key, as edited code does, and the chunks of before are not taken for its own.
+    # An edited file gives another key, as edited code does, so that earlier chunks are not taken for its own.
     contents, named = files_of(sampler)
     key = digest([setting, code.digest, contents])
     nfe, order = declared_nfe(request, spec), declared_order(sampler, spec)

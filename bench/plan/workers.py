@@ -63,7 +63,7 @@ def with_threads(config: Config, record: RunRecord | None, workers: Workers | No
 
 @contextmanager
 def threads_set(number: int | None) -> Iterator[None]:
-    """Give torch so many threads, and put back as many as it had; None = leave them."""
+    """Give torch this number of threads, and put back as many as it had; None = leave them."""
     before = torch.get_num_threads()
     if number is not None:
         torch.set_num_threads(number)

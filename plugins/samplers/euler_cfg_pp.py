@@ -2,7 +2,7 @@
 
 Deterministic, NFE = steps, with two network passes each for a model with prompts, at guidance 1 too. The guidance is
 the paper's lambda, from 0 to 1: 0.6 acts about as 7.5 does elsewhere. There is no limit of many steps at one guidance:
-each step adds it anew. Without prompts it is DDIM, of order 1, except that eps is the network's own where x0 is
+each step adds it again. Without prompts it is DDIM, of order 1, except that eps is the network's own where x0 is
 clipped.
 
 Same as: `euler-cfg++` = `ddim`; `euler-cfg++` = `euler-a-cfg++:eta=0`.

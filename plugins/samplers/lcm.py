@@ -1,6 +1,6 @@
 """Multistep consistency sampling, "LCM" of the image tools (Song et al. 2023, algorithm 1; Luo et al. 2023).
 
-Stochastic. NFE = steps. Each step goes to the predicted x0 and back up to the next level with fresh noise alone. That
+Stochastic. NFE = steps. Each step goes to the predicted x0 and back up to the next level with only fresh noise. That
 is right for a consistency model, whose answer is the end of the path: with any other network the samples lose variance
 as the steps grow. The papers mix c_skip x into x0; on the published models c_skip is below 3e-5 from timestep 10 on,
 and it is left out here.

@@ -67,7 +67,7 @@ class Learned(Sampler):
     """The first-order step with sum_j w_j p_j in place of the newest prediction p_0."""
 
     file: File | None = None
-    """The coefficients; without a file each step takes the newest prediction alone."""
+    """The coefficients; without a file each step takes only the newest prediction."""
 
     def __post_init__(self) -> None:
         """Read the file; an error names the field."""

@@ -24,7 +24,7 @@ class WriterLock:
     """The lock, held from construction until `release` or until this process ends, however it ends.
 
     The operating system ties the lock to the open file: whether the file exists means nothing, and the process number
-    in it serves the message alone. Raises StoreError if another writer holds the lock, OSError if the folder cannot be
+    in it serves only the message. Raises StoreError if another writer holds the lock, OSError if the folder cannot be
     written.
     """
 

@@ -73,7 +73,7 @@ def check_folder(folder: Path, file: str, *others: str) -> None:
 
 def step_generator(seed: int, step: int) -> torch.Generator:
     """The random stream of one training step."""
-    # From seed and step alone: a resumed training draws what the whole one would have.
+    # From seed and step only: a resumed training draws what the whole one would have.
     key = int(np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0])
     return torch.Generator().manual_seed(key >> 1)
 
@@ -149,7 +149,7 @@ class Training:
 
     def advance(self) -> None:
         """Take one step. ModelError if the loss or its gradient is not finite, with the state before it saved."""
-        # The rate depends on the step alone, so a resumed training has the same one.
+        # The rate depends only on the step, so a resumed training has the same one.
         for group in self._optimizer.param_groups:
             group["lr"] = self.recipe.rate(self.step)
         with torch.autocast(self.ranks.device.type, torch.bfloat16) if self.recipe.bf16 else nullcontext():

@@ -71,7 +71,7 @@ class Child:
         self._signal(signal.SIGSTOP)
 
     def has_answered(self, seconds: float = LOOK_EVERY_SECONDS) -> bool:
-        """Whether a whole frame is there, after a look of at most so many seconds."""
+        """Whether a whole frame is there, after a look of at most `seconds`."""
         if self._has_frame():  # it came together with the one before
             return True
         readable, _, _ = select.select([] if self._closed else [self.answers], [], [], seconds)

@@ -140,7 +140,7 @@ class Children:
         return children_that_fit(memory_for_processes(), memory_of_this_process())
 
     def begin(self, cells: Iterable[Cell]) -> None:
-        """Start the children of these cells, all at once, and stop the others. What goes wrong is told by `make`."""
+        """Start the children of these cells, all at once, and stop the others. `make` raises whatever goes wrong."""
         specs = list(dict.fromkeys(cell.sampler for cell in cells if cell.is_foreign))[: self.most]
         # The others are stopped first: their memory is what the new ones need.
         for spec in [spec for spec in self._children if spec not in specs]:
@@ -188,11 +188,11 @@ class ChildProcess:
     _speed: Speed | None = None
     """None until the child is ready."""
     _wanted: tuple[Cell, Block] | None = None
-    """The chunk that was begun last."""
+    """The chunk that was asked for last."""
     _awaited: Awaited | None = None
     """How long the child may take to answer."""
     _fault: Exception | None = None
-    """Why the child did not start, until that is told."""
+    """Why the child did not start, until an error has said so."""
 
     def make(self, cell: Cell, block: Block) -> Chunk:
         """The chunk; ChildFault if the sampler raises, takes too much time or memory, or ends the child."""
@@ -203,14 +203,14 @@ class ChildProcess:
         return chunk
 
     def begin(self, cell: Cell, block: Block) -> None:
-        """Have a chunk made, as soon as the child is ready, and do not wait for it: `look` has what comes of it."""
+        """Ask for a chunk as soon as the child is ready, and do not wait for it: `look` returns it."""
         self.start()
         self._wanted = cell, block
         if self._speed:
             self._ask(self._speed)
 
     def look(self, seconds: float = 0.0) -> Chunk | None:
-        """The chunk that was begun, if it is there by now or comes in this time; ChildFault as for `make`."""
+        """The chunk that was asked for if it arrives within `seconds`, else None; ChildFault as for `make`."""
         if not self._speed:
             if self._look_whether_ready(seconds):
                 self._ask(self._speed or Speed())
@@ -291,7 +291,7 @@ class ChildProcess:
         self._awaited = Awaited(self.limits.seconds_for(cell, block, speed), f"for {block.n} samples")
 
     def _look(self, seconds: float) -> tuple[dict[str, Any], bytes] | None:
-        """What the child answers, if that is there by now or comes in this time; then the child is paused."""
+        """The child's answer if it arrives within `seconds`, else None; then the child is paused."""
         child, awaited = self._child, self._awaited
         assert child is not None
         assert awaited is not None

@@ -26,7 +26,7 @@ from .pool import Pool, local_count
 
 def too_early() -> Tensor | None:
     """What an engine is told that asks before there is an answer."""
-    raise PluginError("an engine asked for a chunk or a description before it was to draw; expected that in draw alone")
+    raise PluginError("an engine asked for a chunk or a description before it was to draw; expected that only in draw")
 
 
 @dataclass

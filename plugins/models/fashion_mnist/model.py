@@ -80,7 +80,7 @@ class FashionMNIST:
         )
 
     def data_folder(self) -> Path | None:
-        """Where Fashion-MNIST is on this machine; needed for training alone."""
+        """Where Fashion-MNIST is on this machine; needed only for training."""
         return folder_there()
 
     def train(self, *, data: Path | None, output: Path, seed: int, report: Report) -> None:
