@@ -17,7 +17,7 @@ FIRST, ANALYTIC = "first", "analytic"
 ALIAS = re.compile(r"[A-Za-z0-9][A-Za-z0-9 +._-]{0,63}")
 
 
-def popped_first(cls: type[Sampler], options: dict[str, Any], what: str) -> bool:
+def pop_first(cls: type[Sampler], options: dict[str, Any], what: str) -> bool:
     """Whether the options say first=analytic, which is taken out of them; a sampler's own option `first` stays."""
     # A sampler with its own option of this name means something else by it.
     if FIRST in options_of(cls) or (given := options.pop(FIRST, None)) is None:
@@ -62,7 +62,7 @@ def check_aliases(samplers: Catalogue[type[Sampler]], new: Iterable[str]) -> Non
             # A preset may name a grid and a first step too, which are no options of the sampler.
             options.pop("grid", None)
             what = f"alias {alias!r} of sampler {name!r}"
-            popped_first(samplers.things[name], options, what)
+            pop_first(samplers.things[name], options, what)
             construct(samplers.things[name], what, options)
 
 

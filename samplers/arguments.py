@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .devices import EXPECTED, KINDS, count_of, devices_here, has_float64
 from .errors import InputError, shown
-from .model import Model, condition_from, described
+from .model import Model, condition_from, describe
 from .options import is_number
 from .predictor import WIDE_STATE_BELOW, Interval
 from .sampler import Sampler, needs_unconditional
@@ -33,14 +33,14 @@ def check_x_init(x: object) -> Tensor:
         raise InputError(f"x_init is a {type(x).__name__}: expected a tensor; of an array, torch.from_numpy(x_init)")
     # Layout and device come before the numbers: a sparse tensor, or one on "meta", has none to look at.
     if x.layout != torch.strided or x.device.type == "meta":
-        raise InputError(f"x_init {described(x)}: expected a dense tensor with numbers in it")
+        raise InputError(f"x_init {describe(x)}: expected a dense tensor with numbers in it")
     if not x.ndim or not len(x) or x.dtype not in DTYPES.values():
         raise InputError(
-            f"x_init {described(x)}: expected (n, ...) with n from 1, of dtype {', '.join(DTYPES)}; of whole numbers, "
+            f"x_init {describe(x)}: expected (n, ...) with n from 1, of dtype {', '.join(DTYPES)}; of whole numbers, "
             "x_init.float()"
         )
     if not bool(x.isfinite().all()):
-        raise InputError(f"x_init {described(x)}: holds NaN or infinity; expected finite numbers")
+        raise InputError(f"x_init {describe(x)}: holds NaN or infinity; expected finite numbers")
     return x
 
 

@@ -111,8 +111,8 @@ class Model:
         if not isinstance(self.schedule, Schedule):
             raise InputError(f"schedule {shown(self.schedule)}: expected a Schedule, as sb.vp_linear() returns")
         # The dataclass is frozen; this is how it can convert its own field.
-        object.__setattr__(self, "shape", checked_shape(self.shape))
-        if self.image_shape is not None and not is_shown_shape(checked_shape(self.image_shape, "image_shape")):
+        object.__setattr__(self, "shape", as_shape(self.shape))
+        if self.image_shape is not None and not is_shown_shape(as_shape(self.image_shape, "image_shape")):
             raise InputError(f"image_shape {shown(self.image_shape)}: expected (1 or 3, H, W), or (F, 1 or 3, H, W)")
         check_names(self.predicts, self.timesteps)
         check_batch_size(self.batch_size)
@@ -163,7 +163,7 @@ class Model:
             and is_shown_shape(tuple(sides), frames=self.image_shape is not None)
         ):
             expected = ", ".join(map(str, (len(x), *(self.image_shape or ("1 or 3", "H", "W")))))
-            raise InputError(f"model {self.name!r}: decode returned {described(made)}; expected uint8 ({expected})")
+            raise InputError(f"model {self.name!r}: decode returned {describe(made)}; expected uint8 ({expected})")
         return made
 
 
@@ -220,7 +220,7 @@ def _are_grey_levels(x: Tensor) -> bool:
     return bool(x.numel()) and bool(x.min() >= 0) and bool(x.max() > GREY_LEVELS_FROM)
 
 
-def checked_shape(shape: Any, name: str = "shape") -> tuple[int, ...]:
+def as_shape(shape: Any, name: str = "shape") -> tuple[int, ...]:
     """A shape without the batch, as a tuple; InputError, naming the field, for an invalid one."""
     try:
         # operator.index takes NumPy's whole numbers but no float; a boolean would pass as 0 or 1.
@@ -246,7 +246,7 @@ def check_value_range(value: object) -> None:
     raise InputError(f"value_range {shown(value)}: expected (black, white) with black < white, as in (-1, 1)")
 
 
-def described(value: object) -> str:
+def describe(value: object) -> str:
     """What a function returned, in a few words: dtype and shape of a tensor, the type of anything else."""
     if isinstance(value, Tensor):
         return f"{str(value.dtype).removeprefix('torch.')} {tuple(value.shape)}"
@@ -288,7 +288,7 @@ def predictor_for(  # noqa: PLR0913  (what a prediction depends on)
     log = log or CallLog()
     # The network is watched by the log, which then knows of calls that went around the predictor.
     network = NetworkPredictor(
-        log.watched(model.network(device, dtype)), model.predicts, model.timesteps, batch_size,
+        log.watch(model.network(device, dtype)), model.predicts, model.timesteps, batch_size,
         _on_device(condition, device, dtype), dtype, _on_device(without, device, dtype), guidance_calls, log,
         {} if notes is None else notes, model.name,
     )  # fmt: skip
@@ -312,7 +312,7 @@ def condition_from(model: Model, encode: Encode, texts: Sequence[str]) -> Tensor
         raise InputError(f"prompts: model {model.name!r} cannot encode them: {in_line(error)}") from error
     if not isinstance(made, Tensor) or not made.ndim or len(made) != len(texts):
         raise InputError(
-            f"prompts: model {model.name!r} encodes {len(texts)} of them as {described(made)}; expected a tensor with "
+            f"prompts: model {model.name!r} encodes {len(texts)} of them as {describe(made)}; expected a tensor with "
             "a row for each"
         )
     return made
@@ -375,7 +375,7 @@ def wrap_network(  # noqa: PLR0913  (what a network needs to be a model)
     rounds = timesteps == "fractional" and isinstance(schedule, VP)
     return Model(
         name=name, network=WrappedNetwork(network, schedule.first.t if rounds else None), schedule=schedule,
-        shape=checked_shape(shape), predicts=predicts, clip=clip, timesteps=timesteps, encode=encode,
+        shape=as_shape(shape), predicts=predicts, clip=clip, timesteps=timesteps, encode=encode,
         batch_size=batch_size, value_range=range_of(clip) if value_range is None else value_range,
         fingerprint=fingerprint,
     )  # fmt: skip

@@ -37,7 +37,7 @@ class Place:
     was: dict[str, Any]
     """Each name with what it stood for."""
 
-    def replaced(self) -> list[str]:
+    def replaced_names(self) -> list[str]:
         """The names that now stand for another function, method or class, or that now hide an inherited one."""
         now = vars(self.owner)
         others = [name for name, thing in self.was.items() if now.get(name) is not thing and _is_code(thing)]
@@ -91,7 +91,7 @@ def put_back_functions(before: Functions) -> list[str]:
     if before.are_unchanged():
         return []
     # All are found first: to put one back changes what the next class inherits.
-    found = [(place, name) for place in before.places for name in place.replaced()]
+    found = [(place, name) for place in before.places for name in place.replaced_names()]
     for place, name in found:
         place.put_back(name)
     return [f"{place.name}.{name}" for place, name in found]

@@ -173,7 +173,7 @@ class Hints:
 
 def takes_hints(network: Network) -> bool:
     """Whether a network has a parameter of the name `hints`."""
-    # `watched` and `cast_times` wrap a network; a module's __call__ takes anything, and its forward says what.
+    # `watch` and `cast_times` wrap a network; a module's __call__ takes anything, and its forward says what.
     own = inspect.unwrap(network)
     try:
         return HINTS in inspect.signature(own.forward if isinstance(own, torch.nn.Module) else own).parameters
@@ -212,7 +212,7 @@ class CallLog:
     asked: int = 0
     """Calls that a `NetworkPredictor` made of the network."""
     called: int = 0
-    """Calls of the network that `watched` returned, whoever made them."""
+    """Calls of the network that `watch` returned, whoever made them."""
     rows: int = 0
     """Rows of these calls together."""
     times: list[float] = field(default_factory=list)
@@ -227,7 +227,7 @@ class CallLog:
         self.times.append(t)
         self.extremes += (*x.aminmax(), *answer.aminmax())  # NaN wherever there is one
 
-    def watched(self, network: Network) -> Network:
+    def watch(self, network: Network) -> Network:
         """The network with its calls counted."""
 
         def ask(x: Tensor, *others: Tensor, **hints: Hints) -> Tensor:
@@ -350,8 +350,8 @@ class NetworkPredictor:
         for start in range(0, n, size):
             real = min(size, n - start)
             # Every call has the same number of rows, whatever n is: the last rows are padded, and cut off below.
-            state = _concatenate([_padded(states, start, size) for states in inputs] * len(conditions))
-            condition = [_concatenate([_padded(c, start, size) for c in told for _ in asked])] if told else []
+            state = _concatenate([_pad(states, start, size) for states in inputs] * len(conditions))
+            condition = [_concatenate([_pad(c, start, size) for c in told for _ in asked])] if told else []
             # With other states or prompts in a call the same rows of the batch mean something else, and so would the
             # notes.
             kind = len(asked), *(c is self.without for c in conditions)
@@ -487,7 +487,7 @@ def _name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def _padded(x: Tensor, start: int, size: int) -> Tensor:
+def _pad(x: Tensor, start: int, size: int) -> Tensor:
     """`size` rows of x from `start` on; where x has fewer, its last row is repeated."""
     rows = x[start : start + size]
     missing = size - rows.shape[0]
@@ -521,20 +521,20 @@ class Guided:
 
     def __call__(self, x: Tensor, level: Level, rows: slice = ALL) -> Prediction:
         """Two evaluations of the network, one prediction."""
-        return self._mixed(*self.both(x, level, rows))
+        return self._mix(*self.both(x, level, rows))
 
     def many(
         self, asked: Sequence[Question], rows: slice = ALL, hints: Mapping[str, Any] | None = None
     ) -> list[Prediction]:
         """Two evaluations and one prediction of each state."""
         assert self.both_of_many is not None
-        return [self._mixed(*pair) for pair in self.both_of_many(asked, rows, hints)]
+        return [self._mix(*pair) for pair in self.both_of_many(asked, rows, hints)]
 
-    def _mixed(self, positive: Prediction, negative: Prediction) -> Prediction:
+    def _mix(self, positive: Prediction, negative: Prediction) -> Prediction:
         # lerp extrapolates for guidance above 1.
         answer = torch.lerp(negative.answer, positive.answer, self.guidance)
         guided = Prediction(positive.x, positive.level, answer, positive.predicts, negative)
-        return rescaled(guided, positive.x0, self.rescale) if self.rescale else guided
+        return rescale_x0(guided, positive.x0, self.rescale) if self.rescale else guided
 
 
 @dataclass(frozen=True)
@@ -590,7 +590,7 @@ class GuidedWithin:
         return [next(said[inside]) for inside in within]
 
 
-def rescaled(guided: Prediction, conditional: Tensor, phi: float) -> Prediction:
+def rescale_x0(guided: Prediction, conditional: Tensor, phi: float) -> Prediction:
     """Guidance with rescale (Lin et al. 2024, section 3.4): x0 times phi std(conditional) / std(x0) + 1 - phi.
 
     Each sample has its own deviations. Here x0 is scaled, so that it does not matter what the network predicts; the
@@ -672,15 +672,15 @@ class Bounded:
 
     def __call__(self, x: Tensor, level: Level, rows: slice = ALL) -> Prediction:
         """The inner prediction with x0 clamped."""
-        return self._clamped(x, level, self.inner(x, level, rows))
+        return self._clamp(x, level, self.inner(x, level, rows))
 
     def many(
         self, asked: Sequence[Question], rows: slice = ALL, hints: Mapping[str, Any] | None = None
     ) -> list[Prediction]:
         """The inner predictions with x0 clamped."""
-        return [self._clamped(said.x, said.level, said) for said in self.inner.many(asked, rows, hints)]
+        return [self._clamp(said.x, said.level, said) for said in self.inner.many(asked, rows, hints)]
 
-    def _clamped(self, x: Tensor, level: Level, said: Prediction) -> Prediction:
+    def _clamp(self, x: Tensor, level: Level, said: Prediction) -> Prediction:
         return Prediction(x, level, said.x0.clamp(self.low, self.high), "x0", said.unconditional)
 
 
@@ -693,15 +693,15 @@ class Thresholded:
 
     def __call__(self, x: Tensor, level: Level, rows: slice = ALL) -> Prediction:
         """The inner prediction with x0 thresholded."""
-        return self._thresholded(x, level, self.inner(x, level, rows))
+        return self._apply_threshold(x, level, self.inner(x, level, rows))
 
     def many(
         self, asked: Sequence[Question], rows: slice = ALL, hints: Mapping[str, Any] | None = None
     ) -> list[Prediction]:
         """The inner predictions with x0 thresholded."""
-        return [self._thresholded(said.x, said.level, said) for said in self.inner.many(asked, rows, hints)]
+        return [self._apply_threshold(said.x, said.level, said) for said in self.inner.many(asked, rows, hints)]
 
-    def _thresholded(self, x: Tensor, level: Level, said: Prediction) -> Prediction:
+    def _apply_threshold(self, x: Tensor, level: Level, said: Prediction) -> Prediction:
         # Saharia et al. 2022, section 2.3: s is a quantile of |x0|, and x0 is clamped to [-s, s] and divided by s.
         x0, bound = said.x0, self.threshold.bound
         # At least `bound`: a sample within it is left unchanged.

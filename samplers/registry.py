@@ -21,16 +21,16 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple, cast
 
-from .aliases import aliases_in, aliases_of, check_aliases, popped_first
+from .aliases import aliases_in, aliases_of, check_aliases, pop_first
 from .catalogue import Catalogue, loosely
 from .engine import Engine, EngineFactory, Work
 from .errors import InputError, ModelError, PluginError, SamplerbenchError, closest, pass_on, told
 from .extractor import Extractor, ExtractorFactory
 from .factories import (
     accepted_settings,
-    checked_data,
-    checked_extractors,
-    checked_model,
+    as_data,
+    as_extractors,
+    as_model,
     factory_for,
     is_there,
     model_from_code,
@@ -68,7 +68,7 @@ SLOW_SECONDS = 1.0
 """The listing names a plugin that takes longer than this to load."""
 
 
-class Chosen(NamedTuple):
+class ParsedSampler(NamedTuple):
     """What a spec string of a sampler says."""
 
     sampler: Sampler
@@ -106,9 +106,9 @@ class Registry:
 
     def sampler_and_grid(self, spec: str, **options: object) -> tuple[Sampler, str | None]:
         """The sampler, and the grid if the spec names one, "ddim:eta=0.5,grid=karras", or the sampler brings one."""
-        return self.chosen(spec, **options)[:2]
+        return self.parse_sampler(spec, **options)[:2]
 
-    def chosen(self, spec: str, **options: object) -> Chosen:
+    def parse_sampler(self, spec: str, **options: object) -> ParsedSampler:
         """All that the spec says: "ddim:eta=0.5,grid=karras,first=analytic"."""
         name, given = self._resolve(spec)
         if name not in self.samplers.things:
@@ -116,9 +116,9 @@ class Registry:
         # `grid=` is no option of the sampler: it names the grid that goes with this spec.
         grid = given.pop("grid", None)
         cls, what = self.samplers[name], f"sampler {name!r}"
-        analytic_first = popped_first(cls, given, what)
+        analytic_first = pop_first(cls, given, what)
         sampler = construct(cls, what, {**given, **options})
-        return Chosen(sampler, grid or sampler.own_grid, analytic_first)
+        return ParsedSampler(sampler, grid or sampler.own_grid, analytic_first)
 
     def is_foreign(self, spec: str) -> bool:
         """Whether the sampler of a spec comes from outside samplerbench."""
@@ -224,20 +224,20 @@ class Registry:
             )
         factory, argument = factory_for(self.models, spec)
         refuse_settings(f"model {spec!r}", settings, accepted_settings(factory))
-        return name_model(checked_model(factory(argument, **settings), spec), spec)
+        return name_model(as_model(factory(argument, **settings), spec), spec)
 
     def extractors_of(self, spec: str) -> Mapping[str, Extractor]:
         """The extractors that "name" or "name:argument" describes, by the role that metrics read."""
         name, _, argument = spec.partition(":")
         factory = self.extractors[name]
         with self.loading("extractor", spec):
-            return checked_extractors(factory(argument), spec)
+            return as_extractors(factory(argument), spec)
 
     def image_data(self, spec: str) -> ImageData:
         """The images that "name", "name:argument", a file or a folder describes."""
         factory, argument = factory_for(self.data, spec)
         with self.loading("data", spec):
-            return checked_data(factory(argument), spec)
+            return as_data(factory(argument), spec)
 
     def check_engine(self, spec: str) -> EngineFactory:
         """The factory of the engine that a spec names; for an unknown one an error lists the names, before any work."""

@@ -33,7 +33,7 @@ from .files.tiles import Images, as_shown, mosaic, png
 from .grid import Levels, listed_times, rounding_note, start_fix, start_note
 from .image_data import ImageData
 from .level import Level
-from .model import Model, described, predictor_for
+from .model import Model, describe, predictor_for
 from .noise import Noise, NoiseFunction, check_seed
 from .options import at_fault, check_count
 from .predictor import (
@@ -53,7 +53,7 @@ from .sampler import (
     Sampler,
     SamplerFault,
     StepContext,
-    finite_or_fault,
+    check_finite,
     integrate,
     needs_unconditional,
 )
@@ -287,7 +287,7 @@ def request_for(  # noqa: PLR0913  (as sample)
     if not isinstance(model, Model):
         raise InputError(f"model {as_given(model)}: expected a name or a Model, as wrap_network returns")
     name = repr(sampler) if isinstance(sampler, str) else type(sampler).__name__
-    sampler, grid, analytic_first = _chosen(registry, sampler, check_grid(grid), analytic_first=analytic_first)
+    sampler, grid, analytic_first = _choose(registry, sampler, check_grid(grid), analytic_first=analytic_first)
     unconditional = check_unconditional(sampler, model, name)
     # A list of levels gives the number of steps; a named grid does not.
     if steps is None:
@@ -332,10 +332,10 @@ def request_for(  # noqa: PLR0913  (as sample)
         device=place,
         dtype=precision,
     )
-    return fitted(made, any_model=any_model)
+    return check_fit(made, any_model=any_model)
 
 
-def _chosen(
+def _choose(
     registry: Registry, sampler: Sampler | str, grid: str | Sequence[float] | None, *, analytic_first: bool
 ) -> tuple[Sampler, str | Sequence[float] | None, bool]:
     """The sampler, its grid and whether its first call is analytic; a spec may say all three, and a sampler its
@@ -345,7 +345,7 @@ def _chosen(
     if not isinstance(sampler, str):
         raise InputError(f"sampler {as_given(sampler)}: expected a spec such as 'ddim:eta=0.5' or a Sampler")
     # Two grids for one run would leave open which of them was meant.
-    chosen = registry.chosen(sampler)
+    chosen = registry.parse_sampler(sampler)
     if chosen.grid and grid is not None:
         raise InputError(f"grid {shown(grid)}: the sampler's spec names the grid {chosen.grid!r}; give one of them")
     return chosen.sampler, chosen.grid or grid, chosen.analytic_first
@@ -354,10 +354,10 @@ def _chosen(
 def counting(model: Model) -> tuple[Model, CallLog]:
     """The model with a network whose calls are counted, and the count."""
     log = CallLog()
-    return replace(model, network=lambda device, dtype: log.watched(model.network(device, dtype))), log
+    return replace(model, network=lambda device, dtype: log.watch(model.network(device, dtype))), log
 
 
-def fitted(request: Request, *, any_model: bool) -> Request:
+def check_fit(request: Request, *, any_model: bool) -> Request:
     """The request with the remark of its sampler. InputError if the sampler is made for another model or guidance,
     unless `any_model`."""
     sampler = request.sampler
@@ -429,14 +429,14 @@ def draw(  # noqa: PLR0913  (the block, and what may replace its noise)
             # All of the run; what follows only looks at what came out of it.
             x = integrate(request.sampler, run, like, watch=states.append if trajectory else None)
         except Exception:  # a sampler may raise because the network answered with NaN
-            answered_or_fault(log, request.dtype)
+            check_answers(log, request.dtype)
             raise
         # The time ends before the checks and the images, which belong to no sampler.
         seconds = clock(request.device) - started
-        answered_or_fault(log, request.dtype)
-        counted_or_fault(request, log, counted.evaluations)
+        check_answers(log, request.dtype)
+        check_counted(request, log, counted.evaluations)
         # The user's own noise cannot be drawn again, so no step is named for it.
-        finite_or_fault(request.sampler, x, None if noise else _replay(request.sampler, run, like, notes))
+        check_finite(request.sampler, x, None if noise else _replay(request.sampler, run, like, notes))
         x = x.to(state_dtype)
         decoding = clock(request.device)
         made = images(model, x)
@@ -464,7 +464,7 @@ def counted_predictor(
     return Counted(predictor, request.passes_at)
 
 
-def counted_or_fault(request: Request, log: CallLog, evaluations: int) -> None:
+def check_counted(request: Request, log: CallLog, evaluations: int) -> None:
     """Raise SamplerFault if the network was asked more often than was counted."""
     if uncounted := log.past_the_counter(evaluations):
         raise SamplerFault(
@@ -481,7 +481,7 @@ def _first_state(request: Request, stream: Noise) -> Tensor:
     return stream.prior().to(torch.promote_types(request.dtype, torch.float32)) * scale
 
 
-def answered_or_fault(log: CallLog, dtype: torch.dtype) -> None:
+def check_answers(log: CallLog, dtype: torch.dtype) -> None:
     """Raise NetworkFault if the network answered with NaN or infinity about a state that had none.
 
     Bounds of x0 hide an infinity, and the sampler is not to blame for what it makes of one.
@@ -508,9 +508,9 @@ def own_noise(noise: NoiseFunction, a: Level, b: Level, like: Tensor) -> Tensor:
         raise InputError(f"noise: raised {in_line(error)}") from error
     dense = isinstance(z, Tensor) and z.layout == torch.strided and z.device.type != "meta" and not z.is_complex()
     if not isinstance(z, Tensor) or not dense or z.shape != like.shape:
-        raise InputError(f"noise: returned {described(z)}; expected a dense real tensor {tuple(like.shape)}")
+        raise InputError(f"noise: returned {describe(z)}; expected a dense real tensor {tuple(like.shape)}")
     if not bool(z.isfinite().all()):
-        raise InputError(f"noise: returned {described(z)} with NaN or infinity in it; expected finite numbers")
+        raise InputError(f"noise: returned {describe(z)} with NaN or infinity in it; expected finite numbers")
     return z
 
 
@@ -550,7 +550,7 @@ def make_sampler(spec: str, **options: object) -> Sampler:
     """
     if not isinstance(spec, str):
         raise InputError(f"sampler {as_given(spec)}: expected a spec such as 'ddim:eta=0.5'")
-    sampler, grid, analytic_first = default_registry().chosen(spec, **options)
+    sampler, grid, analytic_first = default_registry().parse_sampler(spec, **options)
     if analytic_first:
         warnings.warn(f"sampler {spec!r}: first=analytic is of a run; give the spec itself to sample()", stacklevel=2)
     # The grid that a sampler brings is still found on the sampler; one from the spec would be lost without a word.

@@ -283,7 +283,7 @@ def needs_unconditional(sampler: Sampler) -> bool:
     return needs
 
 
-def finite_or_fault(sampler: Sampler, x: Tensor, replay: Callable[[Callable[[Tensor], None]], object] | None) -> None:
+def check_finite(sampler: Sampler, x: Tensor, replay: Callable[[Callable[[Tensor], None]], object] | None) -> None:
     """Raise SamplerFault if x is not finite. `replay` draws again, and the message names the step where it began."""
     if bool(x.isfinite().all()):
         return

@@ -17,7 +17,7 @@ from ...samplers.noise import BLOCK
 from ...samplers.options import at_fault
 from ...samplers.process import changes_told, state_kept
 from ...samplers.registry import Registry
-from ...samplers.sample import Request, fitted, request_for
+from ...samplers.sample import Request, check_fit, request_for
 from ...samplers.sampler import MAX_CALLS, MAX_ORDER, MAX_STEPS, Sampler, declared_calls, needs_unconditional
 from ...samplers.schedule import VP
 from ...samplers.text import counted
@@ -358,7 +358,7 @@ def cell_for(  # noqa: PLR0913  (a cell's coordinates)
 ) -> Cell:
     """The cell of a sampler spec at a step count, or at the step count that an NFE budget allows, and at a guidance."""
     budget, guidance = place
-    sampler, own_grid, analytic_first = registry.chosen(spec)
+    sampler, own_grid, analytic_first = registry.parse_sampler(spec)
     grid = own_grid or config.grid or model.schedule.default_grid
     steps = budget
     # A first call without the network costs nothing, so the budget reaches for one call more.
@@ -371,7 +371,7 @@ def cell_for(  # noqa: PLR0913  (a cell's coordinates)
         request = request_in(config, registry, model, sampler, grid, steps, guidance, analytic_first=analytic_first)
         known.asked[alike] = request, asked_setting(request, (), known.setting)
     request, asked = known.asked[alike]
-    request = fitted(replace(request, sampler=sampler), any_model=config.any_model)
+    request = check_fit(replace(request, sampler=sampler), any_model=config.any_model)
     setting = setting_of(sampler, asked)
     code = known.code.get(type(sampler)) or code_of_class(type(sampler))
     known.code[type(sampler)] = code

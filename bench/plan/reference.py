@@ -21,7 +21,7 @@ from torch import Tensor
 from ...samplers.errors import InputError, ModelError
 from ...samplers.extractor import Extractor
 from ...samplers.files.atomic import make_folder, write_beside_others
-from ...samplers.files.images import cropped, to_channels
+from ...samplers.files.images import crop, to_channels
 from ...samplers.image_data import ImageData, check_count, image_of
 from ...samplers.metric import Moments, Rows
 from ...samplers.model import parse_size
@@ -209,7 +209,7 @@ class Images:
             raise InputError(
                 f"{self.called} {self.data.name}: image {i} is {found}, the first {first}; expected one size, or --size"
             )
-        return to_channels(cropped(image, (size[0], size[1])), channels)
+        return to_channels(crop(image, (size[0], size[1])), channels)
 
 
 def check_extracted(rows: npt.NDArray[Any], numbers: range, what: str) -> None:

@@ -27,7 +27,7 @@ from ...samplers.extractor import Extractor
 from ...samplers.files.atomic import make_folder, write_named
 from ...samplers.files.npz import Header, read_header
 from ...samplers.files.weights import check_header, check_regular, file_hash
-from ...samplers.files.zip_file import opened_zip
+from ...samplers.files.zip_file import open_zip
 from ...samplers.metric import Moments, Rows
 from ...samplers.text import counted
 from .record import Positive, told
@@ -187,7 +187,7 @@ def is_moments(path: Path) -> bool:
     if path.suffix.lower() != MOMENTS_SUFFIX or not path.is_file():
         return False
     try:
-        with opened_zip(path, MOST_ARRAYS) as archive:
+        with open_zip(path, MOST_ARRAYS) as archive:
             return {f"{MEAN}.npy", f"{COVARIANCE}.npy"} <= set(archive.namelist())
     except (OSError, zipfile.BadZipFile, ValueError):
         return False
@@ -197,7 +197,7 @@ def read_moments(path: Path) -> tuple[Moments, About | None]:
     """Mean and covariance of an .npz, with what it says about itself, if samplerbench wrote it."""
     check_regular(path)
     try:
-        with opened_zip(path, MOST_ARRAYS) as archive:
+        with open_zip(path, MOST_ARRAYS) as archive:
             mean = numbers_in(archive, MEAN, 1)
             covariance = numbers_in(archive, COVARIANCE, 2)
             names = [name.removesuffix(".npy") for name in archive.namelist()]

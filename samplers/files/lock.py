@@ -30,7 +30,7 @@ class WriterLock:
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / LOCK_FILE
-        self._file = locked_file(self._path)
+        self._file = open_locked(self._path)
         self._close = weakref.finalize(self, os.close, self._file)
         os.ftruncate(self._file, 0)
         os.pwrite(self._file, str(os.getpid()).encode(), 0)
@@ -57,7 +57,7 @@ def sole_writer(folder: Path) -> Iterator[None]:
             folder.rmdir()  # fails, as it should, if anything was written
 
 
-def locked_file(path: Path) -> int:
+def open_locked(path: Path) -> int:
     """A descriptor of the file at `path`, which is locked. StoreError on Windows."""
     if sys.platform == "win32":
         raise StoreError(f"{path.parent}: the system is {NO_WINDOWS}")

@@ -20,7 +20,7 @@ FULL = 0xFFFF
 
 
 @contextmanager
-def opened_zip(path: Path, most: int) -> Iterator[zipfile.ZipFile]:
+def open_zip(path: Path, most: int) -> Iterator[zipfile.ZipFile]:
     """Open an archive with at most `most` members; ValueError for more, before their list is made."""
     if (members := members_of(path)) > most:
         raise ValueError(f"an archive of {members:,} members, where at most {most:,} are read")

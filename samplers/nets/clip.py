@@ -57,14 +57,14 @@ class Tokenizer:
             if unknown is not None:
                 raise InputError(
                     f"prompt {text!r}: unknown word {unknown!r}{closest(unknown, self.vocabulary)}; "
-                    f"this model knows: {self._listed()}"
+                    f"this model knows: {self._vocabulary_text()}"
                 )
             if not 0 < len(words) <= self.length:
                 raise InputError(f"prompt {text!r}: {len(words)} words; expected 1 to {self.length}")
             row[: len(words)] = torch.tensor([self._number[w] for w in words])
         return rows
 
-    def _listed(self) -> str:
+    def _vocabulary_text(self) -> str:
         """The vocabulary for a message; the beginning and the number of the rest if it is long."""
         rest = len(self.vocabulary) - MOST_LISTED
         return ", ".join(self.vocabulary[:MOST_LISTED]) + (f" and {rest:,} more words" if rest > 0 else "")

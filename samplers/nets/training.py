@@ -107,7 +107,7 @@ class Training:
     def __init__(self, network: nn.Module, loss_of: LossOf, recipe: Recipe, checkpoint: Path, ranks: Ranks) -> None:
         self.network, self.recipe, self.checkpoint, self.ranks = network, recipe, checkpoint, ranks
         self.step, self.mean_loss = 0, math.nan
-        self._loss = ranks.shared(LossModule(network, loss_of))
+        self._loss = ranks.wrap(LossModule(network, loss_of))
         self._optimizer = torch.optim.AdamW(network.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay)
         self._ema = EMA(network, recipe.ema) if recipe.ema else None
 
@@ -250,7 +250,7 @@ def save_atomically(state: dict[str, Any], path: Path) -> None:
     write_atomically(path, buffer.getbuffer())
 
 
-def logged(path: Path, report: Report) -> Report:
+def with_log(path: Path, report: Report) -> Report:
     """`report` that also writes a line of the training log every 20 seconds and at the end of a phase."""
     # As if the last line were long ago, so that the first one is due at once.
     last = -LOG_EVERY_SECONDS
