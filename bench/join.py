@@ -21,7 +21,7 @@ from .run import Manner, begin
 from .verify import check_cells, check_versions, set_as
 
 BLOCKS_NAMED = 3
-"""Of those that are left out, so many are named."""
+"""How many of the blocks that are left out are named."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,7 @@ def join(shards: Sequence[StoredRun], registry: Registry) -> Joined:
     """
     there = check_shards(shards)
     first = shards[0]
+    # The same checks as for `verify`, because the plan is made again here.
     check_settings(first)
     check_plugins(first, registry)
     check_code(first, registry)
@@ -54,6 +55,7 @@ def join(shards: Sequence[StoredRun], registry: Registry) -> Joined:
         with closing(begun.folder):
             for run in shards:
                 begun.folder.take(run.folder)
+            # A cell that failed in one shard has failed in the whole.
             begun.failures.update(begun.folder.failures(plan))
             notes = tuple(left_out(plan, begun.folder, begun.failures.keys(), there))
             begun.conclude()
@@ -70,6 +72,7 @@ def check_shards(shards: Sequence[StoredRun]) -> list[Shard]:
                 f"{run.path}: is no shard; expected the folders of one run by --shard, or add --merge for one table of "
                 "several runs"
             )
+        # By plan and cells: an edited sampler has other keys, and its chunks are of another run.
         if (run.record.plan, run.record.cells) != (first.record.plan, first.record.cells):
             raise InputError(f"{run.path}: is a shard of another run than {first.path}; expected shards of one run")
         there.append(shard)
@@ -87,6 +90,7 @@ def check_shards(shards: Sequence[StoredRun]) -> list[Shard]:
 def left_out(plan: Plan, folder: RunFolder, failed: Collection[str], there: Sequence[Shard]) -> Iterator[str]:
     """Which blocks are not in the table, and why."""
     cells = [cell for cell in plan.cells if cell.key not in failed]
+    # A block counts where every sound cell has it, as in any table.
     whole = {block.number for block in folder.whole_blocks(cells, plan.blocks)}
     missing = [block for block in plan.blocks if block.number not in whole]
     if not missing or not cells:

@@ -106,6 +106,7 @@ class Manner(Conduct):
         Limits(self.time_limit, self.memory_limit)  # refuses invalid limits
         parse_workers(self.workers)
         is_clocked = bool(self.clock or self.repeats or self.timed_at_once.rows)
+        # Shards may be drawn on one machine at a time, so none of their chunks is known to be alone.
         if self.part and (self.add or is_clocked):
             raise InputError(f"shard {self.part}: is neither clocked nor added to; join the shards first")
 
@@ -178,7 +179,7 @@ class Benchmark:
         return number_of(asked) if asked else 0
 
     def work(self, watch: Watch) -> None:
-        """Have everything drawn that is missing; the watch sees the table as it grows."""
+        """Draw everything that is missing; the watch sees the table as it grows."""
         told = Together(watch, self.log) if self.log else watch
         self.session.work(told, lambda: watch.table(self.tabulate()))
 
@@ -255,27 +256,29 @@ def run(  # noqa: PLR0913  (the settings of a run, each by name)
     warning says. With `add` the samplers, steps or budgets are added to the run in `output`, and images up to `n`: what
     is there stays, its other settings hold where they are left at their defaults here, and a setting that differs is
     refused. A value that is equal to its default counts as left out: it adds nothing. Cells with fewer than `repeats`
-    whole chunks are drawn again for the clock alone; cells that failed stay so, unless `retry_failed`. `plugins` are
+    whole chunks are drawn again only for the clock; cells that failed stay so, unless `retry_failed`. `plugins` are
     files or modules.
 
     Samplers that did not come with samplerbench are drawn in a child process, so that one that crashes or never ends
-    fails its own cells alone: `time_limit` is in seconds for a chunk (None = 60 and 50 times what its model calls,
+    fails only its own cells: `time_limit` is in seconds for a chunk (None = 60 and 50 times what its model calls,
     decoding and extractors take), `memory_limit` in GB (None = 80 % of the machine's). A Model cannot be sent to
     another process: given as an object, everything is drawn in this one, without limits. All that holds of the engine
     "local"; another `engine`, of a plugin, draws the same samples elsewhere. A notebook shows how far the run is.
 
-    With `workers` so many chunks are drawn at a time, each in a process that keeps its model: the same bytes, and no
-    times, unless `clock` has each cell drawn again alone. The workers of a new run share the cores. `shard`, as in
-    "2/4", draws a part of the run into its own folder. `latency`, as in [1, 16], has each cell drawn too with so
-    many images at a time, for the time of one draw. `log` is a file that gets a line of JSON for each event.
+    With `workers` that number of chunks is drawn at a time, each in a process that keeps its model: the same bytes, and
+    no times, unless `clock` has each cell drawn again alone. The workers of a new run share the cores. `shard`, as in
+    "2/4", draws a part of the run into its own folder. `latency`, as in [1, 16], also has each cell drawn in
+    batches of that many images, for the time of one draw. `log` is a file that gets a line of JSON for each event.
     Raises InputError, PluginError, ModelError or StoreError.
     """
     given = locals()
     check_arguments(given)
+    # Everything about the arguments is checked before the model is loaded, which may take a minute.
     config, manner = config_of(given), Manner(**conduct_of(given))
     registry = load_registry(plugins)
     if add:
         config = enlarged_run(None if output is None else Path(output), without_defaults(config), registry, fresh=fresh)
+    # Threads come before the plan, because they are part of every key.
     folder = folder_of_shard(Path(output), manner.part) if output else None
     stored = stored_run(folder) if folder and not fresh else None
     config, threads = with_threads(config, stored, manner.worker_count)
@@ -283,6 +286,7 @@ def run(  # noqa: PLR0913  (the settings of a run, each by name)
         plan = plan_for(config, registry, model if isinstance(model, Model) else None).shared(manner.part)
         for warning in filter(None, [*warnings_of(plan), warning_of(manner.worker_count)]):
             warnings.warn(warning, stacklevel=2)
+        # Then the folder, the drawing, and what is made of it. Stopped anywhere, what is stored stays.
         begun = begin(plan, registry, folder or default_output(plan), manner)
         with closing(begun.folder):
             with notebook_view(begun.labels, begun.workers) as view:
@@ -349,6 +353,7 @@ def log_of(manner: Manner, output: Path) -> Log | None:
     """The log of a run in a folder, if one is asked for; InputError where it cannot be written."""
     if manner.log is None:
         return None
+    # To open the folder for appending would fail later, with a message that names no option.
     if Path(manner.log).absolute() == output.absolute():
         raise InputError(f"log {manner.log}: is the run's folder; give a file")
     return Log(Path(manner.log), {"run": str(output), "engine": manner.engine, "workers": manner.worker_count})
@@ -365,6 +370,7 @@ def work_of(
 def history_of(plan: Plan, registry: Registry, command: str, stored: RunRecord | None, *, add: bool) -> dict[str, Any]:
     """The history in run.json: the command and plugins of the run, and those of its additions."""
     plugins = list(registry.named)
+    # A run that was never added to has one command: that which was given last.
     if stored is None or not (add or stored.added or stored.extended):
         return {"command": command, "plugins": plugins}
     added = [msgspec.to_builtins(one) for one in stored.added]
@@ -399,6 +405,7 @@ def place_of(extractor: Extractor) -> dict[str, str]:
 def labels_of(model: HasExtractors, ready: Mapping[str, Yardstick]) -> dict[str, dict[str, str]]:
     """For each metric its extractor's label, note, fingerprint and data, the name of its Frechet distance, its number
     of features if the reference tells that, and its least number of samples."""
+    # What a reader of the numbers has to know, by metric: several may read one extractor.
     extractors = {name: model.extractors[yardstick.metric.extractor] for name, yardstick in ready.items()}
     return {
         name: {"label": e.label, "note": e.note, "fingerprint": e.fingerprint, "frechet": e.frechet, "data": e.data,

@@ -134,6 +134,7 @@ def score_images(
     images: Images, source: Source, registry: Registry, extractors: Sequence[str], metrics: Sequence[str]
 ) -> Score:
     """The metrics of images against a source, by these extractors; () = all metrics, by the usual extractors."""
+    # What was asked for by name has to work; what is tried by default is left out with a note.
     kinds = {name: registry.metrics[name] for name in metrics or sorted(registry.metrics.things)}
     left_out, is_asked = LeftOut(), bool(metrics)
     readers = readers_for(kinds, images.data.name, registry, extractors, left_out, is_asked)
@@ -217,6 +218,7 @@ def with_captions(
             captions = found
     if captions:
         return captions, list(readers)
+    # Images without captions still have all other metrics.
     bare = [{role: e for role, e in one.extractors.items() if role not in OF_PROMPTS} for one in readers]
     return [""] * images.count, [replace(one, extractors=of) for one, of in zip(readers, bare, strict=True)]
 
@@ -266,6 +268,7 @@ def rows_of(
     images: Images, readers: Sequence[Reader], ready: Sequence[Mapping[str, Yardstick]], captions: Sequence[str]
 ) -> list[dict[str, Rows]]:
     """For each reader the rows by role that its metrics read, with a bar on a terminal; each image is read once."""
+    # Only roles that some metric reads: an extractor may fill others, at a cost.
     blocks: list[dict[str, list[Rows]]] = [
         {role: [] for role in sorted({one.metric.extractor for one in yardsticks.values()})} for yardsticks in ready
     ]

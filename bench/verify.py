@@ -113,6 +113,7 @@ def verify(run: StoredRun, registry: Registry, chunks: int = 3, seed: int = 0) -
 def check_versions(run: StoredRun) -> None:
     """Refuse a run of other versions."""
     here = environment("cpu")["versions"]
+    # Before the keys, which hold the versions too: the message can then say what to install.
     there = run.record.environment.versions
     for name in VERSIONS_THAT_MATTER:
         if there.get(name) != here[name]:
@@ -123,6 +124,7 @@ def check_versions(run: StoredRun) -> None:
 
 def check_cells(run: StoredRun, plan: Plan) -> None:
     """Refuse a run whose cells would now be drawn differently."""
+    # The plan holds all but code and files, so if it agrees, an edited sampler is what is left.
     if run.record.plan != plan.key:
         raise InputError(
             f"{run.path}: its plan is {run.record.plan[:12]} there and {plan.key[:12]} here; a grid, a sampler's "
@@ -140,6 +142,7 @@ def check_cells(run: StoredRun, plan: Plan) -> None:
 def set_as(record: RunRecord) -> Iterator[int]:
     """Set torch's threads and switches as in the run, inside the block; yields the number of threads."""
     threads = record.environment.threads
+    # The process is put back afterwards: to verify a run must not change the next one.
     with state_kept():
         torch.set_num_threads(threads)
         set_switches(record.environment.switches)
@@ -163,7 +166,7 @@ def checked(folder: RunFolder, cell: Cell, block: Block, engine: Engine) -> Chec
         stored = folder.read(cell, block)
     except StoreError as error:
         return Check(*place, DAMAGED, (str(error),))
-    # By the engine of a run, so that a sampler that crashes or hangs ends its own check alone.
+    # By the engine of a run, so that a sampler that crashes or hangs ends only its own check.
     (drawn,) = engine.draw([job_of(cell, block)])
     if isinstance(drawn, Failure):
         return Check(*place, DIFFERS, (f"cannot be drawn: {drawn.reason}",))

@@ -91,7 +91,7 @@ class Pool:
 
 
 def draw_pool(run: Path, images: int) -> None:
-    """Draw a run folder with so many images of each sampler, as far as they are not there."""
+    """Draw a run folder with a number of images of each sampler, as far as they are not there."""
     there = read_run(run).config.samples if (run / "run.json").exists() else 0
     names = {"model": "fashion-mnist", "samplers": SAMPLERS, "steps": STEPS, "metrics": READ}
     sb.run(**names, n=max(images, there), keep_images=False, output=run, add=0 < there < images)

@@ -17,8 +17,9 @@ FIRST, ANALYTIC = "first", "analytic"
 ALIAS = re.compile(r"[A-Za-z0-9][A-Za-z0-9 +._-]{0,63}")
 
 
-def popped_first(cls: type[Sampler], options: dict[str, Any], what: str) -> bool:
+def pop_first(cls: type[Sampler], options: dict[str, Any], what: str) -> bool:
     """Whether the options say first=analytic, which is taken out of them; a sampler's own option `first` stays."""
+    # A sampler with its own option of this name means something else by it.
     if FIRST in options_of(cls) or (given := options.pop(FIRST, None)) is None:
         return False
     if given != ANALYTIC:
@@ -42,7 +43,7 @@ def check_aliases(samplers: Catalogue[type[Sampler]], new: Iterable[str]) -> Non
     for name in samplers.things:
         if (taken := owner.setdefault(loosely(name), name)) != name:
             raise PluginError(
-                f"sampler {name!r} from {samplers.origins[name]}: differs in dashes alone from {taken!r} "
+                f"sampler {name!r} from {samplers.origins[name]}: differs only in dashes from {taken!r} "
                 f"from {samplers.origins[taken]}"
             )
     for name, cls in samplers.things.items():
@@ -58,15 +59,18 @@ def check_aliases(samplers: Catalogue[type[Sampler]], new: Iterable[str]) -> Non
             options = parse_spec(f"{name}:{preset}")[1]
             if options and loosely(alias) == loosely(name):
                 raise PluginError(f"alias {alias!r} of sampler {name!r}: is its own name, and stands for {preset!r}")
+            # A preset may name a grid and a first step too, which are no options of the sampler.
             options.pop("grid", None)
             what = f"alias {alias!r} of sampler {name!r}"
-            popped_first(samplers.things[name], options, what)
+            pop_first(samplers.things[name], options, what)
             construct(samplers.things[name], what, options)
 
 
 @functools.lru_cache(maxsize=8)
 def aliases_in(samplers: tuple[tuple[str, type[Sampler]], ...]) -> dict[str, str]:
     """What `Registry.aliases` returns for these samplers, cached for all the specs of a plan."""
+    # Of equal keys the alias, on the right, wins. `check_aliases` lets only one such pair through: a sampler whose
+    # alias is its own name, which then stands for the same.
     return {loosely(name): name for name, _ in samplers} | {
         loosely(alias): f"{name}:{preset}" if preset else name
         for name, cls in samplers

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .devices import EXPECTED, KINDS, count_of, devices_here, has_float64
 from .errors import InputError, shown
-from .model import Model, condition_from, described
+from .model import Model, condition_from, describe
 from .options import is_number
 from .predictor import WIDE_STATE_BELOW, Interval
 from .sampler import Sampler, needs_unconditional
@@ -31,15 +31,16 @@ def check_x_init(x: object) -> Tensor:
     """The state x if it is a tensor of at least one sample with finite floating numbers, else InputError."""
     if not isinstance(x, Tensor):
         raise InputError(f"x_init is a {type(x).__name__}: expected a tensor; of an array, torch.from_numpy(x_init)")
+    # Layout and device come before the numbers: a sparse tensor, or one on "meta", has none to look at.
     if x.layout != torch.strided or x.device.type == "meta":
-        raise InputError(f"x_init {described(x)}: expected a dense tensor with numbers in it")
+        raise InputError(f"x_init {describe(x)}: expected a dense tensor with numbers in it")
     if not x.ndim or not len(x) or x.dtype not in DTYPES.values():
         raise InputError(
-            f"x_init {described(x)}: expected (n, ...) with n from 1, of dtype {', '.join(DTYPES)}; of whole numbers, "
+            f"x_init {describe(x)}: expected (n, ...) with n from 1, of dtype {', '.join(DTYPES)}; of whole numbers, "
             "x_init.float()"
         )
     if not bool(x.isfinite().all()):
-        raise InputError(f"x_init {described(x)}: holds NaN or infinity; expected finite numbers")
+        raise InputError(f"x_init {describe(x)}: holds NaN or infinity; expected finite numbers")
     return x
 
 
@@ -51,6 +52,7 @@ def check_grid(grid: Any) -> str | tuple[float, ...] | None:
         levels = tuple(float(t) for t in grid)
     except Exception as error:  # a stranger's object may raise anything
         raise InputError(f"grid {as_given(grid)}: expected a name, or a descending list of levels") from error
+    # A set has no order, a dict would lose its values, and bytes are whole numbers only by accident.
     if not levels or isinstance(grid, set | frozenset | dict | bytes):
         raise InputError(f"grid {shown(grid)}: expected at least one level, in a list")
     return levels
@@ -58,6 +60,7 @@ def check_grid(grid: Any) -> str | tuple[float, ...] | None:
 
 def check_guidance(guidance: object) -> float:
     """The guidance if it is a number above 0; the error for 0 explains what the user may have meant."""
+    # The paper's w is this guidance less 1, and some tools turn guidance off at 0: what 0 means elsewhere is 1 here.
     if is_number(guidance) and guidance == 0:
         raise InputError(
             "guidance 0: expected a number above 0; in other tools 0 is no guidance, which is 1 here; for samples "
@@ -70,6 +73,7 @@ def check_guidance(guidance: object) -> float:
 
 def check_guidance_calls(calls: object) -> int:
     """The number of calls if it is 1 or 2, else InputError."""
+    # True is an int in Python and equal to 1.
     if type(calls) is not int or calls not in (1, 2):
         raise InputError(
             f"guidance_calls {shown(calls)}: expected 1, the rows with the prompt and without together, or 2, in turn"
@@ -125,6 +129,7 @@ def check_prompts(
     if not (negative is None or isinstance(negative, str)):
         raise InputError(f"negative {shown(negative)}: expected a text")
     check_guidance(guidance)
+    # To drop a prompt silently would put it above samples that do not follow it.
     if model.encode is None:
         for name, value, is_given in (
             ("prompts", prompts, given is not None),
@@ -138,6 +143,7 @@ def check_prompts(
         raise InputError(
             f"negative {negative!r}: model {model.name!r} is told its guidance and has no place for it; leave it out"
         )
+    # At guidance 1 the answer without the prompt has weight 0.
     if negative is not None and guidance == 1 and not unconditional:
         raise InputError(f"negative {negative!r}: has no effect at guidance 1; give a guidance above 1")
     texts = tuple(model.prompts) if given is None else given
@@ -189,6 +195,7 @@ def resolve_device(device: str | torch.device | None) -> torch.device:
         raise InputError(f"device {shown(device)}: expected {EXPECTED}") from error
     if found.type not in KINDS:
         raise InputError(f"device {str(device)!r}: expected {EXPECTED}")
+    # "cuda" without a number is the current device, which exists if any of its kind does.
     if found.type != "cpu" and (found.index or 0) >= count_of(found.type):
         raise InputError(f"device {str(device)!r}: this machine has {', '.join(devices_here())}; use one of these")
     return found

@@ -37,6 +37,7 @@ class Catalogue(Generic[T]):
             )
         if fault := why_unfit(thing, self.base):
             raise PluginError(f"{self.kind} {name!r} from {origin}: {fault}")
+        # The last one to come must not win: which one that is would depend on what else is installed.
         if name in self.things:
             raise PluginError(f"{self.kind} {name!r} is registered twice: by {self.origins[name]} and by {origin}")
         self.things[name], self.origins[name] = thing, origin

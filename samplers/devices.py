@@ -15,6 +15,7 @@ def count_of(kind: str) -> int:
         return 1
     if kind == "cuda":
         return torch.cuda.device_count()
+    # A build of torch has one kind of accelerator, so mps or xpu is there only if it is that one.
     there = torch.accelerator.current_accelerator()
     return torch.accelerator.device_count() if there is not None and there.type == kind else 0
 
@@ -24,6 +25,7 @@ def devices_here() -> list[str]:
     found = []
     for kind in KINDS:
         count = count_of(kind)
+        # The CPU and Apple's graphics have no numbers, since there is one of each.
         found += [kind] if kind in ("cpu", "mps") and count else [f"{kind}:{i}" for i in range(count)]
     return found
 

@@ -30,7 +30,7 @@ class Job:
     is_last: bool = True
     """Whether a round ends with it: in a round every cell has one job at most."""
     is_for_the_clock: bool = False
-    """Whether it is drawn again for its time alone. Such jobs are handed out one at a time."""
+    """Whether it is drawn again only for its time. Such jobs are handed out one at a time."""
     is_at_once: bool = False
     """Whether all its samples are rows of one batch, whatever the run's batch size; then it is no block of the run."""
 

@@ -42,6 +42,7 @@ class StoreError(SamplerbenchError):
     exit_code = 5
 
 
+# A BaseException, so that no `except Exception` around the code of others takes it for an error of theirs.
 class Stop(BaseException):
     """A signal other than Ctrl-C ends the program."""
 

@@ -47,6 +47,7 @@ class GaussianMixture:
             raise InputError(
                 "means, variances, weights: expected numbers, as in ((0.5, 0.5),), (0.1,), (1.0,)"
             ) from error
+        # One mean, one variance and one weight for each component, and all means of one dimension.
         if not means or len({len(means), len(variances), len(weights)}) > 1 or len(set(map(len, means))) > 1:
             raise InputError("means, variances, weights: expected one of each a component, means of one length")
         if not (means[0] and all(map(math.isfinite, (*variances, *(m for mean in means for m in mean))))):
@@ -73,6 +74,7 @@ class GaussianMixture:
         # Which component x comes from (a softmax over log densities), then the posterior mean under each component.
         s2 = alpha**2 * variances + sigma**2
         residual = x[:, None, :] - alpha[:, :, None] * means
+        # The factor (2 pi)^(-D/2) is common to all components, and the softmax drops it.
         log_density = -0.5 * residual.square().sum(-1) / s2 - 0.5 * self.dim * s2.log()
         responsibility = (log_density + x.new_tensor(self.weights).log()).softmax(dim=1)
         posterior = means + (alpha * variances / s2)[:, :, None] * residual
@@ -102,6 +104,7 @@ def exact_model(data: GaussianMixture, schedule: Schedule, predicts: Predicts = 
         levels = [schedule.at_time(float(time)) for time in times]
         alpha = torch.tensor([level.alpha for level in levels], dtype=torch.float64, device=x.device)[which, None]
         sigma = torch.tensor([level.sigma for level in levels], dtype=torch.float64, device=x.device)[which, None]
+        # sigma is above 0 here: no sampler asks about a clean state.
         x0 = data.x0(x.double(), alpha, sigma)
         if predicts == "x0":
             return x0.to(x.dtype)
@@ -162,6 +165,7 @@ def quantile_path(data: GaussianMixture, probabilities: tuple[float, ...], level
 def _quantiles(data: GaussianMixture, probabilities: tuple[float, ...], level: Level) -> tuple[float, ...]:
     """The states at which the distribution at a level reaches the probabilities."""
     p = np.asarray(probabilities)
+    # A thousand times the size of a state on either side: farther than any data that a test uses.
     low = np.full_like(p, -1e3 * (level.alpha + level.sigma))
     high = -low
     for _ in range(80):  # halvings: float64 has 53 binary digits, and the bounds are wide
@@ -176,5 +180,6 @@ def _distribution(data: GaussianMixture, x: Floats, level: Level) -> Floats:
     means = level.alpha * np.asarray(data.means)[:, 0]
     variances = level.alpha**2 * np.asarray(data.variances) + level.sigma**2
     z = (x[:, None] - means) / np.sqrt(variances)
+    # The distribution of a mixture is the weighted sum of those of its components.
     below: Floats = np.asarray(torch.special.ndtr(torch.from_numpy(z))) @ np.asarray(data.weights)
     return below

@@ -34,6 +34,7 @@ def factory_for(catalogue: Catalogue[T], spec: str) -> tuple[T, str]:
     """
     name, _, argument = spec.partition(":")
     path = Path(spec)
+    # A registered name comes first: a file of that name in the current folder must not change what it means.
     if name not in catalogue.things and is_there(path):
         for thing in catalogue.things.values():
             if isinstance(thing, ReadsPaths) and thing.reads(path):
@@ -67,7 +68,7 @@ def refuse_settings(what: str, given: Iterable[str], accepted: Sequence[str]) ->
             raise InputError(f"{what}: has no {name}; settings of this model: {', '.join(accepted) or 'none'}")
 
 
-def checked_extractors(made: object, spec: str) -> Mapping[str, Extractor]:
+def as_extractors(made: object, spec: str) -> Mapping[str, Extractor]:
     """The extractors that a factory returned; PluginError if it returned anything else."""
     if not isinstance(made, Mapping):
         raise PluginError(
@@ -81,7 +82,7 @@ def checked_extractors(made: object, spec: str) -> Mapping[str, Extractor]:
     return made
 
 
-def checked_data(made: object, spec: str) -> ImageData:
+def as_data(made: object, spec: str) -> ImageData:
     """The image data that a factory returned; PluginError if it returned anything else."""
     if not isinstance(made, ImageData):
         raise PluginError(f"data {spec!r}: returned a {type(made).__name__}; expected an ImageData")
@@ -90,7 +91,7 @@ def checked_data(made: object, spec: str) -> ImageData:
     return made
 
 
-def checked_model(made: object, spec: str) -> Model:
+def as_model(made: object, spec: str) -> Model:
     """The model that a function or a factory returned; ModelError if it returned anything else."""
     if not isinstance(made, Model):
         raise ModelError(
@@ -109,4 +110,5 @@ def model_from_code(spec: str) -> Model | None:
     make = function_from_code(spec, f"model {spec!r}")
     if make is None:
         return None
-    return dataclasses.replace(checked_model(make(), spec), name=spec)
+    # Named as on the command line, so that a table says which code made the row.
+    return dataclasses.replace(as_model(make(), spec), name=spec)

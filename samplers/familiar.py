@@ -136,12 +136,13 @@ def without(text: str, endings: tuple[str, ...]) -> str:
 
 
 def spec_for(name: str, aliases: Mapping[str, str]) -> str:
-    """The spec that a name of another tool stands for, '' if there is none; `aliases` are names and aliases -> specs.
+    """The spec that a name of another tool stands for, '' for an unknown one; `aliases` are names and aliases -> specs.
 
     A schedule at the end of the name becomes the grid.
     """
     known = {canonical(alias): spec for alias, spec in aliases.items()}
     for form, grid in readings(name):
+        # What a registered sampler calls itself comes first, so that a plugin can take over a name of the list.
         spec = known.get(form, "")
         if not spec and form in SPECS and canonical(SPECS[form].partition(":")[0]) in known:
             spec = SPECS[form]

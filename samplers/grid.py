@@ -78,6 +78,7 @@ class SigmaGrid(Grid):
             is_last = math.isclose(sigma_ve, last.sigma_ve, rel_tol=1e-9)
             return last.t if is_last else schedule.at_sigma_ve(sigma_ve).t
 
+        # The first value is not converted but replaced by the schedule's own first level.
         below = self.sigmas_ve(noisiest.sigma_ve, last.sigma_ve, steps)[1:]
         return [noisiest.t, *(time(float(sigma_ve)) for sigma_ve in below)]
 
@@ -88,6 +89,7 @@ class SigmaGrid(Grid):
 
 def asks_model(grid: Grid) -> bool:
     """Whether `times` takes the model."""
+    # By its parameter: a grid with two arguments works as it stands.
     return "model" in inspect.signature(grid.times).parameters
 
 
@@ -106,8 +108,10 @@ def levels_on(
     if isinstance(schedule, VP):
         if integer:
             times = [float(round(t)) for t in times]
+        # For a network that knows fractions too: a grid of whole timesteps has the same levels for both.
         if all(t.is_integer() for t in times):
             times = spread_duplicates([int(t) for t in times], schedule.timesteps)
+    # A single level is the schedule's own, also where a grid would make its sigma / alpha finite.
     return levels_at(times, schedule, grid if steps > 1 else None)
 
 
@@ -181,6 +185,7 @@ def start_note(levels: Levels, schedule: Schedule) -> str:
     its size, in deviations of the noise for each deviation of the data. It matters above `LOW_START`, and above
     `LOWER_START` times what the schedule's own start leaves out.
     """
+    # exp(lambda) = alpha / sigma.
     first, own = levels[0], schedule.first
     missing, accepted = math.exp(first.lambda_), max(LOW_START, LOWER_START * math.exp(own.lambda_))
     if missing <= accepted:

@@ -35,7 +35,7 @@ class Estimate:
     """A metric's value on n samples, and how much each of them moved it."""
 
     value: float
-    """The value; NaN where there is none to give."""
+    """The value; NaN if there is no value to give."""
     influence: Floats
     """(n,), of mean 0: to first order the value is a constant plus the mean of these over the samples."""
     is_share: bool = False
@@ -54,6 +54,7 @@ class Estimate:
                 f"values on {len(self.influence)} and on {len(other.influence)} samples: "
                 "a difference is of the same samples; take as many of each"
             )
+        # What both values share of the directions of projection cancels as the samples' part does.
         common = None if self.common is None or other.common is None else self.common - other.common
         # Subtracted sample by sample: on the same noise the two are correlated, and what they share cancels.
         influence, is_share = self.influence - other.influence, self.is_share and other.is_share
@@ -73,6 +74,7 @@ class Estimate:
         """The standard deviation of the mean influence, each centred within its prompt; with that of `common`."""
         if len(self.influence) < 2:  # noqa: PLR2004  (one has no deviation)
             return math.nan
+        # What is common to all cells is drawn apart from the samples, so the two variances add.
         variance = variance_of_mean(self.influence, self.strata)
         return math.sqrt(variance + (0.0 if self.common is None else variance_of_mean(self.common)))
 
@@ -91,6 +93,7 @@ class Estimate:
         n, error = len(self.influence), self.standard_error
         if n < LEAST_IMAGES:
             return math.nan, math.nan
+        # Near 0 and 1 the error of a share says too little: where all images agree it is 0.
         if self.is_share:
             return share_interval(self.value, error, n)
         return self.value - Z95 * error, self.value + Z95 * error
@@ -113,7 +116,7 @@ def variance_of_mean(influence: Floats, strata: Strata | None = None) -> float:
 
 
 def share_interval(share: float, error: float, n: int) -> tuple[float, float]:
-    """The 95 % interval of a share: Wilson's (1927), which is none of width 0 where all of n images agree.
+    """The 95 % interval of a share: Wilson's (1927), whose width is not 0 even where all n images agree.
 
     It is that of as many independent images as give the standard error (Korn & Graubard 1998), and of n where the
     error is 0.
@@ -143,6 +146,7 @@ class Moments:
 
     def __post_init__(self) -> None:
         """Refuse moments that no images have."""
+        # Shapes first: the checks below take both to be finite and of one width.
         if self.mean.ndim != 1 or not self.mean.size or self.covariance.shape != 2 * self.mean.shape:
             raise InputError(
                 f"a reference of mean {self.mean.shape} and covariance {self.covariance.shape}: "
@@ -186,7 +190,7 @@ class Metric(ABC):
     """The fewest samples for each of the d numbers of a row; the larger of the two counts holds."""
     unbiased: str | None = None
     """The metric without bias that reads the same: measured beside this one, and verdicts go by it, from as many
-    samples on as it needs; None = there is none."""
+    samples on as it needs; None = no such metric."""
     needs_reference = False
     """Whether it compares with a reference. If so, it is left out where the reference is missing."""
 
@@ -223,7 +227,7 @@ def rows_needed(name: str, reference: Rows | Moments) -> Rows:
     if isinstance(reference, Moments):
         raise InputError(
             f"{name}: needs the features of the reference images themselves; the reference has their mean and "
-            "covariance alone; compute it from the images"
+            "covariance only; compute it from the images"
         )
     return reference
 

@@ -111,8 +111,8 @@ class Model:
         if not isinstance(self.schedule, Schedule):
             raise InputError(f"schedule {shown(self.schedule)}: expected a Schedule, as sb.vp_linear() returns")
         # The dataclass is frozen; this is how it can convert its own field.
-        object.__setattr__(self, "shape", checked_shape(self.shape))
-        if self.image_shape is not None and not is_shown_shape(checked_shape(self.image_shape, "image_shape")):
+        object.__setattr__(self, "shape", as_shape(self.shape))
+        if self.image_shape is not None and not is_shown_shape(as_shape(self.image_shape, "image_shape")):
             raise InputError(f"image_shape {shown(self.image_shape)}: expected (1 or 3, H, W), or (F, 1 or 3, H, W)")
         check_names(self.predicts, self.timesteps)
         check_batch_size(self.batch_size)
@@ -163,7 +163,7 @@ class Model:
             and is_shown_shape(tuple(sides), frames=self.image_shape is not None)
         ):
             expected = ", ".join(map(str, (len(x), *(self.image_shape or ("1 or 3", "H", "W")))))
-            raise InputError(f"model {self.name!r}: decode returned {described(made)}; expected uint8 ({expected})")
+            raise InputError(f"model {self.name!r}: decode returned {describe(made)}; expected uint8 ({expected})")
         return made
 
 
@@ -172,6 +172,7 @@ MOST_PIXELS_ASIDE = 16_384
 
 def parse_size(size: object) -> tuple[int, int]:
     """512, "512", "512x768" or (512, 768) -> (width, height)."""
+    # One side stands for both: 512 is 512 x 512.
     sides = size.lower().split("x") if isinstance(size, str) else size if isinstance(size, tuple | list) else [size]
     # isdigit alone accepts digits of other scripts, which are more likely a mistake.
     whole = [int(str(side)) for side in sides if str(side).isascii() and str(side).isdigit()]
@@ -219,7 +220,7 @@ def _are_grey_levels(x: Tensor) -> bool:
     return bool(x.numel()) and bool(x.min() >= 0) and bool(x.max() > GREY_LEVELS_FROM)
 
 
-def checked_shape(shape: Any, name: str = "shape") -> tuple[int, ...]:
+def as_shape(shape: Any, name: str = "shape") -> tuple[int, ...]:
     """A shape without the batch, as a tuple; InputError, naming the field, for an invalid one."""
     try:
         # operator.index takes NumPy's whole numbers but no float; a boolean would pass as 0 or 1.
@@ -237,6 +238,7 @@ def checked_shape(shape: Any, name: str = "shape") -> tuple[int, ...]:
 
 def check_value_range(value: object) -> None:
     """InputError unless the value is a pair of finite numbers, black below white."""
+    # Infinity is a number too, and is refused below: no image has infinitely many grey levels.
     if isinstance(value, tuple | list) and len(value) == 2 and all(map(is_number, value)):  # noqa: PLR2004
         black, white = value
         if -math.inf < black < white < math.inf:
@@ -244,7 +246,7 @@ def check_value_range(value: object) -> None:
     raise InputError(f"value_range {shown(value)}: expected (black, white) with black < white, as in (-1, 1)")
 
 
-def described(value: object) -> str:
+def describe(value: object) -> str:
     """What a function returned, in a few words: dtype and shape of a tensor, the type of anything else."""
     if isinstance(value, Tensor):
         return f"{str(value.dtype).removeprefix('torch.')} {tuple(value.shape)}"
@@ -284,8 +286,9 @@ def predictor_for(  # noqa: PLR0913  (what a prediction depends on)
             against = model.encode if negative is not None else model.unconditional or model.encode
             without = condition_from(model, against, [negative or ""] * len(prompts))
     log = log or CallLog()
+    # The network is watched by the log, which then knows of calls that went around the predictor.
     network = NetworkPredictor(
-        log.watched(model.network(device, dtype)), model.predicts, model.timesteps, batch_size,
+        log.watch(model.network(device, dtype)), model.predicts, model.timesteps, batch_size,
         _on_device(condition, device, dtype), dtype, _on_device(without, device, dtype), guidance_calls, log,
         {} if notes is None else notes, model.name,
     )  # fmt: skip
@@ -309,7 +312,7 @@ def condition_from(model: Model, encode: Encode, texts: Sequence[str]) -> Tensor
         raise InputError(f"prompts: model {model.name!r} cannot encode them: {in_line(error)}") from error
     if not isinstance(made, Tensor) or not made.ndim or len(made) != len(texts):
         raise InputError(
-            f"prompts: model {model.name!r} encodes {len(texts)} of them as {described(made)}; expected a tensor with "
+            f"prompts: model {model.name!r} encodes {len(texts)} of them as {describe(made)}; expected a tensor with "
             "a row for each"
         )
     return made
@@ -360,6 +363,7 @@ def wrap_network(  # noqa: PLR0913  (what a network needs to be a model)
     1000 for timestep 999, and a warning says so.
     Raises InputError for invalid arguments.
     """
+    # A class is callable too: it would be built with x and t as its arguments, and only later fail.
     if not callable(network) or isinstance(network, type):
         given = f"the class {network.__name__}" if isinstance(network, type) else f"a {type(network).__name__}"
         raise InputError(f"network: got {given}; expected a callable network(x, t) or a torch module")
@@ -371,7 +375,7 @@ def wrap_network(  # noqa: PLR0913  (what a network needs to be a model)
     rounds = timesteps == "fractional" and isinstance(schedule, VP)
     return Model(
         name=name, network=WrappedNetwork(network, schedule.first.t if rounds else None), schedule=schedule,
-        shape=checked_shape(shape), predicts=predicts, clip=clip, timesteps=timesteps, encode=encode,
+        shape=as_shape(shape), predicts=predicts, clip=clip, timesteps=timesteps, encode=encode,
         batch_size=batch_size, value_range=range_of(clip) if value_range is None else value_range,
         fingerprint=fingerprint,
     )  # fmt: skip
@@ -402,6 +406,7 @@ def range_of(clip: Clip | None) -> Range:
     """The range of images that the bounds of x0 imply."""
     if isinstance(clip, DynamicThreshold):
         return -clip.bound, clip.bound
+    # Infinite bounds say nothing of black and white.
     return (clip[0], clip[1]) if clip and all(map(math.isfinite, clip)) else UNIT_RANGE
 
 
@@ -418,6 +423,7 @@ def cast_times(network: Network) -> Network:
 def module_on(module: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Module:
     """The module itself if it is on the device, in the dtype and in evaluation mode; else a copy that is."""
     # The user's module is never changed: a copy moves, and leaves training mode.
+    # The first parameter stands for all: a network is on one device and in one dtype.
     first = next(module.parameters(), None)
     there = first is None or (first.device == device and first.dtype == dtype)
     if there and not module.training:
@@ -445,6 +451,7 @@ class Progress:
     @property
     def eta(self) -> float:
         """How many seconds are left at the present speed."""
+        # At the speed of this process, which spent no time on the steps before it began.
         return (self.steps - self.step) * self.seconds / max(self.step - self.resumed_at, 1)
 
 

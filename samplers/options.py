@@ -202,6 +202,7 @@ def accepts(kind: Any) -> str:
     """The values that an option of this type accepts, in words."""
     if get_origin(kind) is Literal:
         return " or ".join(map(str, get_args(kind)))
+    # A type that is in no list is a plugin's mistake, which `option_fault` names; here it only must not fail.
     return OPTION_TYPES.get(kind, getattr(kind, "__name__", str(kind)))
 
 

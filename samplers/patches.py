@@ -37,7 +37,7 @@ class Place:
     was: dict[str, Any]
     """Each name with what it stood for."""
 
-    def replaced(self) -> list[str]:
+    def replaced_names(self) -> list[str]:
         """The names that now stand for another function, method or class, or that now hide an inherited one."""
         now = vars(self.owner)
         others = [name for name, thing in self.was.items() if now.get(name) is not thing and _is_code(thing)]
@@ -45,6 +45,7 @@ class Place:
             # A method added to a class hides the inherited one, although nothing was replaced.
             new = [name for name in now if name not in self.was and _is_code(now[name])]
             others += [name for name in new if hasattr(self.owner.__base__, name)]
+        # torch replaces names of its own when more of it is imported, which is no plugin's doing.
         return [name for name in others if not _is_of_torch(now.get(name))]
 
     def put_back(self, name: str) -> None:
@@ -89,7 +90,8 @@ def put_back_functions(before: Functions) -> list[str]:
     """Put back whatever was replaced since; return its names, such as "torch.add"."""
     if before.are_unchanged():
         return []
-    found = [(place, name) for place in before.places for name in place.replaced()]
+    # All are found first: to put one back changes what the next class inherits.
+    found = [(place, name) for place in before.places for name in place.replaced_names()]
     for place, name in found:
         place.put_back(name)
     return [f"{place.name}.{name}" for place, name in found]

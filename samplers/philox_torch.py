@@ -23,6 +23,7 @@ _LOW = WORD - 1
 
 def normals_on(device: torch.device, draw: Draw) -> Tensor:
     """A draw, (samples, size) float32, made on the device: the words are the CPU's, the normals agree to 1e-6."""
+    # Triton compiles for NVIDIA's and AMD's cards, and torch calls both cuda.
     fused = kernel_for(device) if device.type == "cuda" else None
     return (fused or normals)(device, draw)
 
@@ -65,6 +66,7 @@ def words(device: torch.device, draw: Draw, rows: slice, columns: range) -> tupl
     right are masked, since they copy the sign.
     """
     samples = draw.samples[rows]
+    # The counters of all elements of a tile at once, each pair of 32-bit words in one int64.
     block = torch.arange(columns.start, columns.stop, device=device)
     first = block << 32 | torch.arange(samples.start, samples.stop, device=device)[:, None]
     second = torch.full_like(first, _as_int64(draw.place << 32 | draw.label))
@@ -83,6 +85,7 @@ def _as_int64(bits: int) -> int:
 
 def _box_muller(pair: Tensor) -> Tensor:
     """Two normals from the two words in each element, (*pair.shape, 2) float32, in the steps of philox.py."""
+    # The same operations in the same order as on the CPU, in place: a tile is large.
     radii = (pair >> 32 & _LOW).double().add_(0.5).mul_(1 / WORD).log_().mul_(-2).sqrt_()
     angles = (pair & _LOW).double().add_(0.5).mul_(2 * math.pi / WORD)
     return torch.stack([radii * angles.cos(), radii * angles.sin()], dim=-1).float()

@@ -53,6 +53,7 @@ def _draw(  # noqa: PLR0913  (the fields of a draw)
     blocks = (size + 3) // 4
     row, block = counter // blocks, counter % blocks
     places, labels = tl.full([width], place, tl.int64), tl.full([width], label, tl.int64)
+    # Triton's own Philox has these ten rounds, and splits the key into its two words; `kernel_for` compares before use.
     w0, w1, w2, w3 = tl.philox(
         key, block.to(tl.uint32), (first + row).to(tl.uint32), places.to(tl.uint32), labels.to(tl.uint32)
     )
@@ -73,6 +74,7 @@ def _draw(  # noqa: PLR0913  (the fields of a draw)
 
 @triton.jit
 def _box_muller(even, odd):
+    # In float64, because u = (word + 1/2) / 2^32 needs 33 binary digits.
     radius = tl.sqrt(-2 * tl.log((even.to(tl.float64) + 0.5) * STEP))
     angle = (odd.to(tl.float64) + 0.5) * TURN
     return (radius * tl.cos(angle)).to(tl.float32), (radius * tl.sin(angle)).to(tl.float32)

@@ -105,6 +105,7 @@ def hook_results(module: ModuleType) -> Iterator[tuple[str, str, Any]]:
     check_api(module)
     check_hooks(module)
     for kind, hook in zip(KINDS, HOOKS, strict=True):
+        # vars and not getattr: the `__getattr__` of a module may answer to any name.
         function = vars(module).get(hook)
         if not inspect.isfunction(function):
             continue
@@ -119,6 +120,7 @@ def hook_results(module: ModuleType) -> Iterator[tuple[str, str, Any]]:
 def check_api(module: ModuleType) -> None:
     """PluginError for a module that was written for another version of the interface."""
     stated = vars(module).get(f"{GROUP}_api", API_VERSION)
+    # True is equal to 1.
     if type(stated) is not int or stated != API_VERSION:
         raise PluginError(
             f"{GROUP}_api = {stated!r}: written for interface {stated!r}, this samplerbench has interface "
@@ -148,6 +150,8 @@ def check_hooks(module: ModuleType) -> None:
 def why_no_code(path: Path) -> str:
     """Why no code can be read at a path; '' if a file is there."""
     try:
+        # is_file() says False of a path that cannot be read and of one that is missing; the message must tell them
+        # apart.
         mode = path.stat().st_mode
     except (FileNotFoundError, NotADirectoryError):
         return "no such file"

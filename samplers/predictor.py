@@ -95,6 +95,7 @@ def conversion(predicts: Predicts, level: Level) -> tuple[tuple[float, float], t
     if predicts == "x0":
         return (0.0, 1.0), (1 / sigma, -alpha / sigma)
     if predicts == "v":
+        # The two equations solved for x0 and eps; on a VP schedule the norm is 1.
         norm = alpha**2 + sigma**2
         return (alpha / norm, -sigma / norm), (sigma / norm, alpha / norm)
     norm = alpha + sigma  # flow = eps - x0
@@ -108,6 +109,7 @@ def analytic(x: Tensor, level: Level) -> Prediction:
     follows from x = alpha x0 + sigma eps, and is finite at alpha = 0. The part without the prompt is the same.
     """
     r = math.hypot(level.alpha, level.sigma)
+    # As x0 and not as eps: to get x0 from eps means to divide by alpha, which may be 0.
     said = Prediction(x, level, x * (level.alpha / (r * (r + level.sigma))), "x0")
     return replace(said, unconditional=said)
 
@@ -171,6 +173,7 @@ class Hints:
 
 def takes_hints(network: Network) -> bool:
     """Whether a network has a parameter of the name `hints`."""
+    # `watch` and `cast_times` wrap a network; a module's __call__ takes anything, and its forward says what.
     own = inspect.unwrap(network)
     try:
         return HINTS in inspect.signature(own.forward if isinstance(own, torch.nn.Module) else own).parameters
@@ -209,7 +212,7 @@ class CallLog:
     asked: int = 0
     """Calls that a `NetworkPredictor` made of the network."""
     called: int = 0
-    """Calls of the network that `watched` returned, whoever made them."""
+    """Calls of the network that `watch` returned, whoever made them."""
     rows: int = 0
     """Rows of these calls together."""
     times: list[float] = field(default_factory=list)
@@ -224,7 +227,7 @@ class CallLog:
         self.times.append(t)
         self.extremes += (*x.aminmax(), *answer.aminmax())  # NaN wherever there is one
 
-    def watched(self, network: Network) -> Network:
+    def watch(self, network: Network) -> Network:
         """The network with its calls counted."""
 
         def ask(x: Tensor, *others: Tensor, **hints: Hints) -> Tensor:
@@ -236,7 +239,8 @@ class CallLog:
         return functools.update_wrapper(ask, network, assigned=(), updated=())
 
     def past_the_counter(self, evaluations: int) -> int:
-        """How often the network was asked beside so many counted evaluations."""
+        """How often the network was asked beyond this number of counted evaluations."""
+        # Two ways lead past the counter: to the predictor inside it, and to the network itself.
         return max(self.evaluations - evaluations, 0) + max(self.called - self.asked, 0)
 
     def first_fault(self) -> float | None:
@@ -313,7 +317,7 @@ class NetworkPredictor:
     def both_of_many(
         self, asked: Sequence[Question], rows: slice = ALL, hints: Mapping[str, Any] | None = None
     ) -> list[tuple[Prediction, Prediction]]:
-        """As `both`, for each of several states."""
+        """The predictions with the prompts and without them for each of several states."""
         # One call with twice the rows is faster on a GPU; two calls need half the memory.
         if self.calls == 1:
             conditional, unconditional = self._predictions(asked, rows, [self.condition, self.without], hints)
@@ -338,6 +342,7 @@ class NetworkPredictor:
         told = [condition[rows] for condition in conditions if condition is not None]
         parts, size, n = len(conditions) * len(asked), self.batch_size, x.shape[0]
         check_rows(rows, n, told)
+        # Never narrower than the state: in the dtype of a bfloat16 network the time 999 would become 1000.
         t_dtype = torch.int64 if self.timesteps == "integer" else torch.promote_types(x.dtype, inputs[0].dtype)
         t = _times([question.t for question in asked] * len(conditions), size, t_dtype, x.device)
         # Answers are copied out call by call: a network may return the same buffer each time.
@@ -345,8 +350,10 @@ class NetworkPredictor:
         for start in range(0, n, size):
             real = min(size, n - start)
             # Every call has the same number of rows, whatever n is: the last rows are padded, and cut off below.
-            state = _concatenate([_padded(states, start, size) for states in inputs] * len(conditions))
-            condition = [_concatenate([_padded(c, start, size) for c in told for _ in asked])] if told else []
+            state = _concatenate([_pad(states, start, size) for states in inputs] * len(conditions))
+            condition = [_concatenate([_pad(c, start, size) for c in told for _ in asked])] if told else []
+            # With other states or prompts in a call the same rows of the batch mean something else, and so would the
+            # notes.
             kind = len(asked), *(c is self.without for c in conditions)
             more = self._hints(hints, rows, range(start, start + real), kind)
             answer = self._answer(state, t, *condition, parts=len(conditions), **more)
@@ -356,6 +363,7 @@ class NetworkPredictor:
         questions = [*asked] * len(conditions)
         for question, kept in zip(questions, answers, strict=True):
             self.log.saw(question.t, question.x, kept)
+        # Answers came condition by condition, and within each state by state.
         said = [Prediction(q.x, q.level, kept, self.predicts) for q, kept in zip(questions, answers, strict=True)]
         return [said[i : i + len(asked)] for i in range(0, parts, len(asked))]
 
@@ -377,6 +385,7 @@ class NetworkPredictor:
                     "with a parameter for them, as network(x, t, condition, hints) has"
                 )
             return {}
+        # By the numbers of the samples, so that a network finds its notes again whichever rows the next call is about.
         first = (rows.start or 0) + batch.start
         here = slice(first, first + len(batch))
         notes = self.notes.setdefault((here.start, here.stop, *kind), {})
@@ -390,6 +399,7 @@ class NetworkPredictor:
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
+            # The advice that changes the samples least: two calls first, then fewer rows, then another dtype.
             advice = "--dtype float16, or a smaller model or size"
             if parts > 1:
                 advice = "--guidance-calls 2, which asks with the prompt and without in turn"
@@ -399,6 +409,8 @@ class NetworkPredictor:
 
     def _check(self, question: Question, dtype: torch.dtype) -> None:
         """InputError for a level at which the network cannot be asked."""
+        # Two questions that the network would answer, and wrongly: a time that it never saw, and one where x0 is lost
+        # in rounding.
         level = question.level
         if self.timesteps == "integer" and not question.t.is_integer():
             raise InputError(
@@ -430,6 +442,7 @@ def answer_of(network: Network, x: Tensor, t: Tensor, *condition: Tensor, **hint
     place. If memory runs out, the network's own exception passes.
     """
     given = (x, t, *condition)
+    # torch counts changes in place, so they are seen without copies of x, t and condition.
     before = [_changes(tensor) for tensor in given]
     try:
         answer = network(x, t, *condition, **hints)
@@ -460,6 +473,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether an allocation failed, on any device."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
+    # Some allocators raise a plain RuntimeError, which only its text tells from others.
     signs = ("DefaultCPUAllocator", "not enough memory", "out of memory", "ALLOC_FAILED")
     return isinstance(error, RuntimeError) and any(sign in str(error) for sign in signs)
 
@@ -473,7 +487,7 @@ def _name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def _padded(x: Tensor, start: int, size: int) -> Tensor:
+def _pad(x: Tensor, start: int, size: int) -> Tensor:
     """`size` rows of x from `start` on; where x has fewer, its last row is repeated."""
     rows = x[start : start + size]
     missing = size - rows.shape[0]
@@ -507,20 +521,20 @@ class Guided:
 
     def __call__(self, x: Tensor, level: Level, rows: slice = ALL) -> Prediction:
         """Two evaluations of the network, one prediction."""
-        return self._mixed(*self.both(x, level, rows))
+        return self._mix(*self.both(x, level, rows))
 
     def many(
         self, asked: Sequence[Question], rows: slice = ALL, hints: Mapping[str, Any] | None = None
     ) -> list[Prediction]:
         """Two evaluations and one prediction of each state."""
         assert self.both_of_many is not None
-        return [self._mixed(*pair) for pair in self.both_of_many(asked, rows, hints)]
+        return [self._mix(*pair) for pair in self.both_of_many(asked, rows, hints)]
 
-    def _mixed(self, positive: Prediction, negative: Prediction) -> Prediction:
+    def _mix(self, positive: Prediction, negative: Prediction) -> Prediction:
         # lerp extrapolates for guidance above 1.
         answer = torch.lerp(negative.answer, positive.answer, self.guidance)
         guided = Prediction(positive.x, positive.level, answer, positive.predicts, negative)
-        return rescaled(guided, positive.x0, self.rescale) if self.rescale else guided
+        return rescale_x0(guided, positive.x0, self.rescale) if self.rescale else guided
 
 
 @dataclass(frozen=True)
@@ -549,7 +563,7 @@ def is_within(interval: Interval, level: Level) -> bool:
 
 @dataclass(frozen=True)
 class GuidedWithin:
-    """Guidance at the levels with low < sigma / alpha <= high alone (Kynkaanniemi et al. 2024).
+    """Guidance only at the levels with low < sigma / alpha <= high (Kynkaanniemi et al. 2024).
 
     At the others the prediction is that of guidance 1, and the network is asked without the prompt only where the
     sampler needs that part.
@@ -572,10 +586,11 @@ class GuidedWithin:
         for inside, predictor in ((True, self.guided), (False, self.outside)):
             some = [question for question, is_inside in zip(asked, within, strict=True) if is_inside is inside]
             said[inside] = iter(predictor.many(some, rows, hints) if some else ())
+        # In the order of the questions, each from the call that it was in.
         return [next(said[inside]) for inside in within]
 
 
-def rescaled(guided: Prediction, conditional: Tensor, phi: float) -> Prediction:
+def rescale_x0(guided: Prediction, conditional: Tensor, phi: float) -> Prediction:
     """Guidance with rescale (Lin et al. 2024, section 3.4): x0 times phi std(conditional) / std(x0) + 1 - phi.
 
     Each sample has its own deviations. Here x0 is scaled, so that it does not matter what the network predicts; the
@@ -657,15 +672,15 @@ class Bounded:
 
     def __call__(self, x: Tensor, level: Level, rows: slice = ALL) -> Prediction:
         """The inner prediction with x0 clamped."""
-        return self._clamped(x, level, self.inner(x, level, rows))
+        return self._clamp(x, level, self.inner(x, level, rows))
 
     def many(
         self, asked: Sequence[Question], rows: slice = ALL, hints: Mapping[str, Any] | None = None
     ) -> list[Prediction]:
         """The inner predictions with x0 clamped."""
-        return [self._clamped(said.x, said.level, said) for said in self.inner.many(asked, rows, hints)]
+        return [self._clamp(said.x, said.level, said) for said in self.inner.many(asked, rows, hints)]
 
-    def _clamped(self, x: Tensor, level: Level, said: Prediction) -> Prediction:
+    def _clamp(self, x: Tensor, level: Level, said: Prediction) -> Prediction:
         return Prediction(x, level, said.x0.clamp(self.low, self.high), "x0", said.unconditional)
 
 
@@ -678,15 +693,16 @@ class Thresholded:
 
     def __call__(self, x: Tensor, level: Level, rows: slice = ALL) -> Prediction:
         """The inner prediction with x0 thresholded."""
-        return self._thresholded(x, level, self.inner(x, level, rows))
+        return self._apply_threshold(x, level, self.inner(x, level, rows))
 
     def many(
         self, asked: Sequence[Question], rows: slice = ALL, hints: Mapping[str, Any] | None = None
     ) -> list[Prediction]:
         """The inner predictions with x0 thresholded."""
-        return [self._thresholded(said.x, said.level, said) for said in self.inner.many(asked, rows, hints)]
+        return [self._apply_threshold(said.x, said.level, said) for said in self.inner.many(asked, rows, hints)]
 
-    def _thresholded(self, x: Tensor, level: Level, said: Prediction) -> Prediction:
+    def _apply_threshold(self, x: Tensor, level: Level, said: Prediction) -> Prediction:
+        # Saharia et al. 2022, section 2.3: s is a quantile of |x0|, and x0 is clamped to [-s, s] and divided by s.
         x0, bound = said.x0, self.threshold.bound
         # At least `bound`: a sample within it is left unchanged.
         s = x0.flatten(1).abs().quantile(self.threshold.quantile, dim=1).clamp(min=bound)
@@ -712,7 +728,7 @@ class Counted:
     depth: int = 0
     """Calls one after the other: several states that are asked about at once count as one."""
     deep_samples: int = 0
-    """As `samples`, with such states counted as one."""
+    """Rows of all calls together, where several states that are asked about at once count as one."""
     evaluations: int = 0
     """Passes of the network in all calls together."""
     evaluated: int = 0
@@ -723,6 +739,7 @@ class Counted:
     def __call__(self, x: Tensor, level: Level, rows: slice = ALL) -> Prediction:
         """The inner prediction, counted."""
         self._count([level], x)
+        # Guidance and bounds of x0 lie between the marks: they are the model's, and no overhead of a sampler.
         before = mark(x.device)
         prediction = self.inner(x, level, rows)
         self.spans.append((before, mark(x.device)))
@@ -746,6 +763,7 @@ class Counted:
 
     def calls_of(self, n: int) -> tuple[float, float, float]:
         """Calls, depth and passes of a run of n samples; their means where samples took different numbers of calls."""
+        # Where every call was about all samples the counts are whole; else they are means over the samples.
         nfe = self.nfe if self.samples == self.nfe * n else self.samples / n
         depth = self.depth if self.deep_samples == self.depth * n else self.deep_samples / n
         return nfe, depth, self.evaluations if self.evaluated == self.evaluations * n else self.evaluated / n
@@ -784,6 +802,7 @@ def notes_times(device: torch.device) -> bool:
     if device.type == "cuda":
         return True
     try:
+        # Tried once: some versions make such events and refuse to read them.
         first, second = (torch.Event(device, enable_timing=True) for _ in range(2))
         for event in (first, second):
             event.record(torch.accelerator.current_stream(device))
@@ -797,6 +816,7 @@ def seconds_between(before: Mark, after: Mark) -> float:
     """Seconds between two moments on one device."""
     if isinstance(before, float):
         return cast(float, after) - before
+    # Events tell milliseconds.
     return before.elapsed_time(cast(torch.Event, after)) / 1000
 
 

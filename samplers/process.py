@@ -119,6 +119,7 @@ def variable(name: str) -> tuple[str, Switch]:
 
 def flushes_denormals() -> bool:
     """Whether this thread flushes denormal numbers to 0. torch does not tell, so a product shows it."""
+    # On the CPU, whatever the default device is: the setting is one of this thread.
     return bool((torch.tensor([DENORMAL], dtype=torch.float64, device="cpu") * 1.0 == 0).item())
 
 
@@ -293,6 +294,7 @@ def _set_other_streams(states: tuple[bytes, ...]) -> None:
 
 
 def _cuda_device() -> int | None:
+    # To ask would initialise CUDA here too.
     return torch.cuda.current_device() if torch.cuda.is_initialized() else None  # type: ignore[no-untyped-call]
 
 
@@ -327,6 +329,7 @@ def _set_raising_warnings(state: Sequence[tuple[Any, ...]]) -> None:
     filters[:] = [*state, *(filter_ for filter_ in filters if filter_[0] != "error")]
 
 
+# Apart from the rest, because a plugin may draw random numbers: see `switches_kept`.
 STREAMS: dict[str, Aspect] = {
     "Python's random stream": Aspect(random.getstate, random.setstate),
     "NumPy's random stream": Aspect(_numpy_stream, _set_numpy_stream),
@@ -347,6 +350,7 @@ ASPECTS: dict[str, Aspect] = {
     "which warnings are errors": Aspect(_raising_warnings, _set_raising_warnings),
     "the current folder": Aspect(_folder, os.chdir),
 } | {
+    # The defaults of the lambdas bind each part now; a closure would see the last one in all of them.
     name: Aspect(lambda part=part: _values(part), lambda values, part=part: _turn(part, values))  # type: ignore[misc]
     for name, part in SWITCHES.items()
 }
@@ -361,8 +365,11 @@ def _autocast_nesting() -> int:
 
 
 def _leave_autocast(nesting: int) -> None:
-    """Leave autocast contexts until so many are open. In one that was never left, torch would keep casts of weights,
-    and a later training would compute with those old weights."""
+    """Leave autocast contexts until only `nesting` of them are open.
+
+    In one that was never left, torch would keep casts of weights, and a later training would compute with those old
+    weights.
+    """
     while _autocast_nesting() > nesting:
         torch.autocast_decrement_nesting()
     # The cache holds weights in half precision, which autocast drops only when the last block is left.

@@ -21,16 +21,16 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple, cast
 
-from .aliases import aliases_in, aliases_of, check_aliases, popped_first
+from .aliases import aliases_in, aliases_of, check_aliases, pop_first
 from .catalogue import Catalogue, loosely
 from .engine import Engine, EngineFactory, Work
 from .errors import InputError, ModelError, PluginError, SamplerbenchError, closest, pass_on, told
 from .extractor import Extractor, ExtractorFactory
 from .factories import (
     accepted_settings,
-    checked_data,
-    checked_extractors,
-    checked_model,
+    as_data,
+    as_extractors,
+    as_model,
     factory_for,
     is_there,
     model_from_code,
@@ -68,7 +68,7 @@ SLOW_SECONDS = 1.0
 """The listing names a plugin that takes longer than this to load."""
 
 
-class Chosen(NamedTuple):
+class ParsedSampler(NamedTuple):
     """What a spec string of a sampler says."""
 
     sampler: Sampler
@@ -106,9 +106,9 @@ class Registry:
 
     def sampler_and_grid(self, spec: str, **options: object) -> tuple[Sampler, str | None]:
         """The sampler, and the grid if the spec names one, "ddim:eta=0.5,grid=karras", or the sampler brings one."""
-        return self.chosen(spec, **options)[:2]
+        return self.parse_sampler(spec, **options)[:2]
 
-    def chosen(self, spec: str, **options: object) -> Chosen:
+    def parse_sampler(self, spec: str, **options: object) -> ParsedSampler:
         """All that the spec says: "ddim:eta=0.5,grid=karras,first=analytic"."""
         name, given = self._resolve(spec)
         if name not in self.samplers.things:
@@ -116,9 +116,9 @@ class Registry:
         # `grid=` is no option of the sampler: it names the grid that goes with this spec.
         grid = given.pop("grid", None)
         cls, what = self.samplers[name], f"sampler {name!r}"
-        analytic_first = popped_first(cls, given, what)
+        analytic_first = pop_first(cls, given, what)
         sampler = construct(cls, what, {**given, **options})
-        return Chosen(sampler, grid or sampler.own_grid, analytic_first)
+        return ParsedSampler(sampler, grid or sampler.own_grid, analytic_first)
 
     def is_foreign(self, spec: str) -> bool:
         """Whether the sampler of a spec comes from outside samplerbench."""
@@ -188,6 +188,7 @@ class Registry:
         # A number alone is a list of one level, whose separator is missing.
         if name[:1].isdigit() and name not in self.grids.things:
             raise InputError(f"grid {grid!r}: expected a name, or a list of at least two levels as in 999/500/20")
+        # The name of a schedule in another tool: the error says what the grid is called here.
         if name not in self.grids.things and (here := grid_for(name)) != loosely(name) and here:
             raise self.grids.unknown(name, f" (here it is {here!r})")
         # A grid is a plugin's code: what it raises by itself is named as its fault.
@@ -223,29 +224,30 @@ class Registry:
             )
         factory, argument = factory_for(self.models, spec)
         refuse_settings(f"model {spec!r}", settings, accepted_settings(factory))
-        return name_model(checked_model(factory(argument, **settings), spec), spec)
+        return name_model(as_model(factory(argument, **settings), spec), spec)
 
     def extractors_of(self, spec: str) -> Mapping[str, Extractor]:
         """The extractors that "name" or "name:argument" describes, by the role that metrics read."""
         name, _, argument = spec.partition(":")
         factory = self.extractors[name]
         with self.loading("extractor", spec):
-            return checked_extractors(factory(argument), spec)
+            return as_extractors(factory(argument), spec)
 
     def image_data(self, spec: str) -> ImageData:
         """The images that "name", "name:argument", a file or a folder describes."""
         factory, argument = factory_for(self.data, spec)
         with self.loading("data", spec):
-            return checked_data(factory(argument), spec)
+            return as_data(factory(argument), spec)
 
     def check_engine(self, spec: str) -> EngineFactory:
-        """The factory of the engine that a spec names; an error with the names that there are, before any work."""
+        """The factory of the engine that a spec names; for an unknown one an error lists the names, before any work."""
         return self.engines[spec.partition(":")[0]]
 
     def engine(self, spec: str, work: Work) -> Engine:
         """The engine that "name" or "name:argument" describes, for the work of a run."""
         factory, argument = self.check_engine(spec), spec.partition(":")[2]
         with at_fault(f"engine {spec!r}"):
+            # The two methods are looked for by name: a stranger's engine need not derive from anything.
             made: object = factory(argument, work)
         if not (callable(getattr(made, "draw", None)) and callable(getattr(made, "close", None))):
             raise PluginError(
@@ -307,6 +309,7 @@ class Registry:
     @contextmanager
     def loading(self, kind: str, spec: str) -> Iterator[None]:
         """Turn what is raised inside the block into a ModelError that names the file, except errors for the user."""
+        # SystemExit too is turned into an error: a model that calls exit() must not end the program.
         with self.remarking(kind, spec, " while it was loaded"):
             try:
                 yield
@@ -339,6 +342,7 @@ def load_registry(plugins: Iterable[str] = (), models: Iterable[str] = ()) -> Re
     With SAMPLERBENCH_NO_PLUGINS=1 in the environment, only the built-in entry point is loaded.
     """
     registry = Registry(named=tuple(plugins), own_models=tuple(models))
+    # Installed plugins: what fails in one is noted, and all others still load.
     built_in_only = is_on(NO_PLUGINS, os.environ)
     for entry in entries_in_order(registry):
         if built_in_only and entry.value != BUILT_IN:
@@ -355,6 +359,7 @@ def load_registry(plugins: Iterable[str] = (), models: Iterable[str] = ()) -> Re
 
 def entries_in_order(registry: Registry) -> list[importlib.metadata.EntryPoint]:
     """The entry points of the group, the built-in one first; those that share a name are noted as broken instead."""
+    # With the built-in plugins first, a stranger that takes a name of theirs is the one that is refused.
     entries = sorted(importlib.metadata.entry_points(group=GROUP), key=lambda e: (e.value != BUILT_IN, e.name, e.value))
     # Two packages that claim one name could not be told apart in a spec, so neither wins.
     strangers = [e for e in entries if e.value != BUILT_IN]

@@ -34,7 +34,7 @@ from .files.tiles import Images, as_shown, mosaic, png
 from .grid import Levels, listed_times, rounding_note, start_fix, start_note
 from .image_data import ImageData
 from .level import Level
-from .model import Model, described, predictor_for
+from .model import Model, describe, predictor_for
 from .noise import Noise, NoiseFunction, check_seed
 from .options import at_fault, check_count
 from .predictor import (
@@ -54,7 +54,7 @@ from .sampler import (
     Sampler,
     SamplerFault,
     StepContext,
-    finite_or_fault,
+    check_finite,
     integrate,
     needs_unconditional,
 )
@@ -94,6 +94,7 @@ class Samples:
 
     def __repr__(self) -> str:
         """One line: number and shape of the samples, mean and deviation, cost."""
+        # In float64, because sums of many numbers in half precision overflow.
         x = self.x.double()
         shape = " x ".join(map(str, self.x.shape[1:]))
         numbers = f"mean {x.mean():.3g}, deviation {x.std(correction=0):.3g}"
@@ -227,7 +228,7 @@ def sample(  # noqa: PLR0913  (the settings of a run, each by name)
     `guidance` 1 means none; 0 is refused, because other tools mean no guidance by it. `guidance_rescale` from 0 to 1
     takes the guided x0 back to the deviation of the conditional one (Lin et al. 2024). With guidance a network call
     holds the rows with the prompt and those without it; `guidance_calls=2` makes two calls, in half the memory.
-    `guidance_interval=(low, high)` guides at the levels with low < sigma / alpha <= high alone (Kynkaanniemi et al.
+    `guidance_interval=(low, high)` guides only at the levels with low < sigma / alpha <= high (Kynkaanniemi et al.
     2024); the passes that it spares are not counted.
 
     A sampler whose coefficients were learned for another model or guidance is refused, unless `any_model`.
@@ -239,6 +240,7 @@ def sample(  # noqa: PLR0913  (the settings of a run, each by name)
     Raises InputError for invalid settings, SamplerFault if the sampler fails, NetworkFault or ModelError if the network
     does. If making images of the clean states fails, `images` is None and a warning says why.
     """
+    # These are arguments of this call; all that a request holds is checked as it is made.
     registry = default_registry()
     if x_init is not None:
         n = len(check_x_init(x_init))
@@ -253,9 +255,11 @@ def sample(  # noqa: PLR0913  (the settings of a run, each by name)
         device=x_init.device if device is None and x_init is not None else device,
         dtype=x_init.dtype if dtype is None and x_init is not None else dtype,
     )  # fmt: skip
+    # The model had to be loaded before the shape of the state could be compared with it.
     if x_init is not None and tuple(x_init.shape[1:]) != request.model.shape:
         raise InputError(f"x_init {tuple(x_init.shape)}: expected (n, {', '.join(map(str, request.model.shape))})")
     n = check_count("n", n)
+    # With x_init the first state is the user's, so that no signal is missing from it.
     for warning in request.warnings if x_init is None else replace(request, low_start="").warnings:
         warnings.warn(warning, stacklevel=2)
     return draw(request, 0, n, x_init=x_init, noise=noise, trajectory=trajectory, images=images_or_warning)
@@ -286,7 +290,7 @@ def request_for(  # noqa: PLR0913  (as sample)
     if not isinstance(model, Model):
         raise InputError(f"model {as_given(model)}: expected a name or a Model, as wrap_network returns")
     name = repr(sampler) if isinstance(sampler, str) else type(sampler).__name__
-    sampler, grid, analytic_first = _chosen(registry, sampler, check_grid(grid), analytic_first=analytic_first)
+    sampler, grid, analytic_first = _choose(registry, sampler, check_grid(grid), analytic_first=analytic_first)
     unconditional = check_unconditional(sampler, model, name)
     # A list of levels gives the number of steps; a named grid does not.
     if steps is None:
@@ -300,6 +304,7 @@ def request_for(  # noqa: PLR0913  (as sample)
     check_rescale(model, guidance_rescale, guidance)
     interval = check_guided_interval(model, guidance_interval, guidance)
     calls = check_guidance_calls(guidance_calls)
+    # A grid may ask the network where to place its levels; these calls are counted apart from those of the run.
     asked, log = counting(model)
     levels = registry.levels(grid, model.schedule, steps, integer=model.timesteps == "integer", model=asked)
     # Without a call at the first level it does not matter what the network could say there.
@@ -314,6 +319,7 @@ def request_for(  # noqa: PLR0913  (as sample)
         sampler=sampler,
         levels=levels,
         grid_evaluations=log.rows,
+        # A list that the network does not know is refused above; only a named grid is moved.
         moved="" if is_list else moved_levels(registry, model, grid, levels),
         low_start=start_note(levels, model.schedule) if is_list else "",
         seed=seed,
@@ -321,6 +327,7 @@ def request_for(  # noqa: PLR0913  (as sample)
         negative=negative,
         guidance=float(guidance),
         guidance_rescale=float(guidance_rescale),
+        # At its default where it has no effect, so that the same samples have one key.
         guidance_calls=calls if model.mixes(guidance, unconditional=unconditional) else 1,
         guidance_interval=interval,
         analytic_first=analytic_first,
@@ -328,10 +335,10 @@ def request_for(  # noqa: PLR0913  (as sample)
         device=place,
         dtype=precision,
     )
-    return fitted(made, any_model=any_model)
+    return check_fit(made, any_model=any_model)
 
 
-def _chosen(
+def _choose(
     registry: Registry, sampler: Sampler | str, grid: str | Sequence[float] | None, *, analytic_first: bool
 ) -> tuple[Sampler, str | Sequence[float] | None, bool]:
     """The sampler, its grid and whether its first call is analytic; a spec may say all three, and a sampler its
@@ -340,7 +347,8 @@ def _chosen(
         return sampler, sampler.own_grid if grid is None else grid, analytic_first
     if not isinstance(sampler, str):
         raise InputError(f"sampler {as_given(sampler)}: expected a spec such as 'ddim:eta=0.5' or a Sampler")
-    chosen = registry.chosen(sampler)
+    # Two grids for one run would leave open which of them was meant.
+    chosen = registry.parse_sampler(sampler)
     if chosen.grid and grid is not None:
         raise InputError(f"grid {shown(grid)}: the sampler's spec names the grid {chosen.grid!r}; give one of them")
     return chosen.sampler, chosen.grid or grid, chosen.analytic_first
@@ -349,15 +357,16 @@ def _chosen(
 def counting(model: Model) -> tuple[Model, CallLog]:
     """The model with a network whose calls are counted, and the count."""
     log = CallLog()
-    return replace(model, network=lambda device, dtype: log.watched(model.network(device, dtype))), log
+    return replace(model, network=lambda device, dtype: log.watch(model.network(device, dtype))), log
 
 
-def fitted(request: Request, *, any_model: bool) -> Request:
-    """The request with what its sampler has to say of it. InputError if that is made for another model or guidance,
+def check_fit(request: Request, *, any_model: bool) -> Request:
+    """The request with the remark of its sampler. InputError if the sampler is made for another model or guidance,
     unless `any_model`."""
     sampler = request.sampler
     name = type(sampler).__name__
     with at_fault(f"sampler {name}: misfit or remark"):
+        # At guidance 1 an interval and a rescaling have no effect, so the run is as plain as one without them.
         plain = request.guidance_interval is None and not request.guidance_rescale
         misfit = sampler.misfit(
             request.model.fingerprint, request.guidance, len(request.levels) - 1, plain=plain or request.guidance == 1
@@ -392,6 +401,7 @@ def draw(  # noqa: PLR0913  (the block, and what may replace its noise)
 ) -> Samples:
     """Draw samples first ... first + n - 1 of a request; `images` makes images of the clean states."""
     model, levels = request.model, request.levels
+    # The first state, and the dtype in which it is handed back; in between it may have to be wider.
     stream = Noise(request.seed, model.shape, n, first=first, device=request.device)
     x_init = _first_state(request, stream) if x_init is None else x_init
     state_dtype = x_init.dtype
@@ -411,6 +421,7 @@ def draw(  # noqa: PLR0913  (the block, and what may replace its noise)
             return z.to(like)
 
         log, notes = CallLog(), dict[object, dict[str, Any]]()
+        # Conditions are made and timed before the run: they cost the same for every number of steps.
         asked = clock(request.device)
         counted = counted_predictor(request, prompts, log, notes)
         integer, analytic_first = model.timesteps == "integer", request.analytic_first
@@ -419,16 +430,17 @@ def draw(  # noqa: PLR0913  (the block, and what may replace its noise)
         compiling = compile_seconds(model)
         encode_seconds = (started := clock(request.device)) - asked
         try:
+            # All of the run; what follows only looks at what came out of it.
             x = integrate(request.sampler, run, like, watch=states.append if trajectory else None)
         except Exception:  # a sampler may raise because the network answered with NaN
-            answered_or_fault(log, request.dtype)
+            check_answers(log, request.dtype)
             raise
         # The time ends before the checks and the images, which belong to no sampler.
         seconds = clock(request.device) - started
-        answered_or_fault(log, request.dtype)
-        counted_or_fault(request, log, counted.evaluations)
+        check_answers(log, request.dtype)
+        check_counted(request, log, counted.evaluations)
         # The user's own noise cannot be drawn again, so no step is named for it.
-        finite_or_fault(request.sampler, x, None if noise else _replay(request.sampler, run, like, notes))
+        check_finite(request.sampler, x, None if noise else _replay(request.sampler, run, like, notes))
         x = x.to(state_dtype)
         decoding = clock(request.device)
         made = images(model, x)
@@ -453,10 +465,11 @@ def counted_predictor(
         guidance_interval=request.guidance_interval, batch_size=request.batch_size, device=request.device,
         dtype=request.dtype, log=log, unconditional=needs_unconditional(request.sampler), notes=notes,
     )  # fmt: skip
+    # Outermost, so that a call counts once, however many passes guidance makes of it.
     return Counted(predictor, request.passes_at)
 
 
-def counted_or_fault(request: Request, log: CallLog, evaluations: int) -> None:
+def check_counted(request: Request, log: CallLog, evaluations: int) -> None:
     """Raise SamplerFault if the network was asked more often than was counted."""
     if uncounted := log.past_the_counter(evaluations):
         raise SamplerFault(
@@ -468,11 +481,12 @@ def counted_or_fault(request: Request, log: CallLog, evaluations: int) -> None:
 def _first_state(request: Request, stream: Noise) -> Tensor:
     """The state at the first level. It is drawn in float32 and then widened, so a float64 run starts from the same
     noise."""
+    # Unit normal on VP and flow, sigma times that on EDM.
     scale = request.model.schedule.prior_scale(request.levels[0])
     return stream.prior().to(torch.promote_types(request.dtype, torch.float32)) * scale
 
 
-def answered_or_fault(log: CallLog, dtype: torch.dtype) -> None:
+def check_answers(log: CallLog, dtype: torch.dtype) -> None:
     """Raise NetworkFault if the network answered with NaN or infinity about a state that had none.
 
     Bounds of x0 hide an infinity, and the sampler is not to blame for what it makes of one.
@@ -480,6 +494,7 @@ def answered_or_fault(log: CallLog, dtype: torch.dtype) -> None:
     t = log.first_fault()
     if t is None:
         return
+    # What most often makes a network overflow in each precision.
     advice = {
         torch.float32: "look for half precision inside the network, or try --dtype float64",
         torch.float64: "look into the network",
@@ -498,9 +513,9 @@ def own_noise(noise: NoiseFunction, a: Level, b: Level, like: Tensor) -> Tensor:
         raise InputError(f"noise: raised {in_line(error)}") from error
     dense = isinstance(z, Tensor) and z.layout == torch.strided and z.device.type != "meta" and not z.is_complex()
     if not isinstance(z, Tensor) or not dense or z.shape != like.shape:
-        raise InputError(f"noise: returned {described(z)}; expected a dense real tensor {tuple(like.shape)}")
+        raise InputError(f"noise: returned {describe(z)}; expected a dense real tensor {tuple(like.shape)}")
     if not bool(z.isfinite().all()):
-        raise InputError(f"noise: returned {described(z)} with NaN or infinity in it; expected finite numbers")
+        raise InputError(f"noise: returned {describe(z)} with NaN or infinity in it; expected finite numbers")
     return z
 
 
@@ -509,12 +524,13 @@ def images_or_warning(model: Model, x: Tensor) -> Tensor | None:
     try:
         return model.images(x)
     except SamplerbenchError as error:
+        # Four frames up is the line that called sample().
         warnings.warn(f"images: None, since none can be made of x: {error}", stacklevel=4)
         return None
 
 
 def no_images(model: Model, x: Tensor) -> None:
-    """Make no images, for callers that need x alone."""
+    """Make no images, for callers that need only x."""
 
 
 def _replay(
@@ -539,9 +555,10 @@ def make_sampler(spec: str, **options: object) -> Sampler:
     """
     if not isinstance(spec, str):
         raise InputError(f"sampler {as_given(spec)}: expected a spec such as 'ddim:eta=0.5'")
-    sampler, grid, analytic_first = default_registry().chosen(spec, **options)
+    sampler, grid, analytic_first = default_registry().parse_sampler(spec, **options)
     if analytic_first:
         warnings.warn(f"sampler {spec!r}: first=analytic is of a run; give the spec itself to sample()", stacklevel=2)
+    # The grid that a sampler brings is still found on the sampler; one from the spec would be lost without a word.
     if grid not in (None, sampler.own_grid):
         text = f"sampler {spec!r}: names the grid {grid!r} too, which a sampler does not hold; give grid= to sample()"
         warnings.warn(text, stacklevel=2)

@@ -82,6 +82,7 @@ class StepContext:
             return analytic(x, level)
         if ask is not None or hints:
             return self.predictor.many([Question(x, level, ask)], rows, hints)[0]
+        # A plain function of x and level, as a test may give, takes no rows.
         return self.predictor(x, level) if rows == ALL else self.predictor(x, level, rows)
 
     def predict_many(
@@ -102,6 +103,7 @@ class StepContext:
             shapes = " and ".join(sorted(str(tuple(shape)) for shape, _, _ in kinds))
             raise InputError(f"predict_many: states of {shapes}; expected one shape, dtype and device")
         if questions and self._is_analytic(questions[0].x, rows):
+            # Of several states only the first is the run's first call; the others go to the network.
             first = analytic(questions[0].x, questions[0].level)
             return [first, *self._many(questions[1:], rows, hints)]
         return self._many(questions, rows, hints)
@@ -118,6 +120,8 @@ class StepContext:
             return False
         first = rows.start or 0
         here = range(first, first + len(x))
+        # By rows, because a sampler with different steps for each sample asks about some of them: each row has a first
+        # call.
         is_first = self._answered.isdisjoint(here)
         self._answered.update(here)
         return is_first
@@ -139,6 +143,7 @@ class StepContext:
 
         An empty list if lambda is infinite at an end, or if the network knows too few timesteps in between.
         """
+        # lambda is infinite at alpha = 0 and at the clean end, where no point lies at a given share of the way.
         h = b.lambda_ - a.lambda_
         if math.isinf(h):
             return []
@@ -260,6 +265,7 @@ def integrate(
 
 def declared_calls(sampler: Sampler, grid: Levels, *, analytic_first: bool = False) -> int | None:
     """Predictor calls of a run over these levels, as the sampler declares them; None = adaptive."""
+    # `first` is what the first interval costs where it takes a single call: none if that one is analytic.
     steps, first = len(grid) - 1, 0 if analytic_first else 1
     if grid[0].alpha or steps == 1:
         calls = sampler.nfe(steps)
@@ -277,7 +283,7 @@ def needs_unconditional(sampler: Sampler) -> bool:
     return needs
 
 
-def finite_or_fault(sampler: Sampler, x: Tensor, replay: Callable[[Callable[[Tensor], None]], object] | None) -> None:
+def check_finite(sampler: Sampler, x: Tensor, replay: Callable[[Callable[[Tensor], None]], object] | None) -> None:
     """Raise SamplerFault if x is not finite. `replay` draws again, and the message names the step where it began."""
     if bool(x.isfinite().all()):
         return

@@ -271,6 +271,7 @@ def rescale_zero_terminal_snr(schedule: VP) -> VP:
         raise ValueError("schedule: has a single timestep; expected at least two")
     # Shift so that the last alpha is 0, and scale so that the first one stays.
     alpha = np.sqrt(np.asarray(schedule.alphas_cumprod, dtype=np.float64))
+    # abar is alpha squared, and the paper moves alpha: sqrt(abar) becomes linear between its first value and 0.
     share = (alpha - alpha[-1]) / (alpha[0] - alpha[-1])
     return vp_from_alphas_cumprod((schedule.alphas_cumprod[0] * share**2).tolist())
 

@@ -161,7 +161,7 @@ def check_(  # noqa: PLR0913  (an option each)
         chosen = specs or (variants(registry) if everything else theirs)
         if not chosen:
             raise InputError("check: nothing to check; expected a SPEC such as ddim:eta=0.5, --plugin FILE or --all")
-        if of_run := [spec for spec in chosen if registry.chosen(spec).analytic_first]:
+        if of_run := [spec for spec in chosen if registry.parse_sampler(spec).analytic_first]:
             raise InputError(f"check {of_run[0]!r}: first=analytic is of a run; expected the sampler alone")
         samplers = {spec: registry.sampler(spec) for spec in chosen}
         held_on = registry.model(model) if model else None

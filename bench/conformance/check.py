@@ -55,6 +55,7 @@ def check(
     findings: list[Finding] = []
     for measure in [*CHECKS, *on_model(registry.model(model) if isinstance(model, str) else model)]:
         try:
+            # Each check by itself, so that one that raises costs the card no other line.
             findings += measure(sampler, QUICK if quick else FULL)
         except BaseException as error:  # a stranger's sampler may do anything
             pass_on(error)
@@ -84,10 +85,13 @@ def waived(findings: Sequence[Finding], sampler: Sampler) -> list[Finding]:
         return [*findings, Finding("claims", "lines of the card, each with a reason", repr(claims)[:80], False)]
     card = list(findings)
     for name, reason in claims.items():
+        # By the beginning of the line, because names go on with levels and schedules.
         named = [i for i, finding in enumerate(card) if finding.name.startswith(name)]
         for i in named:
+            # A claim that holds anyway is shown as measured.
             if not card[i].holds:
                 card[i] = replace(card[i], holds=True, waived=reason)
+        # A waiver for a line that is no longer there would hide nothing, and mislead its reader.
         if not named:
             card.append(
                 Finding("claims", "lines of the card, each with a reason", f"no line begins with {name!r}", False)

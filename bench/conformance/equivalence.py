@@ -31,6 +31,7 @@ def predictions(sampler: Sampler, effort: Effort) -> Iterator[Finding]:
     """One model as eps, x0, v and flow prediction gives equal samples."""
     error = 0.0
     for name, schedule in SCHEDULES.items():
+        # A sampler that used the network's answer itself, and not x0 or eps, would differ in three of the four forms.
         eps, *others = (drawn(sampler, schedule, UNEVEN_ON[name], predicts=form) for form in get_args(Predicts))
         error = max(error, *(apart(other, eps) for other in others))
     yield Finding("eps = x0 = v = flow", "equal", f"apart by {error:.1e}", error <= EQUAL)
@@ -77,6 +78,7 @@ def any_batch_size(sampler: Sampler, model: Model) -> Iterator[Finding]:
     def drawn_in(size: int) -> Tensor:
         return sample(model, sampler, steps=5, n=n, batch_size=size).x
 
+    # A network with notes (`hints`) may hand those of one batch or of one run to another.
     whole, again = drawn_in(8), drawn_in(8)
     error = max(float((drawn_in(size) - whole).abs().max()) for size in sizes)
     yield Finding(
@@ -104,6 +106,7 @@ def precision(sampler: Sampler, effort: Effort) -> Iterator[Finding]:
     expected = drawn(sampler, SCHEDULES["VP"], UNEVEN, predicts="v", x=x)
     devices = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
     for device in devices:
+        # The same noise in both precisions, so that only roundings differ.
         single = sample(model, sampler, grid=UNEVEN, x_init=x.float(), noise=Stream(x.float()), device=device).x
         half = sample(model, sampler, grid=UNEVEN, n=4, dtype="bfloat16", device=device).x
         kept = single.dtype == half.dtype == torch.float32 and single.device.type == half.device.type == device
@@ -144,6 +147,8 @@ def alternatives(kind: Any, value: Any) -> list[object]:
     if kind is bool:
         return [not value]
     if kind is int:
+        # Near values first: they are the likeliest to be accepted. The others are for options that stop mattering, such
+        # as an order above the number of steps.
         return [other for other in (value + 1, value - 1, 2 * value, 0, 1) if other != value]
     if kind is float:
         return [other for other in (value / 2, 2 * value, 0.3, 1.0, 5.0, 0.0) if other != value]
@@ -155,10 +160,12 @@ def is_used(sampler: Sampler, key: str) -> bool:
     fields = {name: option.field for name, option in options_of(type(sampler)).items()}
     tried = known_alternatives(sampler)
     single = [(fields[name], value) for name, values in tried.items() if name != key for value in values]
+    # An option may act only beside another one, as s_tmin beside s_churn: so up to two others are changed too.
     others = itertools.chain.from_iterable(itertools.combinations(single, r) for r in range(3))
     for other in map(dict, itertools.islice(others, MOST_TRIED)):
         base = samples_with(sampler, other)
         changed = (samples_with(sampler, {**other, fields[key]: value}) for value in tried[key])
+        # Compared to the last bit: an option that moves only roundings is one that acts.
         if base is not None and any(x is not None and not torch.equal(x, base) for x in changed):
             return True
     return False

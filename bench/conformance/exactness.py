@@ -22,7 +22,7 @@ from .card import Effort, Finding
 
 DEGREES = {"constant": 0, "linear": 1, "quadratic": 2, "cubic": 3}
 STATEMENT = re.compile(rf"(x0|eps) ({'|'.join(DEGREES)}) in (lambda|sigma/alpha)")
-"""As "x0 linear in lambda"; "x0 constant" is so in either."""
+"""A statement such as "x0 linear in lambda"; one that says "constant" may name either variable."""
 COEFFICIENTS = (0.7, -0.4, 0.25, 0.1)
 TOLERANCE = 1e-9
 """Roundings of 1e-16, times coefficients of a hundred steps."""
@@ -61,6 +61,7 @@ class Prescribed:
 
     def __call__(self, x: Tensor, level: Level, rows: slice = ALL) -> Prediction:
         """What it says of any state at a level."""
+        # Whatever the state is: only then is the solution an integral over nothing but lambda.
         said = torch.full_like(x, self.at(level))
         return Prediction(x, level, said, "x0" if self.what == "x0" else "eps")
 
@@ -76,6 +77,7 @@ class Prescribed:
         d(x / sigma) = e^lambda x0 dlambda, and d(x / alpha) = eps d(sigma / alpha) = -eps e^-lambda dlambda.
         """
         nodes, weights = (torch.from_numpy(part) for part in LEGENDRE)
+        # Forty nodes integrate these polynomials times an exponential to the last digits of float64.
         h = b.lambda_ - a.lambda_
         places = a.lambda_ + h * (nodes + 1) / 2
         values = torch.from_numpy(self.polynomial((places if self.variable == "lambda" else (-places).exp()).numpy()))
@@ -105,6 +107,7 @@ def error_of(
     x = torch.tensor([[1.3], [-0.6]], dtype=torch.float64)
     for i, (a, b) in enumerate(itertools.pairwise(levels)):
         run.enter(i)
+        # Each step starts from the exact state, so that errors do not add up and each step is judged by itself.
         got, past = sampler.step(run, x, a, b, past)
         x = network.after(x, a, b)
         if i >= WARM_UP:

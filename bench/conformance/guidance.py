@@ -49,6 +49,8 @@ def guided(sampler: Sampler, effort: Effort) -> Iterator[Finding]:
     for name, schedule in SCHEDULES.items():
         model, x = mixed_model(schedule), noise_to_start_from() * schedule.prior_scale(schedule.first)
         for strength in STRENGTHS:
+            # Guidance w on (PLANE, WITHOUT) and no guidance on the network that is mixed in the ratio w are one
+            # function.
             one, two = (
                 sample(
                     model, sampler, grid=UNEVEN_ON[name], x_init=x, noise=Stream(x), prompts=[text], guidance=scale
@@ -70,6 +72,8 @@ def renoised(sampler: Sampler) -> Finding:
         a, b = (schedule.at_time(t) for t in UNEVEN_ON[name][:2])
         plain = parts_of(WITHOUT, x, a)
         after = first_step(sampler, model, (a, b), x, "0", 2.0) - b.alpha * plain[0]
+        # Where both parts are equal the step is alpha_b x0 + q eps, so q is the projection on eps; CFG++ leaves its
+        # value open.
         q = float((after * plain[1]).sum() / plain[1].square().sum())
         for strength in STRENGTHS:
             x0 = torch.lerp(plain[0], parts_of(PLANE, x, a)[0], strength)

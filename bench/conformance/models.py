@@ -33,6 +33,7 @@ class Stream:
 
     def __init__(self, like: Tensor) -> None:
         self.like, self.intervals = like, list[tuple[Level, Level]]()
+        # A seed of its own, since the states to start from are drawn with seed 0.
         self.generator = torch.Generator().manual_seed(1)
 
     def __call__(self, a: Level, b: Level) -> Tensor:
@@ -57,6 +58,7 @@ def drawn(  # noqa: PLR0913  (a run's settings)
     x: Tensor | None = None,
 ) -> Tensor:
     """The clean samples of a run with the perfect network for the data."""
+    # In float64: differences of 1e-10 would drown in the roundings of float32.
     x = noise_to_start_from() * schedule.prior_scale(schedule.first) if x is None else x
     model = exact_model(data, schedule, predicts)
     return sample(model, sampler, steps=steps, grid=grid, x_init=x, noise=Stream(x)).x

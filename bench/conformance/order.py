@@ -199,7 +199,7 @@ def _error(x: Tensor, level: Level) -> float:
 
 
 def _noisy_run(levels: Sequence[Level], schedule: Schedule) -> StepContext:
-    """A run over noisy levels alone, with the exact eps of LINE, that refuses to draw noise."""
+    """A run over only noisy levels, with the exact eps of LINE, that refuses to draw noise."""
 
     def no_noise(*where: object) -> Tensor:
         raise ValueError("noise was drawn, though the sampler claims an order of convergence")

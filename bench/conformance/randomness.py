@@ -84,6 +84,7 @@ def _moments(sampler: Sampler, steps: int) -> tuple[float, float]:
     count = Pulses(0)
     sample(model, sampler, steps=steps, grid="karras", x_init=count.rows, noise=count)
     pulses = Pulses(count.drawn)
+    # One run for all draws: each row of the batch answers one of them.
     x = sample(model, sampler, steps=steps, grid="karras", x_init=pulses.rows, noise=pulses).x
     first = schedule.first
     return moments(x, first.alpha * MEAN, first.alpha**2 * DEVIATION**2 + first.sigma**2)

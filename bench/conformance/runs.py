@@ -33,6 +33,7 @@ def steps_and_calls(sampler: Sampler, effort: Effort) -> Iterator[Finding]:
     # Flow starts at alpha = 0, where a division by alpha or an infinite lambda would show.
     for schedule, counts in ((vp_linear(80, 1e-3, 0.2), effort.counts), (SCHEDULES["flow"], FEW)):
         for steps in counts:
+            # Counted by the predictor; what the sampler declares is compared with it below.
             finite, calls = _tried(sampler, schedule, steps)
             if not finite:
                 infinite.append(str(steps))
@@ -80,6 +81,7 @@ def one_step(sampler: Sampler, effort: Effort) -> Iterator[Finding]:
 
 def clean_end(sampler: Sampler, effort: Effort) -> Iterator[Finding]:
     """Data in a single point are reached exactly, whatever came before: no noise is left and none is added."""
+    # The posterior of a point is the point, whatever the state: a deviation is the sampler's.
     data = point((0.7, -0.4))
     expected = torch.tensor(data.means, dtype=torch.float64).expand(4, 2)
     error = max(
@@ -102,6 +104,7 @@ def _off_the_last_answer(sampler: Sampler, schedule: Schedule, grid: tuple[float
     answers = list[Tensor]()
 
     def network(x: Tensor, t: Tensor, hints: object = None) -> Tensor:
+        # The rows of the last call, which are those of all samples: the batch holds them all.
         answers.append(exact(x, t))
         return answers[-1]
 
@@ -124,6 +127,7 @@ def start_without_signal(sampler: Sampler, effort: Effort) -> Iterator[Finding]:
         model = exact_model(PLANE, schedule, predicts)
         for steps in (2, 3, 12):
             got = sample(model, sampler, steps=steps, x_init=x, noise=Stream(x), trajectory=True)
+            # NaN would lose every comparison, and pass as small.
             largest = max(largest, float(got.x.abs().nan_to_num(math.inf).max()))
             # With alpha = 0 the state says nothing about the data: the predicted x0 is its mean, and eps is x itself.
             b = default_registry().levels(None, schedule, steps, integer=False)[1]
@@ -140,6 +144,7 @@ def whole_timesteps(sampler: Sampler, effort: Effort) -> Iterator[Finding]:
     exact = exact_model(PLANE, table).network(torch.device("cpu"), torch.float64)
     largest = 0.0
 
+    # The predictor refuses a time that is not whole, so a sampler that asks for one fails this run.
     model = wrap_network(lambda x, t, hints=None: exact(x, t.to(x.dtype)), table, (2,), timesteps="integer")
     x = noise_to_start_from()
     for steps in (1, 2, 5, 13, 40):

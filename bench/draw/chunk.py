@@ -76,14 +76,14 @@ def answer_of(plan: Plan) -> str | None:
 
 
 def trial(request: Request) -> Samples:
-    """One batch, of which one sample counts, over the first levels of a request and from there to the clean end."""
+    """One batch, in which one sample counts, over the first levels of a request and from there to the clean end."""
     # The batch is padded to its full size, so one sample costs what a batch of the run costs.
     short = dataclasses.replace(request, levels=(*request.levels[:-1][:TRIAL_STEPS], request.levels[-1]))
     return draw_apart(short, 0, 1)
 
 
 def draw_apart(request: Request, first: int, n: int, *, trajectory: bool = False) -> Samples:
-    """As `draw`, but restores the state of the process afterwards; a sampler that changed it is at fault.
+    """Draw as `draw` does, then restore the state of the process; a sampler that changed it is at fault.
 
     Samples that used a global random stream depend on what ran before, and change what runs next. Samples drawn with
     another number of threads are not timed as the others are.
@@ -115,16 +115,18 @@ def draw_clocked(cell: Cell, block: Block) -> tuple[Samples, Timing]:
 
 
 def make_chunk(plan: Plan, cell: Cell, block: Block, extractors: Collection[str], reference: Tensor | None) -> Chunk:
-    """Draw a block of a cell's samples and have these extractors read them; none reads what is for the clock alone."""
+    """Draw a block of a cell's samples and have these extractors read them; none reads what is only for the clock."""
     if block.is_at_once:
         # The first calls of another size are slower than all others.
         trial(of_size(plan.trial, block))
         extractors, reference = (), None
     samples, timing = draw_clocked(cell, block)
+    # The stages after drawing, each clocked by itself: to the CPU, through the extractors, hashed.
     started = time.perf_counter()
     images = samples.images.cpu() if samples.images is not None else None
     shown = samples.x.cpu() if images is None else images
     on_cpu = time.perf_counter()
+    # Sorted, because the order of a set differs from process to process.
     rows = {name: extracted(plan.model, name, shown, samples.prompts, block.first) for name in sorted(extractors)}
     read = time.perf_counter()
     hashes = sample_hashes(shown)
@@ -159,6 +161,7 @@ def extracted(model: HasExtractors, name: str, shown: Tensor, prompts: Sequence[
     A PluginError names an extractor that returns anything else, raises, or changes the state of the process, such as a
     switch of torch, which would change the samplers' results too.
     """
+    # A stranger's extractor is held to its contract here, where the sample can still be named.
     extractor = model.extractors[name]
     what = f"extractor {name!r} ({extractor.label})"
     with at_fault(what), switches_kept(f"extractor {name!r}"):
@@ -200,6 +203,7 @@ def ode_distances(cell: Cell, block: Block, x: Tensor, reference: Tensor | None)
     if reference is None or not cell.is_deterministic or block.first >= len(reference):
         return None
     there = reference[block.first : block.first + block.n].double()
+    # In float64: near convergence the distances are of the size of float32's roundings.
     squares: npt.NDArray[np.float64] = (x[: len(there)].cpu().double() - there).square().flatten(1).mean(1).numpy()
     return squares
 
@@ -211,16 +215,17 @@ def sample_hashes(samples: Tensor) -> npt.NDArray[np.uint8]:
 
 
 def seconds_per_evaluation(plan: Plan) -> float | None:
-    """Time of one sample evaluation of the network, for estimates alone; None if the model fails in a trial."""
+    """Time of one sample evaluation of the network, only for estimates; None if the model fails in a trial."""
     with forgiven():
         trial(plan.trial)
+        # The second of two, since the first call of a process is slower than all others.
         second = trial(plan.trial)
         return second.seconds / (second.network_evaluations * plan.trial.batch_size)
     return None
 
 
 def seconds_after_drawing(plan: Plan, extractors: Collection[str]) -> float | None:
-    """Time to decode one sample and to have these extractors read it, for estimates alone; None if that fails."""
+    """Time to decode one sample and to have these extractors read it, only for estimates; None if that fails."""
     model, device = plan.model, plan.trial.device
     with forgiven(), torch.no_grad():
         samples = trial(plan.trial)
@@ -242,5 +247,6 @@ def reason_of(error: BaseException) -> str:
 
 def one_line(text: str) -> str:
     """A reason of any length and content as one printable line that a table can hold."""
+    # Cut before it is searched: an exception may carry megabytes.
     start = text[: 10 * LONGEST_REASON]
     return " ".join("".join(c if c.isprintable() else " " for c in start).split())[:LONGEST_REASON]

@@ -87,6 +87,7 @@ def chunk_from_arrays(first: int, n: int, arrays: Arrays, timing: str) -> Chunk:
 def check_array(name: str, array: npt.NDArray[Any], kinds: str, shape: Sequence[int | Collection[int] | None]) -> None:
     """ValueError unless the array is of one of these kinds ("f8", or one letter for each kind) and of this shape, in
     which None is any length from 1."""
+    # A file from a disk or from a child may hold anything, and NumPy would broadcast what does not fit.
     fits = array.dtype.str[1:] == kinds or array.dtype.kind in kinds
     for have, want in zip(array.shape, shape, strict=False):
         fits &= have > 0 if want is None else have == want if isinstance(want, int) else have in want
@@ -112,6 +113,7 @@ def place_of(name: str) -> Place | None:
     """The place that the name of a chunk's file says; None for any other name."""
     if not (named := CHUNK_NAME.fullmatch(name)):
         return None
+    # "00000064-0064" and "000000064-0064" are one place, of which only the first is ever written.
     place = int(named[1]), int(named[2])
     return place if chunk_name(*place) == name else None  # of two spellings one is a copy
 
@@ -126,6 +128,7 @@ def bytes_to_arrays(content: bytes) -> tuple[Arrays, dict[str, str]]:
     """The arrays and texts that `arrays_to_bytes` wrote; SafetensorError, ValueError, TypeError, KeyError or
     RecursionError for other bytes."""
     arrays = load(content)
+    # The header is read again by hand, because safetensors gives arrays from bytes, and no texts.
     head = LENGTH.size + LENGTH.unpack_from(content)[0]
     about: dict[str, str] = json.loads(content[LENGTH.size : head])["__metadata__"]
     if about.pop("sha256", None) != content_hash(arrays, about):

@@ -93,7 +93,7 @@ class Timing:
     decode_seconds: Amount | None = None
     """After `seconds`: states became images, and came to the CPU."""
     extract_seconds: Amount | None = None
-    """In which extractors read the images; None for what was drawn for the clock alone, as the next two."""
+    """In which extractors read the images; None, as the next two, for what was drawn only for the clock."""
     hash_seconds: Amount | None = None
     """In which the images were hashed."""
     compile_seconds: Amount | None = None
@@ -147,6 +147,7 @@ def clocked(draw: Callable[[], Samples], device: torch.device) -> tuple[Samples,
 def forget_peak_memory(device: torch.device) -> bool:
     """Reset the peak of memory; return whether the system allows that."""
     if device.type != "cpu":
+        # Not every accelerator's module keeps count of its memory.
         reset = getattr(torch.get_device_module(device), "reset_peak_memory_stats", None)
         if reset:
             reset(device)
@@ -166,6 +167,7 @@ def peak_memory(device: torch.device) -> int | None:
         lines = STATUS.read_text(encoding="utf-8").splitlines()
     except OSError:
         return None
+    # VmHWM, the high-water mark of resident memory, in KiB.
     kibibytes = next((line.split()[1] for line in lines if line.startswith("VmHWM:")), None)
     return None if kibibytes is None else 1024 * int(kibibytes)
 
@@ -190,6 +192,7 @@ def in_turn(things: Sequence[Thing], number: int) -> Sequence[Thing]:
 
 def whole(repeats: Sequence[Repeat]) -> list[Repeat]:
     """The repeats of full size: the last block of a cell may be cut, and then costs more per image."""
+    # By the largest that is there: who reads a stored run has no plan to ask.
     size = max((repeat.n for repeat in repeats), default=0)
     return [repeat for repeat in repeats if repeat.n == size]
 
@@ -210,6 +213,7 @@ def timed(clockings: Sequence[Repeat]) -> dict[str, Any]:
     There are no seconds if several machines drew them or none was drawn alone, and no quartiles from fewer than 5.
     """
     repeats = repeats_among(clockings)
+    # Chunks of earlier versions lack some of these numbers; what is known is used.
     loads = [r.timing.load for r in repeats if r.timing.load is not None]
     peaks = [r.timing.peak_memory for r in repeats if r.timing.peak_memory is not None]
     # What is unknown stays NaN, which a table shows as a dash.

@@ -20,7 +20,7 @@ TABLE_FILE, TABLE_SEAL = "table.csv", "table.seal"
 OWN_FILES = (TABLE_FILE, TABLE_SEAL, "table.md", "grid.png", "report.html", RUN_FILE)
 REFERENCE = f"{CHUNKS}/ode-reference.safetensors"
 REPEAT_SUFFIX = ".timing"
-"""Ends the file of a repeat: a chunk that was drawn again for the clock alone."""
+"""Ends the file of a repeat: a chunk that was drawn again only for the clock."""
 LATENCY_SUFFIX = ".latency"
 """Ends the file of a draw for the latency."""
 CELL = "[0-9a-f]{16}"
@@ -45,12 +45,13 @@ def repeat_name(number: int) -> str:
 
 
 def latency_name(rows: int, number: int) -> str:
-    """The file of a draw of so many images at once."""
+    """The file of a draw of this number of images at once."""
     return f"{rows}-{number:04d}{LATENCY_SUFFIX}"
 
 
 def is_own(name: str) -> bool:
     """Whether a run writes a file or folder of this name, finished or not; `name` is one that `names_below` yields."""
+    # Half of a file that a run was writing is the run's own too, by the name that it would have got.
     half = HALF_DONE.fullmatch(name)
     return OWN_NAMES.fullmatch(f"{half['folder'] or ''}{half['file']}" if half else name) is not None
 
@@ -87,6 +88,7 @@ def names_in(folder: Path | str) -> list[str]:
 
 def newest_run(root: Path) -> Path:
     """The run folder below `root` that was written to last."""
+    # One level deep, as `default_output` makes them.
     runs = [p.parent for p in root.glob(f"*/{RUN_FILE}")]
     if not runs:
         raise InputError(f"no run in {root}; give a run folder, or make one with `samplerbench run`")
@@ -95,5 +97,6 @@ def newest_run(root: Path) -> Path:
 
 def default_output(plan: Plan) -> Path:
     """results/<model>-<8 hex of the plan> in the current folder, or that of a shard."""
+    # A model's name may be a path or a spec, with characters that no folder takes.
     name = "".join(c if c.isalnum() or c in "-_." else "-" for c in plan.config.model).strip(".-")[:64]
     return folder_of_shard(Path("results") / f"{name or 'model'}-{plan.key[:8]}", plan.shard)

@@ -68,6 +68,7 @@ def is_latency(column: object) -> bool:
 
 def columns_among(names: Iterable[str]) -> list[str]:
     """Those of these columns that are latencies, from the fewest images up; each once."""
+    # By number and not by letters, so that 16 comes before 128; the median before its percentiles.
     found = {name: (int(named[1]), named[2] or "") for name in names if (named := COLUMN.fullmatch(name))}
     return sorted(found, key=lambda name: found[name])
 
@@ -80,6 +81,7 @@ def latencies(draws: Mapping[int, Sequence[Repeat]]) -> dict[str, float]:
     """
     columns = {}
     for rows, clocked in sorted(draws.items()):
+        # As for the clock of blocks: what ran beside others, or on several machines, has no common time.
         alone = [repeat for repeat in clocked if repeat.timing.counts]
         if len(alone) < LEAST_DRAWS or len(machines(alone)) != 1:
             continue

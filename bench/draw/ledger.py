@@ -30,6 +30,7 @@ class Ledger:
 
     def cells_with_work(self) -> list[Cell]:
         """The cells that lack a chunk or a repeat, in order."""
+        # Samples or times: a run that is given --repeats later may lack times only.
         missing = {key for key, images in self.images_missing().items() if images}
         missing |= {cell.key for cell, _ in self.clockings_missing()}
         return [cell for cell in self.plan.cells if cell.key in missing]
@@ -85,11 +86,12 @@ class Ledger:
         for number in range(self.latency.draws):
             for block in blocks:
                 for cell in in_turn(cells, number):
+                    # A cell that is not to be clocked has no count, and is skipped in every round.
                     if there.get((block, cell.key), number + 1) <= number:
                         yield block, cell
 
     def clockings_missing(self) -> list[tuple[Cell, Block]]:
-        """What is still to be drawn for the clock alone, in order: first the repeats, then the latencies."""
+        """What is still to be drawn only for the clock, in order: first the repeats, then the latencies."""
         repeats = [(cell, self.plan.blocks[0]) for _, cell in self.repeats_missing()]
         return [*repeats, *((cell, block) for block, cell in self.latencies_missing())]
 
@@ -104,7 +106,7 @@ class Ledger:
         return sum(cost(cell) * missing[cell.key] for cell in self.sound_cells()) + self.cost_of_solution()
 
     def evaluations_of_clockings(self) -> int:
-        """Sample evaluations of the network for what is drawn for the clock alone."""
+        """Sample evaluations of the network for what is drawn only for the clock."""
         return sum(cost(cell) * block.n for cell, block in self.clockings_missing())
 
     def evaluations_left(self) -> int:
@@ -145,7 +147,7 @@ class Ledger:
             return self.plan.reference_evaluations
         there = self.folder.ode_solution(self.plan.reference_key)
         missing = self.plan.ode_samples - (0 if there is None else len(there))
-        # Earlier runs may have stored a solution of fewer samples: the rest alone is drawn.
+        # Earlier runs may have stored a solution of fewer samples: only the rest is drawn.
         return self.plan.reference_evaluations // self.plan.ode_samples * max(0, missing)
 
 

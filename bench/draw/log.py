@@ -62,6 +62,7 @@ class Log(Watch):
 
     def _write(self, event: str, **about: Any) -> None:
         if self._file is not None:
+            # A line is one write, so that lines of several runs never mix.
             line = json.dumps({"event": event, "time": round(time.time(), 3), **about})
             with disk_errors(self.path):
                 os.write(self._file, f"{line}\n".encode())

@@ -46,6 +46,7 @@ def check_output(path: Path, plan: Plan, *, fresh: bool, add: bool = False) -> b
 
 def check_shard(path: Path, stored: RunRecord, plan: Plan) -> None:
     """Refuse an output that holds another part of the same run."""
+    # The same plan, so the key says nothing of the part.
     if stored.shard != (asked := str(plan.shard or "")):
         there, here = (f"shard {name}" if name else "the whole run" for name in (stored.shard, asked))
         raise InputError(f"output {path}: holds {there}, and this is {here}; give another -o")

@@ -54,6 +54,7 @@ def write_paths(plan: Plan, folder: RunFolder, failures: Mapping[str, str]) -> N
     """
     for cell in path_cells(plan):
         file = path_file(folder, cell.key)
+        # A path that is missing is drawn again at every start, so what cannot have one must not be tried each time.
         if cell.is_foreign or cell.key in failures or file.exists() or folder.read(cell, plan.blocks[0]).images is None:
             continue
         if path := path_of(cell.request):
@@ -94,12 +95,15 @@ def path_budget(budgets: Sequence[int]) -> int:
 
 def path_of(request: Request) -> SamplePath | None:
     """The path of one sample; None if it cannot be drawn."""
+    # Alone in its batch: the other rows would be drawn for nothing.
     alone = dataclasses.replace(request, batch_size=1)
     with forgiven(), state_kept():
         states = draw(alone, SAMPLE, 1, trajectory=True).trajectory or ()
         levels = request.levels
+        # Evenly over the steps, ends included; a run of few steps has fewer states than are kept.
         chosen = np.unique(np.linspace(0, len(states) - 1, STATES).round().astype(int))
         scales = [math.hypot(level.alpha, level.sigma) for level in levels]
+        # By the deviation that the state has for data of deviation 1, so that noise does not turn into black and white.
         images = [request.model.images(states[i] / scales[i]) for i in chosen]
         return SamplePath(
             shrunk(np.concatenate([as_shown(image.cpu().numpy()) for image in images if image is not None])),

@@ -43,6 +43,7 @@ def read_run(path: Path) -> RunRecord:
         content = bytes_of(path / RUN_FILE)
         value = json_object(content)
         is_sealed = has_seal(content)
+        # Format before the seal: another format may be sealed in another way, and is no damage.
         check_format(path / RUN_FILE, value)
         if not is_sealed:
             raise ValueError("its seal is missing")
@@ -67,6 +68,7 @@ def check_format(path: Path, content: Mapping[str, Any]) -> None:
 
 def written_by(content: Mapping[str, Any]) -> str:
     """The version of samplerbench that wrote a run file, whatever its format."""
+    # Field by field and with no record: a file of another format may lack any of them.
     environment = content.get("environment")
     versions = environment.get("versions") if isinstance(environment, dict) else None
     version = versions.get("samplerbench") if isinstance(versions, dict) else None
@@ -76,6 +78,7 @@ def written_by(content: Mapping[str, Any]) -> str:
 def edited_since(path: Path, plan: Plan) -> list[str]:
     """The samplers of a plan whose source was edited since its run folder was last opened."""
     stored = stored_run(path)
+    # A key that is new at a place that was there: the code behind the spec has changed.
     before = {cell.key for cell in stored.cells} if stored else set()
     known = set(stored.budgets) if stored else set()
     now = [cell for cell in plan.cells if cell.place in known]

@@ -21,6 +21,7 @@ SEAL = ',\n "sha256": "'
 
 def sealed(text: str) -> bytes:
     """A JSON object with one more entry at its end: the SHA-256 of all before it."""
+    # The seal is an entry of the object itself, so that the file stays plain JSON for other programs.
     body = text.removesuffix("}").rstrip()
     return f'{body}{SEAL}{hashlib.sha256(body.encode()).hexdigest()}"\n}}\n'.encode()
 
@@ -59,12 +60,14 @@ def texts_in(path: Path) -> dict[str, str]:
     """The texts of a safetensors file, unchecked; its arrays are not read."""
     with open(path, "rb", buffering=0, opener=opened_file) as file:
         (length,) = LENGTH.unpack(file.read(LENGTH.size))
+        # The header only: the texts of many chunks are asked for, and their arrays may be large.
         texts: dict[str, str] = json.loads(file.read(min(length, LONGEST_HEADER)))["__metadata__"]
     return texts
 
 
 def opened_file(path: str, flags: int) -> int:
     """The descriptor of a regular file, for `open`; an OSError at once for anything else."""
+    # Opened first and looked at then: between a look at the path and the opening the file could be exchanged.
     descriptor = os.open(path, flags | os.O_NONBLOCK)
     if stat.S_ISREG(os.fstat(descriptor).st_mode):
         return descriptor

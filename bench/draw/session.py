@@ -1,4 +1,4 @@
-"""A plan being run: the ledger's jobs go to the engine, its answers to the folder, which this process alone writes."""
+"""A plan being run: the ledger's jobs go to the engine, its answers to the folder, which only this process writes."""
 
 from __future__ import annotations
 
@@ -85,13 +85,14 @@ class Session:
         return self.ledger.folder
 
     def work(self, watch: Watch, renew: Callable[[], object] = lambda: None) -> None:
-        """Have every missing chunk drawn, then all that is missing for the clock.
+        """Draw every missing chunk by the engine, then all that is missing for the clock.
 
         `renew` is called now and then, when a table would show something new.
         """
         is_complete = False
         try:
             self._work(watch, renew)
+            # An exception leaves it False, Ctrl-C too: the log then says that the run was stopped.
             is_complete = True
         finally:
             self._checked.close()
@@ -107,9 +108,10 @@ class Session:
         watch.remaining(ledger.images_missing())
         # The solution comes first: chunks hold their distances to it.
         solution = self._ode_solution(watch)
+        # Only now can the engine ask for it: the work was offered before anything was drawn.
         self.offered.find_solution = lambda: solution
         self.offered.tell_retried = lambda job, reason: watch.retried(*self._place(job), reason)
-        # Each turn ends with what is for the clock alone, while what draws its cells is still there and the machine is
+        # Each turn ends with what is only for the clock, while what draws its cells is still there and the machine is
         # in the same state.
         for turn in turns_of(self.engine, ledger.cells_with_work()):
             self._draw(turn, watch, renew)
@@ -141,6 +143,7 @@ class Session:
             return
         if isinstance(done, Drawn):
             alone = done.alone and self.plan.shard is None
+            # The disk first, then the watch: what is told as stored survives a crash.
             self.folder.write(cell, block, chunk_in(replace(done, alone=alone), turn))
             watch.stored(cell, block)
             watch.advanced(done.job.evaluations)
@@ -149,7 +152,7 @@ class Session:
             watch.failed(cell, done.reason, self.ledger.spared(cell))
 
     def _clock_again(self, turn: Turn, watch: Watch) -> None:
-        """Draw what is missing for the clock alone, round by round: repeats of the first block, and latencies.
+        """Draw what is missing only for the clock, round by round: repeats of the first block, and latencies.
 
         One job is handed out at a time, so an engine of any kind draws it alone. A cell whose draw fails keeps its
         samples and the times that it has.
@@ -181,7 +184,7 @@ class Session:
             return None
         key, wanted = self.plan.reference_key, self.plan.ode_samples
         there = self.folder.ode_solution(key)
-        # A run of fewer samples may have stored a part. Sample i depends on its index alone, so the rest is appended.
+        # A run of fewer samples may have stored a part. Sample i depends only on its index, so the rest is appended.
         first = 0 if there is None else len(there)
         if there is not None and first >= wanted:
             return there[:wanted]

@@ -129,6 +129,7 @@ class RunFolder:
         distances to the ODE solution, which is now known for more samples."""
         for key, cell in {cell.key: cell for cell in plan.cells}.items():
             for first, n in self.places_of(key):
+                # How many of its samples have a distance now; a chunk from before has those of fewer.
                 distances = min(n, plan.ode_samples - first) if cell.is_deterministic else 0
                 if plan.blocks.at(first, n) is None or (distances > 0 and self._lacks(key, (first, n), distances)):
                     self._chunks.joinpath(key[:16], chunk_name(first, n)).unlink()
@@ -142,6 +143,7 @@ class RunFolder:
 
     def _clear(self) -> None:
         """Remove what a run wrote, run.json last, and nothing else."""
+        # All is listed before anything is removed, so that a refusal leaves the folder as it is.
         names = list(names_below(self.path))
         for name in names:
             if is_own(f"{name}/"):  # chunks may be behind it, which are not removed and would be taken for new ones
@@ -162,11 +164,14 @@ class RunFolder:
         self._looked.clear()
 
     def take(self, other: RunFolder) -> None:
-        """Have the chunks, failures, paths and ODE solution of another folder of this plan too, as far as they are not
-        here. A file of the same disk is not copied: both folders name it, and neither ever changes it."""
+        """Take over the chunks, failures, paths and ODE solution of another folder of this plan that are missing here.
+
+        A file of the same disk is not copied: both folders name it, and neither ever changes it.
+        """
         with disk_errors(self.path):
             for name in names_below(other.path):
                 here, there = self.path / name, other.path / name
+                # Only the run's own files: what others keep in the folder is theirs.
                 if not name.startswith(f"{CHUNKS}/") or not is_own(name) or HALF_DONE.fullmatch(name):
                     continue
                 if name.endswith("/"):
@@ -189,7 +194,7 @@ class RunFolder:
     def has(self, cell: Cell, block: Block) -> bool:
         """Whether the chunk is stored."""
         there, place = self._there[cell.key], (block.first, block.n)
-        # Once seen, a chunk stays: this object alone removes any, and forgets then.
+        # Once seen, a chunk stays: only this object removes any, and then forgets what it saw.
         if place in there or cell.key in self._looked:
             return place in there
         folder = cell.key[:16]
@@ -234,6 +239,7 @@ class RunFolder:
     def write_failure(self, cell: Cell, reason: str) -> None:
         """Store why a cell failed; it is not drawn again until `forget_failures`."""
         path = self.failure_path(cell.key)
+        # It says whose it is, as every file of a run: the name holds only a part of the key.
         failure = {"format": FORMAT, "cell": cell.key, "reason": reason}
         with disk_errors(path):
             write_atomically(path, sealed(json.dumps(failure, indent=1)))
@@ -271,6 +277,7 @@ class RunFolder:
     def write(self, cell: Cell, block: Block, chunk: Chunk) -> None:
         """Store a chunk; when this returns it survives a crash."""
         started = time.perf_counter()
+        # How long this write takes is known when it is over, so each chunk carries the time of the one before.
         arrays, timing = chunk_to_arrays(
             replace(chunk, timing=replace(chunk.timing, store_seconds=self._store_seconds))
         )
@@ -366,7 +373,7 @@ class RunFolder:
             raise damaged(path, error) from error
 
     def count_latencies(self, key: str, rows: int) -> int:
-        """How often a cell was drawn with so many images at once."""
+        """How often a cell was drawn with this number of images at once."""
         return sum(1 for there, _, _ in self._latencies(key) if there == rows)
 
     def _latencies(self, key: str) -> Iterator[tuple[int, int, str]]:
@@ -404,6 +411,7 @@ class RunFolder:
 
     def write_arrays(self, path: Path, arrays: Arrays, about: Mapping[str, str], **belongs: str | int) -> None:
         """Write arrays and texts as one safetensors file that says what it belongs to."""
+        # Where a file belongs is part of its content and of its hash: a copy under another name is refused.
         known = {"format": str(FORMAT), **{name: str(value) for name, value in belongs.items()}}
         with disk_errors(path):
             write_atomically(path, arrays_to_bytes(arrays, {**known, **about}))

@@ -48,7 +48,9 @@ def against_baseline(run: StoredRun, baseline: StoredRun, registry: Registry) ->
     """
     check_comparable([run, baseline], "baseline", across_versions=True)
     check_settings(baseline)
+    # Only metrics that the baseline measured too: its chunks have no rows for others.
     ready = {name: one for name, one in ready_metrics(run, registry).items() if name in baseline.labels}
+    # Each row of the run is compared, has failed where the baseline did not, or is left out.
     asked: list[Comparison] = []
     failed, left_out = [], []
     samples, there = 0, places_by_identity(baseline)
@@ -65,6 +67,7 @@ def against_baseline(run: StoredRun, baseline: StoredRun, registry: Registry) ->
             samples = max(samples, int(run.table["samples"][place]))
     if not asked and not failed:
         raise InputError(f"baseline {baseline.path}: has no row in common with {run.path} whose samples both have")
+    # The baseline is fixed and the run is what is asked about, so it is a look at the run.
     look = look_at(run, samples)
     known = corrected_among(asked, [], look.weight)
     table = comparisons_to_table(asked, [p for p, _ in known]).rename(columns={"a": "row"})
@@ -77,6 +80,7 @@ def places_by_identity(run: StoredRun) -> dict[Identity, int]:
     """The place of each row of a run in its table; of two budgets that lead to one row, the first."""
     found: dict[Identity, int] = {}
     for place, identity in enumerate(identities_of(run)):
+        # The two have the same samples, so a second comparison would only enlarge the family.
         found.setdefault(identity, place)
     return found
 

@@ -44,15 +44,18 @@ def budgets(run: StoredRun, registry: Registry, by: Cost, amounts: Sequence[floa
     the same p, and so do the looks that were taken (`look`). Raises InputError as `scores_of`.
     """
     scores = all_scores_of(run, registry, metric, by=by)
+    # Rows without samples compete for nothing, and are listed at the end.
     drawn = {i: score for i, score in enumerate(scores.rows) if score.row["samples"]}
     field = Field(
         {i: score.key for i, score in drawn.items()}, {i: score.found for i, score in drawn.items()}, scores.lower,
         scores.look.weight,
     )  # fmt: skip
     samplers = contestants({i: score.row for i, score in drawn.items()})
+    # By the upper quartile, since a row whose time is often above the budget does not fit into it.
     costs = {i: score.upper_cost(by) for i, score in drawn.items()}
     fitting = {amount: contenders(samplers, costs, amount) for amount in amounts}
     races = races_in(field, [scores.metric], fitting)
+    # The races of the run's own report are corrected for too: the reader has seen that report.
     own = own_races({i: score.row for i, score in drawn.items()}, scores.budgets, field)
     answers = dict(zip(races, answers_to(races.values(), field, own), strict=True))
     family = sum(metric == scores.metric for metric, *_ in corrected(field, [*races.values(), *own]))
@@ -66,12 +69,15 @@ def budgets(run: StoredRun, registry: Registry, by: Cost, amounts: Sequence[floa
 
 def _ranked(scores: Scores, fit: Mapping[str, int], answer: Answer | None) -> list[dict[str, Any]]:
     """The rows of one budget: first those of the answer, then those that were not measured, then other samplers."""
+    # First the race, in the order of its result.
     rows = [_value(scores.rows[answer.best], 1) | {"verdict": BEST}] if answer else []
     rows += [_beside_best(scores, other, rank) for rank, other in enumerate(answer.others, 2)] if answer else []
     names = contestants({i: score.row for i, score in enumerate(scores.rows)})
     several = len({score.row["guidance"] for score in scores.rows}) > 1
+    # Then what fits into the budget and has no value of this metric.
     ranked = {contestant(row, several=several) for row in rows}
     rows += [_identity(scores.rows[i]) | {"verdict": NOT_MEASURED} for name, i in fit.items() if name not in ranked]
+    # Last the samplers without a row within the budget: all their rows may be too dear, or none may be drawn.
     drawn: dict[str, tuple[bool, Score]] = {}
     for name, score in zip(names.values(), scores.rows, strict=True):
         drawn[name] = bool(score.row["samples"]) or drawn.get(name, (False, score))[0], score
@@ -100,6 +106,7 @@ def _value(score: Score, rank: int) -> dict[str, Any]:
 def _beside_best(scores: Scores, other: Other, rank: int) -> dict[str, Any]:
     """The columns of a row that is not the best. An answer compares the best with it, so signs are turned here."""
 
+    # Best less other becomes other less best: the sign changes, and the ends of the interval change places.
     def turned(value: float | None) -> float:
         return math.nan if value is None else -value
 
@@ -116,6 +123,7 @@ def parse_seconds(text: str) -> tuple[float, ...]:
         amounts = tuple(float(part) for part in text.split(","))
     except ValueError:
         amounts = ()
+    # Infinity and NaN are floats too: no row would compete for the one, and all for the other.
     if not amounts or not all(0 < amount < math.inf for amount in amounts):
         raise InputError(f"seconds {text[:80]!r}: expected positive numbers, seconds an image, as in 0.01,0.02")
     return amounts

@@ -57,6 +57,7 @@ class Comparison:
         images = len(self.difference.influence)
         if self.hindrance:
             return self.hindrance
+        # Of seconds the "samples" are pairs of repeats, which have a least number of their own.
         if self.metric != SECONDS and images < LEAST_IMAGES:
             return f"{counted(images, 'image')}, fewer than {LEAST_IMAGES}"
         return "" if math.isfinite(self.difference.value) else "a value is missing"
@@ -78,6 +79,7 @@ class Comparison:
 
     @property
     def _half_width(self) -> float:
+        # Student's t and not the normal: the error is itself an estimate, and of few repeats a rough one.
         return math.nan if self.why_not else student_t(self.difference.freedom) * self.error
 
     @cached_property
@@ -98,12 +100,14 @@ class Comparison:
 
     def verdict(self, corrected: float) -> str:
         """What is shown about a, given the corrected p."""
+        # Equal samples have equal values, whatever chance did: there is nothing to show.
         if self.is_same:
             return SAME
         if self.why_not:
             return f"{NOT_COMPARED}: {self.why_not}"
         if not corrected < LEVEL:
             return NOT_SHOWN
+        # `difference` is a less b, so below 0 a has the lower value.
         return BETTER if (self.difference.value < 0) == self.lower_is_better else WORSE
 
 
@@ -173,6 +177,7 @@ def sides_of(
         raise InputError(
             f"compare {cell_name(a)!r}, {cell_name(b)!r}: the run has no samples of both; give its command to make them"
         )
+    # By key: two specs of one cell have the same samples, and would be in the family twice.
     others = {cell.key: cell for cell in cells if cell.key not in (a.key, b.key)}
     # A cell that lacks some of these samples cannot be compared on the same noise, and takes no part.
     with_all = [cell for cell in others.values() if set(common) <= set(run.folder.places_of(cell.key))]
@@ -202,6 +207,7 @@ def compared(a: Side, b: Side, ready: Mapping[str, Yardstick]) -> Iterator[Compa
 def cells_of(run: StoredRun, spec: str) -> list[CellRecord]:
     """The cells of a sampler spec in the order of the run's step counts."""
     specs = run.record.config.sampler
+    # A spec is compared by its text, since rows are named by it.
     if spec not in specs:
         raise InputError(f"compare {spec!r}: not in {run.path}{closest(spec, specs)}; there are: {', '.join(specs)}")
     return [cell for cell in run.record.cells if cell.sampler == spec]
@@ -214,6 +220,7 @@ def seconds_compared(
     # Differences of neighbours: what slows the machine for a while cancels.
     differences = [x.seconds_per_image - y.seconds_per_image for x, y in neighbours(clocked_a, clocked_b)]
     hindrance = ""
+    # On two machines the difference would be that of the machines.
     if len(machines([*clocked_a, *clocked_b])) > 1:
         hindrance = "machines differ"
     elif len(differences) < LEAST_REPEATS:
@@ -225,7 +232,7 @@ def seconds_compared(
 def comparisons_to_table(comparisons: Sequence[Comparison], p_values: Sequence[float] | None = None) -> pd.DataFrame:
     """A row for each comparison: the cells, the difference with its 95 % interval, corrected p, the verdict.
 
-    By default p is corrected for these comparisons alone.
+    By default p is corrected only for these comparisons.
     """
     corrected = corrected_p(comparisons) if p_values is None else p_values
     return pd.DataFrame(
@@ -240,6 +247,7 @@ def comparisons_to_table(comparisons: Sequence[Comparison], p_values: Sequence[f
 def corrected_p(comparisons: Sequence[Comparison], weight: float = 1.0) -> list[float]:
     """p of each comparison, after Holm's correction for all that are a question and times the weight of a look; 1 for
     equal samples, nan if they cannot be compared."""
+    # The corrected p come in the order of the questions; what is no question is filled in between.
     corrected = iter(holm([c.p for c in comparisons if c.is_question], weight))
     return [next(corrected) if c.is_question else 1.0 if c.is_same else math.nan for c in comparisons]
 

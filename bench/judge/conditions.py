@@ -89,12 +89,14 @@ def _violations(condition: Condition, table: pd.DataFrame, origins: Sequence[Ori
         if is_about(condition, row):
             value = row[condition.column]
             what = f"{condition.column} of {cell_name(origin.run.record.cells[origin.place])}"
+            # A cell that failed must not pass a check because it has no number to fail it with.
             if pd.isna(value):
                 found.append(f"{what} has no value (status {row['status']}); {condition.name}")
             elif condition.holds(float(value)):
                 found.append(f"{what} is {float(value):.6g}; {condition.name}")
             else:
                 found.append("")
+    # A condition about no row would pass for ever, for instance after a sampler was renamed.
     if not found:
         raise InputError(f"{condition.name}: {why_no_row(condition, table)}")
     return [line for line in found if line]
@@ -102,6 +104,7 @@ def _violations(condition: Condition, table: pd.DataFrame, origins: Sequence[Ori
 
 def is_about(condition: Condition, row: Mapping[Any, Any]) -> bool:
     """Whether a condition is about a row."""
+    # A count that is not given holds for every row.
     is_of_sampler = condition.sampler in ("", row["sampler"])
     return is_of_sampler and all(row[name] == count for name, count in condition.counts.items())
 

@@ -38,6 +38,7 @@ class Look:
     @property
     def level(self) -> float:
         """The share of families that may hold a false claim at this look."""
+        # 1 % / 2, 1 % / 4, ...: however often a run is extended, the levels of all looks add up to at most 5 %.
         return FIRST if self.number == 1 else EXTENSIONS / 2 ** (self.number - 1)
 
     @property
@@ -52,10 +53,11 @@ ONLY_LOOK = Look()
 def look_at(run: StoredRun, samples: int) -> Look:
     """The look that a question at this number of images is; it is recorded in the run folder, if that is writable."""
     taken = looks_taken(run)
+    # Sorted by images: a question at a number that was asked before is that earlier look again.
     number = bisect_left(taken, samples)
     if number == len(taken) and samples > 0:
         file = run.path / LOOKS
-        with suppress(StoreError), disk_errors(file):  # a folder may be for reading alone
+        with suppress(StoreError), disk_errors(file):  # a folder may be read-only
             write_beside_others(file, sealed(json.dumps({"looks": [*taken, samples]})))
     return Look(number + 1, samples)
 
@@ -67,4 +69,5 @@ def looks_taken(run: StoredRun) -> list[int]:
         taken = unsealed(bytes_of(run.path / LOOKS)).get("looks")
         return sorted(set(msgspec.convert(taken, list[Positive])))
     except (OSError, ValueError, RecursionError):
+        # Each extension may have followed a look at the images before it; the safe side is that it did.
         return sorted({one.samples for one in run.record.extended}) if run.exists else []

@@ -76,6 +76,7 @@ def merge(runs: Sequence[StoredRun]) -> Merged:
 
     Raises InputError if the runs cannot be compared, or if two have different results for one cell.
     """
+    # Rows are taken run by run; of a cell that several have, the first is kept and the others must agree with it.
     check_comparable(runs)
     rows: dict[tuple[Any, ...], dict[str, Any]] = {}
     of_run: dict[tuple[Any, ...], StoredRun] = {}
@@ -90,6 +91,7 @@ def merge(runs: Sequence[StoredRun]) -> Merged:
                 origins[cell] = Origin(run, place)
     name_same_samples(rows, runs)
     table = rows_to_table(list(rows.values()))
+    # Seconds of another machine are not shown beside the others at all, since a reader would compare them.
     comparable = have_comparable_seconds(runs)
     if not comparable:
         table[[name for name in table.columns if is_of_the_clock(name)]] = math.nan
@@ -99,7 +101,7 @@ def merge(runs: Sequence[StoredRun]) -> Merged:
 
 
 def identities_of(run: StoredRun) -> list[Identity]:
-    """Which cell each row of a run is: its axes, of which one that it lacks is None, and its declared calls.
+    """Which cell each row of a run is: its axes, None for one that it lacks, and its declared calls.
 
     Not the cell's key: that holds the number of threads and versions, which may differ between machines. The calls tell
     rows apart whose sampler meets two budgets in as many steps.
@@ -123,6 +125,7 @@ def check_comparable(runs: Sequence[StoredRun], purpose: str = "merge", *, acros
                 "that, or give the model a fingerprint"
             )
     for run in runs[1:]:
+        # A field that a run does not have, as a metric that it does not measure, cannot disagree.
         theirs, ours = compared_fields(run), compared_fields(first)
         for field in ours:
             if across_versions and field in VERSION_FIELDS:
@@ -145,6 +148,7 @@ def compared_fields(run: StoredRun) -> dict[str, Any]:
     fields: dict[str, Any] = {"model": run.record.model.name, "model fingerprint": of_model(run)}
     fields |= {name: settings.get(name) for name in COMPARABLE}
     fields |= {field: versions.get(name) for field, name in VERSION_FIELDS.items()}
+    # The rows of two extractors are no measurements of one thing, even under one label.
     for metric, label in run.labels.items():
         fields[f"extractor of {metric}"] = (label.get("label"), label.get("fingerprint"))
     # Metrics such as FID depend on the number of images, so rows of different n cannot be compared.
@@ -156,6 +160,7 @@ def compared_fields(run: StoredRun) -> dict[str, Any]:
 
 def check_same_numbers(row: Mapping[str, Any], run: StoredRun, other: Mapping[Any, Any], other_run: StoredRun) -> None:
     """Refuse two different results of one cell. Seconds may differ; those of the first run stay."""
+    # `same_as` depends on the other rows of a run, and times on when it ran.
     compared = [name for name in row if name in other and name != "same_as" and not is_of_the_clock(name)]
     for name in compared:
         if not is_same(row[name], other[name]):
@@ -174,12 +179,14 @@ def is_of_the_clock(column: str) -> bool:
 def is_same(a: object, b: object) -> bool:
     """Whether both are equal, both are missing (NaN), or they differ by rounding alone."""
     if isinstance(a, (int, float)) and isinstance(b, (int, float)):
+        # NaN is equal to nothing, itself included.
         return math.isclose(a, b, rel_tol=CLOSE) or (math.isnan(a) and math.isnan(b))
     return a == b
 
 
 def name_same_samples(rows: Mapping[tuple[Any, ...], dict[str, Any]], runs: Sequence[StoredRun]) -> None:
     """Fill `same_as` for rows of different runs with the same samples, as far as their chunks are there."""
+    # Reversed here too, so that of a cell in several runs the first counts, as above.
     hashes = {cell: found for run in reversed(runs) for cell, found in hashes_of(run).items()}
     seen: dict[bytes, Mapping[str, Any]] = {}
     for cell, row in rows.items():

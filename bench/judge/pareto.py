@@ -65,7 +65,9 @@ def _placed(
         p = corrected.get(frozenset((other.key, score.key)), 1.0)
         return scores.comparison(other, score).verdict(p) == BETTER
 
+    # Both halves of dominance have to be shown: better beyond chance, and no dearer beyond noise.
     above = [other for other in measured if is_shown_better(other) and costs_no_more(other, score, against)]
+    # The front itself is by the plain numbers; whether a row is off it for certain is the test above.
     verdict = ON_FRONT if _is_undominated(scores, score, measured, against) else CLOSE
     return _identity(scores, score, against) | known | {
         "verdict": DOMINATED if above else verdict,

@@ -36,6 +36,7 @@ def power(run: StoredRun, registry: Registry, metric: str | None) -> pd.DataFram
     scores = scores_of(run, registry, metric, by="nfe")
     places = [place for _, *place in run.record.budgets]
     measured = [(place, score) for place, score in zip(places, scores.rows, strict=True) if score.estimate]
+    # Only pairs at one count and one guidance: more steps are expected to be better.
     pairs = [(place[0], a, b) for (place, a), (other, b) in combinations(measured, 2) if place == other]
     p_values = scores.corrected((a, b) for _, a, b in pairs)
     rows = []

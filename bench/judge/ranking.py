@@ -81,11 +81,13 @@ class Field:
 
     def best_first(self, metric: str, rows: Iterable[int]) -> list[int]:
         """Measured rows by the metric's value."""
+        # By value and not by p: which is best is decided first, and tested after.
         sign = 1 if self.lower[metric] else -1
         return sorted(rows, key=lambda row: sign * self.found[row][metric].value)
 
     def pair(self, metric: str, a: int, b: int) -> Pair:
         """The key of a comparison of two rows: the first rows of their cells."""
+        # Sorted, so that a pair counts once in whichever order two races have it.
         first, second = sorted((self._firsts[a], self._firsts[b]))
         return metric, first, second
 
@@ -163,6 +165,7 @@ def shown_best(answers: Sequence[Answer]) -> set[tuple[int, str]]:
     return {
         (answer.best, answer.metric)
         for answer in answers
+        # A race of one has no leader: nothing was compared.
         if answer.others and all(other.verdict == BETTER for other in answer.others)
     }
 
@@ -222,6 +225,7 @@ def answers_from(run: StoredRun, found: Found, lower: Mapping[str, bool]) -> lis
 
 def own_races(rows: Mapping[int, Mapping[Any, Any]], budgets: Sequence[int], field: Field) -> list[Race]:
     """The races that a run answers for, of its rows that have samples, at its budgets of model calls."""
+    # By calls and not by seconds: everyone who draws the run again gets the same races.
     samplers, calls = contestants(rows), {i: row["nfe"] for i, row in rows.items()}
     fitting: dict[float, dict[str, int]] = {budget: contenders(samplers, calls, budget) for budget in budgets}
     return list(races_in(field, field.lower, fitting).values())
@@ -229,6 +233,7 @@ def own_races(rows: Mapping[int, Mapping[Any, Any]], budgets: Sequence[int], fie
 
 def contestants(rows: Mapping[int, Mapping[Any, Any]]) -> dict[int, str]:
     """What each row competes as: its sampler, with its guidance where rows have several."""
+    # At another guidance a sampler is another method, which its own rows compete with.
     several = len({row["guidance"] for row in rows.values()}) > 1
     return {i: contestant(row, several=several) for i, row in rows.items()}
 
@@ -274,5 +279,6 @@ def estimates_of(sources: Mapping[int, Source]) -> dict[int, dict[str, Estimate]
 
 def common_places(sources: Sequence[Source]) -> list[Place]:
     """The places of the chunks that all rows have."""
+    # A difference is of the same samples, so a sample that one row lacks counts for none.
     there = [set(source.run.folder.places_of(source.key)) for source in sources]
     return sorted(set.intersection(*there)) if there else []

@@ -28,6 +28,7 @@ def ready_metrics(run: StoredRun, registry: Registry) -> dict[str, Yardstick]:
     InputError for a model that is code and that the user did not name, ModelError for another model or extractor than
     the run was made with, StoreError for settings that are not known.
     """
+    # In this order: nothing of the run is loaded before it is known that none of it is code of a stranger.
     check_settings(run)
     check_code(run, registry)
     config = run.record.config
@@ -58,12 +59,14 @@ def check_code(run: StoredRun, registry: Registry) -> None:
 
 def is_code(spec: str, registry: Registry) -> bool:
     """Whether a model's spec is or contains "file.py:function" or "module:function", whether or not that exists."""
+    # A registered model may be given code too, as in name:file.py:function; any other spec with a colon is code.
     name, _, argument = spec.partition(":")
     return ":" in argument if name in registry.models.things else bool(argument)
 
 
 def check_plugins(run: StoredRun, registry: Registry) -> None:
     """Refuse a run with plugins by path or module that the user did not name."""
+    # A path is compared as it was given and as it resolves, since the run may have been made in another folder.
     named = {*registry.named, *(str(Path(plugin).resolve()) for plugin in registry.named)}
     if missing := [
         plugin for plugin in run.record.plugins if plugin not in named and str(Path(plugin).resolve()) not in named
@@ -88,6 +91,7 @@ def check_extractors(run: StoredRun, model: Model, ready: Mapping[str, Yardstick
     """Refuse a run with other extractors or references, as far as the run records them."""
     for name, yardstick in ready.items():
         here = model.extractors[yardstick.metric.extractor].fingerprint
+        # Runs of the first versions do not say it, and are taken at their word.
         there = run.record.extractors.get(name, {}).get("fingerprint", here)
         if there != here:
             raise ModelError(

@@ -51,6 +51,7 @@ class Score:
 
     def cost(self, by: Cost) -> float:
         """Model calls, median seconds an image, or depth (nfe where a table leaves it out); nan where unknown."""
+        # A table has the column `depth` only where it says more than `nfe`.
         name = SECONDS if by == "seconds" else by
         return float(self.row[name if name in self.row else "nfe"])
 
@@ -98,6 +99,7 @@ class Scores:
 
         A pair that is given twice counts once, and two cells with the same samples are no question.
         """
+        # Unordered pairs of cells: in either order it is one question.
         all_pairs = {frozenset((a.key, b.key)): self.comparison(a, b) for a, b in pairs if a.key != b.key}
         family = {pair: comparison for pair, comparison in all_pairs.items() if comparison.is_question}
         return dict(zip(family, corrected_p(list(family.values()), self.look.weight), strict=True))
@@ -112,7 +114,7 @@ def scores_of(run: StoredRun, registry: Registry, metric: str | None, *, by: Cos
 
 
 def scores_by(run: StoredRun, ready: Mapping[str, Yardstick], metric: str | None, *, by: Cost) -> Scores:
-    """As `scores_of`, with the run's metrics already made ready."""
+    """The rows of a run by one metric, for a run whose metrics are made ready already; errors as of `scores_of`."""
     name = _chosen(metric, ready)
     # Other metrics cost time and memory, and are not asked for.
     names = {name, ready[name].metric.unbiased} if name in ready else set()
@@ -120,7 +122,8 @@ def scores_by(run: StoredRun, ready: Mapping[str, Yardstick], metric: str | None
 
 
 def all_scores_of(run: StoredRun, registry: Registry, metric: str | None, *, by: Cost) -> Scores:
-    """As `scores_of`, but with every metric of the run measured, not only the one that ranks."""
+    """The rows of a run by one metric, with every metric measured and not only the one that ranks; errors as of
+    `scores_of`."""
     ready = ready_metrics(run, registry)
     return _scores(run, _chosen(metric, ready), ready, by)
 
@@ -142,6 +145,7 @@ def _scores(run: StoredRun, metric: str, ready: Mapping[str, Yardstick], by: Cos
 
 def _chosen(metric: str | None, ready: Mapping[str, Yardstick]) -> str:
     """The metric asked for, or the run's first."""
+    # The first that was asked for, which is also the first in the table.
     if metric is None and ready:
         return next(iter(ready))
     names = [*ready, ODE_ERROR, ODE_DISTANCE]
@@ -165,5 +169,6 @@ def _score(
     gathered = gather(iter(chunks), int(row["samples"]), ready, run.record.prompts)
     found = for_verdicts(estimates(gathered, ready), ready)
     estimate = found.get(metric)
+    # A metric that overflowed has an estimate of NaN, which cannot be ranked.
     has_value = estimate is not None and math.isfinite(estimate.value)
     return Score(cell, row, estimate if has_value else None, found, (*(c.repeat for c in chunks), *run.repeats(cell)))

@@ -84,11 +84,13 @@ def strata_of(prompts: Sequence[str], samples: Numbers) -> Strata | None:
     """The number of each sample's prompt; None for a single prompt, and if a prompt has fewer than 2 samples."""
     if len(prompts) < 2 or not len(samples):  # noqa: PLR2004  (one prompt is no stratum)
         return None
+    # Texts that occur twice in the list are one prompt.
     numbers = {text: i for i, text in enumerate(dict.fromkeys(prompts))}
     cycle = np.array([numbers[text] for text in prompts])
     # Renumbered, because not every prompt need have a sample yet.
     strata = np.unique(cycle[samples % len(cycle)], return_inverse=True)[1].astype(np.int64)
     sizes = np.bincount(strata)
+    # A prompt with one sample shows no spread of its own.
     return strata if len(sizes) > 1 and sizes.min() > 1 else None
 
 
@@ -120,6 +122,8 @@ def for_verdicts(found: Mapping[str, Estimate], ready: Mapping[str, Yardstick]) 
 
 def without_bias(name: str, known: Container[str], ready: Mapping[str, Yardstick]) -> str:
     """The metric that verdicts on a metric use."""
+    # FID of few images is biased upwards, and by another amount for each sampler, so verdicts go by the unbiased form
+    # where it was measured.
     other = ready[name].metric.unbiased if name in ready else None
     return other if other is not None and other in known else name
 
@@ -149,6 +153,7 @@ def of_ode(gathered: Gathered, digest: bytes) -> dict[str, Estimate]:
 
 def if_finite(estimate: Estimate) -> Estimate:
     """The estimate; without a value if any of its numbers is not finite."""
+    # One NaN in an influence would make every interval of the row NaN, and each difference with it.
     parts = (estimate.value, estimate.influence, 0.0 if estimate.common is None else estimate.common)
     if all(np.isfinite(part).all() for part in parts):
         return estimate
@@ -159,7 +164,9 @@ def check_estimate(name: str, estimate: object, n: int) -> None:
     """PluginError unless a metric's estimate is a number with the influence of each of the n samples."""
     if not isinstance(estimate, Estimate):
         raise PluginError(f"metric {name!r}: returned a {type(estimate).__name__}; expected an Estimate")
+    # A stranger's metric is held to its contract here, where the error can still name it.
     value, influence = estimate.value, estimate.influence
+    # A bool is a number in Python, and would be printed as 1.
     if isinstance(value, bool) or not isinstance(value, float | int | np.floating | np.integer):
         raise PluginError(f"metric {name!r}: returned an Estimate of value {shown(value)}; expected a number")
     if not isinstance(influence, np.ndarray) or influence.shape != (n,) or influence.dtype.kind != "f":
@@ -175,6 +182,7 @@ def check_estimate(name: str, estimate: object, n: int) -> None:
 
 def measured(found: Mapping[str, Estimate], ready: Mapping[str, Yardstick]) -> dict[str, float]:
     """The three columns of each metric and of the ODE errors; nan for an estimate that is missing or not finite."""
+    # The ODE errors stand around the metrics: the fixed column first, the further one at the end.
     columns: dict[str, float] = {}
     for name in (ODE_ERROR, *ready, ODE_DISTANCE):
         estimate = found.get(name)

@@ -52,6 +52,7 @@ def failed(reason: str) -> Outcome:
 
 def outcome_of(text: str) -> Outcome:
     """The outcome in the text of a table; ValueError for any other text."""
+    # Only "failed" is followed by anything; a reason may itself hold a colon.
     word, separator, reason = text.partition(REASON)
     if word == Status.FAILED and separator:
         return failed(reason)

@@ -82,6 +82,7 @@ class StoredRun:
 
     def repeats(self, cell: CellRecord) -> tuple[Repeat, ...]:
         """The timings of a cell beyond its chunks."""
+        # Unlike chunks, repeats are few and small, and several questions ask for them.
         if cell.key not in self._repeats:
             self._repeats[cell.key] = tuple(self.folder.repeats_of(cell.key))
         return self._repeats[cell.key]

@@ -145,6 +145,7 @@ class GrowingTable:
 
     def _measure(self, cell: Cell, blocks: tuple[Block, ...]) -> Measured:
         """The numbers from these blocks of a cell."""
+        # The blocks decide: a chunk never changes, so the same blocks give the same numbers.
         known = self._measured.get(cell.key)
         if known is None or known.made_from != blocks:
             samples = sum(block.n for block in blocks)
@@ -159,6 +160,7 @@ class GrowingTable:
 
     def _clock(self, cell: Cell, known: Measured) -> Clocked:
         """The timings of these chunks and of all repeats."""
+        # Repeats come without new blocks, and change only the seconds.
         clocked, made_from = self._clocked.get(cell.key), (known.made_from, self._folder.repeats_written[cell.key])
         if clocked is None or clocked.made_from != made_from:
             numbers = timing.timed([*known.clocked, *self._folder.repeats_of(cell.key)])
@@ -187,6 +189,7 @@ def rows_to_table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     at_once = columns_among(str(name) for row in rows for name in row)
     own = (*COLUMNS, *GUIDED_COLUMNS, DEPTH, *CLOCK_COLUMNS, COMPILE, *at_once, WARNING)
     further = dict.fromkeys(name for row in rows for name in row if name not in own)
+    # The column is left out where it would repeat `nfe`.
     depth = [DEPTH] if any(row.get(DEPTH) not in (None, row["nfe"]) for row in rows) else []
     compiled = [COMPILE] if any(COMPILE in row for row in rows) else []
     columns = [*COLUMNS, *GUIDED_COLUMNS, *depth, *further, *CLOCK_COLUMNS, *compiled, *at_once, WARNING]
@@ -220,6 +223,8 @@ def _numbers(gathered: Gathered, samples: int) -> dict[str, Any]:
     """The columns of counts."""
     # Chunks of earlier versions say no depth; their samplers asked one thing after the other.
     timings = [(c.n, c.timing.nfe, c.timing.network_evaluations, c.timing.depth) for c in gathered.chunks]
+    # Means over the samples: an adaptive sampler makes another number of calls in each block, and the last block may be
+    # cut.
     counted = {
         "nfe": sum(n * nfe for n, nfe, _, _ in timings) / samples,
         "network_evaluations": sum(n * evaluations for n, _, evaluations, _ in timings) / samples,
@@ -236,6 +241,7 @@ def row_name(row: Mapping[str, Any], other: Mapping[str, Any]) -> str:
         name += f" on {row['grid']}"
     if row["guidance"] != other["guidance"]:
         name += f" at guidance {row['guidance']:g}"
+    # At guidance 1 an interval has no effect, so it is no difference.
     if row["guidance"] != 1 and (interval := interval_of_row(row)) != interval_of_row(other):
         name += f" guided at sigma/alpha {interval}" if interval else " guided at all levels"
     return name if row["steps"] == other["steps"] else f"{name}, {row['steps']} steps"
@@ -253,6 +259,7 @@ def read_table(path: Path, record: RunRecord) -> pd.DataFrame:
     It has a row for each cell of run.json: a cell that was added or edited since the table was written is pending.
     """
     try:
+        # First that it is what was written, then that it holds a table, last that its rows are those of the run.
         content, keys = sealed_content(path)
         table = csv_to_frame(content)
         check_table(table)
@@ -266,6 +273,7 @@ def read_table(path: Path, record: RunRecord) -> pd.DataFrame:
             f"{path / TABLE_FILE}: damaged ({error}); give the run's command again, which makes it from the chunks, or "
             f"put back a copy of {TABLE_FILE} and {TABLE_SEAL}"
         ) from error
+    # The record may be newer than the table: a run that is going on writes run.json first.
     return with_pending_rows(table, record, keys)
 
 
@@ -373,6 +381,7 @@ def texts_changed(frame: pd.DataFrame, change: Callable[[str], str]) -> pd.DataF
     """The frame with every text and every heading changed, and all other values as they are."""
     changed = frame.copy()
     for name, column in frame.items():
+        # Cell by cell, since a column of texts may also hold missing values.
         if not pd.api.types.is_numeric_dtype(column):
             values = [change(value) if isinstance(value, str) else value for value in column]
             changed[name] = pd.Series(values, frame.index, column.dtype)
@@ -398,6 +407,7 @@ def check_numbers(name: str, column: pd.Series[Any]) -> None:
     """ValueError unless a column holds numbers in its range, or nothing."""
     if not is_number(column):
         raise ValueError(f"{name}: expected numbers")
+    # An empty field is a value that was not measured.
     values = column[column.notna()].to_numpy(dtype=float)
     least, most = COUNTS.get(name, -math.inf), MOST if name in COUNTS else math.inf
     wrong = ~np.isfinite(values) | (values < least) | (values > most)

@@ -35,6 +35,7 @@ T = TypeVar("T")
 
 def keep(file: Path, belongs_to: Any, value: Any) -> None:
     """Write a value with what it belongs to, unless it is there already; a run and its reports may do so at once."""
+    # Written only when it changes, so that to look at a report leaves the folder as it is.
     content = sealed(json.dumps({"of": belongs_to, "kept": msgspec.to_builtins(value)}))
     with disk_errors(file):
         if not file.exists() or bytes_of(file) != content:
@@ -56,7 +57,7 @@ def signature(run: StoredRun) -> list[list[Any]]:
 
 
 def clocked_signature(run: StoredRun) -> list[list[Any]]:
-    """As `signature`, with the seconds, which repeats for the clock change without changing any sample."""
+    """What `signature` says, and the seconds, which repeats for the clock change without changing any sample."""
     clocked = run.table[[name for name in metric_columns(SECONDS) if name in run.table]]
     seconds = [[None if pd.isna(value) else float(value) for value in row] for row in clocked.to_numpy().tolist()]
     return [[*made_from, *row] for made_from, row in zip(signature(run), seconds, strict=True)]
@@ -70,6 +71,7 @@ def write_answers(run: StoredRun, answers: Sequence[Answer]) -> None:
 def read_answers(run: StoredRun) -> list[Answer] | None:
     """The answers that `write_answers` kept; None if there are none for this table."""
     answers = kept(run.path / ANSWERS, signature(run), list[Answer])
+    # A file that was edited may name a row that the table does not have, and the page would fail on it.
     named = (row for answer in answers or () for row in (answer.best, *(other.row for other in answer.others)))
     return answers if all(row < len(run.table) for row in named) else None
 
@@ -81,11 +83,13 @@ def fronts_of(run: StoredRun, names: Sequence[str], metrics: LoadMetrics | None)
     seconds cannot be compared.
     """
     there = kept(run.path / FRONTS, clocked_signature(run), Fronts)
+    # As above: one verdict for each row, or the file is of no use.
     if there is not None and all(len(rows) == len(run.table) for rows in there.values()):
         return there
     if metrics is None:
         return {}
     try:
+        # To load the model may fail on this machine; then the page is shown without these verdicts.
         ready = metrics()
         found = {name: verdicts(placed(scores_by(run, ready, name, by="seconds"), "seconds"), run) for name in names}
     except SamplerbenchError:

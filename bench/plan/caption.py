@@ -40,6 +40,7 @@ def caption_from(words: str) -> Caption:
     """The caption that is given as text, in a PNG file or in a text file."""
     if is_there(Path(words)):
         return parse_caption(text_of_file(Path(words)))
+    # A file name that was mistyped would otherwise be read as a caption without settings.
     if re.fullmatch(r"\S+\.(png|txt|jpe?g|webp)", words, re.IGNORECASE):
         raise InputError(f"caption {words!r}: no such file; {SHAPE}")
     return parse_caption(words)
@@ -64,11 +65,14 @@ def parse_caption(text: str) -> Caption:
     """The parts of a caption; InputError where it has no settings."""
     if len(text) > MOST_TEXT:
         raise InputError(f"caption: {len(text):,} characters; expected at most {MOST_TEXT:,}")
+    # The settings begin at the last "Steps:", since a prompt may hold the word too; without any, the whole text may be
+    # settings.
     begins = [match.end() for match in SETTINGS.finditer(text)]
     start = begins[-1] if begins else (0 if FIELD.match(text) and not NEGATIVE.match(text) else len(text))
     pairs = [(match[1], unquoted(match[2])) for match in FIELD.finditer(text[start:])]
     fields: dict[str, str] = {}
     for name, value in pairs:
+        # Of a name that stands twice the first counts: extensions of a tool append their settings.
         fields.setdefault(name, value)
     if not fields:
         raise InputError(f"caption {text[:60]!r}: no settings in it; {SHAPE}")

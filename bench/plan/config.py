@@ -41,6 +41,7 @@ class Config(Settings):
 
     def __post_init__(self) -> None:
         """Check what needs no model. Guidance 3 becomes 3.0, so that both have the same key."""
+        # The record is frozen; this is how it can put its own fields into one form.
         object.__setattr__(self, "metric", metrics_named(self.metric))
         for name in NUMBERS:
             if type(value := getattr(self, name)) is int and abs(value) <= LARGEST_WHOLE:
@@ -54,6 +55,7 @@ class Config(Settings):
                 check_count(name, number, MAX_STEPS)
             if len(set(numbers)) < len(numbers):
                 raise InputError(f"{name} {','.join(map(str, numbers))}: a number is given twice")
+        # Both or none: a cell has one count.
         if bool(self.steps) == bool(self.nfe):
             raise InputError("steps and nfe: expected one of them, as in --steps 5,10,20 or --nfe 10,20")
         if len(set(self.sampler)) < len(self.sampler):
@@ -95,6 +97,7 @@ class Config(Settings):
         `unconditional`: whether the sampler needs the part without the prompt, and so the negative one, at guidance 1.
         """
         values = {name: getattr(self, name) for name in OF_REQUEST} | {"guidance": guidance}
+        # What has no effect is refused at a single guidance 1; among several, only the cells at 1 go without it.
         if guidance != 1 or len(self.guidances) == 1:
             return values
         left_out = [name for name in OF_GUIDED if not (unconditional and name == "negative")]
@@ -135,6 +138,7 @@ def parse_counts(name: str, text: str) -> tuple[int, ...]:
     counts = []
     for part in text.split(","):
         number = part.strip()
+        # int() would also take "1_000", " 5" and digits of other scripts.
         if not number.isascii() or not number.isdigit() or (len(number) > 1 and number[0] == "0") or len(number) > 12:  # noqa: PLR2004
             which = f"{part[:SHOWN]!r}; " if part != text else ""
             expected = f"expected whole numbers from 1 to {MAX_STEPS}, as in 5,10,20"
@@ -164,6 +168,7 @@ def enlarged(old: Config, given: Mapping[str, Any]) -> Config:
     InputError where another setting that is given differs, the run counts by the other of steps and budgets, or it has
     more images than are given.
     """
+    # Only what may grow is added; every other setting that is given must be that of the run.
     others = {name: value for name, value in given.items() if name not in ADDABLE}
     if unlike := differences(old, replace(old, **others)):
         raise InputError(
@@ -175,6 +180,7 @@ def enlarged(old: Config, given: Mapping[str, Any]) -> Config:
         raise InputError(
             f"add: {other} {','.join(map(str, given[other]))}; the run counts by {across}: give --{across}"
         )
+    # What is there comes first, so that rows keep their places.
     more: dict[str, Any] = {
         name: tuple(dict.fromkeys([*getattr(old, name), *given.get(name, ())])) for name in ("sampler", across)
     }

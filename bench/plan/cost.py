@@ -24,8 +24,9 @@ class Cost:
 
 
 def cost_of(plan: Plan, evaluations: int, seconds_per_evaluation: float, workers: int) -> Cost:
-    """What it takes to make so many evaluations of the network."""
+    """What it takes to make a number of evaluations of the network."""
     total = evaluations * seconds_per_evaluation
+    # A worker draws a whole chunk, so there is never work for more of them than chunks.
     at_work = min(workers, len(plan.cells) * len(plan.blocks))
     return Cost(total, total / at_work, least_bytes(plan))
 

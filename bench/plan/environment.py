@@ -53,6 +53,7 @@ def version_of(package: str) -> str:
 def cpu_name() -> str:
     """The processor's name, if the system tells it."""
     try:
+        # `platform.processor` is empty on most Linux systems, and two machines would look alike.
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         return platform.processor()

@@ -93,11 +93,12 @@ def default_extractors(roles: set[str], model: Model, registry: Registry) -> dic
         if name is None or name not in registry.extractors.things:
             continue
         try:
+            # One extractor often fills several roles, and to load its weights takes seconds.
             made[name] = made.get(name) or registry.extractors_of(name)
         except ModelError as error:
             raise ModelError(
                 f"{error}; model {model.name!r} has no {role!r} of its own: name another by --extractor, or metrics "
-                "that do not read it by --metric (none for times and pictures alone)"
+                "that do not read it by --metric (none for only times and pictures)"
             ) from error
         found[role] = made[name][role]
     return found
@@ -120,6 +121,7 @@ def compared(
 
 def check_prompts(extractors: Mapping[str, Extractor], prompts: tuple[str, ...]) -> None:
     """Let each extractor refuse prompts that it cannot read."""
+    # An extractor that fills several roles is asked once.
     for extractor in {id(e): e for e in extractors.values()}.values():
         if extractor.check:
             with at_fault(f"extractor {extractor.label}: check of the prompts"):

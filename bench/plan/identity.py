@@ -55,6 +55,7 @@ def is_seen(fingerprint: str) -> bool:
 
 def is_same(stored: str, here: str) -> bool:
     """Whether a run's fingerprint is that of the model here, whose own may still lack the sample."""
+    # `seen` draws no sample, so weights and code have to do.
     return stored == here or (is_seen(here) and stored.startswith(f"{here}:"))
 
 
@@ -79,6 +80,7 @@ def weights_hash(module: nn.Module) -> str:
 def code_hash(module: nn.Module) -> str:
     """Hash of the code of a module's class and of those of its parts."""
     classes = {type(part) for part in module.modules()}
+    # All parts and not only the outermost class: a layer may come from another file.
     code = code_in(sorted({home_of(cls) for cls in classes}), ())
     typed = []  # in a notebook, in no file
     for cls in classes:
@@ -90,6 +92,7 @@ def code_hash(module: nn.Module) -> str:
 
 def sample_hash(model: Model, registry: Registry, config: Config) -> str:
     """Hash of one sample of a few steps, and of its image, computed as in the run."""
+    # One prompt, the model's own if it has any, so that other prompts of a run leave the fingerprint as it is.
     prompts = (model.prompts or config.prompts or ("",))[:1] if model.encode else None
     request = request_for(
         registry, model, SAMPLER, steps=STEPS, prompts=prompts, batch_size=1, device=config.device, dtype=config.dtype

@@ -48,6 +48,7 @@ def setting_of(sampler: Sampler, asked: str) -> str:
     """Hash of a sampler's name and options, and of what it is asked to draw; files are left to `files_of`."""
     # The content of a file belongs to the key, but not to the setting, which outlives an edit.
     held = {field.name for field in fields(sampler) if isinstance(getattr(sampler, field.name), File)}
+    # As None and not left out: whether there is a file is part of the setting.
     options = {name: None if name in held else value for name, value in given(sampler).items()}
     return digest([type(sampler).__qualname__, options, asked])
 
@@ -110,6 +111,7 @@ def is_default(value: Any, default: Any) -> bool:
     # 1 == 1.0 == True, but they may act differently.
     if default is MISSING or type(value) is not type(default):
         return False
+    # A tensor's == gives a tensor, and a stranger's class may say that everything is equal.
     return value is default or (isinstance(value, int | float | str | tuple) and bool(value == default))
 
 
@@ -148,6 +150,7 @@ def text_of(thing: object) -> list[str]:
     None."""
     if thing is None:
         return []
+    # Code of samplerbench is known by its version and by FORMAT, so a change that moves no number redraws nothing.
     code = code_of(thing)
     name = str(getattr(thing, "__qualname__", type(thing).__qualname__))
     return [name, code.digest] if code else [name]
@@ -163,6 +166,7 @@ def files_of(sampler: Sampler) -> tuple[dict[str, str], tuple[FileUsed, ...]]:
     name, because the option is a text."""
     values = {field.name: getattr(sampler, field.name) for field in fields(sampler)}
     held = {name: value.sha256 for name, value in values.items() if isinstance(value, File)}
+    # A sampler may take a path as a plain text, and open it itself: every text that names a file is treated as one.
     texts = {name: value for name, value in values.items() if isinstance(value, str) and value}
     named = {name: file for name, value in texts.items() if (file := file_at(Path(value)))}
     return held | {name: file.sha256 for name, file in named.items()}, tuple(named.values())

@@ -33,6 +33,7 @@ PLACES: dict[str, Kind] = {"output": "path", "plugins": "list"}
 
 def check_arguments(given: Mapping[str, object]) -> None:
     """InputError for an argument of a wrong type; its value is checked by Config."""
+    # A list of texts is checked text by text, all else by its type.
     kinds = {one.keyword: one.kind for one in (*SETTINGS, *CONDUCT) if one.keyword} | PLACES
     for name, kind in kinds.items():
         value = given[name]

@@ -18,7 +18,7 @@ from ...samplers.noise import BLOCK
 from ...samplers.options import at_fault
 from ...samplers.process import changes_told, state_kept
 from ...samplers.registry import Registry
-from ...samplers.sample import Request, fitted, request_for
+from ...samplers.sample import Request, check_fit, request_for
 from ...samplers.sampler import MAX_CALLS, MAX_ORDER, MAX_STEPS, Sampler, declared_calls, needs_unconditional
 from ...samplers.schedule import VP
 from ...samplers.text import counted
@@ -71,7 +71,7 @@ class Cell:
     key: str
     """Hash of all that decides the cell's samples and their timing."""
     setting: str
-    """As `key`, without the sampler's code and files: it stays when these are edited."""
+    """Hash of the same without the sampler's code and files: it stays when these are edited."""
     budget: int = 0
     """The step count, or the budget of model calls, that the cell was asked for."""
     is_foreign: bool = False
@@ -114,12 +114,12 @@ class Block:
     first: int
     n: int
     is_at_once: bool = False
-    """Whether they are drawn in one batch of their own size, for the time alone; then it is no block of the run."""
+    """Whether they are drawn in one batch of their own size, only for the time; then it is no block of the run."""
 
 
 @dataclass(frozen=True)
 class Blocks(Sequence[Block]):
-    """Sample indices in blocks of one size, of which the last may be cut. They are computed, so many cost no memory."""
+    """Sample indices in blocks of one size; the last may be cut. They are computed, so that many cost no memory."""
 
     samples: int
     """Of the whole run."""
@@ -149,7 +149,7 @@ class Blocks(Sequence[Block]):
         return map(self.block, range(len(self)))
 
     def block(self, place: int) -> Block:
-        """The block at a place that there is; its number is that in the whole run."""
+        """The block at a valid place; its number is that in the whole run."""
         number = self.start + place * self.every
         first = number * self.size
         return Block(number, first, min(self.size, self.samples - first))
@@ -214,6 +214,8 @@ class Plan:
     def of(self, *specs: str) -> Plan:
         """The part of the plan for some sampler specs."""
         cells = tuple(cell for cell in self.cells if cell.sampler in specs)
+        # The trial goes with the first cell of the part: a worker of a few specs warms up with levels that it will
+        # draw.
         trial = replace(cells[0].request, sampler=self.trial.sampler)
         return replace(self, config=replace(self.config, sampler=specs), cells=cells, trial=trial)
 
@@ -227,7 +229,7 @@ class Plan:
         return Blocks(self.config.samples, size, self.shard.number - 1, self.shard.of)
 
     def shared(self, shard: Shard | None) -> Plan:
-        """This plan with a part of its blocks alone; without the ODE solution where none of their samples has one."""
+        """This plan with only a part of its blocks; without the ODE solution if none of their samples has one."""
         if shard is None:
             return self
         if len(self.blocks) < shard.of:
@@ -236,6 +238,7 @@ class Plan:
                 "expected no more shards than that"
             )
         part = replace(self, shard=shard)
+        # Only the first samples have distances to the solution; a shard that begins behind them needs none.
         return part if part.blocks[0].first < self.ode_samples else replace(part, references=())
 
     @property
@@ -285,10 +288,12 @@ def plan_for(config: Config, registry: Registry, model: Model | None = None) -> 
 def planned_cells(config: Config, registry: Registry, given_model: Model | None) -> Plan:
     """The plan; making it may run code of other packages."""
     model = equipped(given_model, config, registry) if given_model else model_for(config, registry)
+    # The model is known before the cells, because its fingerprint is part of their keys.
     # A model without a fingerprint is recognised by what it answers as it is, not by what a compiler makes of it.
     model = accelerated(recognised(model, registry, config), config.acceleration, config.device)
     for name in config.metric:
         registry.metrics[name]
+    # Hashing a model reads all its weights, so that is done once for all cells.
     known = Known(shared_setting(model, {registry.metrics[name].extractor for name in config.metric}))
     cells = [cell for spec in config.sampler for cell in cells_for(config, registry, model, spec, known)]
     # A stochastic sampler does not follow the ODE: its distance to the solution would mean nothing.
@@ -317,6 +322,7 @@ def behind(plan: Plan, first: Sequence[Place]) -> Plan:
     cells = {cell.place: cell for cell in plan.cells}
     if not cells.keys() >= set(first):
         return plan  # of another run, which is refused where its folder is opened
+    # The rows that are there, then the new ones in the order of the product.
     order = dict.fromkeys([*first, *cells])
     return replace(plan, cells=tuple(cells[place] for place in order))
 
@@ -354,9 +360,10 @@ def cell_for(  # noqa: PLR0913  (a cell's coordinates)
 ) -> Cell:
     """The cell of a sampler spec at a step count, or at the step count that an NFE budget allows, and at a guidance."""
     budget, guidance = place
-    sampler, own_grid, analytic_first = registry.chosen(spec)
+    sampler, own_grid, analytic_first = registry.parse_sampler(spec)
     grid = own_grid or config.grid or model.schedule.default_grid
     steps = budget
+    # A first call without the network costs nothing, so the budget reaches for one call more.
     if config.nfe:
         sampler, steps = planned(sampler, spec, budget + analytic_first)
     with at_fault(f"sampler {spec!r}: needs_unconditional"):
@@ -366,11 +373,11 @@ def cell_for(  # noqa: PLR0913  (a cell's coordinates)
         request = request_in(config, registry, model, sampler, grid, steps, guidance, analytic_first=analytic_first)
         known.asked[alike] = request, asked_setting(request, (), known.setting)
     request, asked = known.asked[alike]
-    request = fitted(replace(request, sampler=sampler), any_model=config.any_model)
+    request = check_fit(replace(request, sampler=sampler), any_model=config.any_model)
     setting = setting_of(sampler, asked)
     code = known.code.get(type(sampler)) or code_of_class(type(sampler))
     known.code[type(sampler)] = code
-    # An edited file gives another key, as edited code does, and the chunks of before are not taken for its own.
+    # An edited file gives another key, as edited code does, so that earlier chunks are not taken for its own.
     contents, named = files_of(sampler)
     key = digest([setting, code.digest, contents])
     nfe, order = declared_nfe(request, spec), declared_order(sampler, spec)
@@ -457,6 +464,7 @@ def ode_reference(config: Config, registry: Registry, model: Model, guidance: fl
     """The request whose samples stand for the converged ODE solution at a guidance."""
     schedule, steps = model.schedule, ODE_STEPS
     if isinstance(schedule, VP) and model.timesteps == "integer":
+        # A network with whole timesteps knows no more levels than it has timesteps.
         steps = min(steps, schedule.timesteps)
     # Even in lambda is best for a solver in lambda; where lambda is infinite at the start there is no such grid.
     grid = "uniform" if math.isinf(schedule.first.sigma_ve) else "logsnr"

@@ -102,6 +102,7 @@ class RunRecord(Struct, frozen=True, dict=True):
 
     def __post_init__(self) -> None:
         """ValueError if cells and settings contradict each other."""
+        # A file that was edited by hand may be valid field by field, and still describe no run.
         settings = self.config
         if not all(map(math.isfinite, (*settings.guidances, settings.guidance_rescale))):
             raise ValueError(f"config.guidance is {settings.guidance}; expected a finite number")
@@ -164,6 +165,7 @@ def record_of(content: Mapping[str, Any]) -> RunRecord:
     """The record in a JSON object; a ValueError names the field that is missing or invalid."""
     settings = content.get("config")
     unknown: list[str] = []
+    # msgspec would ignore a setting that it does not know: another version may draw other samples by it.
     if isinstance(settings, Mapping):
         known = {field.name for field in fields(Config)}
         unknown = sorted(settings.keys() - known)

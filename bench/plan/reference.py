@@ -21,7 +21,7 @@ from torch import Tensor
 from ...samplers.errors import InputError, ModelError
 from ...samplers.extractor import Extractor
 from ...samplers.files.atomic import make_folder, write_beside_others
-from ...samplers.files.images import cropped, to_channels
+from ...samplers.files.images import crop, to_channels
 from ...samplers.image_data import ImageData, check_count, image_of
 from ...samplers.metric import Moments, Rows
 from ...samplers.model import parse_size
@@ -84,6 +84,7 @@ class Referred:
 
 def referring(extractor: Extractor, source: Source) -> Extractor:
     """The extractor with a source in place of its own reference."""
+    # A second reference takes the place of the first, whose note and hash must go with it.
     bare = without_reference(extractor)
     notes = [note for note in (bare.note, source.note) if note]
     fingerprint = hashlib.sha256(f"{bare.fingerprint} {source.fingerprint(bare)}".encode()).hexdigest()
@@ -98,6 +99,7 @@ def without_reference(extractor: Extractor) -> Extractor:
 def source_of(spec: str, shape: Shape, registry: Registry) -> Source:
     """The source for images of this shape that a folder, a file or the name of a data set describes."""
     path = Path(spec)
+    # A file name that was mistyped is no name of a data set.
     if path.suffix.lower() in (MOMENTS_SUFFIX, ROWS_SUFFIX) and not path.exists():
         raise ModelError(f"reference {spec!r}: no such file")
     if path.suffix.lower() == ROWS_SUFFIX or is_moments(path):
@@ -167,6 +169,7 @@ class Images:
     def rows(self, extractor: Extractor, report: Report) -> Rows:
         """The rows (n, d), from the cache or extracted; they are cached if the extractor has a fingerprint."""
         about = self.about(extractor)
+        # The name holds all that rows depend on: images, extractor, versions, switches. Nothing else has to be checked.
         path = references_folder() / f"{about.key}-{made_with(extractor)}{ROWS_SUFFIX}"
         if extractor.fingerprint and (kept := kept_rows(path, about)) is not None:
             return kept
@@ -182,6 +185,7 @@ class Images:
         for numbers, images in self.blocks():
             what = f"extractor {extractor.label}, reference {self.data.name}"
             with at_fault(what):
+                # Extractors of prompts get empty ones: rows that are compared depend on images only.
                 rows = np.asarray(extractor.extract(images, [""] * len(images)), dtype=np.float32)
             check_extracted(rows, numbers, what)
             blocks.append(rows)
@@ -205,7 +209,7 @@ class Images:
             raise InputError(
                 f"{self.called} {self.data.name}: image {i} is {found}, the first {first}; expected one size, or --size"
             )
-        return to_channels(cropped(image, (size[0], size[1])), channels)
+        return to_channels(crop(image, (size[0], size[1])), channels)
 
 
 def check_extracted(rows: npt.NDArray[Any], numbers: range, what: str) -> None:
@@ -233,6 +237,7 @@ def kept_rows(path: Path, about: About) -> Rows | None:
     """The rows in a file; None if it is damaged or missing, and must be made again."""
     try:
         with safe_open(path, "np") as file:
+            # The file may be damaged or edited, so what it says of itself has to agree.
             if file.metadata() != about.as_texts():
                 return None
             rows: Rows = file.get_tensor(ROWS)

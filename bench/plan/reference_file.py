@@ -27,7 +27,7 @@ from ...samplers.extractor import Extractor
 from ...samplers.files.atomic import make_folder, write_named
 from ...samplers.files.npz import Header, read_header
 from ...samplers.files.weights import check_header, check_regular, file_hash
-from ...samplers.files.zip_file import opened_zip
+from ...samplers.files.zip_file import open_zip
 from ...samplers.metric import Moments, Rows
 from ...samplers.text import counted
 from .record import Positive, told
@@ -130,6 +130,7 @@ class ReferenceFile:
         """Its content, checked against the width of the extractor's rows; read each time, to save memory in a run."""
         content, about = content_of(self.path)
         width = content.mean.size if isinstance(content, Moments) else content.shape[1]
+        # Made elsewhere: nothing in the file says by which extractor, so the width has to do.
         if about is None and (own := width_of(extractor, self.shape)) != width:
             raise ModelError(
                 f"reference {self.path}: of {width} features, and which extractor made it is not recorded; "
@@ -169,6 +170,7 @@ def read_rows(path: Path) -> tuple[Rows, About]:
         check_header(path)
         with safe_open(path, "np") as file:
             texts, names = file.metadata() or {}, set(file.keys())
+            # Only this one array is read; another may be of any size.
             rows: Rows = file.get_tensor(ROWS) if names == {ROWS} else np.empty(0, dtype=np.float32)
     except Exception as error:  # a stranger's bytes may end in any exception of the reader
         raise ModelError(f"reference {path}: is damaged or no safetensors file ({in_line(error)})") from error
@@ -185,7 +187,7 @@ def is_moments(path: Path) -> bool:
     if path.suffix.lower() != MOMENTS_SUFFIX or not path.is_file():
         return False
     try:
-        with opened_zip(path, MOST_ARRAYS) as archive:
+        with open_zip(path, MOST_ARRAYS) as archive:
             return {f"{MEAN}.npy", f"{COVARIANCE}.npy"} <= set(archive.namelist())
     except (OSError, zipfile.BadZipFile, ValueError):
         return False
@@ -195,7 +197,7 @@ def read_moments(path: Path) -> tuple[Moments, About | None]:
     """Mean and covariance of an .npz, with what it says about itself, if samplerbench wrote it."""
     check_regular(path)
     try:
-        with opened_zip(path, MOST_ARRAYS) as archive:
+        with open_zip(path, MOST_ARRAYS) as archive:
             mean = numbers_in(archive, MEAN, 1)
             covariance = numbers_in(archive, COVARIANCE, 2)
             names = [name.removesuffix(".npy") for name in archive.namelist()]
@@ -228,6 +230,7 @@ def text_in(archive: zipfile.ZipFile, name: str) -> str:
 def member(archive: zipfile.ZipFile, name: str, most: int) -> tuple[Header, bytes]:
     """The header and the bytes of an array in an .npz; ModelError if it is too long or its header is invalid."""
     info = archive.getinfo(f"{name}.npy")
+    # By the announced size, before a byte is unpacked.
     if info.file_size > most + MOST_HEADER:
         raise ModelError(f"{name} announces {info.file_size:,} bytes; expected at most {most:,}")
     with archive.open(info) as file:
@@ -240,6 +243,7 @@ def exported(rows: Rows, about: About, suffix: str) -> bytes:
         return save({ROWS: rows}, about.as_texts())
     if len(rows) < 2:  # noqa: PLR2004  (a covariance)
         raise InputError(f"{len(rows)} image: has no covariance; expected at least 2")
+    # In float64: a covariance in float32 of many rows loses the digits that FID needs.
     exact = rows.astype(np.float64)
     buffer = io.BytesIO()
     arrays: dict[str, Any] = {name: np.array(text) for name, text in about.as_texts().items()}

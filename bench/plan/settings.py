@@ -151,7 +151,7 @@ class Settings:
     )  # fmt: skip
     """Several are an axis of the run: each sampler has a cell at each of them and at each count."""
     guidance_interval: tuple[float, float] | None = setting(
-        None, "interval", "drawn", "Guide at the levels with LOW < sigma / alpha <= HIGH alone.",
+        None, "interval", "drawn", "Guide only at the levels with LOW < sigma / alpha <= HIGH.",
         default_words="all levels", metavar="LOW,HIGH", for_request=True, later=True, grid=InGrid(),
     )  # fmt: skip
     guidance_rescale: float = setting(
@@ -176,7 +176,7 @@ class Settings:
         "marks such rows.", for_request=True, later=True,
     )  # fmt: skip
     metric: tuple[str, ...] = setting(
-        ("fid", "clip_score"), "list", "measured", "Metric; repeatable; none for times and pictures alone.",
+        ("fid", "clip_score"), "list", "measured", "Metric; repeatable; none for only times and pictures.",
         default_words="fid, clip_score", metavar="NAME", keyword="metrics",
     )  # fmt: skip
     device: str = setting("cpu", "name", "machine", "cpu, cuda, cuda:N, mps or xpu.", for_request=True, grid=InGrid())
@@ -237,18 +237,18 @@ class Conduct:
         "drawn.",
     )  # fmt: skip
     repeats: int = setting(
-        0, "whole", "manner", "Clock each cell at least so often.", default_words="once a whole chunk", metavar="N"
+        0, "whole", "manner", "Clock each cell at least N times.", default_words="once a whole chunk", metavar="N"
     )
-    """More often than a cell has whole chunks, it is drawn again for the clock alone."""
+    """More often than a cell has whole chunks, it is drawn again only for the clock."""
     clock: bool = setting(
         False, "flag", "manner", "Then draw each cell again, alone, for its time: --repeats times, 5 if not given."
     )
     """For runs whose chunks are drawn beside each other."""
     latency: tuple[int, ...] = setting(
-        (), "counts", "manner", "Then draw each cell so many images at a time, for the time of one draw: 20 times, or "
-        "--repeats times where that is more.", default_words="none", metavar="N,N,...",
+        (), "counts", "manner", "Then draw each cell in batches of this many images, for the time of one draw: 20 "
+        "times, or --repeats times where that is more.", default_words="none", metavar="N,N,...",
     )  # fmt: skip
-    """As given; `bench.run.Manner` has it read."""
+    """As given; `bench.run.Manner` parses it."""
     retry_failed: bool = setting(False, "flag", "manner", "Run cells again that failed; else they stay as they are.")
     engine: str = setting(
         "local", "name", "manner", "Where chunks are drawn, as `samplerbench list engines` names it.", metavar="NAME"
@@ -257,9 +257,9 @@ class Conduct:
         None, "workers", "manner", "How many chunks are drawn at a time, or gpus: one on each GPU.",
         default_words="one chunk at a time, in this process", metavar="N",
     )  # fmt: skip
-    """As given; `bench.run.Manner` has it read."""
+    """As given; `bench.run.Manner` parses it."""
     shard: str | None = setting(
-        None, "text", "manner", "Draw every N-th block alone, from the I-th on, into the folder -o with -I-of-N behind "
+        None, "text", "manner", "Draw only every N-th block, from the I-th on, into the folder -o with -I-of-N behind "
         "its name; `table` and `report` join the folders.", default_words="the whole run", metavar="I/N",
     )  # fmt: skip
     log: str | None = setting(

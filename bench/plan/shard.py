@@ -45,5 +45,6 @@ def folder_of_shard(output: Path, shard: Shard | None) -> Path:
 
 def folder_of_whole(path: Path) -> Path:
     """The folder of the run that a folder holds a shard of; one that was renamed gets another name."""
+    # Never the folder itself, which holds the chunks of the shard.
     whole = SUFFIX.sub("", str(path))
     return Path(whole if whole != str(path) else f"{path}-joined")

@@ -132,6 +132,7 @@ def code_in(start: Sequence[str], own: Collection[str]) -> Code:
 
 def is_own(name: str, found: Source, own: Collection[str]) -> bool:
     """Whether a module is the user's own, and may be edited without a new version."""
+    # Samplerbench's own modules count only where they were asked for, whether or not they are installed for editing.
     if (package := package_of(name)) in (CORE, BUILT_IN) or package in own:
         return package in own
     return bool(found.origin) and not is_installed(Path(found.origin))
@@ -154,6 +155,7 @@ def source(name: str) -> Source | None:
     if module := sys.modules.get(name):
         spec, origin = module.__spec__, str(getattr(module, "__file__", None) or "")
         return Source(origin, spec.parent or "", lambda: source_of(module)) if spec else None
+    # Not loaded yet: a module that an import inside a function would load later.
     spec = found_spec(name)
     if spec is None or spec.origin is None or spec.loader is None:
         return None
@@ -184,6 +186,7 @@ def names_used(name: str) -> set[str]:
 
     Its own submodules are left out, because a package holds the name of each that anyone has imported.
     """
+    # A copy, since another thread may import meanwhile.
     things = list(vars(sys.modules[name]).values()) if name in sys.modules else []
     used = {thing.__name__ if isinstance(thing, ModuleType) else home_of(thing) for thing in things}
     return {other for other in used if not other.startswith(f"{name}.")}
@@ -284,6 +287,7 @@ def _joined(node: ast.expr) -> str:
 
 def files_named(name: str, origin: str, text: str) -> Iterator[Path]:
     """The files that texts in a module name, relative to its own folder or the current one; none for built-in ones."""
+    # Built-in plugins open no file of the user.
     if package_of(name) != BUILT_IN and origin:
         for path in paths_written(text):
             yield from (place.absolute() for place in (Path(origin).parent / path, Path(path)) if is_file(place))
@@ -310,4 +314,5 @@ def file_at(path: Path, known: FileUsed | None = None) -> FileUsed | None:
             content = hashlib.file_digest(file, "sha256").hexdigest()
     except (OSError, ValueError):
         return None
+    # Touched and not changed: a copy of a repository, say, has new times.
     return known if known and known.sha256 == content else FileUsed(path, content, stamp)

@@ -32,6 +32,7 @@ def check_surroundings() -> None:
         raise InputError("current folder: is gone; change to one that is there, as in cd ~") from error
     with ExitStack() as opened:
         try:
+            # The limit itself says little, since files may be open already: so as many are opened for a moment.
             for _ in range(FREE_FILES):
                 opened.callback(os.close, os.open(os.devnull, os.O_RDONLY))
         except OSError as error:
@@ -60,6 +61,7 @@ class DocumentedFinder(importlib.abc.MetaPathFinder):
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
         """None for the modules of other packages."""
+        # Other packages keep their cache: to compile them all would take long.
         if fullname.partition(".")[0] != self.package:
             return None
         spec = importlib.machinery.PathFinder.find_spec(fullname, path, target)

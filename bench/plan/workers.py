@@ -54,14 +54,16 @@ def with_threads(config: Config, record: RunRecord | None, workers: Workers | No
     """
     if config.threads is not None:
         return config, config.threads
+    # With other threads the keys would change, and every chunk would be drawn again.
     if record is not None:
         return replace(config, threads=record.config.threads), record.environment.threads
+    # Without workers torch's own choice stands, on which the keys of earlier runs depend.
     return config, max(1, cores() // number_of(workers)) if workers else None
 
 
 @contextmanager
 def threads_set(number: int | None) -> Iterator[None]:
-    """Give torch so many threads, and put back as many as it had; None = leave them."""
+    """Give torch this number of threads, and put back as many as it had; None = leave them."""
     before = torch.get_num_threads()
     if number is not None:
         torch.set_num_threads(number)

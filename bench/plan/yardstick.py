@@ -38,6 +38,7 @@ def yardsticks(
 
     If there are enough samples for it, a metric without bias follows the one that has it.
     """
+    # First what was asked for; a metric without bias comes after, so that its columns do.
     ready = made_ready(names, metrics, model)
     others = [one.metric.unbiased for one in ready.values() if one.metric.unbiased in metrics]
     for name, yardstick in made_ready([str(name) for name in others if name not in ready], metrics, model).items():
@@ -55,6 +56,8 @@ def made_ready(names: Sequence[str], metrics: Mapping[str, type[Metric]], model:
                 metric = metrics[name]()
             if extractor := extractor_for(metric, model):
                 with at_fault(f"extractor {metric.extractor!r} ({extractor.label}): reference"):
+                    # Read for each metric and then let go: rows of a large reference are only held while they are
+                    # prepared.
                     reference = extractor.reference() if extractor.reference else None
                     width = width_of(reference)
                 ready[name] = Yardstick(metric, prepared(name, metric, reference), width)
@@ -99,6 +102,7 @@ def check_metrics(
     InputError if the model lacks the rows or the reference that it reads, or if it means nothing on so few samples. If
     no reference tells the width of the rows, only the metric's own least number of samples is checked.
     """
+    # The default is not a wish: on a model without captions the CLIP score is simply left out.
     if config.metric == Config.metric:
         return
     for name in config.metric:
@@ -111,6 +115,7 @@ def check_samples(name: str, yardstick: Yardstick, samples: int, advice: str) ->
     """InputError if a metric means nothing on so few samples; the advice may name the `fewest` that it needs."""
     metric, width, fewest = yardstick.metric, yardstick.width, yardstick.fewest(name)
     if samples < fewest:
+        # The larger of the two least numbers is named, and where it comes from.
         each = metric.least_per_column
         why = f", {each} for each of the {width} features" if width and fewest == each * width else ""
         raise InputError(

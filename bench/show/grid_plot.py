@@ -182,7 +182,7 @@ def batch_size_for(images: int, model: Model) -> int:
 def request_of(settings: Settings, registry: Registry, model: Model, *, grid_is_axis: bool) -> Request:
     """A cell's request. The grid in a sampler's spec overrides a fixed one, and is refused if the grid is an axis."""
     try:
-        sampler, own_grid, analytic_first = registry.chosen(settings.sampler)
+        sampler, own_grid, analytic_first = registry.parse_sampler(settings.sampler)
     except InputError as error:
         if "=" in settings.sampler.partition(":")[0]:  # a piece of a spec
             raise InputError(f"{error} (options follow a colon, as in ddim:eta=0.5,grid=karras)") from error

@@ -55,7 +55,7 @@ def one_line(text: str, what: str) -> str:
 
 
 def read_text(path: Path, most: int) -> str:
-    """The text of a file in UTF-8 of at most so many bytes, with or without a byte order mark."""
+    """The text of a file in UTF-8 of at most `most` bytes, with or without a byte order mark."""
     check_size(path, most)
     try:
         return path.read_text(encoding="utf-8-sig")

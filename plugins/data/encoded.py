@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from ...samplers.errors import ModelError
-from ...samplers.files.images import COLOUR, RULES, Header, decoded, header, to_channels
+from ...samplers.files.images import COLOUR, RULES, Header, decode_image, header, to_channels
 from ...samplers.image_data import ImageData
 
 
@@ -59,7 +59,7 @@ class EncodedImages(ImageData):
         data = self.encoded(i)
         if hashlib.sha256(data).digest() != self.digests[i]:
             raise ModelError(f"{self.what(i)}: has changed since the data set was opened; start again")
-        return to_channels(decoded(data, self.what(i), self.suffix(i)), self.channels)
+        return to_channels(decode_image(data, self.what(i), self.suffix(i)), self.channels)
 
     def caption(self, i: int) -> str | None:
         """The caption of image i."""

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from ...samplers.errors import ModelError
 from ...samplers.files.npz import read_header
 from ...samplers.files.weights import check_regular, kind_of
-from ...samplers.files.zip_file import opened_zip
+from ...samplers.files.zip_file import open_zip
 from ...samplers.image_data import ImageData, ImageDataFactory
 from ...samplers.plugin import hookimpl
 from .arrays import ArrayImages, channels_first
@@ -42,7 +42,7 @@ def read_npz(path: Path) -> ArrayImages:
     """The images and captions in a file; ModelError if it is not as described above."""
     check_regular(path)
     try:
-        with opened_zip(path, MOST_ARRAYS) as archive:
+        with open_zip(path, MOST_ARRAYS) as archive:
             images, captions = _read(archive, path)
     except ModelError:
         raise

@@ -31,7 +31,7 @@ CAPTIONS = ("txt", "json", "cls")
 MOST_HEADER = 2**16
 """Most bytes of the headers before a member; an archive that announces more is damaged."""
 MOST_IDLE, MOST_OF_IMAGE = 10_000, 32
-"""Members of an archive, beside so many for each image in it: headers alone are read slowly."""
+"""Members of an archive, beside this number for each image in it: even headers are read slowly."""
 MOST_TEXT = 2**20
 """Most bytes of a member with a caption."""
 END = bytes(tarfile.BLOCKSIZE)
@@ -87,7 +87,7 @@ class TarImages(EncodedImages):
 
 
 class Headers(io.FileIO):
-    """An archive whose headers alone are read, forwards: one that leads further or backwards is damaged."""
+    """An archive of which only headers are read, forwards: one that leads further or backwards is damaged."""
 
     def read(self, size: int | None = -1, /) -> bytes:
         """Read that many bytes."""

@@ -4,7 +4,7 @@ Ray Core places the workers and tells when one is lost. Everything else is the r
 chunk that is put back into our queue is counted against its cell, and only keys and chunks travel. The description of
 the run goes to each worker once, so a chunk that a worker answers is the only thing of any size.
 
-Ray is imported in `draw` alone: nothing else of samplerbench needs it.
+Ray is imported only in `draw`: nothing else of samplerbench needs it.
 """
 
 from __future__ import annotations
@@ -157,7 +157,7 @@ class RayEngine:
             self._drawing[cluster.ask(worker, job)] = worker, job
 
     def _heard(self, cluster: Cluster, asked: Any) -> Done | None:
-        """What one answer means; None where it is none to a job."""
+        """What one answer means; None for an answer that belongs to no job."""
         worker, job = self._drawing.pop(asked, None) or (self._starting.pop(asked), None)
         try:
             answer = cluster.answer(asked)
@@ -297,7 +297,7 @@ def started(address: str, needs: dict[str, int], workers: int | str | None) -> A
     quiet = {"logging_level": "ERROR", "log_to_driver": False, "configure_logging": True}
     try:
         if address == HERE:
-            # A cluster of this machine hears this machine alone, and has no page of its own.
+            # A cluster of this machine hears only this machine, and has no page of its own.
             cores = needs["CPU"] * workers if isinstance(workers, int) else None
             ray.init(address="local", num_cpus=cores, include_dashboard=False, _node_ip_address="127.0.0.1", **quiet)
         else:

@@ -31,6 +31,7 @@ class Uniform(Grid):
 
     def times(self, schedule: Schedule, steps: int) -> Sequence[float]:
         """Descending times."""
+        # To 1/S, since t = 0 is clean already and is appended.
         if isinstance(schedule, Flow):
             return [1 - i / steps for i in range(steps)]
         times = np.linspace(schedule.first.t, schedule.last.t, steps)
@@ -59,6 +60,7 @@ class Shift(Grid):
             raise InputError(
                 f"grid 'shift': for flow times, and this schedule has none; use {schedule.default_grid!r}, its default"
             )
+        # To 1/S and not to 0, which is the clean end itself.
         even = np.linspace(1, self.last or 1 / steps, steps)
         # Esser et al. (2024): t' = s t / (1 + (s - 1) t), which keeps 0 and 1 in place.
         return [float(t) for t in self.factor * even / (1 + (self.factor - 1) * even)]
@@ -70,6 +72,7 @@ class Leading(Grid):
 
     def times(self, schedule: Schedule, steps: int) -> Sequence[float]:
         """Descending timesteps."""
+        # In whole numbers: a quotient of floats could fall below the whole number that it is.
         total = _timesteps(schedule, "leading")
         return [(steps - 1 - i) * total // steps for i in range(steps)]
 
@@ -143,6 +146,7 @@ class Polyexponential(SigmaGrid):
 
     def sigmas_ve(self, first: float, last: float, steps: int) -> Float64s:
         """Descending values of sigma / alpha."""
+        # log(sigma / alpha) from its last value up, at the shares 1 to 0.
         shares: Float64s = np.linspace(1, 0, steps) ** self.rho
         return last * (first / last) ** shares
 
@@ -191,6 +195,7 @@ def beta_quantiles(p: Float64s, a: float, b: float) -> Float64s:
         middle = (low + high) / 2
         below = beta_distribution(middle, a, b) < p
         low, high = np.where(below, middle, low), np.where(below, high, middle)
+    # At 0 and 1 exactly: bisection would stop one unit short.
     return np.where((p > 0) & (p < 1), high, p)
 
 

@@ -42,6 +42,7 @@ class ShiftTwice(Grid):
                 f"grid 'shift-twice': for flow times, and this schedule has none; use {schedule.default_grid!r}, its "
                 "default"
             )
+        # The last time of the table, shifted once; the even times down to it are then shifted as a whole.
         _, shifted_last = Shift(self.factor, last=1 / self.timesteps).times(schedule, 2)
         return Shift(self.factor, last=shifted_last).times(schedule, steps)
 

@@ -114,7 +114,7 @@ def lower_times(lower: Rows, x: Rows) -> Rows:
 
 
 def sandwich(symmetric: Floats, lower: Floats) -> Floats:
-    """L^T S L for a symmetric S and a lower triangular L, (d, d): its lower triangle alone, which is all of it."""
+    """L^T S L for a symmetric S and a lower triangular L, (d, d): only its lower triangle, which says all of it."""
     product = np.zeros(symmetric.shape)
     for j in range(0, len(lower), TILE):
         product[j:, j : j + TILE] = lower[j:, j:].T @ (symmetric[j:, j:] @ lower[j:, j : j + TILE])

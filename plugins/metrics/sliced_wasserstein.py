@@ -94,7 +94,7 @@ def directions(d: int) -> Floats:
     """Unit vectors, (m, d)."""
     if d == 1:
         return np.ones((1, 1))
-    if d == 2:  # noqa: PLR2004  (the plane alone has an even spread)
+    if d == 2:  # noqa: PLR2004  (only the plane has an even spread)
         angles = math.pi * (np.arange(EVEN) + 0.5) / EVEN
         return np.stack([np.cos(angles), np.sin(angles)], axis=1)
     u = np.random.default_rng(0).standard_normal((RANDOM, d))

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from ...samplers.errors import InputError, ModelError, closest, in_line, shown
 from ...samplers.files.records import record_from
-from ...samplers.files.weights import file_hash, filled, read_json
+from ...samplers.files.weights import file_hash, network_from_file, read_json
 from ...samplers.model import Encode, Model, module_on, wrap_network
 from ...samplers.nets.unet import UNet
 from ...samplers.plugin import function_from_code
@@ -143,7 +143,7 @@ def model_in(folder: Path, name: str) -> Model:
     """The model of a folder."""
     about = read_config(folder / CONFIG)
     classes = list(about.classes)
-    network = filled(lambda: new_network(about, folder / CONFIG), folder / WEIGHTS, folder / CONFIG)
+    network = network_from_file(lambda: new_network(about, folder / CONFIG), folder / WEIGHTS, folder / CONFIG)
     answer = Labelled(network, len(classes)) if about.network == "UNet2DModel" else network
     if about.preconditioning == "edm":
         answer = Preconditioned(answer, about.sigma_data)

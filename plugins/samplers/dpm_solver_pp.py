@@ -33,7 +33,7 @@ class DPMSolverPP(Sampler):
     order: Literal[1, 2, 3] = 2
     """Predictions that a step uses, and order of convergence."""
     coefficients: Literal["exact", "published"] = "exact"
-    """published = the second derivative by half; matters for order 3 alone, which then converges with order 2."""
+    """published = the second derivative by half; matters only for order 3, which then converges with order 2."""
 
     aliases = {"DPM++ 2M": "", "DPM++ 2M Karras": "grid=karras", "dpmpp_2m": "", "dpmpp_3m": "order=3"}
 
@@ -69,7 +69,7 @@ class DPMSolverPP(Sampler):
 def derivatives(history: Sequence[tuple[float, Tensor]], h: float, *, published: bool) -> tuple[Tensor, Tensor | None]:
     """D1 and D2, the derivatives of x0 in lambda times h and h^2, from two or three (lambda, x0), the newest first.
 
-    Two give D1 alone. D2 is halved where `published`.
+    Two give only D1. D2 is halved where `published`.
     """
     (lambda0, m0), (lambda1, m1), *older = history
     r0 = (lambda0 - lambda1) / h

@@ -38,11 +38,15 @@ class DPMSolverPPCFGpp(Sampler):
         """The first-order step with CFG++, then the difference to the prediction before."""
         guided = run.predict(x, a)
         assert guided.unconditional is not None
+        # Chung et al. 2024: towards the guided x0, along the noise that the network sees without the prompt.
         x = b.alpha * guided.x0 + guided.unconditional.combine(0.0, b.sigma)
         h, now = b.lambda_ - a.lambda_, (a.lambda_, guided.unconditional.x0)
+        # No difference to a prediction that is not there, or at a level whose lambda is infinite.
         if past is None or math.isinf(h) or math.isinf(past[0]):
             return x, now
         lambda_before, x0_before = past
+        # The slope of x0 over the last step, taken half a step ahead, as in DPM-Solver++ 2M; r allows for unequal
+        # steps.
         r = (a.lambda_ - lambda_before) / h
         return x - b.alpha * math.expm1(-h) / (2 * r) * (guided.x0 - x0_before), now
 

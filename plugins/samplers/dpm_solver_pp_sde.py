@@ -75,7 +75,7 @@ class DPMSolverPPSDE(Sampler):
         kept = decay * b.sigma / a.sigma
         x = prediction.mean(kept, b.alpha - a.alpha * kept)
         h = b.lambda_ - a.lambda_
-        # The derivatives of x0; first order alone where a lambda is infinite, or at the first step.
+        # The derivatives of x0; only first order where a lambda is infinite, or at the first step.
         if math.isfinite(h) and len(history) > 1:
             x = x + b.alpha * self._bend(history, h)
         if std := b.sigma * math.sqrt(1 - decay**2):

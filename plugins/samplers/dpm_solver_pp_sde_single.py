@@ -57,6 +57,7 @@ class DPMSolverPPSDESingle(Sampler):
         """First order with its noise, to the middle and to b; then the change of x0 up to the middle."""
         at_a = run.predict(x, a)
         down, up = self._split(a, b)
+        # Deterministic down to s_down; the noise of b comes on top.
         x = at_a.combine(b.alpha, b.alpha * down)
         inner = run.between(a, b, 1)
         if not inner:  # lambda is infinite at an end, or a network of whole timesteps has none between a and b
@@ -70,6 +71,8 @@ class DPMSolverPPSDESingle(Sampler):
             z = run.noise(a, s)
             middle = middle + s.alpha * up_s * z
             x = x + b.alpha * up * (part * z + math.sqrt(1 - part**2) * run.noise(s, b))
+        # The midpoint rule: x0 changes by this over the share r of the interval, so half of its change over the whole
+        # is added.
         change = run.predict(middle, s).x0 - at_a.x0
         return x + b.alpha * (1 - down / a.sigma_ve) / (2 * r) * change, None
 

@@ -40,6 +40,7 @@ class EPD(Sampler):
     def step(self, run: StepContext, x: Tensor, a: Level, b: Level, past: Past) -> tuple[Tensor, Past]:
         """One interval; an Euler step where no levels lie in it."""
         at_a = run.predict(x, a)
+        # All points lie on the Euler step from a, so they are asked about in one batch: depth 2, whatever their number.
         euler = at_a.combine(b.alpha, b.sigma)
         inner = run.between(a, b, 2 * self.points - 1)[::2]
         if not inner:

@@ -31,6 +31,7 @@ class Euler(Sampler):
 
     def step(self, run: StepContext, x: Tensor, a: Level, b: Level, past: Past) -> tuple[Tensor, Past]:
         """Combine the same x0 and eps at the new level."""
+        # On the straight line from x0 along eps a step of any length is a change of the level only.
         return run.predict(x, a).combine(b.alpha, b.sigma), None
 
 

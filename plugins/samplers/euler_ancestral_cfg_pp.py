@@ -48,8 +48,10 @@ class EulerAncestralCFGpp(Sampler):
     def step(self, run: StepContext, x: Tensor, a: Level, b: Level, past: Past) -> tuple[Tensor, Past]:
         """The step of k-diffusion, for any alpha, with the paper's renoising."""
         guided, s = run.predict(x, a), b.sigma_ve
+        # As in `euler-a`: fresh noise s_up on top of s_down, whose variances add up to that of level b.
         s_up = min(s, self.eta * s * math.sqrt(1 - (s / a.sigma_ve) ** 2))
         assert guided.unconditional is not None
+        # Towards the guided x0, but renoised with what the network says without the prompt.
         x = b.alpha * guided.x0 + guided.unconditional.combine(0.0, b.alpha * math.sqrt(s**2 - s_up**2))
         return x + b.alpha * s_up * run.noise(a, b) if s_up else x, None
 

@@ -2,7 +2,7 @@
 
 Deterministic, NFE = steps, with two network passes each for a model with prompts, at guidance 1 too. The guidance is
 the paper's lambda, from 0 to 1: 0.6 acts about as 7.5 does elsewhere. There is no limit of many steps at one guidance:
-each step adds it anew. Without prompts it is DDIM, of order 1, except that eps is the network's own where x0 is
+each step adds it again. Without prompts it is DDIM, of order 1, except that eps is the network's own where x0 is
 clipped.
 
 Same as: `euler-cfg++` = `ddim`; `euler-cfg++` = `euler-a-cfg++:eta=0`.
@@ -37,6 +37,7 @@ class EulerCFGpp(Sampler):
         """Lines 4 to 6 of algorithm 2."""
         guided = run.predict(x, a)
         assert guided.unconditional is not None
+        # Guidance moves the x0 that the step goes to; the noise that it goes along is that without the prompt.
         return b.alpha * guided.x0 + guided.unconditional.combine(0.0, b.sigma), None
 
 

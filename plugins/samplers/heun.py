@@ -43,7 +43,7 @@ class Heun(Sampler):
 
 
 def heun_step(run: StepContext, x: Tensor, a: Level, b: Level, variable: Literal["sigma", "t"] = "sigma") -> Tensor:
-    """Take x from a to b; an Euler step alone where an end has no noise or no signal."""
+    """Take x from a to b; only an Euler step where an end has no noise or no signal."""
     at_a = run.predict(x, a)
     euler = at_a.combine(b.alpha, b.sigma)
     # The network is never asked at the clean end, and sigma / alpha is infinite at alpha = 0.

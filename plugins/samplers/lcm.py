@@ -1,6 +1,6 @@
 """Multistep consistency sampling, "LCM" of the image tools (Song et al. 2023, algorithm 1; Luo et al. 2023).
 
-Stochastic. NFE = steps. Each step goes to the predicted x0 and back up to the next level with fresh noise alone. That
+Stochastic. NFE = steps. Each step goes to the predicted x0 and back up to the next level with only fresh noise. That
 is right for a consistency model, whose answer is the end of the path: with any other network the samples lose variance
 as the steps grow. The papers mix c_skip x into x0; on the published models c_skip is below 3e-5 from timestep 10 on,
 and it is left out here.
@@ -34,6 +34,8 @@ class LCM(Sampler):
 
     def step(self, run: StepContext, x: Tensor, a: Level, b: Level, past: Past) -> tuple[Tensor, Past]:
         """Down to x0, then up to b."""
+        # The step keeps nothing of the old noise: a consistency model says x0 at every level, and the noise is drawn
+        # again.
         x = run.predict(x, a).combine(b.alpha, 0.0)
         return x if b.is_clean else x + b.sigma * run.noise(a, b), None
 

@@ -67,7 +67,7 @@ class Learned(Sampler):
     """The first-order step with sum_j w_j p_j in place of the newest prediction p_0."""
 
     file: File | None = None
-    """The coefficients; without a file each step takes the newest prediction alone."""
+    """The coefficients; without a file each step takes only the newest prediction."""
 
     def __post_init__(self) -> None:
         """Read the file; an error names the field."""
@@ -102,6 +102,7 @@ class Learned(Sampler):
         known = self._learned
         if known is None:
             return ""
+        # There is a row of weights for each step of the file, so another number cannot be drawn at all.
         if steps != known.steps:
             raise InputError(
                 f"steps {steps}: file {str(self.file)!r} is for {known.steps} steps; give --steps {known.steps}"
@@ -128,6 +129,7 @@ class Learned(Sampler):
         down = math.sqrt(b.sigma**2 - up**2)
         said = [prediction.combine(*SUMMED[known.of]), *(past or [])]
         x = prediction.combine(b.alpha, down)
+        # The first-order step has the newest prediction with weight 1 already, so only the rest is added.
         weights = [known.weights[run.i][0] - 1, *known.weights[run.i][1:]]
         if any(weights):
             factor = _factor(known.of, a, b.alpha, down)
@@ -147,6 +149,8 @@ def _asked(run: StepContext, t: float) -> Level:
 def _factor(of: str, a: Level, alpha: float, sigma: float) -> float:
     """What the first-order step from a multiplies the prediction by, on its way to the level (alpha, sigma)."""
     if of == "x0":
+        # From x = alpha x0 + sigma eps at a: the coefficient of x0, eps or flow in alpha x0 + sigma eps with x held
+        # fixed.
         return alpha - a.alpha * sigma / a.sigma
     if of == "eps" and a.alpha == 0:
         raise InputError("sampler 'learned': weights of eps other than 1 mean nothing at alpha = 0; use of x0 or flow")

@@ -40,16 +40,21 @@ class ParaDiGMS(Sampler):
 
     def step(self, run: StepContext, x: Tensor, a: Level, b: Level, past: Past) -> tuple[Tensor, Past]:
         """The next state of a window. A sweep takes DDIM steps from old states, moved by what the new are off."""
+        # At alpha = 0 and at the clean end a step is first order, and there is nothing to solve at once.
         if not past and (a.alpha == 0 or b.is_clean):
             return run.predict(x, a).combine(b.alpha, b.sigma), None
         if not past:
+            # The window: all its states begin as the first, scaled to the size of a state at each level.
             levels = [level for level in run.grid[run.i :] if not level.is_clean][: self.window + 1]
             size = [(level.alpha**2 + level.sigma**2) ** 0.5 for level in levels]
             states = [x * (r / size[0]) for r in size]
             for k in range(min(self.sweeps, len(levels) - 1)):
                 for j, said in enumerate(run.predict_many(zip(states[k:-1], levels[k:-1], strict=True)), start=k):
+                    # DDIM's step is from an old state; what the state has moved by since is carried on, scaled to the
+                    # next level.
                     off = size[j + 1] / size[j] * (states[j] - said.x) if j > k else 0.0
                     states[j + 1] = said.combine(levels[j + 1].alpha, levels[j + 1].sigma) + off
+            # One state is given out at each interval, until the window is used up.
             past = states[1:]
         return past[0], past[1:]
 

@@ -51,7 +51,7 @@ class TCD(Sampler):
 
     @property
     def claims(self) -> Mapping[str, str]:  # type: ignore[override]
-        """What holds without noise alone."""
+        """What holds only without noise."""
         return CLAIMS if self.eta else {}
 
     def nfe(self, steps: int) -> int:

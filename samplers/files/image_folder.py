@@ -46,6 +46,7 @@ def write_images(folder: Path, images: Iterable[tuple[int, Images]], prompts: Se
 def check_is_empty(folder: Path) -> None:
     """Refuse a folder that holds anything, since a set of images with others among them is another set."""
     try:
+        # Any file counts, hidden ones too: the data `folder` would read some and skip others.
         is_free = not any(folder.iterdir())
     except FileNotFoundError:
         is_free = True

@@ -51,6 +51,7 @@ def fault_of_jpeg(data: bytes) -> str:
     """Why a JPEG is refused for its segments; '' as for a PNG."""
     place, scans = 2, 0
     for _ in range(MOST_SEGMENTS):
+        # Any number of bytes of 255 may stand before a marker, and Pillow reads them one by one.
         if data[place : place + MOST_FILL] == b"\xff" * MOST_FILL:
             return f"{MOST_FILL} bytes or more of 255 before a marker"
         found = SEGMENT.match(data, place)
@@ -85,8 +86,10 @@ def header_of_ppm(data: bytes) -> tuple[list[int], int]:
     place = 2
     for _ in range(SIZES.get(data[1:2], 3)):
         found = NUMBER.match(data, place, LONGEST_HEADER)
+        # A number that ends where the search had to end may be cut off.
         if found is None or found.end() == min(len(data), LONGEST_HEADER):
             return numbers, 0
+        # Nine digits are more than any side has, and Python takes long over a number of thousands.
         numbers.append(int(found[1][:9]))
         place = found.end()
     return numbers, place

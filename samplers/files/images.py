@@ -85,7 +85,7 @@ def header(data: bytes, what: str, suffix: str = "") -> Header:
     return Header(form.name, 1 if image.mode in GREY_MODES else COLOUR, lossy)
 
 
-def decoded(source: bytes | Path, what: str = "", suffix: str = "") -> Tensor:
+def decode_image(source: bytes | Path, what: str = "", suffix: str = "") -> Tensor:
     """The image in a file or in its bytes: uint8 (1 or 3, H, W). ModelError, beginning with `what`, if it is refused.
 
     `suffix`, such as ".png", is that of its name and must agree with the bytes; '' = any accepted format.
@@ -161,6 +161,8 @@ def _is_deep(name: str, data: bytes) -> bool:
 def _to_opaque(image: Image.Image, what: str) -> Image.Image:
     """The image in mode L or RGB; ModelError if any pixel is transparent."""
     if "A" in image.getbands() or "transparency" in image.info:
+        # An alpha channel that is opaque everywhere says nothing; any other needs a background, which is the user's to
+        # choose.
         least = image.convert("RGBA").getchannel("A").getextrema()[0]
         if least != np.iinfo(np.uint8).max:
             raise ModelError(
@@ -187,7 +189,7 @@ def _looks_like(data: bytes) -> str:
     return next((kind for start, kind in kinds.items() if re.match(start, data)), "") or beginning_of(data[:512])
 
 
-def cropped(image: Tensor, size: tuple[int, int]) -> Tensor:
+def crop(image: Tensor, size: tuple[int, int]) -> Tensor:
     """uint8 (C, H, W) -> (C, *size): the largest centred part of the same proportions, resized by Pillow's bicubic.
 
     Pillow's filter widens as an image shrinks (antialiasing). FID depends on the filter, so there is only this one.

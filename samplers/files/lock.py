@@ -24,13 +24,13 @@ class WriterLock:
     """The lock, held from construction until `release` or until this process ends, however it ends.
 
     The operating system ties the lock to the open file: whether the file exists means nothing, and the process number
-    in it serves the message alone. Raises StoreError if another writer holds the lock, OSError if the folder cannot be
+    in it serves only the message. Raises StoreError if another writer holds the lock, OSError if the folder cannot be
     written.
     """
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / LOCK_FILE
-        self._file = locked_file(self._path)
+        self._file = open_locked(self._path)
         self._close = weakref.finalize(self, os.close, self._file)
         os.ftruncate(self._file, 0)
         os.pwrite(self._file, str(os.getpid()).encode(), 0)
@@ -57,7 +57,7 @@ def sole_writer(folder: Path) -> Iterator[None]:
             folder.rmdir()  # fails, as it should, if anything was written
 
 
-def locked_file(path: Path) -> int:
+def open_locked(path: Path) -> int:
     """A descriptor of the file at `path`, which is locked. StoreError on Windows."""
     if sys.platform == "win32":
         raise StoreError(f"{path.parent}: the system is {NO_WINDOWS}")

@@ -35,6 +35,7 @@ def chunks_of(data: bytes, path: Path) -> Iterator[tuple[bytes, bytes]]:
     for _ in range(MOST_CHUNKS):
         if len(data) < place + 12:
             raise ModelError(f"{path}: a PNG file that is cut off at byte {len(data):,}")
+        # A chunk is its length, its kind, its body and a checksum of kind and body: twelve bytes beside the body.
         length, kind = struct.unpack_from(">I4s", data, place)
         body = data[place + 8 : place + 8 + length]
         place += 12 + length
@@ -58,6 +59,7 @@ def text_in(kind: bytes, body: bytes, path: Path) -> tuple[str, str]:
         # Whether it is packed and how, a language and the keyword in it.
         packed, encoding, rest = rest[:1] == b"\1", "utf-8", rest[2:].partition(b"\0")[2].partition(b"\0")[2]
     if packed:
+        # One byte more than is accepted is unpacked, so that a small chunk of a huge text costs no memory.
         unpacker = zlib.decompressobj()
         try:
             rest = unpacker.decompress(rest, MOST_TEXT + 1)

@@ -17,7 +17,7 @@ from typing import IO, Any
 import torch
 from torch import Tensor
 
-from .zip_file import opened_zip
+from .zip_file import open_zip
 
 MOST_MEMBERS = 20_000
 MOST_PROGRAM = 2**21
@@ -64,7 +64,7 @@ def _names(path: Path, size: int) -> Iterator[str]:
             for _ in range(PROGRAMS):
                 yield from _names_in(file)
         return
-    with opened_zip(path, MOST_MEMBERS) as archive:
+    with open_zip(path, MOST_MEMBERS) as archive:
         members = archive.infolist()
         if (unpacked := sum(member.file_size for member in members)) > ROOM * size:
             raise ValueError(f"an archive of {size:,} bytes that unpacks to {unpacked:,}")
@@ -89,6 +89,7 @@ def _names_in(file: IO[bytes]) -> Iterator[str]:
 
 def _tensors(content: object) -> Iterator[Tensor]:
     """All tensors inside a value, however deeply nested, repeated ones included; each container is visited once."""
+    # A list in place of recursion, because a stranger's lists may be nested deeper than Python can recurse.
     left, seen = [content], set()
     while left:
         thing = left.pop()

@@ -77,10 +77,10 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         check_header(path)
         tensors = load_file(path)
     check_sum(path)
-    return {name: _checked_tensor(tensor, name, path) for name, tensor in tensors.items()}
+    return {name: _check_tensor(tensor, name, path) for name, tensor in tensors.items()}
 
 
-def _checked_tensor(tensor: Tensor, name: str, path: Path) -> Tensor:
+def _check_tensor(tensor: Tensor, name: str, path: Path) -> Tensor:
     """A tensor of a file after a check; a floating one as float32."""
     if tensor.is_floating_point():
         if tensor.dtype not in FLOATS:
@@ -258,6 +258,7 @@ def check_sum(path: Path) -> None:
     if not sums.is_file():
         return
     try:
+        # `sha256sum` writes the digest, two spaces or a space and an asterisk, and the name.
         lines = [line.split(maxsplit=1) for line in read_text(sums).splitlines()]
         known = {name.strip().removeprefix("*"): digest.lower() for digest, name in lines}
     except ValueError as error:
@@ -267,7 +268,7 @@ def check_sum(path: Path) -> None:
         raise ModelError(f"{path}: its SHA-256 begins with {found[:12]}, {SUMS} says {expected[:12]}; install it again")
 
 
-def filled(make: Callable[[], N], path: Path, where: object = "") -> N:
+def network_from_file(make: Callable[[], N], path: Path, where: object = "") -> N:
     """The network that `make` builds, with the weights of a file, in evaluation mode.
 
     It is built twice, first on the device "meta": a network that is larger than the file or has other tensors is a

@@ -20,7 +20,7 @@ FULL = 0xFFFF
 
 
 @contextmanager
-def opened_zip(path: Path, most: int) -> Iterator[zipfile.ZipFile]:
+def open_zip(path: Path, most: int) -> Iterator[zipfile.ZipFile]:
     """Open an archive with at most `most` members; ValueError for more, before their list is made."""
     if (members := members_of(path)) > most:
         raise ValueError(f"an archive of {members:,} members, where at most {most:,} are read")
@@ -44,6 +44,7 @@ def members_of(path: Path) -> int:
             return members
         # A count of 0xFFFF refers to the Zip64 end, whose place the locator before this end tells.
         mark, offset = LOCATOR.unpack_from(tail, place - LOCATOR.size)
+        # Without a locator the archive has exactly 65,535 members, which needs no Zip64.
         if mark != LOCATOR_MARK or offset > size:
             return members
         file.seek(offset)

@@ -52,18 +52,19 @@ class Tokenizer:
         rows = torch.full((len(texts), self.length), PAD, dtype=torch.int64)
         for row, text in zip(rows, texts, strict=True):
             words = words_of(text)
+            # A guess at an unknown word would draw something else than the prompt says, and nobody would see it.
             unknown = next((w for w in words if w not in self._number), None)
             if unknown is not None:
                 raise InputError(
                     f"prompt {text!r}: unknown word {unknown!r}{closest(unknown, self.vocabulary)}; "
-                    f"this model knows: {self._listed()}"
+                    f"this model knows: {self._vocabulary_text()}"
                 )
             if not 0 < len(words) <= self.length:
                 raise InputError(f"prompt {text!r}: {len(words)} words; expected 1 to {self.length}")
             row[: len(words)] = torch.tensor([self._number[w] for w in words])
         return rows
 
-    def _listed(self) -> str:
+    def _vocabulary_text(self) -> str:
         """The vocabulary for a message; the beginning and the number of the rest if it is long."""
         rest = len(self.vocabulary) - MOST_LISTED
         return ", ".join(self.vocabulary[:MOST_LISTED]) + (f" and {rest:,} more words" if rest > 0 else "")

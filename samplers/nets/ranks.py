@@ -51,7 +51,7 @@ class Ranks:
             dist.all_reduce(total)  # the sum
         return float(total) / self.size
 
-    def shared(self, module: nn.Module) -> nn.Module:
+    def wrap(self, module: nn.Module) -> nn.Module:
         """The module with the weights of the first process; its gradients are averaged over all processes."""
         if self.size == 1:
             return module
@@ -76,7 +76,7 @@ def rank_of(environment: Mapping[str, str]) -> tuple[int, int]:
 
 
 @contextmanager
-def joined(device: torch.device) -> Iterator[Ranks]:
+def join_ranks(device: torch.device) -> Iterator[Ranks]:
     """Connect the processes of this training; on "cuda" without a number each takes the GPU of its local rank.
 
     InputError if there are fewer GPUs than processes.

@@ -73,7 +73,7 @@ def check_folder(folder: Path, file: str, *others: str) -> None:
 
 def step_generator(seed: int, step: int) -> torch.Generator:
     """The random stream of one training step."""
-    # From seed and step alone: a resumed training draws what the whole one would have.
+    # From seed and step only: a resumed training draws what the whole one would have.
     key = int(np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0])
     return torch.Generator().manual_seed(key >> 1)
 
@@ -107,7 +107,7 @@ class Training:
     def __init__(self, network: nn.Module, loss_of: LossOf, recipe: Recipe, checkpoint: Path, ranks: Ranks) -> None:
         self.network, self.recipe, self.checkpoint, self.ranks = network, recipe, checkpoint, ranks
         self.step, self.mean_loss = 0, math.nan
-        self._loss = ranks.shared(LossModule(network, loss_of))
+        self._loss = ranks.wrap(LossModule(network, loss_of))
         self._optimizer = torch.optim.AdamW(network.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay)
         self._ema = EMA(network, recipe.ema) if recipe.ema else None
 
@@ -125,6 +125,7 @@ class Training:
             kept = {"state": state["optimizer"]["state"]}
             self._optimizer.load_state_dict(self._optimizer.state_dict() | kept)
             self.step, self.mean_loss = int(state["step"]), float(state["loss"])
+            # A checkpoint of a longer training fits in every tensor, and would end this one at once.
             if not 0 <= self.step <= self.recipe.steps:
                 raise ValueError(f"step {self.step} of {self.recipe.steps}")
             check_moments(self._optimizer)
@@ -139,6 +140,7 @@ class Training:
         if self.ranks.is_first:
             save_atomically(
                 {
+                    # Everything that the next step depends on; its data and noise follow from seed and step.
                     "network": self.network.state_dict(), "optimizer": self._optimizer.state_dict(),
                     "ema": self._ema.average if self._ema else {}, "step": self.step, "loss": self.mean_loss,
                 },
@@ -147,14 +149,16 @@ class Training:
 
     def advance(self) -> None:
         """Take one step. ModelError if the loss or its gradient is not finite, with the state before it saved."""
-        # The rate depends on the step alone, so a resumed training has the same one.
+        # The rate depends only on the step, so a resumed training has the same one.
         for group in self._optimizer.param_groups:
             group["lr"] = self.recipe.rate(self.step)
         with torch.autocast(self.ranks.device.type, torch.bfloat16) if self.recipe.bf16 else nullcontext():
             loss = self._loss(self.step)
+        # Backward passes run outside of autocast: each operation already has the dtype of its forward pass.
         loss.backward()
         # Bounds the gradient to length 1, and returns its length before that.
         gradient = float(nn.utils.clip_grad_norm_(self.network.parameters(), 1.0))
+        # Of all processes, so that all of them stop at the same step.
         value = self.ranks.mean(loss)
         # Stopped before the optimizer takes the gradient: the weights in the checkpoint are still good.
         if not (math.isfinite(value) and math.isfinite(gradient)):
@@ -204,6 +208,7 @@ def fit(  # noqa: PLR0913  (a loop and what it is made of)
     processes only the first writes, reports and watches. ModelError at the first loss or gradient that is not finite;
     the state before it is saved.
     """
+    # A training that was stopped goes on where its checkpoint is; the clock of this process starts now.
     training = Training(network, loss_of, recipe, checkpoint, ranks)
     if checkpoint.exists():
         training.resume()
@@ -245,8 +250,9 @@ def save_atomically(state: dict[str, Any], path: Path) -> None:
     write_atomically(path, buffer.getbuffer())
 
 
-def logged(path: Path, report: Report) -> Report:
+def with_log(path: Path, report: Report) -> Report:
     """`report` that also writes a line of the training log every 20 seconds and at the end of a phase."""
+    # As if the last line were long ago, so that the first one is due at once.
     last = -LOG_EVERY_SECONDS
 
     def both(progress: Progress) -> None:
@@ -256,6 +262,7 @@ def logged(path: Path, report: Report) -> Report:
         if progress.seconds - last < LOG_EVERY_SECONDS and not finished:
             return
         last = -LOG_EVERY_SECONDS if finished else progress.seconds
+        # Appended, so that a resumed training goes on in the same table.
         is_new = not path.exists()
         with path.open("a", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")

@@ -19,6 +19,7 @@ GROUPS = 8
 def timestep_embedding(t: Tensor, dim: int, max_period: float = 10_000.0) -> Tensor:
     """Sines and cosines of t, (B,) -> (B, dim); t may be fractional. Vaswani et al. 2017, section 3.5."""
     frequencies = torch.exp(torch.arange(dim // 2, device=t.device) * (-2 * math.log(max_period) / dim))
+    # At least float32: in bfloat16 the timestep 999 would be 1000.
     angles = t[:, None].to(torch.promote_types(t.dtype, torch.float32)) * frequencies
     return torch.cat([angles.cos(), angles.sin()], dim=1)
 
@@ -172,6 +173,7 @@ class UNet(nn.Module):
         embedding = F.silu(embedding)
 
         # Space to depth: the network works at a fraction of the side, with more channels.
+        # Convolutions hand on the layout of their input, and channels last is the fastest on a CPU.
         h = self.enter(self.fold(x).contiguous(memory_format=torch.channels_last))
         # The encoder pushes the output of every stage; the decoder pops them in reverse order.
         skips: list[Tensor] = []

@@ -15,7 +15,7 @@ from PIL import Image
 
 import samplerbench as sb
 from samplerbench.samplers.files import image_parts, images
-from samplerbench.samplers.files.images import FORMATS, MOST_PIXELS, cropped, decoded, header, to_channels
+from samplerbench.samplers.files.images import FORMATS, MOST_PIXELS, crop, decode_image, header, to_channels
 
 RNG = np.random.default_rng(5)
 COLOUR = RNG.integers(0, 256, (6, 8, 3), np.uint8)
@@ -56,7 +56,7 @@ def test_lossless_files_come_back_as_they_are(kind, options, pixels):
     expected = planes(pixels)
     if kind == "WEBP" and pixels is GREY:
         expected = expected.expand(3, -1, -1)  # WebP has no grey
-    image = decoded(data, "x")
+    image = decode_image(data, "x")
     assert image.dtype == torch.uint8
     assert image.is_contiguous() or image.stride()[0] == 0
     assert torch.equal(image, expected)
@@ -68,33 +68,35 @@ def test_lossless_files_come_back_as_they_are(kind, options, pixels):
 def test_lossy_files_are_near_and_said_to_be_lossy(kind, options):
     smooth = np.add.outer(np.arange(32), np.arange(24) * 3).astype(np.uint8)[..., None].repeat(3, 2)
     data = encoded(smooth, kind, **options)
-    assert (decoded(data, "x").int() - planes(smooth).int()).abs().max() < 8
+    assert (decode_image(data, "x").int() - planes(smooth).int()).abs().max() < 8
     assert header(data, "x").lossy
 
 
 def test_a_palette_becomes_colour_and_one_bit_becomes_grey():
     palette = Image.fromarray(COLOUR).quantize(16)
-    assert torch.equal(decoded(encoded(palette), "x"), planes(np.array(palette.convert("RGB"))))
+    assert torch.equal(decode_image(encoded(palette), "x"), planes(np.array(palette.convert("RGB"))))
     bits = Image.fromarray(GREY).convert("1", dither=Image.Dither.NONE)
     for kind in ("PNG", "PPM"):
-        assert torch.equal(decoded(encoded(bits, kind), "x"), planes(np.where(GREY > 127, 255, 0).astype(np.uint8)))
+        assert torch.equal(
+            decode_image(encoded(bits, kind), "x"), planes(np.where(GREY > 127, 255, 0).astype(np.uint8))
+        )
 
 
 def test_cmyk_becomes_colour_as_pillow_has_it():
     cmyk = Image.fromarray(COLOUR).convert("CMYK")
     data = encoded(cmyk, "JPEG", quality=100)
-    assert torch.equal(decoded(data, "x"), planes(np.array(Image.open(io.BytesIO(data)).convert("RGB"))))
+    assert torch.equal(decode_image(data, "x"), planes(np.array(Image.open(io.BytesIO(data)).convert("RGB"))))
     assert header(data, "x").channels == 3
 
 
 @pytest.mark.parametrize(("mode", "pixels"), [("RGBA", COLOUR), ("LA", GREY)])
 def test_an_opaque_alpha_channel_is_dropped_and_any_other_refused(mode, pixels):
     image = Image.fromarray(pixels).convert(mode)
-    assert torch.equal(decoded(encoded(image), "x"), planes(pixels))
+    assert torch.equal(decode_image(encoded(image), "x"), planes(pixels))
     assert header(encoded(image), "x").channels == len(planes(pixels))
     image.putpixel((7, 5), (*image.getpixel((7, 5))[:-1], 254))
     with pytest.raises(sb.ModelError, match=r"^a/x.png: is transparent in places; expected an opaque image"):
-        decoded(encoded(image), "a/x.png")
+        decode_image(encoded(image), "a/x.png")
 
 
 @pytest.mark.parametrize("pixels", [COLOUR, GREY], ids=["colour", "grey"])
@@ -102,15 +104,15 @@ def test_a_transparent_colour_is_refused_where_it_is_used(pixels):
     image = Image.fromarray(pixels)
     used = image.getpixel((0, 0))
     unused = (1, 2, 3) if pixels is COLOUR else next(v for v in range(256) if v not in GREY)
-    assert torch.equal(decoded(encoded(image, transparency=unused), "x"), planes(pixels))
+    assert torch.equal(decode_image(encoded(image, transparency=unused), "x"), planes(pixels))
     with pytest.raises(sb.ModelError, match="transparent"):
-        decoded(encoded(image, transparency=used), "x")
+        decode_image(encoded(image, transparency=used), "x")
 
 
 def test_a_palette_with_a_transparent_entry_is_refused_where_it_is_used():
     palette = Image.fromarray(COLOUR).quantize(16)
     with pytest.raises(sb.ModelError, match="transparent"):
-        decoded(encoded(palette, transparency=palette.getpixel((0, 0))), "x")
+        decode_image(encoded(palette, transparency=palette.getpixel((0, 0))), "x")
 
 
 def test_the_orientation_in_exif_is_applied():
@@ -122,7 +124,7 @@ def test_the_orientation_in_exif_is_applied():
     }.items():
         exif = Image.Exif()
         exif[0x0112] = orientation
-        assert torch.equal(decoded(encoded(COLOUR, exif=exif), "x"), planes(np.ascontiguousarray(expected)))
+        assert torch.equal(decode_image(encoded(COLOUR, exif=exif), "x"), planes(np.ascontiguousarray(expected)))
 
 
 # ---- What is refused ----
@@ -187,18 +189,18 @@ def test_parts_without_number_are_refused_before_pillow_reads_them(monkeypatch, 
     most, words = LIMITS[kind]
     for name, least in {"MOST_CHUNKS": 50, "MOST_SEGMENTS": 60, "MOST_SCANS": 30}.items():
         monkeypatch.setattr(image_parts, name, least)
-    assert decoded(MANY[kind](most // 2), "x").shape[0] == 3
+    assert decode_image(MANY[kind](most // 2), "x").shape[0] == 3
     if kind != "exif":  # which is a length, and known only when the rest is
         for form in images.FORMATS:
             monkeypatch.setattr(form.read, "_open", lambda self: pytest.fail("read"))
     with pytest.raises(sb.ModelError, match=f"^a/x: .*{re.escape(words)}") as caught:
-        decoded(MANY[kind](most + 4), "a/x")
+        decode_image(MANY[kind](most + 4), "a/x")
     assert "\n" not in str(caught.value)
 
 
 def test_a_film_behind_a_jpeg_counts_for_nothing():
     data = encoded(COLOUR, "JPEG")
-    assert torch.equal(decoded(data + b"\xff\xda\0\2" * 500, "x"), decoded(data, "x"))
+    assert torch.equal(decode_image(data + b"\xff\xda\0\2" * 500, "x"), decode_image(data, "x"))
 
 
 @pytest.mark.parametrize("kind", ["zTXt", "iTXt", "iCCP"])
@@ -206,20 +208,20 @@ def test_what_unpacks_to_very_much_is_refused(kind):
     packed = zlib.compress(bytes(2**26))
     before = {"zTXt": b"k\0\0", "iTXt": b"k\0\1\0\0\0", "iCCP": b"k\0\0"}[kind]
     with pytest.raises(sb.ModelError, match="Decompressed data too large"):
-        decoded(png_with(chunk(kind.encode(), before + packed)), "x")
+        decode_image(png_with(chunk(kind.encode(), before + packed)), "x")
 
 
 def test_an_exif_that_is_damaged_warns_of_nothing():
     entries = b"".join(struct.pack(">HHII", tag, 7, 10**6, 8) for tag in range(50))
     data = png_with(chunk(b"eXIf", b"MM\0*\0\0\0\x08" + struct.pack(">H", 50) + entries + bytes(4)))
     with warnings.catch_warnings(action="error"):
-        assert torch.equal(decoded(data, "x"), planes(COLOUR))
+        assert torch.equal(decode_image(data, "x"), planes(COLOUR))
 
 
 @pytest.mark.parametrize("header", [b"\n2 2 65535\n", b"\n#1 2 3\n2 2\n#255\n65535\n", b" 2\t2\r\n256\n"])
 def test_deep_ppms_are_known_whatever_their_comments_say(header):
     with pytest.raises(sb.ModelError, match="more than 8 bits a channel"):
-        decoded(ppm(header, bytes(24)), "x")
+        decode_image(ppm(header, bytes(24)), "x")
 
 
 def test_16_bits_are_refused_where_pillow_would_cut_them():
@@ -228,10 +230,10 @@ def test_16_bits_are_refused_where_pillow_would_cut_them():
     colour = png(size_chunk(1, 1, depth=16), (b"IDAT", zlib.compress(row)), (b"IEND", b""))
     for data in (grey, colour, b"P6 1 1 65535 " + bytes(6), b"P2 # deep\n1 1\n# deep\n300\n 7 ", b"P5 1 1 1023 ab"):
         with pytest.raises(sb.ModelError, match=r"^x: more than 8 bits a channel .*; expected 8, so convert it first"):
-            decoded(data, "x")
+            decode_image(data, "x")
         with pytest.raises(sb.ModelError, match="more than 8 bits"):
             header(data, "x")
-    assert decoded(b"P6 1 1 255 abc", "x").flatten().tolist() == [97, 98, 99]
+    assert decode_image(b"P6 1 1 255 abc", "x").flatten().tolist() == [97, 98, 99]
 
 
 def test_more_pixels_than_the_limit_are_not_decoded():
@@ -242,7 +244,7 @@ def test_more_pixels_than_the_limit_are_not_decoded():
         b"P6 %d 1 255 " % 2**31,
     ):
         with pytest.raises(sb.ModelError, match=r"^x: announces \d+ x \d+ pixels; expected 1 to 67,108,864"):
-            decoded(data, "x")
+            decode_image(data, "x")
 
 
 def test_animations_are_refused():
@@ -250,7 +252,7 @@ def test_animations_are_refused():
     for kind in ("PNG", "WEBP"):
         data = encoded(frames[0], kind, save_all=True, append_images=frames[1:])
         with pytest.raises(sb.ModelError, match=r"^x: an animation of 2 frames; expected one image"):
-            decoded(data, "x")
+            decode_image(data, "x")
 
 
 @pytest.mark.parametrize(
@@ -268,13 +270,13 @@ def test_animations_are_refused():
 )
 def test_what_is_no_image_is_named_by_what_it_looks_like(data, seems):
     with pytest.raises(sb.ModelError, match=f"^x: looks like {seems}.*; expected an image of PNG, JPEG, WebP"):
-        decoded(data, "x")
+        decode_image(data, "x")
 
 
 def test_a_suffix_says_what_the_bytes_are():
-    assert len(decoded(encoded(COLOUR, "JPEG"), "x", ".JPEG")) == 3
+    assert len(decode_image(encoded(COLOUR, "JPEG"), "x", ".JPEG")) == 3
     with pytest.raises(sb.ModelError, match=r"^x: is a JPEG, whatever its name says; rename it to .jpg"):
-        decoded(encoded(COLOUR, "JPEG"), "x", ".png")
+        decode_image(encoded(COLOUR, "JPEG"), "x", ".png")
 
 
 @pytest.mark.parametrize("kind", [form.name for form in FORMATS])
@@ -283,10 +285,10 @@ def test_a_file_cut_anywhere_is_refused_unless_all_its_pixels_are_there(kind):
     for length in range(0, len(data), max(1, len(data) // 200)):
         if length < len(data) - 4:  # the last bytes are the end mark of a format, or padding
             with pytest.raises(sb.ModelError):
-                print(length, decoded(data[:length], "x"))
+                print(length, decode_image(data[:length], "x"))
         else:
             try:
-                assert torch.equal(decoded(data[:length], "x"), decoded(data, "x"))
+                assert torch.equal(decode_image(data[:length], "x"), decode_image(data, "x"))
             except sb.ModelError:
                 continue
 
@@ -298,7 +300,7 @@ def test_a_wrong_checksum_is_refused_though_the_pixels_can_be_read():
     with Image.open(io.BytesIO(bytes(data))) as image:
         image.load()  # Pillow alone does not mind
     with pytest.raises(sb.ModelError, match=r"^x: a PNG that is damaged or cut short"):
-        decoded(bytes(data), "x")
+        decode_image(bytes(data), "x")
 
 
 @pytest.mark.filterwarnings("ignore")  # Pillow warns of what it then reads or refuses
@@ -318,7 +320,7 @@ def test_damaged_files_end_in_an_image_or_one_line_and_nothing_else():
         if turn % 3 == 0:
             del data[random.randrange(len(data)) :]
         try:
-            assert decoded(bytes(data), "x").dtype == torch.uint8
+            assert decode_image(bytes(data), "x").dtype == torch.uint8
         except sb.ModelError:
             refused += 1
     assert refused > 400
@@ -329,17 +331,17 @@ def test_files_that_are_none_are_refused(tmp_path):
     os.mkfifo(tmp_path / "y.png")
     for name, said in {"x.png": "a folder, pipe", "y.png": "a folder, pipe", "z.png": "no such file"}.items():
         with pytest.raises(sb.ModelError, match=f"{name}: {said}"):
-            decoded(tmp_path / name)
+            decode_image(tmp_path / name)
     (tmp_path / "a.png").write_bytes(encoded(COLOUR, "BMP"))
     with pytest.raises(sb.ModelError, match=r"a\.png: is a BMP"):
-        decoded(tmp_path / "a.png")
+        decode_image(tmp_path / "a.png")
 
 
 def test_a_huge_file_is_not_read(tmp_path):
     with (tmp_path / "a.png").open("wb") as file:
         file.truncate(2**28 + 1)
     with pytest.raises(sb.ModelError, match=r"a\.png: 268,435,457 bytes; an image has at most 268,435,456"):
-        decoded(tmp_path / "a.png")
+        decode_image(tmp_path / "a.png")
 
 
 # ---- Cropping and channels ----
@@ -347,10 +349,10 @@ def test_a_huge_file_is_not_read(tmp_path):
 
 def test_cropping_takes_the_centre():
     image = torch.arange(5 * 9, dtype=torch.uint8).reshape(1, 5, 9)
-    assert torch.equal(cropped(image, (5, 5)), image[:, :, 2:7])
-    assert torch.equal(cropped(image.mT, (5, 5)), image.mT[:, 2:7])
-    assert torch.equal(cropped(image, (5, 9)), image)
-    assert torch.equal(cropped(image, (4, 2)), torch.from_numpy(
+    assert torch.equal(crop(image, (5, 5)), image[:, :, 2:7])
+    assert torch.equal(crop(image.mT, (5, 5)), image.mT[:, 2:7])
+    assert torch.equal(crop(image, (5, 9)), image)
+    assert torch.equal(crop(image, (4, 2)), torch.from_numpy(
         np.array(Image.fromarray(image[0, :, 3:5].numpy()).resize((2, 4), Image.Resampling.BICUBIC)))[None]
     )  # fmt: skip
 
@@ -359,7 +361,7 @@ def test_cropping_takes_the_centre():
 @pytest.mark.parametrize("channels", [1, 3])
 def test_resizing_is_pillow_s_bicubic(side, channels):
     image = torch.from_numpy(RNG.integers(64, 192, (channels, 16, 20), np.uint8))  # no overshoot is clipped
-    found = cropped(image, (side, side))
+    found = crop(image, (side, side))
     square = image[:, :, 2:18]
     for plane, expected in zip(found, square, strict=True):
         # In floats. 8 bits round after either pass: 0.5, and 0.5 times the sum of the absolute weights, at most 1.25.

@@ -80,7 +80,7 @@ def test_weights_of_a_metric_are_not_asked_for(sb, tmp_path, monkeypatch):
     own.write_text(LACKING)
     (tmp_path / "prompts.txt").write_text("left\n")
     run = ("run", "--model", f"{own}:make", "--plugin", own, "--prompts", "prompts.txt", "--steps", "2", "-n", "4")
-    sb(*run).refused(4, "weights of it are not on this machine", "by --metric (none for times and pictures alone)")
+    sb(*run).refused(4, "weights of it are not on this machine", "by --metric (none for only times and pictures)")
     done = sb(*run, "-s", "ddim", "--metric", "none")
     assert done.code == 0, done.err
     assert "ODE error" in done.out

@@ -33,11 +33,11 @@ from samplerbench.plugins.models.ddpm.pixels import mapped, prepare
 from samplerbench.plugins.models.ddpm.settings import Settings
 from samplerbench.samplers.files import atomic as files
 from samplerbench.samplers.files import weights
-from samplerbench.samplers.files.images import cropped
+from samplerbench.samplers.files.images import crop
 from samplerbench.samplers.files.lock import LOCK_FILE, sole_writer
 from samplerbench.samplers.files.weights import read_weights
 from samplerbench.samplers.image_data import ImageData
-from samplerbench.samplers.nets.ranks import Ranks, joined, rank_of
+from samplerbench.samplers.nets.ranks import Ranks, join_ranks, rank_of
 from samplerbench.samplers.nets.training import Recipe, fit, read_checkpoint
 
 SIDE = 8
@@ -268,7 +268,7 @@ def test_images_are_cut_to_the_size_in_their_order(tmp_path):
     assert shape == (3, 12, 12)
     images = mapped(tmp_path / "images.bin", 6, shape)
     for i in range(6):
-        assert torch.equal(images[i], cropped(data.image(i), (12, 12)))
+        assert torch.equal(images[i], crop(data.image(i), (12, 12)))
     with pytest.raises(sb_.ModelError, match="prepared again"):
         mapped(tmp_path / "images.bin", 7, shape)
 
@@ -605,7 +605,7 @@ def test_the_environment_says_who_is_who(environment, expected):
 def test_a_batch_must_be_shared_evenly():
     with pytest.raises(sb_.InputError, match="batch_size 8: expected a multiple of 3"):
         Settings(batch_size=8).check_ranks(Ranks(0, 3))
-    with joined(torch.device("cpu")) as ranks:
+    with join_ranks(torch.device("cpu")) as ranks:
         assert (ranks.is_first, ranks.size) == (True, 1)
 
 

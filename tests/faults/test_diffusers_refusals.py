@@ -564,7 +564,7 @@ def test_other_files_are_refused_as_before(tmp_path):
         ("pixels", {"size": "9x8"}, ["its U-Net divides them", "8x8 or 10x8"]),
         ("flux", {"size": 18}, ["expected multiples of 4", "16x16 or 20x20"]),
         ("sd3", {"size": 68}, ["expected at most 64 a side"]),
-        ("dit", {"size": "16x32"}, ["square images alone; expected 16 or 32"]),
+        ("dit", {"size": "16x32"}, ["only square images; expected 16 or 32"]),
         ("sd", {"size": "big"}, ["size 'big': expected width x height"]),
         ("sd", {"clip_skip": 0}, ["clip_skip 0: expected a whole number from 1", "to 3"]),
         ("sd", {"clip_skip": 4}, ["clip_skip 4: expected a whole number from 1", "to 3"]),

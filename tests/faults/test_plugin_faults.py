@@ -326,7 +326,7 @@ def alias(**aliases):
         (alias(**{"a:b": ""}), ["alias 'a:b'", "expected letters"]),
         (alias(**{"\x1b[31m": ""}), ["alias '\\x1b[31m'", "expected letters"]),
         (alias(**{"x" * 65: ""}), ["alias 'xxx", "64 characters"]),
-        (spoilt('"mine"', '"dpm_solver"'), ["'dpm_solver'", "differs in dashes alone from 'dpm-solver'"]),
+        (spoilt('"mine"', '"dpm_solver"'), ["'dpm_solver'", "differs only in dashes from 'dpm-solver'"]),
         (spoilt('"mine"', '"dpmpp_2m"'), ["'dpmpp_2m' of sampler 'dpm-solver++'", "is taken by sampler 'dpmpp_2m'"]),
         (spoilt('{"mine": Mine}', '{"mine": Mine, "my-own": Mine}', alias(mein="")), ["'mein'", "'mine'", "'my-own'"]),
     ],

@@ -12,7 +12,7 @@ import samplerbench as sb
 from samplerbench.plugins.extractors.files import read_pickled
 from samplerbench.samplers.files import torch_file, zip_file
 from samplerbench.samplers.files.torch_file import read_torch_file
-from samplerbench.samplers.files.zip_file import members_of, opened_zip
+from samplerbench.samplers.files.zip_file import members_of, open_zip
 from samplerbench.samplers.nets.training import Recipe, fit
 
 RECIPE = Recipe("phase", steps=4, lr=0.1, warmup=1, ema=0.5, bf16=False)
@@ -130,10 +130,10 @@ def archive_of(path, members, comment=b""):
 def test_members_are_counted_without_a_list_of_them(path, monkeypatch, comment):
     archive_of(path, 30, comment)
     assert members_of(path) == 30
-    with opened_zip(path, 30) as archive:
+    with open_zip(path, 30) as archive:
         assert len(archive.infolist()) == 30
     monkeypatch.setattr(zipfile, "ZipFile", lambda *_: pytest.fail("listed"))
-    with pytest.raises(ValueError, match="an archive of 30 members, where at most 29 are read"), opened_zip(path, 29):
+    with pytest.raises(ValueError, match="an archive of 30 members, where at most 29 are read"), open_zip(path, 29):
         pass
 
 

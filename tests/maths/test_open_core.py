@@ -399,12 +399,12 @@ def test_eps_at_alpha_0_needs_no_answer_of_the_network():
 
 def test_the_words_of_a_spec():
     registry = default_registry()
-    assert registry.chosen("Euler a:first=analytic,eta=0.5,grid=karras") == (
+    assert registry.parse_sampler("Euler a:first=analytic,eta=0.5,grid=karras") == (
         sb.make_sampler("euler-a:eta=0.5"), "karras", True,
     )  # fmt: skip
-    assert not registry.chosen("euler-a").analytic_first
+    assert not registry.parse_sampler("euler-a").analytic_first
     with pytest.raises(sb.InputError, match=r"^sampler 'ddim': first 'x': expected analytic"):
-        registry.chosen("ddim:first=x")
+        registry.parse_sampler("ddim:first=x")
     with pytest.warns(UserWarning, match="first=analytic is of a run"):
         sb.make_sampler("ddim:first=analytic")
 

@@ -79,6 +79,7 @@ class CheckedEngine:
         self._asked.clear()
         what, noted = f"engine {self.name!r}", self._noted(jobs)
         with at_fault(what):
+            # An engine is a plugin: whatever it raises, at the start or between two answers, is named as its fault.
             given = iter(self.inner.draw(noted))
         while True:
             with at_fault(what):
@@ -107,6 +108,7 @@ class CheckedEngine:
             was_asked = job in self._asked
         if not was_asked:
             raise PluginError(f"{what}: answered a job that it was not given, or twice: {place}")
+        # Taken off, so that a second answer to it is refused.
         self._asked.remove(job)
         if isinstance(done, Failure):
             return replace(done, reason=one_line(str(done.reason or "")) or NO_REASON)
@@ -114,6 +116,7 @@ class CheckedEngine:
             raise PluginError(
                 f"{what}: answered {place}, with another chunk; expected what Work.draw or draw_job made of that job"
             )
+        # A truthy answer of a stranger becomes a bool, which the file of the chunk has room for.
         return replace(done, alone=bool(done.alone))
 
 

@@ -38,6 +38,7 @@ class Parent:
         if len(lengths) < FRAME.size:
             raise EOFError("the parent has closed the pipe of requests")
         request: dict[str, Any] = json.loads(self._requests.read(sum(FRAME.unpack(lengths))))
+        # Each answer carries the number of its request: one that comes late or twice is told apart.
         self._number = request["request"]
         return request
 
@@ -66,6 +67,7 @@ def main(answers: int) -> None:
 
 def requests_from_stdin() -> BinaryIO:
     """The pipe of requests. Samplers get an empty standard input, and their standard output is standard error."""
+    # The pipe moves to another descriptor, so that a sampler that reads standard input takes no request away.
     pipe = os.fdopen(os.dup(0), "rb")
     with Path(os.devnull).open("rb") as nothing:
         os.dup2(nothing.fileno(), 0)
@@ -77,6 +79,7 @@ def requests_from_stdin() -> BinaryIO:
 def serve(parent: Parent) -> None:
     """Make the plan and a trial outside the clock, then a chunk for each request."""
     job = parent.request()
+    # In this order: plan, ODE solution, then trials, which warm up what the clock will see.
     remade = made_again(job)
     plan, extractors = remade.plan, remade.extractors
     reference = RunFolder(Path(job["folder"])).ode_solution(plan.reference_key) if plan.references else None
@@ -87,6 +90,7 @@ def serve(parent: Parent) -> None:
     })  # fmt: skip
     while True:
         request = parent.request()
+        # The key holds the code: if it is not here, a file was edited between the two plans.
         cell = remade.cells.get(request["cell"])
         if cell is None:
             parent.answer({"failed": EDITED})

@@ -58,6 +58,7 @@ class Child:
 
     def send(self, request: dict[str, Any]) -> None:
         """Let the child go on, with this to do. If it is gone, that shows when its answer is awaited."""
+        # The child was stopped after its last answer.
         self._signal(signal.SIGCONT)
         self._asked += 1
         stdin = self._process.stdin
@@ -70,11 +71,13 @@ class Child:
         self._signal(signal.SIGSTOP)
 
     def has_answered(self, seconds: float = LOOK_EVERY_SECONDS) -> bool:
-        """Whether a whole frame is there, after a look of at most so many seconds."""
+        """Whether a whole frame is there, after a look of at most `seconds`."""
         if self._has_frame():  # it came together with the one before
             return True
         readable, _, _ = select.select([] if self._closed else [self.answers], [], [], seconds)
         if readable:
+            # At most a megabyte at a time, and what is there already: a child that hangs in the middle of a frame
+            # blocks nobody.
             received = os.read(self.answers, 1 << 20)
             self._received += received
             self._closed = not received
@@ -98,6 +101,7 @@ class Child:
     def _has_frame(self) -> bool:
         if len(self._received) < FRAME.size:
             return False
+        # A frame that announces too much counts as there, so that `answer` refuses it and nobody waits for its end.
         announced = sum(self._lengths())
         return announced > LONGEST or len(self._received) >= FRAME.size + announced
 
@@ -125,6 +129,7 @@ class Child:
 
     def stop(self) -> None:
         """End the process and its group."""
+        # The whole group, and the child itself where it has left its group.
         self._signal(signal.SIGKILL)
         self._process.kill()
         self._process.wait()
@@ -155,4 +160,5 @@ def write_frame(descriptor: int, about: dict[str, Any], body: bytes = b"") -> No
     head = json.dumps(about).encode()
     rest = memoryview(FRAME.pack(len(head), len(body)) + head + body)
     while rest:
+        # A pipe takes what it has room for.
         rest = rest[os.write(descriptor, rest) :]

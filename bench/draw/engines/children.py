@@ -83,6 +83,7 @@ class Limits:
         if self.seconds is not None:
             return self.seconds
         calls = cell.network_evaluations
+        # Generous, since a limit that stops an honest sampler is worse than a hang that lasts a minute.
         evaluations = (ADAPTIVE_CALLS * cell.request.passes if calls is None else calls) * block.n
         return LEAST_SECONDS + TIMES * (evaluations * speed.per_evaluation + block.n * speed.after_drawing)
 
@@ -139,11 +140,13 @@ class Children:
         return children_that_fit(memory_for_processes(), memory_of_this_process())
 
     def begin(self, cells: Iterable[Cell]) -> None:
-        """Start the children of these cells, all at once, and stop the others. What goes wrong is told by `make`."""
+        """Start the children of these cells, all at once, and stop the others. `make` raises whatever goes wrong."""
         specs = list(dict.fromkeys(cell.sampler for cell in cells if cell.is_foreign))[: self.most]
+        # The others are stopped first: their memory is what the new ones need.
         for spec in [spec for spec in self._children if spec not in specs]:
             self._children.pop(spec).close()
         children = [self._child(spec) for spec in specs]
+        # All are started before any is waited for: imports and the model take seconds in each.
         for prepare in (ChildProcess.start, ChildProcess.get_ready):
             for child in children:
                 prepare(child)
@@ -162,6 +165,7 @@ class Children:
         child = self._children.pop(spec, None) or ChildProcess(
             self.plan.of(spec), self.plugins, self.folder, self.limits
         )
+        # The one that has waited longest goes.
         while len(self._children) >= self.most:
             self._children.pop(next(iter(self._children))).close()
         self._children[spec] = child
@@ -184,11 +188,11 @@ class ChildProcess:
     _speed: Speed | None = None
     """None until the child is ready."""
     _wanted: tuple[Cell, Block] | None = None
-    """The chunk that was begun last."""
+    """The chunk that was asked for last."""
     _awaited: Awaited | None = None
     """How long the child may take to answer."""
     _fault: Exception | None = None
-    """Why the child did not start, until that is told."""
+    """Why the child did not start, until an error has said so."""
 
     def make(self, cell: Cell, block: Block) -> Chunk:
         """The chunk; ChildFault if the sampler raises, takes too much time or memory, or ends the child."""
@@ -199,14 +203,14 @@ class ChildProcess:
         return chunk
 
     def begin(self, cell: Cell, block: Block) -> None:
-        """Have a chunk made, as soon as the child is ready, and do not wait for it: `look` has what comes of it."""
+        """Ask for a chunk as soon as the child is ready, and do not wait for it: `look` returns it."""
         self.start()
         self._wanted = cell, block
         if self._speed:
             self._ask(self._speed)
 
     def look(self, seconds: float = 0.0) -> Chunk | None:
-        """The chunk that was begun, if it is there by now or comes in this time; ChildFault as for `make`."""
+        """The chunk that was asked for if it arrives within `seconds`, else None; ChildFault as for `make`."""
         if not self._speed:
             if self._look_whether_ready(seconds):
                 self._ask(self._speed or Speed())
@@ -263,6 +267,7 @@ class ChildProcess:
 
     def _look_whether_ready(self, seconds: float) -> bool:
         """Whether the child has made its plan; ChildFault where it did not start, which is told once."""
+        # Told once; the next chunk of the spec tries a new child.
         fault, self._fault = self._fault, None
         if fault:
             raise fault
@@ -271,6 +276,7 @@ class ChildProcess:
         about, _ = answer
         if "failed" in about:
             self._end(f"its process did not start: {about['failed']}", kind=ChildLost)
+        # A model that is made at random would put samples of two models into one cell.
         if about.get("answer") != answer_of(self.plan):
             self._end(OTHERWISE)
         self._speed = Speed(about.get("seconds_per_evaluation") or 0.0, about.get("seconds_after_drawing") or 0.0)
@@ -285,11 +291,12 @@ class ChildProcess:
         self._awaited = Awaited(self.limits.seconds_for(cell, block, speed), f"for {block.n} samples")
 
     def _look(self, seconds: float) -> tuple[dict[str, Any], bytes] | None:
-        """What the child answers, if that is there by now or comes in this time; then the child is paused."""
+        """The child's answer if it arrives within `seconds`, else None; then the child is paused."""
         child, awaited = self._child, self._awaited
         assert child is not None
         assert awaited is not None
         if not child.has_answered(seconds):
+            # Memory before time: a child that fills the machine does harm at once.
             most = self.limits.bytes
             if child.memory() > most:
                 self._end(f"its process held more than {most / GIGABYTE:.3g} GB of memory and was stopped")
@@ -298,6 +305,7 @@ class ChildProcess:
             if child.has_ended() and not child.has_answered():  # the last that it said may still be in the pipe
                 self._end(child.manner_of_end(), kind=ChildLost)
             return None
+        # Stopped until the next request, so that what it left running disturbs no other's clock.
         child.pause()
         try:
             return child.answer()
@@ -323,6 +331,7 @@ def memory_of_this_process() -> float:
     """Bytes that are resident and its own; where the system does not tell, the most that were ever resident."""
     unit = 1 if sys.platform == "darwin" else 1024
     resident, shared = memory_of("self")
+    # Mapped weights are in the memory once, however many processes map them.
     return resident - shared or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 

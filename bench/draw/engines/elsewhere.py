@@ -109,6 +109,7 @@ def _opened(description: bytes) -> Here:
 def end_with_parent() -> None:
     """Let a process of multiprocessing end when its parent has ended: a worker of a pool would wait for ever."""
     if parent := multiprocessing.parent_process():
+        # A daemon thread, so that it does not keep the process from ending by itself.
         threading.Thread(target=_end_after, args=[parent], daemon=True).start()
 
 

@@ -59,6 +59,7 @@ class Here:
 
     @cached_property
     def _cells(self) -> dict[str, Cell]:
+        # Reversed, so that of two specs of one cell the first is named.
         return {cell.key: cell for cell in reversed(self.plan.cells)}
 
     @cached_property

@@ -7,13 +7,13 @@ Built-in samplers are drawn in this process, each other one in a child of it (`c
 - One machine, one disk. Children read the converged ODE solution from the run folder and find their modules where this
   process finds them.
 - One count of threads. Threads of torch are part of every key, so a child takes as many as this process has.
-- Children make the plan again from the configuration. A model that was given as an object exists in this process alone,
+- Children make the plan again from the configuration. A model that was given as an object exists only in this process,
   so then everything is drawn here.
 - A child recognises a model without a fingerprint by the hash of one sample. Another kind of processor may round that
   differently, and the child is then refused.
 - An accelerator has one child at a time; then samplers are not drawn in turn, and their timings say so.
 
-Of every run, whatever its engine: this process alone writes the folder, and holds its lock, which is of one machine; it
+Of every run, whatever its engine: only this process writes the folder, and holds its lock, which is of one machine; it
 draws the ODE solution first, and the paths of built-in samplers last; a signal stops it at any moment, and then the
 engine is closed and what was at work is lost.
 """
@@ -41,7 +41,7 @@ class Isolated(Protocol):
         ...
 
     def begin(self, cells: Iterable[Cell]) -> None:
-        """Get ready for these cells alone, outside the clock."""
+        """Get ready for these cells and no others, outside the clock."""
         ...
 
     def make(self, cell: Cell, block: Block) -> Chunk:
@@ -98,6 +98,7 @@ def turns(cells: Sequence[Cell], most: int | None) -> list[Turn]:
     specs = [] if most is None else list(dict.fromkeys(cell.sampler for cell in cells if cell.is_foreign))
     if most is None or len(specs) <= most:
         return [Turn(tuple(cells))] if cells else []
+    # As many specs to a turn as can be ready; built-in samplers are in the first.
     number = {spec: i // most for i, spec in enumerate(specs)}
     together = [tuple(c for c in cells if number.get(c.sampler, 0) == i) for i in range(max(number.values()) + 1)]
     return [Turn(own, all(cell.is_foreign for cell in own)) for own in together]

@@ -44,7 +44,7 @@ from .children import (
 from .here import Here
 
 TRIES = 3
-"""So many processes are given a chunk that ends them."""
+"""How many processes are given a chunk that ends them."""
 BUILT_IN = ""
 """What the process for all built-in samplers is called among the processes of a worker."""
 VISIBLE = "CUDA_VISIBLE_DEVICES"
@@ -67,7 +67,7 @@ class Worker:
     folder: Path
     limits: Limits
     most: int
-    """How many processes it may have, of which one is at work."""
+    """How many processes it may have; one of them is at work."""
     variables: Mapping[str, str] = field(default_factory=dict)
     """Of the environment of its processes."""
     job: Job | None = None
@@ -76,7 +76,7 @@ class Worker:
     """By group, the one that was at work last at the end."""
 
     def begin(self, job: Job, here: Here) -> None:
-        """Have a job drawn, and do not wait for it."""
+        """Start a job, and do not wait for it."""
         cell, block = here.place(job)
         self.job = job
         self._process_for(cell).begin(cell, block)
@@ -119,6 +119,7 @@ class Worker:
 
     def _process_for(self, cell: Cell) -> ChildProcess:
         group = group_of(cell)
+        # Taken out and put back behind the others: the order is that of use, and the first is the one to stop.
         process = self._processes.pop(group, None) or self._new(group)
         while len(self._processes) >= self.most:
             self._processes.pop(next(iter(self._processes))).close()
@@ -143,7 +144,7 @@ class Pool:
     """How many workers there are."""
     teller: Teller
     _tries: Counter[Job] = field(default_factory=Counter)
-    """How many processes each job has ended."""
+    """How many processes each job has brought down."""
     _again: deque[Job] = field(default_factory=deque)
     """Jobs that went back."""
 
@@ -168,6 +169,7 @@ class Pool:
             if not busy:
                 return
             pipes = [pipe for worker in busy if (pipe := worker.descriptor) is not None]
+            # Never for ever: limits of time and memory have to be looked at too.
             wait(pipes, LOOK_EVERY_SECONDS if len(pipes) == len(busy) else 0)
             answers = [done for worker in busy if (done := self._answer_of(worker))]
             if all(isinstance(done, Drawn) for done in answers):
@@ -182,21 +184,24 @@ class Pool:
     def _hand_out(self, waiting: Iterator[Job]) -> None:
         """A job for each worker that has none, as long as there are jobs."""
         while free := [worker for worker in self._workers if not worker.job]:
+            # Jobs that came back go first, since a block is finished only with them.
             job = self._again.popleft() if self._again else next(waiting, None)
             if job is None:
                 return
             group = group_of(self.here.place(job)[0])
+            # A worker that has the process already spares the seconds of starting one.
             ready = [worker for worker in free if worker.is_ready_for(group)]
             (ready or free)[0].begin(job, self.here)
 
     def _answer_of(self, worker: Worker) -> Done | None:
-        """What a worker has to say; a job whose process ended goes back, unless it ended as many as it may."""
+        """A worker's answer, if it is there; a job whose process ended goes back, unless it has ended TRIES of them."""
         job = worker.job
         assert job is not None
         try:
             done = worker.look()
         except (ChildLost, OSError) as error:
             reason = reason_of(error)
+            # Counted by job and not by worker: one chunk may end any process that draws it.
             self._tries[job] += 1
             if self._tries[job] >= TRIES:
                 return Failure(job, f"ended {TRIES} workers: {reason}")
@@ -232,7 +237,7 @@ def group_of(cell: Cell) -> str:
 
 
 def variables_of(device: torch.device, number: int, environment: Mapping[str, str]) -> dict[str, str]:
-    """What makes a worker see its own card alone: all that this process sees are counted."""
+    """What makes a worker see only its own card; cards are counted among those that this process sees."""
     if device.type != "cuda":
         return {}
     seen = [name.strip() for name in environment.get(VISIBLE, "").split(",") if name.strip()]

@@ -26,7 +26,7 @@ from .pool import Pool, local_count
 
 def too_early() -> Tensor | None:
     """What an engine is told that asks before there is an answer."""
-    raise PluginError("an engine asked for a chunk or a description before it was to draw; expected that in draw alone")
+    raise PluginError("an engine asked for a chunk or a description before it was to draw; expected that only in draw")
 
 
 @dataclass
@@ -81,6 +81,7 @@ class RunWork:
         """The local engine, with workers where the run asks for them. Nothing of it is started yet."""
         if self.workers:
             return self._pool(self.workers)
+        # A child makes the plan again from its settings, which a model that is an object is not part of.
         everything_here = not self.plan.is_rebuildable or is_on(IN_PROCESS, os.environ)
         children = None if everything_here else Children(self.plan, self.plugins, self.folder, self.limits)
         return LocalEngine(self._here, children)

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from ....samplers.extractor import Extractor
-from ....samplers.files.weights import filled
+from ....samplers.files.weights import network_from_file
 from ....samplers.model import Model
 from ....samplers.nets.clip import CLIP
 from ....samplers.nets.unet import UNet
@@ -52,7 +52,7 @@ def extractors_of(card: Card, clip: CLIP | None, files: Mapping[str, Path]) -> d
     found: dict[str, Extractor] = {}
     if card.classes:
         label, note, weights = f"{card.data} CNN", f"the {card.data} CNN was {trained}", files["features"]
-        net = filled(card.new_features, weights)
+        net = network_from_file(card.new_features, weights)
         reference = (files["reference"], FEATURE_DIM)
         found["features"] = rows_extractor(label, net.features, card.shape, weights, reference, note)
         found["logits"] = rows_extractor(label, net, card.shape, weights, note=note)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ....samplers.arguments import resolve_device
 from ....samplers.errors import ModelError
-from ....samplers.files.weights import channels_last, file_hash, filled
+from ....samplers.files.weights import channels_last, file_hash, network_from_file
 from ....samplers.image_data import ImageData
 from ....samplers.model import Model
 from ....samplers.nets.training import Report
@@ -30,8 +30,8 @@ class DDPM:
         card = read_card(folder)
         files = {name: folder / f"{name}.safetensors" for name in card.weights}
         described = folder / FILE
-        unet = channels_last(filled(card.new_unet, files["unet"], described))
-        clip = filled(card.new_clip, files["clip"], described) if card.has_captions else None
+        unet = channels_last(network_from_file(card.new_unet, files["unet"], described))
+        clip = network_from_file(card.new_clip, files["clip"], described) if card.has_captions else None
         own = [described, files["unet"], *([files["clip"]] if clip else [])]
         return assembled(
             f"ddpm:{argument}", card, unet, clip, extractors_of(card, clip, files), fingerprint=file_hash(*own)

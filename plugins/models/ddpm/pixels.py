@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ....samplers.errors import ModelError
-from ....samplers.files.images import COLOUR, cropped, to_channels
+from ....samplers.files.images import COLOUR, crop, to_channels
 from ....samplers.image_data import ImageData, image_of
 from ....samplers.model import Progress
 from ....samplers.nets.training import Report
@@ -56,7 +56,7 @@ def _write(data: ImageData, size: int, channels: int, path: Path, report: Report
         for i, image in _large_enough(data, size):
             if len(image) > channels:
                 return False
-            file.write(to_channels(cropped(image, (size, size)), channels).contiguous().numpy().tobytes())
+            file.write(to_channels(crop(image, (size, size)), channels).contiguous().numpy().tobytes())
             report(Progress(PHASE, i + 1, len(data), math.nan, time.monotonic() - started, 0))
     return True
 

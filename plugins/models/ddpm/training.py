@@ -25,8 +25,8 @@ from ....samplers.files.tiles import mosaic, png
 from ....samplers.files.weights import SUMS, channels_last, load_weights, save_weights, write_sums
 from ....samplers.image_data import ImageData
 from ....samplers.nets.clip import CLIP
-from ....samplers.nets.ranks import Ranks, joined
-from ....samplers.nets.training import LossOf, Recipe, Report, check_folder, fit, logged
+from ....samplers.nets.ranks import Ranks, join_ranks
+from ....samplers.nets.training import LossOf, Recipe, Report, check_folder, fit, with_log
 from ....samplers.sample import sample
 from .assembly import assembled
 from .captions import Captions, learnable
@@ -88,7 +88,7 @@ def train_in(folder: Path, data: ImageData, settings: Settings, device: torch.de
     check_folder(folder, FILE, CHECKPOINTS)
     check_enough(data, settings)
     captions = learnable([data.caption(i) for i in range(len(data))])
-    with joined(device) as ranks:
+    with join_ranks(device) as ranks:
         settings.check_ranks(ranks)
         place = Place(folder, data, settings, ranks)
         try:
@@ -104,7 +104,7 @@ def train_in(folder: Path, data: ImageData, settings: Settings, device: torch.de
 
 def train_phases(place: Place, captions: Captions | None, report: Report) -> Card:
     """Run every phase that is not done yet."""
-    log = logged(place.folder / LOG, report)
+    log = with_log(place.folder / LOG, report)
     if place.ranks.is_first:
         card = resumed(place) or begun(place, captions, report)
         (place.folder / SUMS).unlink(missing_ok=True)  # what it says of is about to change

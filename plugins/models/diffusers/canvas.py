@@ -49,7 +49,7 @@ class Canvas:
                 f"size {text}: expected multiples of {self.step}, by which {self.why}; the nearest: {' or '.join(fits)}"
             )
         if self.square and size[0] != size[1]:
-            raise InputError(f"size {text}: this model makes square images alone; expected {size[0]} or {size[1]}")
+            raise InputError(f"size {text}: this model makes only square images; expected {size[0]} or {size[1]}")
         if self.most and max(size) > self.most:
             raise InputError(f"size {text}: expected at most {self.most} a side, the places that this model knows")
         return size

@@ -32,7 +32,7 @@ HOMES = {
         "T5Tokenizer", "T5TokenizerFast",
     ),
 }  # fmt: skip
-"""Library -> its classes that are ever loaded; all other classes are schedulers, of which the config alone is read."""
+"""Library -> its classes that are ever loaded; all other classes are schedulers, of which only the config is read."""
 LONGEST_NAME = 80
 MOST_NUMBER = 1e30
 """What a number in a config is less than, either way."""

@@ -30,7 +30,7 @@ SCHEDULERS: Mapping[str, str] = {
     "KarrasVeScheduler": VE,
     "ScoreSdeVeScheduler": VE,
 }
-"""Class of a scheduler -> what it is of, after its name."""
+"""Class of a scheduler -> the kind of model that it belongs to, by its name."""
 PIPELINES: Mapping[str, str] = {
     "LatentConsistencyModelPipeline": (
         "tells its network the guidance by an embedding (time_cond_proj_dim), which is not done here; a model with an "

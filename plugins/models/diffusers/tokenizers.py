@@ -1,6 +1,6 @@
 """Folders of tokenizers: checked before transformers reads them, which is given them without byte order marks.
 
-Of a tokenizer.json the library takes the words alone for the classes that are used here, not its rules.
+Of a tokenizer.json the library takes only the words for the classes that are used here, not its rules.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Weights of the parts of a pipeline: safetensors alone, checked before they are used, and their fingerprint."""
+"""Weights of the parts of a pipeline: only safetensors, checked before they are used, and their fingerprint."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def weight_files(part: Part) -> tuple[tuple[Path, ...], str | None]:
     others = sorted(f.name for f in part.folder.iterdir() if f.suffix in NEVER_READ)
     if others:
         raise ModelError(
-            f"{part.folder}: weights in {', '.join(others[:SHOWN_KEYS])} alone, which can run code and are never read; "
+            f"{part.folder}: weights only in {', '.join(others[:SHOWN_KEYS])}, which can run code and are never read; "
             f"expected {single.name}; fetch it, or write it where you trust the file, with save_pretrained of diffusers"
         )
     raise ModelError(f"{part.folder}: no {single.name}; fetch the folder again, with its weights")

@@ -9,10 +9,10 @@ import torch
 
 from ....samplers.errors import ModelError
 from ....samplers.files.lock import sole_writer
-from ....samplers.files.weights import SUMS, channels_last, file_hash, filled, save_weights, write_sums
+from ....samplers.files.weights import SUMS, channels_last, file_hash, network_from_file, save_weights, write_sums
 from ....samplers.model import Model
 from ....samplers.nets.clip import CLIP
-from ....samplers.nets.training import Report, logged
+from ....samplers.nets.training import Report, with_log
 from ....samplers.noise import check_seed
 from ....samplers.registry import ModelFactory, hookimpl
 from ....samplers.schedule import vp_linear
@@ -42,9 +42,9 @@ class FashionMNIST:
                 f"model 'fashion-mnist:{argument}': no such folder; expected what `samplerbench train` wrote"
             )
         files = {name: folder / f"{name}.safetensors" for name in WEIGHTS}
-        unet = channels_last(filled(new_unet, files["unet"]))
+        unet = channels_last(network_from_file(new_unet, files["unet"]))
         clip = load_clip(folder)
-        classifier = filled(FeatureNet, files["features"])
+        classifier = network_from_file(FeatureNet, files["features"])
         return Model(
             name="fashion-mnist" if not argument else f"fashion-mnist:{argument}",
             network=per_place(unet),
@@ -80,7 +80,7 @@ class FashionMNIST:
         )
 
     def data_folder(self) -> Path | None:
-        """Where Fashion-MNIST is on this machine; needed for training alone."""
+        """Where Fashion-MNIST is on this machine; needed only for training."""
         return folder_there()
 
     def train(self, *, data: Path | None, output: Path, seed: int, report: Report) -> None:
@@ -90,7 +90,7 @@ class FashionMNIST:
         with sole_writer(output):
             (output / SUMS).unlink(missing_ok=True)  # what it says of is about to change
             checkpoints = output / "checkpoints"
-            log = logged(output / "training.csv", report)
+            log = with_log(output / "training.csv", report)
 
             features = train_features(train_split, seed, checkpoints / "features.pt", log)
             save_weights(features.state_dict(), output / "features.safetensors")
@@ -107,7 +107,7 @@ class FashionMNIST:
 
 def load_clip(folder: Path = FOLDER) -> CLIP:
     """The CLIP of the embedded model: `embed_images`, `embed_texts`, `zero_shot`, `search`."""
-    return filled(new_clip, folder / "clip.safetensors")
+    return network_from_file(new_clip, folder / "clip.safetensors")
 
 
 @hookimpl

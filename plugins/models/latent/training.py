@@ -29,7 +29,7 @@ from ....samplers.files.weights import read_json
 from ....samplers.image_data import ImageData
 from ....samplers.model import Progress
 from ....samplers.nets.ranks import Ranks
-from ....samplers.nets.training import Recipe, Report, check_folder, fit, logged
+from ....samplers.nets.training import Recipe, Report, check_folder, fit, with_log
 from ....samplers.sample import sample
 from ..ddpm.losses import as_input
 from ..ddpm.pixels import mapped, prepare
@@ -104,7 +104,7 @@ def train_in(folder: Path, data: ImageData, settings: Settings, device: torch.de
     make_folder(folder)
     with sole_writer(folder):
         begin(place)
-        log = logged(folder / LOG, report)
+        log = with_log(folder / LOG, report)
         try:
             return train_phases(place, captions, log, report)
         except torch.OutOfMemoryError as error:
