@@ -7,10 +7,9 @@ what identifies a cell.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
-from operator import attrgetter
 from typing import Any
 
 import torch
@@ -19,6 +18,7 @@ from torch import Tensor
 from .errors import InputError, ModelError, in_line
 from .model import Model, NetworkLoader
 from .predictor import Hints, Network, clock, is_out_of_memory, takes_hints
+from .process import SWITCHES
 
 Compiler = Callable[..., Any]
 """As `torch.compile`: a function or a module, and keywords -> a function that answers the same, faster."""
@@ -26,11 +26,12 @@ CALLS_TO_RECORD = 3
 """Calls of a kind before a CUDA graph is replayed: one compiles, one warms up, one records."""
 IMAGE_BATCH = 4
 """Dimensions of a batch of images, for which the memory layout by channels exists."""
-SWITCHES = {
-    "tf32": (("backends.cuda.matmul", "allow_tf32"), ("backends.cudnn", "allow_tf32")),
-    "cudnn_benchmark": (("backends.cudnn", "benchmark"),),
+TURNED: Mapping[str, Mapping[str, Any]] = {
+    "tf32": {"torch.backends.cuda.matmul.fp32_precision": "tf32", "torch.backends.cudnn.conv.fp32_precision": "tf32"},
+    "cudnn_benchmark": {"torch.backends.cudnn.benchmark": True},
 }
-"""By name of the acceleration: the switches of torch that it turns on, each a module of torch and a name in it."""
+"""By name of the acceleration: the switches of `process.SWITCHES` that it turns, and to what."""
+KNOWN = {name: switch for part in SWITCHES.values() for name, switch in part.items()}
 Kind = tuple[tuple[tuple[int, ...], torch.dtype], ...]
 """Shape and dtype of each argument: one compiled program serves one kind of call."""
 
@@ -57,7 +58,7 @@ def accelerated(model: Model, how: Acceleration, device: str) -> Model:
     """The model with a faster network. InputError for what the device, as torch names it, lacks."""
     if not how:
         return model
-    for name in SWITCHES:
+    for name in TURNED:
         if getattr(how, name) and not device.startswith("cuda"):
             option = f"--{name.replace('_', '-')}"
             raise InputError(f"{option}: is of CUDA, and the device is {device}; give --device cuda, or leave it out")
@@ -108,13 +109,13 @@ class Accelerated:
             network = self._compiled(network, device)
         if not (self.how.channels_last or self.how.tf32 or self.how.cudnn_benchmark):
             return network
-        switches = [one for name, its in SWITCHES.items() if getattr(self.how, name) for one in its]
+        values = {name: value for how, its in TURNED.items() if getattr(self.how, how) for name, value in its.items()}
 
         def ask(x: Tensor, *others: Tensor, **hints: Hints) -> Tensor:
             if self.how.channels_last:
                 x = x.contiguous(memory_format=torch.channels_last)
             # For the length of a call: what decodes, extracts and measures computes as it always does.
-            with turned_on(switches):
+            with turned(values):
                 return network(x, *others, **hints)
 
         # The signature stays that of the network, which may take hints.
@@ -166,14 +167,18 @@ def answered(faster: Network, given: tuple[Tensor, ...], *, graphs: bool) -> Ten
 
 
 @contextmanager
-def turned_on(switches: Sequence[tuple[str, str]]) -> Iterator[None]:
-    """Turn switches of torch on inside the block."""
-    places = [(attrgetter(home)(torch), name) for home, name in switches]
-    was = [getattr(home, name) for home, name in places]
+def turned(values: Mapping[str, Any]) -> Iterator[None]:
+    """Turn these switches of torch inside the block."""
+    was = {name: KNOWN[name].read() for name in values}
     try:
-        for home, name in places:
-            setattr(home, name, True)
+        turn(values)
         yield
     finally:
-        for (home, name), value in zip(places, was, strict=True):
-            setattr(home, name, value)
+        turn(was)
+
+
+def turn(values: Mapping[str, Any]) -> None:
+    """Set each switch that differs. Setting one to the value that it has may set others, by older names of them."""
+    for name, value in values.items():
+        if KNOWN[name].read() != value:
+            KNOWN[name].turn(value)

@@ -14,9 +14,10 @@ from samplerbench.bench.plan.config import Config
 from samplerbench.bench.plan.plan import plan_for
 from samplerbench.bench.show.provenance import stages_to_text
 from samplerbench.samplers import acceleration
-from samplerbench.samplers.acceleration import Acceleration, accelerated, turned_on
+from samplerbench.samplers.acceleration import Acceleration, accelerated, turned
 from samplerbench.samplers.errors import InputError, ModelError
 from samplerbench.samplers.model import wrap_network
+from samplerbench.samplers.process import switches
 from samplerbench.samplers.registry import load_registry
 from samplerbench.samplers.sample import draw, request_for
 
@@ -147,26 +148,27 @@ def test_what_is_of_cuda_is_refused_elsewhere(name):
         accelerated(model_of(), Acceleration(**{name: True}), "cpu")
 
 
-@pytest.mark.parametrize("name", ["tf32", "cudnn_benchmark"])
-def test_switches_are_on_during_a_call_and_off_behind_it(name):
-    switches = acceleration.SWITCHES[name]
+@pytest.mark.parametrize(
+    ("name", "switch", "value"),
+    [("tf32", "torch.backends.cuda.matmul.fp32_precision", "tf32"),
+     ("cudnn_benchmark", "torch.backends.cudnn.benchmark", True)],
+)  # fmt: skip
+def test_switches_are_turned_for_a_call_and_all_are_as_they_were_behind_it(name, switch, value):
     seen = []
 
     def looks(x, t):
-        seen.append(
-            torch.backends.cudnn.benchmark if name == "cudnn_benchmark" else torch.backends.cuda.matmul.allow_tf32
-        )
+        seen.append(switches().get(switch))
         return x
 
     model = accelerated(model_of(looks), Acceleration(**{name: True}), "cuda")
-    loaded = replace(model.network, load=lambda device, dtype: looks)(CPU, torch.float32)
-    was = torch.backends.cudnn.benchmark, torch.backends.cuda.matmul.allow_tf32
-    loaded(torch.ones(1, 3, 4, 4), torch.ones(1))
-    assert seen == [True]
-    assert (torch.backends.cudnn.benchmark, torch.backends.cuda.matmul.allow_tf32) == was
-    with pytest.raises(ValueError, match="inside"), turned_on(switches):
+    ask = replace(model.network, load=lambda device, dtype: looks)(CPU, torch.float32)
+    was = switches()
+    ask(torch.ones(1, 3, 4, 4), torch.ones(1))
+    assert seen == [value]
+    assert switches() == was
+    with pytest.raises(ValueError, match="inside"), turned(acceleration.TURNED[name]):
         raise ValueError("inside")
-    assert (torch.backends.cudnn.benchmark, torch.backends.cuda.matmul.allow_tf32) == was
+    assert switches() == was
 
 
 # In a run

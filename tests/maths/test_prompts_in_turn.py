@@ -168,7 +168,9 @@ def test_pairs_are_weighted_by_the_images_of_their_prompts():
 # On real features
 
 
-SEEDS, IMAGES = 24, 128
+SEEDS, IMAGES = 96, 128
+"""Of 24 seeds the spread of the inception score comes out at half its size by chance, as at twice of others: its
+values have a heavy tail."""
 
 
 @pytest.fixture(scope="module")
@@ -196,7 +198,7 @@ def test_the_printed_error_is_the_spread_of_real_runs(name, drawn, figure):
     ]
     ratio = np.sqrt(np.mean([one.standard_error**2 for one in found])) / np.std([one.value for one in found], ddof=1)
     figure(f"printed standard error over the spread of {SEEDS} runs of {IMAGES} images, {name}", f"{ratio:.2f}")
-    assert 0.65 < ratio < (2.5 if name == "recall" else 1.5)  # the spread of 24 is known to 15 %
+    assert 0.8 < ratio < (2.5 if name == "recall" else 1.3)  # the spread of 96 is known to 7 %, of a heavy tail to 12 %
 
 
 @pytest.mark.slow
@@ -209,7 +211,7 @@ def test_the_printed_error_of_the_unbiased_fid_is_the_spread_of_real_runs(drawn,
     found = [estimated(yardstick.metric, yardstick.prepared, run, model.prompts) for run in runs]
     ratio = np.sqrt(np.mean([one.standard_error**2 for one in found])) / np.std([one.value for one in found], ddof=1)
     figure(f"printed standard error over the spread of {len(runs)} runs of {len(runs[0])} images", f"{ratio:.2f}")
-    assert 0.55 < ratio < 1.8  # the spread of 12 is known to 21 %
+    assert 0.7 < ratio < 1.45  # the spread of 48 is known to 10 %
 
 
 @pytest.mark.slow
