@@ -169,8 +169,7 @@ def test_pairs_are_weighted_by_the_images_of_their_prompts():
 
 
 SEEDS, IMAGES = 96, 128
-"""Of 24 seeds the spread of the inception score comes out at half its size by chance, as at twice of others: its
-values have a heavy tail."""
+"""With 24 seeds the measured spread of the inception score can be half its true size: its values have a heavy tail."""
 
 
 @pytest.fixture(scope="module")
