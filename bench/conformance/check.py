@@ -30,7 +30,7 @@ CHECKS: tuple[Check, ...] = (
     randomness.draws,
     randomness.last_step,
     randomness.mean_and_variance,
-    guidance.guided,
+    guidance.mixed_guidance,
     equivalence.predictions,
     equivalence.scales,
     equivalence.batches,
@@ -61,7 +61,7 @@ def check(
             pass_on(error)
             name = measure.__name__.replace("_", " ")
             findings.append(Finding(name, "can be measured", f"{type(error).__name__}: {error}", False))
-    return waived(findings, sampler)
+    return waive(findings, sampler)
 
 
 def on_model(model: Model | None) -> list[Check]:
@@ -76,7 +76,7 @@ def on_model(model: Model | None) -> list[Check]:
     return [any_batch_size]
 
 
-def waived(findings: Sequence[Finding], sampler: Sampler) -> list[Finding]:
+def waive(findings: Sequence[Finding], sampler: Sampler) -> list[Finding]:
     """The findings with those that the sampler's `claims` name waived; a claim that names no line of the card fails."""
     claims: object = sampler.claims
     if not isinstance(claims, Mapping) or not all(

@@ -117,7 +117,7 @@ class Repeat:
         return self.timing.seconds / self.n
 
 
-def clocked(draw: Callable[[], Samples], device: torch.device) -> tuple[Samples, Timing]:
+def clock_draw(draw: Callable[[], Samples], device: torch.device) -> tuple[Samples, Timing]:
     """What `draw` returns, and what was measured meanwhile."""
     number, started = next(drawn_here), time.time()
     # The peak would otherwise be that of the process so far, which grows with what ran before.
@@ -178,7 +178,7 @@ def in_turn(things: Sequence[Thing], number: int) -> Sequence[Thing]:
     return things if number % 2 == 0 else things[::-1]
 
 
-def whole(repeats: Sequence[Repeat]) -> list[Repeat]:
+def full_size(repeats: Sequence[Repeat]) -> list[Repeat]:
     """The repeats of full size: the last block of a cell may be cut, and then costs more per image."""
     # By the largest that is there: who reads a stored run has no plan to ask.
     size = max((repeat.n for repeat in repeats), default=0)
@@ -187,7 +187,7 @@ def whole(repeats: Sequence[Repeat]) -> list[Repeat]:
 
 def repeats_among(clockings: Sequence[Repeat]) -> list[Repeat]:
     """The repeats that count: of full size, and drawn alone."""
-    return [repeat for repeat in whole(clockings) if repeat.timing.alone]
+    return [repeat for repeat in full_size(clockings) if repeat.timing.alone]
 
 
 def machines(repeats: Sequence[Repeat]) -> set[str | None]:
@@ -195,7 +195,7 @@ def machines(repeats: Sequence[Repeat]) -> set[str | None]:
     return {repeat.timing.machine for repeat in repeats if repeat.timing.alone}
 
 
-def timed(clockings: Sequence[Repeat]) -> dict[str, Any]:
+def clock_columns(clockings: Sequence[Repeat]) -> dict[str, Any]:
     """The columns that a clock makes, from all timings of a cell: its whole chunks are the repeats.
 
     There are no seconds if several machines drew them or none was drawn alone, and no quartiles from fewer than 5.

@@ -155,7 +155,7 @@ def without_defaults(config: Config) -> dict[str, Any]:
     return {one.name: value for one in SETTINGS if (value := getattr(config, one.name)) != one.default}
 
 
-def enlarged(old: Config, given: Mapping[str, Any]) -> Config:
+def enlarge(old: Config, given: Mapping[str, Any]) -> Config:
     """The settings of a run, enlarged by more samplers, step counts or budgets, or by more images.
 
     InputError where another setting that is given differs, the run counts by the other of steps and budgets, or it has

@@ -174,10 +174,10 @@ def record_of(content: Mapping[str, Any]) -> RunRecord:
     try:
         return msgspec.convert({**content, "unknown_settings": unknown}, RunRecord)
     except msgspec.ValidationError as error:
-        raise ValueError(told(error)) from error
+        raise ValueError(violation_text(error)) from error
 
 
-def told(error: msgspec.ValidationError) -> str:
+def violation_text(error: msgspec.ValidationError) -> str:
     """A violation, with its field first: "config.nfe: expected array, got int"."""
     text, _, place = str(error).partition(" - at `$")
     text = (text[:1].lower() + text[1:]).replace("`", "")

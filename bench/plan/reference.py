@@ -170,24 +170,24 @@ class Images:
         """The rows (n, d), from the cache or extracted; they are cached if the extractor has a fingerprint."""
         about = self.about(extractor)
         # The name holds all that rows depend on: images, extractor, versions, switches. Nothing else has to be checked.
-        path = references_folder() / f"{about.key}-{made_with(extractor)}{ROWS_SUFFIX}"
+        path = references_folder() / f"{about.key}-{conditions_hash(extractor)}{ROWS_SUFFIX}"
         if extractor.fingerprint and (kept := kept_rows(path, about)) is not None:
             return kept
-        rows = self._extracted(extractor, report)
+        rows = self._extract(extractor, report)
         if extractor.fingerprint:
             with suppress(OSError):  # a cache that cannot be written makes a run slower, not wrong
                 make_folder(path.parent)
                 write_beside_others(path, save({ROWS: rows}, about.as_texts()))
         return rows
 
-    def _extracted(self, extractor: Extractor, report: Report) -> Rows:
+    def _extract(self, extractor: Extractor, report: Report) -> Rows:
         blocks = []
         for numbers, images in self.blocks():
             what = f"extractor {extractor.label}, reference {self.data.name}"
             with at_fault(what):
                 # Extractors of prompts get empty ones: rows that are compared depend on images only.
                 rows = np.asarray(extractor.extract(images, [""] * len(images)), dtype=np.float32)
-            check_extracted(rows, numbers, what)
+            check_extract(rows, numbers, what)
             blocks.append(rows)
             report(numbers.stop, self.count)
         if not blocks:
@@ -212,7 +212,7 @@ class Images:
         return to_channels(crop(image, (size[0], size[1])), channels)
 
 
-def check_extracted(rows: npt.NDArray[Any], numbers: range, what: str) -> None:
+def check_extract(rows: npt.NDArray[Any], numbers: range, what: str) -> None:
     """Refuse rows that are no finite numbers, one for each image; the error names the image."""
     if rows.ndim != 2 or len(rows) != len(numbers):  # noqa: PLR2004  (rows and columns)
         raise InputError(f"{what}: returned shape {rows.shape}; expected ({len(numbers)}, d)")
@@ -226,7 +226,7 @@ def references_folder() -> Path:
     return Path.home() / ".cache" / "samplerbench" / "references"
 
 
-def made_with(extractor: Extractor) -> str:
+def conditions_hash(extractor: Extractor) -> str:
     """Hash of what else decides rows: versions, the code of a plugin's extractor, switches of torch. If any of these
     changes, the rows are extracted again."""
     versions = [version_of(package) for package in DECIDING]

@@ -30,7 +30,7 @@ from ...samplers.files.weights import check_header, check_regular, file_hash
 from ...samplers.files.zip_file import open_zip
 from ...samplers.metric import Moments, Rows
 from ...samplers.text import counted
-from .record import Positive, told
+from .record import Positive, violation_text
 
 FORMAT = 1
 """Version of the files that are written here."""
@@ -90,7 +90,7 @@ def about_of(texts: Mapping[str, str], path: Path) -> About | None:
         notes = msgspec.json.decode(texts.get("notes", ""), type=tuple[str, ...])
         return msgspec.convert({**texts, "notes": notes}, About, strict=False)  # its numbers are texts too
     except (msgspec.MsgspecError, RecursionError) as error:
-        why = told(error) if isinstance(error, msgspec.ValidationError) else f"notes: {error}"
+        why = violation_text(error) if isinstance(error, msgspec.ValidationError) else f"notes: {error}"
         raise ModelError(f"reference {path}: what it says of itself is damaged ({why}); make it again") from error
 
 
@@ -237,7 +237,7 @@ def member(archive: zipfile.ZipFile, name: str, most: int) -> tuple[Header, byte
         return read_header(file, info, name), file.read()
 
 
-def exported(rows: Rows, about: About, suffix: str) -> bytes:
+def content_to_bytes(rows: Rows, about: About, suffix: str) -> bytes:
     """The bytes of a file of rows (.safetensors), or of their mean and covariance (.npz), with what identifies them."""
     if suffix == ROWS_SUFFIX:
         return save({ROWS: rows}, about.as_texts())
@@ -256,7 +256,7 @@ def export(rows: Rows, about: About, path: Path) -> None:
     """Write rows, or their moments, depending on the file's suffix."""
     try:
         make_folder(path.parent)
-        write_named(path, exported(rows, about, check_suffix(path)))
+        write_named(path, content_to_bytes(rows, about, check_suffix(path)))
     except OSError as error:
         raise StoreError(f"{path}: cannot be written ({error.strerror or error})") from error
 

@@ -26,7 +26,7 @@ class Turn:
     is_apart: bool = False
     """Whether other cells of the run are drawn at another time, so that their seconds are not comparable."""
 
-    def marked(self, chunk: Chunk, *, alone: bool) -> Chunk:
+    def mark(self, chunk: Chunk, *, alone: bool) -> Chunk:
         """A chunk of these cells, whose timing records whether it was drawn alone and apart from other cells."""
         return replace(chunk, timing=replace(chunk.timing, apart=self.is_apart, alone=alone))
 
@@ -77,7 +77,7 @@ class CheckedEngine:
     def draw(self, jobs: Iterable[Job]) -> Iterator[Done]:
         """An answer for each of these jobs."""
         self._asked.clear()
-        what, noted = f"engine {self.name!r}", self._noted(jobs)
+        what, noted = f"engine {self.name!r}", self._note(jobs)
         with at_fault(what):
             # An engine is a plugin: whatever it raises, at the start or between two answers, is named as its fault.
             given = iter(self.inner.draw(noted))
@@ -86,18 +86,18 @@ class CheckedEngine:
                 done: object = next(given, None)
             if done is None:
                 break
-            yield self._checked(done)
+            yield self._check(done)
         deque(noted, maxlen=0)  # jobs that it never took are unanswered too
         if self._asked:
             left = counted(len(self._asked), "job")
             raise PluginError(f"{what}: ended with {left} unanswered; expected an answer to each")
 
-    def _noted(self, jobs: Iterable[Job]) -> Iterator[Job]:
+    def _note(self, jobs: Iterable[Job]) -> Iterator[Job]:
         for job in jobs:
             self._asked.add(job)
             yield job
 
-    def _checked(self, done: object) -> Done:
+    def _check(self, done: object) -> Done:
         """A valid answer to a job that was not answered before."""
         what = f"engine {self.name!r}"
         if not isinstance(done, Drawn | Failure) or not isinstance(done.job, Job):

@@ -45,7 +45,7 @@ class Remade:
 
 
 def what_it_takes(plan: Plan, plugins: Sequence[str]) -> dict[str, Any]:
-    """The JSON from which `made_again` makes a plan.
+    """The JSON from which `rebuild_plan` makes a plan.
 
     Threads and switches of torch belong to it: they move the last bits of samples.
     """
@@ -55,7 +55,7 @@ def what_it_takes(plan: Plan, plugins: Sequence[str]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def made_again(given: Mapping[str, Any]) -> Remade:
+def rebuild_plan(given: Mapping[str, Any]) -> Remade:
     """Make the plan that `what_it_takes` described; this sets threads and switches of this process as in the run."""
     # Before the plan: threads and switches are part of every key.
     torch.set_num_threads(given["threads"])
@@ -85,7 +85,7 @@ def draw_job(description: bytes, job: Job) -> Done:
     ready. One process draws one job at a time: threads of one process would disturb each other's samples.
     """
     try:
-        here = _opened(description)
+        here = _here_for(description)
     except BaseException as error:
         pass_on(error)
         return Failure(job, reason_of(error))
@@ -93,11 +93,11 @@ def draw_job(description: bytes, job: Job) -> Done:
 
 
 @functools.lru_cache(maxsize=1)
-def _opened(description: bytes) -> Here:
+def _here_for(description: bytes) -> Here:
     """What draws the jobs of a described run in this process; the last one is cached."""
     end_with_parent()
     given = json.loads(description)
-    remade = made_again(given)
+    remade = rebuild_plan(given)
     # The model must answer alike here, to the last bit, or chunks of one cell would not belong together.
     if given["answer"] != answer_of(remade.plan):
         raise InputError(OTHERWISE)
