@@ -83,6 +83,7 @@ def waive(findings: Sequence[Finding], sampler: Sampler) -> list[Finding]:
         isinstance(text, str) and text.strip() for pair in claims.items() for text in pair
     ):
         return [*findings, Finding("claims", "lines of the card, each with a reason", repr(claims)[:80], False)]
+    # A waived line stays on the card with what was measured, so that its reader can judge the reason.
     card = list(findings)
     for name, reason in claims.items():
         # By the beginning of the line, because names go on with levels and schedules.
@@ -103,6 +104,7 @@ def variants(registry: Registry) -> list[str]:
     """Spec strings of every registered sampler: with its defaults, and with each other value of enumerated options."""
     specs = []
     for name, cls in registry.samplers.things.items():
+        # The defaults of all other options: their combinations are too many to check.
         specs.append(name)
         for key, option in options_of(cls).items():
             if get_origin(option.kind) is Literal:

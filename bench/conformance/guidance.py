@@ -42,6 +42,7 @@ def mixed_model(schedule: Schedule) -> Model:
 
 def mixed_guidance(sampler: Sampler, effort: Effort) -> Iterator[Finding]:
     """With guidance a sampler draws what it draws from the mixed network; CFG++ has its own rule for the first step."""
+    # CFG++ uses both parts separately, so no mixed network has its answer.
     if sampler.needs_unconditional:
         yield renoising(sampler)
         return

@@ -206,6 +206,7 @@ def clock_columns(clockings: Sequence[Repeat]) -> dict[str, Any]:
     peaks = [r.timing.peak_memory for r in repeats if r.timing.peak_memory is not None]
     # What is unknown stays NaN, which a table shows as a dash.
     columns: dict[str, Any] = dict.fromkeys(COLUMNS, math.nan)
+    # Stages are of every chunk; all else only of repeats that can be compared.
     columns |= {"repeats": len(repeats), "load_per_core": float(median(loads)) if loads else math.nan}
     columns |= seconds_of_stages([clocking.timing for clocking in clockings])
     in_turn = not any(r.timing.apart for r in repeats)
@@ -250,6 +251,7 @@ def quartiles(values: Sequence[float]) -> tuple[float, float, float]:
 
 def flag(repeats: int, *, spread: float, one_machine: bool, in_turn: bool) -> str:
     """Why a time is not to be relied on, or "ok". `spread` is the interquartile range over the median, or nan."""
+    # All reasons, the gravest first: with too few repeats the spread says little.
     reasons = [counted(repeats, "repeat")] if repeats < LEAST_REPEATS else []
     reasons += [NOISY_FLAG] if spread > NOISY else []
     reasons += [] if one_machine else [MACHINES_FLAG]
@@ -262,6 +264,7 @@ def neighbours(a: Sequence[Repeat], b: Sequence[Repeat]) -> list[tuple[Repeat, R
 
     Only whole repeats that were drawn alone are paired. Repeats without a start time have no neighbours.
     """
+    # `mine` tells the two cells apart on the common line: 0 for a, 1 for b.
     drawn = [(r.timing.started, mine, r) for mine, rs in enumerate((repeats_among(a), repeats_among(b))) for r in rs]
     # Both cells on one line of time.
     in_order = sorted((d for d in drawn if d[0] is not None), key=lambda d: d[:2])

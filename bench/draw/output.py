@@ -76,6 +76,7 @@ def check_contents(path: Path) -> bool:
         target = broken and str(broken.readlink())
         is_other = path.exists() and not path.is_dir()
         holds_run = os.path.lexists(path / RUN_FILE)
+        # What a stopped run left behind before its run.json is no other's file, and the folder may be used.
         holds_else = not holds_run and path.is_dir() and not all(map(is_of_stopped_run, names_below(path)))
     except (OSError, ValueError) as error:
         length = isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG

@@ -311,6 +311,7 @@ class RunFolder:
 
     def places_of(self, key: str) -> list[Place]:
         """The places of all stored chunks of a cell, in order; StoreError if two of them hold the same sample."""
+        # Chunks of two batch sizes overlap, if someone copied one from another run: then a sample would count twice.
         places = sorted(place for name in self._names(key) if (place := place_of(name)))
         # In order of their first sample, only neighbours can overlap.
         for (first, n), (second, m) in pairwise(places):
@@ -342,6 +343,7 @@ class RunFolder:
             return None
         arrays, _ = self.read_arrays(path, solution=key)
         try:
+            # Of any shape, as a model's state may be.
             x = arrays["x"]
             check_array("states", x, "f", [None] * max(x.ndim, 1))  # of any shape, but at least one
         except (ValueError, KeyError) as error:

@@ -56,6 +56,7 @@ class Config(Settings):
         # Both or none: a cell has one count.
         if bool(self.steps) == bool(self.nfe):
             raise InputError("steps and nfe: expected one of them, as in --steps 5,10,20 or --nfe 10,20")
+        # Twice the same spec would be two rows of one cell, told apart by nothing.
         if len(set(self.sampler)) < len(self.sampler):
             raise InputError(f"sampler {', '.join(self.sampler)}: one is given twice")
         check_count("samples", self.samples)
@@ -195,5 +196,6 @@ def as_json(config: Config) -> dict[str, Any]:
 
 def from_json(values: Mapping[str, Any]) -> Config:
     """The configuration that `as_json` wrote."""
+    # JSON has lists only; the record is hashed, and holds tuples.
     settings: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
     return Config(**settings)

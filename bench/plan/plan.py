@@ -249,6 +249,7 @@ class Plan:
     @cached_property
     def reference_key(self) -> str:
         """Hash of all that decides the ODE references; '' where there is none."""
+        # The code of the solver too: if it is edited, the solution is solved again.
         hashes = [digest([cell_setting(one, ()), source_hash(type(one.sampler))]) for one in self.references]
         return hashes[0] if len(hashes) == 1 else digest(hashes) if hashes else ""
 
@@ -272,6 +273,7 @@ class Plan:
 
 def ode_count(samples: int) -> int:
     """How many of a run's samples are compared with their converged solution, at least one."""
+    # A hundred steps of a second-order solver cost as much as many cells, so only some samples are solved.
     return max(1, min(ODE_SAMPLES, samples // ODE_SHARE))
 
 
@@ -379,6 +381,7 @@ def cell_for(  # noqa: PLR0913  (a cell's coordinates)
     contents, named = files_of(sampler)
     key = digest([setting, code.digest, contents])
     nfe, order = declared_nfe(request, spec), declared_order(sampler, spec)
+    # Checked again at each chunk, since they may be edited while the run goes on.
     foreign, files = registry.is_foreign(spec), (*named, *code.files)
     return Cell(spec, grid, steps, nfe, request, key, setting, budget, foreign, order, files)
 

@@ -243,6 +243,7 @@ def kept_rows(path: Path, about: About) -> Rows | None:
             rows: Rows = file.get_tensor(ROWS)
     except Exception:  # a damaged file may end in any exception of its reader
         return None
+    # As if it came from a stranger: rows that are cut off or not finite are made again.
     is_whole = rows.dtype == np.float32 and rows.ndim == 2 and len(rows) == about.samples  # noqa: PLR2004
     return rows if is_whole and bool(np.isfinite(rows).all()) else None
 
@@ -253,6 +254,7 @@ def bar_on_terminal(what: str) -> Iterator[Report]:
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        # How many images there are is known only when the first block is done.
         task = bar.add_task(what, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
@@ -273,6 +275,7 @@ def images_at(data: ImageData, size: str | None, samples: int | None, called: st
     """The first images of a data set, or all, at a size; by default as they are, which is refused if they differ."""
     if not len(data):
         raise InputError(f"{called} {data.name}: no images in it")
+    # The first image stands for all; one of another size is refused when it is read.
     channels, height, width = image_of(data, 0).shape
     if size is not None:
         width, height = parse_size(size)

@@ -177,6 +177,7 @@ def read_rows(path: Path) -> tuple[Rows, About]:
     about = about_of(texts, path)
     if about is None or rows.ndim != 2:  # noqa: PLR2004  (rows and columns)
         raise ModelError(f"reference {path}: not what `samplerbench reference -o FILE{ROWS_SUFFIX}` writes")
+    # One NaN among the rows would make every number that is compared with them NaN.
     if rows.dtype != np.float32 or not bool(np.isfinite(rows).all()):
         raise ModelError(f"reference {path}: rows that are no finite numbers of float32; make it again")
     return rows, about
@@ -246,6 +247,7 @@ def content_to_bytes(rows: Rows, about: About, suffix: str) -> bytes:
     # In float64: a covariance in float32 of many rows loses the digits that FID needs.
     exact = rows.astype(np.float64)
     buffer = io.BytesIO()
+    # Texts beside the field's own two arrays, which other tools ignore.
     arrays: dict[str, Any] = {name: np.array(text) for name, text in about.as_texts().items()}
     arrays |= {MEAN: exact.mean(0), COVARIANCE: np.atleast_2d(np.cov(exact, rowvar=False))}
     np.savez(buffer, **arrays)

@@ -83,6 +83,7 @@ def extractors_read(names: Sequence[str], metrics: Mapping[str, type[Metric]], m
 
 def extractor_for(metric: Metric | type[Metric], model: HasExtractors) -> Extractor | None:
     """The extractor of a model that a metric reads; None if it is missing, or reference rows that the metric needs."""
+    # A metric without its reference is left out like one without its extractor: its numbers would mean nothing.
     extractor = model.extractors.get(metric.extractor)
     return extractor if extractor and (extractor.reference or not metric.needs_reference) else None
 

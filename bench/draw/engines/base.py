@@ -51,6 +51,7 @@ def rounds(jobs: Iterable[Job]) -> Iterator[list[Job]]:
     """The jobs in rounds: all jobs of a round are known before the first of them is drawn."""
     together: list[Job] = []
     for job in jobs:
+        # The ledger marks the last job of a round: only it knows which cells still need this block.
         together.append(job)
         if job.is_last:
             yield together
@@ -110,6 +111,7 @@ class CheckedEngine:
             raise PluginError(f"{what}: answered a job that it was not given, or twice: {place}")
         # Taken off, so that a second answer to it is refused.
         self._asked.remove(job)
+        # A stranger's reason may hold line breaks, or nothing.
         if isinstance(done, Failure):
             return replace(done, reason=one_line(str(done.reason or "")) or NO_REASON)
         if not is_chunk_of(done.chunk, job):

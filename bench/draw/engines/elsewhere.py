@@ -49,6 +49,7 @@ def what_it_takes(plan: Plan, plugins: Sequence[str]) -> dict[str, Any]:
 
     Threads and switches of torch belong to it: they move the last bits of samples.
     """
+    # The configuration and not the plan: code cannot be sent, so each process makes the plan from its own.
     return {
         "config": as_json(plan.config), "plugins": plugins,
         "threads": torch.get_num_threads(), "switches": switches(),
@@ -85,6 +86,7 @@ def draw_job(description: bytes, job: Job) -> Done:
     ready. One process draws one job at a time: threads of one process would disturb each other's samples.
     """
     try:
+        # A failure here fails this job only: the next one may find the model where this did not.
         here = _here_for(description)
     except BaseException as error:
         pass_on(error)
