@@ -57,7 +57,7 @@ def join(shards: Sequence[StoredRun], registry: Registry) -> Joined:
                 begun.folder.take(run.folder)
             # A cell that failed in one shard has failed in the whole.
             begun.failures.update(begun.folder.failures(plan))
-            notes = tuple(left_out(plan, begun.folder, begun.failures.keys(), there))
+            notes = tuple(blocks_left_out(plan, begun.folder, begun.failures.keys(), there))
             begun.conclude()
     return Joined(output, notes)
 
@@ -87,7 +87,7 @@ def check_shards(shards: Sequence[StoredRun]) -> list[Shard]:
     return there
 
 
-def left_out(plan: Plan, folder: RunFolder, failed: Collection[str], there: Sequence[Shard]) -> Iterator[str]:
+def blocks_left_out(plan: Plan, folder: RunFolder, failed: Collection[str], there: Sequence[Shard]) -> Iterator[str]:
     """Which blocks are not in the table, and why."""
     cells = [cell for cell in plan.cells if cell.key not in failed]
     # A block counts where every sound cell has it, as in any table.

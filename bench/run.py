@@ -35,7 +35,7 @@ from .judge.status import Status, outcome_of
 from .judge.stored import StoredRun
 from .judge.table import GrowingTable, check_metric_names
 from .judge.verdict_files import write_answers
-from .plan.config import Config, enlarged, without_defaults
+from .plan.config import Config, enlarge, without_defaults
 from .plan.environment import environment
 from .plan.keywords import check_arguments, conduct_of, config_of
 from .plan.plan import Plan, behind, plan_for, warnings_of
@@ -277,13 +277,13 @@ def run(  # noqa: PLR0913  (the settings of a run, each by name)
     config, manner = config_of(given), Manner(**conduct_of(given))
     registry = load_registry(plugins)
     if add:
-        config = enlarged_run(None if output is None else Path(output), without_defaults(config), registry, fresh=fresh)
+        config = enlarge_run(None if output is None else Path(output), without_defaults(config), registry, fresh=fresh)
     # Threads come before the plan, because they are part of every key.
     folder = folder_of_shard(Path(output), manner.part) if output else None
     stored = stored_run(folder) if folder and not fresh else None
     config, threads = with_threads(config, stored, manner.worker_count)
     with threads_set(threads):
-        plan = plan_for(config, registry, model if isinstance(model, Model) else None).shared(manner.part)
+        plan = plan_for(config, registry, model if isinstance(model, Model) else None).for_shard(manner.part)
         for warning in filter(None, [*warnings_of(plan), warning_of(manner.worker_count)]):
             warnings.warn(warning, stacklevel=2)
         # Then the folder, the drawing, and what is made of it. Stopped anywhere, what is stored stays.
@@ -294,7 +294,7 @@ def run(  # noqa: PLR0913  (the settings of a run, each by name)
             return begun.conclude()
 
 
-def enlarged_run(output: Path | None, given: Mapping[str, Any], registry: Registry, *, fresh: bool = False) -> Config:
+def enlarge_run(output: Path | None, given: Mapping[str, Any], registry: Registry, *, fresh: bool = False) -> Config:
     """The settings of the run in a folder, enlarged by `given`. InputError if nothing can be added."""
     if output is None:
         raise InputError("add: to which run? expected with its folder, as in --add -s ddim -o RUN")
@@ -305,7 +305,7 @@ def enlarged_run(output: Path | None, given: Mapping[str, Any], registry: Regist
         raise InputError(f"add: there is no run in {output}; leave out --add to make one")
     check_settings(stored)
     check_plugins(stored, registry)
-    return enlarged(stored.record.config, given)
+    return enlarge(stored.record.config, given)
 
 
 def begin(plan: Plan, registry: Registry, output: Path, manner: Manner = Manner(), command: str = "") -> Benchmark:

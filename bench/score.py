@@ -18,11 +18,11 @@ from ..samplers.image_data import ImageData
 from ..samplers.metric import LEAST_IMAGES, Estimate, Metric, Rows
 from ..samplers.registry import Registry, default_registry, load_registry
 from ..samplers.text import printable
-from .draw.chunk import extracted
+from .draw.chunk import extract_rows
 from .judge.statistics import Gathered, estimates
 from .plan.equipment import DEFAULTS, OF_PROMPTS, check_prompts
 from .plan.reference import COMPARED, Images, Source, bar_on_terminal, data_of, images_at, referring, source_of
-from .plan.yardstick import Yardstick, check_samples, made_ready
+from .plan.yardstick import Yardstick, check_samples, make_ready
 from .run import labels_of
 from .show.formats import sheet_to_html
 from .show.sheet import (
@@ -138,7 +138,7 @@ def score_images(
     kinds = {name: registry.metrics[name] for name in metrics or sorted(registry.metrics.things)}
     left_out, is_asked = LeftOut(), bool(metrics)
     readers = readers_for(kinds, images.data.name, registry, extractors, left_out, is_asked)
-    readers = [compared(reader, source, left_out, bool(extractors)) for reader in readers]
+    readers = [with_reference(reader, source, left_out, bool(extractors)) for reader in readers]
     captions, readers = with_captions(images, readers, left_out, is_asked)
     ready = [ready_for(reader, kinds, images.count, left_out, is_asked) for reader in readers]
     check_read(kinds, readers, left_out, is_asked)
@@ -193,7 +193,7 @@ def usual_extractors(
     return found
 
 
-def compared(reader: Reader, source: Source, left_out: LeftOut, is_asked: bool) -> Reader:
+def with_reference(reader: Reader, source: Source, left_out: LeftOut, is_asked: bool) -> Reader:
     """A reader whose rows that metrics compare have the reference; one that the reference does not fit is left out."""
     fitting = {role: one for role, one in reader.extractors.items() if role not in COMPARED}
     for role in sorted(reader.extractors.keys() - fitting.keys()):
@@ -244,7 +244,7 @@ def ready_for(
     ready: dict[str, Yardstick] = {}
     for name in kinds:
         with left_out.unless(is_asked):
-            made = made_ready([name], kinds, reader)
+            made = make_ready([name], kinds, reader)
             for yardstick in made.values():
                 check_samples(name, yardstick, count, "give more images, or leave the metric out")
             ready |= made
@@ -277,7 +277,7 @@ def rows_of(
             texts = captions[numbers.start : numbers.stop]
             for reader, of_reader in zip(readers, blocks, strict=True):
                 for role, rows in of_reader.items():
-                    rows.append(extracted(reader, role, shown, texts, numbers.start).astype(np.float32))
+                    rows.append(extract_rows(reader, role, shown, texts, numbers.start).astype(np.float32))
             report(numbers.stop, images.count)
     return [{role: np.concatenate(rows) for role, rows in of_reader.items()} for of_reader in blocks]
 

@@ -106,7 +106,7 @@ def verify(run: StoredRun, registry: Registry, chunks: int = 3, seed: int = 0) -
         # The stored solution: one that is solved again would hide a damaged file.
         work.find_solution = lambda: solution
         with closing(work.local()) as engine:
-            checks = tuple(checked(folder, *there[i], engine) for i in chosen)
+            checks = tuple(check_chunk(folder, *there[i], engine) for i in chosen)
     return Verification(checks, len(there), threads, notes_on(record))
 
 
@@ -159,7 +159,7 @@ def notes_on(record: RunRecord) -> tuple[str, ...]:
     )
 
 
-def checked(folder: RunFolder, cell: Cell, block: Block, engine: Engine) -> Check:
+def check_chunk(folder: RunFolder, cell: Cell, block: Block, engine: Engine) -> Check:
     """Compare one stored chunk with itself drawn again."""
     place = cell.sampler, cell.grid, cell.steps, block.first, block.n
     try:

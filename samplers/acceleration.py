@@ -54,7 +54,7 @@ class Acceleration:
         return any(getattr(self, f.name) for f in fields(self))
 
 
-def accelerated(model: Model, how: Acceleration, device: str) -> Model:
+def accelerate(model: Model, how: Acceleration, device: str) -> Model:
     """The model with a faster network. InputError for what the device, as torch names it, lacks."""
     if not how:
         return model
@@ -140,7 +140,7 @@ class Accelerated:
                 self._get_ready(network, faster, given, calls=CALLS_TO_RECORD if graphs else 1)
                 self.seconds += clock(device) - started
                 seen.add(kind)
-            return answered(faster, given, graphs=graphs)
+            return answer_by(faster, given, graphs=graphs)
 
         return ask
 
@@ -148,7 +148,7 @@ class Accelerated:
         """Compile for calls of this kind. ModelError if the network cannot be compiled."""
         try:
             for _ in range(calls):
-                answered(faster, given, graphs=calls > 1)
+                answer_by(faster, given, graphs=calls > 1)
         except Exception as error:  # a compiler may raise anything
             if is_out_of_memory(error):
                 raise
@@ -159,7 +159,7 @@ class Accelerated:
             ) from error
 
 
-def answered(faster: Network, given: tuple[Tensor, ...], *, graphs: bool) -> Tensor:
+def answer_by(faster: Network, given: tuple[Tensor, ...], *, graphs: bool) -> Tensor:
     """The answer of a compiled network; with CUDA graphs the buffer of the call before is free again."""
     if graphs:
         torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]

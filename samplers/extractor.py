@@ -56,6 +56,7 @@ class OnDevice:
 
 def on_device(extractors: Mapping[str, Extractor], device: torch.device) -> dict[str, Extractor]:
     """The extractors, of which those that can compute on the device; on the CPU they stay as they are."""
+    # One copy to the device for all extractors.
     send = Once(lambda images: images.to(device))
 
     def placed(extractor: Extractor) -> Extractor:

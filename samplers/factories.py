@@ -58,6 +58,7 @@ def is_there(path: Path) -> bool:
 
 def accepted_settings(factory: Callable[..., object]) -> tuple[str, ...]:
     """The settings that a model's factory accepts, in addition to its argument."""
+    # Settings are keyword-only, so that the argument behind the colon is never taken for one.
     return tuple(p.name for p in inspect.signature(factory).parameters.values() if p.kind is p.KEYWORD_ONLY)
 
 
@@ -86,6 +87,7 @@ def as_data(made: object, spec: str) -> ImageData:
     """The image data that a factory returned; PluginError if it returned anything else."""
     if not isinstance(made, ImageData):
         raise PluginError(f"data {spec!r}: returned a {type(made).__name__}; expected an ImageData")
+    # An annotation in the class makes no attribute, so its absence shows only here.
     if not hasattr(made, "name"):
         raise PluginError(f"data {spec!r}: {type(made).__name__} does not say its name; expected an attribute `name`")
     return made

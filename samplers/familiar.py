@@ -120,6 +120,7 @@ def readings(name: str) -> Iterator[tuple[str, str]]:
     """What a name may be short of what tools append to it: its forms in `canonical`, the whole first, with a grid."""
     text = canonical(name)
     yield text, ""
+    # ComfyUI names the device behind a sampler, and diffusers the word "Scheduler".
     plain = without(text, DEVICES)
     schedules = [(plain.removesuffix(end), grid) for end, grid in SCHEDULES.items() if plain.endswith(end)]
     # The longest ending comes first in SCHEDULES: "polyexponential" is not "poly" and "exponential".

@@ -49,6 +49,7 @@ def image_of(data: ImageData, i: int) -> Tensor:
     """Image i after a check: uint8 (1 or 3, H, W). PluginError for anything else, and if `image` raises."""
     with at_fault(f"data {data.name!r}: image {i}"):
         image = data.image(i)
+    # Checked for each image: a data set of strangers may have one that is not like the others.
     if not isinstance(image, Tensor):
         raise PluginError(f"data {data.name!r}: image {i} is a {type(image).__name__}; expected a tensor")
     if image.dtype != torch.uint8 or image.ndim != IMAGE_DIMS or image.shape[0] not in IMAGE_CHANNELS:

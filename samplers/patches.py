@@ -40,6 +40,7 @@ class Place:
     def replaced_names(self) -> list[str]:
         """The names that now stand for another function, method or class, or that now hide an inherited one."""
         now = vars(self.owner)
+        # By identity: a replaced function may compare equal to the old one.
         others = [name for name, thing in self.was.items() if now.get(name) is not thing and _is_code(thing)]
         if isinstance(self.owner, type) and len(now) > len(self.was):
             # A method added to a class hides the inherited one, although nothing was replaced.

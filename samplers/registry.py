@@ -398,6 +398,7 @@ def register_named(registry: Registry, plugin: str) -> None:
     if is_file and (fault := why_no_code(Path(plugin))):
         raise PluginError(f"plugin {plugin}: {fault}")
     try:
+        # By path it is compiled each time, by module name it is imported as Python finds it.
         module = import_file(Path(plugin)) if is_file else importlib.import_module(plugin)
     except BaseException as error:
         pass_on(error)

@@ -319,7 +319,6 @@ def request_for(  # noqa: PLR0913  (as sample)
         sampler=sampler,
         levels=levels,
         grid_evaluations=log.rows,
-        # A list that the network does not know is refused above; only a named grid is moved.
         moved="" if is_list else moved_levels(registry, model, grid, levels),
         low_start=start_note(levels, model.schedule) if is_list else "",
         seed=seed,
@@ -401,7 +400,6 @@ def draw(  # noqa: PLR0913  (the block, and what may replace its noise)
 ) -> Samples:
     """Draw samples first ... first + n - 1 of a request; `images` makes images of the clean states."""
     model, levels = request.model, request.levels
-    # The first state, and the dtype in which it is handed back; in between it may have to be wider.
     stream = Noise(request.seed, model.shape, n, first=first, device=request.device)
     x_init = _first_state(request, stream) if x_init is None else x_init
     state_dtype = x_init.dtype
@@ -430,7 +428,6 @@ def draw(  # noqa: PLR0913  (the block, and what may replace its noise)
         compiling = compile_seconds(model)
         encode_seconds = (started := clock(request.device)) - asked
         try:
-            # All of the run; what follows only looks at what came out of it.
             x = integrate(request.sampler, run, like, watch=states.append if trajectory else None)
         except Exception:  # a sampler may raise because the network answered with NaN
             check_answers(log, request.dtype)

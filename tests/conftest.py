@@ -12,7 +12,7 @@ import torch
 
 import tiny_diffusers
 from samplerbench.bench import cli
-from samplerbench.bench.draw.sealed_file import sealed
+from samplerbench.bench.draw.sealed_file import seal_json
 from samplerbench.bench.draw.store import RunFolder
 from samplerbench.bench.judge.table import write_sealed_table
 
@@ -116,7 +116,7 @@ def edited():
             for name in outer:
                 entry = entry[int(name) if isinstance(entry, list) else name]
             entry[int(last) if isinstance(entry, list) else last] = value
-        (folder / "run.json").write_bytes(sealed(json.dumps(about)))
+        (folder / "run.json").write_bytes(seal_json(json.dumps(about)))
 
     return change
 

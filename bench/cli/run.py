@@ -118,11 +118,11 @@ def run(
 
     from ..draw.folder import default_output
     from ..draw.output import check_output
-    from ..draw.run_file import edited_since, stored_run
+    from ..draw.run_file import edited_samplers, stored_run
     from ..plan.plan import plan_for, warnings_of
     from ..plan.shard import folder_of_shard
     from ..plan.workers import number_of, warning_of, with_threads
-    from ..run import Manner, enlarged_run, evaluations_left
+    from ..run import Manner, enlarge_run, evaluations_left
 
     manner = Manner(**{one.name: settings.pop(one.name) for one in CONDUCT})
     config = config_from(settings)
@@ -132,15 +132,15 @@ def run(
         registry.check_engine(manner.engine)
         output = folder_of_shard(output, manner.part) if output else None
         if manner.add:
-            config = enlarged_run(output, settings_given(config), registry, fresh=manner.fresh)
+            config = enlarge_run(output, settings_given(config), registry, fresh=manner.fresh)
         stored = stored_run(output) if output and not manner.fresh else None
         config, threads = with_threads(config, stored, manner.worker_count)
         if threads:
             torch.set_num_threads(threads)
-        plan = plan_for(config, registry).shared(manner.part)
+        plan = plan_for(config, registry).for_shard(manner.part)
         folder = output or default_output(plan)
         resumes = check_output(folder, plan, fresh=manner.fresh, add=manner.add)
-        if not manner.fresh and (edited := edited_since(folder, plan)):
+        if not manner.fresh and (edited := edited_samplers(folder, plan)):
             say(f"{folder}: edited since, and run again: {', '.join(edited)}", err=True)
         for note in plan.model.notes:
             complain(note, kind="Note")

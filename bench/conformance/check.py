@@ -30,7 +30,7 @@ CHECKS: tuple[Check, ...] = (
     randomness.draws,
     randomness.last_step,
     randomness.mean_and_variance,
-    guidance.guided,
+    guidance.mixed_guidance,
     equivalence.predictions,
     equivalence.scales,
     equivalence.batches,
@@ -61,7 +61,7 @@ def check(
             pass_on(error)
             name = measure.__name__.replace("_", " ")
             findings.append(Finding(name, "can be measured", f"{type(error).__name__}: {error}", False))
-    return waived(findings, sampler)
+    return waive(findings, sampler)
 
 
 def on_model(model: Model | None) -> list[Check]:
@@ -76,13 +76,14 @@ def on_model(model: Model | None) -> list[Check]:
     return [any_batch_size]
 
 
-def waived(findings: Sequence[Finding], sampler: Sampler) -> list[Finding]:
+def waive(findings: Sequence[Finding], sampler: Sampler) -> list[Finding]:
     """The findings with those that the sampler's `claims` name waived; a claim that names no line of the card fails."""
     claims: object = sampler.claims
     if not isinstance(claims, Mapping) or not all(
         isinstance(text, str) and text.strip() for pair in claims.items() for text in pair
     ):
         return [*findings, Finding("claims", "lines of the card, each with a reason", repr(claims)[:80], False)]
+    # A waived line stays on the card with what was measured, so that its reader can judge the reason.
     card = list(findings)
     for name, reason in claims.items():
         # By the beginning of the line, because names go on with levels and schedules.
@@ -103,6 +104,7 @@ def variants(registry: Registry) -> list[str]:
     """Spec strings of every registered sampler: with its defaults, and with each other value of enumerated options."""
     specs = []
     for name, cls in registry.samplers.things.items():
+        # The defaults of all other options: their combinations are too many to check.
         specs.append(name)
         for key, option in options_of(cls).items():
             if get_origin(option.kind) is Literal:

@@ -17,7 +17,7 @@ from ...samplers.predictor import Predicts
 from ...samplers.sample import sample
 from ...samplers.sampler import Sampler
 from .card import Effort, Finding
-from .models import EQUAL, PLANE, SCHEDULES, UNEVEN, UNEVEN_ON, Stream, apart, drawn, noise_to_start_from
+from .models import EQUAL, PLANE, SCHEDULES, UNEVEN, UNEVEN_ON, Stream, apart, draw_samples, noise_to_start_from
 
 MOST_TRIED = 64
 """How many settings of the other options are tried before an option counts as ignored."""
@@ -32,7 +32,7 @@ def predictions(sampler: Sampler, effort: Effort) -> Iterator[Finding]:
     error = 0.0
     for name, schedule in SCHEDULES.items():
         # A sampler that used the network's answer itself, and not x0 or eps, would differ in three of the four forms.
-        eps, *others = (drawn(sampler, schedule, UNEVEN_ON[name], predicts=form) for form in get_args(Predicts))
+        eps, *others = (draw_samples(sampler, schedule, UNEVEN_ON[name], predicts=form) for form in get_args(Predicts))
         error = max(error, *(apart(other, eps) for other in others))
     yield Finding("eps = x0 = v = flow", "equal", f"apart by {error:.1e}", error <= EQUAL)
 
@@ -45,11 +45,11 @@ def scales(sampler: Sampler, effort: Effort) -> Iterator[Finding]:
     sigmas = [level.sigma_ve for level in levels]
     times = [sigma / (1 + sigma) for sigma in sigmas]
     x = noise_to_start_from()
-    expected = drawn(sampler, vp, UNEVEN, x=x)
+    expected = draw_samples(sampler, vp, UNEVEN, x=x)
     x = x / levels[0].alpha
     error = max(
-        apart(drawn(sampler, explosion, sigmas, x=x), expected),
-        apart(drawn(sampler, flow, times, x=(1 - times[0]) * x), expected),
+        apart(draw_samples(sampler, explosion, sigmas, x=x), expected),
+        apart(draw_samples(sampler, flow, times, x=(1 - times[0]) * x), expected),
     )
     yield Finding("VP = EDM = flow", "equal", f"apart by {error:.1e}", error <= EQUAL)
 
@@ -92,10 +92,10 @@ def any_batch_size(sampler: Sampler, model: Model) -> Iterator[Finding]:
 def reuse(sampler: Sampler, effort: Effort) -> Iterator[Finding]:
     """A sampler stores nothing: after use with another model and grid it gives the samples of a fresh one."""
     vp = SCHEDULES["VP"]
-    once = drawn(sampler, vp, UNEVEN)
+    once = draw_samples(sampler, vp, UNEVEN)
     # A sampler that caches coefficients keeps those of this run, and fails below.
-    drawn(sampler, SCHEDULES["EDM"], steps=5)
-    again, fresh = drawn(sampler, vp, UNEVEN), drawn(dataclasses.replace(sampler), vp, UNEVEN)
+    draw_samples(sampler, SCHEDULES["EDM"], steps=5)
+    again, fresh = draw_samples(sampler, vp, UNEVEN), draw_samples(dataclasses.replace(sampler), vp, UNEVEN)
     same = torch.equal(again, once) and torch.equal(fresh, once)
     yield Finding("used again", "as a fresh one", "the same" if same else f"apart by {apart(again, once):.1e}", same)
 
@@ -103,7 +103,7 @@ def reuse(sampler: Sampler, effort: Effort) -> Iterator[Finding]:
 def precision(sampler: Sampler, effort: Effort) -> Iterator[Finding]:
     """The state keeps its dtype and device; float32 follows float64; a network in bfloat16 gives finite float32."""
     model, x = exact_model(PLANE, SCHEDULES["VP"], "v"), noise_to_start_from()
-    expected = drawn(sampler, SCHEDULES["VP"], UNEVEN, predicts="v", x=x)
+    expected = draw_samples(sampler, SCHEDULES["VP"], UNEVEN, predicts="v", x=x)
     devices = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
     for device in devices:
         # The same noise in both precisions, so that only roundings differ.
@@ -176,6 +176,6 @@ def samples_with(sampler: Sampler, values: Mapping[str, object]) -> Tensor | Non
     schedule = SCHEDULES["EDM"]
     x = noise_to_start_from(2) * schedule.prior_scale(schedule.first)
     try:
-        return drawn(dataclasses.replace(sampler, **values), schedule, "karras", steps=12, x=x)
+        return draw_samples(dataclasses.replace(sampler, **values), schedule, "karras", steps=12, x=x)
     except Exception:  # a value that the sampler does not refuse may still be no good
         return None

@@ -69,6 +69,7 @@ class Prescribed:
         self, asked: Sequence[Question], rows: slice = ALL, hints: Mapping[str, Any] | None = None
     ) -> list[Prediction]:
         """What it says of several."""
+        # The answer does not depend on the level that the network is told, so `ask` changes nothing.
         return [self(x, level) for x, level, _ in asked]
 
     def after(self, x: Tensor, a: Level, b: Level) -> Tensor:
@@ -80,6 +81,7 @@ class Prescribed:
         # Forty nodes integrate these polynomials times an exponential to the last digits of float64.
         h = b.lambda_ - a.lambda_
         places = a.lambda_ + h * (nodes + 1) / 2
+        # sigma / alpha is e^-lambda.
         values = torch.from_numpy(self.polynomial((places if self.variable == "lambda" else (-places).exp()).numpy()))
         if self.what == "x0":
             return x * (b.sigma / a.sigma) + b.sigma * float((weights * places.exp() * values).sum()) * h / 2
@@ -91,6 +93,8 @@ def exactness(sampler: Sampler, effort: Effort) -> Iterator[Finding]:
     for statement in sampler.exact_for:
         network = Prescribed.of(statement)
         for name, schedule, integer, times in GRIDS:
+            # The grid of whole timesteps shows whether a sampler uses the levels that it gets, and not those that it
+            # asked for.
             error = error_of(sampler, network, schedule, [schedule.at_time(t) for t in times], integer=integer)
             yield Finding(f"exact for {statement}, {name}", "exact", f"off by {error:.1e}", error <= TOLERANCE)
 

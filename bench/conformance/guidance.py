@@ -40,10 +40,11 @@ def mixed_model(schedule: Schedule) -> Model:
     )  # fmt: skip
 
 
-def guided(sampler: Sampler, effort: Effort) -> Iterator[Finding]:
+def mixed_guidance(sampler: Sampler, effort: Effort) -> Iterator[Finding]:
     """With guidance a sampler draws what it draws from the mixed network; CFG++ has its own rule for the first step."""
+    # CFG++ uses both parts separately, so no mixed network has its answer.
     if sampler.needs_unconditional:
-        yield renoised(sampler)
+        yield renoising(sampler)
         return
     error = 0.0
     for name, schedule in SCHEDULES.items():
@@ -61,7 +62,7 @@ def guided(sampler: Sampler, effort: Effort) -> Iterator[Finding]:
     yield Finding("guidance 0.6 and 2", "as the mixed network", f"apart by {error:.1e}", error <= EQUAL)
 
 
-def renoised(sampler: Sampler) -> Finding:
+def renoising(sampler: Sampler) -> Finding:
     """CFG++: the first step leads to alpha_b x0 + q eps, with x0 guided and eps without the prompt.
 
     Where all parts are equal it leads there too, which shows q.

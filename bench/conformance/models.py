@@ -47,7 +47,7 @@ def noise_to_start_from(n: int = 4) -> Tensor:
     return torch.randn(n, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
 
-def drawn(  # noqa: PLR0913  (a run's settings)
+def draw_samples(  # noqa: PLR0913  (a run's settings)
     sampler: Sampler,
     schedule: Schedule,
     grid: str | Sequence[float] | None = None,

@@ -17,7 +17,7 @@ from ...samplers.sample import sample
 from ...samplers.sampler import Sampler, declared_calls, nfe_rule
 from ...samplers.schedule import Schedule, vp_linear
 from .card import Effort, Finding
-from .models import EQUAL, NO_SIGNAL, PLANE, SCHEDULES, UNEVEN_ON, Stream, apart, drawn, noise_to_start_from
+from .models import EQUAL, NO_SIGNAL, PLANE, SCHEDULES, UNEVEN_ON, Stream, apart, draw_samples, noise_to_start_from
 
 FEW = (2, 3, 4, 9)
 """Step counts of the runs that start at alpha = 0."""
@@ -34,7 +34,7 @@ def steps_and_calls(sampler: Sampler, effort: Effort) -> Iterator[Finding]:
     for schedule, counts in ((vp_linear(80, 1e-3, 0.2), effort.counts), (SCHEDULES["flow"], FEW)):
         for steps in counts:
             # Counted by the predictor; what the sampler declares is compared with it below.
-            finite, calls = _tried(sampler, schedule, steps)
+            finite, calls = _try_run(sampler, schedule, steps)
             if not finite:
                 infinite.append(str(steps))
             levels = default_registry().levels(None, schedule, steps, integer=False)
@@ -51,7 +51,7 @@ def steps_and_calls(sampler: Sampler, effort: Effort) -> Iterator[Finding]:
     yield Finding("budget of calls", "never exceeded", f"exceeded at {over[:3]}" if over else "kept", not over)
 
 
-def _tried(sampler: Sampler, schedule: Schedule, steps: int) -> tuple[bool, int]:
+def _try_run(sampler: Sampler, schedule: Schedule, steps: int) -> tuple[bool, int]:
     """Whether a run on a smooth network ends in a finite state, and how many model calls it made."""
 
     def network(x: Tensor, t: Tensor, hints: object = None) -> Tensor:
@@ -75,7 +75,7 @@ def one_step(sampler: Sampler, effort: Effort) -> Iterator[Finding]:
         x = noise_to_start_from() * schedule.prior_scale(first)
         alpha, sigma = (torch.full((len(x), 1), part, dtype=x.dtype) for part in (first.alpha, first.sigma))
         # The exact model's x0 is the mean of the posterior, E[x0 | x].
-        errors.append(apart(drawn(sampler, schedule, steps=1, predicts="x0", x=x), PLANE.x0(x, alpha, sigma)))
+        errors.append(apart(draw_samples(sampler, schedule, steps=1, predicts="x0", x=x), PLANE.x0(x, alpha, sigma)))
     yield Finding("one step", "the predicted x0", f"off by {max(errors):.1e}", max(errors) <= EQUAL)
 
 
@@ -85,7 +85,7 @@ def clean_end(sampler: Sampler, effort: Effort) -> Iterator[Finding]:
     data = point((0.7, -0.4))
     expected = torch.tensor(data.means, dtype=torch.float64).expand(4, 2)
     error = max(
-        apart(drawn(sampler, schedule, steps=steps, data=data, predicts="x0"), expected)
+        apart(draw_samples(sampler, schedule, steps=steps, data=data, predicts="x0"), expected)
         for schedule in SCHEDULES.values()
         for steps in (1, 2, 7)
     )

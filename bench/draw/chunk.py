@@ -33,7 +33,7 @@ from ...samplers.sampler import SamplerFault
 from ..plan.identity import is_seen
 from ..plan.plan import KEPT_IMAGES, Block, Cell, Plan
 from .chunk_file import Chunk
-from .clock import Timing, clocked
+from .clock import Timing, clock_draw
 
 TRIAL_STEPS = 4
 LONGEST_REASON = 300
@@ -105,7 +105,7 @@ def draw_clocked(cell: Cell, block: Block) -> tuple[Samples, Timing]:
     InputError if a file that the sampler reads has changed since the cell's key was made.
     """
     request = of_size(cell.request, block)
-    samples, timing = clocked(lambda: draw_apart(request, block.first, block.n), request.device)
+    samples, timing = clock_draw(lambda: draw_apart(request, block.first, block.n), request.device)
     # After the draw: a file that was exchanged meanwhile is noticed too.
     for file in cell.files:
         file.check()
@@ -127,7 +127,7 @@ def make_chunk(plan: Plan, cell: Cell, block: Block, extractors: Collection[str]
     shown = samples.x.cpu() if images is None else images
     on_cpu = time.perf_counter()
     # Sorted, because the order of a set differs from process to process.
-    rows = {name: extracted(plan.model, name, shown, samples.prompts, block.first) for name in sorted(extractors)}
+    rows = {name: extract_rows(plan.model, name, shown, samples.prompts, block.first) for name in sorted(extractors)}
     read = time.perf_counter()
     hashes = sample_hashes(shown)
     hashed = time.perf_counter()
@@ -155,7 +155,7 @@ def of_size(request: Request, block: Block) -> Request:
     return dataclasses.replace(request, batch_size=block.n) if block.is_at_once else request
 
 
-def extracted(model: HasExtractors, name: str, shown: Tensor, prompts: Sequence[str], first: int) -> Rows:
+def extract_rows(model: HasExtractors, name: str, shown: Tensor, prompts: Sequence[str], first: int) -> Rows:
     """The rows of an extractor for images, or for states where the model makes no images, (n, d), all finite.
 
     A PluginError names an extractor that returns anything else, raises, or changes the state of the process, such as a
@@ -234,7 +234,7 @@ def seconds_after_drawing(plan: Plan, extractors: Collection[str]) -> float | No
             images = model.images(samples.x)
             shown = samples.x.cpu() if images is None else images.cpu()
             for name in sorted(extractors):
-                extracted(model, name, shown, samples.prompts, 0)
+                extract_rows(model, name, shown, samples.prompts, 0)
             seconds = clock(device) - started
         return seconds
     return None

@@ -55,6 +55,7 @@ class Chunk:
 
 def chunk_to_arrays(chunk: Chunk) -> tuple[Arrays, str]:
     """The arrays of a chunk by name, and its timing as JSON."""
+    # Names with a prefix, so that an extractor may be called "hashes" or "images".
     arrays: Arrays = {f"rows.{name}": values for name, values in chunk.rows.items()}
     arrays["hashes"] = chunk.hashes
     if chunk.images is not None:
@@ -70,6 +71,7 @@ def chunk_from_arrays(first: int, n: int, arrays: Arrays, timing: str) -> Chunk:
     A ValueError or KeyError names what is missing, or is not of n samples.
     """
     rows = {name.removeprefix("rows."): a for name, a in arrays.items() if name.startswith("rows.")}
+    # The seal says that nothing was damaged since it was written; this, that it is what a chunk holds.
     check_array("hashes", arrays["hashes"], "u1", (n, HASH_BYTES))
     for name, values in rows.items():
         check_array(f"rows of {name}", values, "fiub", (n, None))
@@ -144,6 +146,7 @@ def text_of(dtype: np.dtype[Any]) -> str:
 
 def content_hash(arrays: Arrays, about: Mapping[str, str]) -> str:
     """SHA-256 of arrays and texts, whatever their order."""
+    # Type and shape too: the same bytes may be other numbers.
     whole = hashlib.sha256(json.dumps(sorted(about.items())).encode())
     for name, array in sorted(arrays.items()):
         whole.update(f"{name} {text_of(array.dtype)} {array.shape}".encode())

@@ -128,7 +128,7 @@ class Repeat:
         return self.timing.seconds / self.n
 
 
-def clocked(draw: Callable[[], Samples], device: torch.device) -> tuple[Samples, Timing]:
+def clock_draw(draw: Callable[[], Samples], device: torch.device) -> tuple[Samples, Timing]:
     """What `draw` returns, and what was measured meanwhile."""
     number, started = next(drawn_here), time.time()
     # The peak would otherwise be that of the process so far, which grows with what ran before.
@@ -190,7 +190,7 @@ def in_turn(things: Sequence[Thing], number: int) -> Sequence[Thing]:
     return things if number % 2 == 0 else things[::-1]
 
 
-def whole(repeats: Sequence[Repeat]) -> list[Repeat]:
+def full_size(repeats: Sequence[Repeat]) -> list[Repeat]:
     """The repeats of full size: the last block of a cell may be cut, and then costs more per image."""
     # By the largest that is there: who reads a stored run has no plan to ask.
     size = max((repeat.n for repeat in repeats), default=0)
@@ -199,7 +199,7 @@ def whole(repeats: Sequence[Repeat]) -> list[Repeat]:
 
 def repeats_among(clockings: Sequence[Repeat]) -> list[Repeat]:
     """The repeats that count: of full size, drawn alone, and by a network that was ready."""
-    return [repeat for repeat in whole(clockings) if repeat.timing.counts]
+    return [repeat for repeat in full_size(clockings) if repeat.timing.counts]
 
 
 def machines(repeats: Sequence[Repeat]) -> set[str | None]:
@@ -207,7 +207,7 @@ def machines(repeats: Sequence[Repeat]) -> set[str | None]:
     return {repeat.timing.machine for repeat in repeats if repeat.timing.counts}
 
 
-def timed(clockings: Sequence[Repeat]) -> dict[str, Any]:
+def clock_columns(clockings: Sequence[Repeat]) -> dict[str, Any]:
     """The columns that a clock makes, from all timings of a cell: its whole chunks are the repeats.
 
     There are no seconds if several machines drew them or none was drawn alone, and no quartiles from fewer than 5.
@@ -218,6 +218,7 @@ def timed(clockings: Sequence[Repeat]) -> dict[str, Any]:
     peaks = [r.timing.peak_memory for r in repeats if r.timing.peak_memory is not None]
     # What is unknown stays NaN, which a table shows as a dash.
     columns: dict[str, Any] = dict.fromkeys(COLUMNS, math.nan)
+    # Stages are of every chunk; all else only of repeats that can be compared.
     columns |= {"repeats": len(repeats), "load_per_core": float(median(loads)) if loads else math.nan}
     columns |= seconds_of_stages([clocking.timing for clocking in clockings])
     compiling = [r.timing.compile_seconds for r in clockings if r.timing.compile_seconds is not None]
@@ -264,6 +265,7 @@ def quartiles(values: Sequence[float]) -> tuple[float, float, float]:
 
 def flag(repeats: int, *, spread: float, one_machine: bool, in_turn: bool) -> str:
     """Why a time is not to be relied on, or "ok". `spread` is the interquartile range over the median, or nan."""
+    # All reasons, the gravest first: with too few repeats the spread says little.
     reasons = [counted(repeats, "repeat")] if repeats < LEAST_REPEATS else []
     reasons += [NOISY_FLAG] if spread > NOISY else []
     reasons += [] if one_machine else [MACHINES_FLAG]
@@ -276,6 +278,7 @@ def neighbours(a: Sequence[Repeat], b: Sequence[Repeat]) -> list[tuple[Repeat, R
 
     Only whole repeats that were drawn alone are paired. Repeats without a start time have no neighbours.
     """
+    # `mine` tells the two cells apart on the common line: 0 for a, 1 for b.
     drawn = [(r.timing.started, mine, r) for mine, rs in enumerate((repeats_among(a), repeats_among(b))) for r in rs]
     # Both cells on one line of time.
     in_order = sorted((d for d in drawn if d[0] is not None), key=lambda d: d[:2])

@@ -65,7 +65,7 @@ class Ledger:
         if not (wanted := self.repeats):
             return
         cells = self._clockable(self.plan.blocks[0])
-        clocked = {cell.key: self._clocked(cell, wanted) for cell in cells}
+        clocked = {cell.key: self._count_timings(cell, wanted) for cell in cells}
         # The cell with the fewest timings begins, and each round takes all cells that lack its number: repeats of two
         # cells are then neighbours in time, which is what compares them.
         for number in range(min(clocked.values(), default=wanted), wanted):
@@ -115,7 +115,7 @@ class Ledger:
         left = sum((cell.network_evaluations or 0) * missing[cell.key] for cell in self.sound_cells())
         return left + self.cost_of_solution()
 
-    def spared(self, cell: Cell) -> int:
+    def evaluations_spared(self, cell: Cell) -> int:
         """Sample evaluations that are spared because the cell failed."""
         return cost(cell) * self.folder.images_missing(cell, self.plan.blocks)
 
@@ -126,7 +126,7 @@ class Ledger:
     def _is_wanted(self, cell: Cell, block: Block) -> bool:
         return cell.key not in self.failures and not self.folder.has(cell, block)
 
-    def _clocked(self, cell: Cell, wanted: int) -> int:
+    def _count_timings(self, cell: Cell, wanted: int) -> int:
         """The timings that a cell will have when all its chunks are stored; counting stops somewhere above `wanted`."""
         blocks = self.plan.blocks
         size = blocks[0].n

@@ -39,15 +39,15 @@ class Log(Watch):
 
     def stored(self, cell: Cell, block: Block) -> None:
         """A chunk is on the disk."""
-        self._write("stored", **named(cell), **placed(block))
+        self._write("stored", **cell_fields(cell), **block_fields(block))
 
     def retried(self, cell: Cell, block: Block, reason: str) -> None:
         """A chunk was lost with its worker."""
-        self._write("retried", **named(cell), **placed(block), reason=reason)
+        self._write("retried", **cell_fields(cell), **block_fields(block), reason=reason)
 
     def failed(self, cell: Cell, reason: str, evaluations: int) -> None:
         """A cell failed."""
-        self._write("failed", **named(cell), reason=reason)
+        self._write("failed", **cell_fields(cell), reason=reason)
 
     def ended(self, *, is_complete: bool) -> None:
         """Nothing more comes."""
@@ -120,11 +120,11 @@ class Together(Watch):
             watch.ended(is_complete=is_complete)
 
 
-def named(cell: Cell) -> dict[str, Any]:
+def cell_fields(cell: Cell) -> dict[str, Any]:
     """Which cell an event is of."""
     return {"cell": cell.key[:16], "sampler": cell.sampler, "grid": cell.grid, "steps": cell.steps}
 
 
-def placed(block: Block) -> dict[str, Any]:
+def block_fields(block: Block) -> dict[str, Any]:
     """Which samples an event is of."""
     return {"first": block.first, "samples": block.n}

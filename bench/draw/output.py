@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ...samplers.errors import InputError
-from ..plan.config import Config, differences, enlarged
+from ..plan.config import Config, differences, enlarge
 from ..plan.environment import VERSIONS_THAT_MATTER, other_switches, version_of
 from ..plan.plan import Plan, part_of
 from ..plan.record import RunRecord
@@ -55,7 +55,7 @@ def check_shard(path: Path, stored: RunRecord, plan: Plan) -> None:
 def can_be_added(stored: Config, given: Config, changed: Mapping[str, str]) -> bool:
     """Whether the difference in these settings could be added to the run."""
     try:
-        enlarged(stored, {name: getattr(given, name) for name in changed})
+        enlarge(stored, {name: getattr(given, name) for name in changed})
     except InputError:
         return False
     return True
@@ -76,6 +76,7 @@ def check_contents(path: Path) -> bool:
         target = broken and str(broken.readlink())
         is_other = path.exists() and not path.is_dir()
         holds_run = os.path.lexists(path / RUN_FILE)
+        # What a stopped run left behind before its run.json is no other's file, and the folder may be used.
         holds_else = not holds_run and path.is_dir() and not all(map(is_of_stopped_run, names_below(path)))
     except (OSError, ValueError) as error:
         length = isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG

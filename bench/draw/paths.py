@@ -22,7 +22,7 @@ from ...samplers.sample import Request, draw
 from ..plan.plan import Cell, Plan
 from .chunk_file import CHANNELS, check_array
 from .folder import CHUNKS
-from .sealed_file import damaged, disk_errors
+from .sealed_file import damage_error, disk_errors
 from .store import RunFolder
 
 PATHS = f"{CHUNKS}/paths"
@@ -73,7 +73,7 @@ def read_path(folder: RunFolder, key: str) -> SamplePath | None:
         noise = msgspec.json.decode(about["noise"], type=list[Share])
         check_array("images", arrays["images"], "u1", (len(noise), CHANNELS, None, None))
     except (ValueError, KeyError, RecursionError) as error:
-        raise damaged(file, error) from error
+        raise damage_error(file, error) from error
     return SamplePath(arrays["images"], noise)
 
 

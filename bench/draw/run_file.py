@@ -14,7 +14,7 @@ from ..plan.keys import FORMAT
 from ..plan.plan import Plan
 from ..plan.record import RunRecord, record_of
 from .folder import RUN_FILE
-from .sealed_file import bytes_of, has_seal, json_object, sealed
+from .sealed_file import bytes_of, has_seal, json_object, seal_json
 
 
 def run_to_json(plan: Plan, about: Mapping[str, Any]) -> bytes:
@@ -27,7 +27,7 @@ def run_to_json(plan: Plan, about: Mapping[str, Any]) -> bytes:
     ]
     # An indent would make the encoder slow, and there may be many cells.
     lines = json.dumps(cells, separators=(",\n  ", ": "))
-    return sealed(f'{json.dumps(head, indent=1)[:-2]},\n "cells": {lines}\n}}')
+    return seal_json(f'{json.dumps(head, indent=1)[:-2]},\n "cells": {lines}\n}}')
 
 
 def stored_run(path: Path) -> RunRecord | None:
@@ -62,11 +62,11 @@ def check_format(path: Path, content: Mapping[str, Any]) -> None:
     if (there := content.get("format")) != FORMAT or isinstance(there, bool):
         raise StoreError(
             f"{path}: format {str(there)[:20]}, and this version reads {FORMAT}; "
-            f"give another -o, --fresh to draw it again, or use samplerbench {written_by(content)}"
+            f"give another -o, --fresh to draw it again, or use samplerbench {version_that_wrote(content)}"
         )
 
 
-def written_by(content: Mapping[str, Any]) -> str:
+def version_that_wrote(content: Mapping[str, Any]) -> str:
     """The version of samplerbench that wrote a run file, whatever its format."""
     # Field by field and with no record: a file of another format may lack any of them.
     environment = content.get("environment")
@@ -75,7 +75,7 @@ def written_by(content: Mapping[str, Any]) -> str:
     return version[:40] if isinstance(version, str) else "of the version that wrote it"
 
 
-def edited_since(path: Path, plan: Plan) -> list[str]:
+def edited_samplers(path: Path, plan: Plan) -> list[str]:
     """The samplers of a plan whose source was edited since its run folder was last opened."""
     stored = stored_run(path)
     # A key that is new at a place that was there: the code behind the spec has changed.

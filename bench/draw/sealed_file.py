@@ -19,14 +19,14 @@ LONGEST_HEADER = 1 << 20
 SEAL = ',\n "sha256": "'
 
 
-def sealed(text: str) -> bytes:
+def seal_json(text: str) -> bytes:
     """A JSON object with one more entry at its end: the SHA-256 of all before it."""
     # The seal is an entry of the object itself, so that the file stays plain JSON for other programs.
     body = text.removesuffix("}").rstrip()
     return f'{body}{SEAL}{hashlib.sha256(body.encode()).hexdigest()}"\n}}\n'.encode()
 
 
-def unsealed(content: bytes) -> dict[str, Any]:
+def unseal_json(content: bytes) -> dict[str, Any]:
     """The JSON object; ValueError for other JSON, and where the seal is missing or that of another content."""
     value = json_object(content)
     if not has_seal(content):
@@ -52,20 +52,20 @@ def has_seal(content: bytes) -> bool:
 
 def bytes_of(path: Path) -> bytes:
     """The bytes of a regular file; an OSError for anything else, such as a pipe, which would keep a reader waiting."""
-    with open(path, "rb", buffering=0, opener=opened_file) as file:
+    with open(path, "rb", buffering=0, opener=open_regular) as file:
         return file.read()
 
 
 def texts_in(path: Path) -> dict[str, str]:
     """The texts of a safetensors file, unchecked; its arrays are not read."""
-    with open(path, "rb", buffering=0, opener=opened_file) as file:
+    with open(path, "rb", buffering=0, opener=open_regular) as file:
         (length,) = LENGTH.unpack(file.read(LENGTH.size))
         # The header only: the texts of many chunks are asked for, and their arrays may be large.
         texts: dict[str, str] = json.loads(file.read(min(length, LONGEST_HEADER)))["__metadata__"]
     return texts
 
 
-def opened_file(path: str, flags: int) -> int:
+def open_regular(path: str, flags: int) -> int:
     """The descriptor of a regular file, for `open`; an OSError at once for anything else."""
     # Opened first and looked at then: between a look at the path and the opening the file could be exchanged.
     descriptor = os.open(path, flags | os.O_NONBLOCK)
@@ -75,7 +75,7 @@ def opened_file(path: str, flags: int) -> int:
     raise OSError("a folder, pipe or device; expected a file")
 
 
-def damaged(path: Path, why: object) -> StoreError:
+def damage_error(path: Path, why: object) -> StoreError:
     """The error of a file that can be made again."""
     return StoreError(f"{path}: damaged ({why}); delete the file and give the same command again")
 

@@ -149,7 +149,7 @@ class Session:
             watch.advanced(done.job.evaluations)
         else:
             self.ledger.fail(cell, done.reason)
-            watch.failed(cell, done.reason, self.ledger.spared(cell))
+            watch.failed(cell, done.reason, self.ledger.evaluations_spared(cell))
 
     def _clock_again(self, turn: Turn, watch: Watch) -> None:
         """Draw what is missing only for the clock, round by round: repeats of the first block, and latencies.
@@ -210,7 +210,7 @@ class Session:
 def chunk_in(done: Drawn, turn: Turn) -> Chunk:
     """The chunk of a checked answer; its timing says whether other cells were drawn apart from it, or beside it."""
     assert isinstance(done.chunk, Chunk)
-    return turn.marked(done.chunk, alone=done.alone)
+    return turn.mark(done.chunk, alone=done.alone)
 
 
 def for_the_clock(chunk: Chunk) -> Repeat:

@@ -59,7 +59,7 @@ from .folder import (
 )
 from .output import check_contents, check_output
 from .run_file import read_run, run_to_json
-from .sealed_file import bytes_of, damaged, disk_errors, sealed, texts_in, unsealed
+from .sealed_file import bytes_of, damage_error, disk_errors, seal_json, texts_in, unseal_json
 
 NOT_TAKEN = (*OF_ONE_FOLDER, REPEAT_SUFFIX, LATENCY_SUFFIX)
 """How the files end that a joined run does not have of its parts: verdicts, and times."""
@@ -200,7 +200,7 @@ class RunFolder:
         folder = cell.key[:16]
         # There may be very many: no Path of each, and no question about a file but whether it is there.
         path = f"{self._chunks_text}/{folder}/{chunk_name(*place)}"
-        if folder in self._listed() and os.access(path, os.F_OK):
+        if folder in self._cell_names() and os.access(path, os.F_OK):
             there.add(place)
             return True
         return False
@@ -210,7 +210,7 @@ class RunFolder:
         if len(blocks) > FEW_BLOCKS and cell.key not in self._looked:
             # One listing of the folder is faster than a question for each of very many blocks.
             self._looked.add(cell.key)
-            if cell.key[:16] in self._listed():
+            if cell.key[:16] in self._cell_names():
                 names = names_in(f"{self._chunks_text}/{cell.key[:16]}")
                 places = (place_of(name) for name in names)
                 self._there[cell.key].update(place for place in places if place and blocks.at(*place))
@@ -227,7 +227,7 @@ class RunFolder:
         common = set[Place].intersection(*(self.stored_places(cell, blocks) for cell in cells)) if cells else set()
         return tuple(block for place in sorted(common) if (block := blocks.at(*place)))
 
-    def _listed(self) -> set[str]:
+    def _cell_names(self) -> set[str]:
         if self._cells is None:
             self._cells = set(names_in(self._chunks))
         return self._cells
@@ -242,8 +242,8 @@ class RunFolder:
         # It says whose it is, as every file of a run: the name holds only a part of the key.
         failure = {"format": FORMAT, "cell": cell.key, "reason": reason}
         with disk_errors(path):
-            write_atomically(path, sealed(json.dumps(failure, indent=1)))
-        self._listed().add(path.name)
+            write_atomically(path, seal_json(json.dumps(failure, indent=1)))
+        self._cell_names().add(path.name)
 
     def failure_path(self, key: str) -> Path:
         """The file that says why a cell failed."""
@@ -251,26 +251,26 @@ class RunFolder:
 
     def failures(self, plan: Plan) -> dict[str, str]:
         """The stored reason of failure by cell key."""
-        return {cell.key: self._reason(cell.key) for cell in self._failed(plan)}
+        return {cell.key: self._reason(cell.key) for cell in self._failed_cells(plan)}
 
     def forget_failures(self, plan: Plan) -> None:
         """Let the cells that failed be drawn again."""
-        for cell in self._failed(plan):
+        for cell in self._failed_cells(plan):
             path = self.failure_path(cell.key)
             with disk_errors(path):
                 path.unlink(missing_ok=True)
-            self._listed().discard(path.name)
+            self._cell_names().discard(path.name)
 
-    def _failed(self, plan: Plan) -> list[Cell]:
-        names = self._listed()
+    def _failed_cells(self, plan: Plan) -> list[Cell]:
+        names = self._cell_names()
         return [cell for cell in plan.cells if f"{cell.key[:16]}{FAILURE}" in names]
 
     def _reason(self, key: str) -> str:
         path = self.failure_path(key)
         try:
-            failure = msgspec.convert(unsealed(bytes_of(path)), FailureRecord)
+            failure = msgspec.convert(unseal_json(bytes_of(path)), FailureRecord)
         except (OSError, ValueError, RecursionError) as error:
-            raise damaged(path, error) from error
+            raise damage_error(path, error) from error
         check_belongs(path, {"format": str(failure.format), "cell": failure.cell}, cell=key)
         return failure.reason
 
@@ -283,9 +283,9 @@ class RunFolder:
         )
         path = self.chunk_path(cell, block)
         with disk_errors(path):
-            if path.parent.name not in self._listed():
+            if path.parent.name not in self._cell_names():
                 make_folder(path.parent, parents=False)
-                self._listed().add(path.parent.name)
+                self._cell_names().add(path.parent.name)
         self.write_arrays(path, arrays, {"timing": timing}, cell=cell.key, first=block.first, n=block.n)
         # Noted after the write: a chunk counts as stored when it survives a crash.
         self._there[cell.key].add((block.first, block.n))
@@ -311,6 +311,7 @@ class RunFolder:
 
     def places_of(self, key: str) -> list[Place]:
         """The places of all stored chunks of a cell, in order; StoreError if two of them hold the same sample."""
+        # Chunks of two batch sizes overlap, if someone copied one from another run: then a sample would count twice.
         places = sorted(place for name in self._names(key) if (place := place_of(name)))
         # In order of their first sample, only neighbours can overlap.
         for (first, n), (second, m) in pairwise(places):
@@ -333,7 +334,7 @@ class RunFolder:
         try:
             return chunk_from_arrays(*place, arrays, about["timing"])
         except (ValueError, KeyError) as error:
-            raise damaged(path, error) from error
+            raise damage_error(path, error) from error
 
     def ode_solution(self, key: str) -> Tensor | None:
         """The stored ODE solution of the first samples, (k, *shape), of this key; None if there is none."""
@@ -342,10 +343,11 @@ class RunFolder:
             return None
         arrays, _ = self.read_arrays(path, solution=key)
         try:
+            # Of any shape, as a model's state may be.
             x = arrays["x"]
             check_array("states", x, "f", [None] * max(x.ndim, 1))  # of any shape, but at least one
         except (ValueError, KeyError) as error:
-            raise damaged(path, error) from error
+            raise damage_error(path, error) from error
         return torch.from_numpy(x)
 
     def write_ode_solution(self, x: Tensor, key: str) -> None:
@@ -370,7 +372,7 @@ class RunFolder:
         try:
             return Repeat(positive(about["n"]), timing_from_json(about["timing"]))
         except (ValueError, KeyError) as error:
-            raise damaged(path, error) from error
+            raise damage_error(path, error) from error
 
     def count_latencies(self, key: str, rows: int) -> int:
         """How often a cell was drawn with this number of images at once."""
@@ -421,7 +423,7 @@ class RunFolder:
         try:
             arrays, about = bytes_to_arrays(bytes_of(path))
         except (OSError, SafetensorError, ValueError, TypeError, KeyError, RecursionError) as error:
-            raise damaged(path, error) from error
+            raise damage_error(path, error) from error
         check_belongs(path, about, **belongs)
         return arrays, about
 

@@ -16,7 +16,7 @@ from ...samplers.errors import InputError
 from ...samplers.registry import Registry
 from ..plan.record import CellRecord
 from ..plan.yardstick import Yardstick
-from .compare import SECONDS, WORSE, Comparison, cell_name, compared, comparisons_to_table, corrected_among, side_of
+from .compare import SECONDS, WORSE, Comparison, cell_name, comparisons_of, comparisons_to_table, correct_among, side_of
 from .looks import look_at
 from .merge import Identity, check_comparable, identities_of
 from .run_metrics import check_settings, ready_metrics
@@ -57,7 +57,7 @@ def against_baseline(run: StoredRun, baseline: StoredRun, registry: Registry) ->
     for identity, place in places_by_identity(run).items():
         cell, outcome = run.record.cells[place], run.outcomes[place]
         other = baseline.record.cells[there[identity]] if identity in there else None
-        found = list(compared_across(run, cell, baseline, other, ready)) if other else []
+        found = list(compare_across(run, cell, baseline, other, ready)) if other else []
         if other and outcome.has_failed and baseline.folder.places_of(other.key):
             failed.append(f"{cell_name(cell)} {outcome}")
         elif not found:
@@ -69,7 +69,7 @@ def against_baseline(run: StoredRun, baseline: StoredRun, registry: Registry) ->
         raise InputError(f"baseline {baseline.path}: has no row in common with {run.path} whose samples both have")
     # The baseline is fixed and the run is what is asked about, so it is a look at the run.
     look = look_at(run, samples)
-    known = corrected_among(asked, [], look.weight)
+    known = correct_among(asked, [], look.weight)
     table = comparisons_to_table(asked, [p for p, _ in known]).rename(columns={"a": "row"})
     table = table.reindex(columns=["metric", "row", "difference", "low", "high", "p", "verdict"])
     table = table.assign(family=[size for _, size in known], look=look.number)
@@ -85,11 +85,11 @@ def places_by_identity(run: StoredRun) -> dict[Identity, int]:
     return found
 
 
-def compared_across(
+def compare_across(
     run: StoredRun, cell: CellRecord, baseline: StoredRun, other: CellRecord, ready: Mapping[str, Yardstick]
 ) -> Iterator[Comparison]:
     """Every metric of two runs' cells on the samples that both have; nothing if there are none."""
     common = sorted(set(run.folder.places_of(cell.key)) & set(baseline.folder.places_of(other.key)))
     if common:
         sides = side_of(run, cell, common, ready), side_of(baseline, other, common, ready)
-        yield from (one for one in compared(*sides, ready) if one.metric != SECONDS)
+        yield from (one for one in comparisons_of(*sides, ready) if one.metric != SECONDS)

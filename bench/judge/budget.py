@@ -19,7 +19,7 @@ from .ranking import (
     contenders,
     contestant,
     contestants,
-    corrected,
+    correct_pairs,
     own_races,
     races_in,
 )
@@ -58,16 +58,16 @@ def budgets(run: StoredRun, registry: Registry, by: Cost, amounts: Sequence[floa
     # The races of the run's own report are corrected for too: the reader has seen that report.
     own = own_races({i: score.row for i, score in drawn.items()}, scores.budgets, field)
     answers = dict(zip(races, answers_to(races.values(), field, own), strict=True))
-    family = sum(metric == scores.metric for metric, *_ in corrected(field, [*races.values(), *own]))
+    family = sum(metric == scores.metric for metric, *_ in correct_pairs(field, [*races.values(), *own]))
     rows = [
         {"by": by, "budget": amount, "metric": scores.metric, "family": family, "look": scores.look.number, **row}
         for amount, fit in fitting.items()
-        for row in _ranked(scores, fit, answers.get((scores.metric, amount)))
+        for row in _rank_rows(scores, fit, answers.get((scores.metric, amount)))
     ]
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
-def _ranked(scores: Scores, fit: Mapping[str, int], answer: Answer | None) -> list[dict[str, Any]]:
+def _rank_rows(scores: Scores, fit: Mapping[str, int], answer: Answer | None) -> list[dict[str, Any]]:
     """The rows of one budget: first those of the answer, then those that were not measured, then other samplers."""
     # First the race, in the order of its result.
     rows = [_value(scores.rows[answer.best], 1) | {"verdict": BEST}] if answer else []

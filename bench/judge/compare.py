@@ -143,20 +143,18 @@ def compare(run: StoredRun, a: str, b: str, registry: Registry) -> pd.DataFrame:
         at_count = [cell for cell, place in zip(record.cells, record.places, strict=True) if place == count]
         a_side, b_side, *rest = sides_of(run, pair, at_count, ready)
         samples = max(samples, a_side.samples)
-        asked += compared(a_side, b_side, ready)
+        asked += comparisons_of(a_side, b_side, ready)
         for one, other in combinations((a_side, b_side, *rest), 2):
             # The pair (a, b) itself is in `asked` already; every other pair is new.
-            others += compared(one, other, ready) if other is not b_side else ()
+            others += comparisons_of(one, other, ready) if other is not b_side else ()
     # Recorded once for the whole question: it is one look, whatever number of counts it covers.
     look = look_at(run, samples)
-    known = corrected_among(asked, others, look.weight)
+    known = correct_among(asked, others, look.weight)
     table = comparisons_to_table(asked, [p for p, _ in known])
     return table.assign(family=[size for _, size in known], look=look.number)
 
 
-def corrected_among(
-    asked: Sequence[Comparison], others: Sequence[Comparison], weight: float
-) -> list[tuple[float, int]]:
+def correct_among(asked: Sequence[Comparison], others: Sequence[Comparison], weight: float) -> list[tuple[float, int]]:
     """For each comparison asked for: p, corrected for all possible comparisons in its metric, and their number."""
     found: dict[str, Iterator[tuple[float, int]]] = {}
     for metric in {one.metric for one in asked}:
@@ -194,7 +192,7 @@ def side_of(run: StoredRun, cell: CellRecord, common: Sequence[Place], ready: Ma
     return Side(cell, found, clocked, n)
 
 
-def compared(a: Side, b: Side, ready: Mapping[str, Yardstick]) -> Iterator[Comparison]:
+def comparisons_of(a: Side, b: Side, ready: Mapping[str, Yardstick]) -> Iterator[Comparison]:
     """Every metric of two cells; a metric with bias is replaced by the one without it, if that was measured."""
     # A metric and its unbiased form lead to one comparison.
     for name in dict.fromkeys(without_bias(name, a.found, ready) for name in a.found):

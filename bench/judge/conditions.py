@@ -77,6 +77,7 @@ def violations(conditions: Sequence[Condition], table: pd.DataFrame, origins: Se
 
 
 def _violations(condition: Condition, table: pd.DataFrame, origins: Sequence[Origin]) -> list[str]:
+    # Columns of texts have no order, and a limit means nothing for them.
     numbers = [str(name) for name in table.columns if name not in TEXTS]
     if condition.column not in numbers:
         near = closest(condition.column, numbers)
@@ -115,6 +116,7 @@ def why_no_row(condition: Condition, table: pd.DataFrame) -> str:
     if condition.sampler and condition.sampler not in samplers:
         near = closest(condition.sampler, samplers)
         return f"no row of sampler {shown(condition.sampler)}{near}; there are: {', '.join(samplers)}"
+    # The message names what the rows of this sampler have, not what the whole table has.
     rows = table[table["sampler"] == condition.sampler] if condition.sampler else table
     there = [f"{name} {', '.join(f'{n:g}' for n in sorted(set(rows[name].dropna())))}" for name in condition.counts]
     asked = ", ".join(f"{name}={count:g}" for name, count in condition.counts.items())

@@ -16,7 +16,7 @@ import msgspec
 from ...samplers.errors import StoreError
 from ...samplers.files.atomic import write_beside_others
 from ..draw.folder import CHUNKS
-from ..draw.sealed_file import bytes_of, disk_errors, sealed, unsealed
+from ..draw.sealed_file import bytes_of, disk_errors, seal_json, unseal_json
 from ..plan.record import Positive
 from .statistics import LEVEL
 from .stored import StoredRun
@@ -58,7 +58,7 @@ def look_at(run: StoredRun, samples: int) -> Look:
     if number == len(taken) and samples > 0:
         file = run.path / LOOKS
         with suppress(StoreError), disk_errors(file):  # a folder may be read-only
-            write_beside_others(file, sealed(json.dumps({"looks": [*taken, samples]})))
+            write_beside_others(file, seal_json(json.dumps({"looks": [*taken, samples]})))
     return Look(number + 1, samples)
 
 
@@ -66,7 +66,7 @@ def looks_taken(run: StoredRun) -> list[int]:
     """The numbers of images at which a run was asked, in ascending order; if their file is missing or another run's,
     the numbers that the run was extended from."""
     try:
-        taken = unsealed(bytes_of(run.path / LOOKS)).get("looks")
+        taken = unseal_json(bytes_of(run.path / LOOKS)).get("looks")
         return sorted(set(msgspec.convert(taken, list[Positive])))
     except (OSError, ValueError, RecursionError):
         # Each extension may have followed a look at the images before it; the safe side is that it did.

@@ -33,15 +33,15 @@ def pareto(run: StoredRun, registry: Registry, metric: str | None = None, agains
 
     `metric` is by default the run's first. Raises InputError as `scores_of`.
     """
-    return placed(scores_of(run, registry, metric, by=against), against)
+    return front_table(scores_of(run, registry, metric, by=against), against)
 
 
-def placed(scores: Scores, against: Cost) -> pd.DataFrame:
+def front_table(scores: Scores, against: Cost) -> pd.DataFrame:
     """The rows of `pareto`."""
     measured = [score for score in scores.rows if score.estimate and math.isfinite(score.cost(against))]
     # All pairs, because any row may turn out to dominate any other.
-    corrected = scores.corrected(itertools.combinations(measured, 2))
-    rows = [_placed(scores, score, measured, corrected, against) for score in measured]
+    corrected = scores.correct_pairs(itertools.combinations(measured, 2))
+    rows = [_row_with_verdict(scores, score, measured, corrected, against) for score in measured]
     rows += [_identity(scores, s, against) | {"verdict": NOT_MEASURED} for s in scores.rows if s not in measured]
     known = {"family": len(corrected), "look": scores.look.number}
     table = pd.DataFrame([row | known for row in rows], columns=list(COLUMNS))
@@ -53,7 +53,7 @@ def _identity(scores: Scores, score: Score, against: Cost) -> dict[str, Any]:
     return named | {"metric": scores.metric, "against": against, "cost": score.cost(against)}
 
 
-def _placed(
+def _row_with_verdict(
     scores: Scores, score: Score, measured: Sequence[Score], corrected: Mapping[frozenset[str], float], against: Cost
 ) -> dict[str, Any]:
     """A measured row with its verdict."""

@@ -38,7 +38,7 @@ def power(run: StoredRun, registry: Registry, metric: str | None) -> pd.DataFram
     measured = [(place, score) for place, score in zip(places, scores.rows, strict=True) if score.estimate]
     # Only pairs at one count and one guidance: more steps are expected to be better.
     pairs = [(place[0], a, b) for (place, a), (other, b) in combinations(measured, 2) if place == other]
-    p_values = scores.corrected((a, b) for _, a, b in pairs)
+    p_values = scores.correct_pairs((a, b) for _, a, b in pairs)
     rows = []
     for count, a, b in pairs:
         comparison = scores.comparison(a, b)

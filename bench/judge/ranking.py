@@ -75,7 +75,7 @@ class Field:
     weight: float = 1.0
     """The factor of p for the looks that were taken."""
 
-    def measured(self, metric: str, rows: Iterable[int]) -> list[int]:
+    def rows_with(self, metric: str, rows: Iterable[int]) -> list[int]:
         """The rows that have a value of the metric."""
         return [i for i in rows if metric in self.found[i] and math.isfinite(self.found[i][metric].value)]
 
@@ -130,7 +130,7 @@ def races_in(
         (metric, budget): Race(metric, budget, places)
         for metric in metrics
         for budget, fit in fitting.items()
-        if (places := field.measured(metric, fit.values()))
+        if (places := field.rows_with(metric, fit.values()))
     }
 
 
@@ -138,7 +138,7 @@ def answers_to(races: Iterable[Race], field: Field, beside: Iterable[Race] = ())
     """The answer to each race, corrected for all pairs of the races in its metric, those in `beside` included."""
     races = list(races)
     # One correction for all races: the reader sees all of them at once.
-    p_values = corrected(field, [*races, *beside])
+    p_values = correct_pairs(field, [*races, *beside])
 
     def against(metric: str, best: int, other: int) -> Other:
         comparison = field.comparison(metric, best, other)
@@ -160,7 +160,7 @@ def finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def shown_best(answers: Sequence[Answer]) -> set[tuple[int, str]]:
+def clear_leaders(answers: Sequence[Answer]) -> set[tuple[int, str]]:
     """(row, metric) of each leader that is shown to be better than every other row of its race."""
     return {
         (answer.best, answer.metric)
@@ -170,7 +170,7 @@ def shown_best(answers: Sequence[Answer]) -> set[tuple[int, str]]:
     }
 
 
-def corrected(field: Field, races: Iterable[Race]) -> dict[Pair, float]:
+def correct_pairs(field: Field, races: Iterable[Race]) -> dict[Pair, float]:
     """p of each pair in the races, after Holm's correction within its metric and that for looks.
 
     Two cells with the same samples are no question and are left out. A pair in several races counts once.

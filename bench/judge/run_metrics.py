@@ -14,7 +14,7 @@ from ...samplers.model import Model
 from ...samplers.registry import Registry
 from ..draw.folder import RUN_FILE
 from ..plan.equipment import model_for
-from ..plan.identity import is_same, seen
+from ..plan.identity import add_fingerprint, is_same
 from ..plan.yardstick import Yardstick, yardsticks
 from .stored import StoredRun
 
@@ -32,7 +32,7 @@ def ready_metrics(run: StoredRun, registry: Registry) -> dict[str, Yardstick]:
     check_settings(run)
     check_code(run, registry)
     config = run.record.config
-    model = seen(model_for(config, registry))
+    model = add_fingerprint(model_for(config, registry))
     check_model(run, model)
     ready = yardsticks(config.metric, registry.metrics.things, model, config.samples)
     check_extractors(run, model, ready)

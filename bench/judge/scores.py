@@ -94,7 +94,7 @@ class Scores:
         assert b.estimate is not None
         return comparison_of(self.metric, a.cell, b.cell, a.estimate, b.estimate, self.lower_is_better)
 
-    def corrected(self, pairs: Iterable[tuple[Score, Score]]) -> dict[frozenset[str], float]:
+    def correct_pairs(self, pairs: Iterable[tuple[Score, Score]]) -> dict[frozenset[str], float]:
         """p of each pair of cells, corrected for all of them and for looks.
 
         A pair that is given twice counts once, and two cells with the same samples are no question.
@@ -115,7 +115,7 @@ def scores_of(run: StoredRun, registry: Registry, metric: str | None, *, by: Cos
 
 def scores_by(run: StoredRun, ready: Mapping[str, Yardstick], metric: str | None, *, by: Cost) -> Scores:
     """The rows of a run by one metric, for a run whose metrics are made ready already; errors as of `scores_of`."""
-    name = _chosen(metric, ready)
+    name = _metric_name(metric, ready)
     # Other metrics cost time and memory, and are not asked for.
     names = {name, ready[name].metric.unbiased} if name in ready else set()
     return _scores(run, name, {one: yardstick for one, yardstick in ready.items() if one in names}, by)
@@ -125,7 +125,7 @@ def all_scores_of(run: StoredRun, registry: Registry, metric: str | None, *, by:
     """The rows of a run by one metric, with every metric measured and not only the one that ranks; errors as of
     `scores_of`."""
     ready = ready_metrics(run, registry)
-    return _scores(run, _chosen(metric, ready), ready, by)
+    return _scores(run, _metric_name(metric, ready), ready, by)
 
 
 def _scores(run: StoredRun, metric: str, ready: Mapping[str, Yardstick], by: Cost) -> Scores:
@@ -143,7 +143,7 @@ def _scores(run: StoredRun, metric: str, ready: Mapping[str, Yardstick], by: Cos
     return Scores(metric, directions(ready), scores, tuple(budgets_of(run)), look_at(run, samples))
 
 
-def _chosen(metric: str | None, ready: Mapping[str, Yardstick]) -> str:
+def _metric_name(metric: str | None, ready: Mapping[str, Yardstick]) -> str:
     """The metric asked for, or the run's first."""
     # The first that was asked for, which is also the first in the table.
     if metric is None and ready:

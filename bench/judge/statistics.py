@@ -47,7 +47,7 @@ class Gathered:
     @property
     def strata(self) -> Strata | None:
         """Which samples share a prompt; None if that is no help."""
-        return strata_of(self.prompts, joined([np.arange(c.first, c.first + c.n) for c in self.chunks]))
+        return strata_of(self.prompts, concatenate([np.arange(c.first, c.first + c.n) for c in self.chunks]))
 
 
 def gather(chunks: Iterable[Chunk], n: int, ready: Mapping[str, Yardstick], prompts: Sequence[str] = ()) -> Gathered:
@@ -75,7 +75,7 @@ def gather(chunks: Iterable[Chunk], n: int, ready: Mapping[str, Yardstick], prom
     return Gathered(bare, rows, prompts)
 
 
-def joined(numbers: Sequence[Numbers]) -> Numbers:
+def concatenate(numbers: Sequence[Numbers]) -> Numbers:
     """The numbers of several chunks, concatenated."""
     return np.concatenate([np.empty(0, dtype=np.int64), *numbers])
 
@@ -180,7 +180,7 @@ def check_estimate(name: str, estimate: object, n: int) -> None:
         raise PluginError(f"metric {name!r}: returned {shown(common)} as `common`; expected an array (m,) of floats")
 
 
-def measured(found: Mapping[str, Estimate], ready: Mapping[str, Yardstick]) -> dict[str, float]:
+def metric_values(found: Mapping[str, Estimate], ready: Mapping[str, Yardstick]) -> dict[str, float]:
     """The three columns of each metric and of the ODE errors; nan for an estimate that is missing or not finite."""
     # The ODE errors stand around the metrics: the fixed column first, the further one at the end.
     columns: dict[str, float] = {}

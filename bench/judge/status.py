@@ -45,7 +45,7 @@ class Outcome:
         return self.status is Status.FAILED
 
 
-def failed(reason: str) -> Outcome:
+def failed_outcome(reason: str) -> Outcome:
     """The outcome of a cell that failed."""
     return Outcome(Status.FAILED, reason)
 
@@ -55,7 +55,7 @@ def outcome_of(text: str) -> Outcome:
     # Only "failed" is followed by anything; a reason may itself hold a colon.
     word, separator, reason = text.partition(REASON)
     if word == Status.FAILED and separator:
-        return failed(reason)
+        return failed_outcome(reason)
     if text in UNFAILED:
         return Outcome(Status(text))
-    raise ValueError(f"status {text[:40]!r}: expected {', '.join(UNFAILED)} or {failed('a reason')}")
+    raise ValueError(f"status {text[:40]!r}: expected {', '.join(UNFAILED)} or {failed_outcome('a reason')}")

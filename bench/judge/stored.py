@@ -66,6 +66,7 @@ class StoredRun:
     @property
     def reasons(self) -> Mapping[str, str]:
         """Why cells failed, by cell key."""
+        # From the table and not from the failures on disk: a page shows what the table shows.
         told = zip(self.record.cells, self.outcomes, strict=True)
         return {cell.key: outcome.reason for cell, outcome in told if outcome.has_failed}
 

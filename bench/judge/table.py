@@ -25,14 +25,14 @@ from ..draw.chunk_file import Chunk
 from ..draw.clock import COMPILE, Repeat
 from ..draw.folder import TABLE_FILE, TABLE_SEAL
 from ..draw.latency import columns_among, is_latency, latencies
-from ..draw.sealed_file import bytes_of, disk_errors, sealed, unsealed
+from ..draw.sealed_file import bytes_of, disk_errors, seal_json, unseal_json
 from ..draw.store import RunFolder
 from ..plan.keys import FORMAT
 from ..plan.plan import Block, Cell, Plan
 from ..plan.record import MOST, RunRecord
 from ..plan.yardstick import Yardstick
-from .statistics import Gathered, estimates, for_verdicts, gather, measured, metric_columns, samples_hash
-from .status import Status, failed, outcome_of
+from .statistics import Gathered, estimates, for_verdicts, gather, metric_columns, metric_values, samples_hash
+from .status import Status, failed_outcome, outcome_of
 
 COLUMNS = (
     "model", "sampler", "grid", "steps", "nfe", "network_evaluations", "guidance", "samples",
@@ -120,7 +120,7 @@ class GrowingTable:
         for cell in plan.cells:
             row = {**dict.fromkeys(COLUMNS), **_identity(plan, cell)}
             if cell.key in failures:
-                row["status"] = str(failed(failures[cell.key]))
+                row["status"] = str(failed_outcome(failures[cell.key]))
                 # A cell that failed later takes part in no verdict.
                 self._measured.pop(cell.key, None)
             elif folder.has(cell, blocks[0]):
@@ -152,7 +152,7 @@ class GrowingTable:
             chunks = (self._chunk(cell, block) for block in blocks)
             gathered = gather(chunks, samples, self._ready, cell.request.prompts)
             found = estimates(gathered, self._ready)
-            numbers = _numbers(gathered, samples) | measured(found, self._ready)
+            numbers = _numbers(gathered, samples) | metric_values(found, self._ready)
             clocked = tuple(chunk.repeat for chunk in gathered.chunks)
             known = Measured(blocks, numbers, found, samples_hash(gathered.chunks), clocked)
             self._measured[cell.key] = known
@@ -163,7 +163,7 @@ class GrowingTable:
         # Repeats come without new blocks, and change only the seconds.
         clocked, made_from = self._clocked.get(cell.key), (known.made_from, self._folder.repeats_written[cell.key])
         if clocked is None or clocked.made_from != made_from:
-            numbers = timing.timed([*known.clocked, *self._folder.repeats_of(cell.key)])
+            numbers = timing.clock_columns([*known.clocked, *self._folder.repeats_of(cell.key)])
             numbers |= latencies(self._folder.latencies_of(cell.key))
             clocked = self._clocked[cell.key] = Clocked(made_from, numbers)
         return clocked
@@ -312,7 +312,7 @@ def write_sealed_table(folder: RunFolder, table: pd.DataFrame, keys: Sequence[st
         tables = (new, before)
     seal = TableSeal(FORMAT, tables)
     with disk_errors(folder.path):
-        write_atomically(folder.path / TABLE_SEAL, sealed(json.dumps(msgspec.to_builtins(seal))))
+        write_atomically(folder.path / TABLE_SEAL, seal_json(json.dumps(msgspec.to_builtins(seal))))
         write_atomically(folder.path / TABLE_FILE, content)
 
 
@@ -329,7 +329,7 @@ def sealed_content(path: Path) -> tuple[bytes, tuple[str, ...]]:
 def sealed_table(path: Path, content: bytes) -> Sealed:
     """The entry of table.seal for a content of table.csv; ValueError if there is none."""
     try:
-        seal = msgspec.convert(unsealed(bytes_of(path / TABLE_SEAL)), TableSeal)
+        seal = msgspec.convert(unseal_json(bytes_of(path / TABLE_SEAL)), TableSeal)
     except FileNotFoundError as error:
         raise ValueError(f"{TABLE_SEAL} is missing") from error
     if seal.format != FORMAT:
@@ -364,7 +364,7 @@ def pending_row(record: RunRecord, place: int) -> dict[str, Any]:
 
 def frame_to_csv(frame: pd.DataFrame) -> str:
     """Every digit; a text that a spreadsheet would take for a formula gets a ' in front."""
-    safe = texts_changed(frame, lambda text: f"'{text}" if FORMULA.match(text) else text)
+    safe = change_texts(frame, lambda text: f"'{text}" if FORMULA.match(text) else text)
     end = "\0\r\n"  # a field that holds a letter of it gets quotes, and a bare carriage return would end the line
     return safe.to_csv(index=False, lineterminator=end).replace(end, "\n")
 
@@ -374,10 +374,10 @@ def csv_to_frame(content: bytes) -> pd.DataFrame:
     texts = dict.fromkeys(TEXTS, str)
     # Only an empty field is missing: "NA" or "nan" may be the name of a sampler.
     stored = pd.read_csv(io.BytesIO(content), dtype=texts, keep_default_na=False, na_values=[""])
-    return texts_changed(stored, lambda text: text[1:] if text[:1] == "'" and FORMULA.match(text) else text)
+    return change_texts(stored, lambda text: text[1:] if text[:1] == "'" and FORMULA.match(text) else text)
 
 
-def texts_changed(frame: pd.DataFrame, change: Callable[[str], str]) -> pd.DataFrame:
+def change_texts(frame: pd.DataFrame, change: Callable[[str], str]) -> pd.DataFrame:
     """The frame with every text and every heading changed, and all other values as they are."""
     changed = frame.copy()
     for name, column in frame.items():

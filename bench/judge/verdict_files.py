@@ -17,9 +17,9 @@ import pandas as pd
 from ...samplers.errors import SamplerbenchError
 from ...samplers.files.atomic import write_beside_others
 from ..draw.folder import CHUNKS
-from ..draw.sealed_file import bytes_of, disk_errors, sealed, unsealed
+from ..draw.sealed_file import bytes_of, disk_errors, seal_json, unseal_json
 from .compare import SECONDS
-from .pareto import placed
+from .pareto import front_table
 from .ranking import Answer
 from .run_metrics import LoadMetrics
 from .scores import scores_by
@@ -36,16 +36,16 @@ T = TypeVar("T")
 def keep(file: Path, belongs_to: Any, value: Any) -> None:
     """Write a value with what it belongs to, unless it is there already; a run and its reports may do so at once."""
     # Written only when it changes, so that to look at a report leaves the folder as it is.
-    content = sealed(json.dumps({"of": belongs_to, "kept": msgspec.to_builtins(value)}))
+    content = seal_json(json.dumps({"of": belongs_to, "kept": msgspec.to_builtins(value)}))
     with disk_errors(file):
         if not file.exists() or bytes_of(file) != content:
             write_beside_others(file, content)
 
 
-def kept(file: Path, belongs_to: Any, kind: type[T]) -> T | None:
+def read_kept(file: Path, belongs_to: Any, kind: type[T]) -> T | None:
     """What `keep` wrote; None if it is missing, of another kind, or belongs to something else."""
     try:
-        value = unsealed(bytes_of(file))
+        value = unseal_json(bytes_of(file))
         return msgspec.convert(value.get("kept"), kind) if value.get("of") == belongs_to else None
     except (OSError, ValueError, RecursionError):
         return None
@@ -70,7 +70,7 @@ def write_answers(run: StoredRun, answers: Sequence[Answer]) -> None:
 
 def read_answers(run: StoredRun) -> list[Answer] | None:
     """The answers that `write_answers` kept; None if there are none for this table."""
-    answers = kept(run.path / ANSWERS, signature(run), list[Answer])
+    answers = read_kept(run.path / ANSWERS, signature(run), list[Answer])
     # A file that was edited may name a row that the table does not have, and the page would fail on it.
     named = (row for answer in answers or () for row in (answer.best, *(other.row for other in answer.others)))
     return answers if all(row < len(run.table) for row in named) else None
@@ -82,7 +82,7 @@ def fronts_of(run: StoredRun, names: Sequence[str], metrics: LoadMetrics | None)
     They are read from the run, or computed from its chunks and metrics and then kept. {} if neither is possible, or if
     seconds cannot be compared.
     """
-    there = kept(run.path / FRONTS, clocked_signature(run), Fronts)
+    there = read_kept(run.path / FRONTS, clocked_signature(run), Fronts)
     # As above: one verdict for each row, or the file is of no use.
     if there is not None and all(len(rows) == len(run.table) for rows in there.values()):
         return there
@@ -91,7 +91,9 @@ def fronts_of(run: StoredRun, names: Sequence[str], metrics: LoadMetrics | None)
     try:
         # To load the model may fail on this machine; then the page is shown without these verdicts.
         ready = metrics()
-        found = {name: verdicts(placed(scores_by(run, ready, name, by="seconds"), "seconds"), run) for name in names}
+        found = {
+            name: verdicts(front_table(scores_by(run, ready, name, by="seconds"), "seconds"), run) for name in names
+        }
     except SamplerbenchError:
         return {}
     keep(run.path / FRONTS, clocked_signature(run), found)

@@ -69,7 +69,7 @@ def parse_caption(text: str) -> Caption:
     # settings.
     begins = [match.end() for match in SETTINGS.finditer(text)]
     start = begins[-1] if begins else (0 if FIELD.match(text) and not NEGATIVE.match(text) else len(text))
-    pairs = [(match[1], unquoted(match[2])) for match in FIELD.finditer(text[start:])]
+    pairs = [(match[1], unquote(match[2])) for match in FIELD.finditer(text[start:])]
     fields: dict[str, str] = {}
     for name, value in pairs:
         # Of a name that stands twice the first counts: extensions of a tool append their settings.
@@ -80,7 +80,7 @@ def parse_caption(text: str) -> Caption:
     return Caption(prompt.strip(" \n,"), "".join(negative).strip(" \n,"), fields)
 
 
-def unquoted(value: str) -> str:
+def unquote(value: str) -> str:
     """A value as it was before it was put in quotes."""
     text = value.strip()
     if text.startswith('"'):

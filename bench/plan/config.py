@@ -58,6 +58,7 @@ class Config(Settings):
         # Both or none: a cell has one count.
         if bool(self.steps) == bool(self.nfe):
             raise InputError("steps and nfe: expected one of them, as in --steps 5,10,20 or --nfe 10,20")
+        # Twice the same spec would be two rows of one cell, told apart by nothing.
         if len(set(self.sampler)) < len(self.sampler):
             raise InputError(f"sampler {', '.join(self.sampler)}: one is given twice")
         check_count("samples", self.samples)
@@ -162,7 +163,7 @@ def without_defaults(config: Config) -> dict[str, Any]:
     return {one.name: value for one in SETTINGS if (value := getattr(config, one.name)) != one.default}
 
 
-def enlarged(old: Config, given: Mapping[str, Any]) -> Config:
+def enlarge(old: Config, given: Mapping[str, Any]) -> Config:
     """The settings of a run, enlarged by more samplers, step counts or budgets, or by more images.
 
     InputError where another setting that is given differs, the run counts by the other of steps and budgets, or it has
@@ -202,5 +203,6 @@ def as_json(config: Config) -> dict[str, Any]:
 
 def from_json(values: Mapping[str, Any]) -> Config:
     """The configuration that `as_json` wrote."""
+    # JSON has lists only; the record is hashed, and holds tuples.
     settings: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
     return Config(**settings)

@@ -25,10 +25,10 @@ OF_PROMPTS = ("clip",)
 
 def model_for(config: Config, registry: Registry) -> Model:
     """The model that a configuration names, made with its settings and equipped for its metrics."""
-    return equipped(registry.model(config.model, **config.model_settings), config, registry)
+    return equip(registry.model(config.model, **config.model_settings), config, registry)
 
 
-def equipped(model: Model, config: Config, registry: Registry) -> Model:
+def equip(model: Model, config: Config, registry: Registry) -> Model:
     """The model, with its extractors and reference replaced by those that the configuration names.
 
     A role that a metric reads and that has no extractor gets that of `DEFAULTS`, if the model makes images and the
@@ -44,7 +44,7 @@ def equipped(model: Model, config: Config, registry: Registry) -> Model:
     extractors = on_device(extractors, device_of(config))
     read = {metric.extractor for metric in metrics}
     if config.reference is not None:
-        extractors |= compared(extractors, read, model, config, registry)
+        extractors |= with_reference(extractors, read, model, config, registry)
     # Before the first image is drawn: a prompt that is too long would fail the run at its first chunk.
     check_prompts({role: e for role, e in extractors.items() if role in read}, config.prompts or model.prompts)
     return replace(model, extractors=extractors) if extractors != dict(model.extractors) else model
@@ -104,7 +104,7 @@ def default_extractors(roles: set[str], model: Model, registry: Registry) -> dic
     return found
 
 
-def compared(
+def with_reference(
     extractors: Mapping[str, Extractor], read: set[str], model: Model, config: Config, registry: Registry
 ) -> dict[str, Extractor]:
     """The extractors whose rows a metric compares, with the reference of the configuration."""

@@ -56,6 +56,7 @@ def read_bytes(what: str, path: Path) -> bytes:
     """All bytes of a file, a pipe with a writer, or a terminal; InputError for anything that may never end."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)  # else it would wait for a pipe's writer
     try:
+        # By the open file, which nobody can exchange any more.
         mode = os.fstat(descriptor).st_mode
         if not (stat.S_ISREG(mode) or stat.S_ISFIFO(mode) or os.isatty(descriptor)):
             raise InputError(f"{what} {path}: a folder or device; expected a file or a pipe")
@@ -114,6 +115,7 @@ def _as_option(key: str, value: object, kind: Kind) -> bool | str | list[str]:
     def is_scalar(thing: object) -> bool:
         return isinstance(thing, (int, float, str)) and not isinstance(thing, bool)
 
+    # true and false are for flags only: as a number, true would be read as 1.
     if kind in FLAGS and isinstance(value, bool):
         return value
     if kind not in FLAGS and is_scalar(value):

@@ -28,7 +28,7 @@ DIGITS = 16
 SAMPLER, STEPS = "ddim", 3
 
 
-def seen(model: Model) -> Model:
+def add_fingerprint(model: Model) -> Model:
     """The model; one without a fingerprint gets that of the weights and the code of its torch module."""
     module = model.network.network if isinstance(model.network, WrappedNetwork) else None
     if model.fingerprint or not isinstance(module, nn.Module):
@@ -36,9 +36,9 @@ def seen(model: Model) -> Model:
     return replace(model, fingerprint=f"{MODULE}:{weights_hash(module)}:{code_hash(module)}")
 
 
-def recognised(model: Model, registry: Registry, config: Config) -> Model:
-    """The model; a fingerprint that `seen` made is extended by a sample, or removed if none can be drawn."""
-    model = seen(model)
+def identify(model: Model, registry: Registry, config: Config) -> Model:
+    """The model; a fingerprint that `add_fingerprint` made is extended by a sample, or removed if none can be drawn."""
+    model = add_fingerprint(model)
     if not is_seen(model.fingerprint):
         return model
     try:
@@ -55,7 +55,7 @@ def is_seen(fingerprint: str) -> bool:
 
 def is_same(stored: str, here: str) -> bool:
     """Whether a run's fingerprint is that of the model here, whose own may still lack the sample."""
-    # `seen` draws no sample, so weights and code have to do.
+    # `add_fingerprint` draws no sample, so weights and code have to do.
     return stored == here or (is_seen(here) and stored.startswith(f"{here}:"))
 
 

@@ -49,7 +49,7 @@ def setting_of(sampler: Sampler, asked: str) -> str:
     # The content of a file belongs to the key, but not to the setting, which outlives an edit.
     held = {field.name for field in fields(sampler) if isinstance(getattr(sampler, field.name), File)}
     # As None and not left out: whether there is a file is part of the setting.
-    options = {name: None if name in held else value for name, value in given(sampler).items()}
+    options = {name: None if name in held else value for name, value in fields_given(sampler).items()}
     return digest([type(sampler).__qualname__, options, asked])
 
 
@@ -64,7 +64,7 @@ def asked_setting(request: Request, extractors: Collection[str], shared: str | N
         levels_hash(request.levels),
         # They move the last bits. Which of several equal devices does not.
         [request.batch_size, request.device.type, str(request.dtype)],
-        given(request, but=SAID_APART),
+        fields_given(request, but=SAID_APART),
     ])  # fmt: skip
 
 
@@ -81,10 +81,10 @@ def model_setting(model: Model, extractors: Collection[str]) -> dict[str, Any]:
     # The user's own code, not our wrappers around it.
     loader = model.network.load if isinstance(model.network, Accelerated) else model.network
     network = loader.network if isinstance(loader, WrappedNetwork) else loader
-    faster = {"acceleration": given(model.network.how)} if isinstance(model.network, Accelerated) else {}
+    faster = {"acceleration": fields_given(model.network.how)} if isinstance(model.network, Accelerated) else {}
     return {
         **faster,
-        **given(model, but=(*OF_MODEL_APART, *NOT_OF_MODEL)),
+        **fields_given(model, but=(*OF_MODEL_APART, *NOT_OF_MODEL)),
         "fingerprint": model.fingerprint,
         "network": text_of(network),
         "extractors": {
@@ -96,10 +96,10 @@ def model_setting(model: Model, extractors: Collection[str]) -> dict[str, Any]:
     }
 
 
-def given(thing: Any, but: Collection[str] = ()) -> dict[str, Any]:
+def fields_given(thing: Any, but: Collection[str] = ()) -> dict[str, Any]:
     """The fields of a dataclass that take part in comparisons and are not at their defaults, as JSON values."""
     return {
-        field.name: described(value)
+        field.name: json_value_of(value)
         for field in fields(thing)
         if field.name not in but and field.compare
         if not is_default(value := getattr(thing, field.name), field.default)
@@ -115,10 +115,10 @@ def is_default(value: Any, default: Any) -> bool:
     return value is default or (isinstance(value, int | float | str | tuple) and bool(value == default))
 
 
-def described(value: Any) -> Any:
+def json_value_of(value: Any) -> Any:
     """A JSON value that is the same in every process, and different for different values."""
     if is_dataclass(value) and not isinstance(value, type):
-        return [type(value).__qualname__, given(value), text_of(value)[1:]]
+        return [type(value).__qualname__, fields_given(value), text_of(value)[1:]]
     return next((say for kinds, say in WORDS if isinstance(value, kinds)), text_of)(value)
 
 
@@ -126,12 +126,12 @@ WORDS: tuple[tuple[Any, Callable[[Any], Any]], ...] = (
     # The order matters: the first kind that fits is taken.
     ((bool, int, float, str, NoneType), lambda value: value),
     (File, lambda value: {"sha256": value.sha256}),
-    (Mapping, lambda value: [[described(key), described(item)] for key, item in value.items()]),
-    ((list, tuple), lambda value: [described(item) for item in value]),
-    ((set, frozenset), lambda value: sorted(json.dumps(described(item)) for item in value)),
+    (Mapping, lambda value: [[json_value_of(key), json_value_of(item)] for key, item in value.items()]),
+    ((list, tuple), lambda value: [json_value_of(item) for item in value]),
+    ((set, frozenset), lambda value: sorted(json.dumps(json_value_of(item)) for item in value)),
     (torch.Tensor, lambda value: {"tensor": tensor_hash(value)}),
     (np.ndarray, lambda value: {"array": tensor_hash(torch.from_numpy(np.ascontiguousarray(value)))}),
-    (Schedule, lambda value: [described(vars(value)), text_of(value)]),
+    (Schedule, lambda value: [json_value_of(vars(value)), text_of(value)]),
     ((torch.dtype, torch.device, Path), str),
 )
 """How values of each kind are described; for a value of any other kind, only its code is."""

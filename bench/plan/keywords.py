@@ -50,6 +50,7 @@ def check_arguments(given: Mapping[str, object]) -> None:
 def config_of(given: Mapping[str, Any]) -> Config:
     """The settings in the arguments."""
     settings = {one.name: value_of(one.kind, given[one.keyword]) for one in SETTINGS if one.keyword}
+    # Budgets replace the step counts, whose default would otherwise stand beside them and be refused.
     if settings["nfe"] is None:
         settings["nfe"] = ()
     elif settings["steps"] == Config.steps:  # left out; others are refused beside budgets

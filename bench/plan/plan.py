@@ -10,7 +10,7 @@ from functools import cached_property
 from itertools import product
 from typing import Any, overload
 
-from ...samplers.acceleration import accelerated
+from ...samplers.acceleration import accelerate
 from ...samplers.arguments import check_unconditional
 from ...samplers.errors import InputError, PluginError, shown
 from ...samplers.model import Model
@@ -23,14 +23,14 @@ from ...samplers.sampler import MAX_CALLS, MAX_ORDER, MAX_STEPS, Sampler, declar
 from ...samplers.schedule import VP
 from ...samplers.text import counted
 from .config import Config
-from .equipment import equipped, model_for
-from .identity import recognised, unknown
+from .equipment import equip, model_for
+from .identity import identify, unknown
 from .keys import (
     asked_setting,
     cell_setting,
     digest,
+    fields_given,
     files_of,
-    given,
     setting_of,
     shared_setting,
     source_hash,
@@ -209,7 +209,7 @@ class Plan:
         # whole.
         in_turn = sorted(self.cells, key=lambda cell: order.get(cell.place, len(order)))
         always = {name: getattr(self.config, name) for name in ALWAYS}
-        return digest([always, given(self.config, but=ALWAYS), [cell.setting for cell in in_turn]])
+        return digest([always, fields_given(self.config, but=ALWAYS), [cell.setting for cell in in_turn]])
 
     def of(self, *specs: str) -> Plan:
         """The part of the plan for some sampler specs."""
@@ -228,7 +228,7 @@ class Plan:
             return Blocks(self.config.samples, size)
         return Blocks(self.config.samples, size, self.shard.number - 1, self.shard.of)
 
-    def shared(self, shard: Shard | None) -> Plan:
+    def for_shard(self, shard: Shard | None) -> Plan:
         """This plan with only a part of its blocks; without the ODE solution if none of their samples has one."""
         if shard is None:
             return self
@@ -250,6 +250,7 @@ class Plan:
     @cached_property
     def reference_key(self) -> str:
         """Hash of all that decides the ODE references; '' where there is none."""
+        # The code of the solver too: if it is edited, the solution is solved again.
         hashes = [digest([cell_setting(one, ()), source_hash(type(one.sampler))]) for one in self.references]
         return hashes[0] if len(hashes) == 1 else digest(hashes) if hashes else ""
 
@@ -273,6 +274,7 @@ class Plan:
 
 def ode_count(samples: int) -> int:
     """How many of a run's samples are compared with their converged solution, at least one."""
+    # A hundred steps of a second-order solver cost as much as many cells, so only some samples are solved.
     return max(1, min(ODE_SAMPLES, samples // ODE_SHARE))
 
 
@@ -282,15 +284,15 @@ def plan_for(config: Config, registry: Registry, model: Model | None = None) -> 
     Changes of the process by encoders and grids are undone, because a key says under which switches samples are drawn.
     """
     with registry.remarking("plan of", model.name if model else config.model, " (an encoder or a grid did)"):
-        return planned_cells(config, registry, model)
+        return plan_from(config, registry, model)
 
 
-def planned_cells(config: Config, registry: Registry, given_model: Model | None) -> Plan:
+def plan_from(config: Config, registry: Registry, given_model: Model | None) -> Plan:
     """The plan; making it may run code of other packages."""
-    model = equipped(given_model, config, registry) if given_model else model_for(config, registry)
+    model = equip(given_model, config, registry) if given_model else model_for(config, registry)
     # The model is known before the cells, because its fingerprint is part of their keys.
     # A model without a fingerprint is recognised by what it answers as it is, not by what a compiler makes of it.
-    model = accelerated(recognised(model, registry, config), config.acceleration, config.device)
+    model = accelerate(identify(model, registry, config), config.acceleration, config.device)
     for name in config.metric:
         registry.metrics[name]
     # Hashing a model reads all its weights, so that is done once for all cells.
@@ -365,7 +367,7 @@ def cell_for(  # noqa: PLR0913  (a cell's coordinates)
     steps = budget
     # A first call without the network costs nothing, so the budget reaches for one call more.
     if config.nfe:
-        sampler, steps = planned(sampler, spec, budget + analytic_first)
+        sampler, steps = sampler_for_budget(sampler, spec, budget + analytic_first)
     with at_fault(f"sampler {spec!r}: needs_unconditional"):
         alike = grid, steps, guidance, analytic_first, check_unconditional(sampler, model, repr(spec))
     # Levels, prompts and model are checked once for all samplers that are alike in these.
@@ -381,6 +383,7 @@ def cell_for(  # noqa: PLR0913  (a cell's coordinates)
     contents, named = files_of(sampler)
     key = digest([setting, code.digest, contents])
     nfe, order = declared_nfe(request, spec), declared_order(sampler, spec)
+    # Checked again at each chunk, since they may be edited while the run goes on.
     foreign, files = registry.is_foreign(spec), (*named, *code.files)
     return Cell(spec, grid, steps, nfe, request, key, setting, budget, foreign, order, files)
 
@@ -418,7 +421,7 @@ def summary(plan: Plan) -> dict[str, Any]:
     }
 
 
-def planned(sampler: Sampler, spec: str, budget: int) -> tuple[Sampler, int]:
+def sampler_for_budget(sampler: Sampler, spec: str, budget: int) -> tuple[Sampler, int]:
     """The sampler and its steps for a budget of calls; PluginError if the sampler answers with anything invalid."""
     with at_fault(f"sampler {spec!r}: plan({budget})"):
         try:

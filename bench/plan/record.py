@@ -106,6 +106,7 @@ class RunRecord(Struct, frozen=True, dict=True):
         settings = self.config
         if not all(map(math.isfinite, (*settings.guidances, settings.guidance_rescale))):
             raise ValueError(f"config.guidance is {settings.guidance}; expected a finite number")
+        # Each sampler has a cell at each guidance and count, in whatever order the rows were added.
         rows, counts = Counter((cell.sampler, self.guidance_of(cell)) for cell in self.cells), settings.counts
         if rows != dict.fromkeys(product(settings.sampler, settings.guidances), len(counts)):
             raise ValueError(f"cells are not those of {len(settings.sampler)} samplers at {len(counts)} counts each")
@@ -174,10 +175,10 @@ def record_of(content: Mapping[str, Any]) -> RunRecord:
     try:
         return msgspec.convert({**content, "unknown_settings": unknown}, RunRecord)
     except msgspec.ValidationError as error:
-        raise ValueError(told(error)) from error
+        raise ValueError(violation_text(error)) from error
 
 
-def told(error: msgspec.ValidationError) -> str:
+def violation_text(error: msgspec.ValidationError) -> str:
     """A violation, with its field first: "config.nfe: expected array, got int"."""
     text, _, place = str(error).partition(" - at `$")
     text = (text[:1].lower() + text[1:]).replace("`", "")

@@ -170,24 +170,24 @@ class Images:
         """The rows (n, d), from the cache or extracted; they are cached if the extractor has a fingerprint."""
         about = self.about(extractor)
         # The name holds all that rows depend on: images, extractor, versions, switches. Nothing else has to be checked.
-        path = references_folder() / f"{about.key}-{made_with(extractor)}{ROWS_SUFFIX}"
+        path = references_folder() / f"{about.key}-{conditions_hash(extractor)}{ROWS_SUFFIX}"
         if extractor.fingerprint and (kept := kept_rows(path, about)) is not None:
             return kept
-        rows = self._extracted(extractor, report)
+        rows = self._extract(extractor, report)
         if extractor.fingerprint:
             with suppress(OSError):  # a cache that cannot be written makes a run slower, not wrong
                 make_folder(path.parent)
                 write_beside_others(path, save({ROWS: rows}, about.as_texts()))
         return rows
 
-    def _extracted(self, extractor: Extractor, report: Report) -> Rows:
+    def _extract(self, extractor: Extractor, report: Report) -> Rows:
         blocks = []
         for numbers, images in self.blocks():
             what = f"extractor {extractor.label}, reference {self.data.name}"
             with at_fault(what):
                 # Extractors of prompts get empty ones: rows that are compared depend on images only.
                 rows = np.asarray(extractor.extract(images, [""] * len(images)), dtype=np.float32)
-            check_extracted(rows, numbers, what)
+            check_extract(rows, numbers, what)
             blocks.append(rows)
             report(numbers.stop, self.count)
         if not blocks:
@@ -212,7 +212,7 @@ class Images:
         return to_channels(crop(image, (size[0], size[1])), channels)
 
 
-def check_extracted(rows: npt.NDArray[Any], numbers: range, what: str) -> None:
+def check_extract(rows: npt.NDArray[Any], numbers: range, what: str) -> None:
     """Refuse rows that are no finite numbers, one for each image; the error names the image."""
     if rows.ndim != 2 or len(rows) != len(numbers):  # noqa: PLR2004  (rows and columns)
         raise InputError(f"{what}: returned shape {rows.shape}; expected ({len(numbers)}, d)")
@@ -226,7 +226,7 @@ def references_folder() -> Path:
     return Path.home() / ".cache" / "samplerbench" / "references"
 
 
-def made_with(extractor: Extractor) -> str:
+def conditions_hash(extractor: Extractor) -> str:
     """Hash of what else decides rows: versions, the code of a plugin's extractor, switches of torch. If any of these
     changes, the rows are extracted again."""
     versions = [version_of(package) for package in DECIDING]
@@ -243,6 +243,7 @@ def kept_rows(path: Path, about: About) -> Rows | None:
             rows: Rows = file.get_tensor(ROWS)
     except Exception:  # a damaged file may end in any exception of its reader
         return None
+    # As if it came from a stranger: rows that are cut off or not finite are made again.
     is_whole = rows.dtype == np.float32 and rows.ndim == 2 and len(rows) == about.samples  # noqa: PLR2004
     return rows if is_whole and bool(np.isfinite(rows).all()) else None
 
@@ -253,6 +254,7 @@ def bar_on_terminal(what: str) -> Iterator[Report]:
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        # How many images there are is known only when the first block is done.
         task = bar.add_task(what, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
@@ -273,6 +275,7 @@ def images_at(data: ImageData, size: str | None, samples: int | None, called: st
     """The first images of a data set, or all, at a size; by default as they are, which is refused if they differ."""
     if not len(data):
         raise InputError(f"{called} {data.name}: no images in it")
+    # The first image stands for all; one of another size is refused when it is read.
     channels, height, width = image_of(data, 0).shape
     if size is not None:
         width, height = parse_size(size)

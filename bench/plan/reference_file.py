@@ -30,7 +30,7 @@ from ...samplers.files.weights import check_header, check_regular, file_hash
 from ...samplers.files.zip_file import open_zip
 from ...samplers.metric import Moments, Rows
 from ...samplers.text import counted
-from .record import Positive, told
+from .record import Positive, violation_text
 
 FORMAT = 1
 """Version of the files that are written here."""
@@ -90,7 +90,7 @@ def about_of(texts: Mapping[str, str], path: Path) -> About | None:
         notes = msgspec.json.decode(texts.get("notes", ""), type=tuple[str, ...])
         return msgspec.convert({**texts, "notes": notes}, About, strict=False)  # its numbers are texts too
     except (msgspec.MsgspecError, RecursionError) as error:
-        why = told(error) if isinstance(error, msgspec.ValidationError) else f"notes: {error}"
+        why = violation_text(error) if isinstance(error, msgspec.ValidationError) else f"notes: {error}"
         raise ModelError(f"reference {path}: what it says of itself is damaged ({why}); make it again") from error
 
 
@@ -177,6 +177,7 @@ def read_rows(path: Path) -> tuple[Rows, About]:
     about = about_of(texts, path)
     if about is None or rows.ndim != 2:  # noqa: PLR2004  (rows and columns)
         raise ModelError(f"reference {path}: not what `samplerbench reference -o FILE{ROWS_SUFFIX}` writes")
+    # One NaN among the rows would make every number that is compared with them NaN.
     if rows.dtype != np.float32 or not bool(np.isfinite(rows).all()):
         raise ModelError(f"reference {path}: rows that are no finite numbers of float32; make it again")
     return rows, about
@@ -237,7 +238,7 @@ def member(archive: zipfile.ZipFile, name: str, most: int) -> tuple[Header, byte
         return read_header(file, info, name), file.read()
 
 
-def exported(rows: Rows, about: About, suffix: str) -> bytes:
+def content_to_bytes(rows: Rows, about: About, suffix: str) -> bytes:
     """The bytes of a file of rows (.safetensors), or of their mean and covariance (.npz), with what identifies them."""
     if suffix == ROWS_SUFFIX:
         return save({ROWS: rows}, about.as_texts())
@@ -246,6 +247,7 @@ def exported(rows: Rows, about: About, suffix: str) -> bytes:
     # In float64: a covariance in float32 of many rows loses the digits that FID needs.
     exact = rows.astype(np.float64)
     buffer = io.BytesIO()
+    # Texts beside the field's own two arrays, which other tools ignore.
     arrays: dict[str, Any] = {name: np.array(text) for name, text in about.as_texts().items()}
     arrays |= {MEAN: exact.mean(0), COVARIANCE: np.atleast_2d(np.cov(exact, rowvar=False))}
     np.savez(buffer, **arrays)
@@ -256,7 +258,7 @@ def export(rows: Rows, about: About, path: Path) -> None:
     """Write rows, or their moments, depending on the file's suffix."""
     try:
         make_folder(path.parent)
-        write_named(path, exported(rows, about, check_suffix(path)))
+        write_named(path, content_to_bytes(rows, about, check_suffix(path)))
     except OSError as error:
         raise StoreError(f"{path}: cannot be written ({error.strerror or error})") from error
 

@@ -94,10 +94,10 @@ def setting(default: T, kind: Kind, section: Section, text: str = "", **known: A
 
 def settings_of(record: type) -> tuple[Setting, ...]:
     """The settings of a record, in the order of its fields."""
-    return tuple(named(f.metadata[ABOUT], f.name, f.default) for f in fields(record) if ABOUT in f.metadata)
+    return tuple(with_name(f.metadata[ABOUT], f.name, f.default) for f in fields(record) if ABOUT in f.metadata)
 
 
-def named(about: Setting, name: str, default: Any) -> Setting:
+def with_name(about: Setting, name: str, default: Any) -> Setting:
     """A setting that knows its name and its default."""
     keyword = name if about.keyword == "" else about.keyword
     return replace(about, name=name, default=default, keyword=keyword)

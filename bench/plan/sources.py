@@ -117,7 +117,7 @@ def code_in(start: Sequence[str], own: Collection[str]) -> Code:
             continue
         if is_own(name, found, own):
             text = texts[name] = found.read()
-            todo += [*imported(text, found.package), *parents_of(name)]
+            todo += [*imports_in(text, found.package), *parents_of(name)]
             # A loaded module shows what imports gave it that no statement names, as `from x import *`.
             todo += [used for used in names_used(name) if (at := source(used)) and is_own(used, at, own)]
             files |= {path: file for path in files_named(name, found.origin, text) if (file := file_at(path))}
@@ -156,13 +156,13 @@ def source(name: str) -> Source | None:
         spec, origin = module.__spec__, str(getattr(module, "__file__", None) or "")
         return Source(origin, spec.parent or "", lambda: source_of(module)) if spec else None
     # Not loaded yet: a module that an import inside a function would load later.
-    spec = found_spec(name)
+    spec = find_spec(name)
     if spec is None or spec.origin is None or spec.loader is None:
         return None
     return Source(spec.origin, spec.parent or "", lambda: text_in(spec, spec.origin))
 
 
-def found_spec(name: str) -> importlib.machinery.ModuleSpec | None:
+def find_spec(name: str) -> importlib.machinery.ModuleSpec | None:
     """The spec of a module that has not been imported, found without importing anything."""
     home, _, last = name.rpartition(".")
     if not last.isidentifier() or last in sys.builtin_module_names:
@@ -171,7 +171,7 @@ def found_spec(name: str) -> importlib.machinery.ModuleSpec | None:
     path = None
     if home:
         parent = sys.modules.get(home)
-        spec = parent.__spec__ if parent else found_spec(home)
+        spec = parent.__spec__ if parent else find_spec(home)
         path = list(spec.submodule_search_locations or ()) if spec else []
         if not path:
             return None
@@ -236,12 +236,12 @@ def is_empty(tree: ast.Module) -> bool:
 
 
 @functools.lru_cache(maxsize=1024)
-def imported(text: str, package: str) -> tuple[str, ...]:
+def imports_in(text: str, package: str) -> tuple[str, ...]:
     """The modules that statements anywhere in a text import; some of the names may not be modules."""
-    return tuple(sorted(set(_imported(tree_of(text), package))))
+    return tuple(sorted(set(_imports_in(tree_of(text), package))))
 
 
-def _imported(tree: ast.Module, package: str) -> Iterator[str]:
+def _imports_in(tree: ast.Module, package: str) -> Iterator[str]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             for alias in node.names:
@@ -272,16 +272,16 @@ def paths_written(text: str) -> tuple[str, ...]:
     found = set()
     for node in ast.walk(tree_of(text)):
         if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div):
-            found.add(_joined(node))
+            found.add(_join_parts(node))
         elif isinstance(node, ast.Constant):
             found.add(_text(node))
     return tuple(sorted(path for path in found if 0 < len(path) <= LONGEST_NAME and path.isprintable() and "." in path))
 
 
-def _joined(node: ast.expr) -> str:
+def _join_parts(node: ast.expr) -> str:
     """The texts at the end of a chain of / with a / between them."""
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div) and (last := _text(node.right)):
-        return "/".join(filter(None, [_joined(node.left), last]))
+        return "/".join(filter(None, [_join_parts(node.left), last]))
     return _text(node)
 
 

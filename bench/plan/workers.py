@@ -25,6 +25,7 @@ def parse_workers(given: object) -> Workers | None:
     """What an option or an argument says; None = there are no workers."""
     if given is None or given == ONE_EACH:
         return None if given is None else ONE_EACH
+    # int() would take "1_000", " 2" and digits of other scripts.
     text = str(given)
     is_whole = not isinstance(given, bool) and isinstance(given, int | str) and text.isascii() and text.isdigit()
     if not is_whole or not 1 <= int(text[:12]) <= MOST_WORKERS:

@@ -39,15 +39,15 @@ def yardsticks(
     If there are enough samples for it, a metric without bias follows the one that has it.
     """
     # First what was asked for; a metric without bias comes after, so that its columns do.
-    ready = made_ready(names, metrics, model)
+    ready = make_ready(names, metrics, model)
     others = [one.metric.unbiased for one in ready.values() if one.metric.unbiased in metrics]
-    for name, yardstick in made_ready([str(name) for name in others if name not in ready], metrics, model).items():
+    for name, yardstick in make_ready([str(name) for name in others if name not in ready], metrics, model).items():
         if samples >= yardstick.fewest(name):
             ready[name] = yardstick
     return ready
 
 
-def made_ready(names: Sequence[str], metrics: Mapping[str, type[Metric]], model: HasExtractors) -> dict[str, Yardstick]:
+def make_ready(names: Sequence[str], metrics: Mapping[str, type[Metric]], model: HasExtractors) -> dict[str, Yardstick]:
     """The named metrics that the model has everything for, made ready."""
     ready = {}
     for name in names:
@@ -60,11 +60,11 @@ def made_ready(names: Sequence[str], metrics: Mapping[str, type[Metric]], model:
                     # prepared.
                     reference = extractor.reference() if extractor.reference else None
                     width = width_of(reference)
-                ready[name] = Yardstick(metric, prepared(name, metric, reference), width)
+                ready[name] = Yardstick(metric, prepare(name, metric, reference), width)
     return ready
 
 
-def prepared(name: str, metric: Metric, reference: Rows | Moments | None) -> Any:
+def prepare(name: str, metric: Metric, reference: Rows | Moments | None) -> Any:
     """What a metric keeps of a reference. InputError if that has too few images, PluginError if the metric fails."""
     try:
         with at_fault(f"metric {name!r}"):
@@ -83,6 +83,7 @@ def extractors_read(names: Sequence[str], metrics: Mapping[str, type[Metric]], m
 
 def extractor_for(metric: Metric | type[Metric], model: HasExtractors) -> Extractor | None:
     """The extractor of a model that a metric reads; None if it is missing, or reference rows that the metric needs."""
+    # A metric without its reference is left out like one without its extractor: its numbers would mean nothing.
     extractor = model.extractors.get(metric.extractor)
     return extractor if extractor and (extractor.reference or not metric.needs_reference) else None
 

@@ -23,10 +23,10 @@ from ..judge.ranking import (
     Race,
     Source,
     answers_to,
+    clear_leaders,
     common_places,
     directions,
     estimates_of,
-    shown_best,
 )
 from ..judge.run_metrics import ready_metrics
 from ..judge.statistics import ODE_DISTANCE, ODE_ERROR
@@ -146,9 +146,9 @@ def emphasis_of(content: Content, metric: str, registry: Registry, columns: Sequ
         Race(name, count, places)
         for name in ([metric] if metric else lower)
         for (_, count), lane in lanes.items()
-        if (places := field.measured(name, lane))
+        if (places := field.rows_with(name, lane))
     ]
-    best = {place for place in shown_best(answers_to(races, field)) if metric or not columns or place[1] in columns}
+    best = {place for place in clear_leaders(answers_to(races, field)) if metric or not columns or place[1] in columns}
     within = "budget" if {origin.across for origin in content.origins} == {"nfe"} else "number of steps"
     means = f"the best for its {within}, where it is shown to differ from each of the others (paired, Holm 1979)"
     return Emphasis(best, f" Bold: {means}." if best else f" Nothing is bold: that would be {means}.")

@@ -26,7 +26,7 @@ from ...samplers.registry import Registry
 from ...samplers.sample import Request
 from ...samplers.sampler import MAX_STEPS
 from ..draw.chunk import draw_apart, reason_of
-from ..judge.status import failed
+from ..judge.status import failed_outcome
 from ..plan.config import Config, parse_counts, parse_numbers
 from ..plan.given_files import read_prompts
 from ..plan.plan import request_in
@@ -267,7 +267,8 @@ def pictures_of(plot: Plot, cells: list[list[Drawn | str]]) -> list[Image.Image]
 
     def at(place: int) -> Image.Image:
         tiles: list[list[Tile]] = [
-            [cell.tile(place) if isinstance(cell, Drawn) else str(failed(cell)) for cell in row] for row in cells
+            [cell.tile(place) if isinstance(cell, Drawn) else str(failed_outcome(cell)) for cell in row]
+            for row in cells
         ]
         labels, headings = plot.y.labels if plot.y else ("",), plot.x.labels if plot.x else ("",)
         return labelled_grid(tiles, labels, headings, caption_of(plot))

@@ -22,7 +22,7 @@ from rich.text import Text
 from ...samplers.text import counted, printable
 from ..draw.session import Watch
 from ..judge.compare import SECONDS
-from ..judge.status import failed
+from ..judge.status import failed_outcome
 from ..judge.table import Labels
 from ..plan.plan import Block, Cell, Plan
 from .pivot import Pivot, pivot_of
@@ -173,7 +173,7 @@ class View(Watch):
         """Show which cell failed, and expect no more of it."""
         self._todo -= evaluations
         self._left.pop(cell.key, None)
-        self._failures.append(printable(str(failed(f"{cell.sampler}, {cell.steps} steps: {reason}"))))
+        self._failures.append(printable(str(failed_outcome(f"{cell.sampler}, {cell.steps} steps: {reason}"))))
         if not self._draws_live:
             self._say(self._failures[-1])
 

@@ -16,7 +16,7 @@ from ...samplers.files.atomic import write_atomically
 from ...samplers.files.tiles import Images, mosaic, png
 from ..draw.sealed_file import disk_errors
 from ..draw.store import RunFolder
-from ..judge.status import failed
+from ..judge.status import failed_outcome
 from ..judge.stored import StoredRun
 from ..plan.config import Config
 from ..plan.plan import Cell, Plan
@@ -101,7 +101,7 @@ def run_picture(
     tiles: dict[tuple[str, str, float | None], list[Tile]] = {}
     for cell in cells:
         images = shown.get(cell.key)
-        reason = str(failed(failures[cell.key])) if cell.key in failures else "no picture"
+        reason = str(failed_outcome(failures[cell.key])) if cell.key in failures else "no picture"
         tile = mosaic(images[: ACROSS * DOWN], ACROSS) if images is not None else reason
         guidance = cell.request.guidance if isinstance(cell, Cell) else cell.guidance
         tiles.setdefault((cell.sampler, cell.grid, guidance), []).append(tile)

@@ -56,6 +56,7 @@ class DPM2Ancestral(Sampler):
             middle = run.at((a.lambda_ - math.log(s_down)) / 2)
             # A network that knows only whole timesteps may have none in between.
             if s_down < middle.sigma_ve < a.sigma_ve:
+                # An Euler step to the middle, whose eps replaces that of a over the whole interval.
                 at_middle = run.predict(at_a.combine(middle.alpha, middle.sigma), middle)
                 x = x + b.alpha * (s_down - a.sigma_ve) * (at_middle.eps - at_a.eps)
         return x + b.alpha * s_up * run.noise(a, b) if s_up else x, None

@@ -51,6 +51,7 @@ class EulerAncestral(Sampler):
         s = b.sigma_ve
         s_up = min(s, self.eta * s * math.sqrt(1 - (s / a.sigma_ve) ** 2))
         s_down = math.sqrt(s**2 - s_up**2)
+        # sigma / alpha is the variable of k-diffusion; times alpha_b it is the state of any process.
         x = run.predict(x, a).combine(b.alpha, b.alpha * s_down)
         return x + b.alpha * s_up * run.noise(a, b) if s_up else x, None
 

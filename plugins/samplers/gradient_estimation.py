@@ -51,6 +51,7 @@ class GradientEstimation(Sampler):
             return euler, None
         if past is None:
             return euler, eps
+        # The Euler step has eps once; gamma - 1 times its change since the last step is added.
         return euler + b.alpha * (b.sigma_ve - a.sigma_ve) * (self.gamma - 1) * (eps - past), eps
 
 

@@ -57,6 +57,7 @@ class IPNDM(Sampler):
         # The last interval is first order, as in all samplers here; at alpha = 0 sigma / alpha is infinite.
         if b.is_clean or a.alpha == 0:
             return euler, None
+        # At the start there are fewer predictions, and the order is lower.
         history = [prediction.eps, *(past or [])][: self.order]
         return euler + b.alpha * (b.sigma_ve - a.sigma_ve) * bend(history), history
 

@@ -63,6 +63,7 @@ class TCD(Sampler):
         # The time of a VP model ends at timestep 0, which has noise; those of EDM and flow end clean.
         below, clean = (1 - self.eta) * b.t, run.schedule.clean
         s = b if b.is_clean or not self.eta else clean if below == clean.t else run.schedule.at_time(below)
+        # Both at the scale alpha_b, so that what is missing to sigma_b is added by fresh noise.
         x = run.predict(x, a).combine(b.alpha, b.alpha * s.sigma_ve)
         std = b.alpha * math.sqrt(b.sigma_ve**2 - s.sigma_ve**2)
         return x + std * run.noise(a, b) if std else x, None

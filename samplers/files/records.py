@@ -40,6 +40,7 @@ def record_from(content: Mapping[str, Any], kind: type[T], path: Path) -> T:
             names.append(missing[1])
         if not names:  # what a record says of itself as a whole
             raise ModelError(f"{path}: {text}") from error
+        # The value that is wrong, and not only its type: a reader finds it in the file.
         value = str(value_at(content, names))[:SHOWN]
         expected = expected_at(kind, names) or text.removeprefix("Expected ").replace("`", "")
         raise ModelError(f"{path}: {' '.join(names)} is {value!r}; expected {expected}") from error

@@ -33,6 +33,7 @@ def side_by_side(pictures: Sequence[Image.Image], across: int, size: tuple[int, 
     """
     width, height = size or pictures[0].size
     across = min(len(pictures), across)
+    # White behind the last row, which may be short.
     sheet = Image.new(pictures[0].mode, (across * width, -(-len(pictures) // across) * height), "white")
     for i, picture in enumerate(pictures):
         sheet.paste(picture, (i % across * width, i // across * height))

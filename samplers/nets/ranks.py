@@ -81,6 +81,7 @@ def join_ranks(device: torch.device) -> Iterator[Ranks]:
 
     InputError if there are fewer GPUs than processes.
     """
+    # Without torchrun there is nothing to connect, and any device will do.
     rank, size = rank_of(os.environ)
     if size == 1:
         yield Ranks(device=device)

@@ -9,12 +9,12 @@ import torch
 
 import samplerbench as sb
 from samplerbench.bench.draw.chunk import make_chunk, warm_up
-from samplerbench.bench.draw.clock import Repeat, repeats_among, timed
+from samplerbench.bench.draw.clock import Repeat, clock_columns, repeats_among
 from samplerbench.bench.plan.config import Config
 from samplerbench.bench.plan.plan import plan_for
 from samplerbench.bench.show.provenance import stages_to_text
 from samplerbench.samplers import acceleration
-from samplerbench.samplers.acceleration import Acceleration, accelerated, turned
+from samplerbench.samplers.acceleration import Acceleration, accelerate, turned
 from samplerbench.samplers.errors import InputError, ModelError
 from samplerbench.samplers.model import wrap_network
 from samplerbench.samplers.process import switches
@@ -36,7 +36,7 @@ def model_of(network=network, **settings):
 
 def compiled(model, compiler, **how):
     """The model, compiled by a stand-in."""
-    made = accelerated(model, Acceleration(compile=True, **how), "cpu")
+    made = accelerate(model, Acceleration(compile=True, **how), "cpu")
     return replace(made, network=replace(made.network, compiler=compiler))
 
 
@@ -122,7 +122,7 @@ def test_hints_pass_where_nothing_is_compiled():
     def hinted(x, t, hints):
         return x * len(hints.given)
 
-    model = accelerated(model_of(hinted), Acceleration(channels_last=True), "cpu")
+    model = accelerate(model_of(hinted), Acceleration(channels_last=True), "cpu")
     assert sb.sample(model, "ddim", steps=2, n=1).nfe == 2
 
 
@@ -134,18 +134,18 @@ def test_channels_last_hands_over_that_layout():
         return x * 0.1
 
     sb.sample(
-        accelerated(model_of(layout), Acceleration(channels_last=True), "cpu"), "ddim", steps=2, n=2, batch_size=2
+        accelerate(model_of(layout), Acceleration(channels_last=True), "cpu"), "ddim", steps=2, n=2, batch_size=2
     )
     assert seen == [True, True]
     flat = replace(model_of(), shape=(5,))
     with pytest.raises(InputError, match=r"--channels-last: is of states \(C, H, W\)"):
-        accelerated(flat, Acceleration(channels_last=True), "cpu")
+        accelerate(flat, Acceleration(channels_last=True), "cpu")
 
 
 @pytest.mark.parametrize("name", ["tf32", "cudnn_benchmark"])
 def test_what_is_of_cuda_is_refused_elsewhere(name):
     with pytest.raises(InputError, match=f"--{name.replace('_', '-')}: is of CUDA, and the device is cpu"):
-        accelerated(model_of(), Acceleration(**{name: True}), "cpu")
+        accelerate(model_of(), Acceleration(**{name: True}), "cpu")
 
 
 @pytest.mark.parametrize(
@@ -160,7 +160,7 @@ def test_switches_are_turned_for_a_call_and_all_are_as_they_were_behind_it(name,
         seen.append(switches().get(switch))
         return x
 
-    model = accelerated(model_of(looks), Acceleration(**{name: True}), "cuda")
+    model = accelerate(model_of(looks), Acceleration(**{name: True}), "cuda")
     ask = replace(model.network, load=lambda device, dtype: looks)(CPU, torch.float32)
     was = switches()
     ask(torch.ones(1, 3, 4, 4), torch.ones(1))
@@ -213,10 +213,10 @@ def test_a_time_in_which_the_network_was_compiled_enters_no_column(clocked):
     cold, warm = (make_chunk(plan, plan.cells[0], plan.blocks[0], (), None) for _ in range(2))
     assert (cold.timing.ready, warm.timing.ready) == (False, True)
     assert repeats_among([cold.repeat, warm.repeat]) == [warm.repeat]
-    columns = timed([cold.repeat, warm.repeat])
+    columns = clock_columns([cold.repeat, warm.repeat])
     assert columns["repeats"] == 1
     assert columns["compile_seconds"] == 1.0
-    assert "compile_seconds" not in timed([Repeat(64, replace(warm.timing, compile_seconds=None))])
+    assert "compile_seconds" not in clock_columns([Repeat(64, replace(warm.timing, compile_seconds=None))])
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ import samplerbench as sb
 from samplerbench.bench.cli import cli
 from samplerbench.bench.draw import chunk as harness
 from samplerbench.bench.draw import clock as timing
-from samplerbench.bench.draw.clock import Repeat, Timing, clocked, in_turn, machines, neighbours, timed
+from samplerbench.bench.draw.clock import Repeat, Timing, clock_columns, clock_draw, in_turn, machines, neighbours
 from samplerbench.bench.draw.session import Watch
 from samplerbench.bench.draw.store import RunFolder
 from samplerbench.bench.judge.table import CLOCK_COLUMNS, COLUMNS
@@ -163,8 +163,8 @@ def test_encoding_and_decoding_are_not_clocked(monkeypatch):
 def test_a_timing_says_where_when_and_with_how_much_memory_it_was():
     drawn = sb.sample("mixture", "ddim", steps=2, n=4)
     before = time.time()
-    same, first = clocked(lambda: drawn, CPU)
-    _, second = clocked(lambda: drawn, CPU)
+    same, first = clock_draw(lambda: drawn, CPU)
+    _, second = clock_draw(lambda: drawn, CPU)
     assert same is drawn
     assert (first.nfe, first.seconds, first.model_seconds) == (2, drawn.seconds, drawn.model_seconds)
     assert second.number == first.number + 1
@@ -192,14 +192,14 @@ def test_the_peak_of_memory_is_that_of_the_chunk(monkeypatch, tmp_path):
         status.write_text("Name:\tpython\nVmHWM:\t    2048 kB\nVmRSS:\t    1024 kB\n")
         return drawn
 
-    assert clocked(draw, CPU)[1].peak_memory == 2048 * 1024
+    assert clock_draw(draw, CPU)[1].peak_memory == 2048 * 1024
     status.write_text("Name:\tpython\n")
-    assert clocked(lambda: drawn, CPU)[1].peak_memory is None
+    assert clock_draw(lambda: drawn, CPU)[1].peak_memory is None
     status.unlink()
-    assert clocked(lambda: drawn, CPU)[1].peak_memory is None
+    assert clock_draw(lambda: drawn, CPU)[1].peak_memory is None
     status.write_text("VmHWM:\t    2048 kB\n")
     monkeypatch.setattr(timing, "CLEAR_REFS", tmp_path)  # a system that refuses
-    assert clocked(lambda: drawn, CPU)[1].peak_memory is None
+    assert clock_draw(lambda: drawn, CPU)[1].peak_memory is None
 
 
 def test_a_large_array_shows_in_the_peak_and_no_longer_in_the_next_one():
@@ -209,7 +209,7 @@ def test_a_large_array_shows_in_the_peak_and_no_longer_in_the_next_one():
         assert np.ones(size, dtype=np.uint8).sum() == size
         return drawn
 
-    small, large, after = (clocked(lambda s=s: draw_with(s), CPU)[1].peak_memory for s in (1, 10**8, 1))
+    small, large, after = (clock_draw(lambda s=s: draw_with(s), CPU)[1].peak_memory for s in (1, 10**8, 1))
     if small is None:
         pytest.skip("this system keeps no peak that can be reset")
     assert large - small > 0.8e8
@@ -247,7 +247,7 @@ def test_quartiles_are_those_of_numpy(n):
 
 def test_median_and_quartiles_are_those_of_the_whole_chunks():
     seconds = [0.011, 0.010, 0.0104, 0.0102, 0.0108]
-    found = timed([*map(repeat, seconds), repeat(0.5, n=3)])
+    found = clock_columns([*map(repeat, seconds), repeat(0.5, n=3)])
     assert found["repeats"] == 5
     assert found["seconds_per_image"] == pytest.approx(0.0104)
     assert (found["seconds_low"], found["seconds_high"]) == (pytest.approx(0.0102), pytest.approx(0.0108))
@@ -258,7 +258,7 @@ def test_median_and_quartiles_are_those_of_the_whole_chunks():
 
 
 def test_every_repeat_counts_a_cold_one_too():
-    found = timed([repeat(0.9, number=0), *(repeat(0.01, number=i) for i in range(1, 5))])
+    found = clock_columns([repeat(0.9, number=0), *(repeat(0.01, number=i) for i in range(1, 5))])
     assert found["repeats"] == 5
     assert found["seconds_per_image"] == pytest.approx(0.01)
     assert found["overhead"] == pytest.approx(0.2)
@@ -280,23 +280,23 @@ def test_every_repeat_counts_a_cold_one_too():
     ],
 )
 def test_a_time_that_is_not_to_be_relied_on_is_flagged(seconds, machines, expected):
-    found = timed([repeat(s, machine=m) for s, m in zip(seconds, machines, strict=True)])
+    found = clock_columns([repeat(s, machine=m) for s, m in zip(seconds, machines, strict=True)])
     assert found["timing"] == expected
     assert (len(seconds) < 5 or "differ" in expected) == math.isnan(found["seconds_low"])
     assert math.isnan(found["seconds_high"]) == math.isnan(found["seconds_low"])
 
 
 def test_a_time_of_another_hour_than_the_others_is_flagged():
-    found = timed([repeat(1.0, apart=True)] * 5)
+    found = clock_columns([repeat(1.0, apart=True)] * 5)
     assert found["timing"] == "not in turn"
-    assert found["seconds_per_image"] == timed([repeat(1.0)] * 5)["seconds_per_image"]
-    assert timed([repeat(1.0)] * 4 + [repeat(1.0, apart=True)])["timing"] == "not in turn"
-    assert timed([repeat(1.0, apart=True)])["timing"] == "1 repeat; not in turn"
-    assert timed([repeat(1.0)] * 5)["timing"] == "ok"
+    assert found["seconds_per_image"] == clock_columns([repeat(1.0)] * 5)["seconds_per_image"]
+    assert clock_columns([repeat(1.0)] * 4 + [repeat(1.0, apart=True)])["timing"] == "not in turn"
+    assert clock_columns([repeat(1.0, apart=True)])["timing"] == "1 repeat; not in turn"
+    assert clock_columns([repeat(1.0)] * 5)["timing"] == "ok"
 
 
 def test_seconds_of_several_machines_are_empty():
-    found = timed([repeat(1.0, machine="a", peak_memory=5), *(repeat(2.0, machine="b", peak_memory=5),) * 7])
+    found = clock_columns([repeat(1.0, machine="a", peak_memory=5), *(repeat(2.0, machine="b", peak_memory=5),) * 7])
     numbers = {name: value for name, value in found.items() if name not in ("timing", "repeats")}
     assert all(math.isnan(value) for value in numbers.values())
     assert found["repeats"] == 8
@@ -305,24 +305,24 @@ def test_seconds_of_several_machines_are_empty():
 def test_a_time_of_a_chunk_that_was_drawn_beside_others_is_not_shown():
     alone = [repeat(1.0, machine="a", peak_memory=5_000_000, load=1.0)] * 5
     beside = [repeat(9.0, machine="b", peak_memory=9_000_000, load=9.0, alone=False)] * 3
-    assert timed([*beside, *alone]) == timed(alone)
-    assert timed([repeat(1.0, n=3), *beside]) == timed([])
-    found = timed(beside)
+    assert clock_columns([*beside, *alone]) == clock_columns(alone)
+    assert clock_columns([repeat(1.0, n=3), *beside]) == clock_columns([])
+    found = clock_columns(beside)
     assert (found["repeats"], found["timing"]) == (0, "0 repeats")
     assert all(math.isnan(value) for name, value in found.items() if name not in ("timing", "repeats"))
 
 
 def test_memory_is_the_largest_peak_and_load_the_median():
     known = [{"peak_memory": 3_000_000, "load": 0.5}, {"peak_memory": 9_500_000, "load": 4.0}, {"load": 1.0}]
-    found = timed([repeat(1.0, **k) for k in known])
+    found = clock_columns([repeat(1.0, **k) for k in known])
     assert (found["peak_memory_mb"], found["load_per_core"]) == (9.5, 1.0)
-    found = timed([repeat(1.0)] * 3)
+    found = clock_columns([repeat(1.0)] * 3)
     assert math.isnan(found["peak_memory_mb"])
     assert math.isnan(found["load_per_core"])
 
 
 def test_a_cell_without_calls_has_no_time_of_a_call():
-    assert math.isnan(timed([repeat(1.0, nfe=0)])["seconds_per_call"])
+    assert math.isnan(clock_columns([repeat(1.0, nfe=0)])["seconds_per_call"])
 
 
 # Taking turns

@@ -28,7 +28,7 @@ def test_images_and_hashes_are_the_bytes_that_are_stored_at_least():
     assert cost_of(plan, 1, 1.0, 1).least_bytes == 2 * 100 * (16 + pixels)
     few = plan_for(Config(model="fashion-mnist", samples=100, keep_images=False, **CONFIG), REGISTRY)
     assert cost_of(few, 1, 1.0, 1).least_bytes == 2 * (100 * 16 + 16 * pixels)
-    assert cost_of(plan.shared(Shard(2, 2)), 1, 1.0, 1).least_bytes == 2 * 36 * (16 + pixels)
+    assert cost_of(plan.for_shard(Shard(2, 2)), 1, 1.0, 1).least_bytes == 2 * 36 * (16 + pixels)
 
 
 def test_the_command_says_what_workers_cost(sb):

@@ -388,9 +388,9 @@ def described(tmp_path, engine):
 
     engine(Describes)
     finished(tmp_path / "run", "ddim", "raises", n=80)
-    elsewhere._opened.cache_clear()
+    elsewhere._here_for.cache_clear()
     yield found
-    elsewhere._opened.cache_clear()
+    elsewhere._here_for.cache_clear()
 
 
 def test_a_job_is_drawn_from_its_description_as_in_the_run_and_without_its_folder(tmp_path, described):
@@ -405,7 +405,7 @@ def test_a_job_is_drawn_from_its_description_as_in_the_run_and_without_its_folde
         assert {"hashes", "images", "features"} <= content_of(done.chunk)[1].keys()
         assert ("ode" in content_of(done.chunk)[1]) == (job.first == 0)
     assert {type(done) for *_, done in described} == {sb.Drawn, sb.Failure}
-    assert elsewhere._opened.cache_info().misses == 1
+    assert elsewhere._here_for.cache_info().misses == 1
 
 
 def test_what_cannot_be_made_again_fails_its_job_with_the_reason(described):

@@ -11,7 +11,7 @@ from torch import nn
 import samplerbench as sb
 from samplerbench.bench.plan import equipment
 from samplerbench.bench.plan.config import Config
-from samplerbench.bench.plan.reference import made_with
+from samplerbench.bench.plan.reference import conditions_hash
 from samplerbench.bench.run import place_of
 from samplerbench.bench.show.provenance import extractor_to_text
 from samplerbench.plugins.extractors import images as shared
@@ -54,7 +54,7 @@ def test_on_the_cpu_extractors_stay_as_they_are():
 def test_a_reference_is_extracted_once_for_each_kind_of_device():
     there = on_device({"features": ABLE}, META)["features"]
     again = on_device({"features": ABLE}, META)["features"]
-    assert made_with(there) == made_with(again) != made_with(ABLE)
+    assert conditions_hash(there) == conditions_hash(again) != conditions_hash(ABLE)
 
 
 def test_a_run_places_its_extractors_and_says_so(monkeypatch):

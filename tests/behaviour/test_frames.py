@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import samplerbench as sb
-from samplerbench.bench.draw.chunk import extracted
+from samplerbench.bench.draw.chunk import extract_rows
 from samplerbench.bench.judge.stored import StoredRun
 from samplerbench.bench.show.picture import redrawn
 from samplerbench.samplers.files.tiles import as_shown
@@ -53,7 +53,7 @@ def test_samples_have_every_frame_and_a_notebook_shows_three():
 
 def test_a_run_gives_extractors_all_frames_and_pictures_three(tmp_path):
     read.clear()
-    rows = extracted(moving(), "features", moving().images(torch.zeros(2, 4, 2)), (), 0)
+    rows = extract_rows(moving(), "features", moving().images(torch.zeros(2, 4, 2)), (), 0)
     assert (rows.shape, read) == ((2, 5), [(2, *FRAMES)])
     result = sb.run(moving(), ["ddim", "ddpm"], steps=2, n=4, metrics=[], output=tmp_path / "run")
     assert set(result.table["status"]) == {"ok"}

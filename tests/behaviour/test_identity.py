@@ -180,10 +180,10 @@ def test_a_module_is_looked_at_when_a_run_is_planned_and_not_before():
     network = Net()
     model = sb_.wrap_network(network, sb_.vp_linear(), (2,))
     assert model.fingerprint == ""
-    first = identity.recognised(model, REGISTRY, Config()).fingerprint
+    first = identity.identify(model, REGISTRY, Config()).fingerprint
     with torch.no_grad():
         network.weight += 0.5  # trained on
-    assert identity.recognised(model, REGISTRY, Config()).fingerprint != first
+    assert identity.identify(model, REGISTRY, Config()).fingerprint != first
 
 
 def test_to_be_known_leaves_the_process_and_the_module_as_they_were():
@@ -204,7 +204,7 @@ def test_the_decoded_image_is_seen_too():
         return black(x) + 255
 
     shown = [dataclasses.replace(model, decode=decode, image_shape=(1, 4, 4)) for decode in (black, white)]
-    one, other = (identity.recognised(shown_, REGISTRY, Config()).fingerprint for shown_ in shown)
+    one, other = (identity.identify(shown_, REGISTRY, Config()).fingerprint for shown_ in shown)
     assert differ(one, other) == [False, False, True]
 
 
@@ -213,9 +213,9 @@ def test_a_module_that_takes_prompts_is_asked_about_one_of_them():
         PromptedNet(), sb_.vp_linear(), (2,), encode=lambda texts: torch.tensor([[float(len(t))] for t in texts])
     )
     config = Config(model="network", prompts=("a", "bb"))
-    one = identity.recognised(model, REGISTRY, config).fingerprint
-    assert one != identity.recognised(model, REGISTRY, dataclasses.replace(config, prompts=("bbb",))).fingerprint
-    assert identity.recognised(model, REGISTRY, Config(model="network")).fingerprint
+    one = identity.identify(model, REGISTRY, config).fingerprint
+    assert one != identity.identify(model, REGISTRY, dataclasses.replace(config, prompts=("bbb",))).fingerprint
+    assert identity.identify(model, REGISTRY, Config(model="network")).fingerprint
 
 
 def test_a_module_that_cannot_be_drawn_from_is_not_known():
@@ -228,10 +228,10 @@ def test_a_module_that_cannot_be_drawn_from_is_not_known():
 
 def test_what_a_run_says_of_a_module_is_the_same_model_without_a_sample():
     whole = fingerprint_of(Net())
-    part = identity.seen(sb_.wrap_network(Net(), sb_.vp_linear(), (2,))).fingerprint
+    part = identity.add_fingerprint(sb_.wrap_network(Net(), sb_.vp_linear(), (2,))).fingerprint
     assert identity.is_same(whole, part)
     assert identity.is_same(whole, whole)
-    other = identity.seen(sb_.wrap_network(Net(weight=0.6), sb_.vp_linear(), (2,))).fingerprint
+    other = identity.add_fingerprint(sb_.wrap_network(Net(weight=0.6), sb_.vp_linear(), (2,))).fingerprint
     assert not identity.is_same(whole, other)
     assert not identity.is_same("toy 10", "toy 1")
     assert identity.is_same("toy 1", "toy 1")
@@ -304,6 +304,6 @@ def test_a_registered_factory_that_returns_no_model_is_named(sb, mine):
 
 def test_a_model_by_hand_is_not_known_without_a_fingerprint():
     model = Model("half", lambda device, dtype: lambda x, t: 0.5 * x, sb_.vp_linear(), (2,))
-    assert identity.recognised(model, REGISTRY, Config()) is model
+    assert identity.identify(model, REGISTRY, Config()) is model
     assert "'half' has no fingerprint" in identity.unknown(model)
     assert identity.unknown(dataclasses.replace(model, fingerprint="1")) == ""

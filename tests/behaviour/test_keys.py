@@ -318,7 +318,7 @@ def test_a_key_is_of_the_code_that_runs_not_of_the_file_that_was_edited_since(he
 
 
 def test_code_that_cannot_be_parsed_or_read_is_no_error(here):
-    assert sources.imported("def broken(:", "") == ()
+    assert sources.imports_in("def broken(:", "") == ()
     assert sources.paths_written("\0") == ()
     assert sources.source("no.such.module") is None
     assert sources.source("x y.z") is None
@@ -415,10 +415,10 @@ def test_two_values_are_described_alike_only_if_they_are():
         torch.float32, torch.device("cpu"), Path("a"), sb_.dynamic_threshold(0.9), sb_.dynamic_threshold(0.8), len,
         np.mean, sb_.edm(), sb_.edm(0.01), sb_.flow(),
     ]  # fmt: skip
-    said = [json.dumps(keys.described(value)) for value in different]
+    said = [json.dumps(keys.json_value_of(value)) for value in different]
     assert len(set(said)) == len(said)
-    assert keys.described(torch.arange(3.0)) == keys.described(tensor)
-    assert keys.described(object()) == keys.described(object())
+    assert keys.json_value_of(torch.arange(3.0)) == keys.json_value_of(tensor)
+    assert keys.json_value_of(object()) == keys.json_value_of(object())
 
 
 def test_the_code_of_a_stranger_s_model_and_extractor_belongs_to_the_key(here):

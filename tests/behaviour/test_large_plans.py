@@ -99,7 +99,7 @@ def test_what_is_left_of_a_plan_is_counted_from_the_names_in_its_folder(tmp_path
         drawn = 64 * (2 + 5 + 3 + 2)
         assert one.evaluations_left() == total - drawn
         assert len(list(one.repeats_missing())) == 0
-        assert one.spared(plan.cells[0]) == 2 * (samples - 64)
+        assert one.evaluations_spared(plan.cells[0]) == 2 * (samples - 64)
         assert list(GrowingTable(plan, one.folder, session.ready).table({})["samples"][:4]) == [64, 0, 64, 0]
     assert evaluations_left(plan, tmp_path / "run", Manner()) == total - drawn
     assert evaluations_left(plan, tmp_path / "nowhere", Manner()) == total

@@ -302,7 +302,7 @@ def test_an_extractor_that_turns_a_switch_for_itself_is_a_fault():
     def extracted(extract):
         extractors = {"features": dataclasses.replace(features, extract=extract)}
         model = dataclasses.replace(plan.model, extractors=extractors)
-        return chunk.extracted(model, "features", torch.zeros(2, 1, 8, 8, dtype=torch.uint8), ["left", "right"], 0)
+        return chunk.extract_rows(model, "features", torch.zeros(2, 1, 8, 8, dtype=torch.uint8), ["left", "right"], 0)
 
     before = everything()
     assert extracted(random).shape == (2, 4)  # as when its weights are made

@@ -14,10 +14,10 @@ from PIL import Image
 import samplerbench as sb
 from samplerbench.bench.plan import reference
 from samplerbench.bench.plan.config import Config
-from samplerbench.bench.plan.equipment import equipped, model_for
+from samplerbench.bench.plan.equipment import equip, model_for
 from samplerbench.bench.plan.plan import plan_for
 from samplerbench.bench.plan.reference import Images, referring
-from samplerbench.bench.plan.reference_file import export, exported, read_moments, read_rows, reference_file
+from samplerbench.bench.plan.reference_file import content_to_bytes, export, read_moments, read_rows, reference_file
 from samplerbench.bench.show.sheet import heading_of, notes_of
 from samplerbench.samplers.extractor import Extractor
 from samplerbench.samplers.image_data import ImageData
@@ -245,9 +245,9 @@ def test_damaged_stored_rows_are_made_again(cache, registry, damage):
     broken[3, 0] = np.nan
     other = reference.About(**{**vars(about), "samples": 39})
     file.write_bytes({
-        "cut": file.read_bytes()[:-9], "empty": b"", "other": exported(rows, other, ".safetensors"),
-        "nan": exported(broken, about, ".safetensors"),
-        "fewer": exported(rows[:-1], about, ".safetensors"),
+        "cut": file.read_bytes()[:-9], "empty": b"", "other": content_to_bytes(rows, other, ".safetensors"),
+        "nan": content_to_bytes(broken, about, ".safetensors"),
+        "fewer": content_to_bytes(rows[:-1], about, ".safetensors"),
     }[damage])  # fmt: skip
     np.testing.assert_array_equal(images.rows(extractor, silent), rows)
     assert extract.seen == 80
@@ -300,9 +300,9 @@ def test_a_default_plan_is_what_it_was(registry):
     """No role and no reference asked for: the model itself, and so the same keys of cells."""
     plain = Config(steps=(2,), samples=8)
     model = registry.model("fashion-mnist")
-    assert equipped(model, plain, registry) is model
+    assert equip(model, plain, registry) is model
     own = sb.wrap_network(lambda x, t: x, sb.vp_linear(), SHAPE)
-    assert equipped(own, plain, registry) is own
+    assert equip(own, plain, registry) is own
     keys = [cell.key for cell in plan_for(plain, registry).cells]
     assert keys == [cell.key for cell in plan_for(plain, registry, model).cells]
 
@@ -347,7 +347,7 @@ def test_a_model_that_is_equipped_stays_as_it_is(plugin, registry, named):
     if not named:
         settings = Config(model="fashion-mnist", steps=(2,), metric=("fid",), reference="noise")
     once = model_for(settings, registry)
-    twice = equipped(once, settings, registry)
+    twice = equip(once, settings, registry)
     for role, extractor in once.extractors.items():
         again = twice.extractors[role]
         assert (again.label, again.note, again.fingerprint) == (extractor.label, extractor.note, extractor.fingerprint)
@@ -460,7 +460,7 @@ def test_a_file_of_another_extractor_or_size_is_refused_naming_both(stored, plug
 
 def test_a_file_with_another_number_of_rows_than_it_says_is_refused(made, tmp_path):
     path = tmp_path / "ref.safetensors"
-    path.write_bytes(exported(made[0][:-1], made[1], ".safetensors"))
+    path.write_bytes(content_to_bytes(made[0][:-1], made[1], ".safetensors"))
     with pytest.raises(sb.ModelError, match="39 rows, not what it says"):
         reference_file(path, SHAPE)
 

@@ -27,7 +27,7 @@ N = 300
 def plan_of(n=N, seed=0, shard=None):
     """A plan of two cells, one of them compared with the ODE solution."""
     config = Config(model="mixture", sampler=("ddim", "ddpm"), steps=(2,), samples=n, seed=seed)
-    return plan_for(config, REGISTRY).shared(shard)
+    return plan_for(config, REGISTRY).for_shard(shard)
 
 
 def drawn(folder, shard=None, **settings):

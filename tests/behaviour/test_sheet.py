@@ -17,7 +17,7 @@ import pytest
 import samplerbench as sb_
 from samplerbench.bench.draw.run_file import read_run
 from samplerbench.bench.judge.merge import Origin
-from samplerbench.bench.judge.ranking import Answer, Other, shown_best
+from samplerbench.bench.judge.ranking import Answer, Other, clear_leaders
 from samplerbench.bench.judge.statistics import metric_columns
 from samplerbench.bench.judge.stored import StoredRun
 from samplerbench.bench.judge.table import csv_to_frame, frame_to_csv
@@ -263,8 +263,8 @@ def test_equal_samplers_have_nothing_bold(tmp_path):
 
 def test_one_that_is_not_told_apart_is_enough_for_none():
     others = tuple(Other(i, 1.0, 0.5, 1.5, 0.5, verdict) for i, verdict in enumerate(["better", "no difference shown"]))
-    assert shown_best([Answer("fid", "lower", 5, 3, others)]) == set()
-    assert shown_best([Answer("fid", "lower", 5, 3, others[:1])]) == {(3, "fid")}
+    assert clear_leaders([Answer("fid", "lower", 5, 3, others)]) == set()
+    assert clear_leaders([Answer("fid", "lower", 5, 3, others[:1])]) == {(3, "fid")}
 
 
 def test_a_sampler_alone_is_not_bold(content):

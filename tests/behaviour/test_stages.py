@@ -10,7 +10,7 @@ import pytest
 
 import samplerbench as sb
 from samplerbench.bench.draw.chunk_file import timing_from_json
-from samplerbench.bench.draw.clock import STAGES, Repeat, Timing, timed
+from samplerbench.bench.draw.clock import STAGES, Repeat, Timing, clock_columns
 from samplerbench.bench.draw.store import RunFolder
 from samplerbench.bench.show.provenance import stages_to_text
 from samplerbench.samplers import sample
@@ -56,7 +56,7 @@ def test_each_stage_is_clocked_by_itself(monkeypatch):
 def test_the_table_has_the_seconds_of_all_chunks_of_a_cell():
     stored = [replace(CHUNK, store_seconds=seconds) for seconds in (None, 0.2, 0.4)]
     for_the_clock = replace(CHUNK, extract_seconds=None, hash_seconds=None, seconds=9.0)
-    found = timed([Repeat(64, timing) for timing in (*stored, for_the_clock)])
+    found = clock_columns([Repeat(64, timing) for timing in (*stored, for_the_clock)])
     assert {name: found[name] for name in STAGES} == pytest.approx({
         "encode_seconds": 1.5, "draw_seconds": 6.0, "decode_seconds": 0.75, "extract_seconds": 12.0,
         "hash_seconds": 0.375, "store_seconds": 0.9,
@@ -64,7 +64,7 @@ def test_the_table_has_the_seconds_of_all_chunks_of_a_cell():
 
 
 def test_seconds_of_stages_do_not_need_a_machine_of_their_own():
-    found = timed([Repeat(64, replace(CHUNK, machine=machine, alone=False)) for machine in "ab"])
+    found = clock_columns([Repeat(64, replace(CHUNK, machine=machine, alone=False)) for machine in "ab"])
     assert math.isnan(found["seconds_per_image"])
     assert found["draw_seconds"] == 4.0
 
@@ -85,7 +85,7 @@ def test_a_chunk_of_an_earlier_version_has_no_stages(tmp_path):
     known = {name: value for name, value in asdict(CHUNK).items() if name not in STAGES}
     old = timing_from_json(json.dumps(known))
     assert old.extract_seconds is None
-    found = timed([Repeat(64, old)])
+    found = clock_columns([Repeat(64, old)])
     assert all(math.isnan(found[name]) for name in STAGES)
     assert stages_to_text(pd.DataFrame([found])) == ""
 

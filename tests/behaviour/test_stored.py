@@ -10,8 +10,8 @@ import samplerbench as sb_
 from samplerbench.bench.cli.run_schema import run_schema
 from samplerbench.bench.draw import sealed_file
 from samplerbench.bench.draw.run_file import read_run
-from samplerbench.bench.draw.sealed_file import sealed
-from samplerbench.bench.judge.status import Outcome, Status, failed, outcome_of
+from samplerbench.bench.draw.sealed_file import seal_json
+from samplerbench.bench.judge.status import Outcome, Status, failed_outcome, outcome_of
 from samplerbench.bench.judge.stored import StoredRun
 
 TOY = str(Path(__file__).parents[1] / "toy.py")
@@ -29,13 +29,13 @@ def folder(tmp_path_factory):
 @pytest.fixture
 def reads(monkeypatch):
     """The names of the files of run folders that are read, in order."""
-    names, inner = [], sealed_file.opened_file
+    names, inner = [], sealed_file.open_regular
 
     def opened(path, flags):
         names.append(Path(path).name)
         return inner(path, flags)
 
-    monkeypatch.setattr(sealed_file, "opened_file", opened)
+    monkeypatch.setattr(sealed_file, "open_regular", opened)
     return names
 
 
@@ -91,7 +91,7 @@ def test_what_became_of_each_cell_is_told_with_its_reason(folder):
     ("text", "outcome"),
     [
         ("ok", Outcome(Status.OK)), ("partial", Outcome(Status.PARTIAL)), ("pending", Outcome(Status.PENDING)),
-        ("failed: why: so", failed("why: so")), ("failed: ", failed("")),
+        ("failed: why: so", failed_outcome("why: so")), ("failed: ", failed_outcome("")),
     ],
 )  # fmt: skip
 def test_a_status_is_read_as_it_was_written(text, outcome):
@@ -163,7 +163,7 @@ def test_each_field_of_run_json_that_is_needed_is_missed_by_both(folder, validat
         for name in names:
             taken = whole.pop(name)
             text = json.dumps({key: value for key, value in content.items() if key != "sha256"})
-            (tmp_path / "run" / "run.json").write_bytes(sealed(text) if name != "sha256" else text.encode())
+            (tmp_path / "run" / "run.json").write_bytes(seal_json(text) if name != "sha256" else text.encode())
             is_needed = bool(list(validator.iter_errors(content)))
             try:
                 read_run(tmp_path / "run")

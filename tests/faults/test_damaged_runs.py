@@ -18,7 +18,7 @@ import fuzz
 import samplerbench as sb
 from samplerbench.bench import cli
 from samplerbench.bench.draw.chunk_file import arrays_to_bytes, bytes_to_arrays
-from samplerbench.bench.draw.sealed_file import sealed
+from samplerbench.bench.draw.sealed_file import seal_json
 from samplerbench.samplers import registry
 
 TOY = str(Path(__file__).parents[1] / "toy.py")
@@ -55,7 +55,7 @@ def said(arguments):
 
 def resealed(text):
     """JSON with the seal of a run folder's files, whatever it is; text that is no object stays as it is."""
-    return sealed(text) if text.endswith("}") else text.encode()
+    return seal_json(text) if text.endswith("}") else text.encode()
 
 
 def opened(path):
@@ -81,7 +81,7 @@ def damaged_table(rng, path):
     if rng.random() < 0.8:
         seal = opened(path.with_name("table.seal"))
         seal["tables"][0]["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
-        path.with_name("table.seal").write_bytes(sealed(json.dumps(seal)))
+        path.with_name("table.seal").write_bytes(seal_json(json.dumps(seal)))
 
 
 def damaged_arrays(rng, path):

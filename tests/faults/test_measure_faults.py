@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from samplerbench.bench.judge.compare import comparison_of
-from samplerbench.bench.judge.statistics import Gathered, check_estimate, estimates, if_finite, measured
+from samplerbench.bench.judge.statistics import Gathered, check_estimate, estimates, if_finite, metric_values
 from samplerbench.bench.plan.reference import Images
 from samplerbench.bench.plan.yardstick import Yardstick, yardsticks
 from samplerbench.plugins.data.folder import FolderImages
@@ -169,7 +169,7 @@ def test_huge_rows_leave_any_metric_empty_or_finite_without_a_warning(value):
     ready = {name: Yardstick(metric, metric.prepare(reference)) for name, metric in metrics.items()}
     gathered = Gathered([], {metric.extractor: rows for metric in metrics.values()})
     found = estimates(gathered, ready)
-    columns = measured(found, ready)
+    columns = metric_values(found, ready)
     assert np.isnan([columns[name] for name in ("fid", "fid_low", "fid_high", "fid_unbiased", "fd_clip")]).all()
     assert np.isfinite([columns[name] for name in ("clip_score", "precision", "cmmd")]).all()
     assert found.keys() == metrics.keys()

@@ -29,7 +29,7 @@ from samplerbench.bench.draw.engines import here as harness
 from samplerbench.bench.draw.folder import CHUNKS, REFERENCE, RUN_FILE, is_own, names_below
 from samplerbench.bench.draw.paths import PATHS
 from samplerbench.bench.draw.run_file import read_run
-from samplerbench.bench.draw.sealed_file import sealed, unsealed
+from samplerbench.bench.draw.sealed_file import seal_json, unseal_json
 from samplerbench.bench.draw.session import Watch, next_renewal
 from samplerbench.bench.draw.store import RunFolder
 from samplerbench.bench.judge.ranking import answers_for
@@ -481,7 +481,7 @@ def test_a_failed_cell_stays_failed_until_it_is_retried(stored, copy, drawn):
     assert again.failed == 1
     same_table(again.table, stored.table)
     (failure,) = (copy / "chunks").glob("*.failed.json")
-    assert unsealed(failure.read_bytes())["reason"] == "RuntimeError: the second block"
+    assert unseal_json(failure.read_bytes())["reason"] == "RuntimeError: the second block"
     retried = finished(PLAN, copy, retry_failed=True)
     assert drawn == ["late"]
     same_table(retried.table, stored.table)
@@ -1044,7 +1044,7 @@ def test_every_command_refuses_a_run_file_with_a_field_that_is_not_what_it_shoul
 def test_a_run_file_without_one_of_its_fields_is_refused_by_name(copy, field):
     content = json.loads((copy / "run.json").read_text())
     del content["sha256"], content[field]
-    (copy / "run.json").write_bytes(sealed(json.dumps(content)))
+    (copy / "run.json").write_bytes(seal_json(json.dumps(content)))
     with pytest.raises(sb_.StoreError, match=rf"run\.json: damaged .object missing required field {field}"):
         read_run(copy)
 
@@ -1056,7 +1056,7 @@ def test_a_run_file_without_a_setting_or_a_seal_is_refused(copy):
     with pytest.raises(sb_.StoreError, match="its seal is missing"):
         read_run(copy)
     del content["config"]["seed"]
-    (copy / "run.json").write_bytes(sealed(json.dumps(content)))
+    (copy / "run.json").write_bytes(seal_json(json.dumps(content)))
     with pytest.raises(sb_.StoreError, match=r"config\.seed is missing"):
         read_run(copy)
 
@@ -1098,12 +1098,12 @@ def test_a_damaged_run_can_be_started_again(stored, copy):
 
 
 def test_a_seal_tells_another_content():
-    content = sealed(json.dumps({"a": [1, {"b": "}"}]}, indent=1))
-    assert unsealed(content)["a"] == [1, {"b": "}"}]
+    content = seal_json(json.dumps({"a": [1, {"b": "}"}]}, indent=1))
+    assert unseal_json(content)["a"] == [1, {"b": "}"}]
     with pytest.raises(ValueError, match="not what was written"):
-        unsealed(content.replace(b"1", b"2", 1))
+        unseal_json(content.replace(b"1", b"2", 1))
     with pytest.raises(ValueError, match="its seal is missing"):
-        unsealed(b'{"a": 1}')
+        unseal_json(b'{"a": 1}')
 
 
 def test_a_chunk_is_read_as_safetensors_reads_it(copy):
@@ -1171,9 +1171,9 @@ def test_a_repeat_for_the_clock_measures_no_cell_again(tmp_path, monkeypatch):
     session = begin(plan, REGISTRY, tmp_path / "run")
     session.work(Watch())
     before = session.growing.table({})
-    measured, timed, inner = [], [], timing.timed
+    measured, timed, inner = [], [], timing.clock_columns
     monkeypatch.setattr("samplerbench.bench.judge.table.estimates", measured.append)
-    monkeypatch.setattr(timing, "timed", lambda repeats: timed.append(repeats) or inner(repeats))
+    monkeypatch.setattr(timing, "clock_columns", lambda repeats: timed.append(repeats) or inner(repeats))
     session.folder.write_repeat(plan.cells[1], session.folder.read(plan.cells[1], plan.blocks[0]).repeat)
     after = session.growing.table({})
     assert measured == []

@@ -10,7 +10,7 @@ import samplerbench as sb
 from samplerbench.bench import cli
 from samplerbench.bench.conformance import equivalence, exactness, guidance, order, runs
 from samplerbench.bench.conformance.card import QUICK, Finding
-from samplerbench.bench.conformance.check import check, waived
+from samplerbench.bench.conformance.check import check, waive
 
 VP = sb.vp_linear()
 
@@ -129,7 +129,7 @@ BUGS = {
     FixedPlace: (exactness.exactness, EXACT_WHOLE),
     IgnoresItsOption: (equivalence.options, "options, each changed"),
     ExtrapolatesAtTheEnd: (runs.last_interval, "last interval"),
-    RenoisesWithThePrompt: (guidance.guided, "CFG++, first step"),
+    RenoisesWithThePrompt: (guidance.mixed_guidance, "CFG++, first step"),
 }
 """Mistake -> the check that must see it, and the line."""
 
@@ -211,10 +211,10 @@ def claiming(claims):
 
 
 def test_a_claim_waives_a_line_and_keeps_what_was_measured():
-    first, second = waived(CARD, claiming({"last jump": "extrapolates on purpose", "noise": "any"}))
+    first, second = waive(CARD, claiming({"last jump": "extrapolates on purpose", "noise": "any"}))
     assert first == dataclasses.replace(CARD[0], holds=True, waived="extrapolates on purpose")
     assert second == CARD[1]  # a line that holds needs no waiver
-    assert waived(CARD, claiming({})) == CARD
+    assert waive(CARD, claiming({})) == CARD
 
 
 @pytest.mark.parametrize(
@@ -223,7 +223,7 @@ def test_a_claim_waives_a_line_and_keeps_what_was_measured():
      ({"": "all of it"}, "'': 'all of it'"), ({"noise": 3}, "'noise': 3")],
 )  # fmt: skip
 def test_a_claim_must_name_a_line_and_a_reason(claims, words):
-    *_, last = waived(CARD, claiming(claims))
+    *_, last = waive(CARD, claiming(claims))
     assert (last.name, last.holds) == ("claims", False)
     assert words in last.measured
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import samplerbench as sb
-from samplerbench.bench.judge.statistics import Gathered, estimates, measured
+from samplerbench.bench.judge.statistics import Gathered, estimates, metric_values
 from samplerbench.bench.plan.yardstick import Yardstick
 from samplerbench.plugins.metrics.clip_score import CLIPScore
 from samplerbench.plugins.metrics.fd_clip import FrechetCLIP
@@ -396,7 +396,7 @@ def test_under_the_least_n_there_is_no_value():
     for n, expected in ((1, set()), (15, {"fid", "kid"}), (16, set(METRICS))):
         found = estimates(Gathered((), {"features": normal_rows(n, 4)}), ready)
         assert set(found) == expected
-        columns = measured(found, ready)
+        columns = metric_values(found, ready)
         assert {name for name in METRICS if np.isfinite(columns[name])} == expected
 
 

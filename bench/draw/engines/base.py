@@ -26,7 +26,7 @@ class Turn:
     is_apart: bool = False
     """Whether other cells of the run are drawn at another time, so that their seconds are not comparable."""
 
-    def marked(self, chunk: Chunk, *, alone: bool) -> Chunk:
+    def mark(self, chunk: Chunk, *, alone: bool) -> Chunk:
         """A chunk of these cells, whose timing records whether it was drawn alone and apart from other cells."""
         return replace(chunk, timing=replace(chunk.timing, apart=self.is_apart, alone=alone))
 
@@ -51,6 +51,7 @@ def rounds(jobs: Iterable[Job]) -> Iterator[list[Job]]:
     """The jobs in rounds: all jobs of a round are known before the first of them is drawn."""
     together: list[Job] = []
     for job in jobs:
+        # The ledger marks the last job of a round: only it knows which cells still need this block.
         together.append(job)
         if job.is_last:
             yield together
@@ -77,7 +78,7 @@ class CheckedEngine:
     def draw(self, jobs: Iterable[Job]) -> Iterator[Done]:
         """An answer for each of these jobs."""
         self._asked.clear()
-        what, noted = f"engine {self.name!r}", self._noted(jobs)
+        what, noted = f"engine {self.name!r}", self._note(jobs)
         with at_fault(what):
             # An engine is a plugin: whatever it raises, at the start or between two answers, is named as its fault.
             given = iter(self.inner.draw(noted))
@@ -86,18 +87,18 @@ class CheckedEngine:
                 done: object = next(given, None)
             if done is None:
                 break
-            yield self._checked(done)
+            yield self._check(done)
         deque(noted, maxlen=0)  # jobs that it never took are unanswered too
         if self._asked:
             left = counted(len(self._asked), "job")
             raise PluginError(f"{what}: ended with {left} unanswered; expected an answer to each")
 
-    def _noted(self, jobs: Iterable[Job]) -> Iterator[Job]:
+    def _note(self, jobs: Iterable[Job]) -> Iterator[Job]:
         for job in jobs:
             self._asked.add(job)
             yield job
 
-    def _checked(self, done: object) -> Done:
+    def _check(self, done: object) -> Done:
         """A valid answer to a job that was not answered before."""
         what = f"engine {self.name!r}"
         if not isinstance(done, Drawn | Failure) or not isinstance(done.job, Job):
@@ -110,6 +111,7 @@ class CheckedEngine:
             raise PluginError(f"{what}: answered a job that it was not given, or twice: {place}")
         # Taken off, so that a second answer to it is refused.
         self._asked.remove(job)
+        # A stranger's reason may hold line breaks, or nothing.
         if isinstance(done, Failure):
             return replace(done, reason=one_line(str(done.reason or "")) or NO_REASON)
         if not is_chunk_of(done.chunk, job):

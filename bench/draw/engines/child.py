@@ -21,7 +21,7 @@ from ..chunk import (
 from ..chunk_file import Chunk, chunk_to_arrays
 from ..store import RunFolder
 from .child_process import FRAME, write_frame
-from .elsewhere import made_again
+from .elsewhere import rebuild_plan
 from .here import EDITED
 
 
@@ -80,7 +80,7 @@ def serve(parent: Parent) -> None:
     """Make the plan and a trial outside the clock, then a chunk for each request."""
     job = parent.request()
     # In this order: plan, ODE solution, then trials, which warm up what the clock will see.
-    remade = made_again(job)
+    remade = rebuild_plan(job)
     plan, extractors = remade.plan, remade.extractors
     reference = RunFolder(Path(job["folder"])).ode_solution(plan.reference_key) if plan.references else None
     parent.answer({

@@ -85,6 +85,7 @@ class Limits:
         calls = cell.network_evaluations
         # Generous, since a limit that stops an honest sampler is worse than a hang that lasts a minute.
         evaluations = (ADAPTIVE_CALLS * cell.request.passes if calls is None else calls) * block.n
+        # By what a trial in the child took, so that a slow machine grants more.
         return LEAST_SECONDS + TIMES * (evaluations * speed.per_evaluation + block.n * speed.after_drawing)
 
     @property
@@ -112,6 +113,7 @@ class Awaited:
 
     def is_late(self) -> bool:
         """Whether the time is over, as far as this process was there to see it pass."""
+        # Only what this process saw pass counts: while it was stopped itself, the child may have been stopped too.
         now = time.monotonic()
         self._left, self._looked = self._left - min(now - self._looked, LONGEST_LOOK_SECONDS), now
         return self._left < 0
@@ -137,6 +139,7 @@ class Children:
         """
         if self.plan.trial.device.type != "cpu":
             return 1
+        # A child is about as large as this process, which has loaded the same model.
         return children_that_fit(memory_for_processes(), memory_of_this_process())
 
     def begin(self, cells: Iterable[Cell]) -> None:
@@ -243,6 +246,7 @@ class ChildProcess:
         if self._child or self._fault:
             return
         try:
+            # The plan is asked for at once, and the answer is awaited by `_look_whether_ready`.
             self._child = Child(self.variables)
             self._child.send(self._job())
             self._awaited = Awaited(START_SECONDS, "to start")
@@ -337,6 +341,7 @@ def memory_of_this_process() -> float:
 
 def machine_memory() -> float:
     """Bytes of memory that this process can have: the machine's, or its container's if that is less."""
+    # In a container the system tells the machine's memory, of which the container may have a part.
     whole = float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
     try:
         return min(whole, float(Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii")))

@@ -45,17 +45,18 @@ class Remade:
 
 
 def what_it_takes(plan: Plan, plugins: Sequence[str]) -> dict[str, Any]:
-    """The JSON from which `made_again` makes a plan.
+    """The JSON from which `rebuild_plan` makes a plan.
 
     Threads and switches of torch belong to it: they move the last bits of samples.
     """
+    # The configuration and not the plan: code cannot be sent, so each process makes the plan from its own.
     return {
         "config": as_json(plan.config), "plugins": plugins,
         "threads": torch.get_num_threads(), "switches": switches(),
     }  # fmt: skip
 
 
-def made_again(given: Mapping[str, Any]) -> Remade:
+def rebuild_plan(given: Mapping[str, Any]) -> Remade:
     """Make the plan that `what_it_takes` described; this sets threads and switches of this process as in the run."""
     # Before the plan: threads and switches are part of every key.
     torch.set_num_threads(given["threads"])
@@ -85,7 +86,8 @@ def draw_job(description: bytes, job: Job) -> Done:
     ready. One process draws one job at a time: threads of one process would disturb each other's samples.
     """
     try:
-        here = _opened(description)
+        # A failure here fails this job only: the next one may find the model where this did not.
+        here = _here_for(description)
     except BaseException as error:
         pass_on(error)
         return Failure(job, reason_of(error))
@@ -93,11 +95,11 @@ def draw_job(description: bytes, job: Job) -> Done:
 
 
 @functools.lru_cache(maxsize=1)
-def _opened(description: bytes) -> Here:
+def _here_for(description: bytes) -> Here:
     """What draws the jobs of a described run in this process; the last one is cached."""
     end_with_parent()
     given = json.loads(description)
-    remade = made_again(given)
+    remade = rebuild_plan(given)
     # The model must answer alike here, to the last bit, or chunks of one cell would not belong together.
     if given["answer"] != answer_of(remade.plan):
         raise InputError(OTHERWISE)

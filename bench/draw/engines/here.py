@@ -71,6 +71,7 @@ class Here:
 def done_by(job: Job, make: Callable[[], Chunk]) -> Done:
     """The answer to a job by a function that makes its chunk; a failure if that raises anything."""
     try:
+        # The chunk says whose it is while it travels; in the folder its place says so.
         return Drawn(job, replace(make(), cell=job.cell))
     except BaseException as error:  # a sampler may raise anything; it fails its own cell
         pass_on(error)

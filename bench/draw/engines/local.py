@@ -74,6 +74,7 @@ class LocalEngine:
             self.here.get_ready()
             self._be_ready_for(together)
             for job in together:
+                # One after the other, each answered before the next is drawn: so every chunk is drawn alone.
                 yield done_by(job, partial(self._make, job))
 
     def close(self) -> None:

@@ -88,6 +88,7 @@ class Worker:
         try:
             chunk = process.look()
         except (ChildLost, OSError):
+            # Its process is gone, so the next job of this group starts another.
             self.job = None
             process.close()
             raise
@@ -171,6 +172,7 @@ class Pool:
             pipes = [pipe for worker in busy if (pipe := worker.descriptor) is not None]
             # Never for ever: limits of time and memory have to be looked at too.
             wait(pipes, LOOK_EVERY_SECONDS if len(pipes) == len(busy) else 0)
+            # All who are ready are asked, so that a fast worker does not keep the others waiting.
             answers = [done for worker in busy if (done := self._answer_of(worker))]
             if all(isinstance(done, Drawn) for done in answers):
                 self._hand_out(waiting)  # before these are written, so that nobody waits for the disk
@@ -240,6 +242,7 @@ def variables_of(device: torch.device, number: int, environment: Mapping[str, st
     """What makes a worker see only its own card; cards are counted among those that this process sees."""
     if device.type != "cuda":
         return {}
+    # Where cards are hidden from this process, its workers count among those that are left.
     seen = [name.strip() for name in environment.get(VISIBLE, "").split(",") if name.strip()]
     return {VISIBLE: seen[number] if seen else str(number)}
 
@@ -259,6 +262,7 @@ def local_count(workers: Workers, device: torch.device, cards: int) -> int:
         raise InputError(f"workers {workers}: torch sees {cards} GPUs here; expected one worker for each at most")
     else:
         count = int(workers)
+    # "cuda:1" names one card; two workers on it would share its memory and slow each other.
     if device.index is not None and count > 1:
         raise InputError(f"workers {count}: device {device} is one card; expected --device cuda, or one worker")
     return count

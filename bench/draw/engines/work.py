@@ -95,6 +95,7 @@ class RunWork:
             )
         device = self.plan.trial.device
         count = local_count(workers, device, torch.cuda.device_count() if device.type == "cuda" else 0)
+        # The processes of all workers share the machine's memory.
         limits = replace(self.limits, processes=count)
         return Pool(self._here, self.plugins, self.folder, limits, count, self)
 
