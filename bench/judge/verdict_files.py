@@ -22,7 +22,7 @@ from .compare import SECONDS
 from .pareto import placed
 from .ranking import Answer
 from .run_metrics import LoadMetrics
-from .scores import scores_by
+from .scores import scores_by_each
 from .statistics import metric_columns
 from .stored import StoredRun
 
@@ -86,8 +86,8 @@ def fronts_of(run: StoredRun, names: Sequence[str], metrics: LoadMetrics | None)
     if metrics is None:
         return {}
     try:
-        ready = metrics()
-        found = {name: verdicts(placed(scores_by(run, ready, name, by="seconds"), "seconds"), run) for name in names}
+        by_name = scores_by_each(run, metrics(), names, by="seconds")
+        found = {name: verdicts(placed(scores, "seconds"), run) for name, scores in by_name.items()}
     except SamplerbenchError:
         return {}
     keep(run.path / FRONTS, clocked_signature(run), found)
