@@ -10,7 +10,6 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
-from operator import is_
 from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import Any
@@ -63,17 +62,24 @@ class Functions:
     def __init__(self) -> None:
         self.modules = _own_modules()
         self.places = [Place(owner, name, dict(vars(owner))) for name, owner in _owners(self.modules)]
+        # Both stay in step with what a module or a class holds.
+        self.spaces = [vars(place.owner) for place in self.places]
+        self.values = [space.values() for space in self.spaces]
         self.names = list(chain.from_iterable(place.was for place in self.places))
         self.things = list(chain.from_iterable(place.was.values() for place in self.places))
 
     def are_unchanged(self) -> bool:
         """Whether each name stands for the same thing still.
 
-        There are 15,000, and this is asked around each call of a plugin: so no line of Python runs for each.
+        There are 18,000, and this is asked around each call of a plugin: so no line of Python runs for each.
         """
-        now = [vars(place.owner) for place in self.places]
-        things = chain.from_iterable(space.values() for space in now)
-        return list(chain.from_iterable(now)) == self.names and all(map(is_, things, self.things))
+        if list(chain.from_iterable(self.spaces)) != self.names:
+            return False
+        try:
+            # Comparing lists is three times as fast as asking `is` of each pair: equal pointers are not looked into.
+            return list(chain.from_iterable(self.values)) == self.things
+        except Exception:  # another thing, as an array, that cannot be compared
+            return False
 
 
 _seen: list[Functions] = []

@@ -16,7 +16,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple, cast
@@ -272,7 +272,8 @@ class Registry:
             found.extend(hook_results(module))
             for kind, name, thing in found:
                 trial[kind].add(name, thing, origin)
-            check_aliases(trial["samplers"], [name for kind, name, _ in found if kind == "samplers"])
+            if new := [name for kind, name, _ in found if kind == "samplers"]:
+                check_aliases(trial["samplers"], new)
             # Nothing failed, so the registry changes now.
             for kind in KINDS:
                 setattr(self, kind, trial[kind])
@@ -349,7 +350,10 @@ def load_registry(plugins: Iterable[str] = (), models: Iterable[str] = ()) -> Re
             continue
         origin = Origin(entry.value, version_of(entry))
         with registry.watching(origin):
-            register_below(registry, entry.value, origin.version)
+            if entry.value == BUILT_IN:
+                register_built_in(registry, origin.version)
+            else:
+                register_below(registry, entry.value, origin.version)
     # Named plugins come last, and a broken one is an error, because the user asked for it.
     for plugin in registry.named:
         with registry.watching(Origin(plugin, "")):
@@ -375,6 +379,24 @@ def entries_in_order(registry: Registry) -> list[importlib.metadata.EntryPoint]:
 def version_of(entry: importlib.metadata.EntryPoint) -> str:
     """The version of the package that an entry point belongs to."""
     return entry.dist.version if entry.dist else ""
+
+
+_built_in: dict[str, Registry] = {}
+"""A registry of the built-in plugins alone, by their version."""
+
+
+def register_built_in(registry: Registry, version: str) -> None:
+    """Register the built-in plugins, first of all. They cannot change within a process, so they are examined once."""
+    made = _built_in.get(version)
+    if made is None:
+        made = Registry()
+        register_below(made, BUILT_IN, version)
+        # What is missing now, as an optional package, may be there the next time.
+        if not made.broken:
+            _built_in[version] = made
+    registry.broken += made.broken
+    for kind, catalogue in made._catalogues().items():
+        setattr(registry, kind, replace(catalogue, broken=registry.broken))
 
 
 def register_below(registry: Registry, name: str, version: str) -> None:

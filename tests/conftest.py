@@ -1,5 +1,6 @@
 """What holds for every test, and the command line as a test sees it."""
 
+import gc
 import importlib.metadata
 import json
 import os
@@ -22,6 +23,11 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 # A child process takes seconds to start: what is not about children draws the samplers of others in this process.
 os.environ["SAMPLERBENCH_IN_PROCESS"] = "1"
+
+
+def pytest_collection_finish():
+    """Keep the search for garbage from looking, again and again, through modules and tests that live to the end."""
+    gc.freeze()
 
 
 def pytest_runtest_setup(item):

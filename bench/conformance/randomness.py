@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from ...samplers.exact import exact_model, gaussian
 from ...samplers.level import Level
+from ...samplers.noise import BLOCK
 from ...samplers.process import state_kept
 from ...samplers.sample import sample
 from ...samplers.sampler import Sampler
@@ -84,8 +86,9 @@ def _moments(sampler: Sampler, steps: int) -> tuple[float, float]:
     count = Pulses(0)
     sample(model, sampler, steps=steps, grid="karras", x_init=count.rows, noise=count)
     pulses = Pulses(count.drawn)
-    # One run for all draws: each row of the batch answers one of them.
-    x = sample(model, sampler, steps=steps, grid="karras", x_init=pulses.rows, noise=pulses).x
+    # One call of the network for all rows, which are as many as the draws.
+    size = BLOCK * math.ceil(len(pulses.rows) / BLOCK)
+    x = sample(model, sampler, steps=steps, grid="karras", x_init=pulses.rows, noise=pulses, batch_size=size).x
     first = schedule.first
     return moments(x, first.alpha * MEAN, first.alpha**2 * DEVIATION**2 + first.sigma**2)
 

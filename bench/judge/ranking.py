@@ -25,6 +25,7 @@ from .compare import BETTER, Comparison, comparison_of, corrected_p
 from .looks import look_at
 from .statistics import ODE_DISTANCE, ODE_ERROR, estimates, for_verdicts, gather
 from .stored import StoredRun
+from .table import rows_in
 
 Found = Mapping[int, Mapping[str, Estimate]]
 """The estimates of each row, by metric."""
@@ -219,7 +220,7 @@ def answers_from(run: StoredRun, found: Found, lower: Mapping[str, bool]) -> lis
     # Only a run that is finished is looked at, so that a view of a running one costs no error rate.
     look = look_at(run, int(run.table["samples"].max()))
     field = Field(keys_of(run), found, lower, look.weight)
-    rows = {i: row for i, row in enumerate(run.table.to_dict("records")) if i in field.keys}
+    rows = {i: row for i, row in enumerate(rows_in(run.table)) if i in field.keys}
     return answers_to(own_races(rows, budgets_of(run), field), field)
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from ...samplers.errors import InputError, closest
@@ -19,6 +19,7 @@ from .ranking import budgets_of, directions
 from .run_metrics import ready_metrics
 from .statistics import ODE_DISTANCE, ODE_ERROR, estimates, for_verdicts, gather, metric_columns, without_bias
 from .stored import StoredRun
+from .table import rows_in
 
 NOT_MEASURED = "not measured"
 Cost = Literal["nfe", "seconds", "depth"]
@@ -121,6 +122,20 @@ def scores_by(run: StoredRun, ready: Mapping[str, Yardstick], metric: str | None
     return _scores(run, name, {one: yardstick for one, yardstick in ready.items() if one in names}, by)
 
 
+def scores_by_each(
+    run: StoredRun, ready: Mapping[str, Yardstick], metrics: Sequence[str], *, by: Cost
+) -> dict[str, Scores]:
+    """`scores_by` of each metric, from one reading of the samples."""
+    of_all = _scores(run, _metric_name(metrics[0], ready), ready, by) if metrics else None
+    return {name: _of_metric(of_all, _for_rankings(run, _metric_name(name, ready), ready)) for name in metrics if of_all}
+
+
+def _of_metric(scores: Scores, metric: str) -> Scores:
+    """The same rows, measured by all metrics, by another of them."""
+    rows = tuple(replace(score, estimate=_with_value(score.found.get(metric))) for score in scores.rows)
+    return replace(scores, metric=metric, rows=rows)
+
+
 def all_scores_of(run: StoredRun, registry: Registry, metric: str | None, *, by: Cost) -> Scores:
     """The rows of a run by one metric, with every metric measured and not only the one that ranks; errors as of
     `scores_of`."""
@@ -129,10 +144,8 @@ def all_scores_of(run: StoredRun, registry: Registry, metric: str | None, *, by:
 
 
 def _scores(run: StoredRun, metric: str, ready: Mapping[str, Yardstick], by: Cost) -> Scores:
-    samples = int(run.table["samples"].max())
-    # Rankings use the metric without bias from the number of samples on that it needs, as the table does.
-    metric = without_bias(metric, [name for name in ready if samples >= ready[name].fewest(name)], ready)
-    rows = zip(run.record.cells, run.table.to_dict("records"), strict=True)
+    metric = _for_rankings(run, metric, ready)
+    rows = zip(run.record.cells, rows_in(run.table), strict=True)
     scores = tuple(_score(run, cell, row, metric, ready) for cell, row in rows)
     # Even one row from another machine would be ranked by the machine and not by its sampler.
     if by == "seconds" and len(machines([repeat for score in scores for repeat in score.clocked])) > 1:
@@ -140,7 +153,17 @@ def _scores(run: StoredRun, metric: str, ready: Mapping[str, Yardstick], by: Cos
             f"{run.path}: was drawn on several machines, whose seconds are not compared; rank by calls of the model, "
             "with --nfe or --pareto --against nfe, or run it again on one of them"
         )
-    return Scores(metric, directions(ready), scores, tuple(budgets_of(run)), look_at(run, samples))
+    return Scores(metric, directions(ready), scores, tuple(budgets_of(run)), look_at(run, _samples(run)))
+
+
+def _samples(run: StoredRun) -> int:
+    """The number of samples of the row that has most."""
+    return int(run.table["samples"].max())
+
+
+def _for_rankings(run: StoredRun, metric: str, ready: Mapping[str, Yardstick]) -> str:
+    """The metric without bias from the number of samples on that it needs, as the table shows it."""
+    return without_bias(metric, [name for name in ready if _samples(run) >= ready[name].fewest(name)], ready)
 
 
 def _metric_name(metric: str | None, ready: Mapping[str, Yardstick]) -> str:
@@ -168,7 +191,11 @@ def _score(
         raise InputError(f"{cell_name(cell)!r}: the run has not all of its samples; give its command to make them")
     gathered = gather(iter(chunks), int(row["samples"]), ready, run.record.prompts)
     found = for_verdicts(estimates(gathered, ready), ready)
-    estimate = found.get(metric)
+    clocked = (*(c.repeat for c in chunks), *run.repeats(cell))
+    return Score(cell, row, _with_value(found.get(metric)), found, clocked)
+
+
+def _with_value(estimate: Estimate | None) -> Estimate | None:
+    """The estimate; None for one without a value."""
     # A metric that overflowed has an estimate of NaN, which cannot be ranked.
-    has_value = estimate is not None and math.isfinite(estimate.value)
-    return Score(cell, row, estimate if has_value else None, found, (*(c.repeat for c in chunks), *run.repeats(cell)))
+    return estimate if estimate is not None and math.isfinite(estimate.value) else None

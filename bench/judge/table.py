@@ -196,6 +196,12 @@ def rows_to_table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
+def rows_in(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows of a table as dicts. For the fifty columns of a run's table pandas takes several times as long."""
+    names = [str(name) for name in table.columns]
+    return [dict(zip(names, row, strict=True)) for row in zip(*(table[name].tolist() for name in names), strict=True)]
+
+
 def check_metric_names(names: Sequence[str]) -> None:
     """Refuse a metric whose columns would have the name of another column."""
     for name in names:

@@ -22,7 +22,7 @@ from .compare import SECONDS
 from .pareto import front_table
 from .ranking import Answer
 from .run_metrics import LoadMetrics
-from .scores import scores_by
+from .scores import scores_by_each
 from .statistics import metric_columns
 from .stored import StoredRun
 
@@ -90,10 +90,8 @@ def fronts_of(run: StoredRun, names: Sequence[str], metrics: LoadMetrics | None)
         return {}
     try:
         # To load the model may fail on this machine; then the page is shown without these verdicts.
-        ready = metrics()
-        found = {
-            name: verdicts(front_table(scores_by(run, ready, name, by="seconds"), "seconds"), run) for name in names
-        }
+        by_name = scores_by_each(run, metrics(), names, by="seconds")
+        found = {name: verdicts(front_table(scores, "seconds"), run) for name, scores in by_name.items()}
     except SamplerbenchError:
         return {}
     keep(run.path / FRONTS, clocked_signature(run), found)

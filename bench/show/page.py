@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import lru_cache
 from importlib import resources
 from pathlib import Path
@@ -15,8 +16,8 @@ import vl_convert
 from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup
 
-from ...samplers.files.atomic import write_beside_others
-from ..draw.sealed_file import disk_errors
+from ...samplers.files.atomic import make_folder, write_beside_others
+from ..draw.sealed_file import bytes_of, disk_errors, sealed, unsealed
 from ..judge.run_metrics import LoadMetrics
 from ..judge.stored import StoredRun
 from .view import View, view_of
@@ -87,8 +88,18 @@ def json_for_script(value: Any) -> Markup:
 
 @lru_cache(maxsize=1)
 def vega_bundle() -> str:
-    """Vega, Vega-Lite and Vega-Embed as one script that leaves `vegaEmbed` in the window."""
+    """Vega, Vega-Lite and Vega-Embed as one script that leaves `vegaEmbed` in the window.
+
+    Putting it together takes more than a second, so the next process finds it in the user's cache.
+    """
+    file = Path.home() / ".cache" / "samplerbench" / "report" / f"vega-{vl_convert.__version__}.json"
+    with suppress(OSError, ValueError):
+        if isinstance(kept := unsealed(bytes_of(file)).get("script"), str):
+            return kept
     bundle = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
     if "</script" in bundle.lower() or "<!--" in bundle:
         raise RuntimeError("the charts' library cannot stand in a script element")
+    with suppress(OSError):  # a cache that cannot be written makes a report slower, not wrong
+        make_folder(file.parent)
+        write_beside_others(file, sealed(json.dumps({"script": bundle})))
     return bundle

@@ -21,7 +21,17 @@ from ..draw.sealed_file import disk_errors
 from ..draw.store import RunFolder
 from ..judge.statistics import ODE_DISTANCE, ODE_ERROR, metric_columns, strata_of
 from ..judge.status import outcome_of
-from ..judge.table import AXES, DEPTH, TEXTS, WARNING, Labels, interval_of_row, write_sealed_table
+from ..judge.table import (
+    AXES,
+    DEPTH,
+    GUIDED_COLUMNS,
+    TEXTS,
+    WARNING,
+    Labels,
+    interval_of_row,
+    rows_in,
+    write_sealed_table,
+)
 from ..plan.plan import ode_count
 from ..plan.record import RunRecord
 
@@ -108,7 +118,7 @@ def sheet_of(
     metrics = metrics_of(table)
     rows = [
         [entry_of(row, name, metrics, is_bold=(place, name) in bold) for name in names]
-        for place, row in zip(table.index, table.to_dict("records"), strict=True)
+        for place, row in zip(table.index, rows_in(table), strict=True)
     ]
     heads = [column_of(name, labels) for name in names]
     return Sheet(heads, rows, printable(caption(table, labels, columns) + below))
@@ -186,7 +196,9 @@ def interval_of(row: Mapping[Hashable, Any], metric: str) -> tuple[float, float,
 
 def has_interval(table: pd.DataFrame, metric: str) -> bool:
     """Whether some row shows an interval of a metric."""
-    return any("±" in with_interval(*interval_of(row, metric)) for row in table.to_dict("records"))
+    # Only the columns that are read: a row of a table has about fifty.
+    own = table[[name for name in metric_columns(metric) if name in table]]
+    return any("±" in with_interval(*interval_of(row, metric)) for row in rows_in(own))
 
 
 def with_interval(value: float, low: float, high: float) -> str:
@@ -222,7 +234,8 @@ def what_was_drawn(table: pd.DataFrame) -> str:
     guidance = (
         f", guidance {first['guidance']:g}" if first["guidance"] != 1 and table["guidance"].nunique() == 1 else ""
     )
-    intervals = {interval_of_row(row) for row in table.to_dict("records") if row["guidance"] != 1}
+    guided = table.loc[table["guidance"] != 1, [name for name in GUIDED_COLUMNS if name in table]]
+    intervals = {interval_of_row(row) for row in rows_in(guided)}
     if len(intervals) == 1 and "" not in intervals:
         guidance += f" at sigma/alpha {intervals.pop()}"
     return f"{first['model']}{guidance}, {int(table['samples'].max())} images"

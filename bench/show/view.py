@@ -19,7 +19,7 @@ from ..judge.ranking import Answer, Other, answers_for, contestants
 from ..judge.run_metrics import LoadMetrics
 from ..judge.statistics import ODE_ERROR, metric_columns
 from ..judge.stored import StoredRun
-from ..judge.table import Labels
+from ..judge.table import Labels, rows_in
 from ..judge.verdict_files import fronts_of, read_answers
 from .charts import AXES, COLOURS, DASHES, SHAPES, curves, drawn_interval, front, is_log
 from .provenance import call_of, provenance_of, summary_of
@@ -86,7 +86,7 @@ def view_of(run: StoredRun, metrics: LoadMetrics | None = None) -> View:
     """The content of the page of a run; verdicts that its folder lacks are computed, if its metrics are given."""
     record, table, labels = run.record, run.table, run.labels
     answers = answers_of(run, metrics)
-    series = contestants(dict(enumerate(table.to_dict("records"))))
+    series = contestants(dict(enumerate(rows_in(table))))
     names = list(dict.fromkeys(series.values()))
     rows = chart_rows(table, labels, series)
     found = [
@@ -158,7 +158,7 @@ def chart_rows(table: pd.DataFrame, labels: Labels, series: Mapping[int, str]) -
     """A dict a row of the table; metric number i is m<i>, with m<i>_low, _high, and m<i>_from, _to as drawn."""
     metrics, names = metrics_with_ode(table), list(dict.fromkeys(series.values()))
     rows = []
-    for i, cell in enumerate(table.to_dict("records")):
+    for i, cell in enumerate(rows_in(table)):
         name = series[i]
         row: Row = {
             "row": i, "series": names.index(name), "short": name,

@@ -162,6 +162,7 @@ def test_repeats_above_20_are_draws_of_the_latency_too():
     assert [Manner(repeats=n, latency=4).timed_at_once.draws for n in (0, 5, 21, 500)] == [20, 20, 21, 500]
 
 
+@pytest.mark.slow
 def test_another_process_draws_for_the_latency_as_this_one_does(tmp_path):
     result = sb.run(
         "toy", ["ddim"], steps=[2], n=64, plugins=[TOY], output=tmp_path / "run", latency=2, workers=1

@@ -314,7 +314,7 @@ def content(folder):
     }
 
 
-def test_two_workers_draw_the_bytes_of_a_plain_run_without_times_and_the_clock_fills_them_in(tmp_path):
+def test_two_workers_draw_the_bytes_of_a_plain_run_without_times(tmp_path):
     plain, _ = run_of(tmp_path / "plain")
     two, _ = run_of(tmp_path / "two", workers=2)
     assert content(tmp_path / "plain") == content(tmp_path / "two")
@@ -324,12 +324,18 @@ def test_two_workers_draw_the_bytes_of_a_plain_run_without_times_and_the_clock_f
     assert list(two.table["repeats"]) == [0, 0]
     assert two.is_unclocked
     assert not plain.is_unclocked
+
+
+@pytest.mark.slow
+def test_the_clock_fills_in_the_times_of_workers(tmp_path):
+    run_of(tmp_path / "two", workers=2)
     again, _ = run_of(tmp_path / "two", workers=2, clock=True)
     assert list(again.table["repeats"]) == [5, 5]
     assert (again.table["seconds_per_image"] > 0).all()
     assert not again.is_unclocked
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("times", "status"), [(1, "ok"), (9, "failed")])
 def test_a_worker_that_is_killed_is_replaced_and_a_chunk_that_kills_three_fails(tmp_path, times, status):
     (tmp_path / "fragile.py").write_text(FRAGILE)

@@ -2,12 +2,14 @@
 
 import os
 import re
+import sys
 import textwrap
 
 import pytest
 import torch
 
 import samplerbench as sb
+from samplerbench.samplers import registry as registries
 from samplerbench.samplers.exact import exact_model
 from samplerbench.samplers.options import describe_options, parse_spec
 from samplerbench.samplers.registry import default_registry, load_registry
@@ -47,6 +49,29 @@ def plugin(tmp_path):
 def names(registry):
     """All that is registered, by kind."""
     return {kind: sorted(getattr(registry, kind).things) for kind in ("samplers", "grids", "models", "metrics")}
+
+
+def test_built_in_plugins_are_examined_once_and_each_registry_is_its_own(plugin, monkeypatch):
+    load_registry()
+    examined = []
+    inner = registries.register_below
+    monkeypatch.setattr(registries, "register_below", lambda *a: examined.append(a[1]) or inner(*a))
+    mine, other = load_registry([plugin(MY_EULER)]), load_registry()
+    assert registries.BUILT_IN not in examined
+    assert "my-euler" in mine.samplers.things
+    assert "my-euler" not in other.samplers.things
+    assert mine.samplers.broken is mine.broken is not other.broken
+    assert names(other) == names(default_registry())
+
+
+def test_built_in_plugins_that_fail_are_tried_again(monkeypatch):
+    monkeypatch.setattr(registries, "_built_in", {})
+    monkeypatch.setitem(sys.modules, "samplerbench.plugins.samplers.heun", None)
+    broken = load_registry()
+    assert "heun" not in broken.samplers.things
+    assert [b.origin.plugin for b in broken.broken] == ["samplerbench.plugins.samplers.heun"]
+    monkeypatch.undo()
+    assert "heun" in load_registry().samplers.things
 
 
 def refuses(path, *words):

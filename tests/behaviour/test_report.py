@@ -44,7 +44,7 @@ from samplerbench.bench.plan.config import Config
 from samplerbench.bench.run import begin, plan_for
 from samplerbench.bench.show import view as reports
 from samplerbench.bench.show.charts import AXES, ROWS, curves, drawn_interval, round_ticks
-from samplerbench.bench.show.page import json_for_script, source_hash, view_to_html, write_report
+from samplerbench.bench.show.page import json_for_script, source_hash, vega_bundle, view_to_html, write_report
 from samplerbench.bench.show.sheet import table_to_cells
 from samplerbench.bench.show.sprites import BUDGET, sheet, sheets
 from samplerbench.bench.show.view import view_of
@@ -616,6 +616,25 @@ def test_nothing_is_loaded_and_no_other_script_may_run(page):
     assert len(run) == 2
     assert directives["style-src"].split() == [source_hash(text) for _, text in page.styles]
     assert not any(name.startswith("on") or name == "style" for _, name, _ in page.attributes)
+
+
+def test_the_library_of_charts_is_put_together_once_and_kept(tmp_path, monkeypatch):
+    made = []
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(vl_convert, "javascript_bundle", lambda text: made.append(text) or "let a = 1;")
+
+    def told():
+        return vega_bundle.__wrapped__()
+
+    assert told() == told() == "let a = 1;"
+    assert len(made) == 1
+    (kept,) = (tmp_path / ".cache" / "samplerbench" / "report").iterdir()
+    kept.write_text(kept.read_text().replace("a = 1", "a = 2"))
+    assert told() == "let a = 1;"
+    assert len(made) == 2
+    kept.unlink()
+    kept.mkdir()
+    assert told() == "let a = 1;"
 
 
 def test_the_licences_of_what_is_in_the_page_are_in_the_page(page):

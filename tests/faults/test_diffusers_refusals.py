@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 import samplerbench
+from cases import FURTHER, thinned
 from samplerbench.plugins.models.diffusers.libraries import library
 from samplerbench.samplers.errors import InputError, ModelError
 
@@ -55,6 +56,14 @@ def edit(path, **changes):
     """Change fields of a JSON file; None takes one out."""
     content = {**json.loads(path.read_text()), **changes}
     path.write_text(json.dumps({k: v for k, v in content.items() if v is not None}))
+
+
+def quick(cases):
+    """The cases of models without texts, and a third of the others, whose folders take long to make and to read."""
+    return [
+        case if case[0] in ("pixels", "classes") or i % 3 == 0 else pytest.param(*case, marks=FURTHER)
+        for i, case in enumerate(cases)
+    ]
 
 
 # ---- Where a model is ----
@@ -211,7 +220,7 @@ def test_weights_that_are_something_else(copy, content, word):
         samplerbench.load_model(f"diffusers:{folder}")
 
 
-@pytest.mark.parametrize("file", ["unet/config.json", UNET, "tokenizer/vocab.json"])
+@pytest.mark.parametrize("file", thinned(["unet/config.json", UNET, "tokenizer/vocab.json"], UNET))
 def test_pipes_keep_no_reader_waiting(copy, file):
     folder = copy("sd")
     (folder / file).unlink()
@@ -286,7 +295,7 @@ def frugal():
 
 @pytest.mark.parametrize(
     ("kind", "file", "changes"),
-    [
+    quick([
         ("pixels", CONFIG, {"layers_per_block": 3_000_000}),
         ("pixels", CONFIG, {"block_out_channels": [2**20, 2**20]}),
         ("pixels", CONFIG, {"num_class_embeds": 1_000_000}),
@@ -307,7 +316,7 @@ def frugal():
         ("flux", TRANSFORMER, {"num_single_layers": 10**6}),
         ("flux", T5_TEXT, {"num_layers": 10**6}),
         ("flux", T5_TEXT, {"relative_attention_num_buckets": 10**12}),
-    ],
+    ]),
     ids=str,
 )  # fmt: skip
 def test_a_network_larger_than_its_weights_is_never_made(copy, frugal, kind, file, changes):
@@ -330,11 +339,11 @@ def test_a_plan_is_refused_as_a_run_is(sb, copy, frugal):
 
 @pytest.mark.parametrize(
     "changes",
-    [
+    [pytest.param(changes, marks=FURTHER * (i % 4 > 0)) for i, changes in enumerate([
         {"num_labels": 10**9}, {"id2label": {"0": 5}, "num_labels": 3}, {"quantization_config": {"quant_method": "x"}},
         {"attn_implementation": "someone/kernels"}, {"per_layer_config": {"0": {"hidden_size": 10**9}}},
         {"torch_dtype": "float8_e4m3fn"}, {"output_hidden_states": "x"}, {"tie_word_embeddings": [1]},
-    ],
+    ])],
     ids=str,
 )  # fmt: skip
 def test_of_a_text_encoder_only_what_its_layers_are_is_read(copy, originals, frugal, changes):
@@ -346,7 +355,7 @@ def test_of_a_text_encoder_only_what_its_layers_are_is_read(copy, originals, fru
 
 @pytest.mark.parametrize(
     ("kind", "file", "changes", "words"),
-    [
+    quick([
         ("pixels", CONFIG, {"quantization_config": {"quant_method": "x"}}, "quantization_config: its weights"),
         ("pixels", CONFIG, {"block_out_channels": [8] * 999}, "block_out_channels lists 999 levels; expected 1 to 12"),
         ("sd", VAE, {"block_out_channels": []}, "block_out_channels lists 0 levels"),
@@ -370,7 +379,7 @@ def test_of_a_text_encoder_only_what_its_layers_are_is_read(copy, originals, fru
         ("sd", WORDS, {"extra_ids": 10**9}, "tokenizer_config.json: 1000000000 of something; expected at most 4096"),
         ("sd", WORDS, {"extra_special_tokens": ["x"] * 5000}, "adds 5,000 tokens; expected at most 4096"),
         ("sd", WORDS, {"added_tokens_decoder": {"0": {"x": [10**9]}}}, "1000000000 of something"),
-    ],
+    ]),
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )  # fmt: skip
 def test_numbers_that_no_model_has_are_named(copy, frugal, kind, file, changes, words):
@@ -384,12 +393,14 @@ def test_numbers_that_no_model_has_are_named(copy, frugal, kind, file, changes, 
 
 @pytest.mark.parametrize(
     ("kind", "file", "changes", "name"),
-    [
-        ("sd", TEXT, {"num_hidden_layers": 2}, "layers.2.layer_norm1.bias"),
-        ("pixels", CONFIG, {"layers_per_block": 0}, "up_blocks.0.attentions.1.group_norm.bias"),
-        ("sd3", TRANSFORMER, {"num_layers": 1}, "transformer_blocks.1."),
-        ("flux", T5_TEXT, {"num_layers": 1}, "encoder.block.1."),
-    ],
+    quick(
+        [
+            ("sd", TEXT, {"num_hidden_layers": 2}, "layers.2.layer_norm1.bias"),
+            ("pixels", CONFIG, {"layers_per_block": 0}, "up_blocks.0.attentions.1.group_norm.bias"),
+            ("sd3", TRANSFORMER, {"num_layers": 1}, "transformer_blocks.1."),
+            ("flux", T5_TEXT, {"num_layers": 1}, "encoder.block.1."),
+        ]
+    ),
 )
 def test_weights_that_a_config_has_no_place_for_are_named(copy, kind, file, changes, name):
     folder = copy(kind)
@@ -406,7 +417,7 @@ def test_weights_of_other_parts_that_were_stored_along_are_left_alone(copy, orig
     assert torch.equal(drawn(samplerbench.load_model(f"diffusers:{folder}")).x, as_before)
 
 
-@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"], ids=["plain", "marked"])
+@pytest.mark.parametrize("mark", thinned([b"", b"\xef\xbb\xbf"], b"\xef\xbb\xbf"), ids=["plain", "marked"])
 def test_files_with_a_byte_order_mark_are_read(copy, originals, mark):
     folder = copy("sd")
     for name in (INDEX, CONFIG, SCHEDULER, TEXT, WORDS, "tokenizer/vocab.json", "tokenizer/merges.txt"):
@@ -451,7 +462,7 @@ def test_files_of_words_are_bounded(copy):
 
 @pytest.mark.parametrize(
     ("kind", "file", "changes", "words"),
-    [
+    quick([
         ("sd", INDEX, {"_class_name": "StableDiffusionInpaintPipeline"}, [
             "'StableDiffusionInpaintPipeline' is no pipeline that is supported", "expected one of DDPMPipeline, DDIM"]),
         ("sd", INDEX, {"vae": ["diffusers", "AutoencoderTiny"]}, ["Tiny; expected AutoencoderKL"]),
@@ -501,7 +512,7 @@ def test_files_of_words_are_bounded(copy):
         ("flux", SCHEDULER, {"max_shift": 1e9}, ["times are shifted by 1.01423e+304; expected"]),
         ("sd3", SCHEDULER, {"num_train_timesteps": 1}, ["num_train_timesteps 1: expected 2 to"]),
         ("flux", SCHEDULER, {"time_shift_type": "square"}, ["time_shift_type 'square'"]),
-    ],
+    ]),
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )  # fmt: skip
 def test_what_is_not_supported_is_named(copy, kind, file, changes, words):
@@ -558,20 +569,22 @@ def test_other_files_are_refused_as_before(tmp_path):
 
 @pytest.mark.parametrize(
     ("kind", "settings", "words"),
-    [
-        ("sd", {"size": 15}, ["size 15x15: expected multiples of 2, by which its VAE divides", "14x14 or 16x16"]),
-        ("sd", {"size": "1x16"}, ["nearest: 2x16"]),
-        ("pixels", {"size": "9x8"}, ["its U-Net divides them", "8x8 or 10x8"]),
-        ("flux", {"size": 18}, ["expected multiples of 4", "16x16 or 20x20"]),
-        ("sd3", {"size": 68}, ["expected at most 64 a side"]),
-        ("dit", {"size": "16x32"}, ["only square images; expected 16 or 32"]),
-        ("sd", {"size": "big"}, ["size 'big': expected width x height"]),
-        ("sd", {"clip_skip": 0}, ["clip_skip 0: expected a whole number from 1", "to 3"]),
-        ("sd", {"clip_skip": 4}, ["clip_skip 4: expected a whole number from 1", "to 3"]),
-        ("pixels", {"clip_skip": 1}, ["clip_skip 1: model 'diffusers:", "has no text encoder; leave it out"]),
-        ("flux", {"clip_skip": 1}, ["clip_skip 1: model", "reads no layer but the last; leave it out"]),
-        ("pixels", {"seed": 1}, ["has no seed; settings of this model: size, clip_skip"]),
-    ],
+    quick(
+        [
+            ("sd", {"size": 15}, ["size 15x15: expected multiples of 2, by which its VAE divides", "14x14 or 16x16"]),
+            ("sd", {"size": "1x16"}, ["nearest: 2x16"]),
+            ("pixels", {"size": "9x8"}, ["its U-Net divides them", "8x8 or 10x8"]),
+            ("flux", {"size": 18}, ["expected multiples of 4", "16x16 or 20x20"]),
+            ("sd3", {"size": 68}, ["expected at most 64 a side"]),
+            ("dit", {"size": "16x32"}, ["only square images; expected 16 or 32"]),
+            ("sd", {"size": "big"}, ["size 'big': expected width x height"]),
+            ("sd", {"clip_skip": 0}, ["clip_skip 0: expected a whole number from 1", "to 3"]),
+            ("sd", {"clip_skip": 4}, ["clip_skip 4: expected a whole number from 1", "to 3"]),
+            ("pixels", {"clip_skip": 1}, ["clip_skip 1: model 'diffusers:", "has no text encoder; leave it out"]),
+            ("flux", {"clip_skip": 1}, ["clip_skip 1: model", "reads no layer but the last; leave it out"]),
+            ("pixels", {"seed": 1}, ["has no seed; settings of this model: size, clip_skip"]),
+        ]
+    ),
 )
 def test_settings_that_a_model_cannot_have(originals, kind, settings, words):
     refused(originals(kind), *words, error=InputError, **{**({"size": 16} if kind == "flux" else {}), **settings})
@@ -595,7 +608,7 @@ def test_a_model_without_prompts_of_its_own(originals):
         drawn(samplerbench.load_model(f"diffusers:{originals('sd')}"), prompts=None)
 
 
-@pytest.mark.parametrize("kind", ["sd", "sdxl", "sd3", "flux"])
+@pytest.mark.parametrize("kind", thinned(["sd", "sdxl", "sd3", "flux"], "sd"))
 def test_a_text_that_is_too_long_is_refused_and_never_cut(originals, kind):
     model = samplerbench.load_model(f"diffusers:{originals(kind)}", size=16)
     drawn(model, prompts=["a " * 75])

@@ -15,6 +15,7 @@ import pytest
 import torch
 
 import samplerbench
+from cases import thinned
 from samplerbench.bench.draw.chunk import reason_of
 from samplerbench.bench.plan.config import Config
 from samplerbench.bench.plan.plan import plan_for
@@ -186,6 +187,12 @@ def test_one_broken_plugin_is_named_and_the_others_work(sb, install, fault):
     assert listed.err[:-1].isprintable()
     assert "stranger_good 1.0" in listed.out
     assert json.loads(sb("list", "--json").out)["broken"][0]["origin"] == "stranger_bad 1.0"
+
+
+@pytest.mark.parametrize("fault", thinned(FAULTY, "import", "hook raises"))
+def test_beside_a_broken_plugin_a_run_is_made(sb, install, fault):
+    install("stranger_bad", FAULTY[fault])
+    install("stranger_good", spoilt('"mine"', '"good"'))
     done = sb(*MIXTURE, "-s", "ddim", "-s", "good")
     assert done.code == 0
     assert "stranger_bad" in done.err
@@ -767,6 +774,18 @@ def test_parts_of_torch_that_replace_others_are_no_strangers():
         assert put_back_functions(before) == []
     finally:
         next(place for place in before.places if place.owner is torch).put_back("manual_seed")
+
+
+def test_what_cannot_be_compared_is_another_thing():
+    before = functions_now()
+    seed, torch.seed = torch.seed, np.zeros(2)
+    try:
+        assert not before.are_unchanged()
+        assert put_back_functions(before) == ["torch.seed"]
+        assert torch.seed is seed
+        assert before.are_unchanged()
+    finally:
+        torch.seed = seed
 
 
 def test_functions_are_copied_again_only_where_one_was_replaced(monkeypatch):

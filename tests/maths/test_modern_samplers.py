@@ -13,6 +13,7 @@ import torch
 from numpy.polynomial import Polynomial
 
 import samplerbench as sb
+from cases import thinned
 from samplerbench.bench.conformance.randomness import Pulses, moments
 from samplerbench.plugins.grids.grids import beta_distribution, beta_quantiles
 from samplerbench.samplers.exact import exact_model, gaussian, gaussian_flow
@@ -407,7 +408,7 @@ REFERENCES = {
 }
 
 
-@pytest.mark.parametrize("grid", GRIDS)
+@pytest.mark.parametrize("grid", thinned(GRIDS, "uneven"))
 @pytest.mark.parametrize("spec", REFERENCES)
 def test_agrees_with_the_numpy_reference(spec, grid):
     levels = [(level.alpha, level.sigma) for level in map(VP.at_time, GRIDS[grid])]
@@ -419,7 +420,7 @@ def test_agrees_with_the_numpy_reference(spec, grid):
 # ---- Two names, one sampler ----
 
 
-@pytest.mark.parametrize("grid", GRIDS)
+@pytest.mark.parametrize("grid", thinned(GRIDS, "uneven"))
 @pytest.mark.parametrize(
     ("spec", "same_as"),
     [
@@ -528,7 +529,13 @@ ORDERS = {
 """Spec -> the order from an exact history, and at least from the sampler's own start."""
 
 
-@pytest.mark.parametrize("spec", ORDERS)
+QUICK_ORDERS = (
+    "dpm-solver++:order=3", "dpm-solver++-single", "res", "seeds:order=3,eta=0", "deis:order=2", "unipc:order=2",
+    "sa-solver:tau=0,predictor=2,corrector=2", "er-sde:phi=ode",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("spec", thinned(ORDERS, *QUICK_ORDERS))
 def test_order_of_convergence(spec):
     order, own = ORDERS[spec]
     assert sb.make_sampler(spec).convergence == order
@@ -593,9 +600,13 @@ PARTS = ("seeds", "dpm-solver++-sde-single")
 """Samplers that draw noise for the parts of an interval."""
 
 
-@pytest.mark.parametrize("spec", [
-    pytest.param(spec, marks=[pytest.mark.slow] * (spec.startswith(PARTS) and ":" in spec)) for spec in STOCHASTIC
-])  # fmt: skip
+LIMITS = (
+    "dpm-solver++-single:eta=1", "dpm-solver++-sde", "dpm-solver++-sde:order=3", "DPM++ 3M SDE", "sa-solver",
+    "sa-solver:tau=0.4,predictor=3,corrector=3", "er-sde", "seeds", "dpm-solver++-sde-single",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("spec", thinned(STOCHASTIC, *LIMITS))
 def test_gaussian_data_comes_out_with_its_variance_in_the_limit(spec):
     """However strong the noise, the SDE keeps the marginals: the mean exactly, the variance as the steps shrink."""
     errors = []
@@ -603,7 +614,7 @@ def test_gaussian_data_comes_out_with_its_variance_in_the_limit(spec):
         pulses = Pulses(3 * steps)  # as many draws as any sampler makes in a step
         x = sb.sample(
             exact_model(gaussian((0.4,), 0.3), EDM, "x0"), spec, steps=steps, grid="karras", x_init=80 * pulses.rows,
-            noise=pulses,
+            noise=pulses, batch_size=768,  # all rows in one call
         ).x  # fmt: skip
         mean, variance = moments(x, 0.4 / 80, (0.3 + 6400) / 6400)
         assert mean == pytest.approx(0.4, rel=1e-9)
@@ -612,7 +623,7 @@ def test_gaussian_data_comes_out_with_its_variance_in_the_limit(spec):
     assert errors[1] < 6e-3
 
 
-@pytest.mark.parametrize("spec", [*STOCHASTIC, *ORDERS])
+@pytest.mark.parametrize("spec", thinned([*STOCHASTIC, *ORDERS], *LIMITS, *QUICK_ORDERS))
 def test_noise_is_drawn_where_it_has_a_factor_alone(spec):
     drawn = []
 
@@ -627,7 +638,7 @@ def test_noise_is_drawn_where_it_has_a_factor_alone(spec):
     assert drawn == (list(itertools.pairwise(GRIDS["uneven"])) if spec in STOCHASTIC else [])
 
 
-@pytest.mark.parametrize("spec", [*STOCHASTIC, *ORDERS])
+@pytest.mark.parametrize("spec", thinned([*STOCHASTIC, *ORDERS], *LIMITS, *QUICK_ORDERS))
 def test_vp_edm_and_flow_are_one_process_in_three_scales(spec):
     levels = [VP.at_time(t) for t in GRIDS["uneven"]]
     sigmas = [level.sigma_ve for level in levels]
@@ -638,7 +649,7 @@ def test_vp_edm_and_flow_are_one_process_in_three_scales(spec):
     assert np.abs(vp).max() > 0.3
 
 
-@pytest.mark.parametrize("spec", [*STOCHASTIC, *ORDERS])
+@pytest.mark.parametrize("spec", thinned([*STOCHASTIC, *ORDERS], *LIMITS, *QUICK_ORDERS))
 def test_from_alpha_0_the_first_step_aims_at_the_mean(spec):
     model, pulses = exact_model(MIXTURE, FLOW, "v"), Pulses(18)
     start = torch.zeros(20, 2, dtype=torch.float64)

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import samplerbench as sb
+from cases import thinned
 from samplerbench.samplers import philox
 from samplerbench.samplers.exact import gaussian
 from samplerbench.samplers.noise import Noise
@@ -229,7 +230,7 @@ def test_neighbours_are_independent(distance, power):
 
 
 @pytest.mark.parametrize("model", MODELS.values(), ids=MODELS)
-@pytest.mark.parametrize("sampler", STOCHASTIC)
+@pytest.mark.parametrize("sampler", thinned(STOCHASTIC, "ddpm", "seeds", "sa-solver", "restart"))
 def test_a_sample_does_not_depend_on_how_many_there_are(model, sampler):
     whole = sb.sample(model, sampler, steps=3, n=130, seed=4, batch_size=64).x
     assert len(torch.unique(whole, dim=0)) == 130
@@ -237,6 +238,8 @@ def test_a_sample_does_not_depend_on_how_many_there_are(model, sampler):
         assert torch.equal(sb.sample(model, sampler, steps=3, n=n, seed=4, batch_size=64).x, whole[:n])
 
 
+@pytest.mark.slow
+@pytest.mark.further
 def test_a_sample_does_not_depend_on_any_n_up_to_130():
     model, sampler = MODELS["mixture"], sb.make_sampler("ddim:eta=0.7")
     whole = sb.sample(model, sampler, steps=2, n=130, seed=4, batch_size=64).x

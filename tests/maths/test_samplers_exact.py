@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import samplerbench as sb
+from cases import is_default, thinned
 from samplerbench.bench.conformance.check import variants
 from samplerbench.bench.conformance.randomness import Pulses, moments
 from samplerbench.samplers.exact import exact_model, gaussian, gaussian_flow, point
@@ -67,20 +68,20 @@ def same(a, b):
 # ---- Two names, one sampler ----
 
 
-@pytest.mark.parametrize("grid", GRIDS)
+@pytest.mark.parametrize("grid", thinned(GRIDS, "uneven", "fractional"))
 @pytest.mark.parametrize("spec", ["dpm-solver:order=1", "dpm-solver++:order=1", "euler-a:eta=0"])
 def test_first_order_solvers_are_ddim(spec, grid):
     assert same(draw(spec, grid), draw("ddim", grid))
 
 
-@pytest.mark.parametrize("grid", GRIDS)
+@pytest.mark.parametrize("grid", thinned(GRIDS, "uneven", "fractional"))
 @pytest.mark.parametrize("eta", [0, 0.3, 0.7, 1])
 def test_euler_ancestral_is_ddim_with_the_same_eta(eta, grid):
     assert same(draw(f"euler-a:eta={eta}", grid), draw(f"ddim:eta={eta}", grid))
 
 
 @pytest.mark.parametrize("clip", [None, (-0.3, 0.3)], ids=["free", "clipped"])
-@pytest.mark.parametrize("grid", GRIDS)
+@pytest.mark.parametrize("grid", thinned(GRIDS, "uneven", "fractional"))
 def test_ddim_and_euler_ancestral_with_eta_1_are_ddpm(grid, clip):
     """Clipping does not part them, since eps is derived from the clipped x0."""
     ddpm = draw("ddpm:variance=small", grid, clip=clip)
@@ -154,7 +155,7 @@ def step_deviation(spec, a, b):
     return min(1.0, eta * math.sqrt(1 - kept)) * b.sigma
 
 
-@pytest.mark.parametrize("grid", GRIDS)
+@pytest.mark.parametrize("grid", thinned(GRIDS, "uneven", "fractional"))
 @pytest.mark.parametrize(
     "spec",
     [
@@ -193,7 +194,7 @@ def test_gaussian_mean_and_variance_follow_the_linear_recursion(spec, grid):
 # ---- Ends, budgets, faults ----
 
 
-@pytest.mark.parametrize("spec", SPECS)
+@pytest.mark.parametrize("spec", thinned(SPECS, is_default))
 def test_eps_at_alpha_0_is_refused(spec):
     with pytest.raises(sb.InputError, match="predicts 'eps'"):
         draw(spec, None, FLOW, steps=3, predicts="eps")
@@ -230,7 +231,7 @@ def test_a_run_of_whole_timesteps_goes_to_the_nearest_in_time(t):
     assert sb.StepContext(levels, never, never, VP).at(lambda_).t == pytest.approx(t, rel=1e-9)
 
 
-@pytest.mark.parametrize("spec", SPECS)
+@pytest.mark.parametrize("spec", thinned(SPECS, is_default))
 def test_a_budget_of_calls_is_met_as_closely_as_whole_steps_allow(spec):
     sampler = sb.make_sampler(spec)
     if sampler.nfe(1) is None:

@@ -908,7 +908,7 @@ def page(rows: dict[str, list[Row]]) -> str:
 INTRODUCTION = """\
 # Parity with diffusers and k-diffusion
 
-`pip install -e '.[test,parity]' && python tests/tools/parity.py > docs/parity.md` wrote this page; `pytest
+`pip install -e '.[test,parity]' && python tests/tools/parity.py > docs/parity.md` wrote this page; `pytest -m ''
 tests/tools/test_parity.py` holds each row. A row runs one of our samplers and its peer on the same model (a mixture of
 Gaussians, in closed form) from the same state, over the same levels, with the same noise; a row of a grid compares
 sigma / alpha of its levels.

@@ -49,6 +49,6 @@ def test_the_fast_tests_kill_the_planted_bugs(figure):
     done = subprocess.run([sys.executable, mutation.__file__], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     killed, total = (int(word) for word in done.stdout.splitlines()[-1].split() if word.isdigit())
-    figure("planted bugs killed by the fast suite", f"{killed} of {total}")
+    figure("planted bugs killed", f"{killed} of {total}")
     assert total == len(mutation.BUGS)
     assert killed >= 0.95 * total

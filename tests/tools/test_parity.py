@@ -7,6 +7,7 @@ import torch
 
 import parity
 import samplerbench as sb
+from cases import thinned
 
 PAGE = (Path(__file__).parents[2] / "docs" / "parity.md").read_text()
 
@@ -15,7 +16,13 @@ def require(module: str) -> None:
     pytest.importorskip(module, reason=f"{module} is not installed; pip install -e '.[parity]'")
 
 
-@pytest.mark.parametrize("case", parity.CASES, ids=lambda case: case.id)
+QUICK = {case.name.partition(":")[0]: case.id for case in parity.CASES}
+"""One row of each sampler and grid."""
+
+
+@pytest.mark.parametrize(
+    "case", thinned(parity.CASES, lambda case: case.id in QUICK.values()), ids=lambda case: case.id
+)
 def test_row(case):
     require(case.requires)
     row = case.measured()

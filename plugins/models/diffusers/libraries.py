@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +17,9 @@ LOGGED = ("diffusers.utils.logging", "transformers.utils.logging")
 
 def library(module: str) -> Any:
     """A module of one of the libraries; ModelError if it cannot be imported."""
+    # Only an import may change the process, and to look for changes takes longer than all else here.
+    if loaded := sys.modules.get(module):
+        return loaded
     try:
         with warnings.catch_warnings(), state_kept():
             warnings.simplefilter("ignore")
