@@ -126,8 +126,10 @@ def scores_by_each(
     run: StoredRun, ready: Mapping[str, Yardstick], metrics: Sequence[str], *, by: Cost
 ) -> dict[str, Scores]:
     """`scores_by` of each metric, from one reading of the samples."""
-    of_all = _scores(run, _metric_name(metrics[0], ready), ready, by) if metrics else None
-    return {name: _of_metric(of_all, _for_rankings(run, _metric_name(name, ready), ready)) for name in metrics if of_all}
+    if not metrics:
+        return {}
+    of_all = _scores(run, _metric_name(metrics[0], ready), ready, by)
+    return {name: _of_metric(of_all, _for_rankings(run, _metric_name(name, ready), ready)) for name in metrics}
 
 
 def _of_metric(scores: Scores, metric: str) -> Scores:

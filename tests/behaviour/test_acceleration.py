@@ -133,9 +133,7 @@ def test_channels_last_hands_over_that_layout():
         seen.append(x.is_contiguous(memory_format=torch.channels_last))
         return x * 0.1
 
-    sb.sample(
-        accelerate(model_of(layout), Acceleration(channels_last=True), "cpu"), "ddim", steps=2, n=2, batch_size=2
-    )
+    sb.sample(accelerate(model_of(layout), Acceleration(channels_last=True), "cpu"), "ddim", steps=2, n=2, batch_size=2)
     assert seen == [True, True]
     flat = replace(model_of(), shape=(5,))
     with pytest.raises(InputError, match=r"--channels-last: is of states \(C, H, W\)"):
