@@ -402,15 +402,12 @@ def draw(  # noqa: PLR0913  (the block, and what may replace its noise)
     model, levels = request.model, request.levels
     stream = Noise(request.seed, model.shape, n, first=first, device=request.device)
     x_init = _first_state(request, stream) if x_init is None else x_init
-    state_dtype = x_init.dtype
-    wide = needs_wide_state(levels)
-
-    prompts = request.prompts_of(first, n)
+    state_dtype, prompts = x_init.dtype, request.prompts_of(first, n)
     # In inference mode torch does not count changes in place. Leaving it opens a context only where it is on, because
     # such a context would hide what a sampler does to autocast.
     counting = torch.inference_mode(False) if torch.is_inference_mode_enabled() else nullcontext()
     with counting, torch.no_grad():
-        like = x_init.to(request.device, torch.float64 if wide else state_dtype)
+        like = x_init.to(request.device, torch.float64 if needs_wide_state(levels) else state_dtype)
         # torch does not count changes of an inference tensor, so a copy takes its place.
         like = like.clone() if like.is_inference() else like
 

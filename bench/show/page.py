@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from functools import lru_cache
 from importlib import resources
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup
 
 from ...samplers.files.atomic import make_folder, write_beside_others
-from ..draw.sealed_file import bytes_of, disk_errors, sealed, unsealed
+from ..draw.sealed_file import bytes_of, disk_errors, seal_json, unseal_json
 from ..judge.run_metrics import LoadMetrics
 from ..judge.stored import StoredRun
 from .view import View, view_of
@@ -92,14 +93,14 @@ def vega_bundle() -> str:
 
     Putting it together takes more than a second, so the next process finds it in the user's cache.
     """
-    file = Path.home() / ".cache" / "samplerbench" / "report" / f"vega-{vl_convert.__version__}.json"
+    file = Path.home() / ".cache" / "samplerbench" / "report" / f"vega-{version('vl-convert-python')}.json"
     with suppress(OSError, ValueError):
-        if isinstance(kept := unsealed(bytes_of(file)).get("script"), str):
+        if isinstance(kept := unseal_json(bytes_of(file)).get("script"), str):
             return kept
     bundle = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
     if "</script" in bundle.lower() or "<!--" in bundle:
         raise RuntimeError("the charts' library cannot stand in a script element")
     with suppress(OSError):  # a cache that cannot be written makes a report slower, not wrong
         make_folder(file.parent)
-        write_beside_others(file, sealed(json.dumps({"script": bundle})))
+        write_beside_others(file, seal_json(json.dumps({"script": bundle})))
     return bundle

@@ -140,7 +140,7 @@ def shown_columns(table: pd.DataFrame) -> list[str]:
     return ["sampler", *several, "steps", "nfe", *depth, *metrics_of(table), *seconds, "ode_error", NOTE]
 
 
-def entry_of(row: Mapping[Hashable, Any], name: str, metrics: Sequence[str], *, is_bold: bool = False) -> Entry:
+def entry_of(row: Mapping[Any, Any], name: str, metrics: Sequence[str], *, is_bold: bool = False) -> Entry:
     """The entry of a row in a column."""
     if name in ("seconds_per_image", ODE_ERROR, ODE_DISTANCE) or name in metrics:
         text = _milliseconds(row) if name == "seconds_per_image" else with_interval(*interval_of(row, name))
@@ -188,7 +188,7 @@ def has_own_name(name: str, labels: Labels) -> bool:
     return name == FRECHET and bool(labels.get(name, {}).get("frechet"))
 
 
-def interval_of(row: Mapping[Hashable, Any], metric: str) -> tuple[float, float, float]:
+def interval_of(row: Mapping[Any, Any], metric: str) -> tuple[float, float, float]:
     """A metric's value and both ends of its interval; nan if missing."""
     value, low, high = (_float(row.get(name)) for name in metric_columns(metric))
     return value, low, high
