@@ -468,6 +468,8 @@ def test_what_the_slips_of_ipndm_v_change():
         assert (abs(sum(weights) / -0.5 - 1) < 1e-12) == (total == 1)
 
 
+@pytest.mark.slow
+@pytest.mark.further
 def test_the_published_order_4_of_ipndm_v_converges_with_order_2_or_3_by_the_ratio_of_steps():
     x0, slopes = torch.from_numpy(X[:2]), []
     for at in (lambda u: math.exp(2 - 4 * u), lambda u: (7 ** (1 / 7) + u * (0.1 ** (1 / 7) - 7 ** (1 / 7))) ** 7):
@@ -663,6 +665,8 @@ def test_adaptive_asks_with_each_samples_own_prompt():
     assert together.network_evaluations == 2 * together.nfe
 
 
+@pytest.mark.slow
+@pytest.mark.further
 def test_adaptive_is_as_close_as_it_is_told_and_works_more_for_it():
     """A tolerance 8 times finer: an error several times smaller, with about 8^(1/3) times the steps."""
     exact = drawn("dpm-solver:order=3", [float(s) for s in np.geomspace(40, 0.002, 2000)])[0]
