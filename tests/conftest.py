@@ -16,6 +16,7 @@ from samplerbench.bench import cli
 from samplerbench.bench.draw.sealed_file import seal_json
 from samplerbench.bench.draw.store import RunFolder
 from samplerbench.bench.judge.table import write_sealed_table
+from samplerbench.samplers import registry
 
 # The models of the tests are small: a second thread would only wait for the first, here and in child processes.
 torch.set_num_threads(1)
@@ -23,6 +24,9 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 # A child process takes seconds to start: what is not about children draws the samplers of others in this process.
 os.environ["SAMPLERBENCH_IN_PROCESS"] = "1"
+
+# On a busy machine any plugin takes long to load, and the note of that would stand among the lines that a test expects.
+registry.SLOW_SECONDS = 600.0
 
 
 def pytest_collection_finish():
