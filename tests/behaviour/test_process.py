@@ -144,6 +144,7 @@ def test_denormal_numbers_are_seen_by_a_product():
     assert not process.flushes_denormals()
 
 
+@pytest.mark.slow
 def test_threads_between_operations_are_named_as_changed_for_good():
     code = (
         "import torch; from samplerbench.samplers import process\n"
