@@ -16,6 +16,7 @@ from samplerbench.bench import cli
 from samplerbench.bench.draw.sealed_file import seal_json
 from samplerbench.bench.draw.store import RunFolder
 from samplerbench.bench.judge.table import write_sealed_table
+from samplerbench.bench.show import doing
 
 # The models of the tests are small: a second thread would only wait for the first, here and in child processes.
 torch.set_num_threads(1)
@@ -34,6 +35,10 @@ def pytest_runtest_setup(item):
     """Skip what needs a GPU where there is none."""
     if "gpu" in item.keywords and not torch.cuda.is_available():
         pytest.skip("no CUDA device")
+
+
+NEVER = 1e9
+"""Seconds: a slow machine says more, which is no matter of the tests."""
 
 
 class Outcome:
@@ -58,6 +63,7 @@ class Outcome:
 def sb(monkeypatch, capsys, tmp_path):
     """Run the program in this process, in an empty folder; any exception but SystemExit is a traceback."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(doing, "PATIENCE", NEVER)
     threads = torch.get_num_threads()
 
     def invoke(*arguments, env=None):
