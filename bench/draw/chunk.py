@@ -176,6 +176,15 @@ def extract_rows(model: HasExtractors, name: str, shown: Tensor, prompts: Sequen
     return rows
 
 
+def telling(advanced: Callable[[int], object], evaluations: int) -> Callable[[Tensor], None]:
+    """What is called with the state after each step, and tells how many evaluations the step took."""
+
+    def step(_: Tensor) -> None:
+        advanced(evaluations)
+
+    return step
+
+
 def ode_solution(
     references: Sequence[Request], n: int, first: int = 0, advanced: Callable[[int], object] = lambda _: None
 ) -> Tensor | None:
@@ -187,8 +196,7 @@ def ode_solution(
     try:
         with state_kept():
             solutions = [
-                draw(one, first, n, images=no_images, watch=lambda _, made=n * one.passes: advanced(made)).x
-                for one in references
+                draw(one, first, n, images=no_images, watch=telling(advanced, n * one.passes)).x for one in references
             ]
     except (SamplerFault, NetworkFault):
         return None

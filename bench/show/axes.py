@@ -240,13 +240,13 @@ def axes_for(sides: Sequence[str | None], given: Sequence[str], grid: str | None
     if not (across or down):
         across, down = default_axes(pages, given, grid)
     axes = dict(zip(named, (across, down, pages), strict=True))
-    sides: dict[str, list[str]] = {}
+    places: dict[str, list[str]] = {}
     for side, axis in axes.items():
         if axis:
-            sides.setdefault(axis.name, []).append(side)
+            places.setdefault(axis.name, []).append(side)
             if axis.field in given:
                 raise InputError(f"{axis.name}: is an axis and given as an option too; expected one of them")
-    for name, both in sides.items():
+    for name, both in places.items():
         if len(both) > 1:
             raise InputError(f"{' and '.join(both)}: both are {name}; expected different ones of {', '.join(AXES)}")
     return across, down, pages

@@ -335,7 +335,8 @@ def draw_cells(plot: Plot, requests: list[list[Request]], advance: Callable[[], 
         cell = drawn(plot, request)
         if isinstance(cell, Drawn):
             # After the first cell, and not after all of them. Each has room for the largest.
-            sides = tuple(map(max, sides, cell.tile(0).size))
+            width, height = cell.tile(0).size
+            sides = max(sides[0], width), max(sides[1], height)
             check_pixels(sides[0] * len(requests[0]), sides[1] * len(requests), frames)
         advance()
         return cell

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 from ..draw.ledger import cost
 from ..plan.plan import Cell, Plan
@@ -16,16 +15,28 @@ UNSEEN_OVERHEAD = 0.15
 """What images are taken to cost beside their evaluations before there is a chunk, as a share of these."""
 MOST_OVERHEAD = 1000.0
 """How many times its evaluations an image may cost beside them."""
+LEAST_SPREAD = 1e-9
+"""Evaluations per image that differ by less are the same."""
 
 
-class Took(NamedTuple):
-    """A chunk that was drawn."""
+@dataclass
+class Took:
+    """What was made, in sums: a long run has very many chunks, and the screen asks twice a second."""
 
-    key: str
-    units: float
+    seconds: float = 0.0
+    units: float = 0.0
     """Evaluations of the network, those of padding included."""
-    images: int
-    seconds: float
+    images: int = 0
+    squares: float = 0.0
+    """The sum of units^2 / images, and below that of units seconds / images: for a line through them."""
+    products: float = 0.0
+
+    def add(self, seconds: float, units: float, images: int) -> None:
+        """Count one more."""
+        self.seconds, self.units, self.images = self.seconds + seconds, self.units + units, self.images + images
+        if images:
+            self.squares += units * units / images
+            self.products += units * seconds / images
 
 
 def padded(n: int, batch_size: int) -> int:
@@ -37,8 +48,8 @@ def padded(n: int, batch_size: int) -> int:
 class Pace:
     """The seconds of everything that is made; `left` says how many are still to come.
 
-    A chunk takes its evaluations and something for each image, which metrics and hashes cost. Of a cell that has a
-    chunk its own mean counts. Workers draw beside each other, so that only their common pace is known.
+    A chunk takes its evaluations and something for each image, which metrics and hashes cost. A cell that has a chunk
+    may take longer or shorter than that. Workers draw beside each other, so that only their common pace is known.
     """
 
     plan: Plan
@@ -50,9 +61,16 @@ class Pace:
     missing: dict[str, int] = field(default_factory=dict)
     """Images that each cell lacks, by key."""
     done: int = 0
-    others: list[Took] = field(default_factory=list)
+    number: int = 0
+    """How many chunks were stored."""
+    first: Took = field(default_factory=Took)
+    """The first chunk, which waited for the model to warm up: it counts as long as there is no other."""
+    chunks: Took = field(default_factory=Took)
+    """The chunks after it."""
+    cells: dict[str, Took] = field(default_factory=dict)
+    """These by cell."""
+    others: Took = field(default_factory=Took)
     """What is no chunk: the ODE solution, repeats for the clock."""
-    chunks: list[Took] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         """The cells by key; two specs may be one cell."""
@@ -64,42 +82,51 @@ class Pace:
 
     def chunk(self, key: str, images: int, evaluations: int, now: float) -> None:
         """A chunk is stored."""
-        self.chunks.append(Took(key, self._units(key, images), images, now - self.now))
+        took = (now - self.now, self._units(key, images), images)
+        for one in [self.chunks, self.cells.setdefault(key, Took())] if self.number else [self.first]:
+            one.add(*took)
+        self.number += 1
         self.missing[key] = self.missing.get(key, 0) - images
         self.done, self.now = self.done + evaluations, now
 
     def other(self, evaluations: int, now: float) -> None:
         """Evaluations were made that belong to no chunk."""
-        self.others.append(Took("", evaluations * self._padding, 0, now - self.now))
+        self.others.add(now - self.now, evaluations * self._padding, 0)
         self.done, self.now = self.done + evaluations, now
 
     def left(self, now: float) -> float | None:
         """Seconds that the rest will take, as things look at this time; None as long as nothing is made."""
-        passed = now - self.now
         rest = self._rest()
-        return None if rest is None else max(0.0, rest - passed)
+        return None if rest is None else max(0.0, rest - (now - self.now))
 
     def _rest(self) -> float | None:
-        missing = {key: images for key, images in self.missing.items() if images > 0}
+        # A copy: the screen is drawn by a thread of its own.
+        missing = {key: images for key, images in list(self.missing.items()) if images > 0}
         of_chunks = sum(cost(self._cells[key]) * images for key, images in missing.items())
         others = max(0, self.todo - self.done - of_chunks) * self._padding
-        units = sum(self._units(key, images) for key, images in missing.items())
-        if self.workers and self.chunks:
-            seconds, made = total(self.chunks)
-            return seconds / made * (units + others) if made else None
-        settled = self.chunks[1:] or self.chunks
-        seconds, made = total([*self.others, *settled])
+        units = {key: self._units(key, images) for key, images in missing.items()}
+        if self.workers:
+            return self._rest_of_workers(sum(units.values()), others)
+        settled = self.chunks if self.number > 1 else self.first
+        seconds, made = settled.seconds + self.others.seconds, settled.units + self.others.units
         if not made:
             return None
-        if self.workers:
-            return seconds / made * (units / self.workers + others)
-        overhead = self._overhead(settled) if settled else UNSEEN_OVERHEAD * units / max(1, sum(missing.values()))
-        rate = seconds / (made + overhead * sum(one.images for one in settled))
-        factors = self._factors(settled, rate, overhead)
-        return rate * others + sum(
-            factors.get(key, 1.0) * rate * (self._units(key, images) + overhead * images)
-            for key, images in missing.items()
-        )
+        unseen = UNSEEN_OVERHEAD * sum(units.values()) / max(1, sum(missing.values()))
+        overhead = self._overhead(settled) if self.number else unseen
+        rate = seconds / (made + overhead * settled.images)
+        rest = rate * others
+        for key, images in missing.items():
+            one = self.cells.get(key)
+            factor = one.seconds / (rate * (one.units + overhead * one.images)) if one and one.units else 1.0
+            rest += factor * rate * (units[key] + overhead * images)
+        return rest
+
+    def _rest_of_workers(self, units: float, others: float) -> float | None:
+        seconds, made = self.chunks.seconds + self.first.seconds, self.chunks.units + self.first.units
+        if made:
+            return seconds / made * (units + others)
+        # The ODE solution is drawn before the workers begin.
+        return self.others.seconds / self.others.units * (units / self.workers + others) if self.others.units else None
 
     def _units(self, key: str, images: int) -> float:
         cell = self._cells[key]
@@ -108,40 +135,23 @@ class Pace:
     @property
     def _padding(self) -> float:
         """How many times as much the ODE solution costs because its batch is padded."""
-        if self.chunks or not (images := self.plan.ode_samples):
+        if self.number or not (images := self.plan.ode_samples):
             return 1.0
         return padded(images, self.plan.references[0].batch_size) / images
 
-    def _factors(self, chunks: list[Took], rate: float, overhead: float) -> dict[str, float]:
-        """By how much each cell that has a chunk took longer than its evaluations and images say."""
-        took: dict[str, float] = {}
-        said: dict[str, float] = {}
-        for one in chunks:
-            took[one.key] = took.get(one.key, 0.0) + one.seconds
-            said[one.key] = said.get(one.key, 0.0) + rate * (one.units + overhead * one.images)
-        return {key: took[key] / said[key] for key in took}
-
-    def _overhead(self, chunks: list[Took]) -> float:
+    def _overhead(self, chunks: Took) -> float:
         """What an image costs beside its evaluations, in evaluations."""
-        images = sum(one.images for one in chunks)
-        seconds, units = total(self.others)
-        if seconds and units and len(chunks) < len(self._cells):
+        images = chunks.images
+        if self.others.seconds and self.others.units and self.number <= len(self._cells):
             # The ODE solution has no images: it tells what an evaluation alone takes.
-            rate = seconds / units
-            spare = sum(one.seconds - rate * one.units for one in chunks) / max(images, 1)
-            return max(0.0, (WARM_UP_SHARE if len(self.chunks) == 1 else 1.0) * spare / rate)
-        if len({one.units / one.images for one in chunks}) < 2:  # noqa: PLR2004  (two points make a line)
-            return 0.0
+            rate = self.others.seconds / self.others.units
+            spare = (chunks.seconds - rate * chunks.units) / images
+            return max(0.0, (WARM_UP_SHARE if self.number == 1 else 1.0) * spare / rate)
         # Least squares of seconds over evaluations, both per image.
-        mean_x, mean_y = (sum(column) / images for column in (
-            [one.units for one in chunks], [one.seconds for one in chunks],
-        ))  # fmt: skip
-        offsets = [(one.units / one.images - mean_x, one.seconds / one.images - mean_y, one.images) for one in chunks]
-        slope = sum(n * x * y for x, y, n in offsets) / sum(n * x * x for x, _, n in offsets)
+        mean_x, mean_y = chunks.units / images, chunks.seconds / images
+        spread = chunks.squares / images - mean_x**2
+        if spread <= LEAST_SPREAD * mean_x**2:
+            return 0.0
+        slope = (chunks.products / images - mean_x * mean_y) / spread
         # Where more evaluations take no longer, all is the cost of images.
         return max(0.0, mean_y / slope - mean_x) if slope > 0 else MOST_OVERHEAD * mean_x
-
-
-def total(made: list[Took]) -> tuple[float, float]:
-    """Seconds and units of all."""
-    return sum(one.seconds for one in made), sum(one.units for one in made)

@@ -53,7 +53,7 @@ def worst_error(plan, events, todo, *, from_first_chunk=False):
             pace.chunk(cell.key, block.n, cost(cell) * block.n, now)
         else:
             pace.other(what, now)
-        if FROM * whole <= now <= TO * whole and (pace.chunks or not from_first_chunk):
+        if FROM * whole <= now <= TO * whole and (pace.number or not from_first_chunk):
             worst = max(worst, abs(pace.left(now) / (whole - now) - 1))
     assert pace.left(now) == 0
     return worst
