@@ -13,6 +13,7 @@ import torch
 
 import tiny_diffusers
 from samplerbench.bench import cli
+from samplerbench.bench.draw import session
 from samplerbench.bench.draw.sealed_file import seal_json
 from samplerbench.bench.draw.store import RunFolder
 from samplerbench.bench.judge.table import write_sealed_table
@@ -38,7 +39,7 @@ def pytest_runtest_setup(item):
 
 
 NEVER = 1e9
-"""Seconds: a slow machine says more, which is no matter of the tests."""
+"""Seconds: a slow machine says more and makes tables between, which is no matter of the tests."""
 
 
 class Outcome:
@@ -64,6 +65,7 @@ def sb(monkeypatch, capsys, tmp_path):
     """Run the program in this process, in an empty folder; any exception but SystemExit is a traceback."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(doing, "PATIENCE", NEVER)
+    monkeypatch.setattr(session, "FIRST_TABLE_SECONDS", NEVER)
     threads = torch.get_num_threads()
 
     def invoke(*arguments, env=None):
