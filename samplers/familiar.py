@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from typing import NamedTuple
 
 from .options import parse_spec
 
@@ -153,32 +154,41 @@ def spec_for(name: str, aliases: Mapping[str, str]) -> str:
 
 
 def with_grid(spec: str, grid: str) -> str:
-    """A spec on another grid; '' = its own."""
-    if not grid:
+    """A spec on another grid; '' = its own. No spec stays none."""
+    if not (spec and grid):
         return spec
     name, options = parse_spec(spec)
     given = {**options, "grid": grid}
     return f"{name}:{','.join(f'{key}={value}' for key, value in given.items())}"
 
 
-def advice_on(name: str, aliases: Mapping[str, str]) -> str:
-    """What a name of another tool is, and what to take here, in a clause; '' where the name is not known."""
+class Advice(NamedTuple):
+    """What to say of a name that is no sampler here."""
+
+    what: str
+    """What it is, as a clause."""
+    instead: str
+    """The spec to take in its place; '' = there is none."""
+
+    @property
+    def whole(self) -> str:
+        """Both in a clause."""
+        return f"{self.what}; take {self.instead}" if self.instead else self.what
+
+
+def advice_on(name: str, aliases: Mapping[str, str]) -> Advice | None:
+    """What a name of another tool is, and what to take here; None where the name is not known."""
     known = {canonical(alias): spec for alias, spec in aliases.items()}
     for form, grid in readings(name):
         if form in WITHOUT:
             what, instead = WITHOUT[form]
-            return what + take(next((one for one in instead if canonical(one) in known), ""), grid)
+            return Advice(what, with_grid(next((one for one in instead if canonical(one) in known), ""), grid))
         if form.endswith(CFG_PP):
             # CFG++ changes what guidance does, so the plain sampler is the nearest.
             base = form.removesuffix(CFG_PP)
             nearest = known.get(base, "") or next(iter(WITHOUT.get(base, ("", ("",)))[1]), "")
-            return "is a sampler with another form of guidance, CFG++" + take(nearest, grid)
-    return ""
-
-
-def take(spec: str, grid: str) -> str:
-    """ "; take X", '' where there is nothing to take."""
-    return f"; take {with_grid(spec, grid)}" if spec else ""
+            return Advice("is a sampler with another form of guidance, CFG++", with_grid(nearest, grid))
+    return None
 
 
 def grid_for(name: str) -> str:

@@ -154,7 +154,10 @@ class Registry:
         if set(name) & set(",="):
             return self.samplers.unknown(name, " (options follow a colon, as in ddim:eta=0.5; one sampler each)")
         if advice := advice_on(name, self.aliases()):
-            return self.samplers.unknown(name, f" (it {advice})")
+            # What to take comes first: the list of all names is long.
+            if advice.instead:
+                return self.samplers.unknown(name, f": take {advice.instead} ({name} {advice.what})")
+            return self.samplers.unknown(name, f" (it {advice.what})")
         familiar = [alias for cls in self.samplers.things.values() for alias in aliases_of(cls)]
         return self.samplers.unknown(name, closest(name, [*familiar, *self.samplers.things]))
 

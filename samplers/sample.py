@@ -397,8 +397,12 @@ def draw(  # noqa: PLR0913  (the block, and what may replace its noise)
     noise: NoiseFunction | None = None,
     trajectory: bool = False,
     images: Callable[[Model, Tensor], Tensor | None] = Model.images,
+    watch: Callable[[Tensor], None] | None = None,
 ) -> Samples:
-    """Draw samples first ... first + n - 1 of a request; `images` makes images of the clean states."""
+    """Draw samples first ... first + n - 1 of a request; `images` makes images of the clean states.
+
+    `watch` is called with the state after each step, unless the trajectory is kept.
+    """
     model, levels = request.model, request.levels
     stream = Noise(request.seed, model.shape, n, first=first, device=request.device)
     x_init = _first_state(request, stream) if x_init is None else x_init
@@ -425,7 +429,7 @@ def draw(  # noqa: PLR0913  (the block, and what may replace its noise)
         compiling = compile_seconds(model)
         encode_seconds = (started := clock(request.device)) - asked
         try:
-            x = integrate(request.sampler, run, like, watch=states.append if trajectory else None)
+            x = integrate(request.sampler, run, like, watch=states.append if trajectory else watch)
         except Exception:  # a sampler may raise because the network answered with NaN
             check_answers(log, request.dtype)
             raise

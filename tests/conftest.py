@@ -13,9 +13,11 @@ import torch
 
 import tiny_diffusers
 from samplerbench.bench import cli
+from samplerbench.bench.draw import session
 from samplerbench.bench.draw.sealed_file import seal_json
 from samplerbench.bench.draw.store import RunFolder
 from samplerbench.bench.judge.table import write_sealed_table
+from samplerbench.bench.show import doing
 from samplerbench.samplers import registry
 
 # The models of the tests are small: a second thread would only wait for the first, here and in child processes.
@@ -40,6 +42,10 @@ def pytest_runtest_setup(item):
         pytest.skip("no CUDA device")
 
 
+NEVER = 1e9
+"""Seconds: a slow machine says more and makes tables between, which is no matter of the tests."""
+
+
 class Outcome:
     """What a command gave back."""
 
@@ -62,6 +68,8 @@ class Outcome:
 def sb(monkeypatch, capsys, tmp_path):
     """Run the program in this process, in an empty folder; any exception but SystemExit is a traceback."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(doing, "PATIENCE", NEVER)
+    monkeypatch.setattr(session, "FIRST_TABLE_SECONDS", NEVER)
     threads = torch.get_num_threads()
 
     def invoke(*arguments, env=None):

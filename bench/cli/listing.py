@@ -116,12 +116,13 @@ def names_listing(registry: Registry) -> list[dict[str, str]]:
             "name": name,
             "tool": tool,
             "spec": spec,
-            "what it is": "" if spec else advice_on(name, aliases),
+            "what it is": advice.whole if advice and not spec else "",
             "note": NOTES.get((tool, name), ""),
         }
         for tool, names in TOOLS.items()
         for name in names
         for spec in [registry.alias(name) or spec_for(name, aliases)]
+        for advice in [advice_on(name, aliases)]
     ]
 
 

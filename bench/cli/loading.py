@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 from ...samplers.errors import InputError, PluginError
 from ...samplers.text import counted
 from ..show.console import complain, print_rows, say, stdout_for_data
+from ..show.doing import Doing
 
 if TYPE_CHECKING:
     from ...samplers.plugin import Remark
@@ -37,7 +39,9 @@ def noted_after(seconds: float, text: str) -> Iterator[threading.Timer]:
 
 def loaded_registry(plugins: Iterable[str] = (), models: Iterable[str] = ()) -> Registry:
     """The registry with these plugins and the user's own models, with a note if loading takes long: it may hang."""
-    from ...samplers.registry import load_registry
+    with Doing(quiet=not sys.stderr.isatty()) as doing:  # a pipe is told of what a command waits for by itself
+        doing.loading_torch()
+        from ...samplers.registry import load_registry
 
     note = (
         f"plugins are still loading ({PATIENCE:g} s); Ctrl-C stops and names the slow one, --no-plugins leaves out "

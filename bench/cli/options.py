@@ -13,7 +13,7 @@ import click
 
 from ...samplers.errors import InputError, closest
 from ...samplers.variables import ALLOW_DOWNLOAD, NO_PLUGINS
-from ..plan.settings import CONDUCT, SETTINGS, USUAL_NUMBERS, InGrid, Kind, Section, Setting
+from ..plan.settings import CONDUCT, SETTINGS, USUAL_NUMBERS, InGrid, Kind, Section, Setting, called_elsewhere
 from ..plan.surroundings import check_surroundings
 
 CONFIG = "samplerbench.config"
@@ -122,20 +122,9 @@ def options_in(ctx: click.Context) -> list[click.Option]:
     return [param for param in ctx.command.params if isinstance(param, click.Option)]
 
 
-ELSEWHERE = {
-    "cfg": "guidance", "cfgscale": "guidance", "guidancescale": "guidance", "scale": "guidance", "n": "samples",
-    "prompt": "prompts", "negativeprompt": "negative", "samplername": "sampler", "samplingmethod": "sampler",
-    "scheduler": "grid", "schedule": "grid", "schedulername": "grid", "numinferencesteps": "steps",
-    "samplingsteps": "steps", "batchcount": "samples", "numimages": "samples", "niter": "samples", "width": "size",
-    "height": "size", "resolution": "size", "ckpt": "model", "checkpoint": "model", "denoise": "strength",
-    "denoisingstrength": "strength", "out": "output", "outdir": "output",
-}  # fmt: skip
-"""What other tools call a setting, without dashes -> what it is called here."""
-
-
 def nearest_option(ctx: click.Context, name: str) -> str:
     """' (did you mean --X?)' where an option is near in its words, the dashes alike in all, or another tool's name."""
-    here = ELSEWHERE.get(name.lower().replace("-", "").replace("_", ""))
+    here = called_elsewhere(name).replace("_", "-")
     if name.startswith("--") and here and any(f"--{here}" in option.opts for option in options_in(ctx)):
         return f" (it is --{here} here)"
     known = {option.lstrip("-"): option for p in options_in(ctx) for option in (*p.opts, *p.secondary_opts)}
@@ -270,6 +259,7 @@ def type_of(one: Setting) -> click.ParamType[Any] | None:
     return None
 
 
+quiet_option = click.option("--quiet", is_flag=True, help="No progress on stderr: warnings and errors only.")
 own_model_option = click.option(
     "--model", multiple=True, metavar="SPEC", help="The run's model, if it is code, as in file.py:function: that is "
     "not run because a folder names it."

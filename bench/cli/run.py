@@ -12,7 +12,7 @@ from contextlib import ExitStack, closing, contextmanager, nullcontext
 from dataclasses import fields
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
@@ -20,6 +20,7 @@ from ...samplers.errors import InputError
 from ...samplers.text import counted, roughly
 from ..plan.settings import CONDUCT, SETTINGS, Setting
 from ..show.console import complain, print_sheet, say, stdout_for_data, table_to_json
+from ..show.doing import Doing
 from .loading import loaded_registry, warn_of_plugins
 from .options import (
     Command,
@@ -114,6 +115,22 @@ def run(
     Without options: ddpm, ddim, dpm-solver and euler-a at 5, 10 and 20 steps on the embedded model, 512 images each.
     The same command again resumes.
     """
+    with Doing(quiet=quiet) as doing:
+        doing.loading_torch()
+        return begun_and_done(output, plugin, settings, Mode(doing, dry_run, as_json, quiet))
+
+
+class Mode(NamedTuple):
+    """How a run is carried out and told."""
+
+    doing: Doing
+    is_dry: bool
+    as_json: bool
+    is_quiet: bool
+
+
+def begun_and_done(output: Path | None, plugin: tuple[str, ...], settings: dict[str, Any], mode: Mode) -> int:
+    """Plan and carry out a run; returns the exit code."""
     import torch
 
     from ..draw.folder import default_output
@@ -121,12 +138,13 @@ def run(
     from ..draw.run_file import edited_samplers, stored_run
     from ..plan.plan import plan_for, warnings_of
     from ..plan.shard import folder_of_shard
-    from ..plan.workers import number_of, warning_of, with_threads
-    from ..run import Manner, enlarge_run, evaluations_left
+    from ..plan.workers import warning_of, with_threads
+    from ..run import Manner, enlarge_run
 
     manner = Manner(**{one.name: settings.pop(one.name) for one in CONDUCT})
     config = config_from(settings)
     with stdout_for_data():  # what a plugin prints is no data
+        mode.doing("loading plugins")
         registry = loaded_registry(plugin)
         warn_of_plugins(registry)
         registry.check_engine(manner.engine)
@@ -137,6 +155,7 @@ def run(
         config, threads = with_threads(config, stored, manner.worker_count)
         if threads:
             torch.set_num_threads(threads)
+        mode.doing(f"loading model {config.model}")
         plan = plan_for(config, registry).for_shard(manner.part)
         folder = output or default_output(plan)
         resumes = check_output(folder, plan, fresh=manner.fresh, add=manner.add)
@@ -146,11 +165,10 @@ def run(
             complain(note, kind="Note")
         for warning in filter(None, [*warnings_of(plan), warning_of(manner.worker_count)]):
             complain(warning, kind="Warning")
-    if dry_run:
-        left = evaluations_left(plan, folder, manner)
-        show_plan(plan, folder, left, number_of(manner.worker_count), as_json, resumes=resumes)
+    if mode.is_dry:
+        show_plan(plan, folder, manner, mode, resumes=resumes)
         return 0
-    return carried_out(plan, registry, folder, manner, as_json=as_json, quiet=quiet)
+    return carried_out(plan, registry, folder, manner, mode)
 
 
 def settings_given(config: Config) -> dict[str, Any]:
@@ -161,9 +179,7 @@ def settings_given(config: Config) -> dict[str, Any]:
     return {name: getattr(config, name) for name, source in sources.items() if source not in (None, default)}
 
 
-def carried_out(  # noqa: PLR0913  (what to do, and how to say it)
-    plan: Plan, registry: Registry, folder: Path, manner: Manner, *, as_json: bool, quiet: bool
-) -> int:
+def carried_out(plan: Plan, registry: Registry, folder: Path, manner: Manner, mode: Mode) -> int:
     """Run a plan, print its table, and after a signal say how to go on; returns the exit code."""
     from ..plan.shard import folder_of_whole
     from ..run import begin
@@ -173,14 +189,15 @@ def carried_out(  # noqa: PLR0913  (what to do, and how to say it)
     with Signals() as signals:
         with ExitStack() as opened, signals.ending():
             with stdout_for_data():
+                mode.doing("reading what the metrics compare with" if plan.config.metric else "making the run folder")
                 begun = begin(plan, registry, folder, manner, command)
                 opened.callback(begun.folder.close)  # again where a signal came while it was closed
                 if begun.failures:
                     number = counted(len(begun.failures), "cell")
                     say(f"{folder}: {number} failed before; --retry-failed runs them again", err=True)
-                result = watched(begun, signals, quiet=quiet)
+                result = watched(begun, signals, mode)
             failed = result.failed > 0
-            show_result(result, as_json, quiet=quiet)
+            show_result(result, mode.as_json, quiet=mode.is_quiet)
             if plan.shard and not signals.code:
                 whole = folder_of_whole(result.folder)
                 say(f"shard {plan.shard} is done; samplerbench table {whole}-*-of-{plan.shard.of} joins them", err=True)
@@ -228,7 +245,7 @@ def value_from(one: Setting, given: Any) -> Any:
     return read_prompts(given) if one.kind == "file" else given
 
 
-def watched(begun: Benchmark, signals: Signals, *, quiet: bool) -> Result:
+def watched(begun: Benchmark, signals: Signals, mode: Mode) -> Result:
     """Do the work under a live view, and conclude with what is stored, when it is done or a signal comes."""
     from rich.console import Console
 
@@ -237,23 +254,31 @@ def watched(begun: Benchmark, signals: Signals, *, quiet: bool) -> Result:
 
     gc.freeze()  # what is loaded stays until the end, so the garbage collector need not scan it
     with closing(begun.folder):
-        view = nullcontext(Watch()) if quiet else View(Console(stderr=True), begun.labels, workers=begun.workers)
+        mode.doing.over()
+        quiet = nullcontext(Watch())
+        view = quiet if mode.is_quiet else View(Console(stderr=True), begun.labels, workers=begun.workers)
         with signals.ending(), view as watch:
             begun.work(watch)
-        return begun.conclude()
+        mode.doing("making table, pictures and report")
+        result = begun.conclude()
+        mode.doing.over()
+        return result
 
 
-def show_plan(  # noqa: PLR0913  (what is said of it)
-    plan: Plan, folder: Path, left: int, workers: int, as_json: bool, *, resumes: bool
-) -> None:
+def show_plan(plan: Plan, folder: Path, manner: Manner, mode: Mode, *, resumes: bool) -> None:
     """Print the plan, its evaluations, how many of them are left, and about what these cost here."""
     from ..draw.chunk import seconds_per_evaluation
     from ..plan.cost import cost_of
     from ..plan.plan import summary
+    from ..plan.workers import number_of
+    from ..run import evaluations_left
 
+    left, workers = evaluations_left(plan, folder, manner), number_of(manner.worker_count)
     about = summary(plan) | {"network_evaluations_left": left, "output": str(folder)}
     with stdout_for_data():
+        mode.doing("timing a trial of the model")
         seconds = seconds_per_evaluation(plan)
+    mode.doing.over()
     cost = None if seconds is None else cost_of(plan, left, seconds, workers)
     about |= {
         "workers": workers,
@@ -261,7 +286,7 @@ def show_plan(  # noqa: PLR0913  (what is said of it)
         "estimated_worker_seconds": cost and round(cost.worker_seconds),
         "least_bytes": cost and cost.least_bytes,
     }
-    if as_json:
+    if mode.as_json:
         click.echo(json.dumps(about))
         return
     for cell in about["cells"]:

@@ -14,8 +14,9 @@ import click
 
 from ...samplers.errors import InputError, ModelError, SamplerbenchError, StoreError
 from ..show.console import complain, say, stdout_for_data
+from ..show.doing import Doing
 from .loading import loaded_registry, warn_of_plugins
-from .options import POSITIVE, WHOLE, Command, FilePath, download_option, plugin_options
+from .options import POSITIVE, WHOLE, Command, FilePath, download_option, plugin_options, quiet_option
 
 if TYPE_CHECKING:
     from ...samplers.registry import Registry
@@ -43,9 +44,16 @@ GIVEN_TO_TRAIN = ("data", "output", "report")
 @click.option("--device", help="cpu, cuda, cuda:N, mps or xpu. [default: cpu]")
 @click.option("--seed", type=WHOLE, default=0, show_default=True)
 @download_option
+@quiet_option
 @plugin_options
-def train(
-    model: str | None, data: str | None, output: Path, latent: bool, plugin: tuple[str, ...], **options: Any
+def train(  # noqa: PLR0913  (the options of the command)
+    model: str | None,
+    data: str | None,
+    output: Path,
+    latent: bool,
+    quiet: bool,
+    plugin: tuple[str, ...],
+    **options: Any,
 ) -> None:
     """Train a model from nothing; the same command again resumes.
 
@@ -57,32 +65,45 @@ def train(
 
     MODEL is ddpm where --data is given, else fashion-mnist.
     """
+    if output.exists() and not output.is_dir():
+        raise InputError(f"output {output}: is a file; expected a folder")
+    settings = {name: value for name, value in options.items() if value is not None}
+    is_first = os.environ.get("RANK", "0") == "0"
+    with Doing(quiet=quiet or not is_first) as doing:
+        doing.loading_torch()
+        remarks = learnt(named(model, data, latent), data, output, plugin, settings, doing)
+    if is_first:
+        for remark in remarks:
+            complain(remark, kind="Note")
+        say(str(output))
+
+
+def learnt(  # noqa: PLR0913  (what is learnt, where, and how it is told)
+    model: str, data: str | None, output: Path, plugin: tuple[str, ...], settings: dict[str, Any], doing: Doing
+) -> Sequence[str]:
+    """Train a model; returns what a user should know of it."""
     from rich.console import Console
 
     from ...samplers.nets.ranks import rank_of
     from ..show.training_view import TrainingView
 
-    if output.exists() and not output.is_dir():
-        raise InputError(f"output {output}: is a file; expected a folder")
     with stdout_for_data():
+        doing("loading plugins")
         registry = loaded_registry(plugin)
     rank, processes = rank_of(os.environ)
     if rank == 0:
         warn_of_plugins(registry)
-    settings = {name: value for name, value in options.items() if value is not None}
-    learn = lesson(registry, named(model, data, latent), data, settings, processes)
+    doing(f"reading {data}" if data else "reading the images")
+    learn = lesson(registry, model, data, settings, processes)
     command = shlex.join(["samplerbench", *sys.argv[1:]])
-    with TrainingView(Console(stderr=True)) as view:
+    with TrainingView(Console(stderr=True), quiet=doing.is_quiet, before=doing.over) as view:
+        doing("building the networks")
         try:
-            remarks = learn(output=output, report=view, **settings)
+            return learn(output=output, report=view, **settings) or ()
         except OSError as error:
             raise disk_fault(error, output) from error
         except KeyboardInterrupt:
             raise KeyboardInterrupt(f"stopped; go on with: {command}") from None
-    if rank == 0:
-        for remark in remarks or ():
-            complain(remark, kind="Note")
-        say(str(output))
 
 
 def named(model: str | None, data: str | None, latent: bool) -> str:

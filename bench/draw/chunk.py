@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -176,15 +176,28 @@ def extract_rows(model: HasExtractors, name: str, shown: Tensor, prompts: Sequen
     return rows
 
 
-def ode_solution(references: Sequence[Request], n: int, first: int = 0) -> Tensor | None:
+def telling(advanced: Callable[[int], object], evaluations: int) -> Callable[[Tensor], None]:
+    """What is called with the state after each step, and tells how many evaluations the step took."""
+
+    def step(_: Tensor) -> None:
+        advanced(evaluations)
+
+    return step
+
+
+def ode_solution(
+    references: Sequence[Request], n: int, first: int = 0, advanced: Callable[[int], object] = lambda _: None
+) -> Tensor | None:
     """The converged solution of samples first ... first + n - 1, (n, *shape); None where network or sampler fails.
 
     Of several references, one for each guidance, (n, references, *shape). A model that fails has no solution to be far
-    from; its cells say so themselves.
+    from; its cells say so themselves. `advanced` is told after each step how many evaluations it took.
     """
     try:
         with state_kept():
-            solutions = [draw(reference, first, n, images=no_images).x for reference in references]
+            solutions = [
+                draw(one, first, n, images=no_images, watch=telling(advanced, n * one.passes)).x for one in references
+            ]
     except (SamplerFault, NetworkFault):
         return None
     return solutions[0] if len(solutions) == 1 else torch.stack(solutions, 1)

@@ -84,6 +84,11 @@ class Together(Watch):
         for watch in self._watches:
             watch.remaining(images)
 
+    def doing(self, what: str) -> None:
+        """Tell each."""
+        for watch in self._watches:
+            watch.doing(what)
+
     def stored(self, cell: Cell, block: Block) -> None:
         """Tell each."""
         for watch in self._watches:

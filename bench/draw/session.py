@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 TABLE_EVERY_SECONDS = 10.0
 """How often the table is renewed while a run goes on, unless that takes long."""
+FIRST_TABLE_SECONDS = 1.0
+"""How soon the first one may be made."""
 TABLE_SHARE = 0.05
 """The largest share of the time that renewing it may take."""
 NOT_ALONE = "the engine drew something else meanwhile"
@@ -40,6 +42,9 @@ class Watch:
 
     def remaining(self, images: Mapping[str, int]) -> None:
         """The images that each cell lacks, by key, without the cells that had failed; called once, at the start."""
+
+    def doing(self, what: str) -> None:
+        """The run begins to do this, which is no drawing of chunks, or comes before the first of them."""
 
     def stored(self, cell: Cell, block: Block) -> None:
         """The chunk of a block of a cell is stored."""
@@ -114,16 +119,18 @@ class Session:
         # Each turn ends with what is only for the clock, while what draws its cells is still there and the machine is
         # in the same state.
         for turn in turns_of(self.engine, ledger.cells_with_work()):
+            watch.doing("warming up")
             self._draw(turn, watch, renew)
             self._clock_again(turn, watch)
         if self.plan.blocks[0].first == 0:  # a shard without the first samples draws no paths: another one has them
+            watch.doing("drawing the paths of the report")
             write_paths(self.plan, self.folder, ledger.failures)
 
     def _draw(self, turn: Turn, watch: Watch, renew: Callable[[], object]) -> None:
         """Store the engine's answers to the missing chunks of these cells, in the order in which they come."""
         # The engine may draw chunks beside each other, which then need repeats that nobody had counted.
         expected = self.ledger.evaluations_of_clockings()
-        due = time.monotonic() + TABLE_EVERY_SECONDS
+        due = time.monotonic() + FIRST_TABLE_SECONDS
         for done in self._checked.draw(self.ledger.jobs(turn.cells)):
             self._store(done, turn, watch)
             # Only a finished block adds rows to every cell, and the table has the same images of each.
@@ -160,6 +167,8 @@ class Session:
         keys = {cell.key for cell in turn.cells}
         # Listed before any is drawn: what is missing is read from the folder, which grows below.
         todo = [(cell, block) for cell, block in self.ledger.clockings_missing() if cell.key in keys]
+        if todo:
+            watch.doing("drawing again for the clock")
         for i, (cell, block) in enumerate(todo):
             if (cell.key, block) in self.ledger.unclocked:
                 continue
@@ -188,11 +197,20 @@ class Session:
         first = 0 if there is None else len(there)
         if there is not None and first >= wanted:
             return there[:wanted]
-        cost_of_rest = self.ledger.cost_of_solution()
-        if (x := ode_solution(self.plan.references, wanted - first, first)) is None:
+        watch.doing("solving the ODE for its error")
+        left = self.ledger.cost_of_solution()
+
+        def advanced(evaluations: int) -> None:
+            nonlocal left
+            left -= evaluations
+            watch.advanced(evaluations)
+
+        x = ode_solution(self.plan.references, wanted - first, first, advanced)
+        # On an accelerator the steps are handed out long before they are done; and where one failed, none is left.
+        watch.advanced(left)
+        if x is None:
             return None
         self.folder.write_ode_solution(x if there is None else torch.cat([there, x.cpu()]), key)
-        watch.advanced(cost_of_rest)
         # Read back, so that all chunks are compared with the same bytes, now and after a resume.
         return self.folder.ode_solution(key)
 

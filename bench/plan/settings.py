@@ -7,6 +7,7 @@ wants equal; the call that a report shows; what run.json holds. Nothing here imp
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, TypeVar
@@ -27,6 +28,18 @@ USUAL_NUMBERS: dict[Kind, str] = {
     "interval": "two numbers, as in 0.2,5",
 }  # fmt: skip
 DEFAULT_SAMPLERS = ("ddpm", "ddim", "dpm-solver", "euler-a")
+ELSEWHERE = {
+    "cfg": "guidance", "cfgscale": "guidance", "guidancescale": "guidance", "scale": "guidance", "n": "samples",
+    "prompt": "prompts", "negativeprompt": "negative", "samplername": "sampler", "samplingmethod": "sampler",
+    "scheduler": "grid", "schedule": "grid", "schedulername": "grid", "scheduletype": "grid",
+    "numinferencesteps": "steps", "samplingsteps": "steps", "batchcount": "samples", "numimages": "samples",
+    "niter": "samples", "width": "size", "height": "size", "resolution": "size", "ckpt": "model",
+    "checkpoint": "model", "checkpointname": "model", "denoise": "strength", "denoisingstrength": "strength",
+    "out": "output", "outdir": "output", "rescalecfg": "guidance_rescale", "cfgrescale": "guidance_rescale",
+    "sigmachurn": "churn", "schurn": "churn", "sigmamin": "s_tmin", "stmin": "s_tmin", "sigmamax": "s_tmax",
+    "stmax": "s_tmax", "sigmanoise": "s_noise", "snoise": "s_noise",
+}  # fmt: skip
+"""What other tools call a setting or an option of a sampler, in the form of `bare` -> what it is called here."""
 ABOUT = "setting"
 """Where a field keeps what is known of it."""
 
@@ -39,6 +52,8 @@ class InGrid:
     default: str = ""
     """In words."""
     metavar: str = ""
+    axis: str = ""
+    """What it is called as an axis of the picture; '' = it cannot be one."""
 
 
 @dataclass(frozen=True)
@@ -114,12 +129,12 @@ class Settings:
     sampler: tuple[str, ...] = setting(
         DEFAULT_SAMPLERS, "list", "drawn", "Sampler, e.g. ddim:eta=0.5; repeatable.",
         default_words=", ".join(DEFAULT_SAMPLERS), short="-s", metavar="SPEC", keyword="samplers", always_in_key=True,
-        can_grow=True, grid=InGrid("Sampler, e.g. ddim:eta=0.5.", "ddim"),
+        can_grow=True, grid=InGrid("Sampler, e.g. ddim:eta=0.5.", "ddim", axis="sampler"),
     )  # fmt: skip
     """Spec strings, in the order of the table."""
     steps: tuple[int, ...] = setting(
         (5, 10, 20), "counts", "drawn", "Step counts.", default_words="5,10,20", metavar="N,N,...", always_in_key=True,
-        can_grow=True, grid=InGrid("Step count.", "20", "N"),
+        can_grow=True, grid=InGrid("Step count.", "20", "N", axis="steps"),
     )  # fmt: skip
     """Step counts; empty if `nfe` is given."""
     nfe: tuple[int, ...] = setting(
@@ -133,7 +148,7 @@ class Settings:
     )  # fmt: skip
     seed: int = setting(
         0, "whole", "drawn", for_request=True, always_in_key=True, must_agree=True,
-        grid=InGrid("The same in every cell, unless it is an axis."),
+        grid=InGrid("The same in every cell, unless it is an axis.", axis="seed"),
     )  # fmt: skip
     batch_size: int | None = setting(
         None, "whole", "drawn", "Rows of a network call.", default_words="the model's own", short="-b",
@@ -141,22 +156,24 @@ class Settings:
     )  # fmt: skip
     grid: str | None = setting(
         None, "text", "drawn", "Where the noise levels lie: a name, or a list as in 999/500/20.",
-        default_words="the schedule's own", metavar="SPEC", grid=InGrid(),
+        default_words="the schedule's own", metavar="SPEC", grid=InGrid(axis="grid"),
     )  # fmt: skip
     """A sampler's spec may name its own."""
     guidance: float | tuple[float, ...] = setting(
         1.0, "numbers", "drawn", "Classifier-free guidance, one or several; 1 is none.",
         numbers="a number above 0, as in 2.5", metavar="W,W,...", for_request=True,
-        grid=InGrid("Classifier-free guidance; 1 is none.", metavar="W"),
+        grid=InGrid("Classifier-free guidance; 1 is none.", metavar="W", axis="guidance"),
     )  # fmt: skip
     """Several are an axis of the run: each sampler has a cell at each of them and at each count."""
     guidance_interval: tuple[float, float] | None = setting(
         None, "interval", "drawn", "Guide only at the levels with LOW < sigma / alpha <= HIGH.",
-        default_words="all levels", metavar="LOW,HIGH", for_request=True, later=True, grid=InGrid(),
+        default_words="all levels", metavar="LOW,HIGH", for_request=True, later=True,
+        grid=InGrid(axis="guidance_interval"),
     )  # fmt: skip
     guidance_rescale: float = setting(
         0.0, "number", "drawn", "How far the guided x0 goes back to the deviation of the conditional one, 0 to 1.",
-        numbers="a number from 0 to 1, as in 0.7", for_request=True, must_agree=True, grid=InGrid(),
+        numbers="a number from 0 to 1, as in 0.7", for_request=True, must_agree=True,
+        grid=InGrid(axis="guidance_rescale"),
     )  # fmt: skip
     guidance_calls: int = setting(
         1, "whole", "drawn", "Network calls of a guided evaluation: 1 asks with the prompt and without together, 2 in "
@@ -164,12 +181,12 @@ class Settings:
     )  # fmt: skip
     prompts: tuple[str, ...] | None = setting(
         None, "file", "drawn", "One prompt a line.", default_words="the model's own", metavar="FILE", for_request=True,
-        must_agree=True, grid=InGrid(),
+        must_agree=True, grid=InGrid(axis="prompt"),
     )  # fmt: skip
     """None = the model's own balanced captions."""
     negative: str | None = setting(
         None, "text", "drawn", "Negative prompt; needs guidance.", metavar="TEXT", for_request=True, must_agree=True,
-        grid=InGrid(),
+        grid=InGrid(axis="negative"),
     )  # fmt: skip
     any_model: bool = setting(
         False, "flag", "drawn", "Draw with coefficients that were learned for another model or guidance; the table "
@@ -208,12 +225,12 @@ class Settings:
     """Not only the first 16 of each cell."""
     size: str | None = setting(
         None, "text", "model", "Size of the images, 512 or 512x768.", default_words="the model's own", metavar="WxH",
-        later=True, grid=InGrid(),
+        later=True, grid=InGrid(axis="size"),
     )  # fmt: skip
     """Width x height."""
     clip_skip: int | None = setting(
         None, "whole", "model", "Which layer of the text encoder is read: 1 the last, 2 the one before.",
-        default_words="the model's own", metavar="N", later=True, grid=InGrid(),
+        default_words="the model's own", metavar="N", later=True, grid=InGrid(axis="clip_skip"),
     )  # fmt: skip
     extractor: tuple[str, ...] = setting(
         (), "list", "measured", "What metrics read, as `samplerbench list extractors` names them; repeatable.",
@@ -280,6 +297,20 @@ SETTINGS = settings_of(Settings)
 CONDUCT = settings_of(Conduct)
 
 
+def bare(name: str) -> str:
+    """A name without case, spaces, dashes and underscores."""
+    return re.sub(r"[\s_-]+", "", name.lower())
+
+
+def called_elsewhere(name: str) -> str:
+    """What a setting is called here that other tools call by this name; '' where the name is not known."""
+    return ELSEWHERE.get(bare(name), "")
+
+
 def names_of(chosen: Callable[[Setting], bool]) -> tuple[str, ...]:
     """The names of those settings of run.json of which something holds."""
     return tuple(one.name for one in SETTINGS if chosen(one))
+
+
+AXES = {one.grid.axis: one for one in SETTINGS if one.grid and one.grid.axis}
+"""The settings that may be an axis of a grid of images, by what they are called there."""

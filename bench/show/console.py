@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
@@ -25,8 +27,39 @@ LONGEST = 2000
 """The most characters of a message, which may repeat an argument of any length."""
 
 
+class PassingLine:
+    """A line on a terminal, on stderr, that what is said next takes the place of."""
+
+    def __init__(self) -> None:
+        self._width = 0
+        self._lock = threading.RLock()
+
+    def show(self, text: str) -> None:
+        """Write it over the one before, cut to the width of the terminal."""
+        with self._lock:
+            text = printable(text)[: shutil.get_terminal_size().columns - 1]
+            self._write(f"\r{text.ljust(self._width)}")
+            self._width = len(text)
+
+    def erase(self) -> None:
+        """Leave the line empty, if there is one."""
+        with self._lock:
+            if self._width:
+                self._write(f"\r{' ' * self._width}\r")
+                self._width = 0
+
+    def _write(self, text: str) -> None:
+        with suppress(OSError, ValueError):  # a closed stream shows nothing
+            sys.stderr.write(text)
+            sys.stderr.flush()
+
+
+PASSING = PassingLine()
+
+
 def say(text: str, *, err: bool = False) -> None:
     """Print one line without characters that control a terminal."""
+    PASSING.erase()
     click.echo(printable(text), err=err)
 
 

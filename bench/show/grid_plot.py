@@ -1,11 +1,15 @@
-"""A grid of images over two settings: axes -> cells -> images -> a labelled picture that records its command."""
+"""A grid of images over up to three settings: axes -> cells -> images -> labelled pages that record their command."""
 
 from __future__ import annotations
 
+import base64
+import functools
 import hashlib
+import html
 import importlib.metadata
 import io
 import json
+import re
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -21,7 +25,7 @@ from ...samplers.errors import InputError, SamplerbenchError, StoreError, pass_o
 from ...samplers.files.atomic import write_named
 from ...samplers.files.tiles import Images, as_shown, mosaic
 from ...samplers.model import Model, to_images
-from ...samplers.options import check_count
+from ...samplers.options import check_count, options_of, parse_spec
 from ...samplers.registry import Registry
 from ...samplers.sample import Request
 from ...samplers.sampler import MAX_STEPS
@@ -31,14 +35,18 @@ from ..plan.config import Config, parse_counts, parse_numbers
 from ..plan.given_files import read_prompts
 from ..plan.plan import request_in
 from ..plan.settings import SETTINGS
-from .axes import PROMPT, Axis, axes_for, lists_levels
+from .axes import PROMPT, Axis, axes_for, lists_levels, unknown_axis
 from .console import complain
 from .picture import Tile, check_pixels, labelled_grid
 
 OWN = ("sampler", "steps")
 """The settings that have one value in a picture and several in a run."""
+NAMES = frozenset(one.name for one in SETTINGS)
+PNG, WEBP, HTML = ".png", ".webp", ".html"
 DEFAULT_STEPS = 20
 MOST_IMAGES = 1024
+LONGEST_NAME = 64
+"""Characters of a page's label in the name of its file."""
 MOST_FRAMES = 60
 """The most states in an animation, picked evenly from longer paths; the noise at the start comes on top."""
 ANIMATION_MS, FRAME_MS, LAST_MS = 3000, (40, 400), 2000
@@ -56,6 +64,20 @@ class Settings:
     others: Config = field(default_factory=Config)
     """The other settings, as in a run; its samplers and counts are ignored here. A batch size of None means
     `batch_size_for`."""
+    options: tuple[tuple[str, str], ...] = ()
+    """Options of the sampler that are axes, with their values."""
+
+    @property
+    def spec(self) -> str:
+        """The sampler with the options that are axes."""
+        spec = self.sampler
+        given = parse_spec(spec)[1] if self.options else {}
+        for name, value in self.options:
+            if name in given:
+                raise InputError(f"sampler {spec!r}: says its {name}, which is an axis too; expected one of them")
+            text = f'"{value}"' if "," in value else value
+            spec += f"{',' if ':' in spec else ':'}{name}={text}"
+        return spec
 
     @property
     def values(self) -> dict[str, Any]:
@@ -67,20 +89,46 @@ class Settings:
         """These settings with one of them changed."""
         if name in OWN:
             return replace(self, **{name: value})
+        if name not in NAMES:
+            return replace(self, options=(*self.options, (name, value)))
         return replace(self, others=replace(self.others, **{name: value}))
 
 
 @dataclass(frozen=True)
 class Plot:
-    """Everything that decides a picture."""
+    """Everything that decides a picture, or the picture of each page."""
 
     settings: Settings
     x: Axis | None
     y: Axis | None
+    z: Axis | None = None
+    """What changes from page to page."""
     images: int = 1
     """The number of images in each cell, shown as a mosaic."""
     trajectory: bool = False
     plugins: tuple[str, ...] = ()
+    page: int | None = None
+    """Which value of z this is the page of."""
+
+    @property
+    def sides(self) -> dict[str, Axis]:
+        """The axes by their options."""
+        axes = {"-x": self.x, "-y": self.y, "-z": self.z}
+        return {side: axis for side, axis in axes.items() if axis}
+
+    def pages(self) -> list[Plot]:
+        """A plot for each value of z; this one where there is no z."""
+        if not self.z:
+            return [self]
+        return [
+            replace(self, settings=self.settings.changed(self.z.field, value), page=i)
+            for i, value in enumerate(self.z.values)
+        ]
+
+    @property
+    def page_label(self) -> str:
+        """What the page is of, "guidance 2"; '' where there is one only."""
+        return self.z.labels[self.page] if self.z and self.page is not None else ""
 
     def cells(self) -> list[list[Settings]]:
         """The settings of each cell, row by row."""
@@ -94,9 +142,9 @@ class Plot:
     def command(self) -> str:
         """The command that makes this picture again, without its output."""
         words = ["samplerbench", "grid", "--model", self.settings.others.model]
-        for option, axis in (("-x", self.x), ("-y", self.y)):
-            words += [option, axis.spec] if axis else []
-        on_axis = {axis.field for axis in (self.x, self.y) if axis}
+        for option, axis in self.sides.items():
+            words += [option, axis.spec]
+        on_axis = {axis.field for axis in self.sides.values()}
         # Sampler and steps are written even at their defaults: without them they would become axes.
         values, defaults = self.settings.values, {one.name: one.default for one in SETTINGS}
         for name, value in values.items():
@@ -118,6 +166,15 @@ class Plot:
         # Of the command, so that other settings never overwrite a picture.
         key = hashlib.sha256(self.command.encode()).hexdigest()[:8]
         return Path("results") / f"{name or 'model'}-grid-{key}{suffix_of(self.trajectory)}"
+
+    def files(self, output: Path) -> list[Path]:
+        """The file of each page: the output with axis and value behind its name, "grid-guidance-2.png"."""
+        if not self.z:
+            return [output]
+        names = [re.sub(r"[^\w.+-]+", "-", label.lower()).strip("-")[:LONGEST_NAME] for label in self.z.labels]
+        names = [name if names.count(name) == 1 else f"{i}-{name}" for i, name in enumerate(names, start=1)]
+        suffix = suffix_of(self.trajectory) if output.suffix.lower() == HTML else output.suffix
+        return [output.with_name(f"{output.stem}-{name}{suffix}") for name in names]
 
 
 def plot_for(options: Mapping[str, Any], plugins: Sequence[str]) -> Plot:
@@ -141,13 +198,13 @@ def plot_for(options: Mapping[str, Any], plugins: Sequence[str]) -> Plot:
         raise InputError(
             f"guidance {options['guidance']!r}: expected one number; several are an axis, as in -x guidance=1,2"
         )
-    x, y, trajectory = given.pop("x", None), given.pop("y", None), given.pop("trajectory", False)
-    across, down = axes_for(x, y, list(given), given.get("grid"))
+    sides, trajectory = [given.pop(side, None) for side in "xyz"], given.pop("trajectory", False)
+    axes = axes_for(sides, list(given), given.get("grid"))
     own = {name: given.pop(name) for name in OWN if name in given}
     others = Config(**given)
     if others.threads:
         torch.set_num_threads(others.threads)
-    return Plot(Settings(**own, others=others), across, down, images, trajectory, tuple(plugins))
+    return Plot(Settings(**own, others=others), *axes, images, trajectory, tuple(plugins))
 
 
 def plain(value: object) -> str:
@@ -160,18 +217,55 @@ def plain(value: object) -> str:
 # Cells -> images
 
 
-def requests_for(plot: Plot, registry: Registry) -> list[list[Request]]:
+LoadModel = Callable[[str, tuple[tuple[str, Any], ...]], Model]
+"""(name, settings of the model's own) -> the model."""
+
+
+def loader(registry: Registry) -> LoadModel:
+    """What loads the models of the cells, each once; they differ where a setting of the model is an axis."""
+
+    @functools.cache
+    def load(name: str, settings: tuple[tuple[str, Any], ...]) -> Model:
+        model = registry.model(name, **dict(settings))
+        refuse_without_images(model)
+        return model
+
+    return load
+
+
+def requests_for(plot: Plot, registry: Registry, load: LoadModel | None = None) -> list[list[Request]]:
     """The checked request of each cell; errors come before anything is drawn."""
-    others = plot.settings.others
-    model = registry.model(others.model, **others.model_settings)
-    refuse_without_images(model)
-    settings = plot.settings.changed("batch_size", others.batch_size or batch_size_for(plot.images, model))
+    check_options(plot, registry)
+    load = load or loader(registry)
+    grid_is_axis = "grid" in {axis.name for axis in plot.sides.values()}
+
+    def request(cell: Settings) -> Request:
+        model = load(cell.others.model, tuple(cell.others.model_settings.items()))
+        size = cell.others.batch_size or batch_size_for(plot.images, model)
+        return request_of(cell.changed("batch_size", size), registry, model, grid_is_axis=grid_is_axis)
+
     # All requests are made before anything is drawn: a slip in the last cell costs no time.
-    grid_is_axis = "grid" in {axis.name for axis in (plot.x, plot.y) if axis}
-    return [
-        [request_of(cell, registry, model, grid_is_axis=grid_is_axis) for cell in row]
-        for row in replace(plot, settings=settings).cells()
-    ]
+    return [[request(cell) for cell in row] for row in plot.cells()]
+
+
+def check_options(plot: Plot, registry: Registry) -> None:
+    """InputError where an axis is an option of no sampler, or not of all those that it is drawn with."""
+    asked = {side: axis.name for side, axis in plot.sides.items() if axis.is_option}
+    if not asked:
+        return
+    owners: dict[str, list[str]] = {}
+    for name, cls in sorted(registry.samplers.things.items()):
+        for option in options_of(cls):
+            owners.setdefault(option, []).append(name)
+    for side, name in asked.items():
+        if name not in owners:
+            raise unknown_axis(side, plot.sides[side].spec, name, sorted(owners))
+        for spec in {cell.sampler: None for row in plot.cells() for cell in row}:
+            if name not in options_of(type(registry.sampler(spec))):
+                with_it = ", ".join(owners[name])
+                raise InputError(
+                    f"{side} {name}: sampler {spec!r} has no option {name!r}; samplers that have it: {with_it}"
+                )
 
 
 def batch_size_for(images: int, model: Model) -> int:
@@ -182,7 +276,7 @@ def batch_size_for(images: int, model: Model) -> int:
 def request_of(settings: Settings, registry: Registry, model: Model, *, grid_is_axis: bool) -> Request:
     """A cell's request. The grid in a sampler's spec overrides a fixed one, and is refused if the grid is an axis."""
     try:
-        sampler, own_grid, analytic_first = registry.parse_sampler(settings.sampler)
+        sampler, own_grid, analytic_first = registry.parse_sampler(settings.spec)
     except InputError as error:
         if "=" in settings.sampler.partition(":")[0]:  # a piece of a spec
             raise InputError(f"{error} (options follow a colon, as in ddim:eta=0.5,grid=karras)") from error
@@ -234,13 +328,16 @@ def drawn(plot: Plot, request: Request) -> Drawn | str:
 def draw_cells(plot: Plot, requests: list[list[Request]], advance: Callable[[], None]) -> list[list[Drawn | str]]:
     """All cells, row by row; `advance` is called after each. An error if the picture would become too large."""
     frames = len(places([[request.levels for request in row] for row in requests])) if plot.trajectory else 1
+    sides = (0, 0)
 
     def cell_of(request: Request) -> Drawn | str:
+        nonlocal sides
         cell = drawn(plot, request)
         if isinstance(cell, Drawn):
-            tile = cell.tile(0)
-            # After the first cell, and not after all of them.
-            check_pixels(tile.width * len(requests[0]), tile.height * len(requests), frames)
+            # After the first cell, and not after all of them. Each has room for the largest.
+            width, height = cell.tile(0).size
+            sides = max(sides[0], width), max(sides[1], height)
+            check_pixels(sides[0] * len(requests[0]), sides[1] * len(requests), frames)
         advance()
         return cell
 
@@ -252,7 +349,7 @@ def failures_of(plot: Plot, cells: list[list[Drawn | str]]) -> Iterator[tuple[st
     for label_y, row in zip(plot.y.labels if plot.y else ("",), cells, strict=True):
         for label_x, cell in zip(plot.x.labels if plot.x else ("",), row, strict=True):
             if isinstance(cell, str):
-                yield ", ".join(filter(None, (label_y, label_x))) or plot.settings.sampler, cell
+                yield ", ".join(filter(None, (plot.page_label, label_y, label_x))) or plot.settings.sampler, cell
 
 
 # Images -> picture
@@ -261,9 +358,6 @@ def failures_of(plot: Plot, cells: list[list[Drawn | str]]) -> Iterator[tuple[st
 def pictures_of(plot: Plot, cells: list[list[Drawn | str]]) -> list[Image.Image]:
     """The labelled picture, or the frames of the animation, in which a cell that is finished waits for the others."""
     reached = [[cell.states for cell in row if isinstance(cell, Drawn)] for row in cells]
-    if not any(reached):
-        reason = next(reason for _, reason in failures_of(plot, cells))
-        raise SamplerbenchError(f"grid: every cell failed, so there is no picture; the first: {reason}")
 
     def at(place: int) -> Image.Image:
         tiles: list[list[Tile]] = [
@@ -284,8 +378,8 @@ def places(ways: Sequence[Sequence[Sequence[object]]]) -> list[int]:
 
 
 def caption_of(plot: Plot) -> str:
-    """The caption: the settings that are the same in every cell."""
-    settings, on_axis = plot.settings.others, {axis.field for axis in (plot.x, plot.y) if axis}
+    """The caption: what the page is of, and the settings that are the same in every cell."""
+    settings, on_axis = plot.settings.others, {axis.field for axis in plot.sides.values()}
     prompts = settings.prompts or ()
     said = {
         "sampler": plot.settings.sampler,
@@ -297,8 +391,11 @@ def caption_of(plot: Plot) -> str:
         "seed": f"seed {settings.seed}",
         "prompts": ", ".join(f'"{prompt}"' for prompt in prompts),
         "negative": f'without "{settings.negative}"' if settings.negative is not None else "",
+        "size": settings.size or "",
+        "clip_skip": f"clip skip {settings.clip_skip}" if settings.clip_skip is not None else "",
     }
-    return ", ".join([settings.model, *(text for name, text in said.items() if text and name not in on_axis)])
+    texts = [text for name, text in said.items() if text and name not in on_axis]
+    return ", ".join(filter(None, [plot.page_label, settings.model, *texts]))
 
 
 # Picture -> file
@@ -310,17 +407,17 @@ def parameters(plot: Plot, request: Request, registry: Registry) -> str:
     first, shown = cell.others, request.model.shown_shape
     fields: dict[str, object] = {
         "Steps": len(request.levels) - 1,
-        "Sampler": familiar(cell.sampler, registry),
+        "Sampler": familiar(cell.spec, registry),
         **({"Schedule type": first.grid} if first.grid else {}),
         "CFG scale": plain(first.guidance),
         "Seed": first.seed,
         **({"Size": f"{shown[2]}x{shown[1]}"} if shown else {}),
         "Model": first.model,
     }
-    for side, axis in (("X", plot.x), ("Y", plot.y)):
-        if axis:
-            fields |= {"Script": "X/Y/Z plot", f"{side} Type": axis.name.capitalize()}
-            fields[f"{side} Values"] = axis.spec.partition("=")[2]
+    for option, axis in plot.sides.items():
+        side = option[-1].upper()
+        fields |= {"Script": "X/Y/Z plot", f"{side} Type": axis.name.capitalize()}
+        fields[f"{side} Values"] = axis.spec.partition("=")[2]
     line = ", ".join(f"{name}: {quoted(value)}" for name, value in fields.items())
     prompt = first.prompts[0] if first.prompts else ""
     negative = f"Negative prompt: {first.negative}" if first.negative else ""
@@ -351,6 +448,7 @@ def about(plot: Plot, requests: list[list[Request]], cells: list[list[Drawn | st
         "settings": plot.settings.values,
         "x": {"name": plot.x.name, "values": plot.x.texts} if plot.x else None,
         "y": {"name": plot.y.name, "values": plot.y.texts} if plot.y else None,
+        **({"z": {"name": plot.z.name, "values": plot.z.texts}, "page": plot.page_label} if plot.z else {}),
         "images": plot.images,
         "trajectory": plot.trajectory,
         "steps": [[len(request.levels) - 1 for request in row] for row in requests],
@@ -394,13 +492,13 @@ def to_webp(frames: Sequence[Image.Image], comment: str) -> bytes:
 
 def suffix_of(trajectory: bool) -> str:
     """The suffix of the file."""
-    return ".webp" if trajectory else ".png"
+    return WEBP if trajectory else PNG
 
 
-def check_target(path: Path, suffix: str) -> Path:
+def check_target(path: Path, *suffixes: str) -> Path:
     """Refuse a path that cannot be written to, before the picture is made."""
-    if path.suffix.lower() != suffix:
-        raise InputError(f"output {path}: expected a name that ends in {suffix}")
+    if path.suffix.lower() not in suffixes:
+        raise InputError(f"output {path}: expected a name that ends in {' or '.join(suffixes)}")
     if path.is_dir():
         raise InputError(f"output {path}: is a folder; expected a file")
     above = next(folder for folder in path.absolute().parents if folder.exists())
@@ -423,20 +521,90 @@ def warnings_of(requests: list[list[Request]]) -> list[str]:
     return list(dict.fromkeys(warning for row in requests for request in row for warning in request.warnings))
 
 
-def make_grid(plot: Plot, registry: Registry, path: Path, watch: Callable[[int], Callable[[], None]]) -> dict[str, str]:
-    """Draw, label and write a picture; returns the reason of each cell that failed.
+@dataclass(frozen=True)
+class Page:
+    """A picture as a file holds it."""
 
-    `watch` is told the number of cells, and what it returns is called after each.
+    label: str
+    """What it is of; '' where it is the only one."""
+    content: bytes
+    suffix: str
+
+
+def make_grid(
+    plot: Plot, registry: Registry, path: Path, watch: Callable[[int], Callable[[], None]]
+) -> tuple[list[Path], dict[str, str]]:
+    """Draw, label and write a picture, or one for each page; returns the files, and the reason of each failed cell.
+
+    `watch` is told the number of cells, and what it returns is called after each. A path that ends in .html gets all
+    pages. A page on which every cell failed is left out.
     """
-    requests = requests_for(plot, registry)
-    for warning in warnings_of(requests):
+    load = loader(registry)
+    pages = plot.pages()
+    requests = [requests_for(page, registry, load) for page in pages]
+    for warning in dict.fromkeys(warning for page in requests for warning in warnings_of(page)):
         complain(warning, kind="Warning")
-    for axis in (plot.x, plot.y):
-        if axis and axis.name == PROMPT and len(axis.texts) == 1 and "," in axis.texts[0]:
+    for axis in plot.sides.values():
+        if axis.name == PROMPT and len(axis.texts) == 1 and "," in axis.texts[0]:
             complain(f"prompt {axis.texts[0]!r} is one prompt; several are separated by ';'", kind="Note")
-    cells = draw_cells(plot, requests, watch(sum(map(len, requests))))
+    advance = watch(sum(len(row) for page in requests for row in page))
+    made: list[Page] = []
+    written: list[Path] = []
+    failures: dict[str, str] = {}
+    for page, asked, file in zip(pages, requests, plot.files(path), strict=True):
+        cells = draw_cells(page, asked, advance)
+        failures |= failures_of(page, cells)
+        if not any(isinstance(cell, Drawn) for row in cells for cell in row):
+            continue
+        made.append(page_of(page, asked, cells, registry))
+        if path.suffix.lower() != HTML:  # at once, so that what is drawn is there if another page is stopped
+            write_file(file, made[-1].content)
+            written.append(file)
+    if not made:
+        raise SamplerbenchError(
+            f"grid: every cell failed, so there is no picture; the first: {next(iter(failures.values()))}"
+        )
+    if not written:
+        write_file(path, pages_to_html(made, plot.command).encode())
+        written.append(path)
+    return written, failures
+
+
+def page_of(plot: Plot, requests: list[list[Request]], cells: list[list[Drawn | str]], registry: Registry) -> Page:
+    """The picture of a page as the content of its file, which holds its settings."""
     frames = pictures_of(plot, cells)
     texts = {"parameters": parameters(plot, requests[0][0], registry), "samplerbench": about(plot, requests, cells)}
     content = to_webp(frames, "\n".join(texts.values())) if plot.trajectory else to_png(frames[0], texts)
-    write_file(path, content)
-    return dict(failures_of(plot, cells))
+    return Page(plot.page_label, content, suffix_of(plot.trajectory))
+
+
+PAGE = """<!DOCTYPE html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
+<title>{title}</title>
+<style>
+body {{ font: 16px/1.5 system-ui, sans-serif; margin: 2em; }}
+nav a {{ margin-right: 1em; }}
+img {{ max-width: 100%; }}
+section + section {{ break-before: page; }}
+</style>
+{body}
+</html>
+"""
+
+
+def pages_to_html(pages: Sequence[Page], command: str) -> str:
+    """All pictures on one page of HTML that loads nothing, each a section that is a page of its own in print."""
+    named = any(page.label for page in pages)
+    links = [f'<a href="#page-{i}">{html.escape(page.label)}</a>' for i, page in enumerate(pages, start=1)]
+    parts = [f"<nav>{' '.join(links)}</nav>"] if named else []
+    for i, page in enumerate(pages, start=1):
+        label = html.escape(page.label)
+        data = base64.b64encode(page.content).decode()
+        heading = f"<h2>{label}</h2>" if label else ""
+        image = f'<img alt="{label or "grid of images"}" src="data:image/{page.suffix[1:]};base64,{data}">'
+        parts.append(f'<section id="page-{i}">{heading}{image}</section>')
+    parts.append(f"<p>Made by <code>{html.escape(command)}</code></p>")
+    return PAGE.format(title="samplerbench grid", body="\n".join(parts))

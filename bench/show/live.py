@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 import textwrap
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +15,7 @@ import pandas as pd
 from rich.cells import cell_len, set_cell_size
 from rich.console import Console, Group
 from rich.live import Live
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -25,10 +26,11 @@ from ..judge.compare import SECONDS
 from ..judge.status import failed_outcome
 from ..judge.table import Labels
 from ..plan.plan import Block, Cell, Plan
+from .doing import line_is_due
+from .pace import Pace
 from .pivot import Pivot, pivot_of
 from .sheet import column_of, metrics_of
 
-LINE_EVERY_SECONDS = 10.0
 BAR_WIDTH = 12
 COLUMN_GAP = 2
 MOST_LEFT_OUT_LINES = 2
@@ -110,6 +112,13 @@ class View(Watch):
         self._counts: list[int] = []
         """The step count or budget of each row of the table."""
         self._left: dict[str, int] = {}
+        self._pace: Pace | None = None
+        self._block = self._blocks = self._samples = 1
+        """Images of a chunk, chunks of a cell, images of a cell."""
+        self._doing, self._doing_since = "", 0.0
+        self._stored: Cell | None = None
+        """The cell of a chunk whose evaluations are not told yet, with the chunk's images."""
+        self._stored_images = 0
         self._failures: list[str] = []
         self._started = self._spoken = self._images_since = clock()
         self._done = self._todo = self._images = self._chunks = self._retries = 0
@@ -132,7 +141,9 @@ class View(Watch):
         """Announce the work."""
         self._todo = todo
         self._across, self._counts = "NFE" if plan.config.nfe else "steps", [cell.budget for cell in plan.cells]
+        self._block, self._blocks, self._samples = plan.blocks[0].n, len(plan.blocks), plan.blocks.images
         self._started = self._spoken = self._images_since = self._clock()
+        self._pace = Pace(plan, todo, self._started, self._workers)
         if not self._draws_live:
             self._say(
                 f"{counted(len(plan.cells), 'cell')} x {counted(plan.config.samples, 'sample')}, "
@@ -142,11 +153,19 @@ class View(Watch):
     def remaining(self, images: Mapping[str, int]) -> None:
         """Note what each cell lacks, and show the first frame."""
         self._left = dict(images)
+        if self._pace:
+            self._pace.missing = dict(images)
         if self._draws_live:
             self._live.refresh()
 
+    def doing(self, what: str) -> None:
+        """Say so, until the next chunk."""
+        self._doing, self._doing_since = what, self._clock()
+
     def stored(self, cell: Cell, block: Block) -> None:
         """Count images and chunks."""
+        self._doing = ""
+        self._stored, self._stored_images = cell, block.n
         self._images += block.n
         self._chunks += 1
         self._left[cell.key] -= block.n
@@ -159,21 +178,32 @@ class View(Watch):
         """Move the bar, or print a line now and then."""
         self._done += evaluations
         now = self._clock()
+        if self._pace and self._stored:
+            self._pace.chunk(self._stored.key, self._stored_images, evaluations, now)
+        elif self._pace:
+            self._pace.other(evaluations, now)
+        self._stored = None
         if not self._images:
             self._images_since = now  # the ODE reference comes first, and is no image of the run
-        if not self._draws_live and now - self._spoken > LINE_EVERY_SECONDS:
+        if not self._draws_live and line_is_due(now, self._spoken, self._started):
             self._spoken = now
-            self._say(self.state())
+            self._say(", ".join([self.ahead(), self.state()]))
 
     def added(self, evaluations: int) -> None:
         """Expect more."""
         self._todo += evaluations
+        if self._pace:
+            self._pace.todo += evaluations
 
     def failed(self, cell: Cell, reason: str, evaluations: int) -> None:
         """Show which cell failed, and expect no more of it."""
         self._todo -= evaluations
         self._left.pop(cell.key, None)
         self._failures.append(printable(str(failed_outcome(f"{cell.sampler}, {cell.steps} steps: {reason}"))))
+        if self._pace:
+            self._pace.todo -= evaluations
+            self._pace.missing.pop(cell.key, None)
+            self._pace.skip(self._clock())
         if not self._draws_live:
             self._say(self._failures[-1])
 
@@ -181,22 +211,36 @@ class View(Watch):
         """Show the table so far above the bar."""
         self._table = table
 
+    def ahead(self) -> str:
+        """How much is done, and how long it will still take; what is done meanwhile, where that is no drawing."""
+        share = 100 * self._share()
+        parts = [f"{share:.0f} %"]
+        now = self._clock()
+        left = self._pace.left(now) if self._pace and self._done < self._todo else None
+        if self._doing:
+            parts.append(self._doing if left is not None else f"{self._doing}, {duration(now - self._doing_since)}")
+        parts += [f"{duration(left)} left"] if left is not None else []
+        return ", ".join(parts)
+
     def state(self) -> str:
-        """Cells done, images per second and time left. Rates count what this run makes, not what was stored before."""
-        left_of_cells = list(self._left.values())  # a copy: the screen is drawn by a thread of its own
-        cells = len(left_of_cells) + len(self._failures)
-        parts = [f"{left_of_cells.count(0)} of {cells} cells"]
-        parts += [f"{len(self._failures)} failed"] if self._failures else []
+        """Chunks and images that are there, and images per second. Rates count what this run makes, not what was
+        stored before."""
+        missing = list(self._left.values())  # a copy: the screen is drawn by a thread of its own
+        chunks, images = len(missing) * self._blocks, len(missing) * self._samples
+        there = chunks - sum(math.ceil(left / self._block) for left in missing)
+        parts = [f"{there:,} of {counted(chunks, 'chunk')}", f"{images - sum(missing):,} of {counted(images, 'image')}"]
         now = self._clock()
         if self._images and now > self._images_since:
             seconds = now - self._images_since
             parts.append(f"{per_second(self._images, seconds)} images/s")
             if self._workers:
                 parts.append(f"{per_second(self._chunks, seconds)} chunks/s by {counted(self._workers, 'worker')}")
+        parts += [f"{counted(len(self._failures), 'cell')} failed"] if self._failures else []
         parts += [f"{counted(self._retries, 'chunk')} drawn again"] if self._retries else []
-        if self._done and self._done < self._todo:
-            parts.append(f"{duration((now - self._started) * (self._todo - self._done) / self._done)} left")
         return ", ".join(parts)
+
+    def _share(self) -> float:
+        return self._done / self._todo if self._todo else 1.0
 
     def _frame(self) -> Group:
         """The frame: the pivot of the table so far, the cells that failed, the bar."""
@@ -204,13 +248,13 @@ class View(Watch):
         shown = [shortened(line, width) for line in self._failures[:FAILURES_SHOWN]]
         if len(self._failures) > len(shown):
             shown.append(f"and {counted(len(self._failures) - len(shown), 'more cell')} failed")
-        room = height - len(shown) - 2  # the bar, and the line that the cursor is on
+        state = textwrap.wrap(self.state(), width)
+        room = height - len(shown) - len(state) - 2  # the bar, and the line that the cursor is on
         table = self._pivot(width, room)
-        self._bar.update(self._done / self._todo if self._todo else 1.0)
-        share = Text(f"{100 * self._bar.completed:3.0f} %  {self.state()}", no_wrap=True, overflow="ellipsis")
+        self._bar.update(self._share())
         bar = Table.grid(padding=(0, 1))
-        bar.add_row(self._bar, share)
-        return Group(*map(Text, table), *(Text(line, style="red") for line in shown), bar)
+        bar.add_row(self._bar, Text(self.ahead(), no_wrap=True, overflow="ellipsis"))
+        return Group(*map(Text, table), *(Text(line, style="red") for line in shown), bar, *map(Text, state))
 
     def _pivot(self, width: int, height: int) -> list[str]:
         """The first metric of the table so far, in lines of text."""
@@ -245,27 +289,55 @@ def duration(seconds: float) -> str:
 
 
 class CellBar:
-    """Progress of the cells of a grid of images, on a terminal; use it as a context."""
+    """Progress of the cells of a grid of images, in lines where there is no terminal; use it as a context.
 
-    def __init__(self, console: Console) -> None:
-        columns = (TextColumn("cells"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        self._progress = Progress(*columns, console=console, transient=True, disable=not draws_live(console))
+    `before` is called when it takes over from what was shown before; quiet, it shows nothing.
+    """
+
+    def __init__(
+        self,
+        console: Console,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        quiet: bool = False,
+        before: Callable[[], object] = lambda: None,
+    ) -> None:
+        columns = (TextColumn("cells"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[left]}"))
+        self._console, self._clock, self._quiet, self._before = console, clock, quiet, before
+        self._is_live = draws_live(console) and not quiet
+        self._progress = Progress(*columns, console=console, transient=True, disable=not self._is_live)
 
     def __enter__(self) -> CellBar:
-        """Start to draw."""
-        self._progress.start()
+        """Nothing is drawn before the cells are known."""
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Leave the terminal clean."""
-        self._progress.stop()
+        if self._progress.live.is_started:
+            self._progress.stop()
 
     def __call__(self, cells: int) -> Callable[[], None]:
         """Announce the number of cells; returns the function to call after each of them."""
-        task = self._progress.add_task("cells", total=cells)
-        return lambda: self._progress.advance(task)
+        self._before()
+        if self._is_live:
+            self._progress.start()
+        task = self._progress.add_task("cells", total=cells, left="")
+        started = spoken = self._clock()
+        done = 0
+
+        def advance() -> None:
+            nonlocal done, spoken
+            done += 1
+            now = self._clock()
+            left = f"{duration((now - started) * (cells - done) / done)} left"
+            self._progress.update(task, completed=done, left=left)
+            if not self._is_live and not self._quiet and done < cells and line_is_due(now, spoken, started):
+                spoken = now
+                self._console.print(Text(f"{done} of {counted(cells, 'cell')}, {left}"), soft_wrap=True)
+
+        return advance
 
 
 def draws_live(console: Console) -> bool:

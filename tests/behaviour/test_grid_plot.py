@@ -154,12 +154,6 @@ def test_what_cannot_be_is_refused_and_nothing_is_written(sb, tmp_path, argument
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
-def test_a_third_axis_is_refused(sb):
-    refused = sb(*TOY_GRID, "-x", "steps=2", "-y", "seed=1", "-z", "guidance=1")
-    assert refused.code == 2
-    assert "-z" in refused.err
-
-
 def test_a_model_without_images_is_refused_by_name(sb, tmp_path):
     sb("grid", "--model", "mixture", "-x", "steps=2,3").refused(2, "'mixture'", "no images but 2 numbers")
     assert not list(tmp_path.iterdir())

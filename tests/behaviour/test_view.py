@@ -9,11 +9,13 @@ import pytest
 from rich.console import Console
 
 import samplerbench as sb
+from samplerbench.bench.draw import session as session_of_runs
+from samplerbench.bench.draw.session import Watch
 from samplerbench.bench.judge.table import COLUMNS
 from samplerbench.bench.plan.config import Config
 from samplerbench.bench.plan.plan import Block, plan_for
 from samplerbench.bench.run import Benchmark, begin
-from samplerbench.bench.show.live import View, draws_live, duration, first_metric, pivot_to_lines
+from samplerbench.bench.show.live import CellBar, View, draws_live, duration, first_metric, pivot_to_lines
 from samplerbench.bench.show.pivot import pivot_of
 from samplerbench.bench.show.sheet import caption, sheet_of
 from samplerbench.bench.show.terminal import SheetOnTerminal
@@ -156,17 +158,24 @@ def test_rates_are_of_what_is_made_now(session):
     left = {cell.key: 0 for cell in cells} | {first.key: 66}
     view.started(session.plan, 266)
     view.remaining(left)  # all else is there from before
-    assert view.state() == "5 of 6 cells"
-    clock.now += 10
-    view.advanced(134)  # the ODE reference
+    assert view.state() == "16 of 18 chunks, 714 of 780 images"
+    assert view.ahead() == "0 %"
+    view.doing("solving the ODE for its error")
+    clock.now += 8
+    assert view.ahead() == "0 %, solving the ODE for its error, 8 s"
     clock.now += 2
-    view.stored(first, Block(0, 0, 33))
-    view.advanced(66)
-    assert view.state() == "5 of 6 cells, 16.5 images/s, 4 s left"
+    view.advanced(134)  # the ODE reference
+    assert view.ahead().startswith("50 %, solving the ODE for its error, ")
+    clock.now += 2
+    view.stored(first, Block(0, 0, 64))
+    view.advanced(128)
+    assert view.state() == "17 of 18 chunks, 778 of 780 images, 32 images/s"
+    assert view.ahead() == "98 %, 2 s left"  # its two images fill a batch
     clock.now += 4
-    view.stored(first, Block(0, 0, 33))
-    view.advanced(66)
-    assert view.state() == "6 of 6 cells, 11 images/s"
+    view.stored(first, Block(2, 128, 2))
+    view.advanced(4)
+    assert view.state() == "18 of 18 chunks, 780 of 780 images, 11 images/s"
+    assert view.ahead() == "100 %"
 
 
 def test_workers_and_what_they_lost_are_shown(session):
@@ -180,7 +189,9 @@ def test_workers_and_what_they_lost_are_shown(session):
     view.stored(cell, block)
     view.retried(cell, block, "its process ended")
     view.advanced(0)
-    assert view.state() == "0 of 6 cells, 16 images/s, 0.25 chunks/s by 3 workers, 1 chunk drawn again"
+    assert view.state() == (
+        "1 of 18 chunks, 64 of 780 images, 16 images/s, 0.25 chunks/s by 3 workers, 1 chunk drawn again"
+    )
 
 
 def test_no_time_is_no_rate(session):
@@ -189,14 +200,14 @@ def test_no_time_is_no_rate(session):
     view.remaining({cell.key: 130 for cell in session.plan.cells})
     view.stored(session.plan.cells[0], Block(0, 0, 64))
     view.advanced(10)
-    assert view.state() == "0 of 6 cells, 0 s left"
+    assert view.state() == "1 of 18 chunks, 64 of 780 images"
 
 
 def test_nothing_left_to_make_has_no_rate(session):
     view = View(console_of(), {}, Clock())
     view.started(session.plan, 0)
     view.remaining({cell.key: 0 for cell in session.plan.cells})
-    assert view.state() == "6 of 6 cells"
+    assert view.state() == "18 of 18 chunks, 780 of 780 images"
     assert "100 %" in "\n".join(lines_of(console_of(), view._frame()))
 
 
@@ -206,8 +217,9 @@ def test_a_run_with_failed_cells_reaches_its_end(session):
         session.work(view)
     session.conclude()
     assert view._done == view._todo
-    assert view.state().startswith("4 of 6 cells, 2 failed, ")
-    assert "left" not in view.state()
+    assert view.state().startswith("12 of 12 chunks, 520 of 520 images, ")
+    assert view.state().endswith(" images/s, 2 cells failed")
+    assert view.ahead().startswith("100 %, drawing the paths of the report, ")
 
 
 def test_the_frame_shows_table_failures_and_bar(session):
@@ -220,7 +232,8 @@ def test_the_frame_shows_table_failures_and_bar(session):
     assert len(lines) <= 24
     assert [line.split()[1:] for line in lines if line.startswith("raises")] == [["failed", "failed"]]
     assert "failed: raises, 2 steps: ZeroDivisionError: one | two three" in text
-    assert "100 %  4 of 6 cells, 2 failed" in text
+    assert "100 %, drawing the paths of the report" in text
+    assert lines[-1].startswith("12 of 12 chunks, 520 of 520 images")
 
 
 def test_many_failures_do_not_fill_the_screen(session):
@@ -230,7 +243,7 @@ def test_many_failures_do_not_fill_the_screen(session):
     for cell in session.plan.cells:
         view.failed(cell, "why " * 50, 10)
     lines = lines_of(console_of(), view._frame())
-    assert len(lines) == 5
+    assert len(lines) == 6
     assert lines[3] == "and 3 more cells failed"
     assert max(map(len, lines)) <= 80
 
@@ -250,7 +263,7 @@ def test_a_terminal_is_drawn_on_and_left_clean(session):
 def test_a_dumb_terminal_and_a_file_get_plain_lines(session, settings):
     console = console_of(**settings)
     assert not draws_live(console)
-    with View(console, session.labels) as view:
+    with View(console, session.labels, Clock()) as view:
         session.work(view)
     text = console.file.getvalue()
     assert "\x1b" not in text
@@ -273,7 +286,8 @@ def test_plain_lines_come_now_and_then(session):
         view.advanced(10)
     lines = console.file.getvalue().splitlines()
     assert len(lines) == 2
-    assert lines[1] == "0 of 6 cells, 5 images/s, 1:29 left"
+    assert lines[1].startswith("11 %, ")
+    assert lines[1].endswith(" left, 1 of 18 chunks, 55 of 780 images, 5 images/s")
 
 
 def test_two_specs_of_one_sampler_are_one_cell(tmp_path):
@@ -283,7 +297,7 @@ def test_two_specs_of_one_sampler_are_one_cell(tmp_path):
     view = View(console_of(force_terminal=False), {})
     session.work(view)
     assert view._done == view._todo
-    assert view.state().startswith("1 of 1 cells")
+    assert view.state().startswith("2 of 2 chunks, 70 of 70 images")
 
 
 def test_times_are_short():
@@ -292,3 +306,77 @@ def test_times_are_short():
 
 def test_a_run_from_python_needs_no_view(tmp_path):
     assert sb.run("mixture", ["ddim"], steps=[2], n=8, output=tmp_path / "run").failed == 0
+
+
+def test_the_table_is_there_as_soon_as_each_cell_has_a_chunk(tmp_path, monkeypatch):
+    monkeypatch.setattr(session_of_runs, "FIRST_TABLE_SECONDS", 0.0)
+    registry = load_registry([TOY])
+    config = Config(model="toy", sampler=("ddpm", "ddim"), steps=(2,), samples=200)
+    begun = begin(plan_for(config, registry), registry, tmp_path / "run")
+
+    class Told(Watch):
+        """What comes when."""
+
+        events: list = []
+
+        def doing(self, what):
+            self.events.append(what)
+
+        def stored(self, cell, block):
+            self.events.append(block.number)
+
+        def table(self, table):
+            self.events.append(sorted(table["samples"]))
+
+    begun.work(told := Told())
+    assert told.events[:5] == ["solving the ODE for its error", "warming up", 0, 0, [64, 64]]
+    assert told.events[-1] == "drawing the paths of the report"
+
+
+def test_the_solution_of_the_ode_moves_the_bar(tmp_path):
+    registry = load_registry([TOY])
+    plan = plan_for(Config(model="toy", sampler=("ddim",), steps=(2,), samples=40), registry)
+
+    class Told(Watch):
+        """The evaluations before the first chunk."""
+
+        made: list = []
+
+        def advanced(self, evaluations):
+            self.made.append(evaluations)
+
+    told = Told()
+    begin(plan, registry, tmp_path / "run").work(told)
+    *steps, rest, chunk = told.made
+    assert len(steps) == len(plan.references[0].levels) - 1
+    assert (sum(steps), rest, chunk) == (plan.reference_evaluations, 0, 80)
+
+
+# Grids of images
+
+
+@pytest.mark.parametrize("quiet", [False, True])
+def test_the_cells_of_a_grid_are_counted_in_lines_where_there_is_no_terminal(quiet):
+    console, clock, before = console_of(force_terminal=False), Clock(), []
+    with CellBar(console, clock, quiet=quiet, before=lambda: before.append(1)) as bar:
+        advance = bar(10)
+        for _ in range(10):
+            clock.now += 6
+            advance()
+    assert before == [1]
+    lines = [
+        "2 of 10 cells, 48 s left",
+        "4 of 10 cells, 36 s left",
+        "6 of 10 cells, 24 s left",
+        "8 of 10 cells, 12 s left",
+    ]
+    assert console.file.getvalue().splitlines() == ([] if quiet else lines)
+
+
+def test_the_cells_of_a_grid_are_a_bar_on_a_terminal_that_is_left_clean():
+    console = console_of()
+    with CellBar(console) as bar:
+        bar(2)()
+        bar._progress.refresh()
+    assert "1/2" in console.file.getvalue()
+    assert "left" in console.file.getvalue()

@@ -12,7 +12,7 @@ from unittest import mock
 from rich.console import Console
 
 from samplerbench.bench.judge.table import csv_to_frame
-from samplerbench.bench.plan.plan import Block
+from samplerbench.bench.plan.plan import Block, Blocks
 from samplerbench.bench.show import console
 from samplerbench.bench.show.live import View
 from samplerbench.bench.show.sheet import sheet_of
@@ -82,10 +82,14 @@ def live_on(width):
     now = [0.0]
     view = View(screen, LABELS, lambda: now[0])
     table = table_of_csv()
-    cells = [SimpleNamespace(budget=int(steps)) for steps in table["steps"]]
-    plan = SimpleNamespace(cells=cells, config=SimpleNamespace(nfe=(), steps=(5, 20), samples=1024))
-    view.started(plan, 1000)
-    view.remaining({"a": 1024, "b": 0})
+    request = SimpleNamespace(batch_size=64)
+    cells = [
+        SimpleNamespace(key=key, budget=int(steps), steps=1, network_evaluations=1, request=request)
+        for key, steps in zip("abcdefgh", table["steps"], strict=True)
+    ]
+    config = SimpleNamespace(nfe=(), steps=(5, 20), samples=1024)
+    view.started(SimpleNamespace(cells=cells, config=config, blocks=Blocks(1024, 64), ode_samples=0), 1000)
+    view.remaining({"a": 1024, "b": 0, "c": 1024})
     view.advanced(10)
     now[0] = 20.0
     view.stored(cell, Block(0, 0, 64))
