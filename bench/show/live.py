@@ -173,7 +173,7 @@ class View(Watch):
         """Show which cell failed, and expect no more of it."""
         self._todo -= evaluations
         self._left.pop(cell.key, None)
-        self._failures.append(printable(str(failed_outcome(f"{cell.sampler}, {cell.steps} steps: {reason}"))))
+        self._failures.append(printable(str(failed_outcome(f"{cell.shown}, {cell.steps} steps: {reason}"))))
         if not self._draws_live:
             self._say(self._failures[-1])
 
