@@ -73,7 +73,7 @@ def check_shards(shards: Sequence[StoredRun]) -> list[Shard]:
                 "several runs"
             )
         # By plan and cells: an edited sampler has other keys, and its chunks are of another run.
-        if (run.record.plan, run.record.cells) != (first.record.plan, first.record.cells):
+        if (run.record.plan, keys_in(run)) != (first.record.plan, keys_in(first)):
             raise InputError(f"{run.path}: is a shard of another run than {first.path}; expected shards of one run")
         there.append(shard)
         if shard.of != there[0].of or there.count(shard) > 1:
@@ -85,6 +85,11 @@ def check_shards(shards: Sequence[StoredRun]) -> list[Shard]:
             "model a fingerprint (fingerprint=)"
         )
     return there
+
+
+def keys_in(run: StoredRun) -> list[str]:
+    """The key of each cell, in the order of the table: rows may have other names in another shard."""
+    return [cell.key for cell in run.record.cells]
 
 
 def blocks_left_out(plan: Plan, folder: RunFolder, failed: Collection[str], there: Sequence[Shard]) -> Iterator[str]:

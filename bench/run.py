@@ -404,11 +404,19 @@ def place_of(extractor: Extractor) -> dict[str, str]:
 
 def labels_of(model: HasExtractors, ready: Mapping[str, Yardstick]) -> dict[str, dict[str, str]]:
     """For each metric its extractor's label, note, fingerprint and data, the name of its Frechet distance, its number
-    of features if the reference tells that, and its least number of samples."""
+    of features if the reference tells that, its least number of samples, and the metric without its bias, if it has
+    one, with the least number for that where there are fewer."""
     # What a reader of the numbers has to know, by metric: several may read one extractor.
     extractors = {name: model.extractors[yardstick.metric.extractor] for name, yardstick in ready.items()}
     return {
         name: {"label": e.label, "note": e.note, "fingerprint": e.fingerprint, "frechet": e.frechet, "data": e.data,
-               "features": str(ready[name].width or ""), "least": str(ready[name].fewest(name)), **place_of(e)}
+               "features": str(ready[name].width or ""), "least": str(ready[name].fewest(name)),
+               **unbiased_of(ready[name]), **place_of(e)}
         for name, e in extractors.items()
     }  # fmt: skip
+
+
+def unbiased_of(yardstick: Yardstick) -> dict[str, str]:
+    """The metric without the bias of this one, and what it lacks where it is left out."""
+    lacks = {"unbiased_least": str(yardstick.left_out[1])} if yardstick.left_out else {}
+    return {"unbiased": yardstick.metric.unbiased, **lacks} if yardstick.metric.unbiased else {}

@@ -161,7 +161,7 @@ def notes_on(record: RunRecord) -> tuple[str, ...]:
 
 def check_chunk(folder: RunFolder, cell: Cell, block: Block, engine: Engine) -> Check:
     """Compare one stored chunk with itself drawn again."""
-    place = cell.sampler, cell.grid, cell.steps, block.first, block.n
+    place = cell.shown, cell.grid, cell.steps, block.first, block.n
     try:
         stored = folder.read(cell, block)
     except StoreError as error:

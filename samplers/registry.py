@@ -120,6 +120,13 @@ class Registry:
         sampler = construct(cls, what, {**given, **options})
         return ParsedSampler(sampler, grid or sampler.own_grid, analytic_first)
 
+    def is_sampler(self, spec: str) -> bool:
+        """Whether a spec begins with the name of a sampler, or with another tool's name of one."""
+        try:
+            return self._resolve(spec)[0] in self.samplers.things
+        except InputError:
+            return False
+
     def is_foreign(self, spec: str) -> bool:
         """Whether the sampler of a spec comes from outside samplerbench."""
         name = self._resolve(spec)[0]

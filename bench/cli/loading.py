@@ -84,7 +84,26 @@ def the_run(folders: Sequence[Path], load: Callable[[], Registry]) -> StoredRun:
         return runs[0]
     if not any(run.exists and run.record.shard for run in runs):
         raise InputError(SEVERAL_RUNS.format(len(runs)))
+    return whole_run(runs, load)
+
+
+def the_runs(folders: Sequence[Path], load: Callable[[], Registry]) -> list[StoredRun]:
+    """As `the_run`, but several runs stay several; the shards of each are joined."""
+    from ..judge.stored import StoredRun
+
+    if len(folders) < 2:  # noqa: PLR2004  (several)
+        return [the_run(folders, load)]
+    groups: dict[str, list[StoredRun]] = {}
+    for folder in dict.fromkeys(folders):
+        run = StoredRun(folder)
+        groups.setdefault(run.record.plan if run.record.shard else str(folder), []).append(run)
+    return [group[0] if len(group) == 1 else whole_run(group, load) for group in groups.values()]
+
+
+def whole_run(runs: Sequence[StoredRun], load: Callable[[], Registry]) -> StoredRun:
+    """The run whose shards these are, joined, which is said."""
     from ..join import join
+    from ..judge.stored import StoredRun
 
     registry = load()
     with stdout_for_data():

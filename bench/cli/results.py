@@ -6,22 +6,34 @@ import json
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
+from ...samplers.errors import InputError
 from ..show.console import complain, print_rows, say, stdout_for_data
-from .loading import loaded_registry, the_run, warn_of_plugins
+from .loading import loaded_registry, the_runs, warn_of_plugins
 from .options import COUNT, WHOLE, Command, FilePath, own_model_option, plugin_options
+
+if TYPE_CHECKING:
+    from ..judge.run_metrics import LoadMetrics
+    from ..judge.stored import StoredRun
 
 
 @click.command(cls=Command)
 @click.argument("run_folders", metavar="[RUN]...", nargs=-1, type=FilePath())
 @click.option("--figures", type=FilePath(), metavar="DIR",
               help="Write its charts and pictures there instead, as SVG, PDF and PNG.")  # fmt: skip
+@click.option("-o", "--output", type=FilePath(), metavar="FILE.html",
+              help="The page of several runs. [default: reports.html in the folder that they are in]")  # fmt: skip
 @own_model_option
 @plugin_options
 def report(
-    run_folders: tuple[Path, ...], figures: Path | None, plugin: tuple[str, ...], model: tuple[str, ...]
+    run_folders: tuple[Path, ...],
+    figures: Path | None,
+    output: Path | None,
+    plugin: tuple[str, ...],
+    model: tuple[str, ...],
 ) -> None:
     """Write report.html of a run again, by default of the newest in results/, and print its path.
 
@@ -30,19 +42,36 @@ def report(
     With --figures, its charts for a paper: each metric against model calls and against time, and the samples, 3.25
     inches wide.
 
+    Of several runs, of other models, seeds or guidance, each page is written, and one page of all: an index, and a
+    section for each run.
+
     The folders of shards (`run --shard`) are joined into one run first.
     """
     from ..judge.run_metrics import ready_metrics
     from ..show.figures import write_figures
     from ..show.page import write_report
+    from ..show.several import default_page, write_several
 
     with stdout_for_data():
         registry = loaded_registry(plugin, model)
         warn_of_plugins(registry)
-    run = the_run(run_folders, lambda: registry)
+    runs = the_runs(run_folders, lambda: registry)
+    run, *others = runs
+    if others and figures:
+        raise InputError(f"figures {figures}: of which run? expected one, and {len(runs)} are given")
+    if output and not others:
+        raise InputError(f"output {output}: is the page of several runs; that of one stands in its folder")
+
+    def metrics_of(one: StoredRun) -> LoadMetrics:
+        return cache(lambda: ready_metrics(one, registry))
+
     with stdout_for_data():
-        metrics = cache(lambda: ready_metrics(run, registry))
-        paths = write_figures(run, figures, metrics) if figures else [write_report(run, metrics)]
+        if others:
+            paths = write_several(runs, output or default_page(runs), metrics_of)
+        elif figures:
+            paths = write_figures(run, figures, metrics_of(run))
+        else:
+            paths = [write_report(run, metrics_of(run))]
     for path in paths:
         say(str(path))
 

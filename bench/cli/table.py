@@ -23,8 +23,10 @@ if TYPE_CHECKING:
     from ..judge.conditions import Condition
     from ..judge.stored import StoredRun
     from ..judge.table import Labels
-    from ..show.formats import Content
+    from ..show.formats import Content, Layout
 
+WHOLE_TABLES: tuple[list[str], ...] = ([], ["--merge"], ["--seeds"])
+"""What is given where the whole table is asked for, and no question about it."""
 NO_PAIR = "every pair of samplers with different samples is told apart, or has too few images"
 
 
@@ -50,6 +52,7 @@ NO_PAIR = "every pair of samplers with different samples is told apart, or has t
     help="Exit with 1 where it holds, as in 'fid[ddim,steps=10] > 2'; repeatable.",
 )  # fmt: skip
 @click.option("--merge", "as_one", is_flag=True, help="One table of several runs, where they can be compared.")
+@click.option("--seeds", is_flag=True, help="One table of runs that differ in their seed only: means and their spread.")
 @click.option("--format", "form", type=click.Choice(["md", "csv", "latex", "html", "json", "parquet"]),
               help="Print it so. [default: a table on a terminal, else Markdown]")  # fmt: skip
 @click.option("-o", "--output", type=FilePath(), metavar="FILE", help="Write it there, with --format.")
@@ -58,6 +61,8 @@ NO_PAIR = "every pair of samplers with different samples is told apart, or has t
 @click.option(
     "--pivot", metavar="METRIC", help="Samplers down, steps (or budgets of calls) across, this in the fields."
 )
+@click.option("--over", metavar="OPTION",
+              help="With --pivot: an option of samplers across instead, as eta, or guidance.")  # fmt: skip
 @own_model_option
 @plugin_options
 @click.option("--json", "as_json", is_flag=True, help="Print JSON; the same as --format json.")
@@ -73,11 +78,13 @@ def table(  # noqa: PLR0913  (an option each)
     baseline: Path | None,
     limits: tuple[str, ...],
     as_one: bool,
+    seeds: bool,
     form: str | None,
     output: Path | None,
     sort: str | None,
     columns: str | None,
     pivot: str | None,
+    over: str | None,
     model: tuple[str, ...],
     plugin: tuple[str, ...],
     as_json: bool,
@@ -108,6 +115,12 @@ def table(  # noqa: PLR0913  (an option each)
 
     With --merge, the rows of several runs of one model with the same samples, seed, prompts, precision, extractors and
     versions; runs that differ in one of these are refused. Seconds are left out where the machines differ.
+
+    With --seeds, the rows of runs that differ in their seed only: each value is the mean over the seeds, with its 95 %
+    interval by Student's t, and the standard deviation between seeds in brackets (column `fid_sd`).
+
+    With --pivot fid --over eta, the samplers that are given with that option, as in ddim:eta=0.5, without it down, and
+    its values across.
     """
     load = partial(load_own, plugin, model)
     asked = {
@@ -118,6 +131,7 @@ def table(  # noqa: PLR0913  (an option each)
         "--power": power,
         "--baseline": baseline,
         "--merge": as_one,
+        "--seeds": seeds,
     }
     given = [option for option, value in asked.items() if value]
     check_asked(given, metric, against, limits)
@@ -125,15 +139,17 @@ def table(  # noqa: PLR0913  (an option each)
         raise InputError(f"--json and --format {form}: expected one of them")
     form = "json" if as_json else form
     conditions = conditions_of(limits)
-    if given in ([], ["--merge"]):
+    if over and not pivot:
+        raise InputError(f"--over {over}: of which metric? expected with --pivot, as in --pivot fid --over {over}")
+    if given in WHOLE_TABLES:
         check_output(form, output)
-        content = content_asked_for(run_folders, as_one, load)
+        content = content_asked_for(run_folders, given, load)
         lines = broken(conditions, content)
-        show_table(content, form, output, load, sort=sort, columns=columns, pivot=pivot)
+        show_table(content, form, output, load, layout_of(sort, columns, pivot, over))
         return told_failed(lines)
     if form not in (None, "json"):
         raise InputError(f"{given[0]} with --format {form}: expected json, or none for people to read")
-    laid_out = {"--sort": sort, "--columns": columns, "--pivot": pivot, "--output": output}
+    laid_out = {"--over": over, "--sort": sort, "--columns": columns, "--pivot": pivot, "--output": output}
     if options := [option for option, value in laid_out.items() if value is not None]:
         raise InputError(f"{given[0]} with {', '.join(options)}: lays out the whole table; expected without")
     run = the_run(run_folders, load)
@@ -158,11 +174,11 @@ def check_asked(given: list[str], metric: str | None, against: str | None, limit
     """Refuse two questions at once, and options that belong to another question than the one that is given."""
     if len(given) > 1:
         raise InputError(f"{' and '.join(given)}: expected one of them")
-    if metric and given in ([], ["--compare"], ["--baseline"], ["--merge"]):
+    if metric and given in (*WHOLE_TABLES, ["--compare"], ["--baseline"]):
         raise InputError(f"metric {metric!r}: ranks budgets; expected with --nfe, --seconds, --pareto or --power")
     if against and given != ["--pareto"]:
         raise InputError(f"against {against!r}: is the cost for --pareto; expected with it")
-    if limits and given not in ([], ["--baseline"], ["--merge"]):
+    if limits and given not in (*WHOLE_TABLES, ["--baseline"]):
         raise InputError(f"--fail-if and {given[0]}: expected one of them")
 
 
@@ -184,6 +200,8 @@ class Question:
     """The answer as people read it."""
     keys: int
     """How many columns of that tell its rows apart."""
+    caption: Callable[[pd.DataFrame, Labels], str] | None = None
+    """What stands below; None = what p is corrected for."""
 
 
 def comparison(run: StoredRun, pair: tuple[str, str]) -> Question:
@@ -205,9 +223,9 @@ def front_of(run: StoredRun, metric: str | None, cost: Literal["seconds", "nfe",
 def power_of(run: StoredRun, metric: str | None) -> Question:
     """Which difference would have been found?"""
     from ..judge.power import power
-    from ..show.verdicts import power_to_rows
+    from ..show.verdicts import power_caption, power_to_rows
 
-    return Question(lambda registry: power(run, registry, metric), power_to_rows, 3)
+    return Question(lambda registry: power(run, registry, metric), power_to_rows, 3, power_caption)
 
 
 def ranking(run: StoredRun, metric: str | None, nfe: str | None, seconds: str | None) -> Question:
@@ -229,21 +247,20 @@ def check_output(form: str | None, output: Path | None) -> None:
         raise InputError("format 'parquet': is binary; expected with -o FILE")
 
 
-def show_table(  # noqa: PLR0913  (the options of a table, each by name)
-    content: Content,
-    form: str | None,
-    output: Path | None,
-    load: Callable[[], Registry],
-    *,
-    sort: str | None,
-    columns: str | None,
-    pivot: str | None,
+def layout_of(sort: str | None, columns: str | None, pivot: str | None, over: str | None) -> Layout:
+    """How a table is laid out, from the options."""
+    from ..show.formats import Layout, parse_columns
+
+    return Layout(pivot or "", parse_columns("sort", sort), parse_columns("columns", columns), over or "")
+
+
+def show_table(
+    content: Content, form: str | None, output: Path | None, load: Callable[[], Registry], layout: Layout
 ) -> None:
     """Print the table of one or several runs, laid out as asked for."""
-    from ..show.formats import SHEETS, Layout, parse_columns, rendered, sheet_with_best, write_output
+    from ..show.formats import SHEETS, rendered, sheet_with_best, write_output
 
-    layout = Layout(pivot or "", parse_columns("sort", sort), parse_columns("columns", columns))
-    registry = load() if form in SHEETS or (pivot and form is None) else None
+    registry = load() if form in SHEETS or (layout.pivot and form is None) else None
     if form is None:
         with stdout_for_data():
             sheet = sheet_with_best(content, layout, registry)
@@ -260,17 +277,18 @@ def show_table(  # noqa: PLR0913  (the options of a table, each by name)
         click.echo(made.decode(), nl=False)
 
 
-def content_asked_for(folders: tuple[Path, ...], as_one: bool, load: Callable[[], Registry]) -> Content:
+def content_asked_for(folders: tuple[Path, ...], given: list[str], load: Callable[[], Registry]) -> Content:
     """The table of one run, by default the newest, or of several together."""
     from ..judge.stored import StoredRun
-    from ..show.formats import content_of, merged_content
+    from ..show.formats import content_of, content_over_seeds, merged_content
 
-    if as_one:
-        if len(folders) < 2:  # noqa: PLR2004  (a merger)
+    for option in given:
+        if len(folders) < 2:  # noqa: PLR2004  (several)
             runs = counted(len(folders), "run")
-            raise InputError(f"--merge: {runs}; expected two or more, as in table RUN RUN --merge")
+            raise InputError(f"{option}: {runs}; expected two or more, as in table RUN RUN {option}")
         stored = {folder: StoredRun(folder) for folder in folders}
-        return merged_content([stored[folder] for folder in folders])
+        together = {"--merge": merged_content, "--seeds": content_over_seeds}[option]
+        return together([stored[folder] for folder in folders])
     return content_of(the_run(folders, load))
 
 
@@ -328,4 +346,4 @@ def show_found(run: StoredRun, registry: Registry, as_json: bool, question: Ques
     rows = question.to_rows(found, run.labels)
     if rows:
         print_rows(rows, question.keys)
-    say(correction_of(found, run.labels) if rows else NO_PAIR)
+    say((question.caption or correction_of)(found, run.labels) if rows else NO_PAIR)

@@ -23,6 +23,7 @@ def run_to_json(plan: Plan, about: Mapping[str, Any]) -> bytes:
     cells = [
         {"sampler": c.sampler, "grid": c.grid, "steps": c.steps, "nfe": c.nfe, "key": c.key}
         | ({"guidance": c.request.guidance} if len(plan.config.guidances) > 1 else {})
+        | ({"name": c.name} if c.name else {})
         for c in plan.cells
     ]
     # An indent would make the encoder slow, and there may be many cells.
@@ -82,4 +83,4 @@ def edited_samplers(path: Path, plan: Plan) -> list[str]:
     before = {cell.key for cell in stored.cells} if stored else set()
     known = set(stored.budgets) if stored else set()
     now = [cell for cell in plan.cells if cell.place in known]
-    return sorted({cell.sampler for cell in now if cell.key not in before})
+    return sorted({cell.shown for cell in now if cell.key not in before})

@@ -18,7 +18,7 @@ from ..plan.record import CellRecord
 from ..plan.yardstick import Yardstick
 from .compare import SECONDS, WORSE, Comparison, cell_name, comparisons_of, comparisons_to_table, correct_among, side_of
 from .looks import look_at
-from .merge import Identity, check_comparable, identities_of
+from .merge import VERSION_FIELDS, Identity, check_comparable, identities_of
 from .run_metrics import check_settings, ready_metrics
 from .stored import StoredRun
 
@@ -46,7 +46,7 @@ def against_baseline(run: StoredRun, baseline: StoredRun, registry: Registry) ->
     InputError if the runs differ in their model, extractors, seed, prompts or number of samples, or share no row.
     Versions may differ: whether a new one is worse is what a baseline is for.
     """
-    check_comparable([run, baseline], "baseline", across_versions=True)
+    check_comparable([run, baseline], "baseline", but=VERSION_FIELDS)
     check_settings(baseline)
     # Only metrics that the baseline measured too: its chunks have no rows for others.
     ready = {name: one for name, one in ready_metrics(run, registry).items() if name in baseline.labels}

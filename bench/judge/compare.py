@@ -203,12 +203,12 @@ def comparisons_of(a: Side, b: Side, ready: Mapping[str, Yardstick]) -> Iterator
 
 
 def cells_of(run: StoredRun, spec: str) -> list[CellRecord]:
-    """The cells of a sampler spec in the order of the run's step counts."""
-    specs = run.record.config.sampler
-    # A spec is compared by its text, since rows are named by it.
-    if spec not in specs:
-        raise InputError(f"compare {spec!r}: not in {run.path}{closest(spec, specs)}; there are: {', '.join(specs)}")
-    return [cell for cell in run.record.cells if cell.sampler == spec]
+    """The cells of a sampler, by its name or its spec, in the order of the run's step counts."""
+    cells = [cell for cell in run.record.cells if spec in (cell.shown, cell.sampler)]
+    if not cells:
+        known = list(dict.fromkeys(cell.shown for cell in run.record.cells))
+        raise InputError(f"compare {spec!r}: not in {run.path}{closest(spec, known)}; there are: {', '.join(known)}")
+    return cells
 
 
 def seconds_compared(
@@ -254,7 +254,7 @@ def cell_name(cell: CellRecord) -> str:
     """ "ddim, 10 steps, 10 calls"."""
     calls = "adaptive" if cell.nfe is None else f"{cell.nfe} calls"
     guidance = "" if cell.guidance is None else f", guidance {cell.guidance:g}"
-    return f"{cell.sampler}{guidance}, {cell.steps} steps, {calls}"
+    return f"{cell.shown}{guidance}, {cell.steps} steps, {calls}"
 
 
 def holm(p_values: Sequence[float], weight: float = 1.0) -> list[float]:

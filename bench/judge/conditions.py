@@ -6,7 +6,7 @@ import math
 import operator
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
@@ -14,7 +14,7 @@ import pandas as pd
 from ...samplers.errors import InputError, closest, shown
 from .compare import cell_name
 from .merge import Origin
-from .table import TEXTS
+from .table import SPEC, TEXTS
 
 CONDITION = re.compile(r"\s*([^\s\[\]<>=]+)\s*(?:\[(.*)\])?\s*([<>]=?)\s*(\S+)\s*")
 """A column, the rows, a sign and a limit."""
@@ -31,7 +31,7 @@ class Condition:
     """As given."""
     column: str
     sampler: str
-    """The spec of the rows that it is about; '' = every sampler."""
+    """The name or the spec of the rows that it is about; '' = every sampler."""
     counts: Mapping[str, float]
     """Their steps, model calls and guidance, as far as they are given."""
     sign: str
@@ -106,18 +106,18 @@ def _violations(condition: Condition, table: pd.DataFrame, origins: Sequence[Ori
 def is_about(condition: Condition, row: Mapping[Any, Any]) -> bool:
     """Whether a condition is about a row."""
     # A count that is not given holds for every row.
-    is_of_sampler = condition.sampler in ("", row["sampler"])
+    # A row with a name is also known by its spec.
+    is_of_sampler = condition.sampler in ("", row["sampler"], row.get(SPEC))
     return is_of_sampler and all(row[name] == count for name, count in condition.counts.items())
 
 
 def why_no_row(condition: Condition, table: pd.DataFrame) -> str:
     """Why a condition is about no row, and which rows there are."""
     samplers = list(dict.fromkeys(table["sampler"]))
-    if condition.sampler and condition.sampler not in samplers:
+    rows = table[[is_about(replace(condition, counts={}), row) for row in table.to_dict("records")]]
+    if rows.empty:
         near = closest(condition.sampler, samplers)
         return f"no row of sampler {shown(condition.sampler)}{near}; there are: {', '.join(samplers)}"
-    # The message names what the rows of this sampler have, not what the whole table has.
-    rows = table[table["sampler"] == condition.sampler] if condition.sampler else table
     there = [f"{name} {', '.join(f'{n:g}' for n in sorted(set(rows[name].dropna())))}" for name in condition.counts]
     asked = ", ".join(f"{name}={count:g}" for name, count in condition.counts.items())
     return f"no row with {asked}; there are: {'; '.join(there)}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,10 +14,11 @@ from ..draw import clock as timing
 from ..draw.latency import is_latency
 from ..plan.config import as_json
 from ..plan.environment import VERSIONS_THAT_MATTER
+from ..plan.names import check_distinct
 from ..plan.settings import names_of
 from .statistics import samples_hash
 from .stored import StoredRun
-from .table import GUIDED_COLUMNS, Labels, row_name, rows_to_table
+from .table import GUIDED_COLUMNS, SPEC, Labels, row_name, rows_to_table
 
 IDENTITY = ("sampler", "grid", "steps", "guidance", *GUIDED_COLUMNS)
 """The columns that say which cell a row is: all axes together."""
@@ -78,6 +79,7 @@ def merge(runs: Sequence[StoredRun]) -> Merged:
     """
     # Rows are taken run by run; of a cell that several have, the first is kept and the others must agree with it.
     check_comparable(runs)
+    names = names_in(runs)
     rows: dict[tuple[Any, ...], dict[str, Any]] = {}
     of_run: dict[tuple[Any, ...], StoredRun] = {}
     origins: dict[tuple[Any, ...], Origin] = {}
@@ -87,7 +89,9 @@ def merge(runs: Sequence[StoredRun]) -> Merged:
             if cell in rows:
                 check_same_numbers(rows[cell], of_run[cell], row, run)
             else:
-                rows[cell], of_run[cell] = {str(name): value for name, value in row.items()}, run
+                spec = run.record.cells[place].sampler
+                known = {str(name): value for name, value in row.items()}
+                rows[cell], of_run[cell] = {**known, "sampler": names[spec] or spec, SPEC: spec}, run
                 origins[cell] = Origin(run, place)
     name_same_samples(rows, runs)
     table = rows_to_table(list(rows.values()))
@@ -100,22 +104,40 @@ def merge(runs: Sequence[StoredRun]) -> Merged:
     return Merged(table, labels, tuple(origins.values()), (RUNS_NOTE,) if comparable else (SECONDS_NOTE,))
 
 
+def names_in(runs: Sequence[StoredRun]) -> dict[str, str]:
+    """The name of each sampler spec of the runs, "" where it has none: the first that a run gives it.
+
+    InputError for a name that has another spec in another run.
+    """
+    names: dict[str, str] = {}
+    for run in runs:
+        for spec, name in run.record.config.names.items():
+            names[spec] = names.get(spec) or name
+        try:
+            check_distinct(names)
+        except InputError as error:
+            raise InputError(
+                f"merge {run.path}: {error}; give the command of a run again, with another name in -s NAME=SPEC"
+            ) from error
+    return names
+
+
 def identities_of(run: StoredRun) -> list[Identity]:
     """Which cell each row of a run is: its axes, None for one that it lacks, and its declared calls.
 
-    Not the cell's key: that holds the number of threads and versions, which may differ between machines. The calls tell
-    rows apart whose sampler meets two budgets in as many steps.
+    By its spec, whatever its name. Not the cell's key: that holds the number of threads and versions, which may differ
+    between machines. The calls tell rows apart whose sampler meets two budgets in as many steps.
     """
     return [
-        (*(None if pd.isna(row.get(name)) else row[name] for name in IDENTITY), cell.nfe)
+        (cell.sampler, *(None if pd.isna(row.get(name)) else row[name] for name in IDENTITY[1:]), cell.nfe)
         for cell, row in zip(run.record.cells, run.table.to_dict("records"), strict=True)
     ]
 
 
-def check_comparable(runs: Sequence[StoredRun], purpose: str = "merge", *, across_versions: bool = False) -> None:
-    """Refuse runs of another model, other extractors, other samples or, unless `across_versions`, other versions.
+def check_comparable(runs: Sequence[StoredRun], purpose: str = "merge", *, but: Collection[str] = ()) -> None:
+    """Refuse runs of another model, other extractors, other samples or other versions.
 
-    `purpose` is what the runs are compared for, as errors begin.
+    `purpose` is what the runs are compared for, as errors begin; in the fields `but` they may differ.
     """
     first = runs[0]
     for run in runs:
@@ -128,9 +150,7 @@ def check_comparable(runs: Sequence[StoredRun], purpose: str = "merge", *, acros
         # A field that a run does not have, as a metric that it does not measure, cannot disagree.
         theirs, ours = compared_fields(run), compared_fields(first)
         for field in ours:
-            if across_versions and field in VERSION_FIELDS:
-                continue
-            if field in theirs and ours[field] != theirs[field]:
+            if field not in but and field in theirs and ours[field] != theirs[field]:
                 raise InputError(
                     f"{purpose} {run.path}: {field} {theirs[field]!r}, and {ours[field]!r} in {first.path}; "
                     "expected runs that agree in it"
@@ -161,7 +181,8 @@ def compared_fields(run: StoredRun) -> dict[str, Any]:
 def check_same_numbers(row: Mapping[str, Any], run: StoredRun, other: Mapping[Any, Any], other_run: StoredRun) -> None:
     """Refuse two different results of one cell. Seconds may differ; those of the first run stay."""
     # `same_as` depends on the other rows of a run, and times on when it ran.
-    compared = [name for name in row if name in other and name != "same_as" and not is_of_the_clock(name)]
+    names = ("sampler", SPEC, "same_as")
+    compared = [name for name in row if name in other and name not in names and not is_of_the_clock(name)]
     for name in compared:
         if not is_same(row[name], other[name]):
             cell = " ".join(f"{n} {row[n]}" for n in IDENTITY if not pd.isna(row.get(n)))

@@ -5,11 +5,13 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
 
 from ...samplers.registry import Registry
+from ..draw import clock as timing
 from .compare import BETTER, seconds_compared
 from .scores import NOT_MEASURED, Cost, Score, Scores, scores_of
 from .stored import StoredRun
@@ -38,14 +40,38 @@ def pareto(run: StoredRun, registry: Registry, metric: str | None = None, agains
 
 def front_table(scores: Scores, against: Cost) -> pd.DataFrame:
     """The rows of `pareto`."""
-    measured = [score for score in scores.rows if score.estimate and math.isfinite(score.cost(against))]
+    there = [score for score in scores.rows if score.estimate and math.isfinite(score.cost(against))]
+    measured = with_shared_times(there)
     # All pairs, because any row may turn out to dominate any other.
     corrected = scores.correct_pairs(itertools.combinations(measured, 2))
     rows = [_row_with_verdict(scores, score, measured, corrected, against) for score in measured]
-    rows += [_identity(scores, s, against) | {"verdict": NOT_MEASURED} for s in scores.rows if s not in measured]
+    rows += [_identity(scores, s, against) | {"verdict": NOT_MEASURED} for s in scores.rows if s not in there]
     known = {"family": len(corrected), "look": scores.look.number}
     table = pd.DataFrame([row | known for row in rows], columns=list(COLUMNS))
     return table.sort_values("cost", kind="stable", ignore_index=True)
+
+
+def with_shared_times(scores: Sequence[Score]) -> list[Score]:
+    """The rows, with the time of the first for all that have the same samples from as many calls: they are one method,
+    and what their times differ by is noise."""
+    firsts: list[Score] = []
+    found = []
+    for score in scores:
+        first = next((first for first in firsts if is_one_method(first, score)), None)
+        if first is None:
+            firsts.append(score)
+            found.append(score)
+            continue
+        times = {name: first.row[name] for name in timing.COLUMNS if name in first.row}
+        found.append(replace(score, row={**score.row, **times}, clocked=first.clocked))
+    return found
+
+
+def is_one_method(a: Score, b: Score) -> bool:
+    """Whether two rows have the same samples from as many model calls."""
+    assert a.estimate is not None
+    assert b.estimate is not None
+    return a.estimate.has_samples_of(b.estimate) and bool(a.row["nfe"] == b.row["nfe"])
 
 
 def _identity(scores: Scores, score: Score, against: Cost) -> dict[str, Any]:

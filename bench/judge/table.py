@@ -48,11 +48,15 @@ CLOCK_COLUMNS = tuple(name for name in timing.COLUMNS if name not in COLUMNS)
 """The columns at the end, after the further metrics."""
 OWN_COLUMNS = ("fid", "clip_score")
 """The metrics among the fixed columns."""
+SPEC = "spec"
+"""Behind those, where some row has a name: the spec of its sampler, which the column `sampler` else holds."""
+SEEDS = "seeds"
+"""In a table of several seeds: how many. Its other columns are means, with `<metric>_sd` for the deviation."""
 DEPTH = "depth"
 """Behind those, where some row has made fewer calls one after the other than calls."""
 WARNING = "warning"
 """The last column: what a user must know about the levels of a cell."""
-TEXTS = ("model", "sampler", "grid", "same_as", "status", "timing", WARNING)
+TEXTS = ("model", "sampler", SPEC, "grid", "same_as", "status", "timing", WARNING)
 COUNTS = {"steps": 1, "nfe": 0, "network_evaluations": 0, "samples": 0, "repeats": 0, DEPTH: 0}
 """The least that these columns may be."""
 WHOLE = ("steps", "samples")
@@ -183,17 +187,23 @@ class GrowingTable:
         return chunk
 
 
+def deviation_of(metric: str) -> str:
+    """The column of a metric's standard deviation between seeds."""
+    return f"{metric}_sd"
+
+
 def rows_to_table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    """The rows: the fixed columns, the interval of guidance, depth if it says more than nfe, further metrics, those of
-    the clock, latencies."""
+    """The rows: the fixed columns, the interval of guidance, the spec if a row is called otherwise, depth if it says
+    more than nfe, further metrics, those of the clock, latencies."""
     at_once = columns_among(str(name) for row in rows for name in row)
-    own = (*COLUMNS, *GUIDED_COLUMNS, DEPTH, *CLOCK_COLUMNS, COMPILE, *at_once, WARNING)
+    own = (*COLUMNS, *GUIDED_COLUMNS, SPEC, DEPTH, *CLOCK_COLUMNS, COMPILE, *at_once, WARNING)
     further = dict.fromkeys(name for row in rows for name in row if name not in own)
     # The column is left out where it would repeat `nfe`.
     depth = [DEPTH] if any(row.get(DEPTH) not in (None, row["nfe"]) for row in rows) else []
     compiled = [COMPILE] if any(COMPILE in row for row in rows) else []
-    columns = [*COLUMNS, *GUIDED_COLUMNS, *depth, *further, *CLOCK_COLUMNS, *compiled, *at_once, WARNING]
-    return pd.DataFrame(rows, columns=columns)
+    spec = [SPEC] if any(row.get(SPEC, row["sampler"]) != row["sampler"] for row in rows) else []
+    columns = [*COLUMNS, *GUIDED_COLUMNS, *spec, *depth, *further, *CLOCK_COLUMNS, *compiled, *at_once, WARNING]
+    return pd.DataFrame([{SPEC: row["sampler"], **row} for row in rows], columns=columns)
 
 
 def rows_in(table: pd.DataFrame) -> list[dict[str, Any]]:
@@ -205,7 +215,7 @@ def rows_in(table: pd.DataFrame) -> list[dict[str, Any]]:
 def check_metric_names(names: Sequence[str]) -> None:
     """Refuse a metric whose columns would have the name of another column."""
     for name in names:
-        own = (*COLUMNS, *GUIDED_COLUMNS, DEPTH, *CLOCK_COLUMNS, COMPILE, WARNING)
+        own = (*COLUMNS, *GUIDED_COLUMNS, SPEC, DEPTH, *CLOCK_COLUMNS, COMPILE, WARNING)
         taken = [c for c in metric_columns(name) if (c in own or is_latency(c)) and name not in OWN_COLUMNS]
         if taken:
             raise InputError(f"metric {name!r}: the table has a column {taken[0]!r} of its own; register another name")
@@ -214,9 +224,9 @@ def check_metric_names(names: Sequence[str]) -> None:
 def _identity(plan: Plan, cell: Cell) -> dict[str, Any]:
     """The columns that say which cell a row is."""
     return {
-        "model": plan.model.name, "sampler": cell.sampler, "grid": cell.grid, "steps": cell.steps, "nfe": cell.nfe,
-        "network_evaluations": cell.network_evaluations, "guidance": cell.request.guidance, "samples": 0,
-        **guided_columns(cell.request.guidance_interval), WARNING: cell.warning or None,
+        "model": plan.model.name, "sampler": cell.shown, SPEC: cell.sampler, "grid": cell.grid, "steps": cell.steps,
+        "nfe": cell.nfe, "network_evaluations": cell.network_evaluations, "guidance": cell.request.guidance,
+        "samples": 0, **guided_columns(cell.request.guidance_interval), WARNING: cell.warning or None,
     }  # fmt: skip
 
 
@@ -253,6 +263,23 @@ def row_name(row: Mapping[str, Any], other: Mapping[str, Any]) -> str:
     return name if row["steps"] == other["steps"] else f"{name}, {row['steps']} steps"
 
 
+def firsts_of_same(table: pd.DataFrame) -> list[int]:
+    """For each row the place of the first row with its samples, from as many model calls: its own, or that of the row
+    which `same_as` names."""
+    rows = table.to_dict("records")
+    found: list[int] = []
+    for i, row in enumerate(rows):
+        same = row["same_as"]
+        before = range(i) if isinstance(same, str) else ()
+        found.append(next((j for j in before if found[j] == j and is_named(rows[j], row, same)), i))
+    return found
+
+
+def is_named(first: Mapping[Any, Any], row: Mapping[Any, Any], name: str) -> bool:
+    """Whether a row with the same samples as another names this one, and has as many model calls."""
+    return bool(first["nfe"] == row["nfe"]) and row_name(first, row) == name
+
+
 def interval_of_row(row: Mapping[Any, Any]) -> str:
     """ "0.2 to 5", the sigma / alpha with guidance; '' where all levels are guided, or the table does not say."""
     low, high = (row.get(name) for name in GUIDED_COLUMNS)
@@ -280,7 +307,7 @@ def read_table(path: Path, record: RunRecord) -> pd.DataFrame:
             f"put back a copy of {TABLE_FILE} and {TABLE_SEAL}"
         ) from error
     # The record may be newer than the table: a run that is going on writes run.json first.
-    return with_pending_rows(table, record, keys)
+    return with_names(with_pending_rows(table, record, keys), record)
 
 
 class Sealed(msgspec.Struct, frozen=True):
@@ -358,12 +385,24 @@ def with_pending_rows(table: pd.DataFrame, record: RunRecord, keys: Sequence[str
     return pd.DataFrame(all_rows, columns=table.columns)
 
 
+def with_names(table: pd.DataFrame, record: RunRecord) -> pd.DataFrame:
+    """The table with the names that rows have now: they may be others than when it was written."""
+    names = [cell.shown for cell in record.cells]
+    if list(table["sampler"]) == names:
+        return table
+    rows = zip(record.cells, table.to_dict("records"), strict=True)
+    return rows_to_table([
+        {**{str(column): value for column, value in row.items()}, "sampler": cell.shown, SPEC: cell.sampler}
+        for cell, row in rows
+    ])  # fmt: skip
+
+
 def pending_row(record: RunRecord, place: int) -> dict[str, Any]:
     """The row of a cell before its first chunk."""
     cell = record.cells[place]
     return {
-        "model": record.model.name, "sampler": cell.sampler, "grid": cell.grid, "steps": cell.steps, "nfe": cell.nfe,
-        "guidance": record.guidance_of(cell), "samples": 0, "status": str(Status.PENDING),
+        "model": record.model.name, "sampler": cell.shown, SPEC: cell.sampler, "grid": cell.grid, "steps": cell.steps,
+        "nfe": cell.nfe, "guidance": record.guidance_of(cell), "samples": 0, "status": str(Status.PENDING),
         **(guided_columns(record.config.guidance_interval) if record.guidance_of(cell) != 1 else {}),
     }  # fmt: skip
 
@@ -435,7 +474,8 @@ def is_number(column: pd.Series[Any]) -> bool:
 
 def check_rows_of_cells(table: pd.DataFrame, record: RunRecord, keys: Sequence[str]) -> None:
     """A ValueError where a row is not that of its cell; one whose cell was edited since is left out."""
-    rows = table[["sampler", "grid", "steps", "guidance"]].itertuples(index=False, name=None)
+    # By its spec: a row's name may be another by now.
+    rows = table[[SPEC if SPEC in table else "sampler", "grid", "steps", "guidance"]].itertuples(index=False, name=None)
     for key, cell, row in zip(keys, record.cells, rows, strict=False):  # cells that were added have no row
         if key == cell.key and row != (cell.sampler, cell.grid, cell.steps, record.guidance_of(cell)):
             raise ValueError(f"the row {row[0]!r}, {row[1]}, {row[2]} steps is not that of its cell")

@@ -14,6 +14,7 @@ from ...samplers.options import check_count, is_number
 from ...samplers.predictor import check_batch_size
 from ...samplers.sampler import MAX_STEPS
 from .given_files import SHOWN
+from .names import names_by_spec, texts_of
 from .settings import SETTINGS, Settings, names_of
 
 LATER = names_of(lambda one: one.later)
@@ -58,9 +59,8 @@ class Config(Settings):
         # Both or none: a cell has one count.
         if bool(self.steps) == bool(self.nfe):
             raise InputError("steps and nfe: expected one of them, as in --steps 5,10,20 or --nfe 10,20")
-        # Twice the same spec would be two rows of one cell, told apart by nothing.
-        if len(set(self.sampler)) < len(self.sampler):
-            raise InputError(f"sampler {', '.join(self.sampler)}: one is given twice")
+        # Twice the same spec would be two rows of one cell, told apart by nothing: names_by_spec refuses that.
+        object.__setattr__(self, "sampler", texts_of(names_by_spec(self.sampler)))
         check_count("samples", self.samples)
         if self.batch_size is not None:
             check_batch_size(self.batch_size)
@@ -76,6 +76,16 @@ class Config(Settings):
     def acceleration(self) -> Acceleration:
         """What makes the network faster."""
         return Acceleration(**{name: getattr(self, name) for name in FASTER})
+
+    @property
+    def names(self) -> dict[str, str]:
+        """The display name of each sampler spec, "" where it has none, in the order of the table."""
+        return names_by_spec(self.sampler)
+
+    @property
+    def specs(self) -> tuple[str, ...]:
+        """The sampler specs without their display names, which are no part of any key."""
+        return tuple(self.names)
 
     @property
     def counts(self) -> tuple[int, ...]:
@@ -181,9 +191,12 @@ def enlarge(old: Config, given: Mapping[str, Any]) -> Config:
         raise InputError(
             f"add: {other} {','.join(map(str, given[other]))}; the run counts by {across}: give --{across}"
         )
+    # A spec that is there already may get a name, or another one, and keeps its own where none is given.
+    there, asked = old.names, names_by_spec(given.get("sampler", ()))
     # What is there comes first, so that rows keep their places.
     more: dict[str, Any] = {
-        name: tuple(dict.fromkeys([*getattr(old, name), *given.get(name, ())])) for name in ("sampler", across)
+        "sampler": texts_of(there | {spec: name for spec, name in asked.items() if name or spec not in there}),
+        across: tuple(dict.fromkeys([*getattr(old, across), *given.get(across, ())])),
     }
     samples = given.get("samples", old.samples)
     if samples < old.samples:

@@ -35,6 +35,7 @@ from .keys import (
     shared_setting,
     source_hash,
 )
+from .names import texts_of
 from .settings import names_of
 from .shard import Shard
 from .sources import Code, FileUsed, code_of_class
@@ -80,6 +81,13 @@ class Cell:
     """The order that its sampler declares; None if stochastic."""
     files: tuple[FileUsed, ...] = ()
     """The files that the sampler opens by name, at any time."""
+    name: str = ""
+    """What its rows are called; '' = by the spec."""
+
+    @property
+    def shown(self) -> str:
+        """What people read: the name, or the spec."""
+        return self.name or self.sampler
 
     @property
     def place(self) -> Place:
@@ -208,7 +216,8 @@ class Plan:
         # In the order of the settings, whatever the order of the rows: a run that was added to has the key of the
         # whole.
         in_turn = sorted(self.cells, key=lambda cell: order.get(cell.place, len(order)))
-        always = {name: getattr(self.config, name) for name in ALWAYS}
+        # Without display names: a run keeps its folder when its rows get other names.
+        always = {name: getattr(self.config, name) for name in ALWAYS} | {"sampler": self.config.specs}
         return digest([always, fields_given(self.config, but=ALWAYS), [cell.setting for cell in in_turn]])
 
     def of(self, *specs: str) -> Plan:
@@ -217,7 +226,8 @@ class Plan:
         # The trial goes with the first cell of the part: a worker of a few specs warms up with levels that it will
         # draw.
         trial = replace(cells[0].request, sampler=self.trial.sampler)
-        return replace(self, config=replace(self.config, sampler=specs), cells=cells, trial=trial)
+        texts = texts_of({spec: self.config.names[spec] for spec in specs})
+        return replace(self, config=replace(self.config, sampler=texts), cells=cells, trial=trial)
 
     @cached_property
     def blocks(self) -> Blocks:
@@ -297,7 +307,12 @@ def plan_from(config: Config, registry: Registry, given_model: Model | None) -> 
         registry.metrics[name]
     # Hashing a model reads all its weights, so that is done once for all cells.
     known = Known(shared_setting(model, {registry.metrics[name].extractor for name in config.metric}))
-    cells = [cell for spec in config.sampler for cell in cells_for(config, registry, model, spec, known)]
+    check_names(config, registry)
+    cells = [
+        replace(cell, name=name)
+        for spec, name in config.names.items()
+        for cell in cells_for(config, registry, model, spec, known)
+    ]
     # A stochastic sampler does not follow the ODE: its distance to the solution would mean nothing.
     solved = config.guidances if any(cell.is_deterministic for cell in cells) else ()
     references = tuple(ode_reference(config, registry, model, guidance) for guidance in solved)
@@ -305,9 +320,23 @@ def plan_from(config: Config, registry: Registry, given_model: Model | None) -> 
     return Plan(config, model, tuple(cells), references, trial, is_rebuildable=given_model is None)
 
 
+def check_names(config: Config, registry: Registry) -> None:
+    """InputError for a display name that is a sampler, unless its rows are of that sampler."""
+    for spec, name in config.names.items():
+        if not name:
+            continue
+        if spec[:1].isdigit() and not registry.is_sampler(spec):
+            registry.parse_sampler(f"{name}={spec}")  # an option without its colon, which the error says
+        if registry.is_sampler(name) and registry.parse_sampler(name) != registry.parse_sampler(spec):
+            raise InputError(
+                f"sampler {shown(f'{name}={spec}')}: the name {shown(name)} is that of another sampler; give the rows "
+                "a name that is none"
+            )
+
+
 def product_of(config: Config) -> Iterator[Place]:
     """The place of every cell, sampler by sampler and guidance by guidance."""
-    return ((spec, count, w) for spec, w, count in product(config.sampler, config.guidances, config.counts))
+    return ((spec, count, w) for spec, w, count in product(config.specs, config.guidances, config.counts))
 
 
 def part_of(plan: Plan, config: Config) -> Plan | None:
@@ -393,7 +422,7 @@ def warnings_of(plan: Plan) -> list[str]:
     cells: dict[str, list[str]] = {}
     for cell in plan.cells:
         for warning in cell.request.warnings:
-            cells.setdefault(warning, []).append(f"{cell.sampler}, {counted(cell.steps, 'step')}")
+            cells.setdefault(warning, []).append(f"{cell.shown}, {counted(cell.steps, 'step')}")
 
     def of(names: list[str]) -> str:
         return names[0] if len(names) == 1 else f"{names[0]} and {counted(len(names) - 1, 'other cell')}"
@@ -408,7 +437,8 @@ def summary(plan: Plan) -> dict[str, Any]:
 
     def about(cell: Cell) -> dict[str, Any]:
         one = cell.network_evaluations
-        names: dict[str, Any] = {"sampler": cell.sampler, "grid": cell.grid, "steps": cell.steps, "nfe": cell.nfe}
+        names: dict[str, Any] = {"sampler": cell.shown, **({"spec": cell.sampler} if cell.name else {})}
+        names |= {"grid": cell.grid, "steps": cell.steps, "nfe": cell.nfe}
         names |= {"guidance": cell.request.guidance} if len(plan.config.guidances) > 1 else {}
         evaluations = None if one is None else one * samples
         return {**names, "network_evaluations": evaluations, "warning": cell.warning or None}

@@ -35,6 +35,13 @@ class CellRecord(Struct, frozen=True):
     key: Key
     guidance: float | None = None
     """Where the run has several; None = that of the run."""
+    name: str = ""
+    """What its row is called; '' = by the spec."""
+
+    @property
+    def shown(self) -> str:
+        """What people read: the name, or the spec."""
+        return self.name or self.sampler
 
 
 class ModelRecord(Struct, frozen=True):
@@ -108,10 +115,13 @@ class RunRecord(Struct, frozen=True, dict=True):
             raise ValueError(f"config.guidance is {settings.guidance}; expected a finite number")
         # Each sampler has a cell at each guidance and count, in whatever order the rows were added.
         rows, counts = Counter((cell.sampler, self.guidance_of(cell)) for cell in self.cells), settings.counts
-        if rows != dict.fromkeys(product(settings.sampler, settings.guidances), len(counts)):
-            raise ValueError(f"cells are not those of {len(settings.sampler)} samplers at {len(counts)} counts each")
+        names = settings.names
+        if rows != dict.fromkeys(product(names, settings.guidances), len(counts)):
+            raise ValueError(f"cells are not those of {len(names)} samplers at {len(counts)} counts each")
         if not settings.nfe and any(c.steps != counts[i] for c, i in zip(self.cells, self.places, strict=True)):
             raise ValueError("the steps of cells are not those of config.steps")
+        if any(cell.name != names[cell.sampler] for cell in self.cells):
+            raise ValueError("the names of cells are not those of config.sampler")
         if any(one.rows >= len(self.cells) for one in self.added):
             raise ValueError(f"added.rows is not below the number of cells, {len(self.cells)}")
         if any(one.samples >= settings.samples for one in self.extended):

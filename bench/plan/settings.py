@@ -127,11 +127,12 @@ class Settings:
         grid=InGrid(),
     )  # fmt: skip
     sampler: tuple[str, ...] = setting(
-        DEFAULT_SAMPLERS, "list", "drawn", "Sampler, e.g. ddim:eta=0.5; repeatable.",
+        DEFAULT_SAMPLERS, "list", "drawn", "Sampler, e.g. ddim:eta=0.5; ours=ddim:eta=0.5 calls its rows ours. "
+        "Repeatable.",
         default_words=", ".join(DEFAULT_SAMPLERS), short="-s", metavar="SPEC", keyword="samplers", always_in_key=True,
         can_grow=True, grid=InGrid("Sampler, e.g. ddim:eta=0.5.", "ddim", axis="sampler"),
     )  # fmt: skip
-    """Spec strings, in the order of the table."""
+    """Spec strings, in the order of the table; a display name may stand before each, as in ours=ddim:eta=0.5."""
     steps: tuple[int, ...] = setting(
         (5, 10, 20), "counts", "drawn", "Step counts.", default_words="5,10,20", metavar="N,N,...", always_in_key=True,
         can_grow=True, grid=InGrid("Step count.", "20", "N", axis="steps"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ...samplers.errors import InputError
@@ -24,6 +24,8 @@ class Yardstick:
     prepared: Any
     width: int | None = None
     """The width of the rows that it reads; None if there is no reference that tells it."""
+    left_out: tuple[str, int] | None = None
+    """The metric without its bias, and the samples that this needs, where a run has fewer; else None."""
 
     def fewest(self, name: str) -> int:
         """The fewest samples for which the value means anything, as far as is known; `name` is the metric's."""
@@ -42,8 +44,12 @@ def yardsticks(
     ready = make_ready(names, metrics, model)
     others = [one.metric.unbiased for one in ready.values() if one.metric.unbiased in metrics]
     for name, yardstick in make_ready([str(name) for name in others if name not in ready], metrics, model).items():
-        if samples >= yardstick.fewest(name):
+        if samples >= (fewest := yardstick.fewest(name)):
             ready[name] = yardstick
+            continue
+        for biased, one in ready.items():
+            if one.metric.unbiased == name:
+                ready[biased] = replace(one, left_out=(name, fewest))
     return ready
 
 

@@ -27,6 +27,8 @@ LOG_FROM = 10
 """A metric whose values span at least this factor has a logarithmic axis."""
 MOST_TICKS = 16
 HEIGHT = 380
+INK, GREY = "var(--ink)", "var(--faint)"
+"""The colours of a front, by whether its times are reliable."""
 Chart = dict[str, Any]
 Row = Mapping[str, Any]
 
@@ -37,6 +39,10 @@ class Axis:
 
     field: str
     title: str
+    group: str = ""
+    """Of an option: the field that says which curve a row is a point of."""
+    names: tuple[str, ...] = ()
+    """The curves."""
 
 
 AXES = (
@@ -53,16 +59,35 @@ def curves(metric: str, heading: str, axis: Axis, rows: Sequence[Row], series: i
 
 
 def front(metric: str, heading: str, rows: Sequence[Row], series: int) -> Chart:
-    """Each row's metric against its time; rows that no other beats in both are on a stepped line, with their names."""
+    """Each row's metric against its time; rows that no other beats in both are on a stepped line, with their names.
+
+    The line is grey where a time on it is not reliable.
+    """
     description = f"{heading} against time an image"
-    return placed(front_layers(series), metric, AXES[-1], rows, title=heading, description=description)
+    ink = GREY if any(row.get(f"{metric}_front") and row["doubtful"] for row in rows) else INK
+    return placed(front_layers(series, ink), metric, AXES[-1], rows, title=heading, description=description)
+
+
+def curves_over(metric: str, heading: str, axis: Axis, rows: Sequence[Row]) -> Chart:
+    """A metric against an option of samplers: a line for each curve of the axis."""
+    description = f"{heading} against {axis.title}"
+    layers = over_layers(len(axis.names))
+    chart = placed(layers, metric, axis, rows, title=heading, description=description)
+    chart["transform"].append({"calculate": f"datum.{axis.group}", "as": "group"})
+    for layer in chart["layer"]:
+        # The names are data of the scale: no text of a plugin is part of an expression.
+        layer["encoding"]["color"]["scale"]["domain"] = list(axis.names)
+    return chart
 
 
 def placed(  # noqa: PLR0913  (what a chart is of, each by name)
     layers: Chart, metric: str, axis: Axis, rows: Sequence[Row], *, title: str, description: str
 ) -> Chart:
     """A chart of a metric against an axis, from layers that read x, y, from, to and best."""
-    columns = {"x": axis.field, "y": metric, "from": f"{metric}_from", "to": f"{metric}_to", "best": f"{metric}_front"}
+    columns = {
+        "x": axis.field, "y": metric, "from": f"{metric}_from", "to": f"{metric}_to", "best": f"{metric}_front",
+        "shown": f"{metric}_shown",
+    }  # fmt: skip
     # The layers are cached by the number of series, since altair takes long to make them; only these entries differ.
     chart = copy.deepcopy(layers)
     chart["description"] = description
@@ -75,7 +100,7 @@ def placed(  # noqa: PLR0913  (what a chart is of, each by name)
 
 @lru_cache
 def curve_layers(series: int) -> Chart:
-    """Bands, lines and points."""
+    """Bands, lines and points, with a ring around those that are shown to be the best."""
     x, y = log_x(padding=12), alt.Y("y:Q")
     colour = colour_of(series)
     base = alt.Chart().transform_filter("isValid(datum.x) && isValid(datum.y)")
@@ -87,24 +112,43 @@ def curve_layers(series: int) -> Chart:
     line = base.mark_line(strokeWidth=1.75, aria=False).encode(
         x=x, y=y, color=colour, strokeDash=dash, opacity=dimmed("1")
     )
-    return finished(band, line, *points(base, x, y, series))
+    ring = base.mark_point(size=190, strokeWidth=1.25, color=INK, aria=False)
+    # Not by a filter: a layer without a row has no extent, which Vega warns of.
+    is_shown = alt.condition("datum.shown", alt.value(1), alt.value(0))
+    return finished(band, line, ring.encode(x=x, y=y, opacity=is_shown), *points(base, x, y, series))
 
 
 @lru_cache
-def front_layers(series: int) -> Chart:
+def over_layers(curves: int) -> Chart:
+    """Bands, lines and points of curves over an option, whose values may be 0; with a legend of its own."""
+    x, y = alt.X("x:Q", scale=alt.Scale(zero=False, nice=False, padding=18)), alt.Y("y:Q")
+    base = alt.Chart().transform_filter("isValid(datum.x) && isValid(datum.y) && isValid(datum.group)")
+    base = base.transform_filter("indexof(hidden, datum.series) < 0")
+    scale = alt.Scale(domain=list(range(curves)), range=[f"var(--c{i % COLOURS})" for i in range(curves)])
+    legend = alt.Legend(title=None, orient="bottom", columns=2, labelColor=INK, labelLimit=320, symbolOpacity=1)
+    colour = alt.Color("group:N", scale=scale, legend=legend)
+    band = base.mark_area(clip=True, aria=False, opacity=0.15).encode(x=x, y=alt.Y("from:Q"), y2="to:Q", color=colour)
+    line = base.mark_line(strokeWidth=1.75, aria=False).encode(x=x, y=y, color=colour)
+    seen = base.mark_point(filled=True, size=62, opacity=1, aria=False).encode(x=x, y=y, color=colour)
+    touched = base.mark_point(filled=True, size=420, opacity=0, aria=False)
+    return finished(band, line, seen, touched.encode(x=x, y=y, color=colour, tooltip="tip:N"))
+
+
+@lru_cache
+def front_layers(series: int, ink: str) -> Chart:
     """The stepped line with its intervals, points, and the names of those on it."""
     x, y = log_x(padding=18), alt.Y("y:Q")
     base = alt.Chart().transform_filter("isValid(datum.x) && isValid(datum.y)")
     best = base.transform_filter("datum.best")
-    line = best.mark_line(interpolate="step-after", strokeWidth=1.25, color="var(--ink)", aria=False).encode(x=x, y=y)
-    rule = best.mark_rule(strokeWidth=1.25, color="var(--ink)", aria=False).encode(x=x, y=alt.Y("from:Q"), y2="to:Q")
+    line = best.mark_line(interpolate="step-after", strokeWidth=1.25, color=ink, aria=False).encode(x=x, y=y)
+    rule = best.mark_rule(strokeWidth=1.25, color=ink, aria=False).encode(x=x, y=alt.Y("from:Q"), y2="to:Q")
     shown = base.transform_filter("indexof(hidden, datum.series) < 0")
     marks = points(shown, x, y, series, faint="!datum.best")
     names = [
         best.mark_text(align="left", baseline="bottom", dx=7, dy=-5, fontSize=12, aria=False, **style).encode(
             x=x, y=y, text="label:N"
         )
-        for style in ({"stroke": "var(--paper)", "strokeWidth": 4}, {"color": "var(--ink)"})  # a halo, then the name
+        for style in ({"stroke": "var(--paper)", "strokeWidth": 4}, {"color": ink})  # a halo, then the name
     ]
     return finished(line, rule, *marks, *names)
 

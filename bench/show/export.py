@@ -56,18 +56,19 @@ def kept_images(run: StoredRun, cell: CellRecord) -> Iterator[tuple[int, Images]
 
 
 def row_named(run: StoredRun, name: str) -> CellRecord:
-    """The row "ddim@10": a sampler as it was given, and its number of steps, or its budget in a run of budgets.
+    """The row "ddim@10": a sampler by its name or as it was given, and its steps, or its budget in a run of budgets.
 
     In a run of a single count the sampler is enough; in one of several guidances it is "ddim@10@2.5".
     """
     record = run.record
     several = len(record.config.guidances) > 1
-    rows = {
-        f"{sampler}@{count}" + (f"@{guidance:g}" if several else ""): cell
-        for (sampler, count, guidance), cell in zip(record.budgets, record.cells, strict=True)
-    }
+    places = zip(record.budgets, record.cells, strict=True)
+    ends = [(f"@{count}" + (f"@{guidance:g}" if several else ""), cell) for (_, count, guidance), cell in places]
+    rows = {cell.shown + end: cell for end, cell in ends}
     if len(record.config.counts) == 1 and not several:
-        rows |= {cell.sampler: cell for cell in record.cells}
-    if name not in rows:
-        raise InputError(f"row {shown(name)}: not in {run.path}{closest(name, rows)}; there are: {', '.join(rows)}")
-    return rows[name]
+        rows |= {cell.shown: cell for cell in record.cells}
+    # A row with a name is also known by its spec, which an error need not list.
+    by_spec = {cell.sampler + name.removeprefix(cell.shown): cell for name, cell in rows.items()}
+    if found := rows.get(name) or by_spec.get(name):
+        return found
+    raise InputError(f"row {shown(name)}: not in {run.path}{closest(name, rows)}; there are: {', '.join(rows)}")

@@ -48,7 +48,8 @@ LEAST_SIDE = 8
 """The side of a sample in the picture, in points, if that leaves two samples in a cell."""
 MOST_ACROSS, DOWN = 5, 2
 MARKS: Mapping[str, Mapping[str, float]] = {
-    "line": {"strokeWidth": 1.1}, "point": {"size": 20}, "rule": {"strokeWidth": 0.8}
+    "line": {"strokeWidth": 1.1}, "point": {"size": 20}, "rule": {"strokeWidth": 0.8},
+    "ring": {"size": 60, "strokeWidth": 0.7},
 }  # fmt: skip
 
 
@@ -151,7 +152,8 @@ def printed(chart: Chart, view: View, drawn: Collection[str]) -> Chart:
     for layer in spec["layer"]:
         if "values" in layer["encoding"]["y"]["axis"]:
             layer["encoding"]["y"]["axis"]["tickCount"] = MOST_TICKS  # else every other one falls out
-        layer["mark"] |= MARKS.get(layer["mark"]["type"], {})
+        kind = layer["mark"]["type"]
+        layer["mark"] |= MARKS.get("ring" if kind == "point" and not layer["mark"].get("filled") else kind, {})
         for channel in ("color", "shape", "strokeDash"):
             encoding = layer["encoding"].get(channel)
             if encoding:

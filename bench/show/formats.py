@@ -17,7 +17,7 @@ from ...samplers.registry import Registry
 from ...samplers.text import printable
 from ..judge.compare import SECONDS
 from ..judge.looks import look_at
-from ..judge.merge import Origin, merge
+from ..judge.merge import Origin, merge, names_in
 from ..judge.ranking import (
     Field,
     Race,
@@ -29,15 +29,16 @@ from ..judge.ranking import (
     estimates_of,
 )
 from ..judge.run_metrics import ready_metrics
+from ..judge.seeds import over_seeds
 from ..judge.statistics import ODE_DISTANCE, ODE_ERROR
 from ..judge.stored import StoredRun
 from ..judge.table import WARNING, Labels, frame_to_csv
 from ..plan.yardstick import Yardstick
 from .console import complain, table_to_json
 from .latex import sheet_to_latex
+from .over import over
 from .pivot import Pivot, pivot_of
 from .sheet import (
-    INTERVALS,
     NOTE,
     Column,
     Entry,
@@ -45,9 +46,11 @@ from .sheet import (
     Sheet,
     column_of,
     has_interval,
+    meaning_of_intervals,
     metrics_of,
     notes_of,
     notes_on,
+    notes_on_names,
     of_seconds,
     sentences,
     sheet_of,
@@ -73,6 +76,8 @@ class Content:
     """The other entries of the JSON form."""
     notes: Sequence[str] = ()
     """What a reader must know, for the caption."""
+    why_not_bold: str = ""
+    """Why rows of this table are not compared, in a sentence for the caption; '' = they are."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +90,8 @@ class Layout:
     """Columns to sort by; "-name" sorts in descending order."""
     columns: Sequence[str] = ()
     """The columns to show, in this order; () = the default columns."""
+    over: str = ""
+    """An option of samplers, or guidance, that a pivot has across instead of step counts."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +114,17 @@ def merged_content(runs: Sequence[StoredRun]) -> Content:
     """One table of several runs. Raises InputError if they cannot be compared."""
     merged = merge(runs)
     about = {"folders": [str(run.path) for run in runs], "notes": list(merged.notes)}
-    return Content(merged.table, merged.labels, merged.origins, about, merged.notes)
+    notes = (*notes_on_names(names_in(runs)), *merged.notes)
+    return Content(merged.table, merged.labels, merged.origins, about, notes)
+
+
+def content_over_seeds(runs: Sequence[StoredRun]) -> Content:
+    """One table of runs that differ in their seed only. Raises InputError if they differ in more."""
+    found = over_seeds(runs)
+    about = {"folders": [str(run.path) for run in runs], "seeds": list(found.seeds), "notes": list(found.notes)}
+    notes = (f"seeds: {', '.join(map(str, found.seeds))}", *notes_on_names(names_in(runs)), *found.notes)
+    why = " Nothing is bold: rows are compared within a run, with --compare."
+    return Content(found.table, found.labels, found.origins, about, notes, why)
 
 
 # ---- What is bold ----
@@ -120,6 +137,8 @@ def emphasis_of(content: Content, metric: str, registry: Registry, columns: Sequ
     The test uses paired differences on the same noise, corrected for all pairs of the table. If columns are chosen,
     only those can be bold.
     """
+    if content.why_not_bold:
+        return Emphasis(why=content.why_not_bold)
     if metric == SECONDS:
         return Emphasis(why=" Nothing is bold: seconds are compared side by side, with --compare.")
     drawn = [i for i, samples in enumerate(content.table["samples"]) if samples > 0]
@@ -183,27 +202,31 @@ def sheet_with_best(content: Content, layout: Layout, registry: Registry | None,
 
 def frame_for(content: Content, layout: Layout) -> pd.DataFrame:
     """The table as programs read it."""
-    frame = pivot_for(content, layout.pivot).frame() if layout.pivot else content.table
+    frame = pivot_for(content, layout).frame() if layout.pivot else content.table
     check_columns(layout.columns, frame.columns, "columns")
     ordered = sorted_by(frame, layout.sort)
     return ordered[list(layout.columns)] if layout.columns else ordered
 
 
-def pivot_for(content: Content, metric: str) -> Pivot:
-    """A metric of the table, with what the runs count by across."""
-    table = content.table
+def pivot_for(content: Content, layout: Layout) -> Pivot:
+    """A metric of the table, with what the runs count by across, or an option."""
+    table, metric = content.table, layout.pivot
     known = [*metrics_of(table), *(name for name in (ODE_ERROR, ODE_DISTANCE) if name in table), SECONDS]
     if metric not in known:
         raise InputError(f"pivot {metric!r}: not in the table{closest(metric, known)}; there are: {', '.join(known)}")
     if len({origin.across for origin in content.origins}) > 1:
         raise InputError("pivot: some runs were made with --steps, others with --nfe; expected one of them")
-    return pivot_of(table, metric, [origin.count for origin in content.origins])
+    if not layout.over:
+        return pivot_of(table, metric, [origin.count for origin in content.origins])
+    found = over(table, layout.over)
+    rows = ("sampler", "nfe" if across_of(content) == "nfe" else "steps")
+    return pivot_of(table.assign(sampler=found.samplers), metric, found.values, rows, but=(layout.over,))
 
 
 def pivot_to_sheet(content: Content, layout: Layout, bold: set[Place], below: str) -> Sheet:
     """A pivot as people read it."""
-    pivot = pivot_for(content, layout.pivot)
-    counts = {str(count): count for count in pivot.counts}
+    pivot = pivot_for(content, layout)
+    counts = {pivot.text_of(count): count for count in pivot.counts}
     names = layout.columns or [*pivot.names, *counts]
     check_columns(layout.columns, [*pivot.names, *counts], "columns")
     across = across_of(content)
@@ -217,10 +240,10 @@ def pivot_to_sheet(content: Content, layout: Layout, bold: set[Place], below: st
     def head(name: str) -> Column:
         if name not in counts:
             return column_of(name, content.labels)
-        return Column(f"NFE {name}" if across == "nfe" else f"{name} steps")
+        return Column(f"{layout.over} {name}" if layout.over else f"NFE {name}" if across == "nfe" else f"{name} steps")
 
     rows = [[entry(int(row), name) for name in names] for row in sorted_by(pivot.frame(), layout.sort).index]
-    return Sheet([head(name) for name in names], rows, printable(pivot_caption(content, pivot) + below))
+    return Sheet([head(name) for name in names], rows, printable(pivot_caption(content, pivot, layout.over) + below))
 
 
 def across_of(content: Content) -> str:
@@ -228,10 +251,10 @@ def across_of(content: Content) -> str:
     return content.origins[0].across
 
 
-def pivot_caption(content: Content, pivot: Pivot) -> str:
+def pivot_caption(content: Content, pivot: Pivot, option: str = "") -> str:
     """What a pivot shows."""
     of_budgets = across_of(content) == "nfe"
-    across = "budget of model calls (NFE)" if of_budgets else "number of steps"
+    across = f"value of {option}" if option else "budget of model calls (NFE)" if of_budgets else "number of steps"
     heading = column_of(pivot.metric, content.labels).heading
     text = f"{heading} for each {across}; {what_was_drawn(content.table)} a field"
     rows = "" if of_budgets else cost_of_steps(content.table)
@@ -241,7 +264,7 @@ def pivot_caption(content: Content, pivot: Pivot) -> str:
     if pivot.metric == ODE_ERROR:
         return f"{text}; the root mean square distance to the converged solution of the ODE.{rows}"
     note = {name: label for name, label in content.labels.items() if name == pivot.metric}
-    text += f"; {INTERVALS}" if has_interval(content.table, pivot.metric) else ""
+    text += f"; {meaning_of_intervals(content.table)}" if has_interval(content.table, pivot.metric) else ""
     return f"{text}.{rows}{notes_of(note)}{too_few_for(content.table, note)}"
 
 
@@ -299,7 +322,7 @@ def parse_columns(option: str, text: str | None) -> tuple[str, ...]:
 def rendered(content: Content, layout: Layout, form: str, registry: Registry | None = None) -> bytes:
     """The table in one of FORMATS; in SHEETS, with a registry, rows that are shown to be the best are bold."""
     if form in DATA:
-        pivot = {"pivot": layout.pivot, "across": across_of(content)} if layout.pivot else {}
+        pivot = {"pivot": layout.pivot, "across": layout.over or across_of(content)} if layout.pivot else {}
         return frame_to_bytes(frame_for(content, layout), form, {**content.about, **pivot})
     return sheet_to_text(sheet_with_best(content, layout, registry, sentences(content.notes)), form).encode()
 

@@ -199,7 +199,7 @@ class View(Watch):
         """Show which cell failed, and expect no more of it."""
         self._todo -= evaluations
         self._left.pop(cell.key, None)
-        self._failures.append(printable(str(failed_outcome(f"{cell.sampler}, {cell.steps} steps: {reason}"))))
+        self._failures.append(printable(str(failed_outcome(f"{cell.shown}, {cell.steps} steps: {reason}"))))
         if self._pace:
             self._pace.todo -= evaluations
             self._pace.missing.pop(cell.key, None)

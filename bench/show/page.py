@@ -53,9 +53,9 @@ def view_to_html(view: View) -> str:
     )
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=2)
 def compiled(source: str) -> Template:
-    """The template of the page, which takes longer to compile than to fill in."""
+    """The template of a page, which takes longer to compile than to fill in."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     return environment.from_string(source)
 

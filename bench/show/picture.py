@@ -104,7 +104,7 @@ def run_picture(
         reason = str(failed_outcome(failures[cell.key])) if cell.key in failures else "no picture"
         tile = mosaic(images[: ACROSS * DOWN], ACROSS) if images is not None else reason
         guidance = cell.request.guidance if isinstance(cell, Cell) else cell.guidance
-        tiles.setdefault((cell.sampler, cell.grid, guidance), []).append(tile)
+        tiles.setdefault((cell.shown, cell.grid, guidance), []).append(tile)
     if all(isinstance(tile, str) for row in tiles.values() for tile in row):
         return None
     several_grids, several = len({grid for _, grid, _ in tiles}) > 1, len(config.guidances) > 1

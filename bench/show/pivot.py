@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -24,15 +24,15 @@ class Pivot:
 
     table: pd.DataFrame
     metric: str
-    counts: Sequence[int]
-    """Step counts or budgets, in ascending order."""
+    counts: Sequence[float]
+    """Step counts, budgets or values of an option, in ascending order."""
     names: Sequence[str]
     """The columns of the table that tell the rows apart; the sampler is the first."""
-    rows: Mapping[tuple[Any, ...], Mapping[int, int]]
+    rows: Mapping[tuple[Any, ...], Mapping[float, int]]
     """For each row, by its values in these columns: count -> the row of the table that its number is from."""
 
     @cached_property
-    def places(self) -> list[Mapping[int, int]]:
+    def places(self) -> list[Mapping[float, int]]:
         """The rows by their number."""
         return list(self.rows.values())
 
@@ -48,7 +48,12 @@ class Pivot:
         """What a row says in one of the columns that tell rows apart."""
         return entry_of(self._records[next(iter(self.places[row].values()))], name, ())
 
-    def entry(self, row: int, count: int, *, is_bold: bool = False) -> Entry:
+    @staticmethod
+    def text_of(count: float) -> str:
+        """What stands above a column: "10", or "0.5"."""
+        return str(count) if isinstance(count, int) else f"{count:g}"
+
+    def entry(self, row: int, count: float, *, is_bold: bool = False) -> Entry:
         """The number of a row at a count, in words where there is none."""
         place = self.places[row].get(count)
         if place is None:
@@ -61,9 +66,9 @@ class Pivot:
         """What tells the rows apart, then for each count the value and the ends of its interval, for programs."""
         columns = [name for name in metric_columns(self.metric) if name in self.table]
 
-        def numbers(places: Mapping[int, int]) -> dict[str, Any]:
+        def numbers(places: Mapping[float, int]) -> dict[str, Any]:
             return {
-                str(count) + ending: self._records[places[count]][name] if count in places else None
+                self.text_of(count) + ending: self._records[places[count]][name] if count in places else None
                 for count in self.counts
                 for name, ending in zip(columns, ENDINGS, strict=False)
             }
@@ -73,15 +78,26 @@ class Pivot:
         ])  # fmt: skip
 
 
-def pivot_of(table: pd.DataFrame, metric: str, counts: Sequence[int]) -> Pivot:
-    """A metric of a table by the counts of its rows: step counts, or budgets of model calls.
+def pivot_of(
+    table: pd.DataFrame,
+    metric: str,
+    counts: Sequence[float | None],
+    rows_by: Sequence[str] = ("sampler",),
+    but: Collection[str] = (),
+) -> Pivot:
+    """A metric of a table by the counts of its rows: step counts, budgets of model calls, or values of an option; rows
+    without one (None) are left out.
 
-    Rows of a sampler may stand anywhere in the table: those that were added to a run stand at its end.
+    Rows of a sampler may stand anywhere in the table: those that were added to a run stand at its end. `rows_by` are
+    the columns by which there is a row, beside the axes in which the table differs, `but` those.
     """
     # A column in which all rows agree would only take room.
-    names = ["sampler", *(name for name in AXES if name in table and table[name].nunique(dropna=False) > 1)]
-    rows: dict[tuple[Any, ...], dict[int, int]] = {}
+    axes = [name for name in AXES if name in table and name not in but and table[name].nunique(dropna=False) > 1]
+    names = [*rows_by, *axes]
+    rows: dict[tuple[Any, ...], dict[float, int]] = {}
     for place, (row, count) in enumerate(zip(table[names].itertuples(index=False, name=None), counts, strict=True)):
+        if count is None:
+            continue
         # An empty field, nan, is no key: it differs from itself.
         rows.setdefault(tuple(None if pd.isna(value) else value for value in row), {})[count] = place
-    return Pivot(table, metric, sorted(set(counts)), names, rows)
+    return Pivot(table, metric, sorted({count for count in counts if count is not None}), names, rows)

@@ -25,9 +25,11 @@ from ..judge.table import (
     AXES,
     DEPTH,
     GUIDED_COLUMNS,
+    SEEDS,
     TEXTS,
     WARNING,
     Labels,
+    deviation_of,
     interval_of_row,
     rows_in,
     write_sealed_table,
@@ -144,6 +146,8 @@ def entry_of(row: Mapping[Any, Any], name: str, metrics: Sequence[str], *, is_bo
     """The entry of a row in a column."""
     if name in ("seconds_per_image", ODE_ERROR, ODE_DISTANCE) or name in metrics:
         text = _milliseconds(row) if name == "seconds_per_image" else with_interval(*interval_of(row, name))
+        deviation = _float(row.get(deviation_of(name)))
+        text += f" ({deviation:.2g})" if math.isfinite(deviation) else ""
         value, _, small = text.partition(" ")
         return Entry(value, small, is_bold)
     if rows_of(name):
@@ -219,13 +223,24 @@ def caption(table: pd.DataFrame, labels: Labels, columns: Sequence[str] = ()) ->
     """The caption for these columns of a table, by default the default ones, in one or two sentences."""
     names = columns or shown_columns(table)
     measured = any(has_interval(table, name) for name in (*metrics_of(table), ODE_ERROR, ODE_DISTANCE) if name in names)
-    first = f"{what_was_drawn(table)} a row" + (f"; {INTERVALS}" if measured else "")
+    first = f"{what_was_drawn(table)} a row" + (f"; {meaning_of_intervals(table)}" if measured else "")
     seconds = f"; {of_seconds(table)}" if "seconds_per_image" in names else "."
     seconds += of_latency(names)
     shown = {name: label for name, label in labels.items() if name in names}
     left_out = "" if columns else left_out_of(table, labels)
     ode = of_ode_error(table) if ODE_ERROR in names else ""
     return first + seconds + notes_of(shown) + too_few_for(table, shown) + left_out + ode
+
+
+def meaning_of_intervals(table: pd.DataFrame) -> str:
+    """What ± says in this table."""
+    if SEEDS not in table:
+        return INTERVALS
+    seeds = int(table[SEEDS].iloc[0])
+    return (
+        f"each value is the mean of {counted(seeds, 'seed')}; ± is the 95 % interval of that mean (Student's t, "
+        f"{seeds - 1} degrees of freedom), in brackets the standard deviation between seeds"
+    )
 
 
 def what_was_drawn(table: pd.DataFrame) -> str:
@@ -238,12 +253,14 @@ def what_was_drawn(table: pd.DataFrame) -> str:
     intervals = {interval_of_row(row) for row in rows_in(guided)}
     if len(intervals) == 1 and "" not in intervals:
         guidance += f" at sigma/alpha {intervals.pop()}"
-    return f"{first['model']}{guidance}, {int(table['samples'].max())} images"
+    each = " of each seed" if SEEDS in table else ""
+    return f"{first['model']}{guidance}, {int(table['samples'].max())} images{each}"
 
 
 def of_ode_error(table: pd.DataFrame) -> str:
     """A sentence on how reliable the interval of the ODE error is, or why there is none; '' without ODE errors."""
-    if table[ODE_ERROR].isna().all():
+    # Means over seeds have the interval of these, whatever that of each is.
+    if table[ODE_ERROR].isna().all() or SEEDS in table:
         return ""
     images = ode_count(int(table["samples"].max()))
     if images < LEAST_IMAGES:
@@ -261,7 +278,7 @@ def of_seconds(table: pd.DataFrame) -> str:
     flags = _reasons(table)
     if table["seconds_per_image"].isna().all():
         return f"no row has a time: {', '.join(flags)}." if flags else "no row has a time."
-    text = "ms/image is the median over chunks"
+    text = "ms/image is the mean of the runs' medians" if SEEDS in table else "ms/image is the median over chunks"
     text += ", in brackets the quartiles" if table["seconds_low"].notna().any() else ""
     text += f"; {MARK} marks a time that is not to be relied on: {', '.join(flags)}." if flags else "."
     load = table["load_per_core"].median() if "load_per_core" in table else math.nan
@@ -308,12 +325,33 @@ def singular_notes(samples: int, labels: Labels) -> str:
 def left_out_of(table: pd.DataFrame, labels: Labels) -> str:
     """A sentence for each metric of a run that has no column, because the samples are too few for it."""
     samples, known = int(table["samples"].max()), metrics_of(table)
-    least = {name: label.get("least", "") for name, label in labels.items() if name not in known}
+    least = {name: (label.get("least", ""), "") for name, label in labels.items() if name not in known}
+    for label in labels.values():
+        if (other := label.get("unbiased", "")) and other not in known and other not in labels:
+            least[other] = label.get("unbiased_least", ""), label.get("features", "")
     return "".join(
-        f" {short_heading_of(name, labels)} is left out: it needs {text} images a row, not {samples}."
-        for name, text in least.items()
-        if text.isascii() and text.isdigit() and 0 < samples < int(text)
+        f" {short_heading_of(name, labels)} is left out: it needs {text} images a row{of_features(text, features)}, "
+        f"not {samples}."
+        for name, (text, features) in least.items()
+        if is_count(text) and 0 < samples < int(text)
     )
+
+
+def of_features(least: str, features: str) -> str:
+    """ ", 4 for each of its 512 features", where the images that a metric needs are a multiple of these."""
+    if not is_count(features) or int(least) % int(features):
+        return ""
+    return f", {int(least) // int(features)} for each of the {features} features"
+
+
+def is_count(text: str) -> bool:
+    """Whether a text of run.json is a whole number above 0."""
+    return text.isascii() and text.isdigit() and int(text) > 0
+
+
+def notes_on_names(names: Mapping[str, str]) -> tuple[str, ...]:
+    """Which samplers the names of rows stand for; `names` holds the name of each spec, "" where it has none."""
+    return tuple(f'"{name}" is {spec}' for spec, name in names.items() if name)
 
 
 def notes_on_added(before: Sequence[int], rows: int) -> tuple[str, ...]:
@@ -347,6 +385,7 @@ def notes_on(record: RunRecord, rows: int) -> tuple[str, ...]:
     """The notes for the caption of a run's table with this many rows."""
     shard = (f"this is part {record.shard} of a run, whose other blocks are in other folders",) if record.shard else ()
     return (
+        *notes_on_names(record.config.names),
         *shard,
         *notes_on_added(record.sizes_before, rows),
         *notes_on_looks([one.samples for one in record.extended]),

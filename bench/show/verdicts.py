@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from ...samplers.text import counted
 from ..judge.compare import SAME
 from ..judge.pareto import DOMINATED
 from ..judge.table import Labels
@@ -117,6 +118,18 @@ def correction_of(found: pd.DataFrame, labels: Labels) -> str:
     sizes = "; ".join(f"{', '.join(metrics)}: {size}" for size, metrics in families.items())
     look = int(found["look"].iloc[0])
     return f"p is corrected for all comparisons that can be asked of a metric ({sizes}) and for look {look} at the run."
+
+
+def power_caption(found: pd.DataFrame, labels: Labels) -> str:
+    """What the columns of --power mean, and what they allow for."""
+    family, look = int(found["family"].iloc[0]), int(found["look"].iloc[0])
+    what = short_heading_of(str(found["metric"].iloc[0]), labels)
+    return (
+        "Found in 80 %: a true difference this large would have been shown in 80 of 100 runs like this one. Half of "
+        "it: the images a row with which a difference half as large would be shown as often. Both allow for the "
+        f"correction for all {counted(family, 'comparison')} that can be asked of {what} and for look {look} at the "
+        "run."
+    )
 
 
 def pareto_to_rows(found: pd.DataFrame, labels: Labels) -> list[dict[str, str]]:

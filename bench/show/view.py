@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -15,13 +15,14 @@ from ...samplers.text import counted, printable
 from ..draw.paths import path_budget, read_path
 from ..judge.compare import BETTER, SAME, WORSE
 from ..judge.pareto import CLOSE, DOMINATED, ON_FRONT
-from ..judge.ranking import Answer, Other, answers_for, contestants
+from ..judge.ranking import Answer, Other, answers_for, clear_leaders, contestants
 from ..judge.run_metrics import LoadMetrics
 from ..judge.statistics import ODE_ERROR, metric_columns
 from ..judge.stored import StoredRun
-from ..judge.table import Labels, rows_in
+from ..judge.table import Labels, firsts_of_same, rows_in
 from ..judge.verdict_files import fronts_of, read_answers
-from .charts import AXES, COLOURS, DASHES, SHAPES, curves, drawn_interval, front, is_log
+from .charts import AXES, COLOURS, DASHES, SHAPES, Axis, curves, curves_over, drawn_interval, front, is_log
+from .over import curves_in
 from .provenance import call_of, provenance_of, summary_of
 from .sheet import (
     caption,
@@ -31,6 +32,7 @@ from .sheet import (
     notes_on,
     sentences,
     short_heading_of,
+    shown_columns,
     table_to_cells,
     with_interval,
 )
@@ -60,11 +62,14 @@ class View:
     rows: list[Row]
     """For each cell, the values that the charts read: numbers as in table.csv."""
     axes: list[Row]
+    """Costs, and options of samplers that are given in several values."""
     charts: dict[str, Any]
     """The charts by metric and axis; "front" is quality against time."""
     headings: list[str]
     texts: list[list[str]]
     """The table as in table.md."""
+    bold: list[list[int]]
+    """For each row of the table the columns in which it is shown to be the best."""
     caption: str
     unfinished: list[Row]
     """Cells that are not whole: name, status."""
@@ -89,14 +94,19 @@ def view_of(run: StoredRun, metrics: LoadMetrics | None = None) -> View:
     series = contestants(dict(enumerate(rows_in(table))))
     names = list(dict.fromkeys(series.values()))
     rows = chart_rows(table, labels, series)
+    options = add_options(table, rows)
     found = [
-        metric_view(i, name, labels, [a for a in answers or [] if a.metric == name], rows)
+        metric_view(i, name, run, [a for a in answers or [] if a.metric == name], rows)
         for i, name in enumerate(metrics_with_ode(table))
     ]
     fronts = fronts_of(run, metrics_with_ode(table), metrics)
+    best = clear_leaders(answers or [])
     for metric, name in zip(found, metrics_with_ode(table), strict=True):
         metric["behind"] = mark_front(metric, rows, fronts.get(name))
+        for row in rows:
+            row[f"{metric['key']}_shown"] = (row["row"], name) in best
     headings, texts = table_to_cells(table, labels)
+    columns = shown_columns(table)
     kind, counts = ("calls" if record.config.nfe else "steps"), record.config.counts
     shown_first = path_budget(counts)
     content = View(
@@ -105,11 +115,12 @@ def view_of(run: StoredRun, metrics: LoadMetrics | None = None) -> View:
         metrics=found,
         series=[series_view(i, name) for i, name in enumerate(names)],
         rows=rows,
-        axes=[asdict(axis) for axis in AXES if len({row[axis.field] for row in rows} - {None}) > 0],
-        charts={m["key"]: charts_of(m, rows, len(names)) for m in found},
+        axes=[asdict(axis) for axis in (*AXES, *options) if len({row[axis.field] for row in rows} - {None}) > 0],
+        charts={m["key"]: charts_of(m, rows, len(names), options) for m in found},
         headings=headings,
         texts=texts,
-        caption=caption(table, labels) + sentences(notes_on(record, len(table))),
+        bold=[[columns.index(name) for row, name in best if row == i and name in columns] for i in range(len(table))],
+        caption=caption(table, labels) + sentences(notes_on(record, len(table))) + meaning_of_bold(best),
         unfinished=[
             {"name": row["cell"], "status": row["status"]}
             for row, outcome in zip(rows, run.outcomes, strict=True)
@@ -127,6 +138,12 @@ def view_of(run: StoredRun, metrics: LoadMetrics | None = None) -> View:
     )
     # Names come from plugins and run folders of strangers, so every text is cleaned, at one place.
     return View(**cleaned(vars(content)))
+
+
+def meaning_of_bold(best: Collection[tuple[int, str]]) -> str:
+    """A sentence for the caption; '' where nothing is bold."""
+    means = "the best within its budget of model calls, where it is shown to differ from each of the others"
+    return f" Bold: {means} (paired, Holm 1979)." if best else ""
 
 
 def answers_of(run: StoredRun, metrics: LoadMetrics | None) -> list[Answer] | None:
@@ -158,15 +175,21 @@ def chart_rows(table: pd.DataFrame, labels: Labels, series: Mapping[int, str]) -
     """A dict a row of the table; metric number i is m<i>, with m<i>_low, _high, and m<i>_from, _to as drawn."""
     metrics, names = metrics_with_ode(table), list(dict.fromkeys(series.values()))
     rows = []
-    for i, cell in enumerate(rows_in(table)):
+    records, firsts = rows_in(table), firsts_of_same(table)
+    for i, cell in enumerate(records):
         name = series[i]
+        # Rows with the same samples are one method: what their times differ by is noise, so they share one.
+        clocked = records[firsts[i]]
         row: Row = {
             "row": i, "series": names.index(name), "short": name,
             "label": f"{name}, {cell['steps']}", "cell": f"{name}, {effort_of(cell)}",
             "counts": effort_of(cell), "steps": cell["steps"], "nfe": number(cell["nfe"]),
-            "milliseconds": scaled(cell["seconds_per_image"], 1000), "status": str(cell["status"]),
-            "doubtful": is_doubtful(cell.get("timing")),
+            "milliseconds": scaled(clocked["seconds_per_image"], 1000), "status": str(cell["status"]),
+            "doubtful": is_doubtful(clocked.get("timing")), "first": firsts[i],
+            "same": [series[j] for j, first in enumerate(firsts) if first == i != j],
         }  # fmt: skip
+        # One mark, one name: the others are said behind the first.
+        row["label"] = "" if firsts[i] != i else " = ".join([row["label"], *row["same"]])
         for j, metric in enumerate(metrics):
             low, high = metric_columns(metric)[1:]
             row |= {f"m{j}": number(cell[metric]), f"m{j}_low": number(cell.get(low)),
@@ -178,6 +201,16 @@ def chart_rows(table: pd.DataFrame, labels: Labels, series: Mapping[int, str]) -
     for j in range(len(metrics)):
         add_drawn_intervals(f"m{j}", rows)
     return rows
+
+
+def add_options(table: pd.DataFrame, rows: Sequence[Row]) -> list[Axis]:
+    """Add o<i>, the value of an option, and g<i>, the curve that the row is a point of; returns the options' axes."""
+    axes = []
+    for i, (one, groups) in enumerate(curves_in(table)):
+        for row, value, group in zip(rows, one.values, groups, strict=True):
+            row |= {f"o{i}": value, f"g{i}": group}
+        axes.append(Axis(f"o{i}", one.option, f"g{i}", tuple(dict.fromkeys(filter(None, groups)))))
+    return axes
 
 
 def add_drawn_intervals(key: str, rows: Sequence[Row]) -> None:
@@ -216,17 +249,26 @@ def heading_of_metric(metric: str, labels: Labels) -> str:
     return "ODE error" if metric == ODE_ERROR else heading_of(metric, labels)
 
 
-def metric_view(number_: int, name: str, labels: Labels, answers: Sequence[Answer], rows: Sequence[Row]) -> Row:
+def metric_view(number_: int, name: str, run: StoredRun, answers: Sequence[Answer], rows: Sequence[Row]) -> Row:
     """A metric with its answers as people read them."""
+    labels = run.labels
     key = f"m{number_}"
     views = [answer_view(answer, key, rows) for answer in answers]
-    short = short_heading_of(name, labels)
+    short, by = short_heading_of(name, labels), compared_heading(name, run)
     return {
         "key": key, "name": short, "heading": heading_of_metric(name, labels),
         "note": labels.get(name, {}).get("note", ""),
+        "difference": by if by != short else "",
         "better": "lower" if name == ODE_ERROR else answers[0].better if answers else None,
-        "answers": views, "headline": headline(short, views, answers[0].better) if answers else "",
+        "answers": views, "headline": headline(by, views, answers[0].better) if answers else "",
     }  # fmt: skip
+
+
+def compared_heading(metric: str, run: StoredRun) -> str:
+    """What rows are ranked and compared by: the metric without bias where that was measured, else the metric itself."""
+    # Runs of earlier versions do not say which metric that is.
+    other = run.labels.get(metric, {}).get("unbiased", f"{metric}_unbiased")
+    return short_heading_of(other if other in metrics_of(run.table) else metric, run.labels)
 
 
 def headline(name: str, answers: Sequence[Row], better: str) -> str:
@@ -297,13 +339,22 @@ def mark_front(metric: Row, rows: Sequence[Row], verdicts: Sequence[str] | None)
     key = metric["key"]
     if verdicts is None:
         mark_by_numbers(metric, rows)
-        return ""
+        return doubt_in_times(key, rows).strip()
     for row, verdict in zip(rows, verdicts, strict=True):
         row[f"{key}_front"] = verdict == ON_FRONT
     close, dominated = (sum(verdict == kind for verdict in verdicts) for kind in (CLOSE, DOMINATED))
-    doubtful = sum(row["doubtful"] for row in rows)
-    times = f" The times of {doubtful} of the {len(rows)} cells are not to be relied on." if doubtful else ""
-    return f"Of the others, {close} not told apart from the front and {dominated} shown to be dominated.{times}"
+    found = f"Of the others, {close} not told apart from the front and {dominated} shown to be dominated."
+    return found + doubt_in_times(key, rows)
+
+
+def doubt_in_times(key: str, rows: Sequence[Row]) -> str:
+    """A sentence on the times that are not reliable: whether the front, which is then grey, rests on them; else ''."""
+    timed = [row for row in rows if row["first"] == row["row"] and row["milliseconds"] is not None]
+    on_front = [row["doubtful"] for row in timed if row.get(f"{key}_front")]
+    if any(on_front):
+        return f" The front is grey: of its times {sum(on_front)} of {len(on_front)} are not reliable."
+    doubtful = sum(row["doubtful"] for row in timed)
+    return f" Of the {len(timed)} times {doubtful}, none of them on the front, are not reliable." if doubtful else ""
 
 
 def mark_by_numbers(metric: Row, rows: Sequence[Row]) -> None:
@@ -316,10 +367,11 @@ def mark_by_numbers(metric: Row, rows: Sequence[Row]) -> None:
         row[f"{key}_front"] = not any(o != mine and o[0] <= mine[0] and o[1] <= mine[1] for o in places)
 
 
-def charts_of(metric: Row, rows: Sequence[Row], series: int) -> Row:
+def charts_of(metric: Row, rows: Sequence[Row], series: int, options: Sequence[Axis] = ()) -> Row:
     """The charts of a metric by the name of their axis."""
     key, heading = metric["key"], printable(metric["heading"])
     charts = {axis.field: curves(key, heading, axis, rows, series) for axis in AXES}
+    charts |= {axis.field: curves_over(key, heading, axis, rows) for axis in options}
     return charts | ({"front": front(key, heading, rows, series)} if metric["better"] else {})
 
 

@@ -219,7 +219,9 @@ def test_identical_cells_are_on_the_front_together(scored):
     verdict, _ = front(scored, [score(name, same.copy()) for name in "abc"])
     assert set(verdict.values()) == {ON_FRONT}
     verdict, _ = front(scored, [score("a", same, seconds=0.01), score("b", same, seconds=0.011)], "seconds")
-    assert verdict == {"a": ON_FRONT, "b": CLOSE}
+    assert verdict == {"a": ON_FRONT, "b": ON_FRONT}  # one method, with one time
+    calls = [score("a", same, seconds=0.01), score("b", same, seconds=0.011, nfe=11)]
+    assert front(scored, calls, "seconds")[0] == {"a": ON_FRONT, "b": CLOSE}
 
 
 def clocked(seconds, first):

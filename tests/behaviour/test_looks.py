@@ -197,6 +197,8 @@ def test_power_is_printed(grown, monkeypatch, capsys):
         assert "found in 80 %" in out
         assert f"-n {found['half_needs'].iloc[0]}" in out
         assert "for look 1 at the run" in out.splitlines()[-1]
+        assert "Found in 80 %: a true difference this large would have been shown" in out
+        assert "p is corrected" not in out
     else:
         assert out.startswith("every pair of samplers")
     monkeypatch.setattr("sys.argv", ["samplerbench", "table", str(small), "--plugin", TOY, "--power", "--json"])

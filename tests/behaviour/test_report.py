@@ -32,6 +32,7 @@ from samplerbench.bench.judge.pareto import pareto
 from samplerbench.bench.judge.ranking import Answer, Other, Source, answers_for, directions, estimates_of
 from samplerbench.bench.judge.run_metrics import ready_metrics
 from samplerbench.bench.judge.stored import StoredRun
+from samplerbench.bench.judge.table import firsts_of_same
 from samplerbench.bench.judge.verdict_files import (
     ANSWERS,
     FRONTS,
@@ -43,6 +44,7 @@ from samplerbench.bench.judge.verdict_files import (
 )
 from samplerbench.bench.plan.config import Config
 from samplerbench.bench.run import begin, plan_for
+from samplerbench.bench.show import charts
 from samplerbench.bench.show import view as reports
 from samplerbench.bench.show.charts import AXES, ROWS, curves, drawn_interval, round_ticks
 from samplerbench.bench.show.page import json_for_script, source_hash, vega_bundle, view_to_html, write_report
@@ -168,13 +170,13 @@ def test_the_numbers_are_those_of_the_table(finished, view):
     fields = {"nfe": "nfe", "steps": "steps", "m0": "fid", "m0_low": "fid_low", "m0_high": "fid_high",
               "m1": "clip_score", "m1_low": "clip_low", "m1_high": "clip_high", "m2": "fid_unbiased",
               "m3": "ode_error"}  # fmt: skip
-    seen = 0
+    seen, firsts = 0, firsts_of_same(table)
     for row, (_, cell) in zip(view.rows, table.iterrows(), strict=True):
         for field, column in fields.items():
             assert row[field] == cell[column] or (row[field] is None and np.isnan(cell[column])), (field, cell)
             seen += row[field] is not None
         if row["milliseconds"] is not None:
-            assert row["milliseconds"] == cell["seconds_per_image"] * 1000
+            assert row["milliseconds"] == table["seconds_per_image"][firsts[row["row"]]] * 1000
     assert seen > 100
     assert [m["heading"] for m in view.metrics] == [
         "FID [toy quadrants]", "CLIP score [toy CLIP]", "unbiased FID [toy quadrants]", "ODE error",
@@ -276,7 +278,50 @@ def test_the_front_is_that_of_the_table_of_verdicts(finished, view):
         assert metric["behind"].startswith(f"Of the others, {close} not told apart")
         assert f" {dominated} shown to be dominated" in metric["behind"]
         seen |= set(count)
-    assert seen == {"on the front", "not told apart from the front", "dominated", "not measured"}
+    assert seen == {"on the front", "dominated", "not measured"}  # `euler` has the time of `ddim`, whose samples it has
+
+
+def test_cells_with_the_same_samples_are_one_mark_with_one_time(view):
+    """In the toy run `euler` draws what `ddim` does."""
+    ddim, euler = ([row for row in view.rows if row["short"] == name] for name in ("ddim", "euler"))
+    for first, second in zip(ddim, euler, strict=True):
+        assert (second["first"], first["same"], second["same"]) == (first["row"], ["euler"], [])
+        assert second["milliseconds"] == first["milliseconds"]
+        assert second["m0_front"] == first["m0_front"]
+        assert (first["label"], second["label"]) == (f"ddim, {first['steps']} = euler", "")
+
+
+def test_a_front_of_unreliable_times_is_grey_and_says_so():
+    rows = [
+        {"row": i, "first": i, "m0": 3.0 - i, "milliseconds": 1.0 + i, "doubtful": i == 1} for i in range(3)
+    ]  # fmt: skip
+    metric = {"key": "m0", "better": "lower"}
+    assert reports.mark_front(metric, rows, None) == "The front is grey: of its times 1 of 3 are not reliable."
+    line, *_ = charts.front("m0", "FID", rows, 1)["layer"]
+    assert line["mark"]["color"] == charts.GREY
+    rows[1]["m0"] = 9.0
+    told = reports.mark_front(metric, rows, ["on the front", "dominated", "on the front"])
+    assert told.endswith(" Of the 3 times 1, none of them on the front, are not reliable.")
+    line, *_ = charts.front("m0", "FID", rows, 1)["layer"]
+    assert line["mark"]["color"] == charts.INK
+
+
+def test_what_is_shown_to_be_the_best_is_marked(finished, view):
+    shown = {
+        (answer.best, answer.metric)
+        for answer in read_answers(StoredRun(finished))
+        if answer.others and all(other.verdict == "better" for other in answer.others)
+    }
+    names = reports.metrics_with_ode(StoredRun(finished).table)
+    marked = {(row["row"], name) for row in view.rows for i, name in enumerate(names) if row[f"m{i}_shown"]}
+    assert marked == shown
+    assert sum(map(len, view.bold)) == len(shown)
+    assert ("Bold: the best within its budget" in view.caption) == bool(shown)
+
+
+def test_differences_say_that_they_are_of_the_unbiased_metric(view, page):
+    assert [metric["difference"] for metric in view.metrics] == ["unbiased FID", "", "", ""]
+    assert "(unbiased FID)" in page.text
 
 
 def test_the_front_of_other_seconds_is_not_taken(folder):
@@ -331,6 +376,8 @@ def test_without_verdicts_the_front_is_what_nothing_beats_in_both(better):
     pairs = np.random.default_rng(3).integers(1, 30, (40, 2)).tolist()
     rows = [{"m0": sign * (noise - time), "milliseconds": time} for noise, time in pairs]
     rows.append({"m0": None, "milliseconds": 0.1})
+    for i, row in enumerate(rows):
+        row |= {"row": i, "first": i, "doubtful": False}
     assert reports.mark_front({"key": "m0", "better": better}, rows, None) == ""
     assert sum(row["m0_front"] for row in rows[:-1]) >= 4
     for row in rows[:-1]:
@@ -709,7 +756,8 @@ def hostile_folder(folder, stored_as, edited):
     """A run folder with hostile strings in every text that a stranger may have written."""
     table = StoredRun(folder).table
     rows = table.iloc[[i % 12 for i in range(30)]].copy().reset_index(drop=True)
-    rows["sampler"], rows["grid"] = HOSTILE, HOSTILE[::-1]
+    # What stands in front of an = would be a name for the rows.
+    rows["sampler"], rows["grid"] = [f"x:{text}" for text in HOSTILE], HOSTILE[::-1]
     rows["status"] = ["ok" if i % 2 else f"failed: {text}" for i, text in enumerate(HOSTILE)]
     rows["same_as"], rows["model"], rows["steps"] = HOSTILE, " ".join(HOSTILE), 2
     stored_as(folder, rows)

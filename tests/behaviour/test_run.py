@@ -297,7 +297,9 @@ def test_a_metric_of_the_default_that_needs_more_samples_is_left_out_with_a_word
         assert words in text
     assert "FID" not in (tmp_path / "run" / "table.md").read_text().splitlines()[0]
     toy_run(["ddpm"], tmp_path / "two", n=2)
-    assert "left out" not in (tmp_path / "two" / "table.md").read_text()
+    text = (tmp_path / "two" / "table.md").read_text()
+    assert "unbiased FID is left out: it needs 16 images a row, 4 for each of the 4 features, not 2." in text
+    assert text.count("left out") == 1
     refused(tmp_path, lambda: toy_run(["ddpm"], tmp_path / "three", n=1, metrics="fid"), "samples 1", "give -n 2")
 
 

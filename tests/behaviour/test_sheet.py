@@ -371,13 +371,14 @@ def test_the_table_of_a_run_has_no_formula_and_gives_the_same_texts_back(run, st
     ]
     rows = table.iloc[[i % len(table) for i in range(len(names))]].reset_index(drop=True)
     status = [f"failed: {name}" for name in names]
-    rows = rows.assign(sampler=names, model=names, grid=names, status=status, same_as=[None, *names[1:]], steps=2)
+    samplers = [f"x:{name}" for name in names]  # what stands in front of an = would be a name for the rows
+    rows = rows.assign(sampler=samplers, model=names, grid=names, status=status, same_as=[None, *names[1:]], steps=2)
     shutil.copytree(run, tmp_path / "run")
     stored_as(tmp_path / "run", rows)
     content = (tmp_path / "run" / "table.csv").read_bytes().decode()
     fields = list(csv.DictReader(io.StringIO(content, newline="")))
-    assert all(row["sampler"][0] not in "=+-@\t\r\x1b\x85" for row in fields)
-    assert [name for row, name in zip(fields, names, strict=True) if row["sampler"] != name] == [
+    assert all(row["grid"][0] not in "=+-@\t\r\x1b\x85" for row in fields)
+    assert [name for row, name in zip(fields, names, strict=True) if row["grid"] != name] == [
         name for name in names if name.lstrip("'")[:1] in tuple("=+-@\t\r\x1b\x85")
     ]
     pd.testing.assert_frame_equal(StoredRun(tmp_path / "run").table, rows, check_exact=True)

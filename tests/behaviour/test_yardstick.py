@@ -8,8 +8,11 @@ import numpy as np
 import pytest
 
 import samplerbench as sb_
+from samplerbench.bench.judge.table import COLUMNS, rows_to_table
 from samplerbench.bench.plan.config import Config
 from samplerbench.bench.plan.yardstick import Yardstick, check_metrics, yardsticks
+from samplerbench.bench.run import labels_of
+from samplerbench.bench.show.sheet import left_out_of
 from samplerbench.samplers.metric import Moments
 from samplerbench.samplers.registry import load_registry
 
@@ -51,6 +54,17 @@ def test_one_sample_more_is_enough():
     check(("fid", "clip_score"), 1, model_with())  # the default
     check(("fid_unbiased", "fid"), 16, model_with())
     check(("recall",), 5, model_with())
+
+
+def test_a_table_says_which_metric_without_bias_is_left_out_and_what_it_needs():
+    model = model_with()
+    few, enough = (yardsticks(("fid",), METRICS, model, samples) for samples in (15, 16))
+    assert (few["fid"].left_out, list(enough)) == (("fid_unbiased", 16), ["fid", "fid_unbiased"])
+    table = rows_to_table([dict.fromkeys(COLUMNS) | {"sampler": "ddim", "samples": 15, "fid": 1.0}])
+    words = " unbiased FID is left out: it needs 16 images a row, 4 for each of the 4 features, not 15."
+    assert left_out_of(table, labels_of(model, few)) == words
+    assert labels_of(model, enough)["fid"]["unbiased"] == "fid_unbiased"
+    assert left_out_of(table.assign(fid_unbiased=1.0, fid_unbiased_low=0.5), labels_of(model, enough)) == ""
 
 
 def test_without_a_reference_there_is_nothing_to_compare_with():

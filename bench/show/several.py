@@ -1,0 +1,120 @@
+"""Several runs in one page: an index of what they differ in, and a section for each, with a link to its own page."""
+
+from __future__ import annotations
+
+import base64
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import vl_convert
+from markupsafe import Markup
+
+from ...samplers.errors import StoreError
+from ...samplers.files.atomic import write_named
+from ...samplers.text import counted
+from ..judge.run_metrics import LoadMetrics
+from ..judge.stored import StoredRun
+from ..plan.config import as_json
+from .figures import charts_by_name, in_inches
+from .page import REPORT_FILE, compiled, content_policy, template_text, write_report
+from .view import View, cleaned, view_of
+
+SEVERAL_FILE = "reports.html"
+CHARTS = 2
+"""Of each run so many are shown: its first metric against model calls, and against time."""
+MOST_LETTERS = 80
+"""Of a setting in the index."""
+
+
+@dataclass(frozen=True)
+class Section:
+    """A run in the page of several; its texts are safe to print."""
+
+    title: str
+    link: str
+    """Of its own page, from the page of several."""
+    settings: list[str]
+    """Its values of the settings in which the runs differ."""
+    charts: list[tuple[str, str]]
+    """What each shows, and the picture as a URI."""
+    view: View
+
+
+def write_several(runs: Sequence[StoredRun], output: Path, metrics: Callable[[StoredRun], LoadMetrics]) -> list[Path]:
+    """Write the page of each run and the page of all; returns their paths, that of all last.
+
+    Runs need not be comparable: no number of one stands beside a number of another. Raises InputError or StoreError.
+    """
+    pages = [write_report(run, metrics(run)) for run in runs]
+    page = several_to_html([section_of(run, runs, output, metrics(run)) for run in runs], differing(runs))
+    try:
+        write_named(output, page.encode())
+    except OSError as error:
+        raise StoreError(f"output {output}: cannot be written ({error.strerror or error}); give another -o") from error
+    return [*pages, output]
+
+
+def default_page(runs: Sequence[StoredRun]) -> Path:
+    """reports.html in the folder that all runs are in."""
+    common = Path(os.path.commonpath([run.path.absolute() for run in runs]))
+    # From the current folder, as the paths of the runs are.
+    return Path(os.path.relpath(common)) / SEVERAL_FILE
+
+
+def section_of(run: StoredRun, runs: Sequence[StoredRun], output: Path, metrics: LoadMetrics) -> Section:
+    """The section of one of the runs."""
+    view, names = view_of(run, metrics), [other.path.name for other in runs]
+    charts = list(charts_by_name(run, view).items())[:CHARTS]
+    known = settings_of(run)
+    return Section(
+        title=cleaned(run.path.name if names.count(run.path.name) == 1 else str(run.path)),
+        link=quote(Path(os.path.relpath(run.path / REPORT_FILE, output.absolute().parent)).as_posix()),
+        settings=[cleaned(shortened(known.get(name))) for name in differing(runs)],
+        charts=[(cleaned(spec["description"]), svg_uri(spec)) for _, spec in charts],
+        view=view,
+    )
+
+
+def settings_of(run: StoredRun) -> dict[str, Any]:
+    """The settings of a run, and the weights of its model."""
+    return as_json(run.record.config) | {"weights": run.record.model.fingerprint[:12]}
+
+
+def differing(runs: Sequence[StoredRun]) -> list[str]:
+    """The settings in which the runs differ."""
+    known = [settings_of(run) for run in runs]
+    names = dict.fromkeys(name for settings in known for name in settings)
+    return [name for name in names if any(settings.get(name) != known[0].get(name) for settings in known)]
+
+
+def shortened(value: Any) -> str:
+    """A setting as a reader reads it: "5, 10, 20"; "-" where it is not given."""
+    if value in (None, "", []):
+        return "-"
+    if isinstance(value, list):
+        text = ", ".join(map(shortened, value))
+    else:
+        text = f"{value:g}" if isinstance(value, float) else str(value)
+    return text if len(text) <= MOST_LETTERS else f"{text[:MOST_LETTERS]}…"
+
+
+def svg_uri(spec: Mapping[str, Any]) -> str:
+    """A chart as a picture that stands in the page."""
+    svg = in_inches(vl_convert.vegalite_to_svg(dict(spec)))
+    return f"data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()}"
+
+
+def several_to_html(sections: Sequence[Section], names: Sequence[str]) -> str:
+    """One page without scripts, which contains its style and pictures."""
+    style = template_text("report.css")
+    return compiled(template_text("reports.html.jinja")).render(
+        sections=sections,
+        names=[name.replace("_", " ") for name in names],
+        count=counted(len(sections), "run"),
+        style=Markup(style),
+        policy=content_policy([], style),
+    )
