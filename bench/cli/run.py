@@ -7,6 +7,7 @@ import json
 import shlex
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager, nullcontext
 from dataclasses import fields
@@ -114,6 +115,8 @@ def run(
     Without options: ddpm, ddim, dpm-solver and euler-a at 5, 10 and 20 steps on the embedded model, 512 images each.
     The same command again resumes.
     """
+    since = time.monotonic()
+
     import torch
 
     from ..draw.folder import default_output
@@ -150,7 +153,7 @@ def run(
         left = evaluations_left(plan, folder, manner)
         show_plan(plan, folder, left, number_of(manner.worker_count), as_json, resumes=resumes)
         return 0
-    return carried_out(plan, registry, folder, manner, as_json=as_json, quiet=quiet)
+    return carried_out(plan, registry, folder, manner, as_json=as_json, quiet=quiet, since=since)
 
 
 def settings_given(config: Config) -> dict[str, Any]:
@@ -162,11 +165,12 @@ def settings_given(config: Config) -> dict[str, Any]:
 
 
 def carried_out(  # noqa: PLR0913  (what to do, and how to say it)
-    plan: Plan, registry: Registry, folder: Path, manner: Manner, *, as_json: bool, quiet: bool
+    plan: Plan, registry: Registry, folder: Path, manner: Manner, *, as_json: bool, quiet: bool, since: float
 ) -> int:
-    """Run a plan, print its table, and after a signal say how to go on; returns the exit code."""
+    """Run a plan, print its table and the time `since`, after a signal how to go on; returns the exit code."""
     from ..plan.shard import folder_of_whole
     from ..run import begin
+    from ..show.live import duration
 
     command = shlex.join(["samplerbench", *sys.argv[1:]])
     failed = False
@@ -181,6 +185,8 @@ def carried_out(  # noqa: PLR0913  (what to do, and how to say it)
                 result = watched(begun, signals, quiet=quiet)
             failed = result.failed > 0
             show_result(result, as_json, quiet=quiet)
+            if not (quiet or signals.code):
+                say(f"done in {duration(time.monotonic() - since)}", err=True)
             if plan.shard and not signals.code:
                 whole = folder_of_whole(result.folder)
                 say(f"shard {plan.shard} is done; samplerbench table {whole}-*-of-{plan.shard.of} joins them", err=True)
@@ -267,7 +273,7 @@ def show_plan(  # noqa: PLR0913  (what is said of it)
     for cell in about["cells"]:
         nfe = "adaptive" if cell["nfe"] is None else f"{counted(cell['nfe'], 'model call')} a sample"
         say(f"{cell['sampler']}  {cell['grid']} grid, {counted(cell['steps'], 'step')}, {nfe}")
-    time = "the model failed in a trial" if cost is None else f"about {roughly(cost.seconds)} here"
+    time = "the model failed in a trial" if cost is None else f"about {roughly(cost.worker_seconds)} here"
     of_these = f", of which {left:,} are left to make in {folder}" if resumes else ""
     say(
         f"{counted(len(about['cells']), 'cell')} x {counted(about['samples'], 'sample')} on {about['model']}: "
@@ -275,7 +281,7 @@ def show_plan(  # noqa: PLR0913  (what is said of it)
     )
     if cost and workers > 1:
         say(
-            f"with {workers} workers like this one: {cost.worker_seconds / 3600:.2g} worker hours, and at "
-            f"least {cost.least_bytes / 1e6:.2g} MB to send and store"
+            f"with {workers} workers, each as fast as this process: about {roughly(cost.seconds)}; they send at least "
+            f"{cost.least_bytes / 1e6:.2g} MB, which are stored"
         )
     say(f"output: {folder}")
