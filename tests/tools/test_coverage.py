@@ -143,5 +143,5 @@ def test_the_page_has_the_words_and_the_entries_that_the_program_writes(coverage
 def test_the_simulation_of_workers_says_in_one_line_what_it_lacks(monkeypatch):
     monkeypatch.setitem(sys.modules, "simpy", None)
     spec = importlib.util.spec_from_file_location("scaling", FILE.with_name("scaling.py"))
-    with pytest.raises(SystemExit, match=r"^simpy is missing: pip install '\.\[simulation\]' in the folder of samplerb"):
+    with pytest.raises(SystemExit, match=r"^simpy is missing: pip install '\.\[simulation\]' in the folder"):
         spec.loader.exec_module(importlib.util.module_from_spec(spec))
