@@ -2,7 +2,7 @@
 
     python benchmarks/scaling.py [--workers 1,8,64,256,1024] [--chunk 30] [--failures 0.01] [--restart 60]
 
-Needs simpy (`pip install 'samplerbench[simulation]'`). One process hands out chunks, receives and writes them, one at
+Needs simpy (`pip install '.[simulation]'`). One process hands out chunks, receives and writes them, one at
 a time; workers draw, are lost and start again; a chunk that was lost goes back to the queue, as in
 `bench/draw/engines/pool.py`. Efficiency is the time that all chunks take on one worker that never fails, over N times
 the time of the run.
@@ -13,12 +13,16 @@ from __future__ import annotations
 import argparse
 import random
 import statistics
+import sys
 from collections import deque
 from collections.abc import Generator
 from dataclasses import dataclass, field
 from typing import Any
 
-import simpy
+try:
+    import simpy
+except ImportError:
+    sys.exit("simpy is missing: pip install '.[simulation]' in the folder of samplerbench")
 
 HOUR = 3600.0
 

@@ -7,6 +7,7 @@ import json
 import shlex
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager, nullcontext
 from dataclasses import fields
@@ -115,9 +116,10 @@ def run(
     Without options: ddpm, ddim, dpm-solver and euler-a at 5, 10 and 20 steps on the embedded model, 512 images each.
     The same command again resumes.
     """
+    since = time.monotonic()
     with Doing(quiet=quiet) as doing:
         doing.loading_torch()
-        return begun_and_done(output, plugin, settings, Mode(doing, dry_run, as_json, quiet))
+        return begun_and_done(output, plugin, settings, Mode(doing, dry_run, as_json, quiet, since))
 
 
 class Mode(NamedTuple):
@@ -127,6 +129,8 @@ class Mode(NamedTuple):
     is_dry: bool
     as_json: bool
     is_quiet: bool
+    since: float
+    """When the command began, by the monotonic clock."""
 
 
 def begun_and_done(output: Path | None, plugin: tuple[str, ...], settings: dict[str, Any], mode: Mode) -> int:
@@ -180,9 +184,10 @@ def settings_given(config: Config) -> dict[str, Any]:
 
 
 def carried_out(plan: Plan, registry: Registry, folder: Path, manner: Manner, mode: Mode) -> int:
-    """Run a plan, print its table, and after a signal say how to go on; returns the exit code."""
+    """Run a plan, print its table and how long it took, and after a signal say how to go on; returns the exit code."""
     from ..plan.shard import folder_of_whole
     from ..run import begin
+    from ..show.live import duration
 
     command = shlex.join(["samplerbench", *sys.argv[1:]])
     failed = False
@@ -198,6 +203,8 @@ def carried_out(plan: Plan, registry: Registry, folder: Path, manner: Manner, mo
                 result = watched(begun, signals, mode)
             failed = result.failed > 0
             show_result(result, mode.as_json, quiet=mode.is_quiet)
+            if not (mode.is_quiet or signals.code):
+                say(f"done in {duration(time.monotonic() - mode.since)}", err=True)
             if plan.shard and not signals.code:
                 whole = folder_of_whole(result.folder)
                 say(f"shard {plan.shard} is done; samplerbench table {whole}-*-of-{plan.shard.of} joins them", err=True)
@@ -292,7 +299,7 @@ def show_plan(plan: Plan, folder: Path, manner: Manner, mode: Mode, *, resumes: 
     for cell in about["cells"]:
         nfe = "adaptive" if cell["nfe"] is None else f"{counted(cell['nfe'], 'model call')} a sample"
         say(f"{cell['sampler']}  {cell['grid']} grid, {counted(cell['steps'], 'step')}, {nfe}")
-    time = "the model failed in a trial" if cost is None else f"about {roughly(cost.seconds)} here"
+    time = "the model failed in a trial" if cost is None else f"about {roughly(cost.worker_seconds)} here"
     of_these = f", of which {left:,} are left to make in {folder}" if resumes else ""
     say(
         f"{counted(len(about['cells']), 'cell')} x {counted(about['samples'], 'sample')} on {about['model']}: "
@@ -300,7 +307,7 @@ def show_plan(plan: Plan, folder: Path, manner: Manner, mode: Mode, *, resumes: 
     )
     if cost and workers > 1:
         say(
-            f"with {workers} workers like this one: {cost.worker_seconds / 3600:.2g} worker hours, and at "
-            f"least {cost.least_bytes / 1e6:.2g} MB to send and store"
+            f"with {workers} workers, each as fast as this process: about {roughly(cost.seconds)}; they send at least "
+            f"{cost.least_bytes / 1e6:.2g} MB, which are stored"
         )
     say(f"output: {folder}")

@@ -315,8 +315,8 @@ def singular_notes(samples: int, labels: Labels) -> str:
     said = {name: str(labels[name].get("features")) for name in OF_COVARIANCES if name in labels}
     features = {name: int(text) for name, text in said.items() if text.isascii() and text.isdigit()}
     return "".join(
-        f" {short_heading_of(name, labels)} of fewer samples ({samples}) than features ({width}): "
-        "the covariance is singular and the value biased upwards."
+        f" {short_heading_of(name, labels)} is too high: it describes an image by {width} numbers, and {samples} "
+        "images are fewer than that."
         for name, width in features.items()
         if samples < width
     )

@@ -29,7 +29,7 @@ def pixels(argument: str = "") -> Mapping[str, Extractor]:
     """The pixels of an image, at most 32 x 32 of them; needs no weights."""
     if argument:
         raise InputError(f"extractor 'pixels:{argument}': takes no argument; expected pixels")
-    note = f"of pixels from -1 to 1, at most {SIDE} x {SIDE}"
+    note = f"on pixels scaled to -1 (black) to 1 (white), of images shrunk to {SIDE} x {SIDE} where they are larger"
     return {"state": Extractor("pixels", extract, note=note, fingerprint=f"pixels 1, {SIDE}")}
 
 

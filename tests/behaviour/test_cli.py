@@ -5,6 +5,7 @@ import importlib.metadata
 import io
 import json
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -59,6 +60,7 @@ def test_a_run_prints_the_table_and_says_where_it_is(sb, tmp_path):
     assert len(folder.name) == len("toy-") + 8
     assert done.out == (folder / "table.md").read_text()
     assert "grid.png, report.html, run.json, table.csv, table.md, table.seal" in done.err
+    assert re.fullmatch(r"done in (\d+ s|\d+:\d\d)", done.err.splitlines()[-1])
 
 
 def test_json_is_the_table(sb, tmp_path):

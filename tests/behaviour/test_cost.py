@@ -33,8 +33,11 @@ def test_images_and_hashes_are_the_bytes_that_are_stored_at_least():
 
 def test_the_command_says_what_workers_cost(sb):
     run = ("run", "--model", "mixture", "-s", "ddim", "--steps", "2", "-n", "640", "--workers", "4", "--dry-run")
-    assert "with 4 workers like this one: " in sb(*run).out
+    shown = sb(*run).out
+    assert " network evaluations, about " in shown
+    assert " here\nwith 4 workers, each as fast as this process: about " in shown
+    assert "; they send at least 0.01 MB, which are stored\n" in shown
     about = json.loads(sb(*run, "--json").out)
     assert about["workers"] == 4
     assert about["least_bytes"] == 640 * 16
-    assert "workers like this" not in sb(*run[:-3], "--dry-run").out
+    assert "workers" not in sb(*run[:-3], "--dry-run").out

@@ -2,6 +2,7 @@
 
 import argparse
 import importlib.util
+import re
 import sys
 from pathlib import Path
 
@@ -102,8 +103,11 @@ def test_the_page_has_every_measurement_with_its_monte_carlo_error(coverage):
     assert found["clip_score", 200]["false_claims"] is None  # 12 x 800 images are more than there are
     ode = {("ddim", 16): coverage.of_ode(rng.random(100), PROMPTS, 16, 50)}
     text = coverage.page(6000, found, ode)
-    assert "6,000 images each of ddpm, ddim, dpm-solver++ at 5 steps" in text
-    assert "A run of 200 images is 3.3 % of the\npool" in text
+    words = " ".join(text.split())
+    assert "6,000 images each of ddpm, ddim, dpm-solver++ was drawn, at 5 steps" in words
+    assert "--images 6000" in words
+    assert "its 90,000 network calls" in words
+    assert "A run of 200 images is 3.3 % of the pool" in words
     power = small["differences"]["ddpm - ddim"]["power_of_one"]
     assert power["of"] == 200
     for line in ("| `clip_score` | ddpm | ", "| `clip_score` | ddpm - ddim | ", "| `clip_score` | one pair | ",
@@ -111,3 +115,33 @@ def test_the_page_has_every_measurement_with_its_monte_carlo_error(coverage):
         assert text.count(f"\n{line}") == 1
     widths = [line.count("|") for line in text.splitlines() if line.startswith("|")]
     assert set(widths) == {4, 5}
+
+
+@pytest.mark.parametrize(
+    ("percent", "error", "text"),
+    [
+        (95.12, 0.44, "95.1 ± 0.4"),
+        (100.0, 0.1, "100.0 (≥ 99.9)"),
+        (99.0, 1.4, "99.0 (≥ 97.6)"),
+        (0.0, 1.0, "0.0 (≤ 1.0)"),
+        (0.7, 0.7, "0.7 ± 0.7"),
+    ],
+)
+def test_no_share_is_said_to_leave_0_to_100_per_cent(coverage, percent, error, text):
+    assert coverage.share({"percent": percent, "error": error}) == text
+
+
+def test_the_page_has_the_words_and_the_entries_that_the_program_writes(coverage):
+    stored = (FILE.parents[1] / "docs" / "coverage.md").read_text(encoding="utf-8")
+    for part in (coverage.VALUES, coverage.DIFFERENCES):
+        assert part in stored
+    shares = re.findall(r"[|] (\d+\.\d) ± (\d+\.\d)", stored)
+    assert len(shares) > 100
+    assert all(float(error) <= float(percent) <= 100 - float(error) for percent, error in shares)
+
+
+def test_the_simulation_of_workers_says_in_one_line_what_it_lacks(monkeypatch):
+    monkeypatch.setitem(sys.modules, "simpy", None)
+    spec = importlib.util.spec_from_file_location("scaling", FILE.with_name("scaling.py"))
+    with pytest.raises(SystemExit, match=r"^simpy is missing: pip install '\.\[simulation\]' in the folder"):
+        spec.loader.exec_module(importlib.util.module_from_spec(spec))
