@@ -163,6 +163,8 @@ class Request:
     """Rows of the network calls that the grid made to place the levels; 0 for a grid that does not ask the model."""
     remark: str = field(default="", compare=False)
     """What the sampler says of itself, or that it is made for another model, in words; '' = nothing."""
+    of_prompts: tuple[str, ...] = field(default=(), compare=False)
+    """What a user should know of the prompts, as sentences."""
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -172,10 +174,10 @@ class Request:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """The notes on the levels as sentences, with what the user can do."""
+        """The notes on the levels as sentences, with what the user can do; those on the prompts."""
         low_fix = start_fix(self.levels, self.model.schedule)
         fixes = {self.low_start: f"; {low_fix}", self.moved: ""}
-        return tuple(f"the grid {note}{fix}" for note, fix in fixes.items() if note)
+        return (*(f"the grid {note}{fix}" for note, fix in fixes.items() if note), *self.of_prompts)
 
     @property
     def passes(self) -> int:
@@ -300,7 +302,7 @@ def request_for(  # noqa: PLR0913  (as sample)
     check_count("steps", steps, MAX_STEPS)
     check_seed(seed)
     # All checks come before the network is asked, so that a slip costs no time.
-    texts = check_prompts(model, prompts, negative, guidance, unconditional=unconditional)
+    texts, told = check_prompts(model, prompts, negative, guidance, unconditional=unconditional)
     check_rescale(model, guidance_rescale, guidance)
     interval = check_guided_interval(model, guidance_interval, guidance)
     calls = check_guidance_calls(guidance_calls)
@@ -321,6 +323,7 @@ def request_for(  # noqa: PLR0913  (as sample)
         grid_evaluations=log.rows,
         moved="" if is_list else moved_levels(registry, model, grid, levels),
         low_start=start_note(levels, model.schedule) if is_list else "",
+        of_prompts=told,
         seed=seed,
         prompts=texts,
         negative=negative,

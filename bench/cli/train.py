@@ -107,12 +107,13 @@ def lesson(
     from ...samplers.factories import accepted_settings, refuse_settings
     from ...samplers.model import TrainableModel, TrainableOnImages
 
-    factory = registry.models[name]
-    what = f"training of model {name!r}"
+    # An extractor may be trained too; a name that is neither is told as that of a model.
+    factory: object = registry.extractors.things.get(name) or registry.models[name]
+    what = f"training of {name!r}"
     if isinstance(factory, TrainableOnImages):
         refuse_settings(what, settings, [s for s in accepted_settings(factory.train_on) if s not in GIVEN_TO_TRAIN])
         if data is None:
-            raise InputError(f"data: not given; expected the images for model {name!r} to learn, as in --data FOLDER")
+            raise InputError(f"data: not given; expected the images for {name!r} to learn, as in --data FOLDER")
         return partial(factory.train_on, registry.image_data(data))
     if not isinstance(factory, TrainableModel):
         raise InputError(f"model {name!r}: cannot be trained here")
