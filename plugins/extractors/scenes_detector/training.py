@@ -46,7 +46,7 @@ REFERENCE_SEED, TEST_SEED = 1, 2
 class Settings:
     """How a detector is trained."""
 
-    steps: int = 4_000
+    steps: int = 1_500
     batch_size: int = 64
     precision: str = "bf16"
     seed: int = 0
