@@ -217,7 +217,7 @@ def test_other_images_and_other_folders_are_refused_in_a_line(sb, tmp_path):
 
     (tmp_path / "photos").mkdir()
     Image.new("RGB", (16, 16)).save(tmp_path / "photos" / "a.png")
-    sb("train", "scenes-detector", "--data", "photos", "-o", "out").refused(2, "of scenes alone", "--data scenes")
+    sb("train", "scenes-detector", "--data", "photos", "-o", "out").refused(2, "known only of scenes", "--data scenes")
     sb("train", "scenes-detector", "-o", "out").refused(2, "data: not given", "'scenes-detector'")
     sb("train", "scenes-detectr", "-o", "out").refused(2, "unknown model 'scenes-detectr'")
     sb("run", "--extractor", "scenes-detector:photos", "--metric", LOOK).refused(4, "no detector.safetensors")

@@ -33,13 +33,14 @@ def verdicts(found: Found, told: Told | None) -> tuple[float, ...]:
 
 def is_placed(found: Found, told: Told) -> bool:
     """Whether the things lie as a caption says that tells a place; never where one of them is missing."""
-    centres = []
+    centres: list[tuple[float, float]] = []
     for group in told.groups:
         places = [(one.x, one.y) for one in found.seen if one.thing == group.thing]
         if not places:
             return False
-        centres.append(tuple(sum(axis) / len(places) for axis in zip(*places, strict=True)))
+        xs, ys = zip(*places, strict=True)
+        centres.append((sum(xs) / len(xs), sum(ys) / len(ys)))
     if told.relation in PLACES:
         return min(PLACES, key=lambda place: math.dist(PLACES[place], centres[0])) == told.relation
-    right, down = (b - a for a, b in zip(*centres, strict=True))
-    return (right if told.relation == "left of" else down) > LEAST_APART
+    (x, y), (other_x, other_y) = centres
+    return (other_x - x if told.relation == "left of" else other_y - y) > LEAST_APART

@@ -19,7 +19,7 @@ from ....samplers.files.lock import sole_writer
 from ....samplers.files.weights import SUMS, read_json, save_weights, write_sums
 from ....samplers.image_data import ImageData
 from ....samplers.nets.ranks import Ranks
-from ....samplers.nets.training import LossOf, Recipe, Report, batch_of, check_folder, fit, logged, step_generator
+from ....samplers.nets.training import LossOf, Recipe, Report, batch_of, check_folder, fit, step_generator, with_log
 from ....samplers.noise import check_seed
 from ....samplers.options import check_count
 from ...data.scenes.data import Scenes
@@ -67,7 +67,7 @@ def train_in(folder: Path, data: ImageData, settings: Settings, device: torch.de
     with sole_writer(folder):
         begin(folder, {**asdict(settings), "fingerprint": scenes.fingerprint})
         (folder / SUMS).unlink(missing_ok=True)  # what it says of is about to change
-        log = logged(folder / LOG, report)
+        log = with_log(folder / LOG, report)
         detector = trained(folder, scenes, settings, device, log)
         save_weights(detector.state_dict(), folder / WEIGHTS)
         save_weights({"features": reference_of(detector, scenes)}, folder / REFERENCE)
@@ -78,7 +78,7 @@ def train_in(folder: Path, data: ImageData, settings: Settings, device: torch.de
 def checked(data: ImageData, settings: Settings) -> Scenes:
     """The data, if they are scenes of a side that a map has, and enough of them."""
     if not isinstance(data, Scenes):
-        raise InputError(f"data {data.name!r}: what an image shows is known of scenes alone; expected --data scenes")
+        raise InputError(f"data {data.name!r}: what an image shows is known only of scenes; expected --data scenes")
     if data.options.size not in SIDES:
         raise InputError(f"size {data.options.size}: expected {', '.join(map(str, SIDES))}")
     if len(data) < settings.batch_size:
