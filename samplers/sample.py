@@ -317,26 +317,17 @@ def request_for(  # noqa: PLR0913  (as sample)
     place, precision = resolve_device(device), resolve_dtype(dtype)
     check_float64(place, precision, wide=needs_wide_state(levels))
     made = Request(
-        model=model,
-        sampler=sampler,
-        levels=levels,
+        model=model, sampler=sampler, levels=levels, seed=seed, prompts=texts, of_prompts=told, negative=negative,
         grid_evaluations=log.rows,
         moved="" if is_list else moved_levels(registry, model, grid, levels),
         low_start=start_note(levels, model.schedule) if is_list else "",
-        of_prompts=told,
-        seed=seed,
-        prompts=texts,
-        negative=negative,
-        guidance=float(guidance),
-        guidance_rescale=float(guidance_rescale),
+        guidance=float(guidance), guidance_rescale=float(guidance_rescale), guidance_interval=interval,
         # At its default where it has no effect, so that the same samples have one key.
         guidance_calls=calls if model.mixes(guidance, unconditional=unconditional) else 1,
-        guidance_interval=interval,
         analytic_first=analytic_first,
         batch_size=check_batch_size(model.batch_size if batch_size is None else batch_size),
-        device=place,
-        dtype=precision,
-    )
+        device=place, dtype=precision,
+    )  # fmt: skip
     return check_fit(made, any_model=any_model)
 
 
