@@ -53,6 +53,7 @@ def train(
     samplerbench train --data FOLDER -o DIR       a DDPM on your own images; `run --model DIR` runs it
     samplerbench train --latent --data FOLDER -o DIR       a small Stable Diffusion; `run --model DIR`
     samplerbench train fashion-mnist -o DIR       the embedded model; `run --model fashion-mnist:DIR`
+    samplerbench train scenes-detector --data scenes -o DIR       what the metric composition sees with
     torchrun --nproc-per-node 4 -m samplerbench train --device cuda ...       on several GPUs
 
     MODEL is ddpm where --data is given, else fashion-mnist.
