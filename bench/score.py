@@ -39,6 +39,8 @@ from .show.sheet import (
 
 OFFLINE = {"features": ("efficientnet-lite0",), "logits": ("efficientnet-lite0",), "state": ("pixels",)}
 """The extractors of each role that need no download, used where that of `DEFAULTS` is not on this machine."""
+ONLY_IF_NAMED = ("composition",)
+"""Roles whose metrics are about captions of one kind: few who score images want to know that these have none."""
 COLUMNS = ("metric", "extractor", "value", "low", "high", "better", "unit", "images")
 
 
@@ -136,6 +138,8 @@ def score_images(
     """The metrics of images against a source, by these extractors; () = all metrics, by the usual extractors."""
     # What was asked for by name has to work; what is tried by default is left out with a note.
     kinds = {name: registry.metrics[name] for name in metrics or sorted(registry.metrics.things)}
+    if not metrics and not extractors:
+        kinds = {name: kind for name, kind in kinds.items() if kind.extractor not in ONLY_IF_NAMED}
     left_out, is_asked = LeftOut(), bool(metrics)
     readers = readers_for(kinds, images.data.name, registry, extractors, left_out, is_asked)
     readers = [with_reference(reader, source, left_out, bool(extractors)) for reader in readers]

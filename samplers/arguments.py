@@ -120,10 +120,11 @@ def check_guided_interval(model: Model, interval: object, guidance: float) -> In
 
 def check_prompts(
     model: Model, prompts: Sequence[str] | None, negative: str | None, guidance: float, *, unconditional: bool = False
-) -> tuple[str, ...]:
-    """The prompts to use; InputError if prompts, negative prompt or guidance would have no effect.
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The prompts to use, and what a user should know of them, as sentences.
 
-    `unconditional` says that the sampler asks without the prompt at any guidance.
+    InputError if prompts, negative prompt or guidance would have no effect. `unconditional` says that the sampler asks
+    without the prompt at any guidance.
     """
     given = None if prompts is None else check_texts("prompts", prompts)
     if not (negative is None or isinstance(negative, str)):
@@ -138,7 +139,7 @@ def check_prompts(
         ):
             if is_given:
                 raise InputError(f"{name} {shown(value)}: model {model.name!r} is unconditional; leave {name} out")
-        return ()
+        return (), ()
     if negative is not None and model.guide:
         raise InputError(
             f"negative {negative!r}: model {model.name!r} is told its guidance and has no place for it; leave it out"
@@ -157,10 +158,9 @@ def check_prompts(
         asked.append(negative or "")
     # Encoding may take long, so a model may offer a cheaper check.
     if model.check_texts:
-        model.check_texts(asked)
-    else:
-        condition_from(model, model.encode, asked)  # refuses what the model cannot read
-    return texts
+        return texts, tuple(model.check_texts(asked) or ())
+    condition_from(model, model.encode, asked)  # refuses what the model cannot read
+    return texts, ()
 
 
 def check_texts(name: str, texts: Any) -> tuple[str, ...]:

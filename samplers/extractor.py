@@ -34,8 +34,9 @@ class Extractor:
     """The name of the Frechet distance of its rows, e.g. "FD-DINOv2"; '' = FID with the label beside it."""
     data: str = ""
     """What the reference consists of, e.g. "10,000 test images of Fashion-MNIST"; '' = none, or see the note."""
-    check: Callable[[Sequence[str]], None] | None = None
-    """Called with the prompts before a run; raises InputError if it cannot read one. None = reads any."""
+    check: Callable[[Sequence[str]], Sequence[str] | None] | None = None
+    """Called with the prompts before a run; raises InputError if it cannot read one, and returns what a user should
+    know of the others, as sentences. None = reads any."""
     on_device: bool = False
     """Whether `extract` takes images on any device and computes there, in float32; else it gets them on the CPU."""
 

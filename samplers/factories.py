@@ -16,6 +16,8 @@ from .model import NAMELESS, Model
 from .plugin import function_from_code
 
 T = TypeVar("T")
+PACKAGED = {"scenes": ("samplerbench_scenes", "pip install ./models/scenes")}
+"""Models with a package of their own in the repository: its module, and what installs it."""
 
 
 @runtime_checkable
@@ -46,6 +48,17 @@ def factory_for(catalogue: Catalogue[T], spec: str) -> tuple[T, str]:
     if name not in catalogue.things:
         raise catalogue.unknown(name, closest(name, catalogue.things) or " (and no such file or folder)")
     return catalogue[name], argument
+
+
+def check_installed(catalogue: Catalogue[T], spec: str) -> None:
+    """ModelError for a model whose package is not installed; one that is there and broken is told as others are."""
+    name = spec.partition(":")[0]
+    module, install = PACKAGED.get(name, ("", ""))
+    if not install or name in catalogue.things or is_there(Path(spec)):
+        return
+    if any(module in str(broken.origin) for broken in catalogue.broken):
+        return
+    raise ModelError(f"model {name!r}: is not installed; `{install}` in the repository of samplerbench installs it")
 
 
 def is_there(path: Path) -> bool:

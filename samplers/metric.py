@@ -46,6 +46,8 @@ class Estimate:
     """Filled in by who draws: prompts take turns, so what differs between them is no error. None = one prompt."""
     digest: bytes = b""
     """Filled in by who draws: the same for two cells with the same samples; empty = not known."""
+    counted: int | None = None
+    """How many of the samples a share is of, where it is not of all; None = all."""
 
     def __sub__(self, other: Estimate) -> Estimate:
         """The difference of two values on the same samples. InputError if their numbers of samples differ."""
@@ -58,7 +60,7 @@ class Estimate:
         common = None if self.common is None or other.common is None else self.common - other.common
         # Subtracted sample by sample: on the same noise the two are correlated, and what they share cancels.
         influence, is_share = self.influence - other.influence, self.is_share and other.is_share
-        return Estimate(self.value - other.value, influence, is_share, common, self.strata)
+        return Estimate(self.value - other.value, influence, is_share, common, self.strata, counted=self.counted)
 
     def has_samples_of(self, other: Estimate) -> bool:
         """Whether both values are of the very same samples, as far as that is known."""
@@ -90,7 +92,7 @@ class Estimate:
 
     @cached_property
     def _interval(self) -> tuple[float, float]:
-        n, error = len(self.influence), self.standard_error
+        n, error = self.counted or len(self.influence), self.standard_error
         if n < LEAST_IMAGES:
             return math.nan, math.nan
         # Near 0 and 1 the error of a share says too little: where all images agree it is 0.
@@ -276,3 +278,13 @@ def mean_estimate(values: npt.NDArray[np.floating[Any] | np.bool_]) -> Estimate:
     exact = values.astype(np.float64)
     mean = float(exact.mean())
     return Estimate(mean, exact - mean, is_share=values.dtype == np.bool_)
+
+
+def share_estimate(is_so: npt.NDArray[np.bool_], counts: npt.NDArray[np.bool_]) -> Estimate:
+    """The share of samples that are so among those that count, (n,) each; NaN where none does."""
+    exact, counted = (is_so & counts).astype(np.float64), int(counts.sum())
+    if not counted:
+        return Estimate(math.nan, np.zeros(len(exact)))
+    # A ratio of two means: what does not count has no influence, and the others share its weight.
+    share = float(exact.sum()) / counted
+    return Estimate(share, (exact - share * counts) * (len(exact) / counted), is_share=True, counted=counted)

@@ -83,8 +83,9 @@ class Model:
     """n prompts -> condition (n, ...); None = unconditional."""
     unconditional: Encode | None = None
     """Like `encode`, for no prompt: it gets n texts and only counts them. None = `encode` of the empty text."""
-    check_texts: Callable[[Sequence[str]], object] | None = None
-    """Raises InputError for texts that the model cannot read, without the cost of `encode`; None = `encode` does."""
+    check_texts: Callable[[Sequence[str]], Sequence[str] | None] | None = None
+    """Raises InputError for texts that the model cannot read, without the cost of `encode`; None = `encode` does. It
+    returns what a user should know of the others, as sentences."""
     guide: Callable[[Tensor, float], Tensor] | None = None
     """(condition, guidance) -> condition, for distilled guidance: the network takes the guidance as an input and is
     asked once. None = classifier-free guidance, which mixes the answers with and without the prompt."""

@@ -31,6 +31,7 @@ from .factories import (
     as_data,
     as_extractors,
     as_model,
+    check_installed,
     factory_for,
     is_there,
     model_from_code,
@@ -220,6 +221,7 @@ class Registry:
 
     def _model(self, spec: str, settings: Mapping[str, object]) -> Model:
         name, _, argument = spec.partition(":")
+        check_installed(self.models, spec)
         # No registered name before the colon, so the spec names code.
         if name not in self.models.things and argument:
             refuse_settings(f"model {spec!r}", settings, ())

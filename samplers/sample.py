@@ -163,6 +163,8 @@ class Request:
     """Rows of the network calls that the grid made to place the levels; 0 for a grid that does not ask the model."""
     remark: str = field(default="", compare=False)
     """What the sampler says of itself, or that it is made for another model, in words; '' = nothing."""
+    of_prompts: tuple[str, ...] = field(default=(), compare=False)
+    """What a user should know of the prompts, as sentences."""
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -172,10 +174,10 @@ class Request:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """The notes on the levels as sentences, with what the user can do."""
+        """The notes on the levels as sentences, with what the user can do; those on the prompts."""
         low_fix = start_fix(self.levels, self.model.schedule)
         fixes = {self.low_start: f"; {low_fix}", self.moved: ""}
-        return tuple(f"the grid {note}{fix}" for note, fix in fixes.items() if note)
+        return (*(f"the grid {note}{fix}" for note, fix in fixes.items() if note), *self.of_prompts)
 
     @property
     def passes(self) -> int:
@@ -300,7 +302,7 @@ def request_for(  # noqa: PLR0913  (as sample)
     check_count("steps", steps, MAX_STEPS)
     check_seed(seed)
     # All checks come before the network is asked, so that a slip costs no time.
-    texts = check_prompts(model, prompts, negative, guidance, unconditional=unconditional)
+    texts, told = check_prompts(model, prompts, negative, guidance, unconditional=unconditional)
     check_rescale(model, guidance_rescale, guidance)
     interval = check_guided_interval(model, guidance_interval, guidance)
     calls = check_guidance_calls(guidance_calls)
@@ -315,25 +317,17 @@ def request_for(  # noqa: PLR0913  (as sample)
     place, precision = resolve_device(device), resolve_dtype(dtype)
     check_float64(place, precision, wide=needs_wide_state(levels))
     made = Request(
-        model=model,
-        sampler=sampler,
-        levels=levels,
+        model=model, sampler=sampler, levels=levels, seed=seed, prompts=texts, of_prompts=told, negative=negative,
         grid_evaluations=log.rows,
         moved="" if is_list else moved_levels(registry, model, grid, levels),
         low_start=start_note(levels, model.schedule) if is_list else "",
-        seed=seed,
-        prompts=texts,
-        negative=negative,
-        guidance=float(guidance),
-        guidance_rescale=float(guidance_rescale),
+        guidance=float(guidance), guidance_rescale=float(guidance_rescale), guidance_interval=interval,
         # At its default where it has no effect, so that the same samples have one key.
         guidance_calls=calls if model.mixes(guidance, unconditional=unconditional) else 1,
-        guidance_interval=interval,
         analytic_first=analytic_first,
         batch_size=check_batch_size(model.batch_size if batch_size is None else batch_size),
-        device=place,
-        dtype=precision,
-    )
+        device=place, dtype=precision,
+    )  # fmt: skip
     return check_fit(made, any_model=any_model)
 
 

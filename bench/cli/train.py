@@ -61,6 +61,7 @@ def train(  # noqa: PLR0913  (the options of the command)
     samplerbench train --data FOLDER -o DIR       a DDPM on your own images; `run --model DIR` runs it
     samplerbench train --latent --data FOLDER -o DIR       a small Stable Diffusion; `run --model DIR`
     samplerbench train fashion-mnist -o DIR       the embedded model; `run --model fashion-mnist:DIR`
+    samplerbench train scenes-detector --data scenes -o DIR       what the metric composition sees with
     torchrun --nproc-per-node 4 -m samplerbench train --device cuda ...       on several GPUs
 
     MODEL is ddpm where --data is given, else fashion-mnist.
@@ -128,12 +129,13 @@ def lesson(
     from ...samplers.factories import accepted_settings, refuse_settings
     from ...samplers.model import TrainableModel, TrainableOnImages
 
-    factory = registry.models[name]
-    what = f"training of model {name!r}"
+    # An extractor may be trained too; a name that is neither is told as that of a model.
+    factory: object = registry.extractors.things.get(name) or registry.models[name]
+    what = f"training of {name!r}"
     if isinstance(factory, TrainableOnImages):
         refuse_settings(what, settings, [s for s in accepted_settings(factory.train_on) if s not in GIVEN_TO_TRAIN])
         if data is None:
-            raise InputError(f"data: not given; expected the images for model {name!r} to learn, as in --data FOLDER")
+            raise InputError(f"data: not given; expected the images for {name!r} to learn, as in --data FOLDER")
         return partial(factory.train_on, registry.image_data(data))
     if not isinstance(factory, TrainableModel):
         raise InputError(f"model {name!r}: cannot be trained here")

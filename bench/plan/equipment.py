@@ -17,9 +17,12 @@ from ...samplers.registry import Registry
 from .config import Config
 from .reference import COMPARED, referring, source_of
 
-DEFAULTS = {"features": "inception", "logits": "inception", "clip": "clip", "clip_image": "clip"}
+DEFAULTS = {
+    "features": "inception", "logits": "inception", "clip": "clip", "clip_image": "clip",
+    "composition": "scenes-detector",
+}  # fmt: skip
 """The extractor for each role that a model of images may lack, as papers use it."""
-OF_PROMPTS = ("clip",)
+OF_PROMPTS = ("clip", "composition")
 """Roles that need prompts."""
 
 
@@ -46,8 +49,11 @@ def equip(model: Model, config: Config, registry: Registry) -> Model:
     if config.reference is not None:
         extractors |= with_reference(extractors, read, model, config, registry)
     # Before the first image is drawn: a prompt that is too long would fail the run at its first chunk.
-    check_prompts({role: e for role, e in extractors.items() if role in read}, config.prompts or model.prompts)
-    return replace(model, extractors=extractors) if extractors != dict(model.extractors) else model
+    told = check_prompts({role: e for role, e in extractors.items() if role in read}, config.prompts or model.prompts)
+    notes = tuple(dict.fromkeys([*model.notes, *told]))
+    if extractors == dict(model.extractors) and notes == model.notes:
+        return model
+    return replace(model, extractors=extractors, notes=notes)
 
 
 def device_of(config: Config) -> torch.device:
@@ -119,10 +125,12 @@ def with_reference(
     return {role: referring(extractors[role], source) for role in roles}
 
 
-def check_prompts(extractors: Mapping[str, Extractor], prompts: tuple[str, ...]) -> None:
-    """Let each extractor refuse prompts that it cannot read."""
+def check_prompts(extractors: Mapping[str, Extractor], prompts: tuple[str, ...]) -> list[str]:
+    """Let each extractor refuse prompts that it cannot read; what they say of the others, as sentences."""
+    told: list[str] = []
     # An extractor that fills several roles is asked once.
     for extractor in {id(e): e for e in extractors.values()}.values():
         if extractor.check:
             with at_fault(f"extractor {extractor.label}: check of the prompts"):
-                extractor.check(prompts)
+                told += extractor.check(prompts) or ()
+    return told

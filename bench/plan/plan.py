@@ -420,15 +420,16 @@ def cell_for(  # noqa: PLR0913  (a cell's coordinates)
 def warnings_of(plan: Plan) -> list[str]:
     """Each warning once, with the cells that it is about; that the run will not resume comes first."""
     cells: dict[str, list[str]] = {}
+    of_prompts = dict.fromkeys(told for cell in plan.cells for told in cell.request.of_prompts)
     for cell in plan.cells:
-        for warning in cell.request.warnings:
+        for warning in (one for one in cell.request.warnings if one not in of_prompts):
             cells.setdefault(warning, []).append(f"{cell.shown}, {counted(cell.steps, 'step')}")
 
     def of(names: list[str]) -> str:
         return names[0] if len(names) == 1 else f"{names[0]} and {counted(len(names) - 1, 'other cell')}"
 
     own = [unknown(plan.model)] if not plan.model.fingerprint else []
-    return own + [f"{of(names)}: {warning}" for warning, names in cells.items()]
+    return [*own, *of_prompts, *(f"{of(names)}: {warning}" for warning, names in cells.items())]
 
 
 def summary(plan: Plan) -> dict[str, Any]:

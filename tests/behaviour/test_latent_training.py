@@ -72,6 +72,12 @@ def test_a_trained_folder_runs_and_is_a_pipeline_of_diffusers(sb, photos, tmp_pa
     assert tuple(drawn.images.shape) == (2, 3, 16, 16)
     other = samplerbench.sample(model, "ddim", steps=2, n=2, prompts=["a blue thing", "a red thing"], guidance=2.0)
     assert not torch.equal(drawn.x, other.x)  # the prompts reach the network
+    with pytest.warns(UserWarning, match=r"has: 'redd' \(did you mean 'red'\?\), 'zebra'; images ignore them"):
+        samplerbench.sample(model, "ddim", steps=1, n=1, prompts=["a redd zebra, number 1", "a zebra"])
+    (tmp_path / "asked.txt").write_text("a green thing")
+    told = sb("run", "--model", "out", "-s", "ddim", "--steps", 2, "--prompts", "asked.txt", "--metric", "none",
+              "--dry-run").err  # fmt: skip
+    assert "Warning: prompts: words that no caption of the training has: 'green'; images ignore them\n" in told
     from diffusers import StableDiffusionPipeline
 
     pipeline = StableDiffusionPipeline.from_pretrained(tmp_path / "out", safety_checker=None, local_files_only=True)

@@ -34,7 +34,7 @@ def test_its_python_prints_what_the_page_shows(tmp_path, monkeypatch, capsys):
 def test_its_table_names_the_usual_extractor_of_each_role():
     kinds = load_registry().metrics.things
     roles = {"fid": "features", "inception score": "logits", "clip score": "clip", "cmmd": "clip_image",
-             "sliced wasserstein": "state"}  # fmt: skip
+             "sliced wasserstein": "state", "composition": "composition"}  # fmt: skip
     assert set(roles.values()) == {kind.extractor for kind in kinds.values()}
     rows = [[cell.strip(" `") for cell in row.split("|")[1:-1]] for row in PAGE.splitlines() if row.startswith("| ")]
     for metric, role in roles.items():

@@ -17,9 +17,10 @@ from torch import Tensor
 
 from ....samplers.errors import InputError, ModelError, closest
 from ....samplers.model import Encode
+from ....samplers.nets.clip import words_of
 from .folder import Part, at_fault
 from .libraries import library, quietly
-from .tokenizers import longest_of, readable
+from .tokenizers import KNOWN, longest_of, readable
 from .weights import loaded
 
 ROWS_KEPT = 128
@@ -64,6 +65,8 @@ class TextEncoder:
             with at_fault(tokenizer.folder, f"no {tokenizer.cls} can be made of it"):
                 self.tokenizer: Any = cls.from_pretrained(str(folder), local_files_only=True)
         self.words = tokenizer.folder
+        self.known = frozenset(map(str, tokenizer.get(KNOWN, [], list)))
+        """The words of the captions that it was trained on; empty = not said."""
         places = most_tokens or encoder.need("max_position_embeddings", int)
         longest = longest_of(self.tokenizer, tokenizer.folder)
         self.length = places if most_tokens else int(min(places, longest))
@@ -90,6 +93,10 @@ class TextEncoder:
                 f"prompt {shown!r}: {count} tokens; expected at most {self.length}, those of its beginning and end "
                 "among them; shorten it"
             )
+
+    def unseen(self, text: str) -> list[str]:
+        """The words of a text that stand in no caption of the training, as far as the tokenizer says which do."""
+        return [word for word in words_of(text) if word not in self.known] if self.known else []
 
     def _tokens(self, text: str) -> int:
         """How many tokens a text is."""
@@ -143,13 +150,17 @@ def encoders_side_by_side(pairs: Sequence[tuple[Part, Part]]) -> list[TextEncode
     return texts
 
 
-def checks(encoders: Sequence[TextEncoder]) -> Callable[[Sequence[str]], None]:
-    """What refuses texts that one of the encoders cannot take."""
+def checks(encoders: Sequence[TextEncoder]) -> Callable[[Sequence[str]], list[str]]:
+    """What refuses texts that one of the encoders cannot take, and tells which words of the others none has seen."""
 
-    def check(texts: Sequence[str]) -> None:
+    def check(texts: Sequence[str]) -> list[str]:
+        unseen: dict[str, str] = {}
         for text in dict.fromkeys(texts):
             for encoder in encoders:
                 encoder.check(text)
+                unseen |= {word: closest(word, encoder.known) for word in encoder.unseen(text) if word not in unseen}
+        words = ", ".join(f"{word!r}{near}" for word, near in unseen.items())
+        return [f"prompts: words that no caption of the training has: {words}; images ignore them"] if unseen else []
 
     return check
 

@@ -26,6 +26,8 @@ MOST_BYTES = 2**24
 """Of each file."""
 MOST_ADDED = 4096
 """Tokens that a config adds to the words, one by one or as a number."""
+KNOWN = "known_words"
+"""The entry of a config in which `samplerbench train` lists the words of its captions."""
 LENGTH = "model_max_length"
 """The one number of a config that may be of any size: very many stands for any length."""
 

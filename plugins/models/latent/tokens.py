@@ -10,7 +10,7 @@ from typing import Any
 from ....samplers.errors import ModelError
 from ....samplers.nets.clip import vocabulary_of
 from ..diffusers.libraries import library, quietly
-from ..diffusers.tokenizers import readable
+from ..diffusers.tokenizers import KNOWN, readable
 
 MOST_WORDS = 4_096
 PLACES = 32
@@ -48,7 +48,7 @@ def write_tokenizer(texts: Iterable[str], folder: Path) -> None:
     (folder / "merges.txt").write_text("\n".join(lines), encoding="utf-8")
     config = {
         "tokenizer_class": "CLIPTokenizer", "model_max_length": PLACES, "bos_token": START, "eos_token": END,
-        "pad_token": END, "unk_token": END,
+        "pad_token": END, "unk_token": END, KNOWN: words,
     }  # fmt: skip
     (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
 

@@ -1,0 +1,140 @@
+"""The package of the model scenes: how it is filled, found and loaded, with a tiny model that learned nothing."""
+
+import importlib
+import json
+import runpy
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import samplerbench
+from samplerbench.plugins.data.scenes.composing import scene
+from samplerbench.plugins.extractors.scenes_detector.network import Detector
+from samplerbench.plugins.models.latent import training
+from samplerbench.plugins.models.latent.networks import Pairs, text_of, unet_of, vae_of
+from samplerbench.plugins.models.latent.settings import Preset
+from samplerbench.plugins.models.latent.tokens import load_tokenizer, write_tokenizer
+from samplerbench.samplers.errors import InputError, ModelError
+from samplerbench.samplers.files.weights import save_weights, write_sums
+from samplerbench.samplers.registry import Registry
+
+pytest.importorskip("diffusers")
+pytest.importorskip("transformers")
+
+SMALLEST = Preset((16, 16, 16), 32, 1, (16, 32), 1, 2, 2, 3, 1e-3)
+PACKAGE = Path(__file__).parents[2] / "models" / "scenes"
+SIDE, THINGS = 16, 12
+
+
+@pytest.fixture(scope="module")
+def filler():
+    """What fill.py defines."""
+    return runpy.run_path(str(PACKAGE / "fill.py"))
+
+
+@pytest.fixture(scope="module")
+def learned(tmp_path_factory):
+    """The folders of a training and of a detector, as they are written, with random weights."""
+    folder = tmp_path_factory.mktemp("learned")
+    captions = [scene(0, False, i, THINGS).caption for i in range(300)]
+    write_tokenizer(captions, folder / "out" / "tokenizer")
+    torch.manual_seed(0)
+    text = text_of(SMALLEST, load_tokenizer(folder / "out" / "tokenizer"))
+    for name, module in (("vae", vae_of(SMALLEST, SIDE)), ("text_encoder", text), ("unet", unet_of(SMALLEST, SIDE))):
+        training.save(module, folder / "out" / name)
+    pairs = Pairs(text, SMALLEST.text)
+    state = {"network": pairs.state_dict(), "optimizer": {}, "ema": {}, "step": 1, "loss": 0.0}
+    training.make_folder(folder / "out" / "checkpoints")
+    torch.save(state, folder / "out" / "checkpoints" / "text.pt")
+    (folder / "out" / "scheduler").mkdir()
+    (folder / "out" / "scheduler" / "scheduler_config.json").write_text(json.dumps(training.SCHEDULER))
+    (folder / "out" / "model_index.json").write_text(json.dumps(training.INDEX))
+    (folder / "out" / "prompts.txt").write_text("\n".join(captions))
+    for name in ("training.csv", "training.json", "samples.png"):
+        (folder / "out" / name).write_text(name)
+    save_weights(Detector(THINGS, 1).state_dict(), folder / "det" / "detector.safetensors")
+    save_weights({"features": torch.rand(50, 96)}, folder / "det" / "reference.safetensors")
+    write_sums(folder / "det", ["detector.safetensors", "reference.safetensors"])
+    (folder / "det" / "training.csv").write_text("training.csv")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def home(learned, filler):
+    """A filled package."""
+    folder = learned / "home"
+    folder.mkdir()
+    assert 0 < filler["fill"](learned / "out", learned / "det", folder, folder) < 5_000_000
+    return folder
+
+
+@pytest.fixture
+def package(monkeypatch):
+    """The module of the package, which need not be installed."""
+    monkeypatch.syspath_prepend(str(PACKAGE))
+    return importlib.import_module("samplerbench_scenes")
+
+
+def test_the_model_has_its_captions_and_its_extractors(package, home):
+    model = package.Scenes()(str(home))
+    assert (model.name, model.batch_size, model.shown_shape) == (f"scenes:{home}", 16, (3, SIDE, SIDE))
+    assert model.prompts[5] == scene(0, True, 5, THINGS).caption
+    assert len(model.prompts) == 128
+    assert set(model.extractors) == {"composition", "features", "clip"}
+    assert model.extractors["features"].reference().shape == (50, 96)
+    drawn = samplerbench.sample(model, "ddim", steps=1, n=2, guidance=2.0)
+    rows = {role: one.extract(drawn.images, drawn.prompts) for role, one in model.extractors.items()}
+    assert {role: of.shape for role, of in rows.items()} == {"composition": (2, 4), "features": (2, 96), "clip": (2, 1)}
+    assert np.abs(rows["clip"]).max() <= 1 + 1e-6
+    with pytest.warns(UserWarning, match="'zebra'"):
+        samplerbench.sample(model, "ddim", steps=1, n=1, prompts=["a zebra"])
+
+
+def test_the_clip_score_is_that_of_the_tower_beside_the_text_encoder(package, home, learned):
+    pairs = package.load_clip(home / "model")
+    state = torch.load(learned / "out" / "checkpoints" / "text.pt", weights_only=True)["network"]
+    assert {
+        name for name, value in pairs.state_dict().items() if not torch.equal(value, state[name].half().float())
+    } == set()
+    images = torch.randint(0, 256, (2, 3, SIDE, SIDE), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    texts = ["a cat on a red ground", "two cars"]
+    tokens = package.encoded(load_tokenizer(home / "model" / "tokenizer"), texts)
+    expected = (pairs.images(images.float() / 127.5 - 1) * pairs.texts(tokens)).sum(1)
+    found = package.clip_extractor(home / "model").extract(images, texts)[:, 0]
+    assert found == pytest.approx(expected.numpy(), abs=1e-5)
+
+
+def test_its_bare_name_is_that_of_the_package(package, home, monkeypatch):
+    monkeypatch.setattr(package, "HOME", home)
+    assert package.samplerbench_models()["scenes"]().name == "scenes"
+
+
+def test_a_folder_that_is_not_filled_is_refused(package, tmp_path):
+    with pytest.raises(ModelError, match=r"no weights in .*fill\.py TRAINING DETECTOR"):
+        package.Scenes()(str(tmp_path))
+
+
+def test_without_the_package_a_line_says_how_to_install_it(monkeypatch):
+    registry = Registry()
+    for spec in ("scenes", "scenes:DIR"):
+        with pytest.raises(ModelError, match=r"'scenes': is not installed; `pip install \./models/scenes`"):
+            registry.model(spec)
+
+
+def test_what_is_not_finished_fills_nothing(filler, learned, tmp_path):
+    with pytest.raises(InputError, match=r"model_index\.json: is missing"):
+        filler["fill"](tmp_path, learned / "det", tmp_path / "home", tmp_path)
+    assert not (tmp_path / "home").exists()
+
+
+def test_the_words_of_a_training_that_lists_none_are_those_of_its_captions(filler, learned, tmp_path):
+    config = tmp_path / "tokenizer_config.json"
+    config.write_text(json.dumps({"model_max_length": 32}))
+    filler["name_words"](learned / "out", config)
+    content = json.loads(config.read_text())
+    assert {"two", "cats", "purple", "left", "middle"} <= set(content["known_words"])
+    listed = json.loads((learned / "out" / "tokenizer" / "tokenizer_config.json").read_text())["known_words"]
+    assert content["known_words"] == sorted(listed)
+    assert filler["things_of"](learned / "out") == THINGS
