@@ -170,7 +170,7 @@ def test_rates_are_of_what_is_made_now(session):
     view.stored(first, Block(0, 0, 64))
     view.advanced(128)
     assert view.state() == "17 of 18 chunks, 778 of 780 images, 32 images/s"
-    assert view.ahead() == "98 %, 2 s left"  # its two images fill a batch
+    assert view.ahead() == "98 %, 4 s left"  # its two images fill a batch
     clock.now += 4
     view.stored(first, Block(2, 128, 2))
     view.advanced(4)

@@ -121,7 +121,7 @@ def outcome(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(registry, "load_registry", LOADED)
     monkeypatch.setattr(check, "check", lambda *_, **__: [])
     requests_for = grid_plot.requests_for
-    monkeypatch.setattr(grid_plot, "make_grid", lambda plot, found, *_: ([], requests_for(plot, found) and {}))
+    monkeypatch.setattr(grid_plot, "make_grid", lambda plot, found, path, _: ([path], requests_for(plot, found) and {}))
     monkeypatch.setattr(doctor, "examine", EXAMINED)
     monkeypatch.setattr(report, "write_report", lambda run, _: run.path / "report.html")
     monkeypatch.setattr(figures, "write_figures", lambda folder, *_: [folder])
