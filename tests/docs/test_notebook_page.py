@@ -6,8 +6,11 @@ import re
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
+from PIL import Image
 
+import samplerbench as sb
 import toy
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -58,9 +61,8 @@ def test_its_cells_draw_compare_and_plot(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names = {"toy": toy.toy}
     shown = [shown_by(smaller(cell), names) for cell in CELLS]
-    assert [type(value).__name__ for value in shown] == [
-        "NoneType", "Image", "Image", "Result", "Image", "Image", "DataFrame", "Image",
-    ]  # fmt: skip
+    kinds = [type(None), Image.Image, Image.Image, sb.Result, Image.Image, Image.Image, pd.DataFrame, Image.Image]
+    assert [isinstance(value, kind) for value, kind in zip(shown, kinds, strict=True)] == [True] * len(kinds)
     assert len(names["result"].table) == 6
     assert names["samples"].images.shape == (8, 1, 8, 8)
     assert (tmp_path / "notebook-run" / "report.html").exists()
