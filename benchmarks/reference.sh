@@ -3,7 +3,7 @@
 #
 #     benchmarks/reference.sh [NAME...]
 #
-# Each NAME is a folder of results/, or "readme"; without one, all of them, in about two hours on one core. What is
+# Each NAME is a folder of results/, or "readme"; without one, all of them, in about two and a quarter hours on one core. What is
 # stopped goes on where it was: give the same command again. Cells that two runs share are drawn once.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -23,8 +23,10 @@ declare -A runs=(
         -s dpm-solver++:order=3,grid=logsnr -s dpm-solver++:order=3,coefficients=published,grid=logsnr"
     [reference]="1024 --steps 5,10,20,50,100"
     [thousand]="256 --steps 10,20,50,100,1000 -s ddpm -s ddpm:variance=large -s ddim"
+    [guidance]="128 --nfe 3,5,8,10,20 --guidance 1,2,4 -s ddpm -s ddim -s heun -s dpm-solver++ -s dpm-solver++-sde
+        -s unipc -s deis -s sa-solver -s res -s gradient-estimation -s euler-cfg++ -s dpm-solver++-cfg++"
 )
-order=(family verdicts variance ode-error third-order reference thousand)
+order=(family verdicts variance ode-error third-order reference thousand guidance)
 
 # Give a run the chunks of those drawn before, as far as its number of images (the second argument) reaches. A chunk is
 # never changed once it is written, so a link is enough, and cells that are not of the run are not read.
@@ -67,10 +69,16 @@ questions() {
     case $1 in
         verdicts) budgets=5,10,20 ;;
         reference) budgets=5,10,20,50,100 ;;
+        guidance) budgets=3,5,8,10,20 ;;
         *) return 0 ;;
     esac
     samplerbench table "results/$1" --nfe "$budgets" >"results/$1/budgets.txt"
-    samplerbench table "results/$1" --pareto --against nfe >"results/$1/front.txt"
+    if [ "$1" = guidance ]; then
+        samplerbench table "results/$1" --pivot fid >"results/$1/fid.md"
+        python benchmarks/guidance_page.py "results/$1"
+    else
+        samplerbench table "results/$1" --pareto --against nfe >"results/$1/front.txt"
+    fi
 }
 
 readme() {

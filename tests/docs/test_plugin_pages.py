@@ -204,7 +204,8 @@ README = {
     for number, (language, text) in enumerate(pages.parts((DOCS.parent / "README.md").read_text(encoding="utf-8")))
     if language == "python"
 }
-SOURCES = {**TEMPLATES, **BLOCKS, **SAMPLER, **README}
+EXAMPLES = {path.name: path.read_text() for path in (DOCS / "examples").glob("*.py")}
+SOURCES = {**TEMPLATES, **EXAMPLES, **BLOCKS, **SAMPLER, **README}
 
 
 @pytest.mark.parametrize("file", SOURCES)
