@@ -176,6 +176,9 @@ class Sampler(ABC):
     exact_for = ()  # type: tuple[str, ...]
     """What it solves exactly, however long the steps are: "x0 linear in lambda", "eps constant in sigma/alpha"; see
     docs/writing-a-sampler.md. `samplerbench check` holds it to that."""
+    strong_order = None  # type: float | None
+    """For a sampler with noise: the order with which each sample tends to that of the SDE, along one Brownian path;
+    None = no claim. `samplerbench check` holds it to that."""
     claims: ClassVar[Mapping[str, str]] = {}
     """Lines of the report card that do not apply to this method -> why, as {"last jump": "extrapolates on purpose"}; a
     line is named by how it begins. The card prints the reason."""
@@ -194,6 +197,11 @@ class Sampler(ABC):
     @property
     def own_grid(self) -> str | None:
         """The grid that the sampler is made for, as a spec; used unless `grid=` stands in the sampler's. None = any."""
+        return None
+
+    @property
+    def own_steps(self) -> int | None:
+        """The number of steps that the sampler is made for, as a learned one is; None = any."""
         return None
 
     @property

@@ -134,10 +134,17 @@ def new_plugin_(name: str, kind: str, package: bool, output: Path) -> None:
 
 @click.command("check", cls=Command)
 @click.argument("specs", metavar="[SPEC]...", nargs=-1)
-@click.option("--all", "everything", is_flag=True, help="Every sampler, and each value of enumerated options.")
+@click.option(
+    "--all",
+    "everything",
+    is_flag=True,
+    help="Every sampler, each value of enumerated options, and the files that came.",
+)
 @click.option("--quick", is_flag=True, help="Fewer and coarser measurements, of seconds.")
 @click.option(
-    "--model", metavar="MODEL", help="A model on which batch size and an earlier run must make no difference."
+    "--model",
+    metavar="MODEL",
+    help="A model on which batch size and an earlier run must make no difference, and a file made for it must help.",
 )
 @plugin_options
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -151,14 +158,14 @@ def check_(  # noqa: PLR0913  (an option each)
     """
     import torch
 
-    from ..conformance.check import check, variants
+    from ..conformance.check import card_of, variants, with_files
 
     torch.set_num_threads(1)  # the models are tiny
     with stdout_for_data():
         registry = loaded_registry(plugin, (model,) if model else ())
         warn_of_plugins(registry)
         theirs = [name for name, origin in registry.samplers.origins.items() if origin.plugin in plugin]
-        chosen = specs or (variants(registry) if everything else theirs)
+        chosen = specs or ([*variants(registry), *with_files(registry)] if everything else theirs)
         if not chosen:
             raise InputError("check: nothing to check; expected a SPEC such as ddim:eta=0.5, --plugin FILE or --all")
         if of_run := [spec for spec in chosen if registry.parse_sampler(spec).analytic_first]:
@@ -168,7 +175,7 @@ def check_(  # noqa: PLR0913  (an option each)
     cards = {}
     for spec, sampler in samplers.items():
         with stdout_for_data():
-            cards[spec] = check(sampler, quick=quick, model=held_on)
+            cards[spec] = card_of(sampler, registry, quick=quick, model=held_on)
         if not as_json:
             print_card(spec, cards[spec], failures_only=len(samplers) > 1)
     if as_json:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import Literal, get_args, get_origin
 
 from ...samplers.errors import pass_on
 from ...samplers.model import Model
-from ...samplers.options import options_of
+from ...samplers.options import File, options_of
 from ...samplers.registry import Registry, default_registry, load_registry
 from ...samplers.sampler import Sampler
-from . import equivalence, exactness, guidance, order, randomness, runs
+from . import equivalence, exactness, fitted, guidance, order, own_steps, randomness, runs, strong
 from .card import FULL, QUICK, Check, Effort, Finding
+from .sameness import same_as
 
 CHECKS: tuple[Check, ...] = (
     order.order_of_convergence,
@@ -20,6 +23,7 @@ CHECKS: tuple[Check, ...] = (
     order.local_order,
     order.limit,
     order.last_jump,
+    strong.strong_order,
     exactness.exactness,
     runs.steps_and_calls,
     runs.one_step,
@@ -38,6 +42,8 @@ CHECKS: tuple[Check, ...] = (
     equivalence.precision,
     equivalence.options,
 )
+AT_OWN_STEPS: tuple[Check, ...] = (own_steps.whole_run, own_steps.no_difference, equivalence.options)
+"""The checks of a sampler that is made for one number of steps."""
 
 
 def check(
@@ -45,23 +51,47 @@ def check(
 ) -> list[Finding]:
     """The report card of a sampler, given as an object or as a spec string; `plugins` are files or modules.
 
-    With `model`, what must make no difference is measured on that model too, as for a network that is told `hints`. If
-    the sampler raises during a check, the finding does not hold and shows the error in place of the measurement. All
-    seeds are fixed: the same sampler always gets the same card.
+    With `model`, what must make no difference is measured on that model too, as for a network that is told `hints`, and
+    a file that was made for it must bring the samples nearer to the ODE solution. If the sampler raises during a check,
+    the finding does not hold and shows the error in place of the measurement. All seeds are fixed: the same sampler
+    always gets the same card.
     """
-    registry = load_registry(plugins) if plugins else default_registry()
+    return card_of(sampler, load_registry(plugins) if plugins else default_registry(), quick=quick, model=model)
+
+
+def card_of(
+    sampler: Sampler | str, registry: Registry, *, quick: bool = False, model: Model | str | None = None
+) -> list[Finding]:
+    """The report card of a sampler; the specs that its docstring says are the same are those of a registry."""
     if isinstance(sampler, str):
         sampler = registry.sampler(sampler)
+    own = registry.model(model) if isinstance(model, str) else model
+    # What is said of a class holds for the class; the exact models are none that a file was made for.
+    free = for_any_model(sampler)
+    measures = [(free, measure) for measure in (AT_OWN_STEPS if sampler.own_steps else CHECKS)]
+    measures += [(sampler, same_as(registry)), *((free, measure) for measure in on_model(own))]
+    if own:
+        measures.append((sampler, fitted.nearer_with_its_file(own)))
     findings: list[Finding] = []
-    for measure in [*CHECKS, *on_model(registry.model(model) if isinstance(model, str) else model)]:
+    for subject, measure in measures:
         try:
             # Each check by itself, so that one that raises costs the card no other line.
-            findings += measure(sampler, QUICK if quick else FULL)
+            findings += measure(subject, QUICK if quick else FULL)
         except BaseException as error:  # a stranger's sampler may do anything
             pass_on(error)
             name = measure.__name__.replace("_", " ")
             findings.append(Finding(name, "can be measured", f"{type(error).__name__}: {error}", False))
     return waive(findings, sampler)
+
+
+def for_any_model(sampler: Sampler) -> Sampler:
+    """The sampler, which no longer refuses a model that its file was not made for."""
+    cls = type(sampler)
+    if cls.misfit is Sampler.misfit:
+        return sampler
+    about = {"__module__": cls.__module__, "__doc__": cls.__doc__, "misfit": lambda *given, **named: ""}
+    free: type[Sampler] = dataclass(frozen=True)(type(cls.__name__, (cls,), about))
+    return free(**{field.name: getattr(sampler, field.name) for field in fields(cls)})
 
 
 def on_model(model: Model | None) -> list[Check]:
@@ -109,4 +139,15 @@ def variants(registry: Registry) -> list[str]:
         for key, option in options_of(cls).items():
             if get_origin(option.kind) is Literal:
                 specs += [f"{name}:{key}={value}" for value in get_args(option.kind) if value != option.default]
+    return specs
+
+
+def with_files(registry: Registry) -> list[str]:
+    """Spec strings of the samplers with each of the files that came with them: files/NAME-*.json beside the module."""
+    specs = []
+    for name, cls in registry.samplers.things.items():
+        home = getattr(sys.modules.get(cls.__module__), "__file__", None)
+        keys = [key for key, option in options_of(cls).items() if option.kind is File]
+        for key in keys if home else ():
+            specs += [f'{name}:{key}="{path}"' for path in sorted(Path(str(home)).with_name("files").glob(f"{name}-*"))]
     return specs

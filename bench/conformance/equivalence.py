@@ -76,7 +76,7 @@ def any_batch_size(sampler: Sampler, model: Model) -> Iterator[Finding]:
     n, sizes = 6, (1, 2, 4)
 
     def drawn_in(size: int) -> Tensor:
-        return sample(model, sampler, steps=5, n=n, batch_size=size).x
+        return sample(model, sampler, steps=sampler.own_steps or 5, n=n, batch_size=size).x
 
     # A network with notes (`hints`) may hand those of one batch or of one run to another.
     whole, again = drawn_in(8), drawn_in(8)
@@ -125,7 +125,7 @@ def options(sampler: Sampler, effort: Effort) -> Iterator[Finding]:
     read = construct(type(sampler), type(sampler).__name__, given)
     text = ",".join(f"{name}={value}" for name, value in written.items()) or "none"
     yield Finding("options, written and read", "an equal sampler", text, read == sampler)
-    if values:
+    if values and not sampler.own_steps:
         ignored = [key for key in values if key in known_alternatives(sampler) and not is_used(sampler, key)]
         measured = f"ignored: {', '.join(ignored)}" if ignored else "each does"
         yield Finding("options, each changed", "other samples", measured, not ignored)

@@ -94,11 +94,11 @@ def clean_end(sampler: Sampler, effort: Effort) -> Iterator[Finding]:
 
 def last_interval(sampler: Sampler, effort: Effort) -> Iterator[Finding]:
     """The last interval goes to the x0 that the model predicts last: nothing is extrapolated beyond it."""
-    error = max(_off_the_last_answer(sampler, schedule, UNEVEN_ON[name]) for name, schedule in SCHEDULES.items())
+    error = max(off_the_last_answer(sampler, schedule, UNEVEN_ON[name]) for name, schedule in SCHEDULES.items())
     yield Finding("last interval", "the predicted x0", f"off by {error:.1e}", error <= EQUAL)
 
 
-def _off_the_last_answer(sampler: Sampler, schedule: Schedule, grid: tuple[float, ...]) -> float:
+def off_the_last_answer(sampler: Sampler, schedule: Schedule, grid: tuple[float, ...]) -> float:
     """How far the result is from the x0 that the network answered last."""
     exact = exact_model(PLANE, schedule, "x0").network(torch.device("cpu"), torch.float64)
     answers = list[Tensor]()

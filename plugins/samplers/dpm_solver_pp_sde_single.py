@@ -18,10 +18,10 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from ...samplers.errors import InputError
 from ...samplers.level import Level
 from ...samplers.registry import hookimpl
 from ...samplers.sampler import Past, Sampler, StepContext
+from .ancestral import check_share, down_and_up
 
 
 @dataclass(frozen=True)
@@ -31,18 +31,15 @@ class DPMSolverPPSDESingle(Sampler):
     eta: float = 1.0
     """Share of the posterior's deviation that is added as fresh noise; 0 = none."""
 
+    strong_order = 1.0
     aliases = {
-        "DPM++ SDE": "",
-        "DPM++ SDE Karras": "grid=karras",
-        "dpmpp_sde": "",
-        "dpmpp_sde_gpu": "",
+        "DPM++ SDE": "", "DPM++ SDE Karras": "grid=karras", "dpmpp_sde": "", "dpmpp_sde_gpu": "",
         "DPMSolverSDEScheduler": "",
-    }
+    }  # fmt: skip
 
     def __post_init__(self) -> None:
         """Check the option: with more noise, s_down would not be real."""
-        if not 0 <= self.eta <= 1:
-            raise InputError(f"sampler 'dpm-solver++-sde-single': option eta {self.eta}: expected a number from 0 to 1")
+        check_share("dpm-solver++-sde-single", self.eta)
 
     @property
     def convergence(self) -> int | None:  # type: ignore[override]
@@ -55,31 +52,19 @@ class DPMSolverPPSDESingle(Sampler):
 
     def step(self, run: StepContext, x: Tensor, a: Level, b: Level, past: Past) -> tuple[Tensor, Past]:
         """First order with its noise, to the middle and to b; then the change of x0 up to the middle."""
-        at_a = run.predict(x, a)
-        down, up = self._split(a, b)
-        # Deterministic down to s_down; the noise of b comes on top.
-        x = at_a.combine(b.alpha, b.alpha * down)
-        inner = run.between(a, b, 1)
-        if not inner:  # lambda is infinite at an end, or a network of whole timesteps has none between a and b
+        at_a, (down, up) = run.predict(x, a), down_and_up(a, b, self.eta)
+        x = at_a.combine(b.alpha, b.alpha * down)  # the noise of b comes on top
+        if not (inner := run.between(a, b, 1)):  # lambda is infinite at an end, or no whole timestep is between
             return x + b.alpha * up * run.noise(a, b) if up else x, None
         ((r, s),) = inner
-        down_s, up_s = self._split(a, s)
+        down_s, up_s = down_and_up(a, s, self.eta)
         middle = at_a.combine(s.alpha, s.alpha * down_s)
         if up:
             # W(s) - W(a) and W(b) - W(s), of one Brownian path in sigma / alpha.
-            part = math.sqrt((a.sigma_ve - s.sigma_ve) / (a.sigma_ve - b.sigma_ve))
-            z = run.noise(a, s)
+            part, z = math.sqrt((a.sigma_ve - s.sigma_ve) / (a.sigma_ve - b.sigma_ve)), run.noise(a, s)
             middle = middle + s.alpha * up_s * z
             x = x + b.alpha * up * (part * z + math.sqrt(1 - part**2) * run.noise(s, b))
-        # The midpoint rule: x0 changes by this over the share r of the interval, so half of its change over the whole
-        # is added.
-        change = run.predict(middle, s).x0 - at_a.x0
-        return x + b.alpha * (1 - down / a.sigma_ve) / (2 * r) * change, None
-
-    def _split(self, a: Level, b: Level) -> tuple[float, float]:
-        """sigma / alpha to go down to, and of the noise back up to b."""
-        up = self.eta * b.sigma_ve * math.sqrt(1 - (b.sigma_ve / a.sigma_ve) ** 2)
-        return math.sqrt(b.sigma_ve**2 - up**2), up
+        return x + b.alpha * (1 - down / a.sigma_ve) / (2 * r) * (run.predict(middle, s).x0 - at_a.x0), None
 
 
 @hookimpl

@@ -18,16 +18,15 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from ...samplers.errors import InputError
 from ...samplers.level import Level
 from ...samplers.registry import hookimpl
 from ...samplers.sampler import Past, Sampler, StepContext
+from .ancestral import check_share
 
 CLAIMS = {
     "variance of Gaussian data": "made for distilled models: with the mean of x0 it loses variance",
     "VP = EDM = flow": "the level below b is placed in the time of the schedule",
 }
-"""The lines of the report card that do not apply, and why."""
 
 
 @dataclass(frozen=True)
@@ -41,8 +40,7 @@ class TCD(Sampler):
 
     def __post_init__(self) -> None:
         """Check the option: s lies between the clean end and b."""
-        if not 0 <= self.eta <= 1:
-            raise InputError(f"sampler 'tcd': option eta {self.eta}: expected a number from 0 to 1")
+        check_share("tcd", self.eta)
 
     @property
     def convergence(self) -> int | None:  # type: ignore[override]
@@ -51,7 +49,7 @@ class TCD(Sampler):
 
     @property
     def claims(self) -> Mapping[str, str]:  # type: ignore[override]
-        """What holds only without noise."""
+        """The lines of the report card that do not apply with noise, and why."""
         return CLAIMS if self.eta else {}
 
     def nfe(self, steps: int) -> int:
@@ -63,9 +61,8 @@ class TCD(Sampler):
         # The time of a VP model ends at timestep 0, which has noise; those of EDM and flow end clean.
         below, clean = (1 - self.eta) * b.t, run.schedule.clean
         s = b if b.is_clean or not self.eta else clean if below == clean.t else run.schedule.at_time(below)
-        # Both at the scale alpha_b, so that what is missing to sigma_b is added by fresh noise.
         x = run.predict(x, a).combine(b.alpha, b.alpha * s.sigma_ve)
-        std = b.alpha * math.sqrt(b.sigma_ve**2 - s.sigma_ve**2)
+        std = b.alpha * math.sqrt(b.sigma_ve**2 - s.sigma_ve**2)  # what is missing to sigma_b
         return x + std * run.noise(a, b) if std else x, None
 
 

@@ -9,14 +9,13 @@ from pathlib import Path
 
 import click
 import pytest
-import torch
 from click.testing import CliRunner
 
 import samplerbench as sb
 from samplerbench.bench.cli import CONTEXT, cli
 from samplerbench.bench.cli.commands import commands_page
-from samplerbench.bench.cli.listing import field_docstrings, page, paragraphs_of
-from samplerbench.samplers.exact import exact_model
+from samplerbench.bench.cli.listing import field_docstrings, page
+from samplerbench.bench.conformance.sameness import Statement, difference, statements_of
 from samplerbench.samplers.options import options_of
 from samplerbench.samplers.registry import Registry, load_registry
 
@@ -224,64 +223,20 @@ def test_a_strangers_sampler_without_docstrings_has_its_part(tmp_path):
 
 # ---- Same as ----
 
-STATEMENT = re.compile(r"`([^`]+)` = `([^`]+)`(?: \(([^)]*)\))?")
-MIXTURE = sb.GaussianMixture(((-1.0, 0.5), (0.8, 1.0), (0.3, -1.2)), (0.02, 0.1, 0.3), (0.5, 0.3, 0.2))
-X = torch.randn(5, 2, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
-NOISE = torch.randn(40, 5, 2, generator=torch.Generator().manual_seed(6), dtype=torch.float64)
-VP, EDM, FLOW = sb.vp_linear(), sb.edm(), sb.flow()
-GRIDS = [
-    (VP, [999, 888, 777, 666, 555, 444, 333, 222, 111, 0]),
-    (VP, [990.5, 950.0, 600.25, 590.0, 200.0, 150.5, 20.0, 3.0]),
-    (VP, [700, 10]),
-    (EDM, [40.0, 31.0, 8.0, 7.0, 2.5, 0.9, 0.31, 0.07, 0.002]),
-    (FLOW, [1.0, 0.9, 0.6, 0.55, 0.2, 0.01]),
-]
-CONDITIONS = {
-    "": ([""], GRIDS),
-    "E from 0 to 1": (["0", "0.3", "1"], GRIDS),
-    "E from 0 up": (["0", "0.4", "1", "1.7"], GRIDS),
-    "in 1 step": ([""], [(VP, [999]), (EDM, [9.0]), (FLOW, [1.0])]),
-    "on equal steps in sigma / alpha": ([""], [(EDM, [4.0 - 0.25 * i for i in range(16)])]),
-}
-"""What may stand in brackets -> the values of E, and the grids, for which the two are to be one."""
+STATEMENTS = [(name, statement) for name, cls in SAMPLERS.items() for statement in statements_of(cls)]
 
 
-def statements():
-    """(sampler, spec, other spec, condition) of every "Same as" in a plugin's module docstring."""
-    for name, cls in SAMPLERS.items():
-        for paragraph in paragraphs_of(cls):
-            if paragraph.startswith("**Same as:**"):
-                text = " ".join(paragraph.removeprefix("**Same as:**").split())
-                assert STATEMENT.sub("", text).strip("; ") == ".", (
-                    f"{name}: not of the form `x` = `y` (condition): {text}"
-                )
-                yield from ((name, *found) for found in STATEMENT.findall(text))
-
-
-STATEMENTS = list(statements())
-
-
-def drawn(spec, schedule, grid):
-    noise = iter(NOISE)
-    model = exact_model(MIXTURE, schedule, "v")
-    return sb.sample(model, spec, grid=grid, x_init=X, noise=lambda a, b: next(noise)).x
-
-
-@pytest.mark.parametrize(("name", "spec", "other", "condition"), STATEMENTS)
-def test_what_is_said_to_be_the_same_is(name, spec, other, condition):
-    assert spec.partition(":")[0] == name
-    values, grids = CONDITIONS[condition]
-    for value, (schedule, grid) in itertools.product(values, grids):
-        one, two = (drawn(text.replace("=E", f"={value}"), schedule, grid) for text in (spec, other))
-        assert float(one.abs().max()) > 0.1
-        assert float((one - two).abs().max()) < 1e-10
+@pytest.mark.parametrize(("name", "statement"), STATEMENTS)
+def test_what_is_said_to_be_the_same_is(name, statement):
+    assert statement.spec.partition(":")[0] == name
+    assert difference(OWN, statement) < 1e-10
 
 
 def test_many_are_said_to_be_the_same_and_a_wrong_statement_would_be_seen():
     assert len(STATEMENTS) > 30
-    assert {name for name, *_ in STATEMENTS} > set(SAMPLERS) - {"dpm-solver-adaptive", "seeds"}
-    for spec, other, (schedule, grid) in itertools.product(["heun", "ddpm"], ["ddim", "dpm-solver"], GRIDS):
-        assert float((drawn(spec, schedule, grid) - drawn(other, schedule, grid)).abs().max()) > 1e-6
+    assert {name for name, _ in STATEMENTS} > set(SAMPLERS) - {"dpm-solver-adaptive", "seeds"}
+    for spec, other in itertools.product(["heun", "ddpm"], ["ddim", "dpm-solver"]):
+        assert difference(OWN, Statement(spec, other, "")) > 1e-6
 
 
 # ---- Metrics ----

@@ -164,11 +164,11 @@ def test_where_alpha_is_0_weights_of_eps_are_refused_and_those_of_the_flow_are_n
     [
         ({"weights": [[1.0]]}, "weights: expected rows of 1 to 5 numbers, one for each step"),
         ({"weights": IDENTITY[::-1]}, "weights: expected rows"),
-        ({"times": [3.0, 2.0]}, "times: 2 numbers; expected 5"),
+        ({"times": [3.0, 2.0]}, "times: 2 entries; expected 5"),
         ({"noise": [0.0, 2.0, 0.0, 0.0, 0.0]}, "noise: expected numbers from 0 to 1"),
         ({"of": "v"}, "of"),
         ({"steps": "five"}, "steps"),
-        ({"asked": [1.0]}, "asked: 1 numbers; expected 5"),
+        ({"asked": [1.0]}, "asked: 1 entries; expected 5"),
         ({"levels": [1.0] * 5}, "unknown field `levels`"),
     ],
 )

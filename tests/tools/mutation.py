@@ -40,8 +40,8 @@ LIMIT = 3600
 """Seconds for the tests, many times what they take on a busy machine; beyond them the bug hangs."""
 
 TESTS = (
-    "samplers_exact", "classic_samplers", "modern_samplers", "learned", "ddpm", "schedule", "predictor", "noise",
-    "noise_devices", "grid", "guidance", "open_core", "open_samplers", "conformance",
+    "samplers_exact", "classic_samplers", "modern_samplers", "learned", "learned_files", "ddpm", "schedule",
+    "predictor", "noise", "noise_devices", "grid", "guidance", "open_core", "open_samplers", "conformance",
 )  # fmt: skip
 """The test files, the fast ones first."""
 CLASSIC = (
@@ -49,6 +49,7 @@ CLASSIC = (
     "plms", "restart",
 )  # fmt: skip
 LEARNED = "plugins/samplers/learned.py"
+FROM_FILES = ("dpm_solver_v3", "epd_points", "model_statistics")
 OPEN = ("dpm_solver_pp_cfg_pp", "epd", "euler_ancestral_cfg_pp", "euler_cfg_pp", "paradigms")
 MODERN = (
     "deis", "dpm_solver_pp_sde", "dpm_solver_pp_sde_single", "dpm_solver_pp_single", "er_sde", "lcm", "res",
@@ -61,6 +62,10 @@ FIRST = {
     "plugins/samplers/dpm_solver_pp.py": ("modern_samplers", "conformance"),
     **{f"plugins/samplers/{name}.py": ("open_samplers", "conformance") for name in OPEN},
     LEARNED: ("learned",),
+    "plugins/samplers/learned_weights.py": ("learned",),
+    **{f"plugins/samplers/{name}.py": ("learned_files", "open_samplers") for name in FROM_FILES},
+    "plugins/samplers/ancestral.py": ("modern_samplers",),
+    "plugins/samplers/published_weights.py": ("classic_samplers",),
     "plugins/grids/shift_twice.py": ("grid",),
     "plugins/grids/grids.py": ("grid", "modern_samplers"),
     "samplers/predictor.py": ("predictor", "guidance", "open_core"),
@@ -295,10 +300,14 @@ plant(
     ("ipndm: step not scaled by alpha", "euler + b.alpha * (b.sigma_ve", "euler + (b.sigma_ve"),
 )
 plant(
-    "plugins/samplers/ipndm_v.py",
+    "plugins/samplers/published_weights.py",
     ("ipndm-v: without the slip in the second difference", "- (1 - share) / 2 * ratio", "- (1 - share * ratio) / 2"),
     ("ipndm-v: last weight exact", "h1 / h2 / (h2 / h3)", "1"),
     ("ipndm-v: third difference exact", "ratio * h / (3 *", "0 * h / (3 *"),
+)
+plant(
+    "plugins/samplers/ipndm_v.py",
+    ("ipndm-v: past reversed", "*(past or [])]", "*reversed(past or [])]"),
     ("ipndm-v: Euler step counted twice", "weights[0] -= b.sigma_ve - a.sigma_ve", "weights[0] -= 0"),
 )
 plant(
@@ -327,13 +336,46 @@ plant(
 )
 plant(
     LEARNED,
-    ("learned: newest weight not less 1", "known.weights[run.i][0] - 1", "known.weights[run.i][0]"),
+    ("learned: newest weight not less 1", "known.weights[i][0] - 1", "known.weights[i][0]"),
     ("learned: past reversed", "*(past or [])]", "*reversed(past or [])]"),
+    ("learned: told the time of another step", "known.asked[i]", "known.asked[i - 1]"),
+)
+plant(
+    "plugins/samplers/learned_weights.py",
+    ("learned: factor of x0 without sigma", "alpha - a.alpha * sigma / a.sigma", "alpha - a.alpha * sigma"),
     (
         "learned: sign of the flow's factor",
         "(sigma * a.alpha - alpha * a.sigma)",
         "(alpha * a.sigma - sigma * a.alpha)",
     ),
+)
+plant(
+    "plugins/samplers/ancestral.py",
+    ("ancestral: eta twice", "up = eta * b.sigma_ve", "up = eta**2 * b.sigma_ve"),
+    ("ancestral: variances added", "b.sigma_ve**2 - up**2", "b.sigma_ve**2 + up**2"),
+)
+plant(
+    "plugins/samplers/dpm_solver_v3.py",
+    (
+        "dpm-solver-v3: corrected from the predicted state",
+        "x = take_step(self.known or PLAIN, x, b, [",
+        "x = take_step(self.known or PLAIN, predicted, b, [",
+    ),
+    (
+        "dpm-solver-v3: the statistics of the default",
+        "predicted = take_step(self.known or PLAIN",
+        "predicted = take_step(PLAIN",
+    ),
+    ("dpm-solver-v3: corrector without the older", "[history[0], at_b, *history[1:]]", "[history[0], at_b]"),
+)
+plant(
+    "plugins/samplers/model_statistics.py",
+    ("dpm-solver-v3: g not moved by b", "constant = constant + weight * less", "constant = constant - weight * less"),
+    ("dpm-solver-v3: g moved the wrong way by s", "np.exp(-stretch.total(s))", "np.exp(stretch.total(s))"),
+    ("dpm-solver-v3: E without s", "stretch.up_to(l + s)", "stretch.up_to(l)"),
+    ("dpm-solver-v3: l of f left out", "* (1 - share) * level.sigma_ve", "* level.sigma_ve"),
+    ("dpm-solver-v3: pieces across the knots", "for knot in known.lambdas if low < knot < high", "for knot in ()"),
+    ("dpm-solver-v3: polynomial of the other places", "/ (place - other)", "/ (other - place)"),
 )
 plant(
     "plugins/samplers/lcm.py",
@@ -599,8 +641,13 @@ plant(
     ("philox on a device: wrong kernel taken", "if apart <= TOLERANCE:", "if not apart <= TOLERANCE:"),
 )
 plant(
+    "plugins/samplers/epd_points.py",
+    ("epd: one direction of two", "zip((1 - share, share), inner", "zip((1.0, 0.0), inner"),
+    ("epd: points of the file from the end", "h * place)", "h * (1 - place))"),
+)
+plant(
     "plugins/samplers/epd.py",
-    ("epd: one direction of two", "(1 - share) * said[0].eps + share * said[1].eps", "said[0].eps"),
+    ("epd: told the level of the point", "level, told) for", "level) for"),
     ("epd: slope at the start counted twice", "(slope - at_a.eps)", "slope"),
 )
 plant(

@@ -279,6 +279,45 @@ class Diffusers:
 
 
 @dataclass(frozen=True)
+class Parallel:
+    """ParaDiGMS with the parallel step of DDIMParallelScheduler, for a number of sweeps in place of a tolerance."""
+
+    window: int
+    sweeps: int
+    end: str = "clean"
+    requires: str = "diffusers"
+
+    @property
+    def label(self) -> str:
+        """Class and settings."""
+        return f"DDIMParallelScheduler(clip_sample=False), windows of {self.window}, {self.sweeps} sweeps"
+
+    def __call__(self, problem: Problem, dtype: torch.dtype) -> Tensor:
+        """The clean state. The levels are the scheduler's own: leading."""
+        noisy, x = each(problem), problem.x.to(dtype)
+        with computing_in(dtype):
+            scheduler = library("diffusers").DDIMParallelScheduler(clip_sample=False)
+            scheduler.set_timesteps(len(noisy))
+
+            def after(states: list[Tensor], first: int) -> list[Tensor]:
+                """Each state one step on, all in one batch."""
+                levels = noisy[first : first + len(states)]
+                said = [problem.answer("eps", one, level) for one, level in zip(states, levels, strict=True)]
+                t = torch.tensor([int(level.t) for level in levels for _ in x])
+                return list(scheduler.batch_step_no_noise(torch.cat(said), t, torch.cat(states)).split(len(x)))
+
+            last = len(noisy) - 1
+            for start in range(0, last, self.window):
+                states = [x] * (min(self.window, last - start) + 1)
+                for _ in range(self.sweeps):
+                    drifts = [b - a for a, b in zip(states, after(states[:-1], start), strict=False)]
+                    states = [x + sum(drifts[:j]) for j in range(len(states))]
+                x = states[-1]
+            (x,) = after([x], last)
+        return x.double()
+
+
+@dataclass(frozen=True)
 class KDiffusion:
     """A function of k_diffusion.sampling."""
 
@@ -319,7 +358,7 @@ class KDiffusion:
         return x.double() * (noisy[-1].alpha if self.end != "clean" else 1)
 
 
-Peer = Diffusers | KDiffusion
+Peer = Diffusers | Parallel | KDiffusion
 Proof = Callable[[str, Peer, Problem], tuple[bool, str]]
 """(spec, peer, problem) -> whether it is proven, and the numbers."""
 
@@ -389,7 +428,7 @@ def case(spec: str, peer: Peer, problem: Problem, note: str = "", **differs: Any
         note = "; ".join(filter(None, ["compared at the last noisy level", note]))
     proof = differs.pop("proof", None)
     return Case(
-        spec, "diffusers" if isinstance(peer, Diffusers) else "k-diffusion", peer.label, peer.requires,
+        spec, "k-diffusion" if isinstance(peer, KDiffusion) else "diffusers", peer.label, peer.requires,
         lambda dtype: (ours(spec, problem, to_clean=peer.end == "clean"), peer(problem, dtype)),
         proof=functools.partial(proof, spec, peer, problem) if proof else None, note=note, **differs,
     )  # fmt: skip
@@ -426,6 +465,10 @@ def orders(mine: float, theirs: float) -> Proof:
 
 
 # ---- The cases ----
+
+
+BETAS = {"beta_start": 1e-4, "beta_end": 0.02}
+"""Those of `ON_VP`, where a scheduler's own are those of Stable Diffusion."""
 
 
 def last_step_first_order(scheduler: Any, i: int, steps: int) -> None:
@@ -514,7 +557,7 @@ def diffusers_cases() -> Iterator[Case]:
         proof=vanishes(replace(spaced, arrange=truly_spaced), "with T/S set to the distance of its timesteps"),
     )  # fmt: skip
 
-    ve, betas = {"form": "ve"}, {"beta_start": 1e-4, "beta_end": 0.02}
+    ve, betas = {"form": "ve"}, BETAS
     yield case("euler", Diffusers("EulerDiscreteScheduler", **ve), ON_VP)
     yield case("euler-a", Diffusers("EulerAncestralDiscreteScheduler", **ve), ON_VP)
     yield case("heun", Diffusers("HeunDiscreteScheduler", calls=twice, **ve), ON_VP)
@@ -536,11 +579,28 @@ def diffusers_cases() -> Iterator[Case]:
     ipndm = Diffusers("IPNDMScheduler", predicts="v", arrange=given_levels, end="last")
     yield case("ipndm", ipndm, ON_VP, "the peer takes the last interval with the full order, ours by Euler")
 
+    yield from open_cases()
     yield from distilled_cases()
     yield from singlestep_cases()
     yield from multistep_cases()
     yield from predictor_corrector_cases()
     yield from edm_and_flow_cases()
+
+
+def open_cases() -> Iterator[Case]:
+    """Samplers that ask more of the network, or read a file, on the settings with which a peer has them."""
+    ddim = Diffusers("DDIMScheduler", {"clip_sample": False})
+    yield case("learned", ddim, ON_LEADING, "without a file")
+    yield case("epd:points=1", Diffusers("KDPM2DiscreteScheduler", calls=halves, form="ve", config=BETAS), ON_VP)
+    for window, sweeps in ((4, 2), (8, 3)):
+        yield case(f"paradigms:window={window},sweeps={sweeps}", Parallel(window, sweeps), ON_LEADING)
+    heun = {"solver_order": 2, "solver_type": "heun"}
+    yield case("res", Diffusers("DPMSolverMultistepScheduler", {**heun, "lower_order_final": False}), ON_VP)
+    single = Diffusers("DPMSolverSinglestepScheduler", {**heun, "lower_order_final": True}, calls=halves)
+    yield case("res:variant=singlestep", single, ON_VP)
+    for k in (1, 2, 3, 4):
+        lms = Diffusers("LMSDiscreteScheduler", {}, {"order": k}, form="ve", end="last")
+        yield case(f"ipndm-v:order={k}", lms, ON_VP)
 
 
 def distilled_cases() -> Iterator[Case]:
@@ -622,6 +682,14 @@ def multistep_cases() -> Iterator[Case]:
         yield case(f"deis:order={k - 1}", peer, ON_VP, "logrho is our lambda" if k > 1 else "")
 
 
+V3 = {
+    f"sa-solver:predictor={k},corrector={corrector},tau=0": f"order={k},corrector={'true' if corrector else 'false'}"
+    for k in (2, 3)
+    for corrector in (k - 1, 0)
+}
+"""What `dpm-solver-v3` is without a file."""
+
+
 def predictor_corrector_cases() -> Iterator[Case]:
     """UniPC and SA-Solver."""
     for variant in ("bh1", "bh2"):
@@ -654,6 +722,8 @@ def predictor_corrector_cases() -> Iterator[Case]:
             spec, peer = sa(predictor, corrector, tau)
             bare = replace(peer, before=no_added_term if corrector else neither, note=f"{peer.note}, no added term")
             yield case(spec, bare, ON_VP)
+            if not tau and spec in V3:
+                yield case(f"dpm-solver-v3:{V3[spec]}", bare, ON_VP, "without a file")
             yield case(
                 spec, peer, ON_VP, proof=vanishes(bare, "without it"),
                 reason="the peer adds a term to its two-step coefficients, with which order 3 starts too",
@@ -699,7 +769,10 @@ def k_diffusion_cases() -> Iterator[Case]:
         ("heun", KDiffusion("sample_heun")),
         ("edm:churn=4,s_tmin=0.05,s_tmax=50,s_noise=1.003",
          KDiffusion("sample_heun", {"s_churn": 4.0, "s_tmin": 0.05, "s_tmax": 50.0, "s_noise": 1.003})),
+        ("gradient-estimation:gamma=1", KDiffusion("sample_euler")),
         ("dpm2", KDiffusion("sample_dpm_2")),
+        ("epd:points=1", KDiffusion("sample_dpm_2")),
+        *((f"ipndm-v:order={k}", KDiffusion("sample_lms", {"order": k}, end="last")) for k in (1, 2, 3, 4)),
         ("dpm2-a:eta=0.5", KDiffusion("sample_dpm_2_ancestral", {"eta": 0.5})),
         ("dpm2-a:eta=1", KDiffusion("sample_dpm_2_ancestral")),
         *((f"lms:order={k}", KDiffusion("sample_lms", {"order": k}, end="last")) for k in (1, 2, 3, 4)),
@@ -902,7 +975,13 @@ def page(rows: dict[str, list[Row]]) -> str:
     ]
     for heading, part in rows.items():
         parts += [f"## {heading}", table(part, "grid" if heading == "Grids" else "sampler")]
-    return "\n\n".join([*parts, "## Without a row", missing])
+    return "\n\n".join([*parts, "## Without a row", missing, WITHOUT])
+
+
+WITHOUT = """\
+Neither library has CFG++, ER-SDE-Solver, SEEDS or Restart. Of learned solvers, EPD-Solver, gradient estimation and
+DPM-Solver-v3 they have what these are without a file, or with the options of the row; tests hold the rest to NumPy
+written from the papers. iPNDM_v as published is in neither; exact it is LMS."""
 
 
 INTRODUCTION = """\

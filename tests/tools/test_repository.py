@@ -319,3 +319,19 @@ def test_no_function_is_longer_than_a_screen():
                 body = [child for child in node.body if not isinstance(child, ast.Expr) or child is not node.body[0]]
                 lines = node.end_lineno - body[0].lineno + 1 if body else 0
                 assert lines <= LONGEST_BODY, f"{path}: {node.name} has {lines} lines"
+
+
+OPEN_CORE = (
+    "dpm_solver_pp_cfg_pp", "dpm_solver_pp_sde_single", "dpm_solver_v3", "epd", "euler_ancestral_cfg_pp",
+    "euler_cfg_pp", "gradient_estimation", "ipndm_v", "lcm", "learned", "paradigms", "res", "tcd",
+)  # fmt: skip
+"""Samplers that show what a sampler of others costs to write on the open core."""
+MOST_LINES = 60
+"""From the imports to the hook, blank lines included."""
+
+
+@pytest.mark.parametrize("name", OPEN_CORE)
+def test_a_sampler_on_the_open_core_is_short(name):
+    text = (ROOT / "plugins" / "samplers" / f"{name}.py").read_text(encoding="utf-8")
+    docstring, *_ = ast.parse(text).body
+    assert len(text[text.index(docstring.value.value) :].partition('"""')[2].strip().splitlines()) <= MOST_LINES
