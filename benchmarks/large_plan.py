@@ -36,7 +36,10 @@ SAMPLERS = ("ddim", "ddpm", "euler", "euler-a", "dpm-solver++", "deis", "unipc",
 
 
 class Enough(KeyboardInterrupt):
-    """All chunks that are to be stored are there."""
+    """All chunks that are to be stored are there.
+
+    A stop by the user passes through an engine as it is; any other exception would be the engine's fault.
+    """
 
 
 @dataclass
