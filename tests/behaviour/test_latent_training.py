@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from PIL import Image
 from torch import nn
@@ -240,7 +241,27 @@ def test_the_unet_learns_v_of_scaled_latents_and_drops_a_tenth_of_the_captions()
     assert np.mean(values) == pytest.approx(float(np.mean(abar + (1 - abar) / 4)), rel=0.05)
 
 
+def test_the_decoder_goes_on_learning_while_the_latents_stay(photos, tmp_path):
+    vaes, fit = [], training.fit
+
+    def look(network, loss, recipe, **how):
+        weights = fit(network, loss, recipe, **how)
+        vaes.append((recipe.phase, {name: value.clone() for name, value in weights.items()}))
+        return weights
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "fit", look)
+        learn(tmp_path / "out", photos)
+    (first, vae), (second, decoder) = vaes[:2]
+    assert (first, second) == ("vae", "decoder")
+    stored = safetensors.torch.load_file(tmp_path / "out" / "vae" / "diffusion_pytorch_model.safetensors")
+    changed = {name for name in vae if not torch.equal(vae[name].half(), stored[name])}
+    assert changed
+    assert all(name.startswith(("decoder.", "post_quant_conv.")) for name in changed)
+    assert torch.equal(stored["post_quant_conv.weight"], decoder["first.weight"].half())
+
+
 def test_lengths_keep_their_proportions():
-    assert Settings(steps=6).lengths == {"vae": 4, "text": 4, "unet": 6}
+    assert Settings(steps=6).lengths == {"vae": 4, "decoder": 1, "text": 4, "unet": 6}
     with pytest.raises(InputError, match="steps"):
         Settings(steps=0)

@@ -38,6 +38,19 @@ def reconstructing(images: Tensor, *, batch: int, seed: int, device: torch.devic
     return loss
 
 
+def decoding(images: Tensor, vae: Any, *, batch: int, seed: int, device: torch.device) -> LossOf:
+    """The decoder's mean squared error on uint8 images (N, 3, H, W), from the means of their latents."""
+
+    def loss(net: nn.Module, step: int) -> Tensor:
+        x = as_input(images[batch_of(seed, step, len(images), batch)].to(device))
+        with torch.no_grad():  # the encoder stays as it is, and with it the latents that the U-Net learns
+            latents = vae.encode(x).latent_dist.mean
+        error: Tensor = F.mse_loss(net(latents).float(), x)
+        return error
+
+    return loss
+
+
 def _edges(a: Tensor, b: Tensor) -> Tensor:
     """The mean error of the differences between neighbours, along both axes."""
     return sum((F.l1_loss(a.diff(dim=d), b.diff(dim=d)) for d in (-2, -1)), torch.zeros((), device=a.device))

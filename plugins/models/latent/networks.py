@@ -64,6 +64,19 @@ def unet_of(preset: Preset, size: int) -> nn.Module:
     return made
 
 
+class Decoder(nn.Module):
+    """What an autoencoder makes images of latents by; its parts are those of the autoencoder itself."""
+
+    def __init__(self, vae: Any) -> None:
+        super().__init__()
+        self.first, self.rest = vae.post_quant_conv, vae.decoder
+
+    def forward(self, latents: Tensor) -> Tensor:
+        """Latents -> images in [-1, 1]."""
+        images: Tensor = self.rest(self.first(latents))
+        return images
+
+
 class Pairs(nn.Module):
     """The text encoder beside an image tower, both into unit vectors of the same space (Radford et al. 2021)."""
 

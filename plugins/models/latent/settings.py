@@ -81,7 +81,10 @@ class Settings:
         """The steps of each phase."""
         preset = self.of_preset
         share = 1.0 if self.steps is None else self.steps / preset.unet_steps
-        usual = {"vae": preset.vae_steps, "text": preset.text_steps, "unet": preset.unet_steps}
+        usual = {
+            "vae": preset.vae_steps, "decoder": preset.vae_steps // 3, "text": preset.text_steps,
+            "unet": preset.unet_steps,
+        }  # fmt: skip
         return {phase: max(1, round(steps * share)) for phase, steps in usual.items()}
 
     def as_json(self) -> dict[str, Any]:

@@ -36,14 +36,14 @@ from ..ddpm.pixels import mapped, prepare
 from ..ddpm.settings import differences
 from ..diffusers.libraries import quietly
 from ..diffusers.model import Diffusers
-from .losses import contrasting, denoising, reconstructing
-from .networks import LATENT_CHANNELS, Pairs, text_of, unet_of, vae_of
+from .losses import contrasting, decoding, denoising, reconstructing
+from .networks import LATENT_CHANNELS, Decoder, Pairs, text_of, unet_of, vae_of
 from .settings import FACTOR, Settings
 from .tokens import encoded, load_tokenizer, write_tokenizer
 
 FILE, LOG, SAMPLES, PROMPTS = "training.json", "training.csv", "samples.png", "prompts.txt"
 CHECKPOINTS, IMAGES, LATENTS = "checkpoints", "images.bin", "latents.bin"
-VAE, TEXT, UNET = "vae", "text", "unet"
+VAE, DECODER, TEXT, UNET = "vae", "decoder", "text", "unet"
 PAIRS_PER_IMAGE = 2
 """The batch of the text encoder is that of the others times this: each image is compared with the texts of all."""
 AT_ONCE = 64
@@ -164,9 +164,9 @@ def train_phases(place: Place, captions: Sequence[str], log: Report, report: Rep
 def recipe_of(settings: Settings, phase: str) -> Recipe:
     """How a phase is trained."""
     steps = settings.lengths[phase]
-    rates = {VAE: 2e-3, TEXT: 1e-3, UNET: settings.lr or settings.of_preset.lr}
+    rates = {VAE: 2e-3, DECODER: 5e-4, TEXT: 1e-3, UNET: settings.lr or settings.of_preset.lr}
     return Recipe(
-        phase, steps, lr=rates[phase], weight_decay={VAE: 0.0, TEXT: 0.05, UNET: 0.01}[phase],
+        phase, steps, lr=rates[phase], weight_decay={TEXT: 0.05, UNET: 0.01}.get(phase, 0.0),
         warmup=min(200, max(steps // 10, 1)), ema=EMA, bf16=settings.precision == "bf16",
     )  # fmt: skip
 
@@ -183,6 +183,12 @@ def trained_vae(place: Place, images: Tensor, log: Report) -> Any:
     weights = fit(vae, loss, recipe_of(settings, VAE), checkpoint=place.checkpoint(f"{VAE}.pt"), report=log,
                   ranks=place.ranks)  # fmt: skip
     vae.load_state_dict(weights)
+    # The latents stay what they are, so the decoder can still learn to reproduce them better.
+    decoder = Decoder(vae)
+    loss = decoding(images, vae, batch=settings.batch_size, seed=settings.seed, device=device)
+    weights = fit(decoder, loss, recipe_of(settings, DECODER), checkpoint=place.checkpoint(f"{DECODER}.pt"),
+                  report=log, ranks=place.ranks)  # fmt: skip
+    decoder.load_state_dict(weights)
     return vae.eval()
 
 
