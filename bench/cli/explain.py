@@ -30,7 +30,7 @@ def explain(words: tuple[str, ...], plugin: tuple[str, ...], as_json: bool) -> N
     A PNG file holds its caption where the tool that drew it stored it, as A1111 does.
     """
     from ..plan.caption import caption_from
-    from ..show.explain import PAGE, explained
+    from ..show.explain import explained
 
     caption = caption_from(" ".join(words))
     with stdout_for_data():
@@ -44,7 +44,8 @@ def explain(words: tuple[str, ...], plugin: tuple[str, ...], as_json: bool) -> N
         return
     print_entries(("setting", "what it is"), [(name, [value, text]) for name, value, text in about.settings])
     say("")
-    say(f"On the embedded model ({PAGE}):")
+    without = f", without {about.left_out}" if about.left_out else ""
+    say(f"On the embedded model{without} (see docs/settings.md):")
     say(f"  {about.command}")
     if about.of_model and not about.is_embedded:
         say("On your own model, a folder of diffusers:")

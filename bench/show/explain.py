@@ -19,7 +19,6 @@ from ..plan.caption import Caption
 from ..plan.config import MOST_LAYERS, Config
 
 NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?")
-PAGE = "docs/settings.md has a picture for each"
 TOLD = {
     "model": "The network and its weights. Here: --model FOLDER, a folder that diffusers' save_pretrained wrote.",
     "model hash": "The first digits of the hash of the file with the weights: which version of the model it was.",
@@ -51,6 +50,11 @@ class Explained:
     """Options that belong to a model of diffusers, prompts among them: the embedded model knows ten words."""
     is_embedded: bool = False
     """Whether the embedded model drew the picture."""
+
+    @property
+    def left_out(self) -> str:
+        """The options that the embedded model does not take, for people."""
+        return "" if self.is_embedded else ", ".join(self.of_model)
 
     @property
     def command(self) -> str:

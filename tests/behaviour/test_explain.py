@@ -68,6 +68,12 @@ def test_the_caption_is_explained_and_its_command_draws(sb):
     assert [row["setting"] for row in about["settings"]][-2:] == ["Model", "Foo"]
 
 
+def test_what_the_embedded_model_does_not_take_is_named(sb):
+    assert "On the embedded model, without --size, --clip-skip (see" in sb("explain", STUDENTS).out
+    assert "On the embedded model (see" in sb("explain", "Steps: 4").out
+    assert "On the embedded model (see" in sb("explain", "Steps: 4, Size: 28x28, Model: fashion-mnist").out
+
+
 def test_words_without_quotes_are_a_caption_too(sb):
     assert "-s euler-a" in sb("explain", "Steps:", "4,", "Sampler:", "Euler", "a").out
 

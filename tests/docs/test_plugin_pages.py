@@ -102,11 +102,13 @@ def test_the_other_blocks_of_the_interface_page_are_true():
 
 def test_every_python_block_of_the_documentation_is_run_by_a_test():
     untitled = {path.name for path in DOCS.glob("*.md") if "```python\n" in path.read_text(encoding="utf-8")}
-    run = {"data.md", "models.md", "plugins.md", "scoring.md", "writing-a-sampler.md"}  # each has a test
+    # Each has a test.
+    run = {"data.md", "models.md", "notebooks.md", "plugins.md", "scoring.md", "thirty-lines.md", "tutorial.md",
+           "writing-a-sampler.md"}  # fmt: skip
     assert untitled == {*run, "api.md"}  # of which the blocks are signatures
     with_title = {path.stem for path in DOCS.glob("*.md") if "```python title" in path.read_text(encoding="utf-8")}
-    # The last two have tests of their own.
-    assert with_title == {*(PAGE_OF[kind] for kind in FOLLOWED), "asking-the-network", "cluster"}
+    # The last three have tests of their own.
+    assert with_title == {*(PAGE_OF[kind] for kind in FOLLOWED), "asking-the-network", "cluster", "tutorial"}
 
 
 # ---- What they say of the interface ----
