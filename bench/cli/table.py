@@ -328,7 +328,8 @@ def show_against(run: StoredRun, folder: Path, registry: Registry, as_json: bool
         click.echo(table_to_json(found.table, {"folder": str(run.path), "baseline": str(folder), **lists}))
     elif len(found.table):
         print_rows(baseline_to_rows(found.table, run.labels), 2)
-        say(correction_of(found.table, run.labels))
+        if caption := correction_of(found.table, run.labels):
+            say(caption)
     if found.left_out:
         complain(f"not compared, because the runs do not both have it: {'; '.join(found.left_out)}", kind="Note")
     return [*worse_to_lines(found.worse, folder), *found.failed]
@@ -346,4 +347,6 @@ def show_found(run: StoredRun, registry: Registry, as_json: bool, question: Ques
     rows = question.to_rows(found, run.labels)
     if rows:
         print_rows(rows, question.keys)
-    say((question.caption or correction_of)(found, run.labels) if rows else NO_PAIR)
+    caption = (question.caption or correction_of)(found, run.labels) if rows else NO_PAIR
+    if caption:
+        say(caption)

@@ -111,10 +111,14 @@ def power_to_rows(found: pd.DataFrame, labels: Labels) -> list[dict[str, str]]:
 
 
 def correction_of(found: pd.DataFrame, labels: Labels) -> str:
-    """What verdicts are corrected for: the number of comparisons in each metric, and the look."""
+    """What verdicts are corrected for: the comparisons in each metric, and the look; '' where nothing was compared."""
     families: dict[int, list[str]] = {}
     for metric, family in dict(zip(found["metric"], found["family"], strict=True)).items():
-        families.setdefault(int(family), []).append(short_heading_of(metric, labels))
+        # A metric of which nothing was compared, such as seconds of unreliable clocks, has a family of nothing.
+        if family:
+            families.setdefault(int(family), []).append(short_heading_of(metric, labels))
+    if not families:
+        return ""
     sizes = "; ".join(f"{', '.join(metrics)}: {size}" for size, metrics in families.items())
     look = int(found["look"].iloc[0])
     return f"p is corrected for all comparisons that can be asked of a metric ({sizes}) and for look {look} at the run."

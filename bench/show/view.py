@@ -352,9 +352,9 @@ def doubt_in_times(key: str, rows: Sequence[Row]) -> str:
     timed = [row for row in rows if row["first"] == row["row"] and row["milliseconds"] is not None]
     on_front = [row["doubtful"] for row in timed if row.get(f"{key}_front")]
     if any(on_front):
-        return f" The front is grey: of its times {sum(on_front)} of {len(on_front)} are not reliable."
+        return f" The front is grey: {sum(on_front)} of its {counted(len(on_front), 'time')} cannot be relied on."
     doubtful = sum(row["doubtful"] for row in timed)
-    return f" Of the {len(timed)} times {doubtful}, none of them on the front, are not reliable." if doubtful else ""
+    return f" {doubtful} of the {len(timed)} times, none of them on the front, cannot be relied on." if doubtful else ""
 
 
 def mark_by_numbers(metric: Row, rows: Sequence[Row]) -> None:

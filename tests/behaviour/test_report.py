@@ -296,12 +296,12 @@ def test_a_front_of_unreliable_times_is_grey_and_says_so():
         {"row": i, "first": i, "m0": 3.0 - i, "milliseconds": 1.0 + i, "doubtful": i == 1} for i in range(3)
     ]  # fmt: skip
     metric = {"key": "m0", "better": "lower"}
-    assert reports.mark_front(metric, rows, None) == "The front is grey: of its times 1 of 3 are not reliable."
+    assert reports.mark_front(metric, rows, None) == "The front is grey: 1 of its 3 times cannot be relied on."
     line, *_ = charts.front("m0", "FID", rows, 1)["layer"]
     assert line["mark"]["color"] == charts.GREY
     rows[1]["m0"] = 9.0
     told = reports.mark_front(metric, rows, ["on the front", "dominated", "on the front"])
-    assert told.endswith(" Of the 3 times 1, none of them on the front, are not reliable.")
+    assert told.endswith(" 1 of the 3 times, none of them on the front, cannot be relied on.")
     line, *_ = charts.front("m0", "FID", rows, 1)["layer"]
     assert line["mark"]["color"] == charts.INK
 

@@ -197,7 +197,7 @@ def test_the_command_prints_differences_and_verdicts(stored, monkeypatch, capsys
     code, out, _ = printed("ddpm", "ddim")
     assert out.splitlines()[-1] == (
         "p is corrected for all comparisons that can be asked of a metric "
-        "(unbiased FID, CLIP score: 10; s/image: 0) and for look 1 at the run."
+        "(unbiased FID, CLIP score: 10) and for look 1 at the run."
     )
     code, out, err = printed("ddpm", "dimd")
     assert (code, out, err.count("\n")) == (2, "", 1)
