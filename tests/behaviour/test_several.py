@@ -7,6 +7,7 @@ import shutil
 import statistics
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 import samplerbench as sb_
@@ -16,6 +17,7 @@ from samplerbench.bench.judge.stored import StoredRun
 from samplerbench.bench.show.figures import charts_by_name
 from samplerbench.bench.show.formats import Layout, content_of, frame_for, sheet_for
 from samplerbench.bench.show.over import curves_in, numbers_in, over, without
+from samplerbench.bench.show.pivot import pivot_of
 from samplerbench.bench.show.several import default_page, shortened
 from samplerbench.bench.show.view import view_of
 
@@ -172,6 +174,14 @@ def test_a_pivot_may_have_an_option_across(made, runs, sb):
         2, "over 'etta'", "(did you mean 'eta'?)", "eta, guidance"
     )
     sb("table", runs[0], "--over", "eta").refused(2, "--over eta: of which metric?")
+    sb("table", runs[0], "--pivot", "fid", "--over", "").refused(2, "over '': is empty")
+
+
+def test_values_that_differ_in_their_last_digits_have_columns_of_their_own():
+    counts = [0.1234567, 0.1234568, 0.5]
+    table = pd.DataFrame({"sampler": ["ddim"] * 3, "fid": [1.0, 2.0, 3.0]})
+    frame = pivot_of(table, "fid", counts).frame()
+    assert frame.to_dict("records") == [{"sampler": "ddim", "0.1234567": 1.0, "0.1234568": 2.0, "0.5": 3.0}]
 
 
 def test_the_page_has_curves_over_options(made):
