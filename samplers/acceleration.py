@@ -156,8 +156,8 @@ class Accelerated:
                 again[kind] += 1
             if again[kind] > MOST_AGAIN:
                 raise ModelError(
-                    f"model {self.name!r}: the network is compiled again and again for arguments of one shape, as where "
-                    "it reads a number out of a tensor (float(t[0])); leave out --compile"
+                    f"model {self.name!r}: the network is compiled again and again for arguments of one shape, as "
+                    "where it reads a number out of a tensor (float(t[0])); leave out --compile"
                 )
             return answer
 

@@ -186,7 +186,7 @@ def test_a_draw_in_which_the_network_is_compiled_again_is_none_of_a_ready_networ
 
 def test_a_network_that_is_compiled_at_every_call_is_refused(monkeypatch):
     model = compiled(model_of(), Again(monkeypatch, range(100)))
-    with pytest.raises(ModelError, match=r"'network': the network is compiled again and again .*; leave out --compile$"):
+    with pytest.raises(ModelError, match=r"the network is compiled again and again .*; leave out --compile$"):
         sb.sample(model, "ddim", steps=10, n=1)
 
 

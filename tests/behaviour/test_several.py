@@ -80,6 +80,15 @@ def test_a_setting_is_short_in_the_index(value, text):
     assert shortened(value) == text
 
 
+def test_nothing_is_written_where_one_run_is_damaged_or_the_page_has_no_place(runs, sb):
+    there = {run: (run / "report.html").stat().st_mtime_ns for run in runs}
+    sb("report", *runs[:2], "--plugin", TOY, "-o", "runs").refused(2, "output runs: is a folder")
+    table = runs[1] / "table.csv"
+    table.write_text(table.read_text().replace("toy", "boy", 1))
+    sb("report", *runs[:2], "--plugin", TOY).refused(5, "table.csv: damaged")
+    assert there == {run: (run / "report.html").stat().st_mtime_ns for run in runs}
+
+
 # ---- Several seeds ----
 
 
@@ -135,6 +144,12 @@ def test_a_row_that_one_run_lacks_is_left_out_with_a_word(runs, edited):
     edited(runs[1], cells__0__steps=3, cells__1__steps=3, cells__2__steps=3, cells__3__steps=3, config__steps=[3])
     with pytest.raises(sb_.InputError, match="no row is finished in all runs"):
         over_seeds([StoredRun(runs[0]), pending(runs[1])])
+
+
+def test_what_only_some_runs_measure_is_said(runs, edited):
+    edited(runs[1], extractors={})
+    (*_, note) = over_seeds([StoredRun(runs[0]), StoredRun(runs[1])]).notes
+    assert note == "left out, because not all runs measure it: fid, fid_unbiased"
 
 
 def pending(folder):
