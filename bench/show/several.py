@@ -52,6 +52,8 @@ def write_several(runs: Sequence[StoredRun], output: Path, metrics: Callable[[St
     """
     if output.is_dir():
         raise InputError(f"output {output}: is a folder; expected the name of a file")
+    if not output.absolute().parent.is_dir():
+        raise InputError(f"output {output}: there is no folder {output.parent}; make it, or give another -o")
     for run in runs:
         len(run.table)  # reads it
     pages = [write_report(run, metrics(run)) for run in runs]

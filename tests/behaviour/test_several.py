@@ -83,6 +83,7 @@ def test_a_setting_is_short_in_the_index(value, text):
 def test_nothing_is_written_where_one_run_is_damaged_or_the_page_has_no_place(runs, sb):
     there = {run: (run / "report.html").stat().st_mtime_ns for run in runs}
     sb("report", *runs[:2], "--plugin", TOY, "-o", "runs").refused(2, "output runs: is a folder")
+    sb("report", *runs[:2], "--plugin", TOY, "-o", "no/it.html").refused(2, "output no/it.html: there is no folder no")
     table = runs[1] / "table.csv"
     table.write_text(table.read_text().replace("toy", "boy", 1))
     sb("report", *runs[:2], "--plugin", TOY).refused(5, "table.csv: damaged")
