@@ -7,6 +7,8 @@ what identifies a cell.
 from __future__ import annotations
 
 import functools
+import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
@@ -24,6 +26,11 @@ Compiler = Callable[..., Any]
 """As `torch.compile`: a function or a module, and keywords -> a function that answers the same, faster."""
 CALLS_TO_RECORD = 3
 """Calls of a kind before a CUDA graph is replayed: one compiles, one warms up, one records."""
+MOST_PROGRAMS = 1024
+"""Programs of a network. Of its own accord torch compiles eight; from then on it asks the network as it is, without an
+error, and times would be those of no compiled network."""
+MOST_AGAIN = 4
+"""How often a network may be compiled again for one kind of call: its arguments may lie otherwise in memory."""
 IMAGE_BATCH = 4
 """Dimensions of a batch of images, for which the memory layout by channels exists."""
 TURNED: Mapping[str, Mapping[str, Any]] = {
@@ -131,16 +138,28 @@ class Accelerated:
         graphs = device.type == "cuda"
         # A program for each shape: a run has few, and one for any shape is slower.
         faster = self.compiler(network, dynamic=False, mode="reduce-overhead" if graphs else "default")
-        seen: set[Kind] = set()
+        make_room_for_programs()
+        again: dict[Kind, int] = {}
 
         def ask(*given: Tensor) -> Tensor:
             kind = tuple((tuple(one.shape), one.dtype) for one in given)
-            if kind not in seen:
+            if kind not in again:
                 started = clock(device)
                 self._get_ready(network, faster, given, calls=CALLS_TO_RECORD if graphs else 1)
                 self.seconds += clock(device) - started
-                seen.add(kind)
-            return answer_by(faster, given, graphs=graphs)
+                again[kind] = 0
+            made, started = programs_made(), time.perf_counter()
+            answer = answer_by(faster, given, graphs=graphs)
+            if programs_made() > made:
+                # The time of the samples that are drawn with this call is none of a network that was ready.
+                self.seconds += time.perf_counter() - started
+                again[kind] += 1
+            if again[kind] > MOST_AGAIN:
+                raise ModelError(
+                    f"model {self.name!r}: the network is compiled again and again for arguments of one shape, as "
+                    "where it reads a number out of a tensor (float(t[0])); leave out --compile"
+                )
+            return answer
 
         return ask
 
@@ -157,6 +176,20 @@ class Accelerated:
             raise ModelError(
                 f"model {self.name!r}: the network cannot be compiled ({in_line(error)}); leave out --compile"
             ) from error
+
+
+def make_room_for_programs() -> None:
+    """Let torch compile as many programs of a network as there are kinds of calls."""
+    dynamo = sys.modules.get("torch._dynamo")  # a stand-in of the compiler does not load it
+    if dynamo:
+        for name in ("recompile_limit", "accumulated_recompile_limit"):
+            setattr(dynamo.config, name, max(getattr(dynamo.config, name), MOST_PROGRAMS))
+
+
+def programs_made() -> int:
+    """How many programs torch has compiled so far in this process."""
+    utils = sys.modules.get("torch._dynamo.utils")
+    return int(utils.counters["stats"]["unique_graphs"]) if utils else 0
 
 
 def answer_by(faster: Network, given: tuple[Tensor, ...], *, graphs: bool) -> Tensor:

@@ -139,6 +139,9 @@ def table(  # noqa: PLR0913  (an option each)
         raise InputError(f"--json and --format {form}: expected one of them")
     form = "json" if as_json else form
     conditions = conditions_of(limits)
+    for option, text in (("pivot", pivot), ("over", over)):
+        if text == "":
+            raise InputError(f"{option} '': is empty; expected as in --pivot fid --over eta")
     if over and not pivot:
         raise InputError(f"--over {over}: of which metric? expected with --pivot, as in --pivot fid --over {over}")
     if given in WHOLE_TABLES:

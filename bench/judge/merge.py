@@ -104,10 +104,11 @@ def merge(runs: Sequence[StoredRun]) -> Merged:
     return Merged(table, labels, tuple(origins.values()), (RUNS_NOTE,) if comparable else (SECONDS_NOTE,))
 
 
-def names_in(runs: Sequence[StoredRun]) -> dict[str, str]:
+def names_in(runs: Sequence[StoredRun], purpose: str = "merge") -> dict[str, str]:
     """The name of each sampler spec of the runs, "" where it has none: the first that a run gives it.
 
-    InputError for a name that has another spec in another run.
+    `purpose` is what the runs are read for, as errors begin. InputError for a name that has another spec in another
+    run.
     """
     names: dict[str, str] = {}
     for run in runs:
@@ -117,7 +118,7 @@ def names_in(runs: Sequence[StoredRun]) -> dict[str, str]:
             check_distinct(names)
         except InputError as error:
             raise InputError(
-                f"merge {run.path}: {error}; give the command of a run again, with another name in -s NAME=SPEC"
+                f"{purpose} {run.path}: {error}; give the command of a run again, with another name in -s NAME=SPEC"
             ) from error
     return names
 

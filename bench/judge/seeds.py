@@ -62,7 +62,7 @@ def over_seeds(runs: Sequence[StoredRun]) -> OverSeeds:
             twin = runs[seeds.index(seed)].path
             raise InputError(f"seeds {runs[place].path}: seed {seed}, as {twin}; expected runs of different seeds")
     known, first = [finished_rows(run) for run in runs], runs[0]
-    names, found, origins, left_out = names_in(runs), [], [], []
+    names, found, origins, left_out = names_in(runs, "seeds"), [], [], []
     for place, identity in enumerate(identities_of(first)):
         cell = first.record.cells[place]
         if all(identity in rows for rows in known):
@@ -79,6 +79,8 @@ def over_seeds(runs: Sequence[StoredRun]) -> OverSeeds:
         table[[name for name in table.columns if is_of_the_clock(str(name))]] = math.nan
     notes = [RUNS_NOTE if comparable else SECONDS_NOTE]
     notes += [f"left out, because it is not finished in all runs: {'; '.join(left_out)}"] if left_out else []
+    alone = [name for name in first.labels if any(name not in run.labels for run in runs)]
+    notes += [f"left out, because not all runs measure it: {', '.join(alone)}"] if alone else []
     return OverSeeds(table, first.labels, tuple(origins), seeds, tuple(notes))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from ..plan.config import parse_counts, parse_numbers
 from ..plan.settings import AXES, DEFAULT_SAMPLERS, Kind, Setting, bare, called_elsewhere
 
 DEFAULT_COUNTS = (5, 10, 20, 40)
+MOST_CELLS = 10_000
+"""The most cells of all pages: each is checked before the first is drawn."""
 PROMPT = "prompt"
 OF_WORDS = (PROMPT, "negative")
 """The axes whose values may contain commas, so that only ";" stands between them."""
@@ -28,6 +31,8 @@ RANGES = "1-5, 5-25 (+5) or 0-1 [5]"
 """Ranges as they may be written: with step 1, with another step, with a number of values."""
 MOST_VALUES = 256
 """The most values of a range."""
+MOST_TOLD = 10**12
+"""Of more values an error does not tell the number."""
 DIGITS = 6
 """The digits of a value between the ends of a range of so many values."""
 OPTION = re.compile(r"[a-z_][a-z0-9_]*", re.IGNORECASE)
@@ -130,9 +135,17 @@ def parse_axis(side: str, text: str) -> Axis:
         if texts != parts:  # ranges may meet in a value: 1-5,5-25 (+5)
             texts = list(dict.fromkeys(texts))
     values = tuple(READERS[one.kind](one, text) if one else text for text in texts)
-    if len(set(values)) < len(values):
+    if len(set(values if one else map(number_or_text, values))) < len(values):
         raise InputError(f"{side} {text!r}: a value is given twice")
     return Axis(name, tuple(texts), values)
+
+
+def number_or_text(text: str) -> float | str:
+    """What a value of an option is: 1 and 1.0 are one number."""
+    try:
+        return float(text)
+    except ValueError:
+        return text
 
 
 def axis_name(given: str) -> str:
@@ -214,7 +227,9 @@ def counted_range(what: str, first: Decimal, last: Decimal, count: int, *, is_wh
 def check_range(what: str, count: int) -> None:
     """Refuse a range of too many values."""
     if count > MOST_VALUES:
-        raise InputError(f"{what}: {count:,} values; expected at most {MOST_VALUES}: take a longer step, or a number "
+        # Of a number of thousands of digits Python makes no text.
+        number = f"{count:,}" if count < MOST_TOLD else "far too many"
+        raise InputError(f"{what}: {number} values; expected at most {MOST_VALUES}: take a longer step, or a number "
                          "of values as in 0-1 [5]")  # fmt: skip
 
 
@@ -249,6 +264,10 @@ def axes_for(sides: Sequence[str | None], given: Sequence[str], grid: str | None
     for name, both in places.items():
         if len(both) > 1:
             raise InputError(f"{' and '.join(both)}: both are {name}; expected different ones of {', '.join(AXES)}")
+    cells = math.prod(len(axis.values) for axis in (across, down, pages) if axis)
+    if cells > MOST_CELLS:
+        raise InputError(f"{', '.join(side for side, axis in axes.items() if axis)}: {cells:,} cells; expected at most "
+                         f"{MOST_CELLS:,}: take fewer values")  # fmt: skip
     return across, down, pages
 
 

@@ -173,6 +173,8 @@ class Plot:
             return [output]
         names = [re.sub(r"[^\w.+-]+", "-", label.lower()).strip("-")[:LONGEST_NAME] for label in self.z.labels]
         names = [name if names.count(name) == 1 else f"{i}-{name}" for i, name in enumerate(names, start=1)]
+        if len(set(names)) < len(names):  # "2 cats" beside a second "cats"
+            names = [f"{i}-{name}" for i, name in enumerate(names, start=1)]
         suffix = suffix_of(self.trajectory) if output.suffix.lower() == HTML else output.suffix
         return [output.with_name(f"{output.stem}-{name}{suffix}") for name in names]
 

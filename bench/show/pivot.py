@@ -51,7 +51,8 @@ class Pivot:
     @staticmethod
     def text_of(count: float) -> str:
         """What stands above a column: "10", or "0.5"."""
-        return str(count) if isinstance(count, int) else f"{count:g}"
+        # With all of its digits where six would show two values as one.
+        return str(count) if isinstance(count, int) else f"{count:g}" if float(f"{count:g}") == count else repr(count)
 
     def entry(self, row: int, count: float, *, is_bold: bool = False) -> Entry:
         """The number of a row at a count, in words where there is none."""

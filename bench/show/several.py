@@ -13,7 +13,7 @@ from urllib.parse import quote
 import vl_convert
 from markupsafe import Markup
 
-from ...samplers.errors import StoreError
+from ...samplers.errors import InputError, StoreError
 from ...samplers.files.atomic import write_named
 from ...samplers.text import counted
 from ..judge.run_metrics import LoadMetrics
@@ -47,8 +47,15 @@ class Section:
 def write_several(runs: Sequence[StoredRun], output: Path, metrics: Callable[[StoredRun], LoadMetrics]) -> list[Path]:
     """Write the page of each run and the page of all; returns their paths, that of all last.
 
-    Runs need not be comparable: no number of one stands beside a number of another. Raises InputError or StoreError.
+    Runs need not be comparable: no number of one stands beside a number of another. Raises InputError or StoreError,
+    before anything is written where a run is damaged.
     """
+    if output.is_dir():
+        raise InputError(f"output {output}: is a folder; expected the name of a file")
+    if not output.absolute().parent.is_dir():
+        raise InputError(f"output {output}: there is no folder {output.parent}; make it, or give another -o")
+    for run in runs:
+        len(run.table)  # reads it
     pages = [write_report(run, metrics(run)) for run in runs]
     page = several_to_html([section_of(run, runs, output, metrics(run)) for run in runs], differing(runs))
     try:

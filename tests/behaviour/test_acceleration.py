@@ -169,6 +169,45 @@ def test_switches_are_turned_for_a_call_and_all_are_as_they_were_behind_it(name,
     assert switches() == was
 
 
+class Again(Compiler):
+    """Compiles again at some calls, as torch does where a call lies otherwise in memory."""
+
+    def __init__(self, monkeypatch, calls):
+        super().__init__()
+        monkeypatch.setattr(acceleration, "programs_made", lambda: sum(call <= len(self.called) for call in calls))
+
+
+def test_a_draw_in_which_the_network_is_compiled_again_is_none_of_a_ready_network(monkeypatch):
+    model = compiled(model_of(), Again(monkeypatch, [1, 6]))
+    request = request_for(REGISTRY, model, "ddim", steps=3, batch_size=2)
+    compiling = [draw(request, first, 2).compile_seconds > 0 for first in (0, 2, 4)]
+    assert compiling == [True, True, False]
+
+
+def test_a_network_that_is_compiled_at_every_call_is_refused(monkeypatch):
+    model = compiled(model_of(), Again(monkeypatch, range(100)))
+    with pytest.raises(ModelError, match=r"the network is compiled again and again .*; leave out --compile$"):
+        sb.sample(model, "ddim", steps=10, n=1)
+
+
+@pytest.mark.slow
+def test_torch_compiles_as_many_kinds_of_calls_as_there_are(monkeypatch):
+    made = []
+
+    def counting(graph, _):
+        made.append(graph)
+        return graph.forward
+
+    def compiler(network, **how):
+        return torch.compile(network, dynamic=how["dynamic"], backend=counting)
+
+    ask = compiled(model_of(), compiler).network(CPU, torch.float32)
+    with torch.no_grad():
+        for rows in range(1, 12):
+            ask(torch.ones(rows, 3, 4, 4), torch.ones(rows))
+    assert len(made) == 11
+
+
 # In a run
 
 

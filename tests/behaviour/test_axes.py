@@ -95,6 +95,7 @@ def test_names_of_other_tools_are_axes(given, name):
         ("steps=5-25 [x]", ["expected a range as in"]),
         ("steps=1-100000", ["100,000 values", f"at most {MOST_VALUES}"]),
         ("seed=0-10000000000000000000", ["values; expected at most"]),
+        ("steps=1-" + "9" * 5000, ["far too many values"]),
         ("cfg=0-1 [999999999]", ["999,999,999 values"]),
         ("steps=1.5-3", ["whole numbers"]),
         ("steps=5-", ["whole numbers"]),
@@ -136,6 +137,8 @@ def test_an_option_of_the_sampler_is_an_axis(sb, tmp_path, registry):
         (["-x", "a b=0,1"], ["unknown axis 'a b'"]),
         (["-x", "eta=0,1", "-z", "eta=0,1"], ["-x and -z: both are eta"]),
         (["-y", "cfg=1,2", "-z", "guidance=1,2"], ["-y and -z: both are guidance"]),
+        (["-x", "eta=1,1.0", "-s", "ddim"], ["-x 'eta=1,1.0': a value is given twice"]),
+        (["-x", "steps=1-256", "-y", "seed=1-256", "-z", "cfg=1-256"], ["-x, -y, -z: 16,777,216 cells; expected at"]),
         (["-z", "seed=0,1", "--seed", "2"], ["seed: is an axis and given as an option too"]),
     ],
 )
@@ -235,6 +238,8 @@ def test_a_page_whose_cells_all_fail_is_left_out(sb, tmp_path):
 def test_pages_of_like_names_have_files_of_their_own():
     plot = plot_for({"model": "toy", "x": "steps=1", "z": "prompt=a, b;a b;c"}, [TOY])
     assert [file.name for file in plot.files(Path("x/it.png"))] == ["it-1-a-b.png", "it-2-a-b.png", "it-c.png"]
+    plot = plot_for({"model": "toy", "x": "steps=1", "z": "prompt=2 cats;cats;cats!"}, [TOY])
+    assert len(set(plot.files(Path("it.png")))) == 3
 
 
 def test_a_folder_at_the_place_of_a_page_is_refused(sb, tmp_path):

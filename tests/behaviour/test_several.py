@@ -7,6 +7,7 @@ import shutil
 import statistics
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 import samplerbench as sb_
@@ -16,6 +17,7 @@ from samplerbench.bench.judge.stored import StoredRun
 from samplerbench.bench.show.figures import charts_by_name
 from samplerbench.bench.show.formats import Layout, content_of, frame_for, sheet_for
 from samplerbench.bench.show.over import curves_in, numbers_in, over, without
+from samplerbench.bench.show.pivot import pivot_of
 from samplerbench.bench.show.several import default_page, shortened
 from samplerbench.bench.show.view import view_of
 
@@ -78,6 +80,16 @@ def test_a_setting_is_short_in_the_index(value, text):
     assert shortened(value) == text
 
 
+def test_nothing_is_written_where_one_run_is_damaged_or_the_page_has_no_place(runs, sb):
+    there = {run: (run / "report.html").stat().st_mtime_ns for run in runs}
+    sb("report", *runs[:2], "--plugin", TOY, "-o", "runs").refused(2, "output runs: is a folder")
+    sb("report", *runs[:2], "--plugin", TOY, "-o", "no/it.html").refused(2, "output no/it.html: there is no folder no")
+    table = runs[1] / "table.csv"
+    table.write_text(table.read_text().replace("toy", "boy", 1))
+    sb("report", *runs[:2], "--plugin", TOY).refused(5, "table.csv: damaged")
+    assert there == {run: (run / "report.html").stat().st_mtime_ns for run in runs}
+
+
 # ---- Several seeds ----
 
 
@@ -135,6 +147,12 @@ def test_a_row_that_one_run_lacks_is_left_out_with_a_word(runs, edited):
         over_seeds([StoredRun(runs[0]), pending(runs[1])])
 
 
+def test_what_only_some_runs_measure_is_said(runs, edited):
+    edited(runs[1], extractors={})
+    (*_, note) = over_seeds([StoredRun(runs[0]), StoredRun(runs[1])]).notes
+    assert note == "left out, because not all runs measure it: fid, fid_unbiased"
+
+
 def pending(folder):
     """A run whose rows have no samples yet."""
     run = StoredRun(folder)
@@ -172,6 +190,14 @@ def test_a_pivot_may_have_an_option_across(made, runs, sb):
         2, "over 'etta'", "(did you mean 'eta'?)", "eta, guidance"
     )
     sb("table", runs[0], "--over", "eta").refused(2, "--over eta: of which metric?")
+    sb("table", runs[0], "--pivot", "fid", "--over", "").refused(2, "over '': is empty")
+
+
+def test_values_that_differ_in_their_last_digits_have_columns_of_their_own():
+    counts = [0.1234567, 0.1234568, 0.5]
+    table = pd.DataFrame({"sampler": ["ddim"] * 3, "fid": [1.0, 2.0, 3.0]})
+    frame = pivot_of(table, "fid", counts).frame()
+    assert frame.to_dict("records") == [{"sampler": "ddim", "0.1234567": 1.0, "0.1234568": 2.0, "0.5": 3.0}]
 
 
 def test_the_page_has_curves_over_options(made):
