@@ -593,7 +593,7 @@ def test_the_page_on_the_clock_says_what_the_code_does():
     assert f"fewer than {timing.LEAST_REPEATS}" in page
     assert f"from {timing.BUSY} on" in page
     commands = [line.split("#")[0].split() for line in page.splitlines() if line.startswith("samplerbench ")]
-    assert len(commands) == 8
+    assert len(commands) == 9
     for _, name, *rest in commands:
         options = {option for parameter in cli.commands[name].params for option in parameter.opts}
         assert {word for word in rest if word.startswith("-")} <= options

@@ -104,7 +104,7 @@ def test_a_notebook_shows_how_far_a_run_is_and_is_left_clean(notebook, tmp_path,
     assert notebook[0] is widget
     assert widget.cleared >= 1
     assert widget.closed
-    assert "0 of 2 cells" in drawn(notebook)[0]
+    assert "0 of 2 chunks" in drawn(notebook)[0]
     assert capsys.readouterr() == ("", "")
 
 

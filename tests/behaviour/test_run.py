@@ -83,10 +83,13 @@ class Stop(Watch):
     def __init__(self, after):
         self.left = after
 
-    def advanced(self, evaluations):
+    def stored(self, cell, block):
         """Count down."""
         self.left -= 1
-        if self.left < 0:
+
+    def advanced(self, evaluations):
+        """Stop, while the ODE is solved if no chunk is to be stored."""
+        if self.left <= 0:
             raise KeyboardInterrupt
 
 

@@ -25,7 +25,9 @@ ROOT = Path(__file__).parents[2]
 MOST_FILES = 3
 OF_THE_COMMAND = {"output", "plugin", "no_plugins", "config", "dry_run", "as_json", "quiet", "allow_download"}
 """Options of `run` that are no settings."""
-OF_THE_PICTURE = {"x", "y", "prompt", "trajectory", "output", "plugin", "no_plugins", "allow_download"}
+OF_THE_PICTURE = {
+    "x", "y", "z", "prompt", "trajectory", "output", "plugin", "no_plugins", "allow_download", "quiet",
+}  # fmt: skip
 """Options of `grid` that are no settings."""
 
 

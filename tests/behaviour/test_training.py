@@ -214,10 +214,8 @@ def test_settings_that_cannot_be_are_refused_before_anything_is_written(sb, fold
 
 
 def test_what_a_model_cannot_take_is_refused_by_name(sb, folder, monkeypatch):
-    sb("train", "fashion-mnist", "--preset", "tiny", "-o", "out").refused(
-        2, "model 'fashion-mnist'", "no preset", "seed"
-    )
-    sb("train", "--size", "8", "-o", "out").refused(2, "model 'fashion-mnist'", "no size")
+    sb("train", "fashion-mnist", "--preset", "tiny", "-o", "out").refused(2, "'fashion-mnist'", "no preset", "seed")
+    sb("train", "--size", "8", "-o", "out").refused(2, "'fashion-mnist'", "no size")
     sb("train", "ddpm", "-o", "out").refused(2, "data: not given", "--data FOLDER")
     sb("train", "fashion-mnist", "--data", "nowhere", "-o", "out").refused(2, "data 'nowhere'", "no such folder")
     monkeypatch.setenv("WORLD_SIZE", "2")

@@ -94,7 +94,9 @@ def live_on(width):
     now[0] = 20.0
     view.stored(cell, Block(0, 0, 64))
     view.advanced(240)
-    view.failed(SimpleNamespace(key="c", sampler="mine", steps=5), "ZeroDivisionError: division by zero", 10)
+    view.failed(
+        SimpleNamespace(key="c", sampler="mine", shown="mine", steps=5), "ZeroDivisionError: division by zero", 10
+    )
     view.table(table)
     screen.print(view._frame())
     return screen.file.getvalue()
