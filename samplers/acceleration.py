@@ -27,8 +27,8 @@ Compiler = Callable[..., Any]
 CALLS_TO_RECORD = 3
 """Calls of a kind before a CUDA graph is replayed: one compiles, one warms up, one records."""
 MOST_PROGRAMS = 1024
-"""Programs of a network. Of its own accord torch compiles eight; from then on it asks the network as it is, without an
-error, and times would be those of no compiled network."""
+"""Programs of a network. By default torch compiles eight, then runs the network uncompiled without an error, and times
+would be those of an uncompiled network."""
 MOST_AGAIN = 4
 """How often a network may be compiled again for one kind of call: its arguments may lie otherwise in memory."""
 IMAGE_BATCH = 4
@@ -151,7 +151,7 @@ class Accelerated:
             made, started = programs_made(), time.perf_counter()
             answer = answer_by(faster, given, graphs=graphs)
             if programs_made() > made:
-                # The time of the samples that are drawn with this call is none of a network that was ready.
+                # The network was not ready while the clock ran, so the time of this draw must not count.
                 self.seconds += time.perf_counter() - started
                 again[kind] += 1
             if again[kind] > MOST_AGAIN:

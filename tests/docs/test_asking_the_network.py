@@ -18,13 +18,7 @@ FILES = pages.titled(PAGE)
 def test_the_page_can_be_followed(follow, tmp_path):
     for file, text in FILES.items():
         (tmp_path / file).write_text(text)
-    followed = 0
-    for language, text in pages.parts(PAGE):
-        if language == "console":
-            for command, expected in pages.commands(text):
-                pages.compare(expected, follow(command))
-                followed += 1
-    assert followed == 7
+    assert pages.follow_commands(PAGE, follow) == 7
 
 
 @pytest.mark.parametrize("file", FILES)

@@ -254,10 +254,4 @@ def test_the_page_can_be_followed(follow, tmp_path):
         (tmp_path / file).write_text((DOCS / "examples" / file).read_text())
     for file, text in pages.titled(PAGE).items():
         (tmp_path / file).write_text(text)
-    followed = 0
-    for language, text in pages.parts(PAGE):
-        if language == "console":
-            for command, expected in pages.commands(text):
-                pages.compare(expected, follow(command))
-                followed += 1
-    assert followed >= 10
+    assert pages.follow_commands(PAGE, follow) >= 10

@@ -18,13 +18,7 @@ FILES = re.findall(r"\n## ([\w-]+)\n[^#]*```json\n(.*?)```", PAGE, flags=re.DOTA
 @pytest.mark.slow
 def test_the_page_can_be_followed(follow, tmp_path):
     (tmp_path / "plugins").symlink_to(ROOT / "plugins")
-    followed = 0
-    for language, text in pages.parts(PAGE):
-        if language == "console":
-            for command, expected in pages.commands(text):
-                pages.compare(expected, follow(command))
-                followed += 1
-    assert followed == 3
+    assert pages.follow_commands(PAGE, follow) == 3
 
 
 @pytest.mark.parametrize(("name", "text"), FILES, ids=[name for name, _ in FILES])

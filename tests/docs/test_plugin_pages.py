@@ -84,13 +84,7 @@ def test_a_page_can_be_followed(kind, follow, tmp_path):
     page = INTERFACE if kind == "all" else TEXT_OF[kind]
     for file, text in pages.titled(page).items():
         (tmp_path / file).write_text(text)
-    followed = 0
-    for language, text in pages.parts(page):
-        if language == "console":
-            for command, expected in pages.commands(text):
-                pages.compare(expected, follow(command))
-                followed += 1
-    assert followed >= 2
+    assert pages.follow_commands(page, follow) >= 2
 
 
 def test_the_other_blocks_of_the_interface_page_are_true():

@@ -1,6 +1,7 @@
 """The code blocks of a documentation page, and whether what a command prints is what the page says."""
 
 import re
+from collections.abc import Callable
 
 ROUNDING = 1e-3
 """What is smaller than this in the page may be any other small number: it is what rounding, or few steps, left."""
@@ -22,6 +23,17 @@ def commands(block: str) -> list[tuple[str, list[str]]]:
     """(command, lines that it prints) of a console block."""
     _, *given = re.split(r"^\$ ", block, flags=re.MULTILINE)
     return [(lines[0], lines[1:]) for lines in (text.splitlines() for text in given)]
+
+
+def follow_commands(page: str, follow: Callable[[str], list[str]]) -> int:
+    """Run the commands of the console blocks and compare what each prints with the page; returns how many there are."""
+    followed = 0
+    for language, text in parts(page):
+        if language == "console":
+            for command, expected in commands(text):
+                compare(expected, follow(command))
+                followed += 1
+    return followed
 
 
 def fields(line: str) -> list[str]:
