@@ -25,8 +25,11 @@ declare -A runs=(
     [thousand]="256 --steps 10,20,50,100,1000 -s ddpm -s ddpm:variance=large -s ddim"
     [guidance]="128 --nfe 3,5,8,10,20 --guidance 1,2,4 -s ddpm -s ddim -s heun -s dpm-solver++ -s dpm-solver++-sde
         -s unipc -s deis -s sa-solver -s res -s gradient-estimation -s euler-cfg++ -s dpm-solver++-cfg++"
+    [scenes]="128 --model scenes --nfe 5,8,10,15,20 --guidance 1,3,5 --metric fid --metric clip_score
+        --metric composition -s ddpm -s ddim -s heun -s dpm-solver -s dpm-solver++ -s dpm-solver++:order=3
+        -s dpm-solver++-sde -s unipc -s deis -s ipndm -s sa-solver -s lms"
 )
-order=(family verdicts variance ode-error third-order reference thousand guidance)
+order=(family verdicts variance ode-error third-order reference thousand guidance scenes)
 
 # Give a run the chunks of those drawn before, as far as its number of images (the second argument) reaches. A chunk is
 # never changed once it is written, so a link is enough, and cells that are not of the run are not read.
@@ -70,6 +73,7 @@ questions() {
         verdicts) budgets=5,10,20 ;;
         reference) budgets=5,10,20,50,100 ;;
         guidance) budgets=3,5,8,10,20 ;;
+        scenes) budgets=5,8,10,15,20 ;;
         *) return 0 ;;
     esac
     samplerbench table "results/$1" --nfe "$budgets" >"results/$1/budgets.txt"

@@ -34,6 +34,8 @@ GIVEN_TO_TRAIN = ("data", "output", "report")
               help="Where weights, log and checkpoints go; training resumes from what is there.")  # fmt: skip
 @click.option("--latent", is_flag=True, help="A latent diffusion model with text, in diffusers' own layout: an "
               "autoencoder, a text encoder and a U-Net. The images need captions.")  # fmt: skip
+@click.option("--decoder-data", metavar="DATA", help="With --latent: images, with captions or without, from which "
+              "the decoder alone learns in a phase of its own. [default: those of --data]")  # fmt: skip
 @click.option("--size", type=WHOLE, metavar="PIXELS", help="Side of the images. [default: 32; --latent 64]")
 @click.option("--preset", metavar="NAME", help="Networks: tiny, small or base; --latent has no base. [default: tiny]")
 @click.option("--steps", type=WHOLE, metavar="N", help="Training steps of the U-Net. [default: the preset's]")
@@ -136,6 +138,8 @@ def lesson(
         refuse_settings(what, settings, [s for s in accepted_settings(factory.train_on) if s not in GIVEN_TO_TRAIN])
         if data is None:
             raise InputError(f"data: not given; expected the images for {name!r} to learn, as in --data FOLDER")
+        if "decoder_data" in settings:
+            settings["decoder_data"] = registry.image_data(settings["decoder_data"])
         return partial(factory.train_on, registry.image_data(data))
     if not isinstance(factory, TrainableModel):
         raise InputError(f"model {name!r}: cannot be trained here")

@@ -243,7 +243,7 @@ def test_the_fingerprint_holds_options_and_pictures_alone():
     ("argument", "words"),
     [
         ("size=8", ["size 8", "from 16 to 512"]), ("things=2", ["things 2", "from 3 to 60"]),
-        ("images=0", ["images 0"]), ("seed=-1", ["seed -1"]), ("split=test", ["train, held-out"]),
+        ("images=0", ["images 0"]), ("seed=-1", ["seed -1"]), ("split=test", ["train, held-out, all"]),
         ("colour=red", ["unknown option 'colour'", "split"]), ("64", ["option=value"]),
     ],
 )  # fmt: skip

@@ -261,6 +261,33 @@ def test_the_decoder_goes_on_learning_while_the_latents_stay(photos, tmp_path):
     assert torch.equal(stored["post_quant_conv.weight"], decoder["first.weight"].half())
 
 
+def test_the_decoder_learns_from_images_of_its_own(sb, photos, tmp_path):
+    others = tmp_path / "others"
+    others.mkdir()
+    for path in photos.glob("*.png"):  # without captions
+        (others / path.name).write_bytes(path.read_bytes())
+    Image.fromarray(np.zeros((16, 16, 3), np.uint8)).save(others / "black.png")
+    assert sb(*ASKED).code == 0
+    assert sb(*ASKED[:-1], "other", "--decoder-data", "others").code == 0
+    shown = safetensors.torch.load_file(tmp_path / "out" / "vae" / "diffusion_pytorch_model.safetensors")
+    found = safetensors.torch.load_file(tmp_path / "other" / "vae" / "diffusion_pytorch_model.safetensors")
+    changed = {name for name in shown if not torch.equal(shown[name], found[name])}
+    assert changed
+    assert all(name.startswith(("decoder.", "post_quant_conv.")) for name in changed)
+    about = json.loads((tmp_path / "other" / "training.json").read_text())
+    assert (about["images"], about["decoder_images"]) == (IMAGES, IMAGES + 1)
+    sb(*ASKED, "--decoder-data", "others").refused(2, "decoder_data", "another output")
+
+
+def test_too_few_images_for_the_decoder_are_refused(sb, photos, tmp_path):
+    few = tmp_path / "few"
+    few.mkdir()
+    (few / "0.png").write_bytes((photos / "0.png").read_bytes())
+    sb(*ASKED, "--decoder-data", "few").refused(4, "1 images, 4 asked for")
+    sb("train", *ASKED[2:], "--decoder-data", "few").refused(2, "decoder_data")
+    assert not (tmp_path / "out").exists()
+
+
 def test_lengths_keep_their_proportions():
     assert Settings(steps=6).lengths == {"vae": 4, "decoder": 1, "text": 4, "unet": 6}
     with pytest.raises(InputError, match="steps"):

@@ -36,8 +36,9 @@ LEAST_THINGS, SMALLEST, LARGEST, MOST_SEED = 3, 16, 512, 2**63 - 1
 class Options:
     """What follows the colon: which scenes, and how large."""
 
-    split: Literal["train", "held-out"] = "train"
-    """`train` has no thing on the colour that is held out for it; in each scene of `held-out` at least one is."""
+    split: Literal["train", "held-out", "all"] = "train"
+    """`train` has no thing on the colour that is held out for it; in each scene of `held-out` at least one is; `all`
+    takes turns: every second scene is a held-out one."""
     images: int = 100_000
     size: int = 64
     """Pixels of a side."""
@@ -77,7 +78,8 @@ class Scenes(ImageData):
 
     def scene(self, i: int) -> Scene:
         """What scene i shows, where, and its caption."""
-        return scene(self.options.seed, self.options.split == "held-out", i, self.options.things)
+        held_out = self.options.split == "held-out" or (self.options.split == "all" and i % 2 == 1)
+        return scene(self.options.seed, held_out, i, self.options.things)
 
     def image(self, i: int) -> Tensor:
         """Scene i: uint8 (3, size, size)."""

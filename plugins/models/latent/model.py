@@ -38,15 +38,17 @@ class Latent:
         lr: float | None = None,
         precision: str = "bf16",
         device: str = "cpu",
+        decoder_data: ImageData | None = None,
     ) -> list[str]:
         """Train on images and their captions and write the model to `output`; an unfinished training there is resumed.
 
+        `decoder_data` are the images of the phase in which only the decoder learns; by default those of all phases.
         Returns what the user should know about it, as sentences.
         """
         if rank_of(os.environ)[1] > 1:
             raise InputError("model 'latent': is trained by one process; start it without torchrun")
         settings = Settings(size, preset, steps, batch_size, lr, precision, seed)
-        return train_in(output, images, settings, resolve_device(device), report)
+        return train_in(output, images, decoder_data, settings, resolve_device(device), report)
 
 
 @hookimpl

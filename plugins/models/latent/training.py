@@ -26,7 +26,7 @@ from ....samplers.files.images import COLOUR
 from ....samplers.files.lock import sole_writer
 from ....samplers.files.tiles import mosaic, png
 from ....samplers.files.weights import read_json
-from ....samplers.image_data import ImageData
+from ....samplers.image_data import ImageData, check_count
 from ....samplers.model import Progress
 from ....samplers.nets.ranks import Ranks
 from ....samplers.nets.training import Recipe, Report, check_folder, fit, with_log
@@ -42,7 +42,7 @@ from .settings import FACTOR, Settings
 from .tokens import encoded, load_tokenizer, write_tokenizer
 
 FILE, LOG, SAMPLES, PROMPTS = "training.json", "training.csv", "samples.png", "prompts.txt"
-CHECKPOINTS, IMAGES, LATENTS = "checkpoints", "images.bin", "latents.bin"
+CHECKPOINTS, IMAGES, DECODED, LATENTS = "checkpoints", "images.bin", "decoder-images.bin", "latents.bin"
 VAE, DECODER, TEXT, UNET = "vae", "decoder", "text", "unet"
 PAIRS_PER_IMAGE = 2
 """The batch of the text encoder is that of the others times this: each image is compared with the texts of all."""
@@ -72,6 +72,8 @@ class Place:
 
     folder: Path
     data: ImageData
+    decoder_data: ImageData | None
+    """Images of the decoder's own phase, without captions; None = those of `data`."""
     settings: Settings
     ranks: Ranks
 
@@ -93,14 +95,23 @@ class Place:
     def identity(self) -> dict[str, Any]:
         """What a resumed training must share with this one."""
         about = {"data": self.data.name, "fingerprint": self.data.fingerprint, "images": len(self.data)}
+        if (other := self.decoder_data) is not None:
+            about |= {
+                "decoder_data": other.name, "decoder_fingerprint": other.fingerprint, "decoder_images": len(other)
+            }  # fmt: skip
         return {**self.settings.as_json(), **about}
 
 
-def train_in(folder: Path, data: ImageData, settings: Settings, device: torch.device, report: Report) -> list[str]:
+def train_in(  # noqa: PLR0913  (what is learned, where and how)
+    folder: Path, data: ImageData, decoder_data: ImageData | None, settings: Settings, device: torch.device,
+    report: Report,
+) -> list[str]:  # fmt: skip
     """Train on `data` in `folder`; returns what the user should know about the model, as sentences."""
     check_folder(folder, FILE)
     captions = captions_of(data, settings)
-    place = Place(folder, data, settings, Ranks(device=device))
+    if decoder_data is not None:
+        check_count(decoder_data, settings.batch_size)
+    place = Place(folder, data, decoder_data, settings, Ranks(device=device))
     make_folder(folder)
     with sole_writer(folder):
         begin(place)
@@ -142,11 +153,9 @@ def begin(place: Place) -> None:
 
 def train_phases(place: Place, captions: Sequence[str], log: Report, report: Report) -> list[str]:
     """Run every phase that is not done yet, and write what it made."""
-    settings, path = place.settings, place.checkpoint(IMAGES)
-    if not path.is_file():
-        prepare(place.data, settings.size, path, report, channels=COLOUR)
-    images = mapped(path, len(place.data), place.shape)
-    vae = trained_vae(place, images, log)
+    images = images_of(place, place.data, IMAGES, report)
+    decoded = images if place.decoder_data is None else images_of(place, place.decoder_data, DECODED, report)
+    vae = train_vae(place, images, decoded, log)
     latents = latents_of(place, vae, images, report)
     scale = 1 / float(latents[:MEASURED].float().std())
     vae.register_to_config(scaling_factor=scale)
@@ -159,6 +168,14 @@ def train_phases(place: Place, captions: Sequence[str], log: Report, report: Rep
     write_atomically(place.folder / PROMPTS, "\n".join([*captions[:MOST_PROMPTS], ""]).encode())
     train_unet(place, latents, scale, states_of(text, tokenizer, captions, place.ranks.device), log)
     return [f"the autoencoder's images have a PSNR of {psnr(vae, images[:MEASURED], place.ranks.device):.1f} dB"]
+
+
+def images_of(place: Place, data: ImageData, name: str, report: Report) -> Tensor:
+    """All images of a data set, uint8 (N, 3, H, W), from the file that holds them."""
+    path = place.checkpoint(name)
+    if not path.is_file():
+        prepare(data, place.settings.size, path, report, channels=COLOUR)
+    return mapped(path, len(data), place.shape)
 
 
 def recipe_of(settings: Settings, phase: str) -> Recipe:
@@ -174,8 +191,8 @@ def recipe_of(settings: Settings, phase: str) -> Recipe:
 # ---- The autoencoder ----
 
 
-def trained_vae(place: Place, images: Tensor, log: Report) -> Any:
-    """The autoencoder with its final weights."""
+def train_vae(place: Place, images: Tensor, decoded: Tensor, log: Report) -> Any:
+    """The autoencoder with its final weights: it learns from `images`, then only its decoder from `decoded`."""
     settings, device = place.settings, place.ranks.device
     torch.manual_seed(settings.seed)
     vae = vae_of(settings.of_preset, settings.size).to(device)
@@ -183,9 +200,10 @@ def trained_vae(place: Place, images: Tensor, log: Report) -> Any:
     weights = fit(vae, loss, recipe_of(settings, VAE), checkpoint=place.checkpoint(f"{VAE}.pt"), report=log,
                   ranks=place.ranks)  # fmt: skip
     vae.load_state_dict(weights)
-    # The latents stay what they are, so the decoder can still learn to reproduce them better.
+    # The latents stay what they are, so the decoder can still learn to reproduce them better; from images without
+    # captions too, since nothing of the text reaches it.
     decoder = Decoder(vae)
-    loss = decoding(images, vae, batch=settings.batch_size, seed=settings.seed, device=device)
+    loss = decoding(decoded, vae, batch=settings.batch_size, seed=settings.seed, device=device)
     weights = fit(decoder, loss, recipe_of(settings, DECODER), checkpoint=place.checkpoint(f"{DECODER}.pt"),
                   report=log, ranks=place.ranks)  # fmt: skip
     decoder.load_state_dict(weights)
