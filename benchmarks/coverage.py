@@ -38,7 +38,7 @@ from samplerbench.bench.judge.statistics import LEVEL, strata_of
 from samplerbench.bench.plan.config import Config
 from samplerbench.bench.plan.plan import Plan, plan_for
 from samplerbench.bench.plan.yardstick import Yardstick, yardsticks
-from samplerbench.plugins.metrics.mmd import MMD, mean_of_others, mean_with
+from samplerbench.plugins.metrics.mmd import MMD, mean_with
 from samplerbench.samplers.files.atomic import write_atomically
 from samplerbench.samplers.metric import Estimate, Floats, Rows, Strata, mean_estimate, root_mean_estimate
 from samplerbench.samplers.registry import load_registry
@@ -184,15 +184,12 @@ class PairsOnRuns(OnRuns):
     def __init__(self, yardstick: Yardstick, rows: Rows) -> None:
         super().__init__(yardstick, rows)
         assert isinstance(self.metric, MMD)
-        self.kernel = self.metric.kernel
-        self.across: Floats = mean_with(rows, self.prepared.rows, self.kernel)
+        self.pairs = self.metric
+        self.across: Floats = mean_with(rows, self.prepared.rows, self.metric.kernel)
 
     def estimate(self, places: Places, strata: Strata | None) -> Estimate:
         """The metric's own, but for rounding."""
-        among, across = mean_of_others(self.rows[places], self.kernel, strata), self.across[places]
-        influence = 2 * (among - across)
-        value = float(among.mean() + self.prepared.pairs - 2 * across.mean())
-        return Estimate(value, influence - influence.mean())
+        return self.pairs.estimate_with(self.across[places], self.rows[places], self.prepared, strata)
 
 
 def on_runs(name: str, yardstick: Yardstick, rows: Rows) -> OnRuns:

@@ -47,7 +47,10 @@ class Estimate:
     digest: bytes = b""
     """Filled in by who draws: the same for two cells with the same samples; empty = not known."""
     counted: int | None = None
-    """How many of the samples a share is of, where it is not of all; None = all."""
+    """How many images a share is of: where not all samples count, those that do, or those of the reference; None = the
+    samples."""
+    excess: float = 0.0
+    """The part of the variance that the influences count twice, as it is of pairs of samples (Efron & Stein 1981)."""
 
     def __sub__(self, other: Estimate) -> Estimate:
         """The difference of two values on the same samples. InputError if their numbers of samples differ."""
@@ -58,7 +61,8 @@ class Estimate:
             )
         # What both values share of the directions of projection cancels as the samples' part does.
         common = None if self.common is None or other.common is None else self.common - other.common
-        # Subtracted sample by sample: on the same noise the two are correlated, and what they share cancels.
+        # Subtracted sample by sample: on the same noise the two are correlated, and what they share cancels. How much
+        # of the excess cancels is not known, so none is taken off a difference, whose error is then rather too large.
         influence, is_share = self.influence - other.influence, self.is_share and other.is_share
         return Estimate(self.value - other.value, influence, is_share, common, self.strata, counted=self.counted)
 
@@ -78,6 +82,8 @@ class Estimate:
             return math.nan
         # What is common to all cells is drawn apart from the samples, so the two variances add.
         variance = variance_of_mean(self.influence, self.strata)
+        # No more than a half can be counted twice, whatever the estimate of it says.
+        variance -= min(max(self.excess, 0.0), variance / 2)
         return math.sqrt(variance + (0.0 if self.common is None else variance_of_mean(self.common)))
 
     @property
@@ -93,7 +99,7 @@ class Estimate:
     @cached_property
     def _interval(self) -> tuple[float, float]:
         n, error = self.counted or len(self.influence), self.standard_error
-        if n < LEAST_IMAGES:
+        if min(n, len(self.influence)) < LEAST_IMAGES:
             return math.nan, math.nan
         # Near 0 and 1 the error of a share says too little: where all images agree it is 0.
         if self.is_share:

@@ -87,8 +87,10 @@ class Comparison:
         """The standard error of the difference. For two shares, half an image is added to each side (Agresti & Min
         2005), so that it is never 0."""
         error = self.difference.standard_error
+        if not self.difference.is_share:
+            return error
         # Two equal shares would have an error of 0, and any difference would then count as shown.
-        return math.hypot(error, 1 / (len(self.difference.influence) + 2)) if self.difference.is_share else error
+        return math.hypot(error, 1 / ((self.difference.counted or len(self.difference.influence)) + 2))
 
     @property
     def p(self) -> float:

@@ -54,7 +54,8 @@ class Coverage(OfBalls):
         together = np.unique(pairs, axis=1, return_counts=True)[1]
         excess = jackknife_excess(float((alone**2).sum()), float((together**2).sum()))
         influence = (len(rows) - 1) / len(guests) / excess * alone
-        return Estimate(float((guests > 0).mean()), influence - influence.mean(), is_share=True)
+        share = float((guests > 0).mean())
+        return Estimate(share, influence - influence.mean(), is_share=True, counted=len(guests))
 
 
 @hookimpl

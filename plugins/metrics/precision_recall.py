@@ -67,7 +67,8 @@ class Recall(Metric):
         # The jackknife: how many reference images would be lost, net, without each sample.
         lost = _lost_without(holders, only, grown, neighbours[:, :K])
         influence = (len(rows) - 1) / len(prepared) * lost
-        return Estimate(float((holders > 0).mean()), influence - influence.mean(), is_share=True)
+        share = float((holders > 0).mean())
+        return Estimate(share, influence - influence.mean(), is_share=True, counted=len(prepared))
 
 
 def _lost_without(holders: Floats, only: Indices, grown: list[tuple[int, int]], neighbours: Indices) -> Floats:

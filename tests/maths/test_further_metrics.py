@@ -1,5 +1,6 @@
 """Metrics beside FID, KID and the CLIP score: their reference implementations, known answers, influences, intervals."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 import torch
 
 import samplerbench as sb
+from samplerbench.bench.judge.compare import comparison_of
 from samplerbench.plugins.metrics import (
     density_coverage,
     fd_clip,
@@ -20,6 +22,7 @@ from samplerbench.plugins.metrics.density_coverage import Coverage, Density
 from samplerbench.plugins.metrics.fd_clip import FrechetCLIP
 from samplerbench.plugins.metrics.inception_score import InceptionScore
 from samplerbench.plugins.metrics.kid import KID
+from samplerbench.plugins.metrics.mmd import MMD, excess_of_pairs
 from samplerbench.plugins.metrics.precision_recall import Precision, Recall
 from samplerbench.plugins.metrics.sliced_wasserstein import SlicedWasserstein, directions, transport
 from samplerbench.samplers.registry import load_registry
@@ -293,6 +296,61 @@ def test_the_influence_on_the_inception_score_is_its_derivative_in_a_weight():
 
 
 # Distances of CLIP embeddings
+
+
+class Product(MMD):
+    """The squared length of the difference of means: all of its variance is of pairs where both means are 0."""
+
+    name, extractor = "product", "features"
+
+    @staticmethod
+    def kernel(x, y):
+        return x @ y.T
+
+
+@pytest.mark.parametrize("prompts", [1, 3])
+def test_what_pairs_of_samples_add_to_a_mean_over_pairs_is_counted_once(prompts):
+    rng, n, d = np.random.default_rng(5), 24, 12
+    strata = np.arange(n) % prompts if prompts > 1 else None
+    reference = np.zeros((8, d), np.float32)
+    runs = [
+        dataclasses.replace(
+            Product().estimate_by_prompt(
+                rng.standard_normal((n, d)).astype(np.float32), Product().prepare(reference), strata
+            ),
+            strata=strata,
+        )
+        for _ in range(400)
+    ]
+    # Of normals without a mean the variance is that of the pairs: 2 d sum W^2, with W the weight of an ordered pair.
+    weight = 1 / (n - 1) if strata is None else 1 / n * (1 + 1 / (n // prompts - 1))
+    weights = (n // prompts - 1) * weight**2 + (n - n // prompts) / n**2
+    expected = 2 * d * weights / n
+    assert np.var([one.value for one in runs]) == pytest.approx(expected, rel=0.25)  # 3.5 deviations of 400 runs
+    assert np.mean([one.excess for one in runs]) == pytest.approx(expected, rel=0.06)
+    # The influences alone say twice as much. Where the estimate of the excess is above a half of that, a half stays.
+    assert 0.97 * expected < np.mean([one.standard_error**2 for one in runs]) < 1.15 * expected
+    assert all((one.standard_error / dataclasses.replace(one, excess=0.0).standard_error) ** 2 > 0.49 for one in runs)
+
+
+def test_the_excess_of_pairs_leaves_out_what_it_cannot_know():
+    rows = np.random.default_rng(0).standard_normal((12, 3)).astype(np.float32)
+    assert excess_of_pairs(rows, Product.kernel, np.arange(12) % 4) == 0.0  # 3 rows of a prompt
+    assert excess_of_pairs(rows, Product.kernel, np.arange(12) % 3) > 0.0
+    one = Product().estimate(rows, Product().prepare(rows[:5]))
+    assert (one - one).excess == 0.0
+
+
+def test_a_share_of_the_reference_is_one_of_its_images():
+    rng = np.random.default_rng(1)
+    rows, reference = (rng.standard_normal((n, 3)).astype(np.float32) for n in (30, 400))
+    for metric in (Coverage, Recall):
+        found = measured(metric, rows, reference)
+        assert found.counted == 400
+        # Half an image of the reference, and not of the samples, is the least error of a difference.
+        assert comparison_of("x", None, None, found, found, lower_is_better=False).error == pytest.approx(1 / 402)
+        few = measured(metric, rows[:15], reference)  # however large the reference, few images have no interval
+        assert np.isnan(few.low)
 
 
 def test_cmmd_by_its_definition():
