@@ -108,8 +108,17 @@ def exit_code() -> int:
     except BrokenPipeError:  # the reader of the output has closed it
         code = 0
     except OSError as error:
-        if error.errno not in MACHINE_FAULTS:
-            raise
-        complain(f"{error.filename or 'the system'}: {error.strerror}")
-        code = StoreError.exit_code
+        code = exit_code_of(error)
     return int(code)
+
+
+def exit_code_of(error: OSError) -> int:
+    """Print an error of the system and return its exit code; raise it again if it is a fault of this program."""
+    # A text that may be a path is looked up as one, wherever that is: no file can have such a name.
+    if error.errno == errno.ENAMETOOLONG:
+        complain(f"{str(error.filename)[:80]!r}: is too long for the name of a file; give a shorter one")
+        return InputError.exit_code
+    if error.errno in MACHINE_FAULTS:
+        complain(f"{error.filename or 'the system'}: {error.strerror}")
+        return StoreError.exit_code
+    raise error
