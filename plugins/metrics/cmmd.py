@@ -20,6 +20,9 @@ class CMMD(MMD):
 
     name = "cmmd"
     extractor = "clip_image"
+    # Near the reference its values are skewed: with what pairs add counted once, intervals of 128 images held in 88 %,
+    # and with it counted twice in 95 %.
+    counts_pairs_once = False
 
     @staticmethod
     def kernel(x: Floats, y: Floats) -> Floats:

@@ -10,11 +10,13 @@ from .mmd import MMD
 class KID(MMD):
     """The unbiased squared MMD of features and reference features with the kernel (x.y / d + 1)^3.
 
-    Over all samples at once; tools that draw subsets add the randomness of the draw. It may be negative.
+    Over all samples at once; tools that draw subsets add the randomness of the draw. It may be negative. Its interval
+    counts what pairs of images add once.
     """
 
     name = "kid"
     extractor = "features"
+    counts_pairs_once = True
 
     @staticmethod
     def kernel(x: Floats, y: Floats) -> Floats:

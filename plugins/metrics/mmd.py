@@ -39,8 +39,7 @@ class MMD(Metric):
 
     Unbiased, so it may be negative. Where prompts take turns, too few of all pairs are of one prompt, as no image is
     paired with itself; so the mean within each pair of prompts counts as often as both have images. The influence of x
-    is 2 (mean_j k(x, x_j) - mean k(x, r)), centred, and conditional on the reference; `excess` is what the influences
-    count twice.
+    is 2 (mean_j k(x, x_j) - mean k(x, r)), centred, and conditional on the reference.
     """
 
     name: str
@@ -48,6 +47,8 @@ class MMD(Metric):
     unit = ""
     least = 2
     needs_reference = True
+    counts_pairs_once = False
+    """Whether what the influences count twice is taken off the variance of a value."""
 
     @staticmethod
     @abstractmethod
@@ -78,7 +79,8 @@ class MMD(Metric):
         value = float(among.mean() + prepared.pairs - 2 * across.mean())
         # Each sample takes part in the pairs twice, as the first and as the second.
         influence = 2 * (among - across)
-        return Estimate(value, influence - influence.mean(), excess=excess_of_pairs(rows, self.kernel, strata))
+        excess = excess_of_pairs(rows, self.kernel, strata) if self.counts_pairs_once else 0.0
+        return Estimate(value, influence - influence.mean(), excess=excess)
 
 
 def mean_with(x: Rows, y: Rows, kernel: Kernel) -> Floats:

@@ -301,7 +301,7 @@ def test_the_influence_on_the_inception_score_is_its_derivative_in_a_weight():
 class Product(MMD):
     """The squared length of the difference of means: all of its variance is of pairs where both means are 0."""
 
-    name, extractor = "product", "features"
+    name, extractor, counts_pairs_once = "product", "features", True
 
     @staticmethod
     def kernel(x, y):
