@@ -78,6 +78,7 @@ def main() -> NoReturn:
 
 def exit_code() -> int:
     """Carry out the command line; errors are printed to stderr."""
+    # A shell asks for completions by this variable. It is taken away, or a child process would answer the shell too.
     if asked := os.environ.pop(explain.COMPLETE, ""):
         from click.shell_completion import shell_complete
 
@@ -90,6 +91,7 @@ def exit_code() -> int:
     except click.exceptions.Exit as stop:
         code = stop.exit_code
     except click.exceptions.NoArgsIsHelpError as error:
+        # Its message is the whole help, and no line of error.
         error.show()
         code = error.exit_code
     except click.ClickException as error:

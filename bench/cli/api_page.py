@@ -121,6 +121,7 @@ def attributes_of(cls: type) -> Iterator[tuple[str, str]]:
     meanings = field_docstrings(cls)
     annotations = inspect.get_annotations(cls)
     for name, value in {**dict.fromkeys(annotations), **vars(cls)}.items():
+        # A property has its function as `fget`, a cached property as `func`.
         getter = getattr(value, "fget", None) or getattr(value, "func", None)
         if name.startswith("_") or (callable(value) and name not in annotations):
             continue
@@ -149,6 +150,7 @@ def signature_of(thing: Any, name: str) -> str:
     returns = found.empty if isinstance(thing, type) else _verbatim(found.return_annotation)
     exact = found.replace(parameters=parameters, return_annotation=returns)
     text = f"{name}{exact}"
+    # "<factory>" is what a dataclass shows where a default is made at each call.
     return (text if len(text) <= WIDTH else f"{name}{_wrapped(exact)}").replace("<factory>", "...")
 
 
@@ -176,6 +178,7 @@ def _wrapped(signature: inspect.Signature) -> str:
         if parameter.kind is star and (before is None or before.kind not in (star, parameter.VAR_POSITIONAL)):
             lines.append("*")
         lines.append(str(parameter))
+    # What is left of a signature without its parameters: the arrow and the type behind it.
     returns = str(signature.replace(parameters=[])).removeprefix("()")
     return "(\n" + "".join(f"    {line},\n" for line in lines) + f"){returns}"
 

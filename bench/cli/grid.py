@@ -85,6 +85,7 @@ def draw_grid(options: dict[str, Any], output: Path | None, plugin: tuple[str, .
 
         plot = plot_for(options, plugin)
         target = check_target(output or plot.default_output, suffix_of(plot.trajectory), HTML)
+        # Each page has its own file, and each is checked before the first page is drawn.
         if target.suffix.lower() != HTML:
             for file in plot.files(target):
                 check_target(file, file.suffix)

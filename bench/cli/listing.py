@@ -102,6 +102,7 @@ def other_names(registry: Registry, name: str) -> list[str]:
     aliases = registry.aliases()
     own = [alias for alias, preset in registry.samplers.things[name].aliases.items() if not preset]
     theirs = [one for names in TOOLS.values() for one in names if (spec_for(one, aliases) or one) == name]
+    # The sampler's own name in another spelling is not another name.
     found = {canonical(name): ""}
     for one in (*own, *theirs):
         found.setdefault(canonical(one), one)
@@ -293,6 +294,7 @@ def _accepted(option: Option) -> str:
 def field_docstrings(cls: type) -> dict[str, str]:
     """The docstring under each field or attribute of a class or its bases; {} if there is no source."""
     found: dict[str, str] = {}
+    # Bases first: what a class says of a field replaces what its base says.
     for part in reversed(cls.__mro__[:-1]):
         try:
             tree = ast.parse(textwrap.dedent(inspect.getsource(part)))

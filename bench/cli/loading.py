@@ -53,6 +53,7 @@ def loaded_registry(plugins: Iterable[str] = (), models: Iterable[str] = ()) -> 
             registry = load_registry(named, models)
     except OSError as error:  # of a name that the system does not take
         raise PluginError(f"plugin {', '.join(named)[:80]}: {error.strerror or error}") from error
+    # What plugins do later, while they run, is said at once.
     registry.tell = warn_of
     return registry
 
@@ -93,6 +94,7 @@ def the_runs(folders: Sequence[Path], load: Callable[[], Registry]) -> list[Stor
 
     if len(folders) < 2:  # noqa: PLR2004  (several)
         return [the_run(folders, load)]
+    # Shards bear the plan of the whole run, so those of one run meet in a group.
     groups: dict[str, list[StoredRun]] = {}
     for folder in dict.fromkeys(folders):
         run = StoredRun(folder)

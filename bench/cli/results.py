@@ -63,6 +63,7 @@ def report(
         raise InputError(f"output {output}: is the page of several runs; that of one stands in its folder")
 
     def metrics_of(one: StoredRun) -> LoadMetrics:
+        # Models and extractors load when a verdict is missing, and once for all parts of the page.
         return cache(lambda: ready_metrics(one, registry))
 
     with stdout_for_data():

@@ -155,6 +155,7 @@ def begun_and_done(output: Path | None, plugin: tuple[str, ...], settings: dict[
         output = folder_of_shard(output, manner.part) if output else None
         if manner.add:
             config = enlarge_run(output, settings_given(config), registry, fresh=manner.fresh)
+        # A run that is there keeps its number of threads, which is part of the key of each cell.
         stored = stored_run(output) if output and not manner.fresh else None
         config, threads = with_threads(config, stored, manner.worker_count)
         if threads:
@@ -192,6 +193,7 @@ def carried_out(plan: Plan, registry: Registry, folder: Path, manner: Manner, mo
     command = shlex.join(["samplerbench", *sys.argv[1:]])
     failed = False
     with Signals() as signals:
+        # The first signal ends the drawing, in `watched`; here a second one ends the making of table and report.
         with ExitStack() as opened, signals.ending():
             with stdout_for_data():
                 mode.doing("reading what the metrics compare with" if plan.config.metric else "making the run folder")
@@ -234,9 +236,11 @@ def config_from(settings: dict[str, Any]) -> Config:
     from ..show.axes import lists_levels
 
     grid = settings["grid"]
+    # A list of levels says itself how many steps there are.
     if settings["steps"] is None and settings["nfe"] is None and lists_levels(grid):
         settings["steps"] = str(len(grid.split("/")))
     given = {one.name: value_from(one, settings[one.name]) for one in SETTINGS if settings[one.name] not in (None, ())}
+    # A budget of calls takes the place of the default step counts; a run has one of the two.
     return Config(**({"steps": ()} if "nfe" in given else {}) | given)
 
 

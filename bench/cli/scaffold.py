@@ -50,6 +50,7 @@ def new_plugin(name: str, folder: Path, registry: Registry, *, kind: str = "samp
     for path, text in texts.items():
         try:
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            # "x": a file that has appeared since the check is not overwritten.
             with (folder / path).open("x", encoding="utf-8") as file:
                 file.write(text)
         except OSError as error:
@@ -70,6 +71,7 @@ def check_name(name: str, registry: Registry, kind: str = "sampler") -> None:
     if kind == "sampler" and (alias := registry.alias(name)):
         raise InputError(f"name {name!r}: is another name of the sampler {alias!r}; give another")
     module = module_of(name)
+    # A second module of a name that is installed would hide it, or be hidden by it.
     if keyword.iskeyword(module) or module in sys.stdlib_module_names or importlib.util.find_spec(module):
         raise InputError(f"name {name!r}: Python has a word or a module {module!r}; give another, as in my-{name}")
 
@@ -114,4 +116,5 @@ def filled(template: str, word: str, name: str) -> str:
     text = (TEMPLATES / template).read_text(encoding="utf-8")
     as_class = "".join(part.capitalize() for part in re.split("[_-]", name))
     spellings = {f"my-{word}": name, f"my_{word}": module_of(name), f"My{word.capitalize()}": as_class}
+    # All spellings in one pass, so that a name that contains my-sampler is not replaced within itself.
     return re.sub("|".join(spellings), lambda found: spellings[found[0]], text)

@@ -71,6 +71,7 @@ def train(  # noqa: PLR0913  (the options of the command)
     if output.exists() and not output.is_dir():
         raise InputError(f"output {output}: is a file; expected a folder")
     settings = {name: value for name, value in options.items() if value is not None}
+    # Under torchrun each process has a rank, and only the first speaks.
     is_first = os.environ.get("RANK", "0") == "0"
     with Doing(quiet=quiet or not is_first) as doing:
         doing.loading_torch()

@@ -86,6 +86,7 @@ def latencies(draws: Mapping[int, Sequence[Repeat]]) -> dict[str, float]:
         if len(alone) < LEAST_DRAWS or len(machines(alone)) != 1:
             continue
         seconds = [repeat.timing.seconds for repeat in alone]
+        # The median and the slow end: of a service that answers one request after another both are asked for.
         columns[column_of(rows)] = median(seconds)
         columns[f"{column_of(rows)}_p90"] = percentile(seconds, 90)
         if len(seconds) >= DRAWS_FOR_P99:

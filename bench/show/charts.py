@@ -140,6 +140,7 @@ def front_layers(series: int, ink: str) -> Chart:
     x, y = log_x(padding=18), alt.Y("y:Q")
     base = alt.Chart().transform_filter("isValid(datum.x) && isValid(datum.y)")
     best = base.transform_filter("datum.best")
+    # Steps, not slopes: between two points of the front nothing is known, and the better one costs its whole time.
     line = best.mark_line(interpolate="step-after", strokeWidth=1.25, color=ink, aria=False).encode(x=x, y=y)
     rule = best.mark_rule(strokeWidth=1.25, color=ink, aria=False).encode(x=x, y=alt.Y("from:Q"), y2="to:Q")
     shown = base.transform_filter("indexof(hidden, datum.series) < 0")
@@ -222,6 +223,7 @@ def round_ticks(values: Sequence[float]) -> list[float]:
     # Few decades need ticks between the usual ones, or the axis has one number.
     factors = (1, 2, 5) if high / low >= LOG_FROM else (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8)
     decades = range(math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 1)
+    # Read from a text, since 3 * 10**-5 is 3.0000000000000004e-05. Vega leaves out the ticks that are beyond the axis.
     return [float(f"{factor}e{decade}") for decade in decades for factor in factors]
 
 

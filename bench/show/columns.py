@@ -35,6 +35,7 @@ def total(widths: Sequence[int]) -> int:
 
 def shared(least: Sequence[int], wanted: Sequence[int], width: int) -> list[int]:
     """The width of each column: what it needs at least, then from the left what it wants and is still free."""
+    # From the left, where the names stand that a reader looks for first.
     free = max(0, width - total(least))
     widths = []
     for fewest, most in zip(least, wanted, strict=True):
@@ -57,6 +58,7 @@ def rows_to_lines(lines: Sequence[Sequence[str]], width: int | None, keys: int =
     if width is None or total(wanted) <= width:
         return [aligned(line, wanted) for line in lines]
     width = max(width, LEAST_WIDTH)
+    # The keys stand in each part again, so a key may take no more than its share of a line.
     limit = min(LEAST_TEXT, max(LEAST_WIDTH // 2, width // (keys + 1) - GAP))
     least = [min(most, limit) for most in wanted]
     made: list[str] = []
@@ -74,6 +76,7 @@ def rows_to_lines(lines: Sequence[Sequence[str]], width: int | None, keys: int =
 
 def aligned(fields: Sequence[str], widths: Sequence[int]) -> str:
     """One line of fields, each in its column."""
+    # Measured in cells of the terminal, of which a Chinese character takes two.
     texts = (set_cell_size(text, max(width, cell_len(text))) for text, width in zip(fields, widths, strict=True))
     return (" " * GAP).join(texts).rstrip()
 

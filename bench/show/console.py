@@ -32,11 +32,14 @@ class PassingLine:
 
     def __init__(self) -> None:
         self._width = 0
+        # The line is shown by a thread that watches the time, and erased by the one that says something.
         self._lock = threading.RLock()
 
     def show(self, text: str) -> None:
         """Write it over the one before, cut to the width of the terminal."""
         with self._lock:
+            # One column stays free: a full line would go on in the next, and \r leads back to the start of that one
+            # only.
             text = printable(text)[: shutil.get_terminal_size().columns - 1]
             self._write(f"\r{text.ljust(self._width)}")
             self._width = len(text)
@@ -157,6 +160,7 @@ def is_at(stream: IO[str] | None, descriptor: int) -> bool:
 @contextmanager
 def stdout_for_data() -> Iterator[None]:
     """Send what plugins print inside the block to stderr, whether by Python, a library or a child process."""
+    # Where a test or a notebook has replaced the streams, the descriptors are not what the reader sees, and stay.
     beneath = is_at(sys.stdout, STDOUT) and is_at(sys.stderr, STDERR)
     if beneath:
         sys.stdout.flush()
@@ -216,5 +220,6 @@ def print_entries(heading: tuple[str, str], entries: Sequence[tuple[str, Sequenc
 
 def table_to_json(content: pd.DataFrame, about: dict[str, Any]) -> str:
     """The rows as one JSON object; missing values are null."""
+    # By way of pandas, which writes null for nan; json.dumps alone would write NaN, and that is no JSON.
     rows = json.loads(content.to_json(orient="records", double_precision=12))
     return json.dumps({**about, "table": rows})

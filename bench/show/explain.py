@@ -86,6 +86,7 @@ def explained(caption: Caption, registry: Registry) -> Explained:
         known = KNOWN.get(name.lower())
         text = known(caption, value, about, registry) if known else TOLD.get(name.lower(), NOT_KNOWN)
         about.settings.append((name, value, text))
+    # The command is whole even where the caption names neither.
     about.options.setdefault("-s", "ddim")
     about.options.setdefault("--steps", "20")
     return about

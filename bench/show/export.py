@@ -31,6 +31,7 @@ def export(run: StoredRun, row: str, folder: Path, n: int | None = None) -> Expo
     InputError for a row that the run does not have, and if no image, or fewer than n, are kept of it.
     """
     cell = row_named(run, row)
+    # Before any chunk is read, which takes long in a large run.
     check_is_empty(folder)
     places = run.folder.places_of(cell.key)
     drawn = sum(samples for _, samples in places)

@@ -84,6 +84,7 @@ def figures(run: StoredRun, view: View) -> Iterator[tuple[str, bytes]]:
     if picture:
         png = saved(picture, "png", optimize=True, dpi=(DOTS_PER_INCH, DOTS_PER_INCH))
         yield "samples.svg", svg_around(png, picture.width, picture.height).encode()
+        # Pillow stores colours in a PDF as JPEG; at its usual quality the edges of small samples blur.
         yield "samples.pdf", saved(picture, "pdf", quality=95, resolution=DOTS_PER_INCH)
         yield "samples.png", png
 
@@ -161,6 +162,7 @@ def printed(chart: Chart, view: View, drawn: Collection[str]) -> Chart:
                 # The page refers to series by number and has its own legend; in print the legend shows names.
                 encoding["scale"]["domain"] = names
     lines = -(-len(drawn) // legend["columns"])
+    # The width is that of the figure with its axis, so that every figure fills the column exactly.
     return spec | {
         "width": WIDTH, "height": PLOT_HEIGHT + lines * LEGEND_LINE, "config": config(),
         "autosize": {"type": "fit", "contains": "padding"}, "padding": 1,
@@ -203,6 +205,7 @@ def legend_columns(names: Sequence[str]) -> int:
 @lru_cache(maxsize=1)
 def light_colours() -> dict[str, str]:
     """The colours of the page's light theme by their names in its style."""
+    # Read from the style of the page: a colour is written down once.
     style = (TEMPLATES / "report.css").read_text(encoding="utf-8")
     return dict(re.findall(r"--([\w-]+): light-dark\((#[0-9a-f]{6}), #[0-9a-f]{6}\)", style)) | {"paper": "#ffffff"}
 
@@ -223,6 +226,7 @@ def in_inches(svg: str) -> str:
     def inches(match: re.Match[str]) -> str:
         return f'{match[1]}="{float(match[2]) / POINTS_PER_INCH:.4f}in"'
 
+    # A size without a unit counts 96 to the inch, and the figure would come out a quarter too small.
     end = svg.index(">")
     return re.sub(r'\b(width|height)="([\d.]+)"', inches, svg[:end]) + svg[end:]
 

@@ -149,6 +149,7 @@ def emphasis_of(content: Content, metric: str, registry: Registry, columns: Sequ
         if sum(n for _, n in common_places(list(sources.values()))) != content.table["samples"].max():
             return Emphasis(why=" Nothing is bold: not all samples of the rows are there to compare.")
         found = estimates_of(sources)
+    # A table without bold numbers still has its numbers: who prints it without the run's plugins gets them.
     except SamplerbenchError as error:
         complain(f"nothing is bold: {error}", kind="Note")
         return Emphasis(why=" Nothing is bold: what the rows are compared with is not there.")
@@ -242,6 +243,7 @@ def pivot_to_sheet(content: Content, layout: Layout, bold: set[Place], below: st
             return column_of(name, content.labels)
         return Column(f"{layout.over} {name}" if layout.over else f"NFE {name}" if across == "nfe" else f"{name} steps")
 
+    # Sorted by the numbers with all of their digits, not by their texts.
     rows = [[entry(int(row), name) for name in names] for row in sorted_by(pivot.frame(), layout.sort).index]
     return Sheet([head(name) for name in names], rows, printable(pivot_caption(content, pivot, layout.over) + below))
 
@@ -294,6 +296,7 @@ def sorted_by(table: pd.DataFrame, order: Sequence[str]) -> pd.DataFrame:
     names = [name.removeprefix("-") for name in order]
     check_columns(names, table.columns, "sort")
     ascending = [not name.startswith("-") for name in order]
+    # Stable, so that rows that are equal here keep the order of the run.
     return table.sort_values(names, ascending=ascending, kind="stable") if names else table
 
 

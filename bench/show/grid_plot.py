@@ -329,6 +329,7 @@ def drawn(plot: Plot, request: Request) -> Drawn | str:
 
 def draw_cells(plot: Plot, requests: list[list[Request]], advance: Callable[[], None]) -> list[list[Drawn | str]]:
     """All cells, row by row; `advance` is called after each. An error if the picture would become too large."""
+    # A path has a state for each level, so the number of frames is known before anything is drawn.
     frames = len(places([[request.levels for request in row] for row in requests])) if plot.trajectory else 1
     sides = (0, 0)
 
@@ -407,6 +408,7 @@ def parameters(plot: Plot, request: Request, registry: Registry) -> str:
     """The settings of the first cell, that of `request`, in the words that image tools read, and the axes."""
     cell = plot.cells()[0][0]
     first, shown = cell.others, request.model.shown_shape
+    # In the order in which other programs write such a line; some of them know it by its first word.
     fields: dict[str, object] = {
         "Steps": len(request.levels) - 1,
         "Sampler": familiar(cell.spec, registry),
@@ -503,6 +505,7 @@ def check_target(path: Path, *suffixes: str) -> Path:
         raise InputError(f"output {path}: expected a name that ends in {' or '.join(suffixes)}")
     if path.is_dir():
         raise InputError(f"output {path}: is a folder; expected a file")
+    # The nearest folder that is there decides, since those below it will be made.
     above = next(folder for folder in path.absolute().parents if folder.exists())
     if not above.is_dir():
         raise InputError(f"output {path}: {above} is a file; expected a folder")
@@ -543,6 +546,7 @@ def make_grid(
     """
     load = loader(registry)
     pages = plot.pages()
+    # Of all pages before the first is drawn: a slip on the last one costs no time.
     requests = [requests_for(page, registry, load) for page in pages]
     for warning in dict.fromkeys(warning for page in requests for warning in warnings_of(page)):
         complain(warning, kind="Warning")

@@ -165,6 +165,7 @@ class View(Watch):
     def stored(self, cell: Cell, block: Block) -> None:
         """Count images and chunks."""
         self._doing = ""
+        # `advanced` follows with the evaluations: only both together say what an image costs.
         self._stored, self._stored_images = cell, block.n
         self._images += block.n
         self._chunks += 1
@@ -203,6 +204,7 @@ class View(Watch):
         if self._pace:
             self._pace.todo -= evaluations
             self._pace.missing.pop(cell.key, None)
+            # The time of an attempt that failed says nothing about the cells that do not.
             self._pace.skip(self._clock())
         if not self._draws_live:
             self._say(self._failures[-1])
@@ -218,6 +220,7 @@ class View(Watch):
         now = self._clock()
         left = self._pace.left(now) if self._pace and self._done < self._todo else None
         if self._doing:
+            # How long it has taken is of interest only as long as nothing says how long it will take.
             parts.append(self._doing if left is not None else f"{self._doing}, {duration(now - self._doing_since)}")
         parts += [f"{duration(left)} left"] if left is not None else []
         return ", ".join(parts)
@@ -226,6 +229,7 @@ class View(Watch):
         """Chunks and images that are there, and images per second. Rates count what this run makes, not what was
         stored before."""
         missing = list(self._left.values())  # a copy: the screen is drawn by a thread of its own
+        # A cell that failed has no entry: neither count expects anything of it.
         chunks, images = len(missing) * self._blocks, len(missing) * self._samples
         there = chunks - sum(math.ceil(left / self._block) for left in missing)
         parts = [f"{there:,} of {counted(chunks, 'chunk')}", f"{images - sum(missing):,} of {counted(images, 'image')}"]

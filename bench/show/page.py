@@ -56,6 +56,7 @@ def view_to_html(view: View) -> str:
 @lru_cache(maxsize=2)
 def compiled(source: str) -> Template:
     """The template of a page, which takes longer to compile than to fill in."""
+    # StrictUndefined: a name that the view lacks is an error, not an empty place in the page.
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     return environment.from_string(source)
 
@@ -93,6 +94,7 @@ def vega_bundle() -> str:
 
     Putting it together takes more than a second, so the next process finds it in the user's cache.
     """
+    # The version is part of the name, so a new library is put together again; the seal shows a file that was cut off.
     file = Path.home() / ".cache" / "samplerbench" / "report" / f"vega-{version('vl-convert-python')}.json"
     with suppress(OSError, ValueError):
         if isinstance(kept := unseal_json(bytes_of(file)).get("script"), str):

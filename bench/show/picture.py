@@ -61,6 +61,7 @@ Tile = Image.Image | str
 
 def write_picture(plan: Plan, folder: RunFolder, failures: Mapping[str, str]) -> None:
     """Write grid.png, if the model makes images and some are stored."""
+    # The first block: it has the same seeds in every cell, and is the first to be there.
     block = plan.blocks[0]
     shown = {
         cell.key: folder.read(cell, block).images
@@ -191,6 +192,7 @@ def wrapped(text: str, size: int, width: int, most: int) -> list[str]:
     lines: list[str] = []
     for paragraph in drawable(text[:MOST_CHARACTERS]).split("\n"):
         line = ""
+        # A piece is a gap, a word up to and with its , : ; or /, or the rest of a word.
         for piece in re.findall(r"\s+|[^\s,:;/]*[,:;/]|[^\s,:;/]+", paragraph):
             parts = [piece] if text_width(piece.rstrip(), size) <= width else list(piece)
             for part in parts:
@@ -230,6 +232,7 @@ def bare(character: str) -> str:
 @cache
 def has_glyph(character: str) -> bool:
     """Whether the font has the character."""
+    # A font draws one box for all that it lacks; U+FFFF is no character, so that box is what it looks like.
     font = font_of(FONT_SIZE)
     return character == " " or bytes(font.getmask(character)) != bytes(font.getmask("\uffff"))
 

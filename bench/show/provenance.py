@@ -101,6 +101,7 @@ def hashed(what: str, fingerprint: str) -> str:
 def call_of(record: RunRecord) -> str:
     """The call in Python that makes a run again, with the settings that are not at their defaults."""
     config = record.config
+    # A run counts by steps or by calls; the other of the two is not what its counts come from.
     unsaid = "steps" if config.nfe else "nfe"
     values = {name: value for name, value in as_json(config).items() if name != unsaid}
     given = values.keys() & without_defaults(config).keys()

@@ -79,6 +79,7 @@ def section_of(run: StoredRun, runs: Sequence[StoredRun], output: Path, metrics:
     known = settings_of(run)
     return Section(
         title=cleaned(run.path.name if names.count(run.path.name) == 1 else str(run.path)),
+        # Relative, so that the pages still find each other when their folders are moved together.
         link=quote(Path(os.path.relpath(run.path / REPORT_FILE, output.absolute().parent)).as_posix()),
         settings=[cleaned(shortened(known.get(name))) for name in differing(runs)],
         charts=[(cleaned(spec["description"]), svg_uri(spec)) for _, spec in charts],

@@ -170,6 +170,7 @@ def table_to_cells(table: pd.DataFrame, labels: Labels) -> tuple[list[str], list
 
 def metrics_of(table: pd.DataFrame) -> list[str]:
     """The metrics that have a number in some row; the ODE error is no metric of the samples alone."""
+    # Times and distances to the ODE have intervals too, and the interval of guidance has two ends.
     own = (*timing.COLUMNS, *AXES, ODE_ERROR, ODE_DISTANCE)
     metrics = [c for c in table.columns if metric_columns(c)[1] in table.columns and c not in own]
     return [name for name in metrics if table[name].notna().any()]
@@ -325,6 +326,7 @@ def singular_notes(samples: int, labels: Labels) -> str:
 def left_out_of(table: pd.DataFrame, labels: Labels) -> str:
     """A sentence for each metric of a run that has no column, because the samples are too few for it."""
     samples, known = int(table["samples"].max()), metrics_of(table)
+    # A metric that is computed beside another has no label itself: that of the other names it and its need.
     least = {name: (label.get("least", ""), "") for name, label in labels.items() if name not in known}
     for label in labels.values():
         if (other := label.get("unbiased", "")) and other not in known and other not in labels:

@@ -364,6 +364,7 @@ def mark_by_numbers(metric: Row, rows: Sequence[Row]) -> None:
     timed = [row for row in rows if metric["better"] and row[key] is not None and row["milliseconds"] is not None]
     places = [(sign * row[key], row["milliseconds"]) for row in timed]
     for row, mine in zip(timed, places, strict=True):
+        # Rows that are equal in both do not beat each other: either all or none of them are on the front.
         row[f"{key}_front"] = not any(o != mine and o[0] <= mine[0] and o[1] <= mine[1] for o in places)
 
 

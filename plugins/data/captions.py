@@ -44,10 +44,12 @@ def captions_of(folder: Path, images: Sequence[str], others: Sequence[str]) -> l
 
 def one_line(text: str, what: str) -> str:
     """A caption in its final form; ModelError if it is empty or far too long."""
+    # A caption becomes one line of a file of prompts, so it can hold no line break.
     line = " ".join(text.split())
     if not 0 < len(line) <= LONGEST:
         raise ModelError(f"{what}: a caption of {len(line):,} characters; expected 1 to {LONGEST:,}")
     try:
+        # Bytes that are no UTF-8 may have come in as surrogates, which no file takes again.
         line.encode()
     except UnicodeEncodeError as error:
         raise ModelError(f"{what}: a caption that is not UTF-8; expected UTF-8") from error
@@ -81,6 +83,7 @@ def from_table(path: Path, images: Sequence[str]) -> list[str]:
         for row in reader:
             where = f"{path}: line {reader.line_num}"
             name, text = row[FILE_COLUMN], row[text_columns[0]]
+            # DictReader puts surplus fields under None, and None into fields that a row lacks.
             if None in row or name is None or text is None:
                 raise ModelError(f"{where}: not as many fields as columns; expected {len(columns)}")
             if name not in known:

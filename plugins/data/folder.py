@@ -79,6 +79,7 @@ def _files_below(folder: Path, root: Path, prefix: str, depth: int) -> Iterator[
         raise ModelError(f"{folder}: folders in folders, more than {MOST_DEPTH} deep; expected fewer")
     try:
         with os.scandir(folder) as found:
+            # Listed whole before any folder below is opened: a deep tree would keep a descriptor open for each level.
             entries = [entry for entry in found if not entry.name.startswith(".")]
     except OSError as error:
         raise ModelError(f"{folder}: cannot be read ({error.strerror})") from error
@@ -95,6 +96,7 @@ def _files_below(folder: Path, root: Path, prefix: str, depth: int) -> Iterator[
 def _checked_link(path: Path, name: str, root: Path) -> str:
     """The name of a link; ModelError unless it leads to a file below the root."""
     try:
+        # Strict, so that a link to nothing or in a circle raises, and leads nowhere.
         target = path.resolve(strict=True)
         leads_in = target.is_relative_to(root) and stat.S_ISREG(target.stat().st_mode)
     except (OSError, RuntimeError):

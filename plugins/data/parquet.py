@@ -84,6 +84,7 @@ def _batches_of(path: Path, left: int) -> Iterator[tuple[Any, list[str | None], 
             image, field = image_column(file.schema_arrow, path)
             label, classes = caption_column(file.schema_arrow, path)
             leaves = [f"{image}.{field}" if field else image, *([label] if label else [])]
+            # By what the file announces, before anything is read; what is read is then counted again.
             held = HELD_A_ROW * file.metadata.num_rows + _unpacked(file.metadata, leaves)
             check_held(MOST_HELD - left + held, f"{path}: {', '.join(leaves)}")
             rows = 0
@@ -144,6 +145,7 @@ def caption_column(schema: Any, path: Path) -> tuple[str, Sequence[str]]:
     """Name of the column of captions ('' = none), and the names of its classes ([] = it holds what it says)."""
     import pyarrow.types as kinds
 
+    # Texts before classes: a set with both has captions, and classes beside them.
     texts = [c.name for c in schema if c.name in TEXTS]
     classes = class_names(schema)
     found = texts or [name for name in classes if name in schema.names]

@@ -117,6 +117,7 @@ class Known:
     def _loaded(self, split: str) -> Loaded:
         root = fashion_mnist.download_root()
         try:
+            # First as it is there: only where it is not does it matter whether a download is allowed.
             return self.load(root, split, False)
         except RuntimeError as error:
             if not is_on(ALLOW_DOWNLOAD, os.environ):

@@ -110,6 +110,7 @@ def samples_of(path: Path) -> dict[str, dict[str, Member]]:
                     )
                 if info.isdir() or not (match := NAME.fullmatch(info.name.removeprefix("./"))):
                     continue
+                # A link could lead anywhere, and a sparse file be of any size.
                 if not info.isreg() or info.issparse():
                     raise ModelError(f"{path}: member {info.name!r} is a link or no plain file; expected files")
                 sample, kind = match[1], match[2].lower()
@@ -122,6 +123,7 @@ def samples_of(path: Path) -> dict[str, dict[str, Member]]:
         raise
     except Exception as error:  # a stranger's bytes may end in any exception of the reader
         with path.open("rb") as start:
+            # Looked at only now: a plain archive is what most files are.
             packed = re.match(COMPRESSED, start.read(8))
         if packed:
             raise ModelError(

@@ -111,12 +111,14 @@ class RayEngine:
         since = self.clock()
         while self._again or self._drawing:
             cluster = self._connected()
+            # Before answers are waited for: a worker without a job is time that is lost.
             self._hand_out(cluster, waiting)
             if self._drawing:
                 since = self.clock()
             elif self.clock() - since > PLACED_WITHIN:
                 self._check_room(cluster)
                 since = self.clock()
+            # A second at most, so that Ctrl-C and the minute for a place are noticed.
             for asked in cluster.ready([*self._drawing, *self._starting], LOOK_EVERY_SECONDS):
                 if done := self._heard(cluster, asked):
                     yield done

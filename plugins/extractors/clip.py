@@ -93,6 +93,7 @@ def size_of(picture: Image.Image, size: int | tuple[int, int]) -> tuple[int, int
     if isinstance(size, tuple):
         return size[1], size[0]
     short, long = sorted(picture.size)
+    # Cut to a whole number and not rounded, as transformers does it: one row of pixels would change every feature.
     other = int(size * long / short)
     return (size, other) if picture.width <= picture.height else (other, size)
 

@@ -59,6 +59,7 @@ class Unit(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, width, H, W) -> (B, out, H / stride, W / stride), rounded up."""
         kernel, stride = self.conv.kernel_size[0], self.conv.stride[0]
+        # TensorFlow's padding "same" depends on the side; PyTorch's own is the same on both sides.
         lacking = [max((-(-side // stride) - 1) * stride + kernel - side, 0) for side in (x.shape[-1], x.shape[-2])]
         padding = [part for pixels in lacking for part in (pixels // 2, pixels - pixels // 2)]
         x = self.norm(self.conv(F.pad(x, padding)))
@@ -106,6 +107,7 @@ class EfficientNetLite0(nn.Module):
 
 def own_name(name: str) -> str:
     """The name in this module of a tensor of the file."""
+    # Names of a block and of the network overlap: _bn0 is one thing in a block and another outside.
     if name.startswith("_blocks."):
         _, number, part, rest = name.split(".", 3)
         return f"blocks.{number}.{OF_BLOCK.get(part, part)}.{rest}"

@@ -88,6 +88,7 @@ def rows_of(outputs: Outputs, images: Tensor) -> tuple[Rows, ...]:
         widths[:] = [part.shape[1] for part in parts]
         return torch.cat([part.float() for part in parts], dim=1)
 
+    # One pass for all outputs: features and logits come from the same network.
     rows = in_batches(together, as_colour(images))
     ends = [sum(widths[: i + 1]) for i in range(len(widths))]
     return tuple(rows[:, end - width : end] for width, end in zip(widths, ends, strict=True))
@@ -129,6 +130,7 @@ def from_pickle(network: Fidelity, path: Path) -> Outputs:
     """The network with the tensors of a file, which torch-fidelity reads from our own copy of them."""
     tensors = read_pickled(path)
     check_finite(tensors, path)
+    # torch-fidelity unpickles what it is given, so it gets a file that we wrote.
     copy = io.BytesIO()
     torch.save(tensors, copy)
     copy.seek(0)
@@ -138,6 +140,7 @@ def from_pickle(network: Fidelity, path: Path) -> Outputs:
 def from_archive(network: Fidelity, path: Path) -> Outputs:
     """The network of a TorchScript archive, which is a program: read only if it is byte by byte what was published."""
     content = path.read_bytes()
+    # The bytes that were hashed are those that are read: a file could be exchanged in between.
     if hashlib.sha256(content).hexdigest() != network.file.sha256:
         raise ModelError(f"{path}: is not what its authors published; delete it and fetch it again")
     return made(network, feature_extractor_weights_path=io.BytesIO(content))

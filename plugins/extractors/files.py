@@ -81,6 +81,7 @@ def read_pickled(path: Path) -> dict[str, Tensor]:
 def fill(network: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
     """Load finite tensors whose names and shapes match, and set evaluation mode; ModelError if they do not match."""
     expected = network.state_dict()
+    # Names and shapes are compared here, because torch lists hundreds of them in its own error.
     wrong = [name for name in expected if name not in tensors or tensors[name].shape != expected[name].shape]
     wrong += [name for name in tensors if name not in expected]
     if wrong:

@@ -42,6 +42,7 @@ def in_batches(function: Callable[[Tensor], Tensor], images: Tensor) -> Rows:
     size = BATCH if images.device.type == "cpu" else BATCH_THERE
     rows = []
     for batch in torch.split(images, size):
+        # Of one size throughout: a network may round differently in a batch of another size.
         padding = batch[-1:].expand(size - len(batch), *batch.shape[1:])
         rows.append(function(torch.cat([batch, padding]))[: len(batch)].float())
     return torch.cat(rows).cpu().numpy()
@@ -62,6 +63,7 @@ def to_pil(image: Tensor) -> Image.Image:
 
 def from_pil(picture: Image.Image) -> Tensor:
     """A grey or a colour picture -> uint8 (1 or 3, H, W)."""
+    # A copy, because a tensor must not share memory that Pillow may free or change.
     pixels = torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8)
     return pixels.view(picture.height, picture.width, -1).permute(2, 0, 1)
 

@@ -82,6 +82,7 @@ class Preconditioned(nn.Module):
         Only the network itself computes in a low precision of x; the scaling does in that of sigma.
         """
         s = sigma.reshape(-1, 1, 1, 1)
+        # Table 1 of the paper, column "Ours": c_in = 1 / sqrt(norm), c_noise = log(sigma) / 4.
         norm = s**2 + self.sigma_data**2
         answer: Tensor = self.network((x / norm.sqrt()).to(x.dtype), sigma.log() / 4, labels)
         return x * (self.sigma_data**2 / norm) + answer * (s * self.sigma_data / norm.sqrt())

@@ -46,6 +46,7 @@ def points_in(  # noqa: PLR0913  (a step's, and two of the sampler)
         asked = [told(run, t) for t in known.asked[i]] if known.asked else [None] * len(known.places[i])
         levels = [run.at(a.lambda_ + h * place) for place in known.places[i]]
         return list(zip(known.weights[i], levels, asked, strict=True))
+    # Of 2 count - 1 even places every other one: for two points a quarter and three quarters of the interval.
     inner = run.between(a, b, 2 * count - 1)[::2]
     if not inner:
         return []

@@ -174,6 +174,8 @@ class Pool:
             wait(pipes, LOOK_EVERY_SECONDS if len(pipes) == len(busy) else 0)
             # All who are ready are asked, so that a fast worker does not keep the others waiting.
             answers = [done for worker in busy if (done := self._answer_of(worker))]
+            # Not after a failure: the cell takes no more chunks, and the ledger learns of that only as the answer is
+            # stored.
             if all(isinstance(done, Drawn) for done in answers):
                 self._hand_out(waiting)  # before these are written, so that nobody waits for the disk
             yield from answers

@@ -111,6 +111,7 @@ def scene(seed: int, held_out: bool, number: int, things: int = len(THINGS)) -> 
         colour, draws.one_of(PATTERNS), draws.below(4), draws.between(0.07, 0.16),
         (draws.between(-9, 9), draws.between(-9, 9), draws.between(-9, 9)),
     )  # fmt: skip
+    # Draws are taken in the order of the arguments: another order would make other scenes of the same numbers.
     return Scene(groups, relation, ground, placed(draws, groups, relation), caption_of(draws, groups, relation, ground))
 
 
@@ -152,6 +153,7 @@ def along(relation: str, at: float, across: float) -> Point:
 
 def picture(draws: Draws, thing: Thing, centre: Point, side: float) -> Picture:
     """A picture near a centre, whole in the scene."""
+    # Moved a little, but never over the edge: a thing that is cut could not be told.
     x, y = (min(max(at + draws.between(-JITTER, JITTER), side / 2), 1 - side / 2) for at in centre)
     return Picture(thing, (x, y), side)
 

@@ -67,6 +67,7 @@ class Scenes(ImageData):
     @property
     def fingerprint(self) -> str:
         """Hash of the options and of the first scenes, which hold the font's pictures."""
+        # Without the path of the font, which differs between machines: its pictures are in the first scenes.
         digest = hashlib.sha256(repr((FORMAT, *astuple(self.options)[:-1])).encode())
         for i in range(min(FINGERPRINTED, len(self))):
             digest.update(self.caption(i).encode() + self.image(i).numpy().tobytes())

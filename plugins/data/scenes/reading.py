@@ -37,6 +37,7 @@ REVERSED = {opposite: relation for relation, opposite in OPPOSITES.items()}
 
 def read(caption: str) -> Told | None:
     """What a caption says; None for one that no scene has. It may leave out the ground."""
+    # Case, spaces and a full stop are a writer's own; all else has to be as the grammar says.
     text = " ".join(caption.lower().split()).rstrip(" .")
     for pattern in WHOLE:
         match = pattern.fullmatch(text)
@@ -55,6 +56,7 @@ def _arranged(text: str) -> tuple[tuple[Group, ...], str] | None:
         first, relation, second = known.get(match[1]), match[2], known.get(match[3])
         if first and second and first.thing != second.thing:
             groups = (first, second)
+            # "a cat right of a car" says what "a car left of a cat" says, and is read as that.
             return (groups[::-1], REVERSED[relation]) if relation in REVERSED else (groups, relation)
     elif (match := PLACED.fullmatch(text)) and (group := known.get(match[1])) and group.copies == 1:
         return (group,), match[2]

@@ -109,6 +109,7 @@ def seen_in(sure: Tensor) -> list[tuple[Seen, ...]]:
     A centre between cells is shared by up to four of them, as in training: what they hold is added.
     """
     things = sure[:, :-1]
+    # The mean of four times four is their sum, for each window of two by two cells.
     of_four = 4 * F.avg_pool2d(things, 2, stride=1)
     # Of windows with equal sums the first one is the peak, not each of them.
     total = of_four.sum(1)
@@ -117,6 +118,7 @@ def seen_in(sure: Tensor) -> list[tuple[Seen, ...]]:
     height, width = sure.shape[-2:]
     seen: list[list[Seen]] = [[] for _ in sure]
     for image, row, column in is_peak.nonzero().tolist():
+        # The centre lies between the cells as their shares say.
         weights = things[image, :, row : row + 2, column : column + 2].sum(0) / total[image, row, column]
         x = (column + 0.5 + float(weights[:, 1].sum())) / width
         y = (row + 0.5 + float(weights[1].sum())) / height

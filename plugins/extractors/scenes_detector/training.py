@@ -113,6 +113,7 @@ def trained(folder: Path, scenes: Scenes, settings: Settings, device: torch.devi
         if not path.is_file():
             prepare(part, size, path, log, channels=COLOUR)
         images.append(mapped(path, len(part), (COLOUR, size, size)))
+    # Right before the network is made: its first weights are all that takes from torch's own stream.
     torch.manual_seed(settings.seed)
     detector = Detector(scenes.options.things, SIDES.index(size) + 1).to(device)
     loss = detecting(torch.cat(images), answers_of(parts), settings, device)
@@ -145,6 +146,7 @@ def detecting(
         rows = batch_of(settings.seed, step, len(images), settings.batch_size)
         generator = step_generator(settings.seed, step)
         x = images[rows].float() / 127.5 - 1
+        # On the CPU, so that a training on any device sees the same noise.
         level = NOISE * torch.rand(len(x), 1, 1, 1, generator=generator)
         x = (x + level * torch.randn(x.shape, generator=generator)).to(device)
         maps, colours = (tensor.to(device) for tensor in answers(rows.tolist()))

@@ -75,6 +75,8 @@ def denoising(
     schedule = vp_linear()
 
     def loss(net: nn.Module, step: int) -> Tensor:
+        # Numbered by the step and not taken from a stream that runs on: a resumed training draws what it would have
+        # drawn.
         generator = step_generator(seed, step)
         kept = torch.rand(batch, 1, generator=generator) >= CONDITION_DROP
         drawn = draw_examples(schedule, (batch, *images.shape[1:]), generator)

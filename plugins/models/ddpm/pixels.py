@@ -32,6 +32,7 @@ def prepare(
     temporary = path.with_name(f"{path.name}.tmp")
     channels = channels or len(image_of(data, 0))
     try:
+        # With the channels of the first image; at one that has more, all are written again, in colour.
         if not _write(data, size, channels, temporary, report):
             channels = COLOUR
             _write(data, size, channels, temporary, report)

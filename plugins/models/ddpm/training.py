@@ -111,6 +111,7 @@ def train_phases(place: Place, captions: Captions | None, report: Report) -> Car
         if not place.images.is_file():
             prepare(place.data, place.settings.size, place.images, report)
         train_small(place, card, captions, log)
+    # The others must not read the card before it is written.
     place.ranks.wait()
     card = read_card(place.folder)
     train_unet(place, card, captions, log)
@@ -248,6 +249,7 @@ def trial_seconds(place: Place, card: Card, captions: Captions | None, images: T
             network.to(alone.device), loss, recipe, checkpoint=Path(scratch) / "trial.pt", ranks=alone,
             report=lambda progress: seconds.append(progress.seconds),
         )  # fmt: skip
+    # Without the first step, which is slower than all others.
     return (seconds[-1] - seconds[0]) / (len(seconds) - 1)
 
 
@@ -290,6 +292,7 @@ def train_small(place: Place, card: Card, captions: Captions | None, log: Report
     images = mapped(place.images, len(place.data), card.shape)
     alone = replace(place.ranks, rank=0, size=1)
     lengths = card.training["lengths"]
+    # Every k-th image, since a data set may be sorted by class.
     reference = images[:: -(-len(images) // MOST_REFERENCE)]
     for phase, name in ((FEATURES, "reference"), (CLIP_PHASE, "clip_reference")):
         if phase not in lengths or captions is None:

@@ -47,6 +47,7 @@ def flux(pipeline: Pipeline, parts: Parts, size: Size | None, clip_skip: int | N
         return packing.packed(t5.says(prompt)[0][0], clip.says(prompt).pooler_output[0], torch.ones(1))
 
     def guide(condition: Tensor, guidance: float) -> Tensor:
+        # The guidance is the last number of a row: the network is told it, and no second pass is made.
         return torch.cat([condition[:, :-1], torch.full_like(condition[:, -1:], guidance)], 1)
 
     distilled = transformer.get("guidance_embeds", False, bool)
@@ -87,6 +88,7 @@ def check_rotation(transformer: Part) -> None:
 def packed_latents(x: Tensor) -> Tensor:
     """(B, C, 2h, 2w) -> a token for each two by two places, (B, h w, 4 C)."""
     b, c, height, width = x.shape
+    # The order of a token's numbers is that of the training: channel, then row, then column.
     blocks = x.reshape(b, c, height // PACKED, PACKED, width // PACKED, PACKED).permute(0, 2, 4, 1, 3, 5)
     return blocks.reshape(b, (height // PACKED) * (width // PACKED), c * PACKED**2)
 

@@ -115,6 +115,7 @@ class Pipeline:
         expected = next((library for library, classes in HOMES.items() if cls in classes), "diffusers")
         if home != expected:
             raise ModelError(f"{where}: {name} is a {cls} of {short(home)}; expected that of {expected!r}")
+        # The parts of a lone U-Net lie beside each other, without folders of their own.
         folder = self.folder / name if (self.folder / name).is_dir() else self.folder
         file = folder / config_name(name)
         spared = file.name == WORDS and not file.exists()  # old tokenizers have none
@@ -222,6 +223,7 @@ def fetched(identifier: str) -> Path:
     try:
         folder = Path(hub.snapshot_download(identifier, allow_patterns=["*.json"]))
         index = read_config(folder / INDEX) if (folder / INDEX).exists() else bare_index(folder)
+        # Before the weights are fetched: what is refused costs no gigabytes.
         refuse_code(index, folder / INDEX)
         parts = [name for name, entry in index.items() if _class_of(entry)[1]]
         wanted = [f"{name}/*.{kind}" for name in parts for kind in ("safetensors", "txt", "model")]

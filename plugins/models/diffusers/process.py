@@ -71,6 +71,7 @@ def schedule_of(scheduler: Part) -> VP:
             schedule = rescale_zero_terminal_snr(schedule)
     except ValueError as error:
         raise ModelError(f"{scheduler.file}: no noise schedule can be made of its betas ({error})") from error
+    # x = eps there: x0 would be 0 / 0.
     if schedule.first.alpha == 0 and predicts_of(scheduler) == "eps":
         raise ModelError(
             f"{scheduler.file}: prediction_type 'epsilon' where the last timestep is pure noise "
@@ -153,6 +154,7 @@ def dynamic_shift(scheduler: Part, patches: int) -> float:
     low, high = _positive(scheduler, "base_shift", 0.5), _positive(scheduler, "max_shift", 1.15)
     if few == many:
         raise ModelError(f"{scheduler.file}: base_image_seq_len {few:g}: expected less than max_image_seq_len")
+    # As the pipelines of diffusers do (calculate_shift), also beyond the two numbers of patches.
     mu = low + (high - low) * (patches - few) / (many - few)
     kind = scheduler.get("time_shift_type", "exponential", str)
     if kind not in ("exponential", "linear") or (kind == "linear" and mu <= 0):

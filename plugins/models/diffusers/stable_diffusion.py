@@ -63,6 +63,7 @@ def stable_diffusion_xl(pipeline: Pipeline, parts: Parts, size: Size | None, cli
         return packing.packed(torch.cat([first, second], -1), said.text_embeds[0], sizes)
 
     def nothing(prompts: Any) -> Tensor:
+        # What the network was trained to hear where there is no prompt: zeros, but the true size of the image.
         zeros = [torch.zeros(shape) for shape in packing.shapes[:-1]]
         return packing.packed(*zeros, sizes).expand(len(prompts), -1)
 

@@ -42,6 +42,7 @@ def stable_diffusion_3(pipeline: Pipeline, parts: Parts, size: Size | None, clip
     def one(prompt: str) -> Tensor:
         (first, said), (second, said_2) = (text.states(prompt, skip) for text in clips)
         clip = torch.cat([first, second], -1)
+        # Both CLIPs side by side are narrower than T5, and are filled up with zeros, as in training.
         padded = torch.nn.functional.pad(clip, (0, width - clip.shape[-1]))
         long = t5.says(prompt)[0][0] if t5 else torch.zeros(places, width)
         pooled = torch.cat([said.text_embeds[0], said_2.text_embeds[0]])

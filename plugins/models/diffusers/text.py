@@ -113,6 +113,7 @@ class TextEncoder:
             raise ModelError(
                 f"{self.words}: has a token of number {most}, and {self.encoder.file} knows {known} of them"
             )
+        # Most pipelines let the encoder see the padding; whether this one does is in its config.
         masked = bool(self.encoder.config.get("use_attention_mask"))
         mask = {"attention_mask": tokens.attention_mask} if masked else {}
         network = self._network
@@ -182,6 +183,7 @@ class Classes:
     def __init__(self, count: int, names: Mapping[str, Any]) -> None:
         self.count = count
         whole = [str(names.get(str(k), "")).strip() for k in range(count)]
+        # ImageNet's names are lists, "tench, Tinca tinca": the whole and each part may be asked for.
         spoken = [(name, k) for k, text in enumerate(whole) for name in {text, *(n.strip() for n in text.split(","))}]
         self._number: dict[str, int] = {}
         shared = set()

@@ -61,6 +61,7 @@ def readable(folder: Path) -> Iterator[Path]:
     ModelError as of `files_in`.
     """
     files = files_in(folder)
+    # The library reads plain UTF-8, in which a byte order mark is a character of the text.
     marked = {file for file in files if file.name not in BINARY and _begins_with_a_mark(file)}
     if not marked:
         yield folder

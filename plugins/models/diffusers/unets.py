@@ -71,6 +71,7 @@ def unet_canvas(unet: Part, factor: int, why: str) -> Canvas:
 def unet_answer(channels: int, unet: Any, x: Tensor, t: Tensor, *classes: Tensor) -> Tensor:
     """What a U-Net without text predicts; a learned variance is left out."""
     answer: Tensor = unet(x, t, *classes, return_dict=False)[0]
+    # The second half is the variance, for which every sampler here has a rule of its own.
     return answer[:, :channels]
 
 

@@ -41,6 +41,7 @@ def weight_files(part: Part) -> tuple[tuple[Path, ...], str | None]:
     stem = STEMS[home_of(part) or ""]
     single, index = part.folder / f"{stem}.safetensors", part.folder / f"{stem}.safetensors.index.json"
     half = part.folder / f"{stem}.{HALF}.safetensors"
+    # In the order in which the library looks; the half precision is read only where there is nothing else.
     if single.exists():
         return (single,), None
     if index.exists():
@@ -114,6 +115,7 @@ def laid_out(part: Part) -> Iterator[Path]:
     """A folder with the config of a part as it was read and checked, its weights, and nothing else of its folder."""
     with TemporaryDirectory() as name:
         folder = Path(name)
+        # The config that was checked, and not the file again: it could have been exchanged meanwhile.
         (folder / CONFIG).write_text(json.dumps(dict(part.config)))
         for file in weight_files(part)[0]:
             (folder / file.name).symlink_to(file.absolute())

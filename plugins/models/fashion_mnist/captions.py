@@ -47,6 +47,7 @@ def caption(label: int, brightness: int, rng: np.random.Generator) -> str:
     words = BRIGHTNESS[brightness]
     phrase = f"{rng.choice(words)} {noun}" if words and rng.random() < BRIGHTNESS_SHARE else noun
     opening = str(rng.choice(["", *OPENINGS]))
+    # "a photo of an ankle boot": the article follows the word after it.
     if opening.endswith("a") and phrase[0] in VOWELS:
         opening += "n"
     return f"{opening} {phrase}".strip()

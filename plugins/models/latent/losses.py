@@ -28,6 +28,7 @@ def reconstructing(images: Tensor, *, batch: int, seed: int, device: torch.devic
     def loss(net: nn.Module, step: int) -> Tensor:
         vae: Any = net
         x = as_input(images[batch_of(seed, step, len(images), batch)].to(device))
+        # Decoded from a draw and not from the mean, or pixels would teach the deviation nothing.
         found = vae.encode(x).latent_dist
         noise = torch.randn(found.mean.shape, generator=step_generator(seed, step)).to(found.mean)
         decoded: Tensor = vae.decode(found.mean + found.std * noise).sample.float()

@@ -80,6 +80,7 @@ class Settings:
     def lengths(self) -> dict[str, int]:
         """The steps of each phase."""
         preset = self.of_preset
+        # One number sets all phases, in the proportions of the preset.
         share = 1.0 if self.steps is None else self.steps / preset.unet_steps
         usual = {
             "vae": preset.vae_steps, "decoder": preset.vae_steps // 3, "text": preset.text_steps,

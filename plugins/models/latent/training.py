@@ -157,6 +157,7 @@ def train_phases(place: Place, captions: Sequence[str], log: Report, report: Rep
     decoded = images if place.decoder_data is None else images_of(place, place.decoder_data, DECODED, report)
     vae = train_vae(place, images, decoded, log)
     latents = latents_of(place, vae, images, report)
+    # As in Rombach et al.: latents of unit deviation, for which the noise schedule is made.
     scale = 1 / float(latents[:MEASURED].float().std())
     vae.register_to_config(scaling_factor=scale)
     save(vae, place.folder / "vae")
@@ -319,6 +320,7 @@ def show(place: Place, weights: Mapping[str, Tensor]) -> None:
 def save(module: Any, folder: Path) -> None:
     """Write a part in half precision; each file is whole or not there."""
     make_folder(folder)
+    # On the same disk, because only there a file can be put in its place at once.
     with TemporaryDirectory(dir=folder.parent, suffix=".tmp") as scratch:
         with quietly():
             copy.deepcopy(module).cpu().half().save_pretrained(scratch)
