@@ -169,6 +169,7 @@ class Accelerated:
             for _ in range(calls):
                 answer_by(faster, given, graphs=calls > 1)
         except Exception as error:  # a compiler may raise anything
+            # That is no fault of the compiler, and has its own message and advice.
             if is_out_of_memory(error):
                 raise
             # A network that fails by itself is not the compiler's fault, and its own error says more.

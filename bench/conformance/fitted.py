@@ -33,6 +33,7 @@ def nearer_with_its_file(model: Model) -> Check:
         def error(one: Sampler) -> float:
             return float((draw_from(model, one, steps, sampler.own_grid) - solution).square().mean().sqrt())
 
+        # Without its file the sampler is the one that `by_default` names: that is what the file has to beat.
         without = error(replace(sampler, **dict.fromkeys(known)))
         measured = error(sampler)
         yield Finding(

@@ -51,6 +51,7 @@ def check_distinct(names: Mapping[str, str]) -> None:
     """InputError for a name that two specs share, or that is itself another spec."""
     seen: dict[str, str] = {}
     for spec, name in names.items():
+        # A name that is a spec of the list means that spec; any other means the first spec that has it.
         taken = name if name in names else seen.setdefault(name, spec) if name else spec
         if taken != spec:
             raise InputError(
