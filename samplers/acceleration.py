@@ -23,7 +23,7 @@ from .predictor import Hints, Network, clock, is_out_of_memory, takes_hints
 from .process import SWITCHES
 
 Compiler = Callable[..., Any]
-"""As `torch.compile`: a function or a module, and keywords -> a function that answers the same, faster."""
+"""A function or a module, and keywords -> a function that answers the same, faster, as `torch.compile` does."""
 CALLS_TO_RECORD = 3
 """Calls of a kind before a CUDA graph is replayed: one compiles, one warms up, one records."""
 MOST_PROGRAMS = 1024

@@ -175,7 +175,7 @@ def parse_size(size: object) -> tuple[int, int]:
     """512, "512", "512x768" or (512, 768) -> (width, height)."""
     # One side stands for both: 512 is 512 x 512.
     sides = size.lower().split("x") if isinstance(size, str) else size if isinstance(size, tuple | list) else [size]
-    # isdigit alone accepts digits of other scripts, which are more likely a mistake.
+    # isdigit by itself accepts digits of other scripts, which are more likely a mistake.
     whole = [int(str(side)) for side in sides if str(side).isascii() and str(side).isdigit()]
     if (
         len(whole) != len(sides)

@@ -426,7 +426,7 @@ class NetworkPredictor:
 
 
 def check_rows(rows: slice, n: int, conditions: Sequence[Tensor]) -> None:
-    """InputError unless the rows of a call are as many as those of its state, one after the other from 0 up."""
+    """InputError unless a call has a row for each row of its state, numbered from 0 up."""
     is_plain = rows.step in (None, 1) and (rows.start or 0) >= 0
     if not is_plain or any(len(condition) != n for condition in conditions):
         raise InputError(

@@ -196,7 +196,7 @@ class Registry:
                 )
             return levels_at(times, schedule)
         name, options = parse_spec(str(grid or schedule.default_grid))
-        # A number alone is a list of one level, whose separator is missing.
+        # A single number is a list of one level, whose separator is missing.
         if name[:1].isdigit() and name not in self.grids.things:
             raise InputError(f"grid {grid!r}: expected a name, or a list of at least two levels as in 999/500/20")
         # The name of a schedule in another tool: the error says what the grid is called here.
@@ -394,7 +394,7 @@ def version_of(entry: importlib.metadata.EntryPoint) -> str:
 
 
 _built_in: dict[str, Registry] = {}
-"""A registry of the built-in plugins alone, by their version."""
+"""A registry of the built-in plugins only, by their version."""
 
 
 def register_built_in(registry: Registry, version: str) -> None:

@@ -153,7 +153,7 @@ class VP(Schedule):
 
     def at_lambda(self, lambda_: float) -> Level:
         """The level with log(alpha / sigma) = lambda_, between timesteps T-1 and 0."""
-        # alpha^2 = 1 / (1 + e^(-2 lambda)); np.interp wants the table ascending, hence reversed.
+        # alpha^2 = 1 / (1 + e^(-2 lambda)); np.interp needs the table ascending, so it is reversed.
         log_alpha = -0.5 * float(np.logaddexp(0.0, -2 * lambda_))
         table = self._log_alpha[::-1]
         t = float(np.interp(log_alpha, table, self._times[::-1]))

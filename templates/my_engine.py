@@ -46,7 +46,7 @@ class MyEngine:
                 yield marked(ready.result(), alone=at_work.pop(ready))
 
     def close(self) -> None:
-        """Leave nothing running: this is called where a run is stopped, too, and a chunk may take for ever."""
+        """Leave nothing running: this is called where a run is stopped, too, and a chunk may never end."""
         if self.pool:
             for process in set(multiprocessing.active_children()) - set(self.others):
                 process.kill()

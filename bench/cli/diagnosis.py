@@ -60,7 +60,7 @@ class Examination:
 
     @contextmanager
     def part(self, name: str) -> Iterator[None]:
-        """Note an error that is raised inside the block as a problem of this part alone."""
+        """Note an error that is raised inside the block as a problem of this part only."""
         try:
             yield
         except BaseException as error:
@@ -156,7 +156,7 @@ def disk(results: Path) -> tuple[dict[str, Any], list[str]]:
     if there.is_dir() and not writable:
         faults.append(f"{results} cannot be written; give -o")
     if free < NEEDED_BYTES:
-        faults.append(f"{results}: {free / GIGABYTE:.2f} GB left on the disk; a default run wants 0.1; give -o")
+        faults.append(f"{results}: {free / GIGABYTE:.2f} GB left on the disk; a default run needs 0.1; give -o")
     return {"folder": str(results), "free_gb": round(free / GIGABYTE, 1), "writable": writable}, faults
 
 
@@ -228,7 +228,7 @@ def examination_to_lines(seen: Examination) -> Iterator[str]:
         there = ", ".join(f"{package} {version or '(missing)'}" for package, version in extra["packages"].items())
         yield f"extra {name}: {there}" + (f"; {extra['install']}" if extra["install"] else "")
     for name, folder in found.get("data", {}).items():
-        yield f"data of {name}: {folder or 'not on this machine; it is needed for training alone'}"
+        yield f"data of {name}: {folder or 'not on this machine; only training needs it'}"
     if place := found.get("results"):
         right = "can be written" if place["writable"] else "cannot be written"
         yield f"results: {place['folder']}, {right}, {place['free_gb']:g} GB free"

@@ -89,7 +89,7 @@ def the_run(folders: Sequence[Path], load: Callable[[], Registry]) -> StoredRun:
 
 
 def the_runs(folders: Sequence[Path], load: Callable[[], Registry]) -> list[StoredRun]:
-    """As `the_run`, but several runs stay several; the shards of each are joined."""
+    """The runs in these folders, by default the newest in results/; the shards of each are joined."""
     from ..judge.stored import StoredRun
 
     if len(folders) < 2:  # noqa: PLR2004  (several)

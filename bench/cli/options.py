@@ -94,7 +94,7 @@ class Command(click.Command):
             raise InputError(usage_fault(ctx, error)) from error
 
     def invoke(self, ctx: click.Context) -> Any:
-        """As click does."""
+        """Run the command; an error says where a wrong setting comes from."""
         with origin_named(ctx):
             return super().invoke(ctx)
 

@@ -169,7 +169,7 @@ def check_(  # noqa: PLR0913  (an option each)
         if not chosen:
             raise InputError("check: nothing to check; expected a SPEC such as ddim:eta=0.5, --plugin FILE or --all")
         if of_run := [spec for spec in chosen if registry.parse_sampler(spec).analytic_first]:
-            raise InputError(f"check {of_run[0]!r}: first=analytic is of a run; expected the sampler alone")
+            raise InputError(f"check {of_run[0]!r}: first=analytic belongs to a run; expected the sampler without it")
         # All specs are read before the first is measured: a slip in the last one costs no minutes.
         samplers = {spec: registry.sampler(spec) for spec in chosen}
         held_on = registry.model(model) if model else None

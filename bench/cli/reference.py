@@ -21,7 +21,7 @@ from .options import COUNT, Command, FilePath, download_option, plugin_options
               "they are, if all have one size]")  # fmt: skip
 @click.option("-n", "--samples", type=COUNT, metavar="N", help="The first N images. [default: all]")
 @click.option("-o", "--output", type=FilePath(), metavar="FILE", help=".npz for mean and covariance (mu, sigma), "
-              ".safetensors for the rows. [default: kept for later runs alone]")  # fmt: skip
+              ".safetensors for the rows. [default: kept for later runs only]")  # fmt: skip
 @download_option
 @plugin_options
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")

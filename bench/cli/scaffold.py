@@ -1,4 +1,4 @@
-"""A new plugin of a kind: a file that works as it is, and its test, alone or as a project that can be installed."""
+"""A new plugin of a kind, which works as it is, and its test: as two files, or as a project that can be installed."""
 
 from __future__ import annotations
 

@@ -263,7 +263,7 @@ def show_table(
     """Print the table of one or several runs, laid out as asked for."""
     from ..show.formats import SHEETS, rendered, sheet_with_best, write_output
 
-    # What is bold is a verdict on the samples, which needs the metrics; numbers alone are read from the folder.
+    # What is bold is a verdict on the samples, which needs the metrics; numbers are read from the folder.
     registry = load() if form in SHEETS or (layout.pivot and form is None) else None
     if form is None:
         with stdout_for_data():

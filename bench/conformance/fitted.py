@@ -14,7 +14,7 @@ from ...samplers.sampler import Sampler
 from .card import Check, Effort, Finding
 
 STEPS = 6
-"""Of a sampler that takes any number of steps."""
+"""The steps of a sampler that takes any number of them."""
 SAMPLES, SEED = 64, 1
 SOLUTION = ("dpm-solver++:order=2", 200, "logsnr")
 """Sampler, steps and grid that stand for the ODE solution."""

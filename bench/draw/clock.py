@@ -93,15 +93,15 @@ class Timing:
     decode_seconds: Amount | None = None
     """After `seconds`: states became images, and came to the CPU."""
     extract_seconds: Amount | None = None
-    """In which extractors read the images; None, as the next two, for what was drawn only for the clock."""
+    """Time in which extractors read the images; None, as the next two, for what was drawn only for the clock."""
     hash_seconds: Amount | None = None
-    """In which the images were hashed."""
+    """Time in which the images were hashed."""
     compile_seconds: Amount | None = None
-    """In which the network was compiled for this chunk, before the clock ran or meanwhile; None = it never is."""
+    """Time in which the network was compiled for this chunk, before the clock ran or meanwhile; None = it never is."""
     ready: bool = True
     """Whether nothing was compiled while the clock ran. Other times are neither shown nor compared."""
     store_seconds: Amount | None = None
-    """In which the chunk before this one was written: how long a file took is known when it is there."""
+    """Time in which the chunk before this one was written: how long a file took is known when it is there."""
 
     @property
     def counts(self) -> bool:

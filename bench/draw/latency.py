@@ -20,7 +20,7 @@ from .clock import Repeat, machines
 LEAST_DRAWS = 20
 """A cell has no latency from fewer draws."""
 DRAWS_FOR_P99 = 500
-"""From fewer draws the 99th percentile would be one of the few slowest, which says little."""
+"""The fewest draws for a 99th percentile: of fewer it would be one of the few slowest, which says little."""
 MOST_ROWS = 10**6
 COLUMN = re.compile("seconds_at_([1-9][0-9]*)(_p90|_p99)?")
 

@@ -94,7 +94,7 @@ class Comparison:
 
     @property
     def p(self) -> float:
-        """The probability of a difference this large by chance alone, before correction."""
+        """The probability of a difference this large by mere chance, before correction."""
         # Without any spread a difference is certain, and so is its absence.
         if not self.error:
             return 1.0 if self.difference.value == 0 else 0.0
@@ -260,7 +260,7 @@ def cell_name(cell: CellRecord) -> str:
 
 
 def holm(p_values: Sequence[float], weight: float = 1.0) -> list[float]:
-    """p-values times a weight, corrected so that any false claim among them is as rare as one alone (Holm 1979)."""
+    """p-values times a weight, corrected so that any false claim among them is as rare as for one only (Holm 1979)."""
     corrected, largest = [1.0] * len(p_values), 0.0
     # From the smallest p up: the k-th is multiplied by the number of claims still left, and never falls below an
     # earlier one, since Holm rejects in this order and stops at the first that it cannot.

@@ -97,7 +97,7 @@ def _violations(condition: Condition, table: pd.DataFrame, origins: Sequence[Ori
                 found.append(f"{what} is {float(value):.6g}; {condition.name}")
             else:
                 found.append("")
-    # A condition about no row would pass for ever, for instance after a sampler was renamed.
+    # A condition about no row would always pass, for instance after a sampler was renamed.
     if not found:
         raise InputError(f"{condition.name}: {why_no_row(condition, table)}")
     return [line for line in found if line]

@@ -96,7 +96,7 @@ def finished_rows(run: StoredRun) -> dict[Identity, dict[str, Any]]:
 
 
 def mean_row(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The mean of one cell's rows: of each metric with its interval and its deviation, of counts and seconds alone."""
+    """The mean of one cell's rows: with interval and deviation for each metric, without for counts and seconds."""
     mean = {**rows[0], SEEDS: len(rows)}
     mean |= {name: plain_mean([row[name] for row in rows]) for name in COUNTED}
     for name in averaged(rows[0]):

@@ -72,7 +72,7 @@ class Cell:
     key: str
     """Hash of all that decides the cell's samples and their timing."""
     setting: str
-    """Hash of the same without the sampler's code and files: it stays when these are edited."""
+    """Hash of all that without the sampler's code and files: it stays when these are edited."""
     budget: int = 0
     """The step count, or the budget of model calls, that the cell was asked for."""
     is_foreign: bool = False
@@ -130,7 +130,7 @@ class Blocks(Sequence[Block]):
     """Sample indices in blocks of one size; the last may be cut. They are computed, so that many cost no memory."""
 
     samples: int
-    """Of the whole run."""
+    """The samples of the whole run."""
     size: int
     start: int = 0
     """Number of the first block that is among these."""

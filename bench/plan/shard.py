@@ -23,7 +23,7 @@ class Shard:
     """How many there are."""
 
     def __str__(self) -> str:
-        """As it is given."""
+        """The text that the option takes: "2/4"."""
         return f"{self.number}/{self.of}"
 
 

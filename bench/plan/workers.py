@@ -14,7 +14,7 @@ from .config import Config
 from .record import RunRecord
 
 ONE_EACH = "gpus"
-"""In place of a number: a worker for each GPU of the machine."""
+"""The word for a worker on each GPU of the machine, in place of a number."""
 MOST_WORKERS = 1024
 Workers = int | str
 """A number, or ONE_EACH."""
@@ -64,7 +64,7 @@ def with_threads(config: Config, record: RunRecord | None, workers: Workers | No
 
 @contextmanager
 def threads_set(number: int | None) -> Iterator[None]:
-    """Give torch this number of threads, and put back as many as it had; None = leave them."""
+    """Give torch this number of threads inside the block; None = leave the number as it is."""
     before = torch.get_num_threads()
     if number is not None:
         torch.set_num_threads(number)

@@ -33,9 +33,9 @@ RANGES = "1-5, 5-25 (+5) or 0-1 [5]"
 MOST_VALUES = 256
 """The most values of a range."""
 MOST_TOLD = 10**12
-"""Of more values an error does not tell the number."""
+"""The largest number of values that an error tells."""
 DIGITS = 6
-"""The digits of a value between the ends of a range of so many values."""
+"""The digits of a value between the ends of a range that is given by its number of values."""
 OPTION = re.compile(r"[a-z_][a-z0-9_]*", re.IGNORECASE)
 
 
@@ -218,7 +218,7 @@ def values_of_range(what: str, text: str, *, is_whole: bool) -> list[str]:
 
 
 def counted_range(what: str, first: Decimal, last: Decimal, count: int, *, is_whole: bool) -> list[str]:
-    """So many values from the first to the last, evenly."""
+    """That many values from the first to the last, evenly spaced."""
     if count < 2:  # noqa: PLR2004  (its two ends)
         raise InputError(f"{what}: expected at least [2], both ends, as in 0-1 [5]")
     check_range(what, count)

@@ -40,7 +40,7 @@ class Axis:
     field: str
     title: str
     group: str = ""
-    """Of an option: the field that says which curve a row is a point of."""
+    """For an option: the field that says which curve a row is a point of."""
     names: tuple[str, ...] = ()
     """The curves."""
 

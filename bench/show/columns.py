@@ -15,7 +15,7 @@ LEAST_WIDTH = 20
 
 
 def in_parts(least: Sequence[int], keys: Collection[int], width: int) -> list[list[int]]:
-    """Which columns stand side by side: all, or in several parts as many as fit, the `keys` again in each part.
+    """Which columns stand side by side: all, or parts of as many as fit, with the `keys` again in each part.
 
     A part has at least one column beside the keys, even where that is too wide.
     """
@@ -34,7 +34,7 @@ def total(widths: Sequence[int]) -> int:
 
 
 def shared(least: Sequence[int], wanted: Sequence[int], width: int) -> list[int]:
-    """The width of each column: what it needs at least, then from the left what it wants and is still free."""
+    """The width of each column: the least that it needs; what is left over goes to the columns from the left."""
     # From the left, where the names stand that a reader looks for first.
     free = max(0, width - total(least))
     widths = []

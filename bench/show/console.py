@@ -99,12 +99,12 @@ class Stream:
         return len(text)
 
     def writelines(self, lines: Iterable[Any]) -> None:
-        """As the stream does."""
+        """Write each line, with the same handling of errors."""
         for line in lines:
             self.write(line)
 
     def flush(self) -> None:
-        """As the stream does."""
+        """Flush, with the same handling of errors."""
         with self._faults():
             self._stream.flush()
 
@@ -191,7 +191,7 @@ def print_sheet(sheet: Sheet) -> None:
 
 
 def width_of_output() -> int:
-    """Columns of the terminal; where stdout is none, what COLUMNS says, or 80."""
+    """Columns of the terminal; if stdout is no terminal, what COLUMNS says, or 80."""
     from rich.console import Console
 
     return Console(file=sys.stdout).width
@@ -210,7 +210,7 @@ def print_rows(rows: list[dict[str, str]], keys: int = 1) -> None:
 
 
 def print_entries(heading: tuple[str, str], entries: Sequence[tuple[str, Sequence[str]]]) -> None:
-    """Names with what is said of each, wrapped to the terminal; to 80 columns where there is none."""
+    """Names with what is said of each, wrapped to the terminal, or to 80 columns without one."""
     from .columns import entries_to_lines
 
     clean = [(printable(name), [printable(text) for text in texts]) for name, texts in entries]
@@ -220,6 +220,6 @@ def print_entries(heading: tuple[str, str], entries: Sequence[tuple[str, Sequenc
 
 def table_to_json(content: pd.DataFrame, about: dict[str, Any]) -> str:
     """The rows as one JSON object; missing values are null."""
-    # By way of pandas, which writes null for nan; json.dumps alone would write NaN, and that is no JSON.
+    # By way of pandas, which writes null for nan; json.dumps would write NaN, which is not JSON.
     rows = json.loads(content.to_json(orient="records", double_precision=12))
     return json.dumps({**about, "table": rows})

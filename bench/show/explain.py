@@ -73,7 +73,7 @@ def command_of(options: dict[str, str]) -> str:
 
 
 def explained(caption: Caption, registry: Registry) -> Explained:
-    """What a caption says; InputError for a value that cannot be."""
+    """What a caption says; InputError for an invalid value."""
     about = Explained()
     if caption.prompt:
         about.of_model["--prompt"] = caption.prompt

@@ -192,7 +192,7 @@ def sheet_for(content: Content, layout: Layout, emphasis: Emphasis = Emphasis(),
 
 
 def sheet_with_best(content: Content, layout: Layout, registry: Registry | None, below: str = "") -> Sheet:
-    """As `sheet_for`, with rows that are shown to be the best in bold; without a registry nothing is bold."""
+    """The table as people read it, with what is shown to be the best in bold; without a registry nothing is bold."""
     sheet = sheet_for(content, layout, below=below)  # refuses what is not in the table, before any sample is read
     return (
         sheet_for(content, layout, emphasis_of(content, layout.pivot, registry, layout.columns), below)

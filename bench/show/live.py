@@ -46,7 +46,7 @@ def pivot_to_lines(pivot: Pivot, labels: Labels, across: str, width: int, height
     names = [printable(name_of(pivot, key)) for key in pivot.rows]
     name_width = min(max(map(cell_len, ["sampler", *names])), width // 2)
     room = width - name_width
-    # All counts with their values alone are worth more than some of them with their intervals.
+    # Values of all counts are worth more than values and intervals of some.
     columns = value_columns(pivot, room, interval=True)
     if len(columns) < len(pivot.counts):
         columns = value_columns(pivot, room, interval=False)

@@ -143,7 +143,7 @@ class Pace:
         """What an image costs beside its evaluations, in evaluations."""
         images = chunks.images
         if self.others.seconds and self.others.units and self.number <= len(self._cells):
-            # The ODE solution has no images: it tells what an evaluation alone takes.
+            # The ODE solution has no images: it tells what an evaluation takes by itself.
             rate = self.others.seconds / self.others.units
             spare = (chunks.seconds - rate * chunks.units) / images
             return max(0.0, (WARM_UP_SHARE if self.number == 1 else 1.0) * spare / rate)

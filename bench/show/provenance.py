@@ -20,7 +20,7 @@ MOST_PROMPTS = 8
 """The most prompts that a call writes out."""
 HASH_DIGITS = 12
 LEAST_SHARE = 0.005
-"""Of the time of a run; what took less is not named."""
+"""The smallest share of a run's time that is named."""
 
 
 def summary_of(table: pd.DataFrame, samplers: int) -> str:

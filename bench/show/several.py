@@ -25,9 +25,9 @@ from .view import View, cleaned, view_of
 
 SEVERAL_FILE = "reports.html"
 CHARTS = 2
-"""Of each run so many are shown: its first metric against model calls, and against time."""
+"""How many are shown of each run: its first metric against model calls, and against time."""
 MOST_LETTERS = 80
-"""Of a setting in the index."""
+"""The longest text of a setting in the index."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Section:
 
     title: str
     link: str
-    """Of its own page, from the page of several."""
+    """The way to its own page, from the page of several."""
     settings: list[str]
     """Its values of the settings in which the runs differ."""
     charts: list[tuple[str, str]]

@@ -169,7 +169,7 @@ def table_to_cells(table: pd.DataFrame, labels: Labels) -> tuple[list[str], list
 
 
 def metrics_of(table: pd.DataFrame) -> list[str]:
-    """The metrics that have a number in some row; the ODE error is no metric of the samples alone."""
+    """The metrics that have a number in some row, without the ODE error, which is not of the samples only."""
     # Times and distances to the ODE have intervals too, and the interval of guidance has two ends.
     own = (*timing.COLUMNS, *AXES, ODE_ERROR, ODE_DISTANCE)
     metrics = [c for c in table.columns if metric_columns(c)[1] in table.columns and c not in own]
@@ -184,7 +184,7 @@ def heading_of(name: str, labels: Labels) -> str:
 
 
 def short_heading_of(name: str, labels: Labels) -> str:
-    """As `heading_of`, for places that name the extractor already."""
+    """The heading of a column, for places that name the extractor already."""
     return labels[name]["frechet"] if has_own_name(name, labels) else HEADINGS.get(name, name)
 
 

@@ -334,7 +334,7 @@ def _named(row: Row, key: str) -> Row:
 def mark_front(metric: Row, rows: Sequence[Row], verdicts: Sequence[str] | None) -> str:
     """Add m<i>_front: whether a row is on the front; returns a sentence on the others, "" if there is nothing to say.
 
-    The verdicts of `pareto` decide, which say what is shown; if there are none, the numbers alone.
+    The verdicts of `pareto` decide, which say what is shown; without them, the plain numbers.
     """
     key = metric["key"]
     if verdicts is None:

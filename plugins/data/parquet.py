@@ -30,7 +30,7 @@ MOST_HELD = 2**33
 """Most unpacked bytes of the columns that are read, over all files."""
 MOST_IN_PAGE = 2**31
 ROWS_AT_ONCE = MOST_HELD // MOST_IN_PAGE
-"""A value lies in one page, and rows may share it: before they are counted, so many are no more than may be held."""
+"""A value lies in one page, and rows may share it: this many are no more than may be held, before they are counted."""
 MOST_COLUMNS, MOST_GROUPS = 10_000, 100_000
 SMALLEST, SHARED, FEWEST_SHARED = 64, 4, 10_000
 """Bytes of the smallest image file, how many rows may share one, and rows that may in any file."""

@@ -41,13 +41,13 @@ TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json
 FILES = (CONFIG, PREPROCESSOR, WEIGHTS, *TOKENIZER)
 """All files that are downloaded and read."""
 BUFFERS = ("text_model.embeddings.position_ids", "vision_model.embeddings.position_ids")
-"""Of old files; positions are counted, not learnt."""
+"""Tensors of old files that are left out; positions are counted, not learnt."""
 MOST_SIDE = 4096
 """Most pixels on a side to which an image is resized or cut."""
 MOST_NUMBER = 1e30
 """Bound of the absolute value of a number in the preprocessor's file."""
 USUAL_SIDE = 224
-"""Of the images of a tower whose config does not say it."""
+"""The side of the images of a tower whose config does not say it."""
 LONGEST, MOST_TOKENS = 77, 65_536
 """Tokens of a text: where a config does not say it, and the most that one may say."""
 USUAL_WORDS, MOST_WORDS = 49_408, 10_000_000
@@ -63,7 +63,7 @@ class Preprocessing:
     """The steps that a preprocessor_config.json applies to an image; a step that is None is left out."""
 
     size: int | tuple[int, int] | None
-    """Of the shorter side, or (height, width)."""
+    """The size of the shorter side, or (height, width)."""
     resample: Image.Resampling
     crop: tuple[int, int] | None
     """(height, width) of the central part to which it is cropped."""

@@ -129,7 +129,7 @@ class DinoV2(nn.Module):
         return out
 
     def positions(self, height: int, width: int) -> Tensor:
-        """The learnt positions for so many patches, (1, 1 + height width, channels), by bicubic interpolation."""
+        """The learnt positions for these patches, (1, 1 + height width, channels), by bicubic interpolation."""
         if height == width == TRAINED_SIDE:
             return self.pos_embed
         of_class, of_patches = self.pos_embed[:, :1], self.pos_embed[:, 1:]

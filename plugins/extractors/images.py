@@ -16,8 +16,8 @@ from ...samplers.model import is_image_shape
 Made = TypeVar("Made")
 BATCH = 16
 BATCH_THERE = 64
-"""On an accelerator, which a smaller one leaves idle. It does not depend on the memory: rows differ by it in the last
-digits."""
+"""Images of a batch on an accelerator, which smaller ones leave idle. It does not depend on the memory: rows differ by
+it in the last digits."""
 GREY, COLOUR = 1, 3
 GREY_NOTE = "grey images count as three equal channels"
 

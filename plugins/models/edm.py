@@ -53,7 +53,7 @@ class Description(Struct, frozen=True, forbid_unknown_fields=True):
     network: Annotated[Literal["UNet", "UNet2DModel"], Meta(description="UNet or UNet2DModel")]
     shape: Annotated[tuple[Side, Side, Side], Meta(description=f"[channels, height, width], each at most {MOST_SIDE}")]
     arguments: Annotated[dict[str, Any], Meta(description="an object")] = {}
-    """Of the network."""
+    """The arguments of the network."""
     preconditioning: Annotated[Literal["edm", "none"], Meta(description="edm or none")] = "edm"
     sigma_data: Sigma = SIGMA_DATA
     sigma_min: Sigma = SIGMA_MIN

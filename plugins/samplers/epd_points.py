@@ -19,7 +19,7 @@ class Points(MadeFor, frozen=True, kw_only=True):
     places: Rows
     """Where the points lie: 0 = the start of the interval, 1 = its end, even in lambda."""
     weights: Rows
-    """Of the answers; their sum times the length of the interval is what the step goes along the weighted mean."""
+    """The weights of the answers; their sum times the interval's length is how far the step goes along their mean."""
     asked: Rows = ()
     """The times that the network is told in place of those of the points."""
 

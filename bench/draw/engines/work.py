@@ -41,7 +41,7 @@ class RunWork:
     extractors: frozenset[str]
     """What the metrics of the run read."""
     limits: Limits = field(default_factory=Limits)
-    """Of the children of the local engine."""
+    """The limits of the children of the local engine."""
     workers: Workers | None = None
     """How many the run asks for; None = it does not say."""
     find_solution: Callable[[], Tensor | None] = too_early

@@ -69,9 +69,9 @@ class Ground(NamedTuple):
     colour: str
     pattern: str
     turn: int
-    """In which of four directions a shade grows or stripes run."""
+    """The direction, one of four, in which a shade grows or stripes run."""
     width: float
-    """Of a stripe, as a share of the side."""
+    """The width of a stripe, as a share of the side."""
     shift: tuple[float, float, float]
     """What is added to its red, green and blue."""
 

@@ -1,4 +1,4 @@
-"""The data set "scenes": captioned pictures that code draws, as many as are asked for.
+"""The data set "scenes": captioned pictures that code draws, in any number.
 
 A scene shows one to three pictures of an emoji font at places on a coloured ground, and its caption says which, how
 many, where and on what: "two apples left of a cat, on a blue ground". The same seed gives the same scenes everywhere
@@ -24,7 +24,7 @@ from .things import THINGS
 
 NAME = "scenes"
 FORMAT = 1
-"""Of scenes: other numbers of the same options are another data set."""
+"""The format of scenes: other pictures for the same options are another data set."""
 FINGERPRINTED = 64
 """Scenes whose pixels and captions stand for all."""
 CONTRARIES = 2

@@ -15,9 +15,9 @@ class Told(NamedTuple):
 
     groups: tuple[Group, ...]
     relation: str
-    """As that of a scene: how the first group lies to the second, else where a single picture lies, or ""."""
+    """How the first group lies to the second, else where a single picture lies, or "": what a scene calls so."""
     colour: str
-    """Of the ground; "" = not said."""
+    """The colour of the ground; "" = not said."""
 
 
 def _either(words: object) -> str:

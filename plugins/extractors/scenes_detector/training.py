@@ -36,7 +36,7 @@ SIDES = tuple(CELLS << halvings for halvings in (1, 2, 3, 4))
 NOISE = 0.15
 """Most deviation of the noise in an image: what a model draws is not as clean as a scene."""
 OTHERS = 4
-"""Of as many scenes that are learned, one is held out from models: an instrument has to know these too."""
+"""One of this many scenes that are learned is held out from models: an instrument has to know these too."""
 REFERENCES, TESTED = 5_000, 2_000
 REFERENCE_SEED, TEST_SEED = 1, 2
 """Added to the seed of the scenes."""

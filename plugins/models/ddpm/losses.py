@@ -70,7 +70,7 @@ def denoising(
     """The DDPM's loss; `condition_of_rows(rows, seed)` gives the condition (B, D) of images by number.
 
     All random numbers are drawn for the whole batch, and each process takes its part: the number of processes changes
-    the training by rounding alone.
+    the training only by rounding.
     """
     schedule = vp_linear()
 

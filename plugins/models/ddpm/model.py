@@ -18,7 +18,7 @@ from .training import train_in
 
 
 class DDPM:
-    """Loads and trains a DDPM; "ddpm:DIR", or DIR alone, loads what `train_on` wrote to DIR."""
+    """Loads and trains a DDPM; "ddpm:DIR", or just DIR, loads what `train_on` wrote to DIR."""
 
     def __call__(self, argument: str = "") -> Model:
         """The model in a folder."""

@@ -99,7 +99,7 @@ class VAE:
             raise ModelError(f"{part.file}: out_channels {self.channels}: expected 1 or 3, grey or colour")
 
     def shape(self, size: Size) -> tuple[int, int, int]:
-        """Of the latent state of an image."""
+        """The shape of the latent state of an image."""
         width, height = size
         return self.latent_channels, height // self.factor, width // self.factor
 

@@ -18,7 +18,7 @@ from .text import Packing, TextEncoder, checks, rows_of
 T5_TOKENS = 512
 """Places of the T5 encoder, those of the pipeline of diffusers."""
 AXES = 3
-"""Of a token's place: text, row, column."""
+"""The numbers of a token's place: text, row, column."""
 PACKED = 2
 """Places of the latent state that go into one token, each way."""
 

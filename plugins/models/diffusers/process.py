@@ -38,7 +38,7 @@ BETAS = ("linear", "scaled_linear", "squaredcos_cap_v2")
 MOST_TIMESTEPS = 100_000
 FEWEST_OF_FLOW = 2
 MOST_SHIFT = 1e4
-"""Of flow times, either way: beyond it times run into each other at one of the ends."""
+"""The largest shift of flow times, either way: beyond it times run into each other at one of the ends."""
 CLIPS = ("DDIMScheduler", "DDPMScheduler")
 """Schedulers that clip x0 unless their config says otherwise."""
 
@@ -149,7 +149,7 @@ def timesteps_of_flow(scheduler: Part) -> int:
 
 
 def dynamic_shift(scheduler: Part, patches: int) -> float:
-    """The factor for an image of so many patches: mu linear in their number, and its exponential or mu itself."""
+    """The factor for an image of that many patches: mu linear in their number, and its exponential or mu itself."""
     few, many = _positive(scheduler, "base_image_seq_len", 256), _positive(scheduler, "max_image_seq_len", 4096)
     low, high = _positive(scheduler, "base_shift", 0.5), _positive(scheduler, "max_shift", 1.15)
     if few == many:

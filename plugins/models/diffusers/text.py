@@ -36,7 +36,7 @@ class Packing:
     """Several tensors of each prompt in one flat row, and out of it again."""
 
     shapes: tuple[tuple[int, ...], ...]
-    """Of each tensor, without the batch."""
+    """The shape of each tensor, without the batch."""
 
     def packed(self, *tensors: Tensor) -> Tensor:
         """Tensors of these shapes -> (L,)."""
@@ -126,7 +126,7 @@ class TextEncoder:
         return said.hidden_states[-skip][0], said
 
     def normed_states(self, text: str, skip: int) -> Tensor:
-        """As `states`, through the norm that follows the last layer."""
+        """The states after that layer, through the norm that follows the last layer."""
         states, _ = self.states(text, skip)
         network = self._network
         norm = getattr(network, "text_model", network).final_layer_norm  # where it is depends on the version

@@ -23,7 +23,7 @@ FILES = (
 """All that is read."""
 BINARY = ("spiece.model",)
 MOST_BYTES = 2**24
-"""Of each file."""
+"""The largest size of a file."""
 MOST_ADDED = 4096
 """Tokens that a config adds to the words, one by one or as a number."""
 KNOWN = "known_words"

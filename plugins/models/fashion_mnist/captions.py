@@ -15,7 +15,7 @@ OPENINGS = ("a", "a photo of a", "a picture of a", "an image of a")
 BARE_SHARE = 0.4
 """Share of captions that are the bare class word, which the default prompts are too."""
 BRIGHTNESS_SHARE = 0.7
-"""Of the other captions of a dark or a bright garment, the share that says so."""
+"""The share of the other captions of a dark or a bright garment that say so."""
 VOWELS = "aeiou"
 
 

@@ -78,7 +78,7 @@ def contrasting(  # noqa: PLR0913  (what the pairs are made of)
         with torch.autocast(device.type, enabled=False):
             logits = net.scale * shown @ told[:batch].T
             hard = torch.full((batch, max(map(len, false))), -torch.inf, dtype=logits.dtype, device=device)
-            # Each image against its own contraries alone: those of another image may be true of it.
+            # Each image only against its own contraries: those of another image may be true of it.
             for i, own in enumerate(torch.split(told[batch:], [len(of_one) for of_one in false])):
                 hard[i, : len(own)] = net.scale * own @ shown[i]
             pairs = torch.arange(batch, device=device)

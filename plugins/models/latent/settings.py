@@ -15,7 +15,7 @@ FACTOR = 4
 """Pixels of an image's side for each of its latents'."""
 SIDES = (16, 512)
 MULTIPLE = 16
-"""Of which a side is one: latents of a fourth of it are halved twice."""
+"""A side is a multiple of this: latents of a fourth of it are halved twice."""
 
 
 @dataclass(frozen=True)

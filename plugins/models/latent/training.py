@@ -79,16 +79,16 @@ class Place:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Of an image."""
+        """The shape of an image."""
         return COLOUR, self.settings.size, self.settings.size
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
-        """Of the latents of an image."""
+        """The shape of the latents of an image."""
         return LATENT_CHANNELS, self.settings.size // FACTOR, self.settings.size // FACTOR
 
     def checkpoint(self, name: str) -> Path:
-        """A file beside the model that the training alone needs."""
+        """A file beside the model that only the training needs."""
         return self.folder / CHECKPOINTS / name
 
     @property
