@@ -79,7 +79,7 @@ def is_built_in(origin: str) -> bool:
 
 
 def origins_line(rows: Sequence[dict[str, str]]) -> str:
-    """Where what bears no origin in the list is from; '' where everything does."""
+    """A line on the origin of what the list shows without one; '' where everything has one."""
     versions = {row["origin"].partition(" ")[2] for row in rows if is_built_in(row["origin"])}
     return f"Without an origin: {BUILT_IN} {', '.join(sorted(versions))}".rstrip() if versions else ""
 

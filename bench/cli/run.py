@@ -123,7 +123,7 @@ def run(
 
 
 class Mode(NamedTuple):
-    """How a run is carried out and told."""
+    """How a run is carried out, and what is printed of it."""
 
     doing: Doing
     is_dry: bool

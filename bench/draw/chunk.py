@@ -177,7 +177,7 @@ def extract_rows(model: HasExtractors, name: str, shown: Tensor, prompts: Sequen
 
 
 def telling(advanced: Callable[[int], object], evaluations: int) -> Callable[[Tensor], None]:
-    """What is called with the state after each step, and tells how many evaluations the step took."""
+    """A function to call with the state after each step; it passes on how many evaluations the step took."""
 
     def step(_: Tensor) -> None:
         advanced(evaluations)

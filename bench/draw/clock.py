@@ -247,7 +247,7 @@ def clock_columns(clockings: Sequence[Repeat]) -> dict[str, Any]:
 
 
 def seconds_of_stages(timings: Sequence[Timing]) -> dict[str, float]:
-    """How long all chunks of a cell were in each stage, wherever they were drawn; nan where no chunk says so."""
+    """How long all chunks of a cell were in each stage, wherever they were drawn; nan where it is unknown."""
     chunks = [timing for timing in timings if timing.hash_seconds is not None]
     found = {}
     for stage in STAGES:

@@ -76,7 +76,7 @@ def threads_set(number: int | None) -> Iterator[None]:
 
 
 def warning_of(workers: Workers | None) -> str:
-    """What is to be said where workers have more threads than there are cores; '' where they have not."""
+    """The warning for workers with more threads than there are cores; '' where they have no more."""
     count, threads, there = number_of(workers), torch.get_num_threads(), cores()
     if not workers or count * threads <= there:
         return ""

@@ -224,7 +224,7 @@ LoadModel = Callable[[str, tuple[tuple[str, Any], ...]], Model]
 
 
 def loader(registry: Registry) -> LoadModel:
-    """What loads the models of the cells, each once; they differ where a setting of the model is an axis."""
+    """A function that loads the models of the cells, each once; they differ where a setting of the model is an axis."""
 
     @functools.cache
     def load(name: str, settings: tuple[tuple[str, Any], ...]) -> Model:

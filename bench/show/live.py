@@ -214,7 +214,7 @@ class View(Watch):
         self._table = table
 
     def ahead(self) -> str:
-        """How much is done, and how long it will still take; what is done meanwhile, where that is no drawing."""
+        """How much is done, how long the rest will take, and what goes on now, if that is not drawing."""
         share = 100 * self._share()
         parts = [f"{share:.0f} %"]
         now = self._clock()

@@ -281,7 +281,7 @@ def tower_of(config: Mapping[str, Any], name: str, fields: Sequence[str]) -> dic
 
 @contextmanager
 def reading(folder: Path) -> Iterator[None]:
-    """What transformers raises meanwhile is the fault of the folder."""
+    """Blame the folder for what transformers raises inside the block."""
     try:
         yield
     except ModelError:

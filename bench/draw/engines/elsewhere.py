@@ -96,7 +96,7 @@ def draw_job(description: bytes, job: Job) -> Done:
 
 @functools.lru_cache(maxsize=1)
 def _here_for(description: bytes) -> Here:
-    """What draws the jobs of a described run in this process; the last one is cached."""
+    """The drawer of a described run's jobs in this process; that of the last run is cached."""
     end_with_parent()
     given = json.loads(description)
     remade = rebuild_plan(given)

@@ -250,7 +250,7 @@ def variables_of(device: torch.device, number: int, environment: Mapping[str, st
 
 
 def local_count(workers: Workers, device: torch.device, cards: int) -> int:
-    """How many workers this machine is to have; InputError for more than it has cards."""
+    """The number of workers on this machine; InputError for more than it has cards."""
     if device.type != "cuda":
         if workers == ONE_EACH:
             raise InputError(

@@ -36,7 +36,7 @@ REVERSED = {opposite: relation for relation, opposite in OPPOSITES.items()}
 
 
 def read(caption: str) -> Told | None:
-    """What a caption says; None for one that no scene has. It may leave out the ground."""
+    """The content of a caption, which may leave out the ground; None for a caption that no scene has."""
     # Case, spaces and a full stop are a writer's own; all else has to be as the grammar says.
     text = " ".join(caption.lower().split()).rstrip(" .")
     for pattern in WHOLE:

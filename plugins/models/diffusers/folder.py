@@ -144,7 +144,7 @@ def read_pipeline(argument: str) -> Pipeline:
 
 
 def bare_index(folder: Path) -> dict[str, Any]:
-    """What the index of a folder that has none would say, if it holds a lone U-Net; else {}."""
+    """An index for a folder without one that holds a lone U-Net; else {}."""
     if (folder / INDEX).exists() or not (folder / CONFIG).is_file():
         return {}
     config = read_config(folder / CONFIG)
@@ -254,7 +254,7 @@ def word(name: str) -> str:
 
 @contextmanager
 def at_fault(folder: Path, what: str) -> Iterator[None]:
-    """What a library raises meanwhile is the fault of the files in a folder: bad ones end in any exception."""
+    """Blame the files in a folder for what a library raises inside the block: bad ones end in any exception."""
     try:
         yield
     except (SamplerbenchError, torch.OutOfMemoryError):

@@ -152,7 +152,7 @@ def encoders_side_by_side(pairs: Sequence[tuple[Part, Part]]) -> list[TextEncode
 
 
 def checks(encoders: Sequence[TextEncoder]) -> Callable[[Sequence[str]], list[str]]:
-    """What refuses texts that one of the encoders cannot take, and tells which words of the others none has seen."""
+    """A function that refuses texts that an encoder cannot take, and names the words that none of them has seen."""
 
     def check(texts: Sequence[str]) -> list[str]:
         unseen: dict[str, str] = {}

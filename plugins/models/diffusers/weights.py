@@ -140,7 +140,7 @@ def encoder_config(part: Part) -> Any:
 
 
 def _making(part: Part) -> AbstractContextManager[None]:
-    """What a library raises meanwhile is the fault of the part's files."""
+    """Blame the part's files for what a library raises inside the block."""
     return at_fault(part.folder, f"no {part.cls} can be made of it")
 
 
