@@ -17,7 +17,7 @@ from typing import Any, Literal, NamedTuple, Protocol, cast, get_args
 import torch
 from torch import Tensor
 
-from .errors import InputError, ModelError, SamplerbenchError, in_line, shown
+from .errors import InputError, ModelError, SamplerbenchError, in_line, quote
 from .level import Level
 from .noise import BLOCK
 from .options import check_count, is_number
@@ -188,7 +188,7 @@ def check_names(predicts: object, timesteps: object) -> None:
         ("timesteps", timesteps, get_args(Timesteps)),
     ):
         if not isinstance(given, str) or given not in known:
-            raise InputError(f"{name} {shown(given)}: expected one of {', '.join(known)}")
+            raise InputError(f"{name} {quote(given)}: expected one of {', '.join(known)}")
 
 
 def check_batch_size(value: object) -> int:
@@ -625,9 +625,9 @@ class DynamicThreshold:
     def __post_init__(self) -> None:
         """Check the numbers."""
         if not is_number(self.quantile) or not 0 < self.quantile <= 1:
-            raise InputError(f"quantile {shown(self.quantile)}: expected a number above 0 and up to 1")
+            raise InputError(f"quantile {quote(self.quantile)}: expected a number above 0 and up to 1")
         if not is_number(self.bound) or not 0 < self.bound < math.inf:
-            raise InputError(f"bound {shown(self.bound)}: expected a positive number")
+            raise InputError(f"bound {quote(self.bound)}: expected a positive number")
 
 
 def dynamic_threshold(quantile: float = 0.995, bound: float = 1.0) -> DynamicThreshold:
@@ -659,7 +659,7 @@ def check_bounds(clip: object) -> None:
         low, high = clip
         if low < high:
             return
-    raise InputError(f"clip {shown(clip)}: expected (low, high) with low < high, or dynamic_threshold(...)")
+    raise InputError(f"clip {quote(clip)}: expected (low, high) with low < high, or dynamic_threshold(...)")
 
 
 @dataclass(frozen=True)

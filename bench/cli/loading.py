@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...samplers.errors import InputError, PluginError
-from ...samplers.text import counted
+from ...samplers.text import count_of
 from ..show.console import complain, print_rows, say, stdout_for_data
 from ..show.doing import Doing
 
@@ -110,7 +110,7 @@ def whole_run(runs: Sequence[StoredRun], load: Callable[[], Registry]) -> Stored
     registry = load()
     with stdout_for_data():
         joined = join(runs, registry)
-    say(f"{joined.folder}: joined from {counted(len(runs), 'shard')}", err=True)
+    say(f"{joined.folder}: joined from {count_of(len(runs), 'shard')}", err=True)
     for note in joined.notes:
         complain(note, kind="Note")
     return StoredRun(joined.folder)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from ...samplers.text import counted
+from ...samplers.text import count_of
 from ..show.console import complain, say, stdout_for_data
 from .loading import loaded_registry, warn_of_plugins
 from .options import COUNT, Command, FilePath, download_option, plugin_options
@@ -60,7 +60,9 @@ def reference_(  # noqa: PLR0913  (an option each)
     if as_json:
         click.echo(json.dumps(made))
         return
-    say(f"{counted(len(rows), 'image')} of {about.data} at {about.size}, {rows.shape[1]} features of {about.extractor}")
+    say(
+        f"{count_of(len(rows), 'image')} of {about.data} at {about.size}, {rows.shape[1]} features of {about.extractor}"
+    )
     for note in about.notes:
         complain(note, kind="Note")
     say(f"hash: {about.key[:16]}")

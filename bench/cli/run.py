@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 from ...samplers.errors import InputError
-from ...samplers.text import counted, roughly
+from ...samplers.text import count_of, roughly
 from ..plan.settings import CONDUCT, SETTINGS, Setting
 from ..show.console import complain, print_sheet, say, stdout_for_data, table_to_json
 from ..show.doing import Doing
@@ -200,7 +200,7 @@ def carried_out(plan: Plan, registry: Registry, folder: Path, manner: Manner, mo
                 begun = begin(plan, registry, folder, manner, command)
                 opened.callback(begun.folder.close)  # again where a signal came while it was closed
                 if begun.failures:
-                    number = counted(len(begun.failures), "cell")
+                    number = count_of(len(begun.failures), "cell")
                     say(f"{folder}: {number} failed before; --retry-failed runs them again", err=True)
                 result = watched(begun, signals, mode)
             failed = result.failed > 0
@@ -301,13 +301,13 @@ def show_plan(plan: Plan, folder: Path, manner: Manner, mode: Mode, *, resumes: 
         click.echo(json.dumps(about))
         return
     for cell in about["cells"]:
-        nfe = "adaptive" if cell["nfe"] is None else f"{counted(cell['nfe'], 'model call')} a sample"
-        say(f"{cell['sampler']}  {cell['grid']} grid, {counted(cell['steps'], 'step')}, {nfe}")
+        nfe = "adaptive" if cell["nfe"] is None else f"{count_of(cell['nfe'], 'model call')} a sample"
+        say(f"{cell['sampler']}  {cell['grid']} grid, {count_of(cell['steps'], 'step')}, {nfe}")
     time = "the model failed in a trial" if cost is None else f"about {roughly(cost.worker_seconds)} here"
     of_these = f", of which {left:,} are left to make in {folder}" if resumes else ""
     say(
-        f"{counted(len(about['cells']), 'cell')} x {counted(about['samples'], 'sample')} on {about['model']}: "
-        f"{counted(about['network_evaluations'], 'network evaluation')}{of_these}, {time}"
+        f"{count_of(len(about['cells']), 'cell')} x {count_of(about['samples'], 'sample')} on {about['model']}: "
+        f"{count_of(about['network_evaluations'], 'network evaluation')}{of_these}, {time}"
     )
     if cost and workers > 1:
         say(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from ...samplers.errors import InputError
-from ...samplers.text import counted
+from ...samplers.text import count_of
 from ..show.console import complain, print_rows, print_sheet, say, stdout_for_data, table_to_json
 from .loading import loaded_registry, the_run, warn_of_plugins
 from .options import Command, FilePath, own_model_option, plugin_options
@@ -288,7 +288,7 @@ def content_asked_for(folders: tuple[Path, ...], given: list[str], load: Callabl
 
     for option in given:
         if len(folders) < 2:  # noqa: PLR2004  (several)
-            runs = counted(len(folders), "run")
+            runs = count_of(len(folders), "run")
             raise InputError(f"{option}: {runs}; expected two or more, as in table RUN RUN {option}")
         stored = {folder: StoredRun(folder) for folder in folders}
         together = {"--merge": merged_content, "--seeds": content_over_seeds}[option]

@@ -26,7 +26,7 @@ import torch
 from msgspec import Meta
 
 from ...samplers.sample import Samples
-from ...samplers.text import counted
+from ...samplers.text import count_of
 from ..plan.environment import environment
 from ..plan.keys import digest
 
@@ -266,7 +266,7 @@ def quartiles(values: Sequence[float]) -> tuple[float, float, float]:
 def flag(repeats: int, *, spread: float, one_machine: bool, in_turn: bool) -> str:
     """Why a time is not to be relied on, or "ok". `spread` is the interquartile range over the median, or nan."""
     # All reasons, the gravest first: with too few repeats the spread says little.
-    reasons = [counted(repeats, "repeat")] if repeats < LEAST_REPEATS else []
+    reasons = [count_of(repeats, "repeat")] if repeats < LEAST_REPEATS else []
     reasons += [NOISY_FLAG] if spread > NOISY else []
     reasons += [] if one_machine else [MACHINES_FLAG]
     reasons += [] if in_turn else [APART_FLAG]

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median, quantiles
 
-from ...samplers.errors import InputError, shown
+from ...samplers.errors import InputError, quote
 from ...samplers.options import check_count
 from ..plan.config import parse_counts
 from .clock import Repeat, machines
@@ -46,7 +46,7 @@ def parse_rows(given: object) -> tuple[int, ...]:
     elif isinstance(given, list | tuple | range):
         numbers = given
     else:
-        raise InputError(f"latency {shown(given)}: expected a whole number, or several in a list")
+        raise InputError(f"latency {quote(given)}: expected a whole number, or several in a list")
     return tuple(sorted({check_count("latency", number, MOST_ROWS) for number in numbers}))
 
 

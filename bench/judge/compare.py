@@ -20,7 +20,7 @@ import pandas as pd
 from ...samplers.errors import InputError, closest
 from ...samplers.metric import LEAST_IMAGES, Estimate, mean_estimate
 from ...samplers.registry import Registry
-from ...samplers.text import counted
+from ...samplers.text import count_of
 from ..draw.chunk_file import Place
 from ..draw.clock import LEAST_REPEATS, Repeat, machines, neighbours
 from ..plan.record import CellRecord
@@ -59,7 +59,7 @@ class Comparison:
             return self.hindrance
         # Of seconds the "samples" are pairs of repeats, which have a least number of their own.
         if self.metric != SECONDS and images < LEAST_IMAGES:
-            return f"{counted(images, 'image')}, fewer than {LEAST_IMAGES}"
+            return f"{count_of(images, 'image')}, fewer than {LEAST_IMAGES}"
         return "" if math.isfinite(self.difference.value) else "a value is missing"
 
     @property

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import torch
 
-from ...samplers.errors import InputError, shown
+from ...samplers.errors import InputError, quote
 from .config import Config
 from .record import RunRecord
 
@@ -29,7 +29,7 @@ def parse_workers(given: object) -> Workers | None:
     text = str(given)
     is_whole = not isinstance(given, bool) and isinstance(given, int | str) and text.isascii() and text.isdigit()
     if not is_whole or not 1 <= int(text[:12]) <= MOST_WORKERS:
-        raise InputError(f"workers {given if isinstance(given, int) else shown(given)}: expected {EXPECTED}")
+        raise InputError(f"workers {given if isinstance(given, int) else quote(given)}: expected {EXPECTED}")
     return int(text)
 
 

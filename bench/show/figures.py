@@ -18,7 +18,7 @@ from typing import Any
 import vl_convert
 from PIL import Image, ImageDraw, ImageFont
 
-from ...samplers.errors import InputError, StoreError, closest, shown
+from ...samplers.errors import InputError, StoreError, closest, quote
 from ...samplers.files.atomic import make_folder, write_named
 from ...samplers.files.tiles import Images, as_picture, side_by_side
 from ..judge.run_metrics import LoadMetrics
@@ -97,9 +97,9 @@ def chart_picture(run: StoredRun, metric: str | None, against: str) -> Image.Ima
     view, names = view_of(run), metrics_with_ode(run.table)
     if metric is not None and metric not in names:
         known = ", ".join(names)
-        raise InputError(f"metric {shown(metric)}: not in the run{closest(metric, names)}; there are: {known}")
+        raise InputError(f"metric {quote(metric)}: not in the run{closest(metric, names)}; there are: {known}")
     if against not in KINDS:
-        raise InputError(f"against {shown(against)}: expected {' or '.join(KINDS)}")
+        raise InputError(f"against {quote(against)}: expected {' or '.join(KINDS)}")
     wanted = f"{file_name(metric or next(iter(names), ''))}-{KINDS[against]}"
     charts = charts_by_name(run, view)
     if wanted not in charts:

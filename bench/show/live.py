@@ -20,7 +20,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from ...samplers.text import counted, printable
+from ...samplers.text import count_of, printable
 from ..draw.session import Watch
 from ..judge.compare import SECONDS
 from ..judge.status import failed_outcome
@@ -146,8 +146,8 @@ class View(Watch):
         self._pace = Pace(plan, todo, self._started, self._workers)
         if not self._draws_live:
             self._say(
-                f"{counted(len(plan.cells), 'cell')} x {counted(plan.config.samples, 'sample')}, "
-                f"{counted(todo, 'network evaluation')} to make"
+                f"{count_of(len(plan.cells), 'cell')} x {count_of(plan.config.samples, 'sample')}, "
+                f"{count_of(todo, 'network evaluation')} to make"
             )
 
     def remaining(self, images: Mapping[str, int]) -> None:
@@ -232,15 +232,18 @@ class View(Watch):
         # A cell that failed has no entry: neither count expects anything of it.
         chunks, images = len(missing) * self._blocks, len(missing) * self._samples
         there = chunks - sum(math.ceil(left / self._block) for left in missing)
-        parts = [f"{there:,} of {counted(chunks, 'chunk')}", f"{images - sum(missing):,} of {counted(images, 'image')}"]
+        parts = [
+            f"{there:,} of {count_of(chunks, 'chunk')}",
+            f"{images - sum(missing):,} of {count_of(images, 'image')}",
+        ]
         now = self._clock()
         if self._images and now > self._images_since:
             seconds = now - self._images_since
             parts.append(f"{per_second(self._images, seconds)} images/s")
             if self._workers:
-                parts.append(f"{per_second(self._chunks, seconds)} chunks/s by {counted(self._workers, 'worker')}")
-        parts += [f"{counted(len(self._failures), 'cell')} failed"] if self._failures else []
-        parts += [f"{counted(self._retries, 'chunk')} drawn again"] if self._retries else []
+                parts.append(f"{per_second(self._chunks, seconds)} chunks/s by {count_of(self._workers, 'worker')}")
+        parts += [f"{count_of(len(self._failures), 'cell')} failed"] if self._failures else []
+        parts += [f"{count_of(self._retries, 'chunk')} drawn again"] if self._retries else []
         return ", ".join(parts)
 
     def _share(self) -> float:
@@ -251,7 +254,7 @@ class View(Watch):
         width, height = self._console.size
         shown = [shortened(line, width) for line in self._failures[:FAILURES_SHOWN]]
         if len(self._failures) > len(shown):
-            shown.append(f"and {counted(len(self._failures) - len(shown), 'more cell')} failed")
+            shown.append(f"and {count_of(len(self._failures) - len(shown), 'more cell')} failed")
         state = textwrap.wrap(self.state(), width)
         room = height - len(shown) - len(state) - 2  # the bar, and the line that the cursor is on
         table = self._pivot(width, room)
@@ -339,7 +342,7 @@ class CellBar:
             self._progress.update(task, completed=done, left=left)
             if not self._is_live and not self._quiet and done < cells and line_is_due(now, spoken, started):
                 spoken = now
-                self._console.print(Text(f"{done} of {counted(cells, 'cell')}, {left}"), soft_wrap=True)
+                self._console.print(Text(f"{done} of {count_of(cells, 'cell')}, {left}"), soft_wrap=True)
 
         return advance
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import pandas as pd
 
-from ...samplers.text import counted
+from ...samplers.text import count_of
 from ..draw.clock import COMPILE, STAGES
 from ..draw.latency import LEAST_DRAWS, columns_among, rows_of
 from ..judge.stored import StoredRun
@@ -25,8 +25,8 @@ LEAST_SHARE = 0.005
 
 def summary_of(table: pd.DataFrame, samplers: int) -> str:
     """One sentence on what was drawn."""
-    text = f"{counted(samplers, 'sampler')}, {counted(len(table), 'cell')}, "
-    text += f"{counted(int(table['samples'].max()), 'image')} each from the same noise"
+    text = f"{count_of(samplers, 'sampler')}, {count_of(len(table), 'cell')}, "
+    text += f"{count_of(int(table['samples'].max()), 'image')} each from the same noise"
     strengths = list(dict.fromkeys(table["guidance"]))
     return text + (f", guidance {listed(strengths)}" if strengths != [1] else "") + "."
 
@@ -35,7 +35,7 @@ def provenance_of(run: StoredRun) -> list[tuple[str, str]]:
     """The origin of the numbers: (name, value) of each known fact."""
     record, labels = run.record, run.labels
     config, machine = record.config, record.environment
-    threads = counted(machine.threads, "thread")
+    threads = count_of(machine.threads, "thread")
     facts = [
         ("Model", config.model + hashed(", weights", record.model.fingerprint)),
         ("Images", f"{int(run.table['samples'].max()):,} of {config.samples:,} a cell, seed {config.seed}"),

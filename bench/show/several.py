@@ -15,7 +15,7 @@ from markupsafe import Markup
 
 from ...samplers.errors import InputError, StoreError
 from ...samplers.files.atomic import write_named
-from ...samplers.text import counted
+from ...samplers.text import count_of
 from ..judge.run_metrics import LoadMetrics
 from ..judge.stored import StoredRun
 from ..plan.config import as_json
@@ -122,7 +122,7 @@ def several_to_html(sections: Sequence[Section], names: Sequence[str]) -> str:
     return compiled(template_text("reports.html.jinja")).render(
         sections=sections,
         names=[name.replace("_", " ") for name in names],
-        count=counted(len(sections), "run"),
+        count=count_of(len(sections), "run"),
         style=Markup(style),
         policy=content_policy([], style),
     )

@@ -14,7 +14,7 @@ import pandas as pd
 
 from ...samplers.files.atomic import write_atomically
 from ...samplers.metric import LEAST_IMAGES
-from ...samplers.text import counted, printable
+from ...samplers.text import count_of, printable
 from ..draw import clock as timing
 from ..draw.latency import columns_among, rows_of
 from ..draw.sealed_file import disk_errors
@@ -239,7 +239,7 @@ def meaning_of_intervals(table: pd.DataFrame) -> str:
         return INTERVALS
     seeds = int(table[SEEDS].iloc[0])
     return (
-        f"each value is the mean of {counted(seeds, 'seed')}; ± is the 95 % interval of that mean (Student's t, "
+        f"each value is the mean of {count_of(seeds, 'seed')}; ± is the 95 % interval of that mean (Student's t, "
         f"{seeds - 1} degrees of freedom), in brackets the standard deviation between seeds"
     )
 
@@ -265,7 +265,7 @@ def of_ode_error(table: pd.DataFrame) -> str:
         return ""
     images = ode_count(int(table["samples"].max()))
     if images < LEAST_IMAGES:
-        return f" The ODE error is that of {counted(images, 'image')}, too few for an interval."
+        return f" The ODE error is that of {count_of(images, 'image')}, too few for an interval."
     # The nearest number of images below, which errs on the cautious side.
     covered = ODE_COVERAGE[max(known for known in ODE_COVERAGE if known <= images)]
     return (

@@ -11,7 +11,7 @@ import pandas as pd
 
 from ...samplers.errors import SamplerbenchError
 from ...samplers.files.tiles import shrunk
-from ...samplers.text import counted, printable
+from ...samplers.text import count_of, printable
 from ..draw.paths import path_budget, read_path
 from ..judge.compare import BETTER, SAME, WORSE
 from ..judge.pareto import CLOSE, DOMINATED, ON_FRONT
@@ -228,7 +228,7 @@ def effort_of(cell: Mapping[Any, Any]) -> str:
     """ "10 steps, 19 calls"."""
     nfe = number(cell["nfe"])
     calls = "adaptive" if nfe is None else f"{nfe:.4g} {'call' if nfe == 1 else 'calls'}"
-    return f"{counted(int(cell['steps']), 'step')}, {calls}"
+    return f"{count_of(int(cell['steps']), 'step')}, {calls}"
 
 
 def tip_of(row: Row, headings: Sequence[str]) -> str:
@@ -352,7 +352,7 @@ def doubt_in_times(key: str, rows: Sequence[Row]) -> str:
     timed = [row for row in rows if row["first"] == row["row"] and row["milliseconds"] is not None]
     on_front = [row["doubtful"] for row in timed if row.get(f"{key}_front")]
     if any(on_front):
-        return f" The front is grey: {sum(on_front)} of its {counted(len(on_front), 'time')} cannot be relied on."
+        return f" The front is grey: {sum(on_front)} of its {count_of(len(on_front), 'time')} cannot be relied on."
     doubtful = sum(row["doubtful"] for row in timed)
     return f" {doubtful} of the {len(timed)} times, none of them on the front, cannot be relied on." if doubtful else ""
 

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ...samplers.errors import InputError, ModelError, closest, told
+from ...samplers.errors import InputError, ModelError, closest, describe_error
 from ...samplers.image_data import ImageData, ImageDataFactory
 from ...samplers.plugin import hookimpl
 from ...samplers.variables import ALLOW_DOWNLOAD, is_on
@@ -129,8 +129,8 @@ class Known:
             return self.load(root, split, True)
         except Exception as error:  # torchvision raises whatever its transport raises
             raise ModelError(
-                f"data {self.name!r}: its download ({self.size}) failed ({told(error)}); try again, or put the files "
-                f"that torchvision fetches into {root}"
+                f"data {self.name!r}: its download ({self.size}) failed ({describe_error(error)}); try again, or put "
+                f"the files that torchvision fetches into {root}"
             ) from error
 
 

@@ -21,7 +21,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812  (the name that every torch program uses)
 
-from ...samplers.errors import InputError, ModelError, in_line, shown
+from ...samplers.errors import InputError, ModelError, in_line, quote
 from ...samplers.extractor import Extractor, ExtractorFactory, Once
 from ...samplers.files.weights import check_shapes, no_larger_than, read_json, read_stored, read_weights
 from ...samplers.metric import Rows
@@ -219,7 +219,7 @@ def of_text_tower(folder: Path, field: str, usual: int, most: int) -> int:
     """A whole number in the config of the text tower; ModelError for one below 1 or above `most`."""
     value = tower_of(read_json(folder / CONFIG), "text_config", CLIP_TEXT).get(field, usual)
     if type(value) is not int or not 1 <= value <= most:
-        raise ModelError(f"{folder / CONFIG}: {field} {shown(value)}: expected 1 to {most}")
+        raise ModelError(f"{folder / CONFIG}: {field} {quote(value)}: expected 1 to {most}")
     return value
 
 
@@ -242,7 +242,7 @@ def check_model(folder: Path, prepare: Preprocessing) -> None:
     expected = tuple(side) if isinstance(side, list) else (side, side)
     if prepare.makes not in (None, expected):
         raise ModelError(
-            f"{folder / PREPROCESSOR}: makes images of {prepare.makes}; expected {shown(expected)}, the image_size in "
+            f"{folder / PREPROCESSOR}: makes images of {prepare.makes}; expected {quote(expected)}, the image_size in "
             f"{CONFIG}"
         )
     stored = read_stored(folder / WEIGHTS)

@@ -24,7 +24,7 @@ import torch
 from msgspec import Meta, Struct
 from torch import Tensor, nn
 
-from ...samplers.errors import InputError, ModelError, closest, in_line, shown
+from ...samplers.errors import InputError, ModelError, closest, in_line, quote
 from ...samplers.files.records import record_from
 from ...samplers.files.weights import file_hash, network_from_file, read_json
 from ...samplers.model import Encode, Model, module_on, wrap_network
@@ -197,7 +197,7 @@ def read_config(path: Path) -> Description:
     shape = list(about.shape)
     given = about.arguments.get(CHANNELS[about.network], shape[0])
     if given != shape[0]:
-        raise ModelError(f"{path}: shape {shape} with {shown(given)} channels in arguments; expected as many")
+        raise ModelError(f"{path}: shape {shape} with {quote(given)} channels in arguments; expected as many")
     return about
 
 

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ....samplers.errors import InputError, ModelError, shown
+from ....samplers.errors import InputError, ModelError, quote
 from ....samplers.files.atomic import write_atomically
 from ....samplers.files.lock import sole_writer
 from ....samplers.files.tiles import mosaic, png
@@ -153,7 +153,7 @@ def check_resumed(card: Card, place: Place) -> None:
     try:
         msgspec.convert(lengths, msgspec.defstruct("Lengths", [(phase, Length) for phase in phases]))
     except msgspec.ValidationError as error:
-        raise ModelError(f"{path}: lengths {shown(lengths)}; expected the steps of {', '.join(phases)}") from error
+        raise ModelError(f"{path}: lengths {quote(lengths)}; expected the steps of {', '.join(phases)}") from error
 
 
 def begun(place: Place, captions: Captions | None, report: Report) -> Card:
