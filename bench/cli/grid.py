@@ -11,7 +11,7 @@ from ...samplers.errors import InputError
 from ..plan.settings import AXES
 from ..show.console import complain, say, stdout_for_data
 from ..show.doing import Doing
-from .loading import loaded_registry, warn_of_plugins
+from .loading import registry_with_note, warn_of_plugins
 from .options import Command, FilePath, download_option, plugin_options, quiet_option, setting_options
 
 
@@ -91,7 +91,7 @@ def draw_grid(options: dict[str, Any], output: Path | None, plugin: tuple[str, .
                 check_target(file, file.suffix)
         with stdout_for_data():
             doing("loading plugins")
-            registry = loaded_registry(plugin)
+            registry = registry_with_note(plugin)
             warn_of_plugins(registry)
             doing(f"loading model {plot.settings.others.model}")
             with CellBar(Console(stderr=True), quiet=quiet, before=doing.over) as bar:

@@ -187,17 +187,17 @@ def order(sampler: Sampler) -> str:
 def page(registry: Registry, kind: str) -> str:
     """A page of documentation on all registered things of a kind, in Markdown, from their docstrings."""
     if kind == "samplers":
-        return _joined(_samplers_page(registry))
+        return _join(_samplers_page(registry))
     if kind == "grids":
-        return _joined(_grids_page(registry))
+        return _join(_grids_page(registry))
     if kind == "metrics":
-        return _joined(_metrics_page(registry))
+        return _join(_metrics_page(registry))
     if kind == "names":
-        return _joined(_names_page(registry))
+        return _join(_names_page(registry))
     raise InputError(f"--markdown: there is no page on {kind}; expected samplers, grids, metrics or names")
 
 
-def _joined(blocks: Iterator[str]) -> str:
+def _join(blocks: Iterator[str]) -> str:
     return "\n\n".join(blocks) + "\n"
 
 
@@ -276,14 +276,14 @@ def _options_table(cls: type) -> Iterator[str]:
     """A table of the options, with their values and their docstrings; nothing if there are none."""
     meanings = field_docstrings(cls)
     rows = [
-        [f"`{name}`", _accepted(option), f"`{option.default}`", meanings.get(option.field, "")]
+        [f"`{name}`", _values_of(option), f"`{option.default}`", meanings.get(option.field, "")]
         for name, option in options_of(cls).items()
     ]
     if rows:
         yield _table(["option", "values", "default", "meaning"], rows)
 
 
-def _accepted(option: Option) -> str:
+def _values_of(option: Option) -> str:
     """The values of an option in words."""
     if get_origin(option.kind) is Literal:
         return ", ".join(f"`{choice}`" for choice in get_args(option.kind))

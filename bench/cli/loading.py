@@ -26,7 +26,7 @@ PATIENCE = 5.0
 
 
 @contextmanager
-def noted_after(seconds: float, text: str) -> Iterator[threading.Timer]:
+def note_after(seconds: float, text: str) -> Iterator[threading.Timer]:
     """Print a note to stderr if the block takes longer than this; yields the thread that waits to print it."""
     timer = threading.Timer(seconds, complain, (text, "Note"))
     timer.daemon = True
@@ -37,7 +37,7 @@ def noted_after(seconds: float, text: str) -> Iterator[threading.Timer]:
         timer.cancel()
 
 
-def loaded_registry(plugins: Iterable[str] = (), models: Iterable[str] = ()) -> Registry:
+def registry_with_note(plugins: Iterable[str] = (), models: Iterable[str] = ()) -> Registry:
     """The registry with these plugins and the user's own models, with a note if loading takes long: it may hang."""
     with Doing(quiet=not sys.stderr.isatty()) as doing:  # a pipe is told of what a command waits for by itself
         doing.loading_torch()
@@ -49,7 +49,7 @@ def loaded_registry(plugins: Iterable[str] = (), models: Iterable[str] = ()) -> 
     )
     named = tuple(plugins)
     try:
-        with noted_after(PATIENCE, note):
+        with note_after(PATIENCE, note):
             registry = load_registry(named, models)
     except OSError as error:  # of a name that the system does not take
         raise PluginError(f"plugin {', '.join(named)[:80]}: {error.strerror or error}") from error

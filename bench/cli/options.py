@@ -88,14 +88,14 @@ class Command(click.Command):
             check_surroundings()
         check_environment(ctx)
         try:
-            with origin_named(ctx):
+            with name_origin(ctx):
                 return super().parse_args(ctx, args)
         except click.UsageError as error:
             raise InputError(usage_fault(ctx, error)) from error
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; an error says where a wrong setting comes from."""
-        with origin_named(ctx):
+        with name_origin(ctx):
             return super().invoke(ctx)
 
 
@@ -152,7 +152,7 @@ def check_environment(ctx: click.Context) -> None:
 
 
 @contextmanager
-def origin_named(ctx: click.Context) -> Iterator[None]:
+def name_origin(ctx: click.Context) -> Iterator[None]:
     """Add to an error the origin of a setting that was not typed."""
     try:
         yield

@@ -9,7 +9,7 @@ import click
 
 from ...samplers.text import count_of
 from ..show.console import complain, say, stdout_for_data
-from .loading import loaded_registry, warn_of_plugins
+from .loading import registry_with_note, warn_of_plugins
 from .options import COUNT, Command, FilePath, download_option, plugin_options
 
 
@@ -44,7 +44,7 @@ def reference_(  # noqa: PLR0913  (an option each)
     if output:
         check_suffix(output)
     with stdout_for_data():
-        registry = loaded_registry(plugin)
+        registry = registry_with_note(plugin)
         warn_of_plugins(registry)
         reader = one_extractor(registry, extractor)
         images = images_at(data_of(data, registry), size, samples)

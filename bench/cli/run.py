@@ -22,7 +22,7 @@ from ...samplers.text import count_of, roughly
 from ..plan.settings import CONDUCT, SETTINGS, Setting
 from ..show.console import complain, print_sheet, say, stdout_for_data, table_to_json
 from ..show.doing import Doing
-from .loading import loaded_registry, warn_of_plugins
+from .loading import registry_with_note, warn_of_plugins
 from .options import (
     Command,
     FilePath,
@@ -119,7 +119,7 @@ def run(
     since = time.monotonic()
     with Doing(quiet=quiet) as doing:
         doing.loading_torch()
-        return begun_and_done(output, plugin, settings, Mode(doing, dry_run, as_json, quiet, since))
+        return plan_and_execute(output, plugin, settings, Mode(doing, dry_run, as_json, quiet, since))
 
 
 class Mode(NamedTuple):
@@ -133,7 +133,7 @@ class Mode(NamedTuple):
     """When the command began, by the monotonic clock."""
 
 
-def begun_and_done(output: Path | None, plugin: tuple[str, ...], settings: dict[str, Any], mode: Mode) -> int:
+def plan_and_execute(output: Path | None, plugin: tuple[str, ...], settings: dict[str, Any], mode: Mode) -> int:
     """Plan and carry out a run; returns the exit code."""
     import torch
 
@@ -149,7 +149,7 @@ def begun_and_done(output: Path | None, plugin: tuple[str, ...], settings: dict[
     config = config_from(settings)
     with stdout_for_data():  # what a plugin prints is no data
         mode.doing("loading plugins")
-        registry = loaded_registry(plugin)
+        registry = registry_with_note(plugin)
         warn_of_plugins(registry)
         registry.check_engine(manner.engine)
         output = folder_of_shard(output, manner.part) if output else None
@@ -173,7 +173,7 @@ def begun_and_done(output: Path | None, plugin: tuple[str, ...], settings: dict[
     if mode.is_dry:
         show_plan(plan, folder, manner, mode, resumes=resumes)
         return 0
-    return carried_out(plan, registry, folder, manner, mode)
+    return execute(plan, registry, folder, manner, mode)
 
 
 def settings_given(config: Config) -> dict[str, Any]:
@@ -184,7 +184,7 @@ def settings_given(config: Config) -> dict[str, Any]:
     return {name: getattr(config, name) for name, source in sources.items() if source not in (None, default)}
 
 
-def carried_out(plan: Plan, registry: Registry, folder: Path, manner: Manner, mode: Mode) -> int:
+def execute(plan: Plan, registry: Registry, folder: Path, manner: Manner, mode: Mode) -> int:
     """Run a plan, print its table and how long it took, and after a signal say how to go on; returns the exit code."""
     from ..plan.shard import folder_of_whole
     from ..run import begin
@@ -193,7 +193,7 @@ def carried_out(plan: Plan, registry: Registry, folder: Path, manner: Manner, mo
     command = shlex.join(["samplerbench", *sys.argv[1:]])
     failed = False
     with Signals() as signals:
-        # The first signal ends the drawing, in `watched`; here a second one ends the making of table and report.
+        # The first signal ends the drawing, in `work_under_view`; here a second one ends the making of table and report.
         with ExitStack() as opened, signals.ending():
             with stdout_for_data():
                 mode.doing("reading what the metrics compare with" if plan.config.metric else "making the run folder")
@@ -202,7 +202,7 @@ def carried_out(plan: Plan, registry: Registry, folder: Path, manner: Manner, mo
                 if begun.failures:
                     number = count_of(len(begun.failures), "cell")
                     say(f"{folder}: {number} failed before; --retry-failed runs them again", err=True)
-                result = watched(begun, signals, mode)
+                result = work_under_view(begun, signals, mode)
             failed = result.failed > 0
             show_result(result, mode.as_json, quiet=mode.is_quiet)
             if not (mode.is_quiet or signals.code):
@@ -256,7 +256,7 @@ def value_from(one: Setting, given: Any) -> Any:
     return read_prompts(given) if one.kind == "file" else given
 
 
-def watched(begun: Benchmark, signals: Signals, mode: Mode) -> Result:
+def work_under_view(begun: Benchmark, signals: Signals, mode: Mode) -> Result:
     """Do the work under a live view, and conclude with what is stored, when it is done or a signal comes."""
     from rich.console import Console
 

@@ -84,7 +84,7 @@ def module_of(name: str) -> str:
 def files_of_plugin(name: str, kind: str = "sampler") -> dict[str, str]:
     """Path -> text of a plugin file and of its test."""
     templates = {f"{module_of(name)}.py": f"my_{kind}.py", f"test_{module_of(name)}.py": f"test_my_{kind}.py"}
-    return {path: filled(template, kind, name) for path, template in templates.items()}
+    return {path: fill_in(template, kind, name) for path, template in templates.items()}
 
 
 def files_of_package(name: str, kind: str = "sampler") -> dict[str, str]:
@@ -92,8 +92,8 @@ def files_of_package(name: str, kind: str = "sampler") -> dict[str, str]:
     module, plugin = module_of(name), files_of_plugin(name, kind)
     commands = "\n".join(commands_of(name, kind))
     return {
-        f"{name}/pyproject.toml": filled("pyproject.toml", "plugin", name),
-        f"{name}/README.md": filled("README.md", "plugin", name).replace("COMMANDS", commands),
+        f"{name}/pyproject.toml": fill_in("pyproject.toml", "plugin", name),
+        f"{name}/README.md": fill_in("README.md", "plugin", name).replace("COMMANDS", commands),
         # Once installed it is found without being named.
         f"{name}/src/{module}/__init__.py": without_plugin(plugin[f"{module}.py"], name),
         f"{name}/tests/test_{module}.py": plugin[f"test_{module}.py"],
@@ -111,7 +111,7 @@ def without_plugin(text: str, name: str) -> str:
     return text.replace(f" --plugin {module_of(name)}.py", "")
 
 
-def filled(template: str, word: str, name: str) -> str:
+def fill_in(template: str, word: str, name: str) -> str:
     """A template's text with the plugin's name in place of my-WORD, my_WORD and MyWord."""
     text = (TEMPLATES / template).read_text(encoding="utf-8")
     as_class = "".join(part.capitalize() for part in re.split("[_-]", name))

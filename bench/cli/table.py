@@ -13,7 +13,7 @@ import click
 from ...samplers.errors import InputError
 from ...samplers.text import count_of
 from ..show.console import complain, print_rows, print_sheet, say, stdout_for_data, table_to_json
-from .loading import loaded_registry, the_run, warn_of_plugins
+from .loading import registry_with_note, the_run, warn_of_plugins
 from .options import Command, FilePath, own_model_option, plugin_options
 
 if TYPE_CHECKING:
@@ -146,10 +146,10 @@ def table(  # noqa: PLR0913  (an option each)
         raise InputError(f"--over {over}: of which metric? expected with --pivot, as in --pivot fid --over {over}")
     if given in WHOLE_TABLES:
         check_output(form, output)
-        content = content_asked_for(run_folders, given, load)
-        lines = broken(conditions, content)
+        content = content_for(run_folders, given, load)
+        lines = broken_limits(conditions, content)
         show_table(content, form, output, load, layout_of(sort, columns, pivot, over))
-        return told_failed(lines)
+        return report_failures(lines)
     if form not in (None, "json"):
         raise InputError(f"{given[0]} with --format {form}: expected json, or none for people to read")
     laid_out = {"--over": over, "--sort": sort, "--columns": columns, "--pivot": pivot, "--output": output}
@@ -159,8 +159,8 @@ def table(  # noqa: PLR0913  (an option each)
     if baseline:
         from ..show.formats import content_of
 
-        lines = broken(conditions, content_of(run)) if conditions else []
-        return told_failed([*show_against(run, baseline, load(), form == "json"), *lines])
+        lines = broken_limits(conditions, content_of(run)) if conditions else []
+        return report_failures([*show_against(run, baseline, load(), form == "json"), *lines])
     if pair:
         question = comparison(run, pair)
     elif front:
@@ -188,7 +188,7 @@ def check_asked(given: list[str], metric: str | None, against: str | None, limit
 def load_own(plugins: tuple[str, ...], models: tuple[str, ...]) -> Registry:
     """The registry with the user's own plugins and models."""
     with stdout_for_data():
-        registry = loaded_registry(plugins, models)
+        registry = registry_with_note(plugins, models)
         warn_of_plugins(registry)
     return registry
 
@@ -281,7 +281,7 @@ def show_table(
         click.echo(made.decode(), nl=False)
 
 
-def content_asked_for(folders: tuple[Path, ...], given: list[str], load: Callable[[], Registry]) -> Content:
+def content_for(folders: tuple[Path, ...], given: list[str], load: Callable[[], Registry]) -> Content:
     """The table of one run, by default the newest, or of several together."""
     from ..judge.stored import StoredRun
     from ..show.formats import content_of, content_over_seeds, merged_content
@@ -305,14 +305,14 @@ def conditions_of(limits: tuple[str, ...]) -> list[Condition]:
     return [parse_condition(text) for text in limits]
 
 
-def broken(conditions: list[Condition], content: Content) -> list[str]:
+def broken_limits(conditions: list[Condition], content: Content) -> list[str]:
     """A line for each row for which a condition holds."""
     from ..judge.conditions import violations
 
     return violations(conditions, content.table, content.origins)
 
 
-def told_failed(lines: list[str]) -> int:
+def report_failures(lines: list[str]) -> int:
     """Print the lines of what failed; returns the exit code."""
     for line in lines:
         complain(line, kind="Failed")
