@@ -30,13 +30,13 @@ def explain(words: tuple[str, ...], plugin: tuple[str, ...], as_json: bool) -> N
     A PNG file holds its caption where the tool that drew it stored it, as A1111 does.
     """
     from ..plan.caption import caption_from
-    from ..show.explain import explained
+    from ..show.explain import explain_caption
 
     caption = caption_from(" ".join(words))
     with stdout_for_data():
         registry = registry_with_note(plugin)
         warn_of_plugins(registry)
-        about = explained(caption, registry)
+        about = explain_caption(caption, registry)
     if as_json:
         rows = [{"setting": name, "value": value, "what it is": text} for name, value, text in about.settings]
         commands = {"command": about.command, "command_for_folder": about.command_for_folder}

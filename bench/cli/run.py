@@ -193,7 +193,7 @@ def execute(plan: Plan, registry: Registry, folder: Path, manner: Manner, mode: 
     command = shlex.join(["samplerbench", *sys.argv[1:]])
     failed = False
     with Signals() as signals:
-        # The first signal ends the drawing, in `work_under_view`; here a second one ends the making of table and report.
+        # The first signal ends the drawing, in `work_under_view`; a second one ends the making of table and report.
         with ExitStack() as opened, signals.ending():
             with stdout_for_data():
                 mode.doing("reading what the metrics compare with" if plan.config.metric else "making the run folder")

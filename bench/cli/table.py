@@ -261,7 +261,7 @@ def show_table(
     content: Content, form: str | None, output: Path | None, load: Callable[[], Registry], layout: Layout
 ) -> None:
     """Print the table of one or several runs, laid out as asked for."""
-    from ..show.formats import SHEETS, rendered, sheet_with_best, write_output
+    from ..show.formats import SHEETS, render, sheet_with_best, write_output
 
     # What is bold is a verdict on the samples, which needs the metrics; numbers are read from the folder.
     registry = load() if form in SHEETS or (layout.pivot and form is None) else None
@@ -273,7 +273,7 @@ def show_table(
             say(f"Note: {note}.")
         return
     with stdout_for_data():
-        made = rendered(content, layout, form, registry)
+        made = render(content, layout, form, registry)
     if output:
         write_output(output, made)
         say(str(output))

@@ -205,7 +205,7 @@ def values_of_range(what: str, text: str, *, is_whole: bool) -> list[str]:
     # Decimal numbers, because labels are made of them: as floats, 0.1 + 0.2 would be 0.30000000000000004.
     first, last = Decimal(match[1]), Decimal(match[2])
     if match[4]:
-        return counted_range(f"{what} {text!r}", first, last, int(match[4]), is_whole=is_whole)
+        return range_of_count(f"{what} {text!r}", first, last, int(match[4]), is_whole=is_whole)
     step = Decimal(match[3] or 1)
     if not step:
         raise InputError(f"{what} {text!r}: the step is 0; expected a range as in {RANGES}")
@@ -217,7 +217,7 @@ def values_of_range(what: str, text: str, *, is_whole: bool) -> list[str]:
     return [plain(first + i * step) for i in range(count)]
 
 
-def counted_range(what: str, first: Decimal, last: Decimal, count: int, *, is_whole: bool) -> list[str]:
+def range_of_count(what: str, first: Decimal, last: Decimal, count: int, *, is_whole: bool) -> list[str]:
     """That many values from the first to the last, evenly spaced."""
     if count < 2:  # noqa: PLR2004  (its two ends)
         raise InputError(f"{what}: expected at least [2], both ends, as in 0-1 [5]")

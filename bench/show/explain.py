@@ -72,7 +72,7 @@ def command_of(options: dict[str, str]) -> str:
     return shlex.join(["samplerbench", "grid", *(word for pair in options.items() for word in pair)])
 
 
-def explained(caption: Caption, registry: Registry) -> Explained:
+def explain_caption(caption: Caption, registry: Registry) -> Explained:
     """What a caption says; InputError for an invalid value."""
     about = Explained()
     if caption.prompt:

@@ -30,7 +30,7 @@ def export(run: StoredRun, row: str, folder: Path, n: int | None = None) -> Expo
 
     InputError for a row that the run does not have, and if no image, or fewer than n, are kept of it.
     """
-    cell = row_named(run, row)
+    cell = find_row(run, row)
     # Before any chunk is read, which takes long in a large run.
     check_is_empty(folder)
     places = run.folder.places_of(cell.key)
@@ -56,7 +56,7 @@ def kept_images(run: StoredRun, cell: CellRecord) -> Iterator[tuple[int, Images]
             yield from enumerate(chunk.images, chunk.first)
 
 
-def row_named(run: StoredRun, name: str) -> CellRecord:
+def find_row(run: StoredRun, name: str) -> CellRecord:
     """The row "ddim@10": a sampler by its name or as it was given, and its steps, or its budget in a run of budgets.
 
     In a run of a single count the sampler is enough; in one of several guidances it is "ddim@10@2.5".

@@ -82,10 +82,10 @@ def figures(run: StoredRun, view: View) -> Iterator[tuple[str, bytes]]:
         yield f"{name}.png", vl_convert.vegalite_to_png(spec, ppi=DOTS_PER_INCH)
     picture = picture_of(run, view)
     if picture:
-        png = saved(picture, "png", optimize=True, dpi=(DOTS_PER_INCH, DOTS_PER_INCH))
+        png = file_content(picture, "png", optimize=True, dpi=(DOTS_PER_INCH, DOTS_PER_INCH))
         yield "samples.svg", svg_around(png, picture.width, picture.height).encode()
         # Pillow stores colours in a PDF as JPEG; at its usual quality the edges of small samples blur.
-        yield "samples.pdf", saved(picture, "pdf", quality=95, resolution=DOTS_PER_INCH)
+        yield "samples.pdf", file_content(picture, "pdf", quality=95, resolution=DOTS_PER_INCH)
         yield "samples.png", png
 
 
@@ -107,7 +107,7 @@ def chart_picture(run: StoredRun, metric: str | None, against: str) -> Image.Ima
     return Image.open(io.BytesIO(vl_convert.vegalite_to_png(charts[wanted], ppi=DOTS_ON_SCREEN)))
 
 
-def saved(picture: Image.Image, kind: str, **settings: Any) -> bytes:
+def file_content(picture: Image.Image, kind: str, **settings: Any) -> bytes:
     """The content of a file of that kind."""
     buffer = io.BytesIO()
     picture.save(buffer, format=kind, **settings)
@@ -134,7 +134,7 @@ def charts_by_name(run: StoredRun, view: View) -> dict[str, Chart]:
             if drawn and kind in view.charts[key]:
                 # Two names may become one when their special characters are replaced.
                 free = f"{name}-{kind}" if f"{name}-{kind}" not in found else f"{name}-{key}-{kind}"
-                found[free] = printed(view.charts[key][kind], view, drawn)
+                found[free] = figure_from(view.charts[key][kind], view, drawn)
     return found
 
 
@@ -143,7 +143,7 @@ def file_name(metric: str) -> str:
     return "".join(c if c.isalnum() or c in "-_" else "-" for c in metric)[:64] or "metric"
 
 
-def printed(chart: Chart, view: View, drawn: Collection[str]) -> Chart:
+def figure_from(chart: Chart, view: View, drawn: Collection[str]) -> Chart:
     """A chart of the report as a figure, with a legend of the drawn series."""
     names = [series["name"] for series in view.series]
     # The page's colours are variables of its style, which no SVG for print has.
@@ -246,7 +246,7 @@ def picture_of(run: StoredRun, view: View) -> Image.Image | None:
     budgets = len(view.budgets)
     rows = sorted(view.rows, key=lambda row: int(row["series"]))
     lanes = [rows[first : first + budgets] for first in range(0, len(rows), budgets)]
-    labels = [wrapped(lane[0]["short"]) for lane in lanes]
+    labels = [wrap_label(lane[0]["short"]) for lane in lanes]
     dot = DOTS_PER_INCH / POINTS_PER_INCH
     size, gap = round(FONT_SIZE * dot), round(2 * dot)
     # Laid out once with tiles of a dot, to learn what labels and gaps leave for the samples.
@@ -284,7 +284,7 @@ def paper_grid(
     return sheet
 
 
-def wrapped(label: str) -> str:
+def wrap_label(label: str) -> str:
     """A label, broken into lines that leave room for the samples."""
     return "\n".join(textwrap.wrap(label, LABEL_LETTERS)) or label
 

@@ -188,7 +188,7 @@ def sheet_for(content: Content, layout: Layout, emphasis: Emphasis = Emphasis(),
     if layout.pivot:
         return pivot_to_sheet(content, layout, emphasis.bold, below)
     check_columns(layout.columns, [*content.table.columns, NOTE], "columns")
-    return sheet_of(sorted_by(content.table, layout.sort), content.labels, layout.columns, emphasis.bold, below)
+    return sheet_of(sort_rows(content.table, layout.sort), content.labels, layout.columns, emphasis.bold, below)
 
 
 def sheet_with_best(content: Content, layout: Layout, registry: Registry | None, below: str = "") -> Sheet:
@@ -205,7 +205,7 @@ def frame_for(content: Content, layout: Layout) -> pd.DataFrame:
     """The table as programs read it."""
     frame = pivot_for(content, layout).frame() if layout.pivot else content.table
     check_columns(layout.columns, frame.columns, "columns")
-    ordered = sorted_by(frame, layout.sort)
+    ordered = sort_rows(frame, layout.sort)
     return ordered[list(layout.columns)] if layout.columns else ordered
 
 
@@ -244,7 +244,7 @@ def pivot_to_sheet(content: Content, layout: Layout, bold: set[Place], below: st
         return Column(f"{layout.over} {name}" if layout.over else f"NFE {name}" if across == "nfe" else f"{name} steps")
 
     # Sorted by the numbers with all of their digits, not by their texts.
-    rows = [[entry(int(row), name) for name in names] for row in sorted_by(pivot.frame(), layout.sort).index]
+    rows = [[entry(int(row), name) for name in names] for row in sort_rows(pivot.frame(), layout.sort).index]
     return Sheet([head(name) for name in names], rows, printable(pivot_caption(content, pivot, layout.over) + below))
 
 
@@ -291,7 +291,7 @@ def warnings_in(table: pd.DataFrame) -> str:
     return "".join(f" {row['sampler']}, {row['steps']} steps: {row[WARNING]}." for row in rows)
 
 
-def sorted_by(table: pd.DataFrame, order: Sequence[str]) -> pd.DataFrame:
+def sort_rows(table: pd.DataFrame, order: Sequence[str]) -> pd.DataFrame:
     """The rows sorted by the named columns, "-name" in descending order; missing values come last."""
     names = [name.removeprefix("-") for name in order]
     check_columns(names, table.columns, "sort")
@@ -322,7 +322,7 @@ def parse_columns(option: str, text: str | None) -> tuple[str, ...]:
 # ---- Sheet and frame -> what is passed on ----
 
 
-def rendered(content: Content, layout: Layout, form: str, registry: Registry | None = None) -> bytes:
+def render(content: Content, layout: Layout, form: str, registry: Registry | None = None) -> bytes:
     """The table in one of FORMATS; in SHEETS, with a registry, rows that are shown to be the best are bold."""
     if form in DATA:
         pivot = {"pivot": layout.pivot, "across": layout.over or across_of(content)} if layout.pivot else {}

@@ -85,7 +85,7 @@ class Settings:
         values = {one.name: getattr(self.others, one.name) for one in SETTINGS if one.grid and one.name != "samples"}
         return values | {"sampler": self.sampler, "steps": self.steps}
 
-    def changed(self, name: str, value: Any) -> Settings:
+    def with_change(self, name: str, value: Any) -> Settings:
         """These settings with one of them changed."""
         if name in OWN:
             return replace(self, **{name: value})
@@ -121,7 +121,7 @@ class Plot:
         if not self.z:
             return [self]
         return [
-            replace(self, settings=self.settings.changed(self.z.field, value), page=i)
+            replace(self, settings=self.settings.with_change(self.z.field, value), page=i)
             for i, value in enumerate(self.z.values)
         ]
 
@@ -134,7 +134,7 @@ class Plot:
         """The settings of each cell, row by row."""
 
         def along(axis: Axis | None, settings: Settings) -> list[Settings]:
-            return [settings.changed(axis.field, value) for value in axis.values] if axis else [settings]
+            return [settings.with_change(axis.field, value) for value in axis.values] if axis else [settings]
 
         return [along(self.x, row) for row in along(self.y, self.settings)]
 
@@ -244,7 +244,7 @@ def requests_for(plot: Plot, registry: Registry, load: LoadModel | None = None) 
     def request(cell: Settings) -> Request:
         model = load(cell.others.model, tuple(cell.others.model_settings.items()))
         size = cell.others.batch_size or batch_size_for(plot.images, model)
-        return request_of(cell.changed("batch_size", size), registry, model, grid_is_axis=grid_is_axis)
+        return request_of(cell.with_change("batch_size", size), registry, model, grid_is_axis=grid_is_axis)
 
     # All requests are made before anything is drawn: a slip in the last cell costs no time.
     return [[request(cell) for cell in row] for row in plot.cells()]
@@ -314,7 +314,7 @@ class Drawn:
         return mosaic(self.states[min(place, len(self.states) - 1)])
 
 
-def drawn(plot: Plot, request: Request) -> Drawn | str:
+def draw_cell(plot: Plot, request: Request) -> Drawn | str:
     """The images of a cell, or the reason why there are none."""
     try:
         samples = draw_apart(request, 0, plot.images, trajectory=plot.trajectory)
@@ -335,7 +335,7 @@ def draw_cells(plot: Plot, requests: list[list[Request]], advance: Callable[[], 
 
     def cell_of(request: Request) -> Drawn | str:
         nonlocal sides
-        cell = drawn(plot, request)
+        cell = draw_cell(plot, request)
         if isinstance(cell, Drawn):
             # After the first cell, and not after all of them. Each has room for the largest.
             width, height = cell.tile(0).size
@@ -422,13 +422,13 @@ def parameters(plot: Plot, request: Request, registry: Registry) -> str:
         side = option[-1].upper()
         fields |= {"Script": "X/Y/Z plot", f"{side} Type": axis.name.capitalize()}
         fields[f"{side} Values"] = axis.spec.partition("=")[2]
-    line = ", ".join(f"{name}: {quoted(value)}" for name, value in fields.items())
+    line = ", ".join(f"{name}: {quote_if_needed(value)}" for name, value in fields.items())
     prompt = first.prompts[0] if first.prompts else ""
     negative = f"Negative prompt: {first.negative}" if first.negative else ""
     return "\n".join(filter(None, [prompt, negative, line]))
 
 
-def quoted(value: object) -> str:
+def quote_if_needed(value: object) -> str:
     """A value in such a line, in quotes if it would break the line."""
     text = str(value)
     return json.dumps(text, ensure_ascii=False) if any(c in text for c in ',:\n"') else text

@@ -61,7 +61,7 @@ def pivot_to_lines(pivot: Pivot, labels: Labels, across: str, width: int, height
         left_out.append(f"{len(names) - rows} more samplers")
     footer = textwrap.wrap(f"no room for {' and '.join(left_out)}", width) if left_out else []
     grid = zip(["sampler", *names[:rows]], zip(*columns, strict=True), strict=False)
-    lines = [set_cell_size(shortened(name, name_width), name_width) + "".join(values) for name, values in grid]
+    lines = [set_cell_size(shorten(name, name_width), name_width) + "".join(values) for name, values in grid]
     return [*title_lines, *lines, *footer[:MOST_LEFT_OUT_LINES]]
 
 
@@ -87,7 +87,7 @@ def value_columns(pivot: Pivot, room: int, *, interval: bool) -> list[list[str]]
     return columns
 
 
-def shortened(text: str, width: int) -> str:
+def shorten(text: str, width: int) -> str:
     """The text, cut with an ellipsis if it is wider than this many characters."""
     return text if cell_len(text) <= width else f"{set_cell_size(text, width - 1)}…"
 
@@ -252,7 +252,7 @@ class View(Watch):
     def _frame(self) -> Group:
         """The frame: the pivot of the table so far, the cells that failed, the bar."""
         width, height = self._console.size
-        shown = [shortened(line, width) for line in self._failures[:FAILURES_SHOWN]]
+        shown = [shorten(line, width) for line in self._failures[:FAILURES_SHOWN]]
         if len(self._failures) > len(shown):
             shown.append(f"and {count_of(len(self._failures) - len(shown), 'more cell')} failed")
         state = textwrap.wrap(self.state(), width)

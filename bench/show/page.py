@@ -43,7 +43,7 @@ def view_to_html(view: View) -> str:
     """One page that contains its style, scripts and pictures, with a policy that forbids other scripts and loading."""
     style, own, source = (template_text(f"report.{ending}") for ending in ("css", "js", "html.jinja"))
     scripts = [vega_bundle(), own]
-    return compiled(source).render(
+    return compile_template(source).render(
         view=view,
         style=Markup(style),
         scripts=[Markup(script) for script in scripts],
@@ -54,7 +54,7 @@ def view_to_html(view: View) -> str:
 
 
 @lru_cache(maxsize=2)
-def compiled(source: str) -> Template:
+def compile_template(source: str) -> Template:
     """The template of a page, which takes longer to compile than to fill in."""
     # StrictUndefined: a name that the view lacks is an error, not an empty place in the page.
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)

@@ -131,15 +131,15 @@ def labelled_grid(
     # Every cell has the size of the largest tile, so that rows and columns line up.
     width, height = max(tile.width for tile in pictures), max(tile.height for tile in pictures)
     line, small_line = round(FONT_SIZE * LEADING), round(SMALL_SIZE * LEADING)
-    sides = [wrapped(label, FONT_SIZE, LABEL_WIDTH, height // line) for label in labels]
-    heads = [wrapped(heading, FONT_SIZE, width, MOST_HEADING_LINES) for heading in headings]
+    sides = [wrap(label, FONT_SIZE, LABEL_WIDTH, height // line) for label in labels]
+    heads = [wrap(heading, FONT_SIZE, width, MOST_HEADING_LINES) for heading in headings]
 
     label_width = max((text_width(text, FONT_SIZE) for side in sides for text in side), default=0)
     left = MARGIN + (label_width + MARGIN if label_width else 0)
     heading_lines = max(map(len, heads))
     top = MARGIN + (heading_lines * line + GAP if heading_lines else 0)
     right, bottom = left + len(heads) * (width + GAP) - GAP, top + len(sides) * (height + GAP) - GAP
-    foot = wrapped(caption, SMALL_SIZE, right - MARGIN, MOST_CAPTION_LINES)
+    foot = wrap(caption, SMALL_SIZE, right - MARGIN, MOST_CAPTION_LINES)
     below = GAP + len(foot) * small_line if foot else 0
     sheet = Image.new("RGB", (right + MARGIN, bottom + below + MARGIN), PAPER)
     pen = ImageDraw.Draw(sheet)
@@ -171,7 +171,7 @@ def notice(text: str, width: int, height: int) -> Image.Image:
     """A tile that says why there is no picture."""
     tile = Image.new("RGB", (width, height), PINK)
     line = round(SMALL_SIZE * LEADING)
-    lines = wrapped(text, SMALL_SIZE, width - 2 * GAP, (height - 2 * GAP) // line)
+    lines = wrap(text, SMALL_SIZE, width - 2 * GAP, (height - 2 * GAP) // line)
     place = (width // 2, (height - len(lines) * line) // 2)
     write_lines(ImageDraw.Draw(tile), lines, place, NOTICE)
     return tile
@@ -184,7 +184,7 @@ def write_lines(pen: ImageDraw.ImageDraw, lines: Sequence[str], at: tuple[int, i
         pen.text(place, text, style.ink, font=font_of(style.size), anchor=style.anchor)
 
 
-def wrapped(text: str, size: int, width: int, most: int) -> list[str]:
+def wrap(text: str, size: int, width: int, most: int) -> list[str]:
     """The text in at most `most` lines of at most `width` pixels, cut with an ellipsis if it does not fit.
 
     Lines break at spaces, else after , : ; or /, else anywhere.

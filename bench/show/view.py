@@ -21,7 +21,7 @@ from ..judge.statistics import ODE_ERROR, metric_columns
 from ..judge.stored import StoredRun
 from ..judge.table import Labels, firsts_of_same, rows_in
 from ..judge.verdict_files import fronts_of, read_answers
-from .charts import AXES, COLOURS, DASHES, SHAPES, Axis, curves, curves_over, drawn_interval, front, is_log
+from .charts import AXES, COLOURS, DASHES, SHAPES, Axis, curves, curves_over, front, is_log, visible_interval
 from .over import curves_in
 from .provenance import call_of, provenance_of, summary_of
 from .sheet import (
@@ -137,7 +137,7 @@ def view_of(run: StoredRun, metrics: LoadMetrics | None = None) -> View:
         call="" if record.command else call_of(record),
     )
     # Names come from plugins and run folders of strangers, so every text is cleaned, at one place.
-    return View(**cleaned(vars(content)))
+    return View(**clean(vars(content)))
 
 
 def meaning_of_bold(best: Collection[tuple[int, str]]) -> str:
@@ -184,7 +184,7 @@ def chart_rows(table: pd.DataFrame, labels: Labels, series: Mapping[int, str]) -
             "row": i, "series": names.index(name), "short": name,
             "label": f"{name}, {cell['steps']}", "cell": f"{name}, {effort_of(cell)}",
             "counts": effort_of(cell), "steps": cell["steps"], "nfe": number(cell["nfe"]),
-            "milliseconds": scaled(clocked["seconds_per_image"], 1000), "status": str(cell["status"]),
+            "milliseconds": scale(clocked["seconds_per_image"], 1000), "status": str(cell["status"]),
             "doubtful": is_doubtful(clocked.get("timing")), "first": firsts[i],
             "same": [series[j] for j, first in enumerate(firsts) if first == i != j],
         }  # fmt: skip
@@ -199,7 +199,7 @@ def chart_rows(table: pd.DataFrame, labels: Labels, series: Mapping[int, str]) -
         row["tip"] = tip_of(row, [heading_of_metric(metric, labels) for metric in metrics])
         rows.append(row)
     for j in range(len(metrics)):
-        add_drawn_intervals(f"m{j}", rows)
+        add_visible_intervals(f"m{j}", rows)
     return rows
 
 
@@ -213,14 +213,14 @@ def add_options(table: pd.DataFrame, rows: Sequence[Row]) -> list[Axis]:
     return axes
 
 
-def add_drawn_intervals(key: str, rows: Sequence[Row]) -> None:
+def add_visible_intervals(key: str, rows: Sequence[Row]) -> None:
     """Add m<i>_from and m<i>_to: the interval, cut to a logarithmic axis."""
     values = [row[key] for row in rows if row[key] is not None]
     # On a logarithmic axis an interval that reaches zero would stretch the chart without end.
     least = min(values) / CUT if is_log(key, rows) else math.nan
     for row in rows:
         if row[key] is not None:
-            ends = drawn_interval(row[key], row[f"{key}_low"], row[f"{key}_high"], least)
+            ends = visible_interval(row[key], row[f"{key}_low"], row[f"{key}_high"], least)
             row[f"{key}_from"], row[f"{key}_to"] = ends
 
 
@@ -276,7 +276,7 @@ def headline(name: str, answers: Sequence[Row], better: str) -> str:
     leaders: dict[str, list[str]] = {}
     for answer in answers:
         leaders.setdefault(answer["best"]["name"], []).append(str(answer["budget"]))
-    text = "; ".join(f"{leader} at {listed(budgets)}" for leader, budgets in leaders.items())
+    text = "; ".join(f"{leader} at {join_words(budgets)}" for leader, budgets in leaders.items())
     text = (
         f"{'Lowest' if better == 'lower' else 'Highest'} {name}: {text} {'call' if text.endswith(' 1') else 'calls'}."
     )
@@ -287,10 +287,10 @@ def headline(name: str, answers: Sequence[Row], better: str) -> str:
         return text
     if len(shown) in (0, len(answers)):
         return f"{text} At {'every' if shown else 'no'} budget is the best told apart from the second."
-    return f"{text} Only at {listed(shown)} calls is the best told apart from the second."
+    return f"{text} Only at {join_words(shown)} calls is the best told apart from the second."
 
 
-def listed(words: Sequence[str]) -> str:
+def join_words(words: Sequence[str]) -> str:
     """ "5, 8 and 10"."""
     return " and ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
 
@@ -308,7 +308,7 @@ def answer_view(answer: Answer, key: str, rows: Sequence[Row]) -> Row:
         ahead = sorted(turned(end) for end in (other.low, other.high))
         apart = other.verdict in (BETTER, WORSE)
         return {
-            **_named(rows[other.row], key),
+            **_reference_to(rows[other.row], key),
             "behind": with_interval(turned(other.difference), *ahead),
             "p": "-" if other.verdict == SAME else p_to_text(other.p),
             "verdict": "same samples" if other.verdict == SAME else "shown" if apart else "not shown",
@@ -318,7 +318,7 @@ def answer_view(answer: Answer, key: str, rows: Sequence[Row]) -> Row:
     different = [other for other in others if other["verdict"] != SAME]
     return {
         "budget": answer.budget,
-        "best": _named(rows[answer.best], key),
+        "best": _reference_to(rows[answer.best], key),
         "second": different[0] if different else None,
         "others": others,
         "same": [other["name"] for other in others if other["verdict"] == SAME],
@@ -326,7 +326,7 @@ def answer_view(answer: Answer, key: str, rows: Sequence[Row]) -> Row:
     }
 
 
-def _named(row: Row, key: str) -> Row:
+def _reference_to(row: Row, key: str) -> Row:
     return {"row": row["row"], "name": row["short"], "series": row["series"], "counts": row["counts"],
             "value": row[f"{key}_text"]}  # fmt: skip
 
@@ -414,7 +414,7 @@ def number(value: object) -> float | int | None:
     return value if isinstance(value, (int, float)) and math.isfinite(value) else None
 
 
-def scaled(value: object, factor: float) -> float | None:
+def scale(value: object, factor: float) -> float | None:
     """A finite number times a factor, else None."""
     finite = number(value)
     return None if finite is None else finite * factor
@@ -424,10 +424,10 @@ def _nan(value: float | None) -> float:
     return math.nan if value is None else value
 
 
-def cleaned(value: Any) -> Any:
+def clean(value: Any) -> Any:
     """A JSON value without characters in its texts that reorder or hide text; line breaks stay."""
     if isinstance(value, str):
         return value if value.isprintable() else "\n".join(map(printable, value.split("\n")))
     if isinstance(value, dict):
-        return {key: cleaned(item) for key, item in value.items()}
-    return type(value)(map(cleaned, value)) if isinstance(value, (list, tuple)) else value
+        return {key: clean(item) for key, item in value.items()}
+    return type(value)(map(clean, value)) if isinstance(value, (list, tuple)) else value
