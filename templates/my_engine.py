@@ -32,7 +32,7 @@ class MyEngine:
         """Answer every job. Take one only when there is room for it: the next jobs depend on the answers so far."""
         if self.pool is None:
             self.others = multiprocessing.active_children()
-            self.pool = started(self.processes)
+            self.pool = start(self.processes)
         waiting = iter(jobs)
         at_work: dict[Future[Done], bool] = {}  # whether each has been alone so far
         while True:
@@ -53,7 +53,7 @@ class MyEngine:
             self.pool.shutdown(cancel_futures=True)
 
 
-def started(processes: int) -> ProcessPoolExecutor:
+def start(processes: int) -> ProcessPoolExecutor:
     """Processes that leave Ctrl-C to the run, which closes its engine then."""
     context = multiprocessing.get_context("spawn")
     return ProcessPoolExecutor(processes, context, signal.signal, (signal.SIGINT, signal.SIG_IGN))

@@ -94,7 +94,7 @@ def from_table(path: Path, images: Sequence[str]) -> list[str]:
     except csv.Error as error:
         raise ModelError(f"{path}: line {reader.reader.line_num}: {error}; expected comma-separated values") from error
     if missing := [name for name in images if name not in found]:
-        raise ModelError(f"{path}: has no row for {shown(missing, len(images))}; expected every image once")
+        raise ModelError(f"{path}: has no row for {some_of(missing, len(images))}; expected every image once")
     return [found[name] for name in images]
 
 
@@ -106,7 +106,8 @@ def from_text_files(folder: Path, images: Sequence[str], others: Sequence[str]) 
     if len(missing) == len(images):
         return []
     if missing:
-        raise ModelError(f"{folder}: no .txt beside {shown(missing, len(images))}; expected one for each image or none")
+        some = some_of(missing, len(images))
+        raise ModelError(f"{folder}: no .txt beside {some}; expected one for each image or none")
     return [one_line(read_text(path, MOST_TEXT), str(path)) for path in (path_of(folder, text) for text in beside)]
 
 
@@ -118,7 +119,7 @@ def from_class_folders(images: Sequence[str]) -> list[str]:
     return [one_line(name, f"folder {name!r}") for name in classes]
 
 
-def shown(names: Sequence[str], total: int) -> str:
+def some_of(names: Sequence[str], total: int) -> str:
     """Some of many names, and how many there are."""
     more = " ..." if len(names) > SHOWN else ""
     return f"{len(names):,} of {total:,} images: {', '.join(names[:SHOWN])}{more}"

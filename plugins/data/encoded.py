@@ -26,7 +26,7 @@ class EncodedImages(ImageData):
         self.digests: list[bytes] = []
         headers = []
         for i in range(len(keys)):
-            data = self.encoded(i)
+            data = self.read_bytes(i)
             headers.append(header(data, self.what(i), self.suffix(i)))
             self.digests.append(hashlib.sha256(data).digest())
         # All images get the most channels that one has, since a set has one shape.
@@ -35,7 +35,7 @@ class EncodedImages(ImageData):
         self._fingerprint = fingerprint_of(self.keys, self.digests, self.captions)
 
     @abstractmethod
-    def encoded(self, i: int) -> bytes:
+    def read_bytes(self, i: int) -> bytes:
         """The bytes of image file i."""
 
     def what(self, i: int) -> str:
@@ -57,7 +57,7 @@ class EncodedImages(ImageData):
 
     def image(self, i: int) -> Tensor:
         """Image i: uint8 (channels, H, W)."""
-        data = self.encoded(i)
+        data = self.read_bytes(i)
         # A file that was exchanged would be compared under the fingerprint of the old one.
         if hashlib.sha256(data).digest() != self.digests[i]:
             raise ModelError(f"{self.what(i)}: has changed since the data set was opened; start again")

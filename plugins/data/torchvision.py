@@ -110,11 +110,11 @@ class Known:
                 f"data {self.name!r}: unknown split {split!r}{closest(split, self.splits)}; expected one of "
                 f"{', '.join(self.splits)}"
             )
-        images, labels, classes = self._loaded(split)
+        images, labels, classes = self._load(split)
         captions = [classes[label] if label >= 0 else None for label in labels]
         return ArrayImages(f"{self.name} {split}", images, captions)
 
-    def _loaded(self, split: str) -> Loaded:
+    def _load(self, split: str) -> Loaded:
         root = fashion_mnist.download_root()
         try:
             # First as it is there: only where it is not does it matter whether a download is allowed.

@@ -29,8 +29,8 @@ from ...samplers.registry import hookimpl
 from ...samplers.variables import ALLOW_DOWNLOAD, is_on
 from ..models.diffusers.configs import CLIP_TEXT, CLIP_VISION, fields_of
 from ..models.diffusers.tokenizers import readable
-from .files import checked_hash, fill
-from .images import COLOUR, GREY_NOTE, as_colour, from_pil, in_batches, placed, to_pil
+from .files import check_hash, fill
+from .images import COLOUR, GREY_NOTE, as_colour, from_pil, in_batches, move_to, to_pil
 
 if TYPE_CHECKING:
     from transformers import CLIPModel
@@ -151,7 +151,7 @@ class Clip:
         self._tokenizer, self._longest, self._words = tokenizer_of(folder), longest_text(folder), words_of(folder)
         self._model = functools.cache(lambda: model_of(folder))
         self.images = Once(self._images)
-        self._text = functools.lru_cache(TEXTS)(self._embedded)
+        self._text = functools.lru_cache(TEXTS)(self._embed_text)
 
     def check(self, prompts: Sequence[str]) -> None:
         """InputError for prompts that it would truncate."""
@@ -171,7 +171,7 @@ class Clip:
 
     def _images(self, images: Tensor) -> Rows:
         """The embeddings of images, (n, d)."""
-        model = placed(self._model(), images.device)
+        model = move_to(self._model(), images.device)
 
         def embed(batch: Tensor) -> Tensor:
             pixels = torch.stack([self.prepare(image) for image in batch.cpu()]).to(batch.device)
@@ -181,9 +181,9 @@ class Clip:
         return in_batches(embed, as_colour(images))
 
     @torch.no_grad()
-    def _embedded(self, prompt: str, device: torch.device) -> Tensor:
+    def _embed_text(self, prompt: str, device: torch.device) -> Tensor:
         """The embedding of a text, (d,), which the device makes."""
-        model = placed(self._model(), device)
+        model = move_to(self._model(), device)
         tokens = torch.tensor([self._tokens(prompt)], device=device)
         out: Tensor = model.text_projection(model.text_model(input_ids=tokens).pooler_output)[0]
         return out.cpu()
@@ -331,7 +331,7 @@ def folder_of(name: str) -> Path:
 
 def hash_of(folder: Path) -> str:
     """SHA-256 over all files that it reads."""
-    parts = [f"{name} {checked_hash(folder / name)}" for name in FILES if (folder / name).exists()]
+    parts = [f"{name} {check_hash(folder / name)}" for name in FILES if (folder / name).exists()]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 

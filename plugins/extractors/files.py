@@ -35,7 +35,7 @@ def checkpoints() -> Path:
     return Path(torch.hub.get_dir()) / "checkpoints"
 
 
-def found(file: Published, what: str) -> Path:
+def find_file(file: Published, what: str) -> Path:
     """The path of the file, downloaded if it is missing and that is allowed; `what` needs it. ModelError without it."""
     path = checkpoints() / file.name
     if path.exists():
@@ -51,7 +51,7 @@ def found(file: Published, what: str) -> Path:
     return path
 
 
-def checked_hash(path: Path, sha256: str = "") -> str:
+def check_hash(path: Path, sha256: str = "") -> str:
     """SHA-256 of a file; ModelError if it does not begin as its authors publish."""
     check_regular(path)
     try:

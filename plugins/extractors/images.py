@@ -48,7 +48,7 @@ def in_batches(function: Callable[[Tensor], Tensor], images: Tensor) -> Rows:
     return torch.cat(rows).cpu().numpy()
 
 
-def placed(network: Made, device: torch.device) -> Made:
+def move_to(network: Made, device: torch.device) -> Made:
     """A network, moved to where it is to compute; what is no module computes where its images are."""
     if isinstance(network, nn.Module):
         network.to(device)
@@ -68,7 +68,7 @@ def from_pil(picture: Image.Image) -> Tensor:
     return pixels.view(picture.height, picture.width, -1).permute(2, 0, 1)
 
 
-def resized(images: Tensor, width: int, height: int) -> Tensor:
+def resize(images: Tensor, width: int, height: int) -> Tensor:
     """uint8 (n, 3, H, W) -> uint8 (n, 3, height, width), each by PIL's bicubic filter."""
     size = (width, height)
     return torch.stack([from_pil(to_pil(image).resize(size, Image.Resampling.BICUBIC)) for image in images])

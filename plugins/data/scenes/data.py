@@ -19,7 +19,7 @@ from ....samplers.image_data import ImageData, ImageDataFactory
 from ....samplers.options import File, check_count, construct, parse_spec
 from ....samplers.plugin import hookimpl
 from .composing import Draws, Scene, contraries, scene
-from .drawing import FontSprites, Sprite, drawn, font_bytes, font_of
+from .drawing import FontSprites, Sprite, draw_scene, font_bytes, font_of
 from .things import THINGS
 
 NAME = "scenes"
@@ -84,7 +84,7 @@ class Scenes(ImageData):
 
     def image(self, i: int) -> Tensor:
         """Scene i: uint8 (3, size, size)."""
-        return torch.from_numpy(drawn(self.scene(i), self.options.size, self.sprite)).permute(2, 0, 1)
+        return torch.from_numpy(draw_scene(self.scene(i), self.options.size, self.sprite)).permute(2, 0, 1)
 
     def caption(self, i: int) -> str:
         """What scene i shows, in one of several wordings."""

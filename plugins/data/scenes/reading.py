@@ -41,13 +41,13 @@ def read(caption: str) -> Told | None:
     text = " ".join(caption.lower().split()).rstrip(" .")
     for pattern in WHOLE:
         match = pattern.fullmatch(text)
-        if match and (shown := _arranged(match["things"])):
+        if match and (shown := _arrangement(match["things"])):
             return Told(*shown, match["colour"])
-    shown = _arranged(text)
+    shown = _arrangement(text)
     return Told(*shown, "") if shown else None
 
 
-def _arranged(text: str) -> tuple[tuple[Group, ...], str] | None:
+def _arrangement(text: str) -> tuple[tuple[Group, ...], str] | None:
     """The groups that a text names, and how they lie."""
     known = phrases()
     if text in known:

@@ -81,11 +81,11 @@ class Detector(nn.Module):
         """uint8 (B, 1 or 3, H, W) -> the mean of the map (B, d)."""
         return self.trunk(self.as_input(images)).mean((2, 3))
 
-    def found(self, images: Tensor) -> list[Found]:
+    def find(self, images: Tensor) -> list[Found]:
         """uint8 (B, 1 or 3, H, W) -> what each shows."""
         maps, colours = self(self.as_input(images))
         names = tuple(COLOURS)
-        seen = seen_in(maps.float().softmax(1).cpu())
+        seen = centres_in(maps.float().softmax(1).cpu())
         return [Found(one, names[int(i)]) for one, i in zip(seen, colours.argmax(1), strict=True)]
 
     def as_input(self, images: Tensor) -> Tensor:
@@ -103,7 +103,7 @@ def shape_of(shapes: Mapping[str, Sequence[int]]) -> tuple[int, int]:
     return min(max(heads[0] - 1, 1), len(THINGS)), min(max(len(stages), 1), 6)
 
 
-def seen_in(sure: Tensor) -> list[tuple[Seen, ...]]:
+def centres_in(sure: Tensor) -> list[tuple[Seen, ...]]:
     """How sure the network is of each thing in each cell, (B, things + 1, h, w) -> what is seen in each image.
 
     A centre between cells is shared by up to four of them, as in training: what they hold is added.

@@ -42,7 +42,7 @@ def prepare(
     return channels, size, size
 
 
-def mapped(path: Path, n: int, shape: tuple[int, int, int]) -> Tensor:
+def map_pixels(path: Path, n: int, shape: tuple[int, int, int]) -> Tensor:
     """The prepared images, uint8 (n, *shape); ModelError if the file is of another size."""
     expected = n * math.prod(shape)
     if not path.is_file() or path.stat().st_size != expected:

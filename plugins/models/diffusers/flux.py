@@ -40,11 +40,11 @@ def flux(pipeline: Pipeline, parts: Parts, size: Size | None, clip_skip: int | N
     transformer.expect("in_channels", transformer.need("in_channels", int), channels, "four times those of its VAE")
     check_rotation(transformer)
     usual = (128 * vae.factor, 128 * vae.factor)  # its config names none; the pipeline of diffusers has this
-    chosen = Canvas(vae.factor * PACKED, "its VAE and packing divide them", usual).checked(size)
+    chosen = Canvas(vae.factor * PACKED, "its VAE and packing divide them", usual).choose(size)
     packing = Packing(((t5.length, t5.width), (clip.width,), (1,)))
 
     def one(prompt: str) -> Tensor:
-        return packing.packed(t5.says(prompt)[0][0], clip.says(prompt).pooler_output[0], torch.ones(1))
+        return packing.pack(t5.says(prompt)[0][0], clip.says(prompt).pooler_output[0], torch.ones(1))
 
     def guide(condition: Tensor, guidance: float) -> Tensor:
         # The guidance is the last number of a row: the network is told it, and no second pass is made.
@@ -54,7 +54,7 @@ def flux(pipeline: Pipeline, parts: Parts, size: Size | None, clip_skip: int | N
     thousand = timesteps_of_flow(scheduler)
 
     def ask(network: Any, x: Tensor, t: Tensor, condition: Tensor) -> Tensor:
-        states, pooled, guidance = packing.unpacked(condition)
+        states, pooled, guidance = packing.unpack(condition)
         height, width = x.shape[-2] // PACKED, x.shape[-1] // PACKED
         answer = network(
             hidden_states=packed_latents(x), timestep=(t * thousand).to(x.dtype) / 1000,  # rounded as the pipeline does

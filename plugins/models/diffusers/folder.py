@@ -202,10 +202,10 @@ def folder_of(argument: str) -> Path:
         refuse_single_file(path, f"diffusers:{argument}")
     if not IDENTIFIER.fullmatch(argument):
         raise ModelError(f"model 'diffusers:{argument}': no such folder")
-    return fetched(argument) if is_on(ALLOW_DOWNLOAD, os.environ) else kept(argument)
+    return fetch(argument) if is_on(ALLOW_DOWNLOAD, os.environ) else find_kept(argument)
 
 
-def kept(identifier: str) -> Path:
+def find_kept(identifier: str) -> Path:
     """The folder of an identifier whose files were fetched earlier; nothing is asked of any network."""
     hub = library("huggingface_hub")
     try:
@@ -217,7 +217,7 @@ def kept(identifier: str) -> Path:
         ) from error
 
 
-def fetched(identifier: str) -> Path:
+def fetch(identifier: str) -> Path:
     """The folder of an identifier with its files fetched: first what describes it, then the weights of its parts."""
     hub = library("huggingface_hub")
     try:

@@ -21,7 +21,7 @@ from ....samplers.nets.clip import words_of
 from .folder import Part, at_fault
 from .libraries import library, quietly
 from .tokenizers import KNOWN, longest_of, readable
-from .weights import loaded
+from .weights import load_part
 
 ROWS_KEPT = 128
 """More than the prompts of a block of samples; a row may take megabytes."""
@@ -38,12 +38,12 @@ class Packing:
     shapes: tuple[tuple[int, ...], ...]
     """The shape of each tensor, without the batch."""
 
-    def packed(self, *tensors: Tensor) -> Tensor:
+    def pack(self, *tensors: Tensor) -> Tensor:
         """Tensors of these shapes -> (L,)."""
         assert tuple(tuple(t.shape) for t in tensors) == self.shapes
         return torch.cat([t.flatten() for t in tensors])
 
-    def unpacked(self, rows: Tensor) -> list[Tensor]:
+    def unpack(self, rows: Tensor) -> list[Tensor]:
         """(B, L) -> a tensor (B, *shape) for each shape."""
         pieces = torch.split(rows, [math.prod(shape) for shape in self.shapes], dim=1)
         return [piece.reshape(-1, *shape) for piece, shape in zip(pieces, self.shapes, strict=True)]
@@ -135,7 +135,7 @@ class TextEncoder:
 
     @functools.cached_property
     def _network(self) -> Any:
-        return loaded(self.encoder, torch.device("cpu"), torch.float32)
+        return load_part(self.encoder, torch.device("cpu"), torch.float32)
 
 
 def encoders_side_by_side(pairs: Sequence[tuple[Part, Part]]) -> list[TextEncoder]:

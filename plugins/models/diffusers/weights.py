@@ -81,14 +81,14 @@ def check_network(part: Part) -> None:
         )
 
 
-def loaded(part: Part, device: torch.device, dtype: torch.dtype) -> nn.Module:
+def load_part(part: Part, device: torch.device, dtype: torch.dtype) -> nn.Module:
     """The network of a part with its weights, all in one dtype, in evaluation mode.
 
     ModelError if a weight is missing, does not fit, or is of a layer that the config does not have.
     """
     # With accelerate diffusers would have a second way of loading, which names no tensor that does not fit.
     in_diffusers: dict[str, Any] = {"torch_dtype": dtype, "low_cpu_mem_usage": False}
-    with laid_out(part) as folder, quietly(), _making(part):
+    with lay_out(part) as folder, quietly(), _making(part):
         options = {"dtype": dtype, "config": encoder_config(part)} if is_encoder(part) else in_diffusers
         module, info = network_class(part).from_pretrained(
             str(folder), variant=weight_files(part)[1], use_safetensors=True, local_files_only=True,
@@ -111,7 +111,7 @@ def loaded(part: Part, device: torch.device, dtype: torch.dtype) -> nn.Module:
 
 
 @contextmanager
-def laid_out(part: Part) -> Iterator[Path]:
+def lay_out(part: Part) -> Iterator[Path]:
     """A folder with the config of a part as it was read and checked, its weights, and nothing else of its folder."""
     with TemporaryDirectory() as name:
         folder = Path(name)

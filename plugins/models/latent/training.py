@@ -32,7 +32,7 @@ from ....samplers.nets.ranks import Ranks
 from ....samplers.nets.training import Recipe, Report, check_folder, fit, with_log
 from ....samplers.sample import sample
 from ..ddpm.losses import as_input
-from ..ddpm.pixels import mapped, prepare
+from ..ddpm.pixels import map_pixels, prepare
 from ..ddpm.settings import differences
 from ..diffusers.libraries import quietly
 from ..diffusers.model import Diffusers
@@ -164,7 +164,7 @@ def train_phases(place: Place, captions: Sequence[str], log: Report, report: Rep
     if not (place.folder / "tokenizer").is_dir():
         write_tokenizer(captions, place.folder / "tokenizer")
     tokenizer = load_tokenizer(place.folder / "tokenizer")
-    text = trained_text(place, images, tokenizer, log)
+    text = train_text(place, images, tokenizer, log)
     save(text, place.folder / "text_encoder")
     write_atomically(place.folder / PROMPTS, "\n".join([*captions[:MOST_PROMPTS], ""]).encode())
     train_unet(place, latents, scale, states_of(text, tokenizer, captions, place.ranks.device), log)
@@ -176,7 +176,7 @@ def images_of(place: Place, data: ImageData, name: str, report: Report) -> Tenso
     path = place.checkpoint(name)
     if not path.is_file():
         prepare(data, place.settings.size, path, report, channels=COLOUR)
-    return mapped(path, len(data), place.shape)
+    return map_pixels(path, len(data), place.shape)
 
 
 def recipe_of(settings: Settings, phase: str) -> Recipe:
@@ -245,7 +245,7 @@ def psnr(vae: Any, images: Tensor, device: torch.device) -> float:
 # ---- Text ----
 
 
-def trained_text(place: Place, images: Tensor, tokenizer: Any, log: Report) -> Any:
+def train_text(place: Place, images: Tensor, tokenizer: Any, log: Report) -> Any:
     """The text encoder with its final weights."""
     settings, device = place.settings, place.ranks.device
     torch.manual_seed(settings.seed)
