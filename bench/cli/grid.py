@@ -66,11 +66,11 @@ def redraw_run(run_folder: Path | None, output: Path | None, *, quiet: bool) -> 
         from ..draw.folder import newest_run
         from ..judge.stored import StoredRun
         from ..show.grid_plot import PNG, check_target, write_file
-        from ..show.picture import PICTURE_FILE, redrawn
+        from ..show.picture import PICTURE_FILE, redraw
 
         folder = run_folder or newest_run(Path("results"))
         target = check_target(output or folder / PICTURE_FILE, PNG)
-        write_file(target, png(redrawn(StoredRun(folder))))
+        write_file(target, png(redraw(StoredRun(folder))))
     say(str(target))
 
 

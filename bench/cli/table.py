@@ -284,14 +284,14 @@ def show_table(
 def content_for(folders: tuple[Path, ...], given: list[str], load: Callable[[], Registry]) -> Content:
     """The table of one run, by default the newest, or of several together."""
     from ..judge.stored import StoredRun
-    from ..show.formats import content_of, content_over_seeds, merged_content
+    from ..show.formats import content_of, content_over_seeds, merge_content
 
     for option in given:
         if len(folders) < 2:  # noqa: PLR2004  (several)
             runs = count_of(len(folders), "run")
             raise InputError(f"{option}: {runs}; expected two or more, as in table RUN RUN {option}")
         stored = {folder: StoredRun(folder) for folder in folders}
-        together = {"--merge": merged_content, "--seeds": content_over_seeds}[option]
+        together = {"--merge": merge_content, "--seeds": content_over_seeds}[option]
         return together([stored[folder] for folder in folders])
     return content_of(the_run(folders, load))
 

@@ -110,7 +110,7 @@ def content_of(run: StoredRun) -> Content:
     return Content(run.table, run.labels, origins, {"folder": str(run.path)}, notes)
 
 
-def merged_content(runs: Sequence[StoredRun]) -> Content:
+def merge_content(runs: Sequence[StoredRun]) -> Content:
     """One table of several runs. Raises InputError if they cannot be compared."""
     merged = merge(runs)
     about = {"folders": [str(run.path) for run in runs], "notes": list(merged.notes)}

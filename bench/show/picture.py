@@ -74,7 +74,7 @@ def write_picture(plan: Plan, folder: RunFolder, failures: Mapping[str, str]) ->
             write_atomically(folder.path / PICTURE_FILE, png(picture))
 
 
-def redrawn(run: StoredRun) -> Image.Image:
+def redraw(run: StoredRun) -> Image.Image:
     """The picture of a stored run, from its kept images, without its model or samplers."""
     record = run.record
     shown: dict[str, Images | None] = {}

@@ -299,17 +299,17 @@ def answer_view(answer: Answer, key: str, rows: Sequence[Row]) -> Row:
     """The best at a budget, the second, and all others against the best."""
     sign = -1 if answer.better == "lower" else 1
 
-    def turned(value: float | None) -> float:
+    def turn(value: float | None) -> float:
         return sign * _nan(value) + 0.0  # 0 has no sign
 
     def against(other: Other) -> Row:
         # Turned so that a positive number says how far the other is behind; the ends of the interval then change
         # places.
-        ahead = sorted(turned(end) for end in (other.low, other.high))
+        ahead = sorted(turn(end) for end in (other.low, other.high))
         apart = other.verdict in (BETTER, WORSE)
         return {
             **_reference_to(rows[other.row], key),
-            "behind": with_interval(turned(other.difference), *ahead),
+            "behind": with_interval(turn(other.difference), *ahead),
             "p": "-" if other.verdict == SAME else p_to_text(other.p),
             "verdict": "same samples" if other.verdict == SAME else "shown" if apart else "not shown",
         }

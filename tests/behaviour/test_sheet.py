@@ -31,7 +31,7 @@ from samplerbench.bench.show.formats import (
     content_of,
     emphasis_of,
     frame_for,
-    merged_content,
+    merge_content,
     parse_columns,
     render,
     sheet_for,
@@ -287,7 +287,7 @@ def test_without_samples_or_model_nothing_is_bold_and_the_caption_says_why(run, 
 def test_the_best_of_several_runs_is_found_across_them(run, tmp_path):
     one = toy_run(tmp_path / "one", ["ddpm"])
     other = toy_run(tmp_path / "other", ["ddpm:variance=large"])
-    content = merged_content([StoredRun(one), StoredRun(other)])
+    content = merge_content([StoredRun(one), StoredRun(other)])
     assert emphasis_of(content, "fid", REGISTRY).bold == {(0, "fid"), (1, "fid")}
     heading, *rows = markdown_rows(made(content, "md", pivot="fid"))
     assert heading == ["sampler", "2 steps", "4 steps"]
