@@ -43,7 +43,7 @@ class MyEngine:
             if not at_work:
                 return
             for ready in wait(at_work, return_when=FIRST_COMPLETED).done:
-                yield marked(ready.result(), alone=at_work.pop(ready))
+                yield mark(ready.result(), alone=at_work.pop(ready))
 
     def close(self) -> None:
         """Leave nothing running: this is called where a run is stopped, too, and a chunk may never end."""
@@ -59,7 +59,7 @@ def start(processes: int) -> ProcessPoolExecutor:
     return ProcessPoolExecutor(processes, context, signal.signal, (signal.SIGINT, signal.SIG_IGN))
 
 
-def marked(done: Done, *, alone: bool) -> Done:
+def mark(done: Done, *, alone: bool) -> Done:
     """The answer, which says whether its time can be shown: a chunk that was drawn beside another took longer."""
     return replace(done, alone=alone) if isinstance(done, Drawn) else done
 
