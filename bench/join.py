@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ..samplers.errors import InputError
 from ..samplers.registry import Registry
-from ..samplers.text import counted
+from ..samplers.text import count_of
 from .draw.store import RunFolder
 from .judge.run_metrics import check_code, check_model, check_plugins, check_settings
 from .judge.stored import StoredRun
@@ -105,7 +105,7 @@ def blocks_left_out(plan: Plan, folder: RunFolder, failed: Collection[str], ther
     of = there[0].of
     absent = [f"{number}/{of}" for number in range(1, of + 1) if Shard(number, of) not in there]
     why = f"not given: shard {', '.join(absent)}" if absent else "give the commands of the shards again to go on"
-    blocks = counted(len(missing), "block")
+    blocks = count_of(len(missing), "block")
     yield f"left out: {blocks} of {len(plan.blocks)} that not every cell has ({'; '.join([*named, *rest])}); {why}"
 
 

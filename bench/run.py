@@ -100,7 +100,7 @@ class Manner(Conduct):
     """How to carry out a plan, checked."""
 
     def __post_init__(self) -> None:
-        """Refuse an invalid number of repeats, where 0 is as many as there are chunks, and invalid limits."""
+        """Refuse an invalid number of repeats (0 = those that the chunks are), and invalid limits."""
         if self.repeats != 0:
             check_count("repeats", self.repeats, MOST_REPEATS)
         Limits(self.time_limit, self.memory_limit)  # refuses invalid limits
@@ -266,8 +266,8 @@ def run(  # noqa: PLR0913  (the settings of a run, each by name)
     "local"; another `engine`, of a plugin, draws the same samples elsewhere. A notebook shows how far the run is.
 
     With `workers` that number of chunks is drawn at a time, each in a process that keeps its model: the same bytes, and
-    no times, unless `clock` has each cell drawn again alone. The workers of a new run share the cores. `shard`, as in
-    "2/4", draws a part of the run into its own folder. `latency`, as in [1, 16], also has each cell drawn in
+    no times, unless `clock` has each cell drawn again by itself. The workers of a new run share the cores. `shard`,
+    as in "2/4", draws a part of the run into its own folder. `latency`, as in [1, 16], also has each cell drawn in
     batches of that many images, for the time of one draw. `log` is a file that gets a line of JSON for each event.
     Raises InputError, PluginError, ModelError or StoreError.
     """

@@ -40,7 +40,7 @@ from .show.sheet import (
 OFFLINE = {"features": ("efficientnet-lite0",), "logits": ("efficientnet-lite0",), "state": ("pixels",)}
 """The extractors of each role that need no download, used where that of `DEFAULTS` is not on this machine."""
 ONLY_IF_NAMED = ("composition",)
-"""Roles whose metrics are about captions of one kind: few who score images want to know that these have none."""
+"""Roles whose metrics are about captions of one kind: few who score images need to hear that these have none."""
 COLUMNS = ("metric", "extractor", "value", "low", "high", "better", "unit", "images")
 
 

@@ -23,7 +23,7 @@ from .predictor import Hints, Network, clock, is_out_of_memory, takes_hints
 from .process import SWITCHES
 
 Compiler = Callable[..., Any]
-"""As `torch.compile`: a function or a module, and keywords -> a function that answers the same, faster."""
+"""A function or a module, and keywords -> a function that answers the same, faster, as `torch.compile` does."""
 CALLS_TO_RECORD = 3
 """Calls of a kind before a CUDA graph is replayed: one compiles, one warms up, one records."""
 MOST_PROGRAMS = 1024
@@ -169,6 +169,7 @@ class Accelerated:
             for _ in range(calls):
                 answer_by(faster, given, graphs=calls > 1)
         except Exception as error:  # a compiler may raise anything
+            # That is no fault of the compiler, and has its own message and advice.
             if is_out_of_memory(error):
                 raise
             # A network that fails by itself is not the compiler's fault, and its own error says more.

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from .devices import EXPECTED, KINDS, count_of, devices_here, has_float64
-from .errors import InputError, shown
+from .errors import InputError, quote
 from .model import Model, condition_from, describe
 from .options import is_number
 from .predictor import WIDE_STATE_BELOW, Interval
@@ -24,7 +24,7 @@ DTYPES = {"float32": torch.float32, "float64": torch.float64, "float16": torch.f
 
 def as_given(value: object) -> str:
     """A wrong argument in a few words; a class is called a class."""
-    return f"is the class {value.__name__}, not an object of it" if isinstance(value, type) else shown(value)
+    return f"is the class {value.__name__}, not an object of it" if isinstance(value, type) else quote(value)
 
 
 def check_x_init(x: object) -> Tensor:
@@ -54,7 +54,7 @@ def check_grid(grid: Any) -> str | tuple[float, ...] | None:
         raise InputError(f"grid {as_given(grid)}: expected a name, or a descending list of levels") from error
     # A set has no order, a dict would lose its values, and bytes are whole numbers only by accident.
     if not levels or isinstance(grid, set | frozenset | dict | bytes):
-        raise InputError(f"grid {shown(grid)}: expected at least one level, in a list")
+        raise InputError(f"grid {quote(grid)}: expected at least one level, in a list")
     return levels
 
 
@@ -67,7 +67,7 @@ def check_guidance(guidance: object) -> float:
             "without the prompt give an empty prompt"
         )
     if not is_number(guidance) or not 0 < guidance <= MOST_GUIDANCE:
-        raise InputError(f"guidance {shown(guidance)}: expected a number above 0, up to {MOST_GUIDANCE:g}; 1 is none")
+        raise InputError(f"guidance {quote(guidance)}: expected a number above 0, up to {MOST_GUIDANCE:g}; 1 is none")
     return float(guidance)
 
 
@@ -76,7 +76,7 @@ def check_guidance_calls(calls: object) -> int:
     # True is an int in Python and equal to 1.
     if type(calls) is not int or calls not in (1, 2):
         raise InputError(
-            f"guidance_calls {shown(calls)}: expected 1, the rows with the prompt and without together, or 2, in turn"
+            f"guidance_calls {quote(calls)}: expected 1, the rows with the prompt and without together, or 2, in turn"
         )
     return calls
 
@@ -99,7 +99,7 @@ def check_interval(interval: object) -> Interval | None:
     pair = tuple(interval) if isinstance(interval, tuple | list) else ()
     if len(pair) != 2 or not all(map(is_number, pair)) or not 0 <= pair[0] < pair[1] < math.inf:  # noqa: PLR2004
         raise InputError(
-            f"guidance_interval {shown(interval)}: expected low and high, numbers of sigma / alpha with "
+            f"guidance_interval {quote(interval)}: expected low and high, numbers of sigma / alpha with "
             "0 <= low < high, as in 0.2,5"
         )
     return float(pair[0]), float(pair[1])
@@ -110,11 +110,11 @@ def check_guided_interval(model: Model, interval: object, guidance: float) -> In
     checked = check_interval(interval)
     if checked and model.guide:
         raise InputError(
-            f"guidance_interval {shown(interval)}: model {model.name!r} is told its guidance, and is asked once at "
+            f"guidance_interval {quote(interval)}: model {model.name!r} is told its guidance, and is asked once at "
             "every level; leave it out"
         )
     if checked and not model.mixes(guidance):
-        raise InputError(f"guidance_interval {shown(interval)}: has no effect at guidance 1; give another guidance")
+        raise InputError(f"guidance_interval {quote(interval)}: has no effect at guidance 1; give another guidance")
     return checked
 
 
@@ -128,7 +128,7 @@ def check_prompts(
     """
     given = None if prompts is None else check_texts("prompts", prompts)
     if not (negative is None or isinstance(negative, str)):
-        raise InputError(f"negative {shown(negative)}: expected a text")
+        raise InputError(f"negative {quote(negative)}: expected a text")
     check_guidance(guidance)
     # To drop a prompt silently would put it above samples that do not follow it.
     if model.encode is None:
@@ -138,7 +138,7 @@ def check_prompts(
             ("guidance", guidance, guidance != 1),
         ):
             if is_given:
-                raise InputError(f"{name} {shown(value)}: model {model.name!r} is unconditional; leave {name} out")
+                raise InputError(f"{name} {quote(value)}: model {model.name!r} is unconditional; leave {name} out")
         return (), ()
     if negative is not None and model.guide:
         raise InputError(
@@ -177,7 +177,7 @@ def check_texts(name: str, texts: Any) -> tuple[str, ...]:
 def check_rescale(model: Model, rescale: object, guidance: float) -> None:
     """InputError unless it is a number from 0 to 1, and has an effect if it is not 0."""
     if not is_number(rescale) or not 0 <= rescale <= 1:
-        raise InputError(f"guidance_rescale {shown(rescale)}: expected a number from 0 to 1; 0 is none")
+        raise InputError(f"guidance_rescale {quote(rescale)}: expected a number from 0 to 1; 0 is none")
     if rescale and model.guide:
         raise InputError(
             f"guidance_rescale {rescale!r}: model {model.name!r} is told its guidance, and nothing is mixed that could "
@@ -192,7 +192,7 @@ def resolve_device(device: str | torch.device | None) -> torch.device:
     try:
         found = torch.device("cpu" if device is None else device)
     except (RuntimeError, TypeError, ValueError, OverflowError) as error:
-        raise InputError(f"device {shown(device)}: expected {EXPECTED}") from error
+        raise InputError(f"device {quote(device)}: expected {EXPECTED}") from error
     if found.type not in KINDS:
         raise InputError(f"device {str(device)!r}: expected {EXPECTED}")
     # "cuda" without a number is the current device, which exists if any of its kind does.
@@ -219,5 +219,5 @@ def resolve_dtype(dtype: str | torch.dtype | None) -> torch.dtype:
         return torch.float32
     name = str(dtype).removeprefix("torch.") if isinstance(dtype, str | torch.dtype) else ""
     if name not in DTYPES:
-        raise InputError(f"dtype {shown(name or dtype)}: expected one of {', '.join(DTYPES)}")
+        raise InputError(f"dtype {quote(name or dtype)}: expected one of {', '.join(DTYPES)}")
     return DTYPES[name]

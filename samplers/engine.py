@@ -92,7 +92,7 @@ class Work(Protocol):
 
     @property
     def threads(self) -> int:
-        """How many threads of torch whatever draws the run has to have."""
+        """The number of torch's threads in every process that draws the run."""
         ...
 
     @property

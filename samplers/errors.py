@@ -57,7 +57,7 @@ def pass_on(error: BaseException) -> None:
         raise error
 
 
-class forgiven:  # noqa: N801  (read as a verb: with forgiven())
+class ignore_errors:  # noqa: N801  (read as a verb: with ignore_errors())
     """Ignore every exception that a plugin raises inside the block, except those of `ENDS`."""
 
     def __enter__(self) -> None:
@@ -68,7 +68,7 @@ class forgiven:  # noqa: N801  (read as a verb: with forgiven())
         return error is not None and not isinstance(error, ENDS)
 
 
-def told(error: BaseException) -> str:
+def describe_error(error: BaseException) -> str:
     """The text of another library's exception, with its type; without torch's advice to turn `weights_only` off."""
     text = text_of(error)
     # torch advises to turn this safeguard off, which would execute the file.
@@ -87,11 +87,11 @@ def text_of(error: BaseException) -> str:
 
 
 def in_line(error: BaseException) -> str:
-    """The text of `told`, shortened to one line."""
-    return " ".join(told(error).split())[:LONGEST_TOLD]
+    """The text of `describe_error`, shortened to one line."""
+    return " ".join(describe_error(error).split())[:LONGEST_TOLD]
 
 
-def shown(value: object) -> str:
+def quote(value: object) -> str:
     """A wrong value as Python shows it; only its type where that text is long or cannot be made."""
     try:
         text = " ".join(repr(value).split())

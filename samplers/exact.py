@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .errors import InputError, shown
+from .errors import InputError, quote
 from .extractor import Extractor
 from .level import Level
 from .metric import Floats
@@ -96,7 +96,7 @@ def exact_model(data: GaussianMixture, schedule: Schedule, predicts: Predicts = 
     It takes hints, and answers the same whatever they are.
     """
     if not isinstance(data, GaussianMixture):
-        raise InputError(f"data {shown(data)}: expected a GaussianMixture")
+        raise InputError(f"data {quote(data)}: expected a GaussianMixture")
 
     def network(x: Tensor, t: Tensor, hints: object = None) -> Tensor:
         # A batch usually has one time; each distinct time is looked up once. In float64, so that the answer is exact.

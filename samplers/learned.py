@@ -87,6 +87,7 @@ class FromFile(Sampler, Generic[Content]):
     @property
     def own_grid(self) -> str | None:
         """The times of the file."""
+        # With all digits: a time that is rounded would be another level.
         return "/".join(map(repr, self.known.times)) or None if self.known else None
 
     @property
@@ -110,6 +111,7 @@ class FromFile(Sampler, Generic[Content]):
             raise InputError(
                 f"steps {steps}: file {str(self.file)!r} is for {known.steps} steps; give --steps {known.steps}"
             )
+        # A fingerprint may be long, and a file then holds its hash.
         if known.fingerprint not in (fingerprint, hashlib.sha256(fingerprint.encode()).hexdigest()):
             return f"file {str(self.file)!r} is for another model, with fingerprint {known.fingerprint[:40]!r}"
         if guidance != known.guidance:

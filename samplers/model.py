@@ -15,7 +15,7 @@ from typing import Any, Protocol, TypeGuard, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from .errors import InputError, SamplerbenchError, in_line, shown
+from .errors import InputError, SamplerbenchError, in_line, quote
 from .extractor import Extractor
 from .image_data import IMAGE_CHANNELS, IMAGE_DIMS, ImageData
 from .options import is_number
@@ -110,23 +110,23 @@ class Model:
             if not isinstance(value, str):
                 raise InputError(f"{what} {value!r}: expected a text")
         if not isinstance(self.schedule, Schedule):
-            raise InputError(f"schedule {shown(self.schedule)}: expected a Schedule, as sb.vp_linear() returns")
+            raise InputError(f"schedule {quote(self.schedule)}: expected a Schedule, as sb.vp_linear() returns")
         # The dataclass is frozen; this is how it can convert its own field.
         object.__setattr__(self, "shape", as_shape(self.shape))
         if self.image_shape is not None and not is_shown_shape(as_shape(self.image_shape, "image_shape")):
-            raise InputError(f"image_shape {shown(self.image_shape)}: expected (1 or 3, H, W), or (F, 1 or 3, H, W)")
+            raise InputError(f"image_shape {quote(self.image_shape)}: expected (1 or 3, H, W), or (F, 1 or 3, H, W)")
         check_names(self.predicts, self.timesteps)
         check_batch_size(self.batch_size)
         check_bounds(self.clip)
         check_value_range(self.value_range)
         if not isinstance(self.prompts, tuple | list) or not all(isinstance(text, str) for text in self.prompts):
-            raise InputError(f"prompts {shown(self.prompts)}: expected a tuple of texts")
+            raise InputError(f"prompts {quote(self.prompts)}: expected a tuple of texts")
         if not isinstance(self.extractors, Mapping):
-            raise InputError(f"extractors {shown(self.extractors)}: expected a dict of extractors by name")
+            raise InputError(f"extractors {quote(self.extractors)}: expected a dict of extractors by name")
         for what in ("network", "encode", "unconditional", "check_texts", "guide", "decode"):
             value = getattr(self, what)
             if not (callable(value) or (value is None and what != "network")):
-                raise InputError(f"{what} {shown(value)}: expected a function")
+                raise InputError(f"{what} {quote(value)}: expected a function")
 
     @property
     def shown_shape(self) -> tuple[int, int, int] | None:
@@ -175,7 +175,7 @@ def parse_size(size: object) -> tuple[int, int]:
     """512, "512", "512x768" or (512, 768) -> (width, height)."""
     # One side stands for both: 512 is 512 x 512.
     sides = size.lower().split("x") if isinstance(size, str) else size if isinstance(size, tuple | list) else [size]
-    # isdigit alone accepts digits of other scripts, which are more likely a mistake.
+    # isdigit by itself accepts digits of other scripts, which are more likely a mistake.
     whole = [int(str(side)) for side in sides if str(side).isascii() and str(side).isdigit()]
     if (
         len(whole) != len(sides)
@@ -231,7 +231,7 @@ def as_shape(shape: Any, name: str = "shape") -> tuple[int, ...]:
         sides = ()
     if not sides or min(sides) < 1 or math.prod(sides) > MOST_NUMBERS:
         raise InputError(
-            f"{name} {shown(shape)}: expected whole numbers from 1, without the batch, as in (3, 32, 32); "
+            f"{name} {quote(shape)}: expected whole numbers from 1, without the batch, as in (3, 32, 32); "
             f"their product at most {MOST_NUMBERS:,}"
         )
     return sides
@@ -244,7 +244,7 @@ def check_value_range(value: object) -> None:
         black, white = value
         if -math.inf < black < white < math.inf:
             return
-    raise InputError(f"value_range {shown(value)}: expected (black, white) with black < white, as in (-1, 1)")
+    raise InputError(f"value_range {quote(value)}: expected (black, white) with black < white, as in (-1, 1)")
 
 
 def describe(value: object) -> str:
@@ -370,7 +370,7 @@ def wrap_network(  # noqa: PLR0913  (what a network needs to be a model)
         raise InputError(f"network: got {given}; expected a callable network(x, t) or a torch module")
     check_bounds(clip)
     if not isinstance(name, str) or not name.strip():
-        raise InputError(f"name {shown(name)}: expected a text")
+        raise InputError(f"name {quote(name)}: expected a text")
 
     # VP times are large, so bfloat16 rounds 999 to 1000; whole timesteps are int64 and are not rounded.
     rounds = timesteps == "fractional" and isinstance(schedule, VP)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from .devices import has_float64
-from .errors import InputError, shown
+from .errors import InputError, quote
 from .level import Level
 from .philox import Draw, normals
 from .philox_torch import normals_on
@@ -86,4 +86,4 @@ def _check_field(name: str, value: int, *, bits: int) -> None:
 def check_seed(seed: object) -> None:
     """InputError unless the seed is a whole number from 0 to 2^63 - 1."""
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed <= MAX_SEED:
-        raise InputError(f"seed {shown(seed)}: expected a whole number from 0 to 2^63 - 1")
+        raise InputError(f"seed {quote(seed)}: expected a whole number from 0 to 2^63 - 1")

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import NoneType
 from typing import Any, Literal, NamedTuple, TypeGuard, TypeVar, get_args, get_origin, get_type_hints
 
-from .errors import InputError, PluginError, SamplerbenchError, closest, pass_on, shown, text_of, told
+from .errors import InputError, PluginError, SamplerbenchError, closest, describe_error, pass_on, quote, text_of
 
 T = TypeVar("T")
 MOST_BYTES = 1 << 30
@@ -136,7 +136,7 @@ def construct(cls: type[T], what: str, options: Mapping[str, object]) -> T:
         raise InputError(f"{what}: {text_of(error)}") from error
     except BaseException as error:
         pass_on(error)
-        raise PluginError(f"{what}: {told(error)}") from error
+        raise PluginError(f"{what}: {describe_error(error)}") from error
 
 
 @contextmanager
@@ -148,7 +148,7 @@ def at_fault(what: str) -> Iterator[None]:
         raise
     except BaseException as error:
         pass_on(error)
-        raise PluginError(f"{what} raised {told(error)}") from error
+        raise PluginError(f"{what} raised {describe_error(error)}") from error
 
 
 class Option(NamedTuple):
@@ -184,7 +184,7 @@ def hints_of(cls: type) -> dict[str, Any]:
 def check_count(name: str, value: object, most: int = 10**9) -> int:
     """The value if it is a whole number from 1 to `most`, else an error that names the field."""
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
-        raise InputError(f"{name} {shown(value)}: expected a whole number from 1 to {most}")
+        raise InputError(f"{name} {quote(value)}: expected a whole number from 1 to {most}")
     return value
 
 
@@ -229,7 +229,7 @@ def _value(given: object, kind: Any, what: str) -> object:
         if isinstance(value, float) and not math.isfinite(value):
             raise ValueError
     except (KeyError, TypeError, ValueError, OverflowError) as error:
-        raise InputError(f"{what} {shown(given)}: expected {accepts(kind)}") from error
+        raise InputError(f"{what} {quote(given)}: expected {accepts(kind)}") from error
     return value
 
 

@@ -21,7 +21,7 @@ from typing import Any
 import pluggy
 
 from .engine import EngineFactory
-from .errors import ModelError, PluginError, closest, pass_on, told
+from .errors import ModelError, PluginError, closest, describe_error, pass_on
 from .extractor import ExtractorFactory
 from .grid import Grid
 from .image_data import ImageDataFactory
@@ -287,7 +287,7 @@ def function_from_code(spec: str, what: str) -> Callable[[], Any] | None:
         # The named module itself is missing, which the caller reports; a missing import inside it is its own fault.
         if isinstance(error, ModuleNotFoundError) and not is_file and is_above(error.name, home):
             return None
-        raise ModelError(f"{what}: {told(error)}") from error
+        raise ModelError(f"{what}: {describe_error(error)}") from error
     found: Callable[[], Any] | None = getattr(module, function, None)
     if not callable(found):
         functions = [name for name, thing in vars(module).items() if callable(thing) and not name.startswith("_")]

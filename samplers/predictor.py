@@ -17,7 +17,7 @@ from typing import Any, Literal, NamedTuple, Protocol, cast, get_args
 import torch
 from torch import Tensor
 
-from .errors import InputError, ModelError, SamplerbenchError, in_line, shown
+from .errors import InputError, ModelError, SamplerbenchError, in_line, quote
 from .level import Level
 from .noise import BLOCK
 from .options import check_count, is_number
@@ -188,7 +188,7 @@ def check_names(predicts: object, timesteps: object) -> None:
         ("timesteps", timesteps, get_args(Timesteps)),
     ):
         if not isinstance(given, str) or given not in known:
-            raise InputError(f"{name} {shown(given)}: expected one of {', '.join(known)}")
+            raise InputError(f"{name} {quote(given)}: expected one of {', '.join(known)}")
 
 
 def check_batch_size(value: object) -> int:
@@ -426,7 +426,7 @@ class NetworkPredictor:
 
 
 def check_rows(rows: slice, n: int, conditions: Sequence[Tensor]) -> None:
-    """InputError unless the rows of a call are as many as those of its state, one after the other from 0 up."""
+    """InputError unless a call has a row for each row of its state, numbered from 0 up."""
     is_plain = rows.step in (None, 1) and (rows.start or 0) >= 0
     if not is_plain or any(len(condition) != n for condition in conditions):
         raise InputError(
@@ -625,9 +625,9 @@ class DynamicThreshold:
     def __post_init__(self) -> None:
         """Check the numbers."""
         if not is_number(self.quantile) or not 0 < self.quantile <= 1:
-            raise InputError(f"quantile {shown(self.quantile)}: expected a number above 0 and up to 1")
+            raise InputError(f"quantile {quote(self.quantile)}: expected a number above 0 and up to 1")
         if not is_number(self.bound) or not 0 < self.bound < math.inf:
-            raise InputError(f"bound {shown(self.bound)}: expected a positive number")
+            raise InputError(f"bound {quote(self.bound)}: expected a positive number")
 
 
 def dynamic_threshold(quantile: float = 0.995, bound: float = 1.0) -> DynamicThreshold:
@@ -659,7 +659,7 @@ def check_bounds(clip: object) -> None:
         low, high = clip
         if low < high:
             return
-    raise InputError(f"clip {shown(clip)}: expected (low, high) with low < high, or dynamic_threshold(...)")
+    raise InputError(f"clip {quote(clip)}: expected (low, high) with low < high, or dynamic_threshold(...)")
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from typing import Any, NamedTuple, cast
 from .aliases import aliases_in, aliases_of, check_aliases, pop_first
 from .catalogue import Catalogue, loosely
 from .engine import Engine, EngineFactory, Work
-from .errors import InputError, ModelError, PluginError, SamplerbenchError, closest, pass_on, told
+from .errors import InputError, ModelError, PluginError, SamplerbenchError, closest, describe_error, pass_on
 from .extractor import Extractor, ExtractorFactory
 from .factories import (
     accepted_settings,
@@ -196,7 +196,7 @@ class Registry:
                 )
             return levels_at(times, schedule)
         name, options = parse_spec(str(grid or schedule.default_grid))
-        # A number alone is a list of one level, whose separator is missing.
+        # A single number is a list of one level, whose separator is missing.
         if name[:1].isdigit() and name not in self.grids.things:
             raise InputError(f"grid {grid!r}: expected a name, or a list of at least two levels as in 999/500/20")
         # The name of a schedule in another tool: the error says what the grid is called here.
@@ -298,7 +298,7 @@ class Registry:
             yield
         except BaseException as error:  # a plugin may do anything; only Ctrl-C is the user's
             pass_on(error)
-            self.broken.append(Broken(origin, told(error)))
+            self.broken.append(Broken(origin, describe_error(error)))
 
     @contextmanager
     def watching(self, origin: Origin) -> Iterator[None]:
@@ -330,7 +330,7 @@ class Registry:
                 raise
             except BaseException as error:
                 pass_on(error)
-                raise ModelError(f"{kind} {spec!r}: {told(error)}") from error
+                raise ModelError(f"{kind} {spec!r}: {describe_error(error)}") from error
 
     @contextmanager
     def remarking(self, kind: str, spec: str, when: str) -> Iterator[None]:
@@ -394,7 +394,7 @@ def version_of(entry: importlib.metadata.EntryPoint) -> str:
 
 
 _built_in: dict[str, Registry] = {}
-"""A registry of the built-in plugins alone, by their version."""
+"""A registry of the built-in plugins only, by their version."""
 
 
 def register_built_in(registry: Registry, version: str) -> None:
@@ -437,7 +437,7 @@ def register_named(registry: Registry, plugin: str) -> None:
     except BaseException as error:
         pass_on(error)
         hint = f"; give --plugin {plugin}.py for the file" if Path(f"{plugin}.py").is_file() else ""
-        raise PluginError(f"plugin {plugin}: {told(error)}{hint}") from error
+        raise PluginError(f"plugin {plugin}: {describe_error(error)}{hint}") from error
     before = len(registry.broken)
     added = registry.register(module, Origin(plugin, ""))
     if len(registry.broken) > before:

@@ -28,7 +28,7 @@ from .arguments import (
     resolve_device,
     resolve_dtype,
 )
-from .errors import InputError, SamplerbenchError, in_line, shown
+from .errors import InputError, SamplerbenchError, in_line, quote
 from .files.image_folder import write_images
 from .files.tiles import Images, as_shown, mosaic, png
 from .grid import Levels, listed_times, rounding_note, start_fix, start_note
@@ -115,7 +115,7 @@ class Samples:
         are no images, or if the folder holds anything.
         """
         if not isinstance(folder, str | Path):
-            raise InputError(f"folder {shown(folder)}: expected a path")
+            raise InputError(f"folder {quote(folder)}: expected a path")
         images, place = self._images_or_refusal(), Path(folder)
         write_images(place, enumerate(images), self.prompts)
         return place
@@ -247,9 +247,9 @@ def sample(  # noqa: PLR0913  (the settings of a run, each by name)
     if x_init is not None:
         n = len(check_x_init(x_init))
     if not isinstance(trajectory, bool):
-        raise InputError(f"trajectory {shown(trajectory)}: expected True or False")
+        raise InputError(f"trajectory {quote(trajectory)}: expected True or False")
     if not (noise is None or callable(noise)):
-        raise InputError(f"noise {shown(noise)}: expected a function noise(a, b)")
+        raise InputError(f"noise {quote(noise)}: expected a function noise(a, b)")
     request = request_for(
         registry, model, sampler, steps=steps, seed=seed, grid=grid, prompts=prompts, negative=negative,
         guidance=guidance, guidance_rescale=guidance_rescale, guidance_calls=guidance_calls,
@@ -343,7 +343,7 @@ def _choose(
     # Two grids for one run would leave open which of them was meant.
     chosen = registry.parse_sampler(sampler)
     if chosen.grid and grid is not None:
-        raise InputError(f"grid {shown(grid)}: the sampler's spec names the grid {chosen.grid!r}; give one of them")
+        raise InputError(f"grid {quote(grid)}: the sampler's spec names the grid {chosen.grid!r}; give one of them")
     return chosen.sampler, chosen.grid or grid, chosen.analytic_first
 
 

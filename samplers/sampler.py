@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from .errors import InputError, PluginError, SamplerbenchError, shown
+from .errors import InputError, PluginError, SamplerbenchError, quote
 from .grid import Levels
 from .level import Level
 from .predictor import ALL, Prediction, Predictor, Question, analytic
@@ -287,7 +287,7 @@ def needs_unconditional(sampler: Sampler) -> bool:
     """Whether it says so; PluginError for anything but true or false."""
     needs: object = sampler.needs_unconditional
     if not isinstance(needs, bool):
-        raise PluginError(f"{_name(sampler)}: needs_unconditional is {shown(needs)}; expected True or False")
+        raise PluginError(f"{_name(sampler)}: needs_unconditional is {quote(needs)}; expected True or False")
     return needs
 
 

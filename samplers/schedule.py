@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from .errors import InputError, shown
+from .errors import InputError, quote
 from .level import Level
 from .options import check_count, is_number
 
@@ -153,7 +153,7 @@ class VP(Schedule):
 
     def at_lambda(self, lambda_: float) -> Level:
         """The level with log(alpha / sigma) = lambda_, between timesteps T-1 and 0."""
-        # alpha^2 = 1 / (1 + e^(-2 lambda)); np.interp wants the table ascending, hence reversed.
+        # alpha^2 = 1 / (1 + e^(-2 lambda)); np.interp needs the table ascending, so it is reversed.
         log_alpha = -0.5 * float(np.logaddexp(0.0, -2 * lambda_))
         table = self._log_alpha[::-1]
         t = float(np.interp(log_alpha, table, self._times[::-1]))
@@ -258,7 +258,7 @@ def vp_from_alphas_cumprod(alphas_cumprod: Sequence[float]) -> VP:
         # Python floats, because a schedule is hashed and compared as part of a key.
         table = tuple(float(a) for a in alphas_cumprod)
     except (TypeError, ValueError) as error:
-        raise InputError(f"alphas_cumprod {shown(alphas_cumprod)}: expected numbers, one a timestep") from error
+        raise InputError(f"alphas_cumprod {quote(alphas_cumprod)}: expected numbers, one a timestep") from error
     return VP(table)
 
 
@@ -285,7 +285,7 @@ def _check_betas(timesteps: int, **betas: float) -> None:
     check_count("timesteps", timesteps, MOST_TIMESTEPS)
     for name, beta in betas.items():
         if not is_number(beta) or not 0 < beta < 1:
-            raise InputError(f"{name} {shown(beta)}: expected a number above 0 and below 1")
+            raise InputError(f"{name} {quote(beta)}: expected a number above 0 and below 1")
 
 
 def vp_linear(timesteps: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02) -> VP:
@@ -314,7 +314,7 @@ def edm(sigma_min: float = 0.002, sigma_max: float = 80.0) -> EDM:
     """The schedule of Karras et al. 2022, table 1: alpha = 1, sigma = t."""
     for name, sigma in {"sigma_min": sigma_min, "sigma_max": sigma_max}.items():
         if not is_number(sigma):
-            raise InputError(f"{name} {shown(sigma)}: expected a number above 0")
+            raise InputError(f"{name} {quote(sigma)}: expected a number above 0")
     return EDM(float(sigma_min), float(sigma_max))
 
 

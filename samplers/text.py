@@ -10,7 +10,7 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in " ".join(text.splitlines()))
 
 
-def counted(number: int, noun: str) -> str:
+def count_of(number: int, noun: str) -> str:
     """ "1 cell", "2 cells", "1,000 cells"."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
@@ -19,5 +19,5 @@ def roughly(seconds: float) -> str:
     """ "40 s", "12 minutes", "3 hours": a time in the largest unit of which it has two."""
     for size, unit in ((3600, "hour"), (60, "minute")):
         if seconds >= 2 * size:
-            return counted(round(seconds / size), unit)
+            return count_of(round(seconds / size), unit)
     return f"{round(seconds)} s"

@@ -32,7 +32,7 @@ class MyEngine:
         """Answer every job. Take one only when there is room for it: the next jobs depend on the answers so far."""
         if self.pool is None:
             self.others = multiprocessing.active_children()
-            self.pool = started(self.processes)
+            self.pool = start(self.processes)
         waiting = iter(jobs)
         at_work: dict[Future[Done], bool] = {}  # whether each has been alone so far
         while True:
@@ -43,23 +43,23 @@ class MyEngine:
             if not at_work:
                 return
             for ready in wait(at_work, return_when=FIRST_COMPLETED).done:
-                yield marked(ready.result(), alone=at_work.pop(ready))
+                yield mark(ready.result(), alone=at_work.pop(ready))
 
     def close(self) -> None:
-        """Leave nothing running: this is called where a run is stopped, too, and a chunk may take for ever."""
+        """Leave nothing running: this is called where a run is stopped, too, and a chunk may never end."""
         if self.pool:
             for process in set(multiprocessing.active_children()) - set(self.others):
                 process.kill()
             self.pool.shutdown(cancel_futures=True)
 
 
-def started(processes: int) -> ProcessPoolExecutor:
+def start(processes: int) -> ProcessPoolExecutor:
     """Processes that leave Ctrl-C to the run, which closes its engine then."""
     context = multiprocessing.get_context("spawn")
     return ProcessPoolExecutor(processes, context, signal.signal, (signal.SIGINT, signal.SIG_IGN))
 
 
-def marked(done: Done, *, alone: bool) -> Done:
+def mark(done: Done, *, alone: bool) -> Done:
     """The answer, which says whether its time can be shown: a chunk that was drawn beside another took longer."""
     return replace(done, alone=alone) if isinstance(done, Drawn) else done
 

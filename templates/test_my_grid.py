@@ -24,10 +24,10 @@ def test_times_descend_from_the_noisiest_to_the_cleanest(name: str, steps: int) 
 def test_more_steps_come_closer_to_the_solution(name: str) -> None:
     model = sb.load_model(name)  # known in closed form
 
-    def drawn(steps: int) -> sb.Samples:
+    def draw(steps: int) -> sb.Samples:
         return sb.sample(model, "dpm-solver++", grid=MyGrid().times(model.schedule, steps), n=16)
 
-    few, many, solution = drawn(20), drawn(80), drawn(320)
+    few, many, solution = draw(20), draw(80), draw(320)
     assert (many.x - solution.x).square().mean() < 0.3 * (few.x - solution.x).square().mean()
 
 

@@ -8,22 +8,22 @@ from samplerbench import InputError, Moments, Rows
 
 WIDTH = 5
 TRUTH = 0.5
-"""The value for the two distributions that `drawn` draws from."""
+"""The value for the two distributions that `draw` draws from."""
 
 
-def drawn(n: int, shift: float, seed: int) -> Rows:
+def draw(n: int, shift: float, seed: int) -> Rows:
     """Normal rows whose first number is moved by `shift`."""
     rows = np.random.default_rng(seed).standard_normal((n, WIDTH))
     rows[:, 0] += shift
     return rows.astype(np.float32)
 
 
-REFERENCE = drawn(100_000, 0.0, seed=0)
+REFERENCE = draw(100_000, 0.0, seed=0)
 PREPARED = MyMetric().prepare(REFERENCE)
 
 
 def test_the_value_is_right() -> None:
-    assert MyMetric().estimate(drawn(100_000, TRUTH, seed=1), PREPARED).value == pytest.approx(TRUTH, abs=0.02)
+    assert MyMetric().estimate(draw(100_000, TRUTH, seed=1), PREPARED).value == pytest.approx(TRUTH, abs=0.02)
 
 
 def test_moments_serve_as_the_rows_do() -> None:
@@ -32,7 +32,7 @@ def test_moments_serve_as_the_rows_do() -> None:
 
 
 def test_the_influence_is_what_leaving_a_sample_out_does() -> None:
-    rows = drawn(400, TRUTH, seed=2)
+    rows = draw(400, TRUTH, seed=2)
     estimate = MyMetric().estimate(rows, PREPARED)
     assert estimate.influence.shape == (400,)
     assert abs(estimate.influence.mean()) < 1e-9
@@ -42,11 +42,11 @@ def test_the_influence_is_what_leaving_a_sample_out_does() -> None:
 
 
 def test_the_interval_covers_the_truth_19_times_in_20() -> None:
-    estimates = [MyMetric().estimate(drawn(400, TRUTH, seed), PREPARED) for seed in range(3, 403)]
+    estimates = [MyMetric().estimate(draw(400, TRUTH, seed), PREPARED) for seed in range(3, 403)]
     covered = np.mean([estimate.low <= TRUTH <= estimate.high for estimate in estimates])
     assert covered > 0.91
 
 
 def test_rows_of_another_width_are_refused() -> None:
     with pytest.raises(InputError, match="expected"):
-        MyMetric().estimate(drawn(10, 0, seed=1)[:, :2], PREPARED)
+        MyMetric().estimate(draw(10, 0, seed=1)[:, :2], PREPARED)

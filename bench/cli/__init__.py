@@ -29,7 +29,7 @@ class Program(click.Group):
     """The commands; an unknown one is refused with the list of all."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """As click does."""
+        """Parse the words; an unknown option is refused in one line."""
         try:
             return super().parse_args(ctx, args)
         except click.NoSuchOption as error:
@@ -38,7 +38,7 @@ class Program(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """As click does."""
+        """Find the command; an unknown one is refused in one line."""
         try:
             return super().resolve_command(ctx, args)
         except click.UsageError as error:
@@ -46,7 +46,7 @@ class Program(click.Group):
             raise InputError(f"unknown command {args[0]!r}{near}; there are: {', '.join(self.commands)}") from error
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """As click does, but with every sentence whole."""
+        """List the commands, each with its whole first sentence."""
         rows = [(name, first_sentence(command)) for name, command in sorted(self.commands.items())]
         with formatter.section("Commands"):
             formatter.write_dl(rows)
@@ -78,6 +78,7 @@ def main() -> NoReturn:
 
 def exit_code() -> int:
     """Carry out the command line; errors are printed to stderr."""
+    # A shell asks for completions by this variable. It is taken away, or a child process would answer the shell too.
     if asked := os.environ.pop(explain.COMPLETE, ""):
         from click.shell_completion import shell_complete
 
@@ -90,6 +91,7 @@ def exit_code() -> int:
     except click.exceptions.Exit as stop:
         code = stop.exit_code
     except click.exceptions.NoArgsIsHelpError as error:
+        # Its message is the whole help, and no line of error.
         error.show()
         code = error.exit_code
     except click.ClickException as error:

@@ -105,7 +105,7 @@ def class_entry(name: str, cls: type) -> Iterator[str]:
         yield f"It is a `{bases[0]}`, with what that has."
     items = [*attributes_of(cls), *methods_of(cls)]
     if items:
-        yield "\n".join(f"- `{item}`{said(text)}" for item, text in items)
+        yield "\n".join(f"- `{item}`{item_text(text)}" for item, text in items)
 
 
 def value_entry(name: str) -> Iterator[str]:
@@ -121,6 +121,7 @@ def attributes_of(cls: type) -> Iterator[tuple[str, str]]:
     meanings = field_docstrings(cls)
     annotations = inspect.get_annotations(cls)
     for name, value in {**dict.fromkeys(annotations), **vars(cls)}.items():
+        # A property has its function as `fget`, a cached property as `func`.
         getter = getattr(value, "fget", None) or getattr(value, "func", None)
         if name.startswith("_") or (callable(value) and name not in annotations):
             continue
@@ -128,7 +129,7 @@ def attributes_of(cls: type) -> Iterator[tuple[str, str]]:
             yield f"{name}: {Verbatim(getter.__annotations__['return'])}", inspect.getdoc(getter) or ""
         elif name in annotations or name in meanings:
             kind = annotations.get(name)
-            yield f"{name}: {Verbatim(kind)}" if kind else f"{name} = {shown(value)}", meanings.get(name, "")
+            yield f"{name}: {Verbatim(kind)}" if kind else f"{name} = {repr_of(value)}", meanings.get(name, "")
 
 
 def methods_of(cls: type) -> Iterator[tuple[str, str]]:
@@ -149,7 +150,8 @@ def signature_of(thing: Any, name: str) -> str:
     returns = found.empty if isinstance(thing, type) else _verbatim(found.return_annotation)
     exact = found.replace(parameters=parameters, return_annotation=returns)
     text = f"{name}{exact}"
-    return (text if len(text) <= WIDTH else f"{name}{_wrapped(exact)}").replace("<factory>", "...")
+    # "<factory>" is what a dataclass shows where a default is made at each call.
+    return (text if len(text) <= WIDTH else f"{name}{_signature_lines(exact)}").replace("<factory>", "...")
 
 
 def _verbatim(annotation: object) -> object:
@@ -157,16 +159,16 @@ def _verbatim(annotation: object) -> object:
 
 
 def _default(value: object) -> object:
-    return value if value is inspect.Parameter.empty else Verbatim(shown(value))
+    return value if value is inspect.Parameter.empty else Verbatim(repr_of(value))
 
 
-def shown(value: object) -> str:
+def repr_of(value: object) -> str:
     """The repr of a value, with double quotes."""
     text = repr(value)
     return text if '"' in text else text.replace("'", '"')
 
 
-def _wrapped(signature: inspect.Signature) -> str:
+def _signature_lines(signature: inspect.Signature) -> str:
     """A signature with a line for each parameter."""
     lines: list[str] = []
     parameters = list(signature.parameters.values())
@@ -176,6 +178,7 @@ def _wrapped(signature: inspect.Signature) -> str:
         if parameter.kind is star and (before is None or before.kind not in (star, parameter.VAR_POSITIONAL)):
             lines.append("*")
         lines.append(str(parameter))
+    # What is left of a signature without its parameters: the arrow and the type behind it.
     returns = str(signature.replace(parameters=[])).removeprefix("()")
     return "(\n" + "".join(f"    {line},\n" for line in lines) + f"){returns}"
 
@@ -215,7 +218,7 @@ def one_line(text: str) -> str:
     return re.sub(r",\s*\)", ")", " ".join(text.split()).replace("( ", "("))
 
 
-def said(text: str) -> str:
+def item_text(text: str) -> str:
     """The text of an item of a list, with its further paragraphs indented."""
     paragraphs = [as_markdown(" ".join(paragraph.split())) for paragraph in text.split("\n\n")]
     return f": {paragraphs[0]}" + "".join(f"\n\n    {more}" for more in paragraphs[1:]) if text else ""

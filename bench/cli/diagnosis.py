@@ -60,7 +60,7 @@ class Examination:
 
     @contextmanager
     def part(self, name: str) -> Iterator[None]:
-        """Note an error that is raised inside the block as a problem of this part alone."""
+        """Note an error that is raised inside the block as a problem of this part only."""
         try:
             yield
         except BaseException as error:
@@ -88,6 +88,7 @@ def examine(plugins: Sequence[str], results: Path) -> Examination:
         registry = load_registry(plugins)
         seen.found["plugins"] = plugins_in(registry)
         seen.found["data"] = data_sets(registry)
+        # Inside the part of the plugins: without a registry there is no run to plan.
         with seen.part("default run"):
             seen.found["default_run"] = default_run(registry)
     return seen
@@ -108,6 +109,7 @@ def requirement_of(line: str, extras: Sequence[str]) -> Requirement | None:
     import packaging.requirements
 
     parsed = packaging.requirements.Requirement(line)
+    # '' comes first, so that what is needed always belongs to no extra.
     needed_by = [extra for extra in ("", *extras) if not parsed.marker or parsed.marker.evaluate({"extra": extra})]
     return Requirement(parsed.name, str(parsed.specifier), needed_by[0]) if needed_by else None
 
@@ -147,13 +149,14 @@ def machine() -> dict[str, Any]:
 
 def disk(results: Path) -> tuple[dict[str, Any], list[str]]:
     """Space and permission to write where runs are stored, and the problems with them."""
+    # The folder need not exist yet; it will be on the disk of the nearest one above it.
     there = next(p for p in (results.absolute(), *results.absolute().parents) if p.exists())
     free, writable = shutil.disk_usage(there).free, there.is_dir() and os.access(there, os.W_OK | os.X_OK)
     faults = [] if there.is_dir() else [f"{results} is a file; runs go there: give -o, or move it away"]
     if there.is_dir() and not writable:
         faults.append(f"{results} cannot be written; give -o")
     if free < NEEDED_BYTES:
-        faults.append(f"{results}: {free / GIGABYTE:.2f} GB left on the disk; a default run wants 0.1; give -o")
+        faults.append(f"{results}: {free / GIGABYTE:.2f} GB left on the disk; a default run needs 0.1; give -o")
     return {"folder": str(results), "free_gb": round(free / GIGABYTE, 1), "writable": writable}, faults
 
 
@@ -202,6 +205,8 @@ def default_run(registry: Registry) -> dict[str, Any]:
 def without_home(value: Any) -> Any:
     """A JSON value with the home folder written as ~, because its name is that of a person."""
     if isinstance(value, str):
+        # The end of the name is looked at: ~ must not stand for the first part of /home/anna where the home is
+        # /home/ann.
         return re.sub(rf"{re.escape(str(Path.home()))}(?![\w.-])", "~", value)
     if isinstance(value, dict):
         return {without_home(name): without_home(v) for name, v in value.items()}
@@ -223,7 +228,7 @@ def examination_to_lines(seen: Examination) -> Iterator[str]:
         there = ", ".join(f"{package} {version or '(missing)'}" for package, version in extra["packages"].items())
         yield f"extra {name}: {there}" + (f"; {extra['install']}" if extra["install"] else "")
     for name, folder in found.get("data", {}).items():
-        yield f"data of {name}: {folder or 'not on this machine; it is needed for training alone'}"
+        yield f"data of {name}: {folder or 'not on this machine; only training needs it'}"
     if place := found.get("results"):
         right = "can be written" if place["writable"] else "cannot be written"
         yield f"results: {place['folder']}, {right}, {place['free_gb']:g} GB free"

@@ -8,7 +8,7 @@ import click
 
 from ...samplers.errors import InputError
 from ..show.console import print_entries, say, stdout_for_data
-from .loading import loaded_registry, warn_of_plugins
+from .loading import registry_with_note, warn_of_plugins
 from .options import Command, plugin_options
 
 SHELLS = ("bash", "zsh", "fish")
@@ -30,13 +30,13 @@ def explain(words: tuple[str, ...], plugin: tuple[str, ...], as_json: bool) -> N
     A PNG file holds its caption where the tool that drew it stored it, as A1111 does.
     """
     from ..plan.caption import caption_from
-    from ..show.explain import explained
+    from ..show.explain import explain_caption
 
     caption = caption_from(" ".join(words))
     with stdout_for_data():
-        registry = loaded_registry(plugin)
+        registry = registry_with_note(plugin)
         warn_of_plugins(registry)
-        about = explained(caption, registry)
+        about = explain_caption(caption, registry)
     if as_json:
         rows = [{"setting": name, "value": value, "what it is": text} for name, value, text in about.settings]
         commands = {"command": about.command, "command_for_folder": about.command_for_folder}
@@ -52,7 +52,7 @@ def explain(words: tuple[str, ...], plugin: tuple[str, ...], as_json: bool) -> N
         say(f"  {about.command_for_folder}")
 
 
-def known_shell(_: click.Context, __: click.Parameter, shell: str) -> str:
+def check_shell(_: click.Context, __: click.Parameter, shell: str) -> str:
     """The shell, or an error with those that there are."""
     if shell not in SHELLS:
         raise InputError(f"unknown shell {shell[:40]!r}; shells: {', '.join(SHELLS)}")
@@ -60,7 +60,7 @@ def known_shell(_: click.Context, __: click.Parameter, shell: str) -> str:
 
 
 @click.command("completion", cls=Command)
-@click.argument("shell", metavar=f"[{'|'.join(SHELLS)}]", callback=known_shell)
+@click.argument("shell", metavar=f"[{'|'.join(SHELLS)}]", callback=check_shell)
 def completion(shell: str) -> None:
     """Print what a shell needs to complete commands and options at the Tab key.
 

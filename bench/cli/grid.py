@@ -11,7 +11,7 @@ from ...samplers.errors import InputError
 from ..plan.settings import AXES
 from ..show.console import complain, say, stdout_for_data
 from ..show.doing import Doing
-from .loading import loaded_registry, warn_of_plugins
+from .loading import registry_with_note, warn_of_plugins
 from .options import Command, FilePath, download_option, plugin_options, quiet_option, setting_options
 
 
@@ -66,11 +66,11 @@ def redraw_run(run_folder: Path | None, output: Path | None, *, quiet: bool) -> 
         from ..draw.folder import newest_run
         from ..judge.stored import StoredRun
         from ..show.grid_plot import PNG, check_target, write_file
-        from ..show.picture import PICTURE_FILE, redrawn
+        from ..show.picture import PICTURE_FILE, redraw
 
         folder = run_folder or newest_run(Path("results"))
         target = check_target(output or folder / PICTURE_FILE, PNG)
-        write_file(target, png(redrawn(StoredRun(folder))))
+        write_file(target, png(redraw(StoredRun(folder))))
     say(str(target))
 
 
@@ -85,12 +85,13 @@ def draw_grid(options: dict[str, Any], output: Path | None, plugin: tuple[str, .
 
         plot = plot_for(options, plugin)
         target = check_target(output or plot.default_output, suffix_of(plot.trajectory), HTML)
+        # Each page has its own file, and each is checked before the first page is drawn.
         if target.suffix.lower() != HTML:
             for file in plot.files(target):
                 check_target(file, file.suffix)
         with stdout_for_data():
             doing("loading plugins")
-            registry = loaded_registry(plugin)
+            registry = registry_with_note(plugin)
             warn_of_plugins(registry)
             doing(f"loading model {plot.settings.others.model}")
             with CellBar(Console(stderr=True), quiet=quiet, before=doing.over) as bar:

@@ -79,7 +79,7 @@ def is_built_in(origin: str) -> bool:
 
 
 def origins_line(rows: Sequence[dict[str, str]]) -> str:
-    """Where what bears no origin in the list is from; '' where everything does."""
+    """A line on the origin of what the list shows without one; '' where everything has one."""
     versions = {row["origin"].partition(" ")[2] for row in rows if is_built_in(row["origin"])}
     return f"Without an origin: {BUILT_IN} {', '.join(sorted(versions))}".rstrip() if versions else ""
 
@@ -102,6 +102,7 @@ def other_names(registry: Registry, name: str) -> list[str]:
     aliases = registry.aliases()
     own = [alias for alias, preset in registry.samplers.things[name].aliases.items() if not preset]
     theirs = [one for names in TOOLS.values() for one in names if (spec_for(one, aliases) or one) == name]
+    # The sampler's own name in another spelling is not another name.
     found = {canonical(name): ""}
     for one in (*own, *theirs):
         found.setdefault(canonical(one), one)
@@ -186,17 +187,17 @@ def order(sampler: Sampler) -> str:
 def page(registry: Registry, kind: str) -> str:
     """A page of documentation on all registered things of a kind, in Markdown, from their docstrings."""
     if kind == "samplers":
-        return _joined(_samplers_page(registry))
+        return _join(_samplers_page(registry))
     if kind == "grids":
-        return _joined(_grids_page(registry))
+        return _join(_grids_page(registry))
     if kind == "metrics":
-        return _joined(_metrics_page(registry))
+        return _join(_metrics_page(registry))
     if kind == "names":
-        return _joined(_names_page(registry))
+        return _join(_names_page(registry))
     raise InputError(f"--markdown: there is no page on {kind}; expected samplers, grids, metrics or names")
 
 
-def _joined(blocks: Iterator[str]) -> str:
+def _join(blocks: Iterator[str]) -> str:
     return "\n\n".join(blocks) + "\n"
 
 
@@ -275,14 +276,14 @@ def _options_table(cls: type) -> Iterator[str]:
     """A table of the options, with their values and their docstrings; nothing if there are none."""
     meanings = field_docstrings(cls)
     rows = [
-        [f"`{name}`", _accepted(option), f"`{option.default}`", meanings.get(option.field, "")]
+        [f"`{name}`", _values_of(option), f"`{option.default}`", meanings.get(option.field, "")]
         for name, option in options_of(cls).items()
     ]
     if rows:
         yield _table(["option", "values", "default", "meaning"], rows)
 
 
-def _accepted(option: Option) -> str:
+def _values_of(option: Option) -> str:
     """The values of an option in words."""
     if get_origin(option.kind) is Literal:
         return ", ".join(f"`{choice}`" for choice in get_args(option.kind))
@@ -293,6 +294,7 @@ def _accepted(option: Option) -> str:
 def field_docstrings(cls: type) -> dict[str, str]:
     """The docstring under each field or attribute of a class or its bases; {} if there is no source."""
     found: dict[str, str] = {}
+    # Bases first: what a class says of a field replaces what its base says.
     for part in reversed(cls.__mro__[:-1]):
         try:
             tree = ast.parse(textwrap.dedent(inspect.getsource(part)))

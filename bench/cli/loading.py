@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...samplers.errors import InputError, PluginError
-from ...samplers.text import counted
+from ...samplers.text import count_of
 from ..show.console import complain, print_rows, say, stdout_for_data
 from ..show.doing import Doing
 
@@ -26,7 +26,7 @@ PATIENCE = 5.0
 
 
 @contextmanager
-def noted_after(seconds: float, text: str) -> Iterator[threading.Timer]:
+def note_after(seconds: float, text: str) -> Iterator[threading.Timer]:
     """Print a note to stderr if the block takes longer than this; yields the thread that waits to print it."""
     timer = threading.Timer(seconds, complain, (text, "Note"))
     timer.daemon = True
@@ -37,7 +37,7 @@ def noted_after(seconds: float, text: str) -> Iterator[threading.Timer]:
         timer.cancel()
 
 
-def loaded_registry(plugins: Iterable[str] = (), models: Iterable[str] = ()) -> Registry:
+def registry_with_note(plugins: Iterable[str] = (), models: Iterable[str] = ()) -> Registry:
     """The registry with these plugins and the user's own models, with a note if loading takes long: it may hang."""
     with Doing(quiet=not sys.stderr.isatty()) as doing:  # a pipe is told of what a command waits for by itself
         doing.loading_torch()
@@ -49,10 +49,11 @@ def loaded_registry(plugins: Iterable[str] = (), models: Iterable[str] = ()) -> 
     )
     named = tuple(plugins)
     try:
-        with noted_after(PATIENCE, note):
+        with note_after(PATIENCE, note):
             registry = load_registry(named, models)
     except OSError as error:  # of a name that the system does not take
         raise PluginError(f"plugin {', '.join(named)[:80]}: {error.strerror or error}") from error
+    # What plugins do later, while they run, is said at once.
     registry.tell = warn_of
     return registry
 
@@ -88,11 +89,12 @@ def the_run(folders: Sequence[Path], load: Callable[[], Registry]) -> StoredRun:
 
 
 def the_runs(folders: Sequence[Path], load: Callable[[], Registry]) -> list[StoredRun]:
-    """As `the_run`, but several runs stay several; the shards of each are joined."""
+    """The runs in these folders, by default the newest in results/; the shards of each are joined."""
     from ..judge.stored import StoredRun
 
     if len(folders) < 2:  # noqa: PLR2004  (several)
         return [the_run(folders, load)]
+    # Shards bear the plan of the whole run, so those of one run meet in a group.
     groups: dict[str, list[StoredRun]] = {}
     for folder in dict.fromkeys(folders):
         run = StoredRun(folder)
@@ -108,7 +110,7 @@ def whole_run(runs: Sequence[StoredRun], load: Callable[[], Registry]) -> Stored
     registry = load()
     with stdout_for_data():
         joined = join(runs, registry)
-    say(f"{joined.folder}: joined from {counted(len(runs), 'shard')}", err=True)
+    say(f"{joined.folder}: joined from {count_of(len(runs), 'shard')}", err=True)
     for note in joined.notes:
         complain(note, kind="Note")
     return StoredRun(joined.folder)

@@ -83,18 +83,19 @@ class Command(click.Command):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parse as click does, and refuse an environment variable for this command that names no option."""
+        # Help works wherever the program can be started at all.
         if not set(args) & set(ctx.help_option_names):
             check_surroundings()
         check_environment(ctx)
         try:
-            with origin_named(ctx):
+            with name_origin(ctx):
                 return super().parse_args(ctx, args)
         except click.UsageError as error:
             raise InputError(usage_fault(ctx, error)) from error
 
     def invoke(self, ctx: click.Context) -> Any:
-        """As click does."""
-        with origin_named(ctx):
+        """Run the command; an error says where a wrong setting comes from."""
+        with name_origin(ctx):
             return super().invoke(ctx)
 
 
@@ -128,6 +129,7 @@ def nearest_option(ctx: click.Context, name: str) -> str:
     if name.startswith("--") and here and any(f"--{here}" in option.opts for option in options_in(ctx)):
         return f" (it is --{here} here)"
     known = {option.lstrip("-"): option for p in options_in(ctx) for option in (*p.opts, *p.secondary_opts)}
+    # Dashes would count as letters that are alike; they are put back into what is found.
     near = closest(name.lstrip("-"), known)
     return near.replace("'", f"'{'--' if name.startswith('--') else ''}", 1)
 
@@ -150,7 +152,7 @@ def check_environment(ctx: click.Context) -> None:
 
 
 @contextmanager
-def origin_named(ctx: click.Context) -> Iterator[None]:
+def name_origin(ctx: click.Context) -> Iterator[None]:
     """Add to an error the origin of a setting that was not typed."""
     try:
         yield
@@ -190,6 +192,7 @@ def says_to_all(variable: str) -> Callable[[click.Context, click.Parameter, bool
         if chosen:
             before = os.environ.get(variable, "")
             os.environ[variable] = "1"
+            # Put back at the end, because a notebook or a test runs several commands in one process.
             ctx.call_on_close(lambda: os.environ.update({variable: before}))
 
     return say_it
@@ -212,6 +215,7 @@ def setting_options(
         made = [grid_option_of(one, one.grid) for one in chosen if one.grid]
 
     def add(function: Callable[..., Any]) -> Callable[..., Any]:
+        # Decorators apply from the last to the first; reversed, the help lists settings in their own order.
         for option in reversed(made):
             function = option(function)
         return function

@@ -11,7 +11,7 @@ import click
 
 from ...samplers.errors import InputError, closest
 from ..show.console import print_entries, say, stdout_for_data
-from .loading import loaded_registry, print_card, warn_of_plugins
+from .loading import print_card, registry_with_note, warn_of_plugins
 from .options import Command, FilePath, plugin_options
 from .scaffold import KINDS as PLUGIN_KINDS
 from .scaffold import commands_of, new_plugin
@@ -31,14 +31,14 @@ KINDS = (
 )
 
 
-def known_kind(_: click.Context, __: click.Parameter, kind: str) -> str:
+def check_kind(_: click.Context, __: click.Parameter, kind: str) -> str:
     """The kind; an error with the closest one if it is unknown."""
     if kind not in KINDS:
         raise InputError(f"unknown kind {kind!r}{closest(kind, KINDS)}; kinds: {', '.join(KINDS)}")
     return kind
 
 
-def known_kind_of_plugin(_: click.Context, __: click.Parameter, kind: str) -> str:
+def check_kind_of_plugin(_: click.Context, __: click.Parameter, kind: str) -> str:
     """The kind of a new plugin; an error with the closest one if it is unknown."""
     if kind not in PLUGIN_KINDS:
         raise InputError(f"unknown kind {kind!r}{closest(kind, PLUGIN_KINDS)}; kinds: {', '.join(PLUGIN_KINDS)}")
@@ -46,7 +46,7 @@ def known_kind_of_plugin(_: click.Context, __: click.Parameter, kind: str) -> st
 
 
 @click.command("list", cls=Command)
-@click.argument("kind", metavar=f"[{'|'.join(KINDS)}]", default="samplers", callback=known_kind)
+@click.argument("kind", metavar=f"[{'|'.join(KINDS)}]", default="samplers", callback=check_kind)
 @plugin_options
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option(
@@ -83,7 +83,7 @@ def list_(kind: str, plugin: tuple[str, ...], as_json: bool, markdown: bool) -> 
         return
 
     with stdout_for_data():
-        registry = loaded_registry(plugin)
+        registry = registry_with_note(plugin)
         rows = names_listing(registry) if kind == "names" else listing(registry, kind)
     if as_json:
         broken = [{"origin": str(b.origin), "reason": b.reason} for b in registry.broken]
@@ -114,14 +114,14 @@ def program_listing(kind: str) -> tuple[list[dict[str, str]], str]:
 
 @click.command("new-plugin", cls=Command)
 @click.argument("name")
-@click.option("--kind", default="sampler", show_default=True, metavar="KIND", callback=known_kind_of_plugin,
+@click.option("--kind", default="sampler", show_default=True, metavar="KIND", callback=check_kind_of_plugin,
               help=f"What the plugin adds: {', '.join(PLUGIN_KINDS)}.")  # fmt: skip
 @click.option("--package", is_flag=True, help="A project folder that can be installed, with an entry point.")
 @click.option("-o", "--output", type=FilePath(), default=Path(), metavar="DIR", help="Where. [default: here]")
 def new_plugin_(name: str, kind: str, package: bool, output: Path) -> None:
     """Write a plugin to start from, which works as it stands, and a test of it."""
     with stdout_for_data():
-        registry = loaded_registry()
+        registry = registry_with_note()
         paths = new_plugin(name, output, registry, kind=kind, package=package)
     for path in paths:
         say(str(path))
@@ -162,14 +162,15 @@ def check_(  # noqa: PLR0913  (an option each)
 
     torch.set_num_threads(1)  # the models are tiny
     with stdout_for_data():
-        registry = loaded_registry(plugin, (model,) if model else ())
+        registry = registry_with_note(plugin, (model,) if model else ())
         warn_of_plugins(registry)
         theirs = [name for name, origin in registry.samplers.origins.items() if origin.plugin in plugin]
         chosen = specs or ([*variants(registry), *with_files(registry)] if everything else theirs)
         if not chosen:
             raise InputError("check: nothing to check; expected a SPEC such as ddim:eta=0.5, --plugin FILE or --all")
         if of_run := [spec for spec in chosen if registry.parse_sampler(spec).analytic_first]:
-            raise InputError(f"check {of_run[0]!r}: first=analytic is of a run; expected the sampler alone")
+            raise InputError(f"check {of_run[0]!r}: first=analytic belongs to a run; expected the sampler without it")
+        # All specs are read before the first is measured: a slip in the last one costs no minutes.
         samplers = {spec: registry.sampler(spec) for spec in chosen}
         held_on = registry.model(model) if model else None
     cards = {}

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import click
 
-from ...samplers.text import counted
+from ...samplers.text import count_of
 from ..show.console import complain, say, stdout_for_data
-from .loading import loaded_registry, warn_of_plugins
+from .loading import registry_with_note, warn_of_plugins
 from .options import COUNT, Command, FilePath, download_option, plugin_options
 
 
@@ -21,7 +21,7 @@ from .options import COUNT, Command, FilePath, download_option, plugin_options
               "they are, if all have one size]")  # fmt: skip
 @click.option("-n", "--samples", type=COUNT, metavar="N", help="The first N images. [default: all]")
 @click.option("-o", "--output", type=FilePath(), metavar="FILE", help=".npz for mean and covariance (mu, sigma), "
-              ".safetensors for the rows. [default: kept for later runs alone]")  # fmt: skip
+              ".safetensors for the rows. [default: kept for later runs only]")  # fmt: skip
 @download_option
 @plugin_options
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -44,7 +44,7 @@ def reference_(  # noqa: PLR0913  (an option each)
     if output:
         check_suffix(output)
     with stdout_for_data():
-        registry = loaded_registry(plugin)
+        registry = registry_with_note(plugin)
         warn_of_plugins(registry)
         reader = one_extractor(registry, extractor)
         images = images_at(data_of(data, registry), size, samples)
@@ -60,7 +60,9 @@ def reference_(  # noqa: PLR0913  (an option each)
     if as_json:
         click.echo(json.dumps(made))
         return
-    say(f"{counted(len(rows), 'image')} of {about.data} at {about.size}, {rows.shape[1]} features of {about.extractor}")
+    say(
+        f"{count_of(len(rows), 'image')} of {about.data} at {about.size}, {rows.shape[1]} features of {about.extractor}"
+    )
     for note in about.notes:
         complain(note, kind="Note")
     say(f"hash: {about.key[:16]}")

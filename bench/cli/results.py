@@ -12,7 +12,7 @@ import click
 
 from ...samplers.errors import InputError
 from ..show.console import complain, print_rows, say, stdout_for_data
-from .loading import loaded_registry, the_runs, warn_of_plugins
+from .loading import registry_with_note, the_runs, warn_of_plugins
 from .options import COUNT, WHOLE, Command, FilePath, own_model_option, plugin_options
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def report(
     from ..show.several import default_page, write_several
 
     with stdout_for_data():
-        registry = loaded_registry(plugin, model)
+        registry = registry_with_note(plugin, model)
         warn_of_plugins(registry)
     runs = the_runs(run_folders, lambda: registry)
     run, *others = runs
@@ -63,6 +63,7 @@ def report(
         raise InputError(f"output {output}: is the page of several runs; that of one stands in its folder")
 
     def metrics_of(one: StoredRun) -> LoadMetrics:
+        # Models and extractors load when a verdict is missing, and once for all parts of the page.
         return cache(lambda: ready_metrics(one, registry))
 
     with stdout_for_data():
@@ -117,7 +118,7 @@ def verify_(  # noqa: PLR0913  (an option each)
     from ..verify import DAMAGED, EQUAL, checks_to_rows, verify
 
     with stdout_for_data():
-        registry = loaded_registry(plugin, model)
+        registry = registry_with_note(plugin, model)
         warn_of_plugins(registry)
         done = verify(StoredRun(run_folder), registry, chunks, seed)
     if as_json:

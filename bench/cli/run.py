@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 from ...samplers.errors import InputError
-from ...samplers.text import counted, roughly
+from ...samplers.text import count_of, roughly
 from ..plan.settings import CONDUCT, SETTINGS, Setting
 from ..show.console import complain, print_sheet, say, stdout_for_data, table_to_json
 from ..show.doing import Doing
-from .loading import loaded_registry, warn_of_plugins
+from .loading import registry_with_note, warn_of_plugins
 from .options import (
     Command,
     FilePath,
@@ -119,11 +119,11 @@ def run(
     since = time.monotonic()
     with Doing(quiet=quiet) as doing:
         doing.loading_torch()
-        return begun_and_done(output, plugin, settings, Mode(doing, dry_run, as_json, quiet, since))
+        return plan_and_execute(output, plugin, settings, Mode(doing, dry_run, as_json, quiet, since))
 
 
 class Mode(NamedTuple):
-    """How a run is carried out and told."""
+    """How a run is carried out, and what is printed of it."""
 
     doing: Doing
     is_dry: bool
@@ -133,7 +133,7 @@ class Mode(NamedTuple):
     """When the command began, by the monotonic clock."""
 
 
-def begun_and_done(output: Path | None, plugin: tuple[str, ...], settings: dict[str, Any], mode: Mode) -> int:
+def plan_and_execute(output: Path | None, plugin: tuple[str, ...], settings: dict[str, Any], mode: Mode) -> int:
     """Plan and carry out a run; returns the exit code."""
     import torch
 
@@ -149,12 +149,13 @@ def begun_and_done(output: Path | None, plugin: tuple[str, ...], settings: dict[
     config = config_from(settings)
     with stdout_for_data():  # what a plugin prints is no data
         mode.doing("loading plugins")
-        registry = loaded_registry(plugin)
+        registry = registry_with_note(plugin)
         warn_of_plugins(registry)
         registry.check_engine(manner.engine)
         output = folder_of_shard(output, manner.part) if output else None
         if manner.add:
             config = enlarge_run(output, settings_given(config), registry, fresh=manner.fresh)
+        # A run that is there keeps its number of threads, which is part of the key of each cell.
         stored = stored_run(output) if output and not manner.fresh else None
         config, threads = with_threads(config, stored, manner.worker_count)
         if threads:
@@ -172,7 +173,7 @@ def begun_and_done(output: Path | None, plugin: tuple[str, ...], settings: dict[
     if mode.is_dry:
         show_plan(plan, folder, manner, mode, resumes=resumes)
         return 0
-    return carried_out(plan, registry, folder, manner, mode)
+    return execute(plan, registry, folder, manner, mode)
 
 
 def settings_given(config: Config) -> dict[str, Any]:
@@ -183,7 +184,7 @@ def settings_given(config: Config) -> dict[str, Any]:
     return {name: getattr(config, name) for name, source in sources.items() if source not in (None, default)}
 
 
-def carried_out(plan: Plan, registry: Registry, folder: Path, manner: Manner, mode: Mode) -> int:
+def execute(plan: Plan, registry: Registry, folder: Path, manner: Manner, mode: Mode) -> int:
     """Run a plan, print its table and how long it took, and after a signal say how to go on; returns the exit code."""
     from ..plan.shard import folder_of_whole
     from ..run import begin
@@ -192,15 +193,16 @@ def carried_out(plan: Plan, registry: Registry, folder: Path, manner: Manner, mo
     command = shlex.join(["samplerbench", *sys.argv[1:]])
     failed = False
     with Signals() as signals:
+        # The first signal ends the drawing, in `work_under_view`; a second one ends the making of table and report.
         with ExitStack() as opened, signals.ending():
             with stdout_for_data():
                 mode.doing("reading what the metrics compare with" if plan.config.metric else "making the run folder")
                 begun = begin(plan, registry, folder, manner, command)
                 opened.callback(begun.folder.close)  # again where a signal came while it was closed
                 if begun.failures:
-                    number = counted(len(begun.failures), "cell")
+                    number = count_of(len(begun.failures), "cell")
                     say(f"{folder}: {number} failed before; --retry-failed runs them again", err=True)
-                result = watched(begun, signals, mode)
+                result = work_under_view(begun, signals, mode)
             failed = result.failed > 0
             show_result(result, mode.as_json, quiet=mode.is_quiet)
             if not (mode.is_quiet or signals.code):
@@ -234,9 +236,11 @@ def config_from(settings: dict[str, Any]) -> Config:
     from ..show.axes import lists_levels
 
     grid = settings["grid"]
+    # A list of levels says itself how many steps there are.
     if settings["steps"] is None and settings["nfe"] is None and lists_levels(grid):
         settings["steps"] = str(len(grid.split("/")))
     given = {one.name: value_from(one, settings[one.name]) for one in SETTINGS if settings[one.name] not in (None, ())}
+    # A budget of calls takes the place of the default step counts; a run has one of the two.
     return Config(**({"steps": ()} if "nfe" in given else {}) | given)
 
 
@@ -252,7 +256,7 @@ def value_from(one: Setting, given: Any) -> Any:
     return read_prompts(given) if one.kind == "file" else given
 
 
-def watched(begun: Benchmark, signals: Signals, mode: Mode) -> Result:
+def work_under_view(begun: Benchmark, signals: Signals, mode: Mode) -> Result:
     """Do the work under a live view, and conclude with what is stored, when it is done or a signal comes."""
     from rich.console import Console
 
@@ -297,13 +301,13 @@ def show_plan(plan: Plan, folder: Path, manner: Manner, mode: Mode, *, resumes: 
         click.echo(json.dumps(about))
         return
     for cell in about["cells"]:
-        nfe = "adaptive" if cell["nfe"] is None else f"{counted(cell['nfe'], 'model call')} a sample"
-        say(f"{cell['sampler']}  {cell['grid']} grid, {counted(cell['steps'], 'step')}, {nfe}")
+        nfe = "adaptive" if cell["nfe"] is None else f"{count_of(cell['nfe'], 'model call')} a sample"
+        say(f"{cell['sampler']}  {cell['grid']} grid, {count_of(cell['steps'], 'step')}, {nfe}")
     time = "the model failed in a trial" if cost is None else f"about {roughly(cost.worker_seconds)} here"
     of_these = f", of which {left:,} are left to make in {folder}" if resumes else ""
     say(
-        f"{counted(len(about['cells']), 'cell')} x {counted(about['samples'], 'sample')} on {about['model']}: "
-        f"{counted(about['network_evaluations'], 'network evaluation')}{of_these}, {time}"
+        f"{count_of(len(about['cells']), 'cell')} x {count_of(about['samples'], 'sample')} on {about['model']}: "
+        f"{count_of(about['network_evaluations'], 'network evaluation')}{of_these}, {time}"
     )
     if cost and workers > 1:
         say(

@@ -1,4 +1,4 @@
-"""A new plugin of a kind: a file that works as it is, and its test, alone or as a project that can be installed."""
+"""A new plugin of a kind, which works as it is, and its test: as two files, or as a project that can be installed."""
 
 from __future__ import annotations
 
@@ -50,6 +50,7 @@ def new_plugin(name: str, folder: Path, registry: Registry, *, kind: str = "samp
     for path, text in texts.items():
         try:
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            # "x": a file that has appeared since the check is not overwritten.
             with (folder / path).open("x", encoding="utf-8") as file:
                 file.write(text)
         except OSError as error:
@@ -70,6 +71,7 @@ def check_name(name: str, registry: Registry, kind: str = "sampler") -> None:
     if kind == "sampler" and (alias := registry.alias(name)):
         raise InputError(f"name {name!r}: is another name of the sampler {alias!r}; give another")
     module = module_of(name)
+    # A second module of a name that is installed would hide it, or be hidden by it.
     if keyword.iskeyword(module) or module in sys.stdlib_module_names or importlib.util.find_spec(module):
         raise InputError(f"name {name!r}: Python has a word or a module {module!r}; give another, as in my-{name}")
 
@@ -82,7 +84,7 @@ def module_of(name: str) -> str:
 def files_of_plugin(name: str, kind: str = "sampler") -> dict[str, str]:
     """Path -> text of a plugin file and of its test."""
     templates = {f"{module_of(name)}.py": f"my_{kind}.py", f"test_{module_of(name)}.py": f"test_my_{kind}.py"}
-    return {path: filled(template, kind, name) for path, template in templates.items()}
+    return {path: fill_in(template, kind, name) for path, template in templates.items()}
 
 
 def files_of_package(name: str, kind: str = "sampler") -> dict[str, str]:
@@ -90,8 +92,8 @@ def files_of_package(name: str, kind: str = "sampler") -> dict[str, str]:
     module, plugin = module_of(name), files_of_plugin(name, kind)
     commands = "\n".join(commands_of(name, kind))
     return {
-        f"{name}/pyproject.toml": filled("pyproject.toml", "plugin", name),
-        f"{name}/README.md": filled("README.md", "plugin", name).replace("COMMANDS", commands),
+        f"{name}/pyproject.toml": fill_in("pyproject.toml", "plugin", name),
+        f"{name}/README.md": fill_in("README.md", "plugin", name).replace("COMMANDS", commands),
         # Once installed it is found without being named.
         f"{name}/src/{module}/__init__.py": without_plugin(plugin[f"{module}.py"], name),
         f"{name}/tests/test_{module}.py": plugin[f"test_{module}.py"],
@@ -109,9 +111,10 @@ def without_plugin(text: str, name: str) -> str:
     return text.replace(f" --plugin {module_of(name)}.py", "")
 
 
-def filled(template: str, word: str, name: str) -> str:
+def fill_in(template: str, word: str, name: str) -> str:
     """A template's text with the plugin's name in place of my-WORD, my_WORD and MyWord."""
     text = (TEMPLATES / template).read_text(encoding="utf-8")
     as_class = "".join(part.capitalize() for part in re.split("[_-]", name))
     spellings = {f"my-{word}": name, f"my_{word}": module_of(name), f"My{word.capitalize()}": as_class}
+    # All spellings in one pass, so that a name that contains my-sampler is not replaced within itself.
     return re.sub("|".join(spellings), lambda found: spellings[found[0]], text)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from ..show.console import complain, print_sheet, stdout_for_data, table_to_json
-from .loading import loaded_registry, warn_of_plugins
+from .loading import registry_with_note, warn_of_plugins
 from .options import COUNT, Command, download_option, plugin_options
 
 
@@ -45,7 +45,7 @@ def score_(  # noqa: PLR0913  (an option each)
     from ..score import score_images, score_to_sheet
 
     with stdout_for_data():
-        registry = loaded_registry(plugin)
+        registry = registry_with_note(plugin)
         warn_of_plugins(registry)
         scored = images_at(data_of(images, registry, "images"), size, samples, "images")
         source = source_of(reference, scored.shape, registry)

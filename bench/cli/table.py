@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from ...samplers.errors import InputError
-from ...samplers.text import counted
+from ...samplers.text import count_of
 from ..show.console import complain, print_rows, print_sheet, say, stdout_for_data, table_to_json
-from .loading import loaded_registry, the_run, warn_of_plugins
+from .loading import registry_with_note, the_run, warn_of_plugins
 from .options import Command, FilePath, own_model_option, plugin_options
 
 if TYPE_CHECKING:
@@ -146,10 +146,10 @@ def table(  # noqa: PLR0913  (an option each)
         raise InputError(f"--over {over}: of which metric? expected with --pivot, as in --pivot fid --over {over}")
     if given in WHOLE_TABLES:
         check_output(form, output)
-        content = content_asked_for(run_folders, given, load)
-        lines = broken(conditions, content)
+        content = content_for(run_folders, given, load)
+        lines = broken_limits(conditions, content)
         show_table(content, form, output, load, layout_of(sort, columns, pivot, over))
-        return told_failed(lines)
+        return report_failures(lines)
     if form not in (None, "json"):
         raise InputError(f"{given[0]} with --format {form}: expected json, or none for people to read")
     laid_out = {"--over": over, "--sort": sort, "--columns": columns, "--pivot": pivot, "--output": output}
@@ -159,8 +159,8 @@ def table(  # noqa: PLR0913  (an option each)
     if baseline:
         from ..show.formats import content_of
 
-        lines = broken(conditions, content_of(run)) if conditions else []
-        return told_failed([*show_against(run, baseline, load(), form == "json"), *lines])
+        lines = broken_limits(conditions, content_of(run)) if conditions else []
+        return report_failures([*show_against(run, baseline, load(), form == "json"), *lines])
     if pair:
         question = comparison(run, pair)
     elif front:
@@ -188,7 +188,7 @@ def check_asked(given: list[str], metric: str | None, against: str | None, limit
 def load_own(plugins: tuple[str, ...], models: tuple[str, ...]) -> Registry:
     """The registry with the user's own plugins and models."""
     with stdout_for_data():
-        registry = loaded_registry(plugins, models)
+        registry = registry_with_note(plugins, models)
         warn_of_plugins(registry)
     return registry
 
@@ -261,8 +261,9 @@ def show_table(
     content: Content, form: str | None, output: Path | None, load: Callable[[], Registry], layout: Layout
 ) -> None:
     """Print the table of one or several runs, laid out as asked for."""
-    from ..show.formats import SHEETS, rendered, sheet_with_best, write_output
+    from ..show.formats import SHEETS, render, sheet_with_best, write_output
 
+    # What is bold is a verdict on the samples, which needs the metrics; numbers are read from the folder.
     registry = load() if form in SHEETS or (layout.pivot and form is None) else None
     if form is None:
         with stdout_for_data():
@@ -272,7 +273,7 @@ def show_table(
             say(f"Note: {note}.")
         return
     with stdout_for_data():
-        made = rendered(content, layout, form, registry)
+        made = render(content, layout, form, registry)
     if output:
         write_output(output, made)
         say(str(output))
@@ -280,17 +281,17 @@ def show_table(
         click.echo(made.decode(), nl=False)
 
 
-def content_asked_for(folders: tuple[Path, ...], given: list[str], load: Callable[[], Registry]) -> Content:
+def content_for(folders: tuple[Path, ...], given: list[str], load: Callable[[], Registry]) -> Content:
     """The table of one run, by default the newest, or of several together."""
     from ..judge.stored import StoredRun
-    from ..show.formats import content_of, content_over_seeds, merged_content
+    from ..show.formats import content_of, content_over_seeds, merge_content
 
     for option in given:
         if len(folders) < 2:  # noqa: PLR2004  (several)
-            runs = counted(len(folders), "run")
+            runs = count_of(len(folders), "run")
             raise InputError(f"{option}: {runs}; expected two or more, as in table RUN RUN {option}")
         stored = {folder: StoredRun(folder) for folder in folders}
-        together = {"--merge": merged_content, "--seeds": content_over_seeds}[option]
+        together = {"--merge": merge_content, "--seeds": content_over_seeds}[option]
         return together([stored[folder] for folder in folders])
     return content_of(the_run(folders, load))
 
@@ -304,14 +305,14 @@ def conditions_of(limits: tuple[str, ...]) -> list[Condition]:
     return [parse_condition(text) for text in limits]
 
 
-def broken(conditions: list[Condition], content: Content) -> list[str]:
+def broken_limits(conditions: list[Condition], content: Content) -> list[str]:
     """A line for each row for which a condition holds."""
     from ..judge.conditions import violations
 
     return violations(conditions, content.table, content.origins)
 
 
-def told_failed(lines: list[str]) -> int:
+def report_failures(lines: list[str]) -> int:
     """Print the lines of what failed; returns the exit code."""
     for line in lines:
         complain(line, kind="Failed")

@@ -15,7 +15,7 @@ import click
 from ...samplers.errors import InputError, ModelError, SamplerbenchError, StoreError
 from ..show.console import complain, say, stdout_for_data
 from ..show.doing import Doing
-from .loading import loaded_registry, warn_of_plugins
+from .loading import registry_with_note, warn_of_plugins
 from .options import POSITIVE, WHOLE, Command, FilePath, download_option, plugin_options, quiet_option
 
 if TYPE_CHECKING:
@@ -71,17 +71,18 @@ def train(  # noqa: PLR0913  (the options of the command)
     if output.exists() and not output.is_dir():
         raise InputError(f"output {output}: is a file; expected a folder")
     settings = {name: value for name, value in options.items() if value is not None}
+    # Under torchrun each process has a rank, and only the first speaks.
     is_first = os.environ.get("RANK", "0") == "0"
     with Doing(quiet=quiet or not is_first) as doing:
         doing.loading_torch()
-        remarks = learnt(named(model, data, latent), data, output, plugin, settings, doing)
+        remarks = train_model(name_of_model(model, data, latent), data, output, plugin, settings, doing)
     if is_first:
         for remark in remarks:
             complain(remark, kind="Note")
         say(str(output))
 
 
-def learnt(  # noqa: PLR0913  (what is learnt, where, and how it is told)
+def train_model(  # noqa: PLR0913  (what is learnt, where, and how it is told)
     model: str, data: str | None, output: Path, plugin: tuple[str, ...], settings: dict[str, Any], doing: Doing
 ) -> Sequence[str]:
     """Train a model; returns what a user should know of it."""
@@ -92,7 +93,7 @@ def learnt(  # noqa: PLR0913  (what is learnt, where, and how it is told)
 
     with stdout_for_data():
         doing("loading plugins")
-        registry = loaded_registry(plugin)
+        registry = registry_with_note(plugin)
     rank, processes = rank_of(os.environ)
     if rank == 0:
         warn_of_plugins(registry)
@@ -109,7 +110,7 @@ def learnt(  # noqa: PLR0913  (what is learnt, where, and how it is told)
             raise KeyboardInterrupt(f"stopped; go on with: {command}") from None
 
 
-def named(model: str | None, data: str | None, latent: bool) -> str:
+def name_of_model(model: str | None, data: str | None, latent: bool) -> str:
     """The name of the model to train. InputError for --latent with the name of another."""
     if latent and model not in (None, "latent"):
         raise InputError(f"model {model!r} and --latent: expected one of them")

@@ -35,6 +35,7 @@ def place_of(sampler: Sampler) -> Place:
             grid = sampler.own_grid
             levels = default_registry().levels(grid, schedule, sampler.own_steps or 1, integer=False)
             times = tuple(level.t for level in levels[:-1])
+            # A sampler may refuse levels only when it meets them, so one sample is drawn.
             draw_samples(sampler, schedule, times, predicts="v", x=noise_to_start_from(1))
         except InputError:
             continue
@@ -82,6 +83,7 @@ def no_difference(sampler: Sampler, effort: Effort) -> Iterator[Finding]:
     error = max(apart(first_of(5, size), first_of(5)) for size in (1, 8))
     yield Finding("batch sizes 1 to 64", "within a grey level", f"apart by {error:.1e}", error < GREY_LEVEL)
     once = draw_samples(sampler, schedule, times)
+    # A copy that nobody has used: what a sampler keeps to itself would show as a difference.
     again = draw_samples(dataclasses.replace(sampler), schedule, times)
     same = torch.equal(once, again) and torch.equal(once, draw_samples(sampler, schedule, times))
     yield Finding("used again", "as a fresh one", "the same" if same else f"apart by {apart(once, again):.1e}", same)

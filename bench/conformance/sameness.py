@@ -20,6 +20,7 @@ SAME_AS = "Same as:"
 STATEMENT = re.compile(r"`([^`]+)` = `([^`]+)`(?: \(([^)]*)\))?")
 Grid = tuple[str, Sequence[float]]
 """The name of a schedule, and the levels."""
+# Even and uneven, on fractions of a timestep, short and long: what is the same has to be so on each.
 GRIDS: tuple[Grid, ...] = (
     ("VP", [999, 888, 777, 666, 555, 444, 333, 222, 111, 0]),
     ("VP", [990.5, 950.0, 600.25, 590.0, 200.0, 150.5, 20.0, 3.0]),
@@ -84,6 +85,7 @@ def same_as(registry: Registry) -> Check:
             spec, other, condition = statement
             claim = f"as {spec}" + (f" ({condition})" if condition else "")
             try:
+                # E is 1 here, a value that every condition on E allows.
                 one = registry.sampler(spec.replace("=E", "=1"))
                 if type(one).__module__ != cls.__module__:
                     raise InputError(f"`{spec.partition(':')[0]}` is of another file")

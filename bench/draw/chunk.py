@@ -17,10 +17,10 @@ from ...samplers.errors import (
     ModelError,
     PluginError,
     SamplerbenchError,
-    forgiven,
+    describe_error,
+    ignore_errors,
     pass_on,
     text_of,
-    told,
 )
 from ...samplers.extractor import HasExtractors
 from ...samplers.files.tiles import as_shown
@@ -70,7 +70,7 @@ def answer_of(plan: Plan) -> str | None:
     if is_seen(plan.model.fingerprint):
         return plan.model.fingerprint
     if not plan.model.fingerprint:
-        with forgiven():
+        with ignore_errors():
             return sample_hashes(trial(plan.trial).x.cpu()).tobytes().hex()
     return None
 
@@ -177,7 +177,7 @@ def extract_rows(model: HasExtractors, name: str, shown: Tensor, prompts: Sequen
 
 
 def telling(advanced: Callable[[int], object], evaluations: int) -> Callable[[Tensor], None]:
-    """What is called with the state after each step, and tells how many evaluations the step took."""
+    """A function to call with the state after each step; it passes on how many evaluations the step took."""
 
     def step(_: Tensor) -> None:
         advanced(evaluations)
@@ -229,7 +229,7 @@ def sample_hashes(samples: Tensor) -> npt.NDArray[np.uint8]:
 
 def seconds_per_evaluation(plan: Plan) -> float | None:
     """Time of one sample evaluation of the network, only for estimates; None if the model fails in a trial."""
-    with forgiven():
+    with ignore_errors():
         trial(plan.trial)
         # The second of two, since the first call of a process is slower than all others.
         second = trial(plan.trial)
@@ -240,7 +240,7 @@ def seconds_per_evaluation(plan: Plan) -> float | None:
 def seconds_after_drawing(plan: Plan, extractors: Collection[str]) -> float | None:
     """Time to decode one sample and to have these extractors read it, only for estimates; None if that fails."""
     model, device = plan.model, plan.trial.device
-    with forgiven(), torch.no_grad():
+    with ignore_errors(), torch.no_grad():
         samples = trial(plan.trial)
         for _ in range(2):  # the first time an extractor may load its weights
             started = clock(device)
@@ -255,7 +255,7 @@ def seconds_after_drawing(plan: Plan, extractors: Collection[str]) -> float | No
 
 def reason_of(error: BaseException) -> str:
     """An error in one line."""
-    return one_line(text_of(error) if isinstance(error, SamplerbenchError) else told(error))
+    return one_line(text_of(error) if isinstance(error, SamplerbenchError) else describe_error(error))
 
 
 def one_line(text: str) -> str:

@@ -26,7 +26,7 @@ import torch
 from msgspec import Meta
 
 from ...samplers.sample import Samples
-from ...samplers.text import counted
+from ...samplers.text import count_of
 from ..plan.environment import environment
 from ..plan.keys import digest
 
@@ -93,15 +93,15 @@ class Timing:
     decode_seconds: Amount | None = None
     """After `seconds`: states became images, and came to the CPU."""
     extract_seconds: Amount | None = None
-    """In which extractors read the images; None, as the next two, for what was drawn only for the clock."""
+    """Time in which extractors read the images; None, as the next two, for what was drawn only for the clock."""
     hash_seconds: Amount | None = None
-    """In which the images were hashed."""
+    """Time in which the images were hashed."""
     compile_seconds: Amount | None = None
-    """In which the network was compiled for this chunk, before the clock ran or meanwhile; None = it never is."""
+    """Time in which the network was compiled for this chunk, before the clock ran or meanwhile; None = it never is."""
     ready: bool = True
     """Whether nothing was compiled while the clock ran. Other times are neither shown nor compared."""
     store_seconds: Amount | None = None
-    """In which the chunk before this one was written: how long a file took is known when it is there."""
+    """Time in which the chunk before this one was written: how long a file took is known when it is there."""
 
     @property
     def counts(self) -> bool:
@@ -247,7 +247,7 @@ def clock_columns(clockings: Sequence[Repeat]) -> dict[str, Any]:
 
 
 def seconds_of_stages(timings: Sequence[Timing]) -> dict[str, float]:
-    """How long all chunks of a cell were in each stage, wherever they were drawn; nan where no chunk says so."""
+    """How long all chunks of a cell were in each stage, wherever they were drawn; nan where it is unknown."""
     chunks = [timing for timing in timings if timing.hash_seconds is not None]
     found = {}
     for stage in STAGES:
@@ -266,7 +266,7 @@ def quartiles(values: Sequence[float]) -> tuple[float, float, float]:
 def flag(repeats: int, *, spread: float, one_machine: bool, in_turn: bool) -> str:
     """Why a time is not to be relied on, or "ok". `spread` is the interquartile range over the median, or nan."""
     # All reasons, the gravest first: with too few repeats the spread says little.
-    reasons = [counted(repeats, "repeat")] if repeats < LEAST_REPEATS else []
+    reasons = [count_of(repeats, "repeat")] if repeats < LEAST_REPEATS else []
     reasons += [NOISY_FLAG] if spread > NOISY else []
     reasons += [] if one_machine else [MACHINES_FLAG]
     reasons += [] if in_turn else [APART_FLAG]

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median, quantiles
 
-from ...samplers.errors import InputError, shown
+from ...samplers.errors import InputError, quote
 from ...samplers.options import check_count
 from ..plan.config import parse_counts
 from .clock import Repeat, machines
@@ -20,7 +20,7 @@ from .clock import Repeat, machines
 LEAST_DRAWS = 20
 """A cell has no latency from fewer draws."""
 DRAWS_FOR_P99 = 500
-"""From fewer draws the 99th percentile would be one of the few slowest, which says little."""
+"""The fewest draws for a 99th percentile: of fewer it would be one of the few slowest, which says little."""
 MOST_ROWS = 10**6
 COLUMN = re.compile("seconds_at_([1-9][0-9]*)(_p90|_p99)?")
 
@@ -46,7 +46,7 @@ def parse_rows(given: object) -> tuple[int, ...]:
     elif isinstance(given, list | tuple | range):
         numbers = given
     else:
-        raise InputError(f"latency {shown(given)}: expected a whole number, or several in a list")
+        raise InputError(f"latency {quote(given)}: expected a whole number, or several in a list")
     return tuple(sorted({check_count("latency", number, MOST_ROWS) for number in numbers}))
 
 
@@ -86,6 +86,7 @@ def latencies(draws: Mapping[int, Sequence[Repeat]]) -> dict[str, float]:
         if len(alone) < LEAST_DRAWS or len(machines(alone)) != 1:
             continue
         seconds = [repeat.timing.seconds for repeat in alone]
+        # The median and the slow end: of a service that answers one request after another both are asked for.
         columns[column_of(rows)] = median(seconds)
         columns[f"{column_of(rows)}_p90"] = percentile(seconds, 90)
         if len(seconds) >= DRAWS_FOR_P99:

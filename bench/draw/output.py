@@ -25,7 +25,7 @@ def check_output(path: Path, plan: Plan, *, fresh: bool, add: bool = False) -> b
     stored = read_run(path)
     if add and not plan.model.fingerprint:
         raise InputError(
-            f"add: model {plan.model.name!r} has no fingerprint, so the stored chunks cannot be told to be its own; "
+            f"add: model {plan.model.name!r} has no fingerprint, so nothing shows whether the stored chunks are of it; "
             "give it one (fingerprint=), or leave out --add"
         )
     # The run that is there must be what this plan would be without the additions, down to the code of the model.

@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from ...samplers.errors import forgiven
+from ...samplers.errors import ignore_errors
 from ...samplers.files.atomic import make_folder
 from ...samplers.files.tiles import as_shown, shrunk
 from ...samplers.process import state_kept
@@ -97,7 +97,7 @@ def path_of(request: Request) -> SamplePath | None:
     """The path of one sample; None if it cannot be drawn."""
     # Alone in its batch: the other rows would be drawn for nothing.
     alone = dataclasses.replace(request, batch_size=1)
-    with forgiven(), state_kept():
+    with ignore_errors(), state_kept():
         states = draw(alone, SAMPLE, 1, trajectory=True).trajectory or ()
         levels = request.levels
         # Evenly over the steps, ends included; a run of few steps has fewer states than are kept.

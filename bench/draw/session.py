@@ -35,7 +35,7 @@ NOT_ALONE = "the engine drew something else meanwhile"
 
 
 class Watch:
-    """An observer of a run. This one does nothing; others override what they want to be told."""
+    """An observer of a run. This one does nothing; others override the events that they need."""
 
     def started(self, plan: Plan, todo: int) -> None:
         """`todo` sample evaluations of the network are still to be made."""

@@ -77,7 +77,7 @@ def _rank_rows(scores: Scores, fit: Mapping[str, int], answer: Answer | None) ->
     # Then what fits into the budget and has no value of this metric.
     ranked = {contestant(row, several=several) for row in rows}
     rows += [_identity(scores.rows[i]) | {"verdict": NOT_MEASURED} for name, i in fit.items() if name not in ranked]
-    # Last the samplers without a row within the budget: all their rows may be too dear, or none may be drawn.
+    # Last the samplers without a row within the budget: all their rows may cost too much, or none may be drawn.
     drawn: dict[str, tuple[bool, Score]] = {}
     for name, score in zip(names.values(), scores.rows, strict=True):
         drawn[name] = bool(score.row["samples"]) or drawn.get(name, (False, score))[0], score

@@ -20,7 +20,7 @@ import pandas as pd
 from ...samplers.errors import InputError, closest
 from ...samplers.metric import LEAST_IMAGES, Estimate, mean_estimate
 from ...samplers.registry import Registry
-from ...samplers.text import counted
+from ...samplers.text import count_of
 from ..draw.chunk_file import Place
 from ..draw.clock import LEAST_REPEATS, Repeat, machines, neighbours
 from ..plan.record import CellRecord
@@ -59,7 +59,7 @@ class Comparison:
             return self.hindrance
         # Of seconds the "samples" are pairs of repeats, which have a least number of their own.
         if self.metric != SECONDS and images < LEAST_IMAGES:
-            return f"{counted(images, 'image')}, fewer than {LEAST_IMAGES}"
+            return f"{count_of(images, 'image')}, fewer than {LEAST_IMAGES}"
         return "" if math.isfinite(self.difference.value) else "a value is missing"
 
     @property
@@ -94,7 +94,7 @@ class Comparison:
 
     @property
     def p(self) -> float:
-        """The probability of a difference this large by chance alone, before correction."""
+        """The probability of a difference this large by mere chance, before correction."""
         # Without any spread a difference is certain, and so is its absence.
         if not self.error:
             return 1.0 if self.difference.value == 0 else 0.0
@@ -260,7 +260,7 @@ def cell_name(cell: CellRecord) -> str:
 
 
 def holm(p_values: Sequence[float], weight: float = 1.0) -> list[float]:
-    """p-values times a weight, corrected so that any false claim among them is as rare as one alone (Holm 1979)."""
+    """p-values times a weight, corrected so that any false claim among them is as rare as for one only (Holm 1979)."""
     corrected, largest = [1.0] * len(p_values), 0.0
     # From the smallest p up: the k-th is multiplied by the number of claims still left, and never falls below an
     # earlier one, since Holm rejects in this order and stops at the first that it cannot.

@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from ...samplers.errors import InputError, closest, shown
+from ...samplers.errors import InputError, closest, quote
 from .compare import cell_name
 from .merge import Origin
 from .table import SPEC, TEXTS
@@ -44,27 +44,27 @@ class Condition:
     @property
     def name(self) -> str:
         """What an error calls it."""
-        return f"fail-if {shown(self.text)}"
+        return f"fail-if {quote(self.text)}"
 
 
 def parse_condition(text: str) -> Condition:
     """ "fid[ddim,steps=10] > 2" -> its parts; without brackets it is about every row."""
     parts = CONDITION.fullmatch(text)
     if not parts:
-        raise InputError(f"fail-if {shown(text)}: {EXAMPLE}")
+        raise InputError(f"fail-if {quote(text)}: {EXAMPLE}")
     column, rows, sign, number = parts.groups()
     try:
         limit = float(number)
     except ValueError:
         limit = math.nan
     if not math.isfinite(limit):
-        raise InputError(f"fail-if {shown(text)}: the limit {shown(number)} is no number; {EXAMPLE}")
+        raise InputError(f"fail-if {quote(text)}: the limit {quote(number)} is no number; {EXAMPLE}")
     # A spec may hold commas of its own, as in ddim:eta=0.5,grid=karras: what is no count belongs to it.
     words = rows.split(",") if rows else []
     counts = [found for word in words if (found := COUNT.fullmatch(word))]
     sampler = ",".join(word for word in words if not COUNT.fullmatch(word)).strip()
     if len({found[1] for found in counts}) < len(counts):
-        raise InputError(f"fail-if {shown(text)}: a number of the rows is given twice; {EXAMPLE}")
+        raise InputError(f"fail-if {quote(text)}: a number of the rows is given twice; {EXAMPLE}")
     return Condition(text, column, sampler, {found[1]: float(found[2]) for found in counts}, sign, limit)
 
 
@@ -82,7 +82,7 @@ def _violations(condition: Condition, table: pd.DataFrame, origins: Sequence[Ori
     if condition.column not in numbers:
         near = closest(condition.column, numbers)
         raise InputError(
-            f"{condition.name}: the table has no numbers in a column {shown(condition.column)}{near}; "
+            f"{condition.name}: the table has no numbers in a column {quote(condition.column)}{near}; "
             f"there are: {', '.join(numbers)}"
         )
     found = []
@@ -97,7 +97,7 @@ def _violations(condition: Condition, table: pd.DataFrame, origins: Sequence[Ori
                 found.append(f"{what} is {float(value):.6g}; {condition.name}")
             else:
                 found.append("")
-    # A condition about no row would pass for ever, for instance after a sampler was renamed.
+    # A condition about no row would always pass, for instance after a sampler was renamed.
     if not found:
         raise InputError(f"{condition.name}: {why_no_row(condition, table)}")
     return [line for line in found if line]
@@ -117,7 +117,7 @@ def why_no_row(condition: Condition, table: pd.DataFrame) -> str:
     rows = table[[is_about(replace(condition, counts={}), row) for row in table.to_dict("records")]]
     if rows.empty:
         near = closest(condition.sampler, samplers)
-        return f"no row of sampler {shown(condition.sampler)}{near}; there are: {', '.join(samplers)}"
+        return f"no row of sampler {quote(condition.sampler)}{near}; there are: {', '.join(samplers)}"
     there = [f"{name} {', '.join(f'{n:g}' for n in sorted(set(rows[name].dropna())))}" for name in condition.counts]
     asked = ", ".join(f"{name}={count:g}" for name, count in condition.counts.items())
     return f"no row with {asked}; there are: {'; '.join(there)}"

@@ -31,7 +31,7 @@ VERSION_FIELDS = {f"{name} version": name for name in VERSIONS_THAT_MATTER}
 MACHINE = ("cpu", "cores", "threads", "device", "system")
 """The entries of the environment in which runs must agree for their seconds to be compared."""
 CLOSE = 1e-6
-"""Relative difference of numbers that differ by rounding alone: another machine adds in another order."""
+"""Relative difference of numbers that differ only by rounding: another machine adds in another order."""
 SECONDS_NOTE = "seconds of different machines are not compared"
 RUNS_NOTE = "the runs were not clocked side by side: seconds of different runs are not to be compared"
 
@@ -199,7 +199,7 @@ def is_of_the_clock(column: str) -> bool:
 
 
 def is_same(a: object, b: object) -> bool:
-    """Whether both are equal, both are missing (NaN), or they differ by rounding alone."""
+    """Whether both are equal, both are missing (NaN), or they differ only by rounding."""
     if isinstance(a, (int, float)) and isinstance(b, (int, float)):
         # NaN is equal to nothing, itself included.
         return math.isclose(a, b, rel_tol=CLOSE) or (math.isnan(a) and math.isnan(b))

@@ -1,4 +1,4 @@
-"""Quality against cost: which rows of a run are worth their cost, and which are shown not to be."""
+"""Quality against cost: which rows of a run are worth their cost, and which are shown to be worse."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def _row_with_verdict(
         p = corrected.get(frozenset((other.key, score.key)), 1.0)
         return scores.comparison(other, score).verdict(p) == BETTER
 
-    # Both halves of dominance have to be shown: better beyond chance, and no dearer beyond noise.
+    # Both halves of dominance have to be shown: better beyond chance, and no more costly beyond noise.
     above = [other for other in measured if is_shown_better(other) and costs_no_more(other, score, against)]
     # The front itself is by the plain numbers; whether a row is off it for certain is the test above.
     verdict = ON_FRONT if _is_undominated(scores, score, measured, against) else CLOSE
@@ -115,7 +115,7 @@ def costs_no_more(a: Score, b: Score, against: Cost) -> bool:
     """Whether the cost of a is at most that of b, apart from noise."""
     if a.cost(against) <= b.cost(against):
         return True
-    # Clearly dearer. Between the median and the upper quartile, only repeats side by side can tell.
+    # Clearly more costly. Between the median and the upper quartile, only repeats side by side can tell.
     if a.cost(against) > b.upper_cost(against):
         return False
     return seconds_compared(a.cell, b.cell, a.clocked, b.clocked).low <= 0  # nan, if they cannot be compared

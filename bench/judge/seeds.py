@@ -86,6 +86,7 @@ def over_seeds(runs: Sequence[StoredRun]) -> OverSeeds:
 
 def finished_rows(run: StoredRun) -> dict[Identity, dict[str, Any]]:
     """The rows of a run that have all of their samples."""
+    # A row of fewer samples has another bias, so it is no draw of the same number.
     rows = zip(identities_of(run), run.table.to_dict("records"), run.outcomes, strict=True)
     return {
         identity: {str(name): value for name, value in row.items()}
@@ -95,7 +96,7 @@ def finished_rows(run: StoredRun) -> dict[Identity, dict[str, Any]]:
 
 
 def mean_row(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The mean of one cell's rows: of each metric with its interval and its deviation, of counts and seconds alone."""
+    """The mean of one cell's rows: with interval and deviation for each metric, without for counts and seconds."""
     mean = {**rows[0], SEEDS: len(rows)}
     mean |= {name: plain_mean([row[name] for row in rows]) for name in COUNTED}
     for name in averaged(rows[0]):
@@ -106,6 +107,7 @@ def mean_row(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     mean |= {name: plain_mean([row.get(name, math.nan) for row in rows]) for name in clocked}
     mean |= dict.fromkeys(metric_columns(SECONDS)[1:], math.nan)
     flags = [row["timing"] for row in rows if isinstance(row.get("timing"), str)]
+    # One doubtful time makes the mean of all doubtful.
     return mean | ({"timing": next((flag for flag in flags if flag != timing.OK), flags[0])} if flags else {})
 
 

@@ -11,7 +11,7 @@ from functools import cache
 import numpy as np
 import numpy.typing as npt
 
-from ...samplers.errors import PluginError, StoreError, shown
+from ...samplers.errors import PluginError, StoreError, quote
 from ...samplers.metric import Estimate, Rows, Strata, mean_estimate, root_mean_estimate
 from ...samplers.options import at_fault
 from ...samplers.process import switches_kept
@@ -168,7 +168,7 @@ def check_estimate(name: str, estimate: object, n: int) -> None:
     value, influence = estimate.value, estimate.influence
     # A bool is a number in Python, and would be printed as 1.
     if isinstance(value, bool) or not isinstance(value, float | int | np.floating | np.integer):
-        raise PluginError(f"metric {name!r}: returned an Estimate of value {shown(value)}; expected a number")
+        raise PluginError(f"metric {name!r}: returned an Estimate of value {quote(value)}; expected a number")
     if not isinstance(influence, np.ndarray) or influence.shape != (n,) or influence.dtype.kind != "f":
         given = getattr(influence, "shape", None)
         kind = f"{type(influence).__name__} of shape {given}" if given is not None else type(influence).__name__
@@ -177,7 +177,7 @@ def check_estimate(name: str, estimate: object, n: int) -> None:
     if common is not None and (
         not isinstance(common, np.ndarray) or common.ndim != 1 or len(common) < 2 or common.dtype.kind != "f"  # noqa: PLR2004
     ):
-        raise PluginError(f"metric {name!r}: returned {shown(common)} as `common`; expected an array (m,) of floats")
+        raise PluginError(f"metric {name!r}: returned {quote(common)} as `common`; expected an array (m,) of floats")
 
 
 def metric_values(found: Mapping[str, Estimate], ready: Mapping[str, Yardstick]) -> dict[str, float]:

@@ -51,7 +51,7 @@ OWN_COLUMNS = ("fid", "clip_score")
 SPEC = "spec"
 """Behind those, where some row has a name: the spec of its sampler, which the column `sampler` else holds."""
 SEEDS = "seeds"
-"""In a table of several seeds: how many. Its other columns are means, with `<metric>_sd` for the deviation."""
+"""The number of seeds, in a table of several. Its other columns are means, with `<metric>_sd` for the deviation."""
 DEPTH = "depth"
 """Behind those, where some row has made fewer calls one after the other than calls."""
 WARNING = "warning"
@@ -314,7 +314,7 @@ class Sealed(msgspec.Struct, frozen=True):
     """A table that was written."""
 
     sha256: str
-    """Of the bytes of table.csv."""
+    """The hash of the bytes of table.csv."""
     cells: tuple[str, ...]
     """The key of each row's cell."""
 

@@ -16,11 +16,11 @@ class Cost:
     """An estimate."""
 
     worker_seconds: float
-    """Of all workers together."""
+    """Seconds of all workers together."""
     seconds: float
-    """From begin to end, by as many workers as have a chunk to draw."""
+    """Seconds from begin to end, by as many workers as have a chunk to draw."""
     least_bytes: int
-    """In the run folder, and from the workers to it: kept images and hashes. What extractors read comes on top."""
+    """Bytes in the run folder, and from the workers to it: kept images and hashes. Extractors' rows come on top."""
 
 
 def cost_of(plan: Plan, evaluations: int, seconds_per_evaluation: float, workers: int) -> Cost:

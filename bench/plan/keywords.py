@@ -8,7 +8,7 @@ from types import NoneType
 from typing import Any, TypeVar
 
 from ...samplers.arguments import check_texts
-from ...samplers.errors import InputError, shown
+from ...samplers.errors import InputError, quote
 from ...samplers.model import Model
 from .config import Config
 from .settings import CONDUCT, SETTINGS, Kind
@@ -44,7 +44,7 @@ def check_arguments(given: Mapping[str, object]) -> None:
         accepted, expected = MODEL if name == "model" else ACCEPTED.get(kind, ((object,), ""))
         is_left_out = name == "nfe" and value is None
         if not (isinstance(value, accepted) or is_left_out) or (kind == "amount" and isinstance(value, bool)):
-            raise InputError(f"{name} {shown(value)}: expected {expected}")
+            raise InputError(f"{name} {quote(value)}: expected {expected}")
 
 
 def config_of(given: Mapping[str, Any]) -> Config:

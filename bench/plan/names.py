@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
-from ...samplers.errors import InputError, shown
+from ...samplers.errors import InputError, quote
 
 NAMED = re.compile(r"([^:,=]*)=(.*)", re.DOTALL)
 """A name and a spec. An option follows a colon, so an "=" in front of it belongs to a name."""
@@ -24,12 +24,12 @@ def name_and_spec(text: str) -> tuple[str, str]:
     if not parts:
         return "", text
     name, spec = (part.strip() for part in parts.groups())
-    what = f"sampler {shown(text)}"
+    what = f"sampler {quote(text)}"
     if not name or not spec:
         raise InputError(f"{what}: the {'spec' if name else 'name'} is empty; {EXAMPLE}")
     if not name.isprintable() or len(name) > MOST_LETTERS or set(name) & set(REFUSED):
         raise InputError(
-            f"{what}: the name {shown(name)} is no name for rows; expected at most {MOST_LETTERS} printable "
+            f"{what}: the name {quote(name)} is no name for rows; expected at most {MOST_LETTERS} printable "
             f"characters, none of {' '.join(REFUSED)}"
         )
     # A name that says what the spec says names nothing.
@@ -41,7 +41,7 @@ def names_by_spec(texts: Sequence[str]) -> dict[str, str]:
     found: dict[str, str] = {}
     for name, spec in map(name_and_spec, texts):
         if spec in found:
-            raise InputError(f"sampler {', '.join(texts)}: {shown(spec)} is given twice")
+            raise InputError(f"sampler {', '.join(texts)}: {quote(spec)} is given twice")
         found[spec] = name
     check_distinct(found)
     return found
@@ -51,10 +51,11 @@ def check_distinct(names: Mapping[str, str]) -> None:
     """InputError for a name that two specs share, or that is itself another spec."""
     seen: dict[str, str] = {}
     for spec, name in names.items():
+        # A name that is a spec of the list means that spec; any other means the first spec that has it.
         taken = name if name in names else seen.setdefault(name, spec) if name else spec
         if taken != spec:
             raise InputError(
-                f"sampler {shown(f'{name}={spec}')}: the name {shown(name)} is taken by {shown(taken)}; give each "
+                f"sampler {quote(f'{name}={spec}')}: the name {quote(name)} is taken by {quote(taken)}; give each "
                 "sampler a name of its own"
             )
 

@@ -12,7 +12,7 @@ from typing import Any, overload
 
 from ...samplers.acceleration import accelerate
 from ...samplers.arguments import check_unconditional
-from ...samplers.errors import InputError, PluginError, shown
+from ...samplers.errors import InputError, PluginError, quote
 from ...samplers.model import Model
 from ...samplers.noise import BLOCK
 from ...samplers.options import at_fault
@@ -21,7 +21,7 @@ from ...samplers.registry import Registry
 from ...samplers.sample import Request, check_fit, request_for
 from ...samplers.sampler import MAX_CALLS, MAX_ORDER, MAX_STEPS, Sampler, declared_calls, needs_unconditional
 from ...samplers.schedule import VP
-from ...samplers.text import counted
+from ...samplers.text import count_of
 from .config import Config
 from .equipment import equip, model_for
 from .identity import identify, unknown
@@ -72,7 +72,7 @@ class Cell:
     key: str
     """Hash of all that decides the cell's samples and their timing."""
     setting: str
-    """Hash of the same without the sampler's code and files: it stays when these are edited."""
+    """Hash of all that without the sampler's code and files: it stays when these are edited."""
     budget: int = 0
     """The step count, or the budget of model calls, that the cell was asked for."""
     is_foreign: bool = False
@@ -130,7 +130,7 @@ class Blocks(Sequence[Block]):
     """Sample indices in blocks of one size; the last may be cut. They are computed, so that many cost no memory."""
 
     samples: int
-    """Of the whole run."""
+    """The samples of the whole run."""
     size: int
     start: int = 0
     """Number of the first block that is among these."""
@@ -244,7 +244,7 @@ class Plan:
             return self
         if len(self.blocks) < shard.of:
             raise InputError(
-                f"shard {shard}: the run has {counted(len(self.blocks), 'block')} of {self.blocks.size} samples; "
+                f"shard {shard}: the run has {count_of(len(self.blocks), 'block')} of {self.blocks.size} samples; "
                 "expected no more shards than that"
             )
         part = replace(self, shard=shard)
@@ -329,7 +329,7 @@ def check_names(config: Config, registry: Registry) -> None:
             registry.parse_sampler(f"{name}={spec}")  # an option without its colon, which the error says
         if registry.is_sampler(name) and registry.parse_sampler(name) != registry.parse_sampler(spec):
             raise InputError(
-                f"sampler {shown(f'{name}={spec}')}: the name {shown(name)} is that of another sampler; give the rows "
+                f"sampler {quote(f'{name}={spec}')}: the name {quote(name)} is that of another sampler; give the rows "
                 "a name that is none"
             )
 
@@ -423,10 +423,10 @@ def warnings_of(plan: Plan) -> list[str]:
     of_prompts = dict.fromkeys(told for cell in plan.cells for told in cell.request.of_prompts)
     for cell in plan.cells:
         for warning in (one for one in cell.request.warnings if one not in of_prompts):
-            cells.setdefault(warning, []).append(f"{cell.shown}, {counted(cell.steps, 'step')}")
+            cells.setdefault(warning, []).append(f"{cell.shown}, {count_of(cell.steps, 'step')}")
 
     def of(names: list[str]) -> str:
-        return names[0] if len(names) == 1 else f"{names[0]} and {counted(len(names) - 1, 'other cell')}"
+        return names[0] if len(names) == 1 else f"{names[0]} and {count_of(len(names) - 1, 'other cell')}"
 
     own = [unknown(plan.model)] if not plan.model.fingerprint else []
     return [*own, *of_prompts, *(f"{of(names)}: {warning}" for warning, names in cells.items())]
@@ -464,7 +464,7 @@ def sampler_for_budget(sampler: Sampler, spec: str, budget: int) -> tuple[Sample
         case (Sampler() as sampler, int(steps)) if type(steps) is int and 1 <= steps <= MAX_STEPS:
             return sampler, steps
     raise PluginError(
-        f"sampler {spec!r}: plan({budget}) returned {shown(found)}; expected a pair of a sampler and a whole number "
+        f"sampler {spec!r}: plan({budget}) returned {quote(found)}; expected a pair of a sampler and a whole number "
         f"of steps from 1 to {MAX_STEPS}"
     )
 
@@ -476,7 +476,7 @@ def declared_nfe(request: Request, spec: str) -> int | None:
         nfe = declared_calls(request.sampler, request.levels, analytic_first=request.analytic_first)
         if nfe is not None and (type(nfe) is not int or not 0 <= nfe <= MAX_CALLS):
             raise PluginError(
-                f"sampler {spec!r}: nfe({steps}) returned {shown(nfe)}; "
+                f"sampler {spec!r}: nfe({steps}) returned {quote(nfe)}; "
                 f"expected a whole number from 0 to {MAX_CALLS}, or None"
             )
     return nfe
@@ -488,7 +488,7 @@ def declared_order(sampler: Sampler, spec: str) -> int | None:
         order = sampler.convergence
         if order is not None and (type(order) is not int or not 1 <= order <= MAX_ORDER):
             raise PluginError(
-                f"sampler {spec!r}: convergence is {shown(order)}; "
+                f"sampler {spec!r}: convergence is {quote(order)}; "
                 f"expected a whole number from 1 to {MAX_ORDER}, or None"
             )
     return order

@@ -64,7 +64,7 @@ class EnvironmentRecord(Struct, frozen=True):
     threads: Annotated[int, Meta(ge=1, le=MOST_THREADS)]
     device: str
     versions: dict[str, str]
-    """By package."""
+    """The version of each package."""
     switches: dict[str, Any] = msgspec.field(default_factory=dict)
     """The switches of torch that were not as usual, by torch's names."""
 

@@ -28,7 +28,7 @@ from ...samplers.model import parse_size
 from ...samplers.options import at_fault
 from ...samplers.process import switches
 from ...samplers.registry import Registry
-from ...samplers.text import counted
+from ...samplers.text import count_of
 from .environment import version_of
 from .keys import digest, text_of
 from .reference_file import (
@@ -150,7 +150,7 @@ class Images:
     def told(self) -> str:
         """ "40 images of photos at 32x32"."""
         _, height, width = self.shape
-        return f"{counted(self.count, 'image')} of {self.data.name} at {width}x{height}"
+        return f"{count_of(self.count, 'image')} of {self.data.name} at {width}x{height}"
 
     @property
     def note(self) -> str:

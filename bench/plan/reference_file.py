@@ -29,7 +29,7 @@ from ...samplers.files.npz import Header, read_header
 from ...samplers.files.weights import check_header, check_regular, file_hash
 from ...samplers.files.zip_file import open_zip
 from ...samplers.metric import Moments, Rows
-from ...samplers.text import counted
+from ...samplers.text import count_of
 from .record import Positive, violation_text
 
 FORMAT = 1
@@ -113,7 +113,7 @@ class ReferenceFile:
         """What a reader of numbers made with it must know."""
         if self.about is None:
             return f"compared with {self.path.name}, {ELSEWHERE}"
-        images = counted(self.about.samples, "image")
+        images = count_of(self.about.samples, "image")
         return note_on(f"{images} of {self.about.data} at {self.about.size}", self.about.notes)
 
     def fingerprint(self, extractor: Extractor) -> str:

@@ -80,7 +80,7 @@ class Setting:
     """Whether it is part of a plan's key at its default too. Every setting that differs from its default is part of it:
     so one that is added later changes no key."""
     must_agree: bool = False
-    """Whether runs with different values are not to be merged; model, versions and extractors are compared apart."""
+    """Whether runs with different values must not be merged; model, versions and extractors are compared apart."""
     can_grow: bool = False
     """Whether a run that is there may be given more of it."""
     later: bool = False
@@ -259,7 +259,7 @@ class Conduct:
     )
     """More often than a cell has whole chunks, it is drawn again only for the clock."""
     clock: bool = setting(
-        False, "flag", "manner", "Then draw each cell again, alone, for its time: --repeats times, 5 if not given."
+        False, "flag", "manner", "Then draw each cell again by itself, for its time: --repeats times, 5 if not given."
     )
     """For runs whose chunks are drawn beside each other."""
     latency: tuple[int, ...] = setting(

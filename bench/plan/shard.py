@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from ...samplers.errors import InputError, shown
+from ...samplers.errors import InputError, quote
 
 MOST_SHARDS = 9999
 GIVEN = re.compile(r"([1-9][0-9]{0,3})/([1-9][0-9]{0,3})")
@@ -23,7 +23,7 @@ class Shard:
     """How many there are."""
 
     def __str__(self) -> str:
-        """As it is given."""
+        """The text that the option takes: "2/4"."""
         return f"{self.number}/{self.of}"
 
 
@@ -33,7 +33,7 @@ def parse_shard(given: str | None) -> Shard | None:
         return None
     if not (found := GIVEN.fullmatch(given)) or int(found[1]) > int(found[2]):
         raise InputError(
-            f"shard {shown(given)}: expected I/N, the part and how many there are, as in 1/4, 2/4, 3/4 and 4/4"
+            f"shard {quote(given)}: expected I/N, the part and how many there are, as in 1/4, 2/4, 3/4 and 4/4"
         )
     return Shard(int(found[1]), int(found[2]))
 

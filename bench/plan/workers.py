@@ -9,12 +9,12 @@ from dataclasses import replace
 
 import torch
 
-from ...samplers.errors import InputError, shown
+from ...samplers.errors import InputError, quote
 from .config import Config
 from .record import RunRecord
 
 ONE_EACH = "gpus"
-"""In place of a number: a worker for each GPU of the machine."""
+"""The word for a worker on each GPU of the machine, in place of a number."""
 MOST_WORKERS = 1024
 Workers = int | str
 """A number, or ONE_EACH."""
@@ -29,7 +29,7 @@ def parse_workers(given: object) -> Workers | None:
     text = str(given)
     is_whole = not isinstance(given, bool) and isinstance(given, int | str) and text.isascii() and text.isdigit()
     if not is_whole or not 1 <= int(text[:12]) <= MOST_WORKERS:
-        raise InputError(f"workers {given if isinstance(given, int) else shown(given)}: expected {EXPECTED}")
+        raise InputError(f"workers {given if isinstance(given, int) else quote(given)}: expected {EXPECTED}")
     return int(text)
 
 
@@ -64,7 +64,7 @@ def with_threads(config: Config, record: RunRecord | None, workers: Workers | No
 
 @contextmanager
 def threads_set(number: int | None) -> Iterator[None]:
-    """Give torch this number of threads, and put back as many as it had; None = leave them."""
+    """Give torch this number of threads inside the block; None = leave the number as it is."""
     before = torch.get_num_threads()
     if number is not None:
         torch.set_num_threads(number)
@@ -76,7 +76,7 @@ def threads_set(number: int | None) -> Iterator[None]:
 
 
 def warning_of(workers: Workers | None) -> str:
-    """What is to be said where workers have more threads than there are cores; '' where they have not."""
+    """The warning for workers with more threads than there are cores; '' where they have no more."""
     count, threads, there = number_of(workers), torch.get_num_threads(), cores()
     if not workers or count * threads <= there:
         return ""

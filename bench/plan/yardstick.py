@@ -12,7 +12,7 @@ from ...samplers.metric import Metric, Moments, Rows, TooFewError
 from ...samplers.model import Model
 from ...samplers.options import at_fault
 from ...samplers.process import switches_kept
-from ...samplers.text import counted
+from ...samplers.text import count_of
 from .config import Config
 
 
@@ -77,7 +77,7 @@ def prepare(name: str, metric: Metric, reference: Rows | Moments | None) -> Any:
             return metric.prepare(reference)
     except TooFewError as error:
         raise InputError(
-            f"metric {name!r}: a reference of {counted(error.rows, 'image')}; expected at least {error.least}: "
+            f"metric {name!r}: a reference of {count_of(error.rows, 'image')}; expected at least {error.least}: "
             "give more images as --reference, or leave the metric out"
         ) from error
 

@@ -25,6 +25,7 @@ OF_WORDS = (PROMPT, "negative")
 ALL_LEVELS = ("all", "none")
 """A value of the axis of guidance intervals: guidance at every level."""
 NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)"
+# A minus sign may stand before a number as well as between two: "-1-1" is the range from -1 to 1.
 RANGE = re.compile(rf"({NUMBER})\s*-\s*({NUMBER})(?:\s*\(\s*({NUMBER})\s*\)|\s*\[\s*(\d{{1,9}})\s*\])?")
 RANGE_BEGUN = re.compile(rf"{NUMBER}\s*-\s*{NUMBER}\s*[(\[+]")
 RANGES = "1-5, 5-25 (+5) or 0-1 [5]"
@@ -32,9 +33,9 @@ RANGES = "1-5, 5-25 (+5) or 0-1 [5]"
 MOST_VALUES = 256
 """The most values of a range."""
 MOST_TOLD = 10**12
-"""Of more values an error does not tell the number."""
+"""The largest number of values that an error tells."""
 DIGITS = 6
-"""The digits of a value between the ends of a range of so many values."""
+"""The digits of a value between the ends of a range that is given by its number of values."""
 OPTION = re.compile(r"[a-z_][a-z0-9_]*", re.IGNORECASE)
 
 
@@ -76,6 +77,7 @@ class Axis:
 
 def whole(one: Setting, text: str) -> int:
     """A seed, or which layer of the text encoder."""
+    # Twenty digits hold every seed. Of a text of thousands, int() would raise an error of its own.
     if not re.fullmatch(r"-?[0-9]{1,20}", text):
         raise InputError(f"{one.name} {text!r}: expected {one.numbers or 'a whole number'}")
     if one.name == "seed":
@@ -135,6 +137,7 @@ def parse_axis(side: str, text: str) -> Axis:
         if texts != parts:  # ranges may meet in a value: 1-5,5-25 (+5)
             texts = list(dict.fromkeys(texts))
     values = tuple(READERS[one.kind](one, text) if one else text for text in texts)
+    # The values of an option are texts, of which 1 and 1.0 would be one cell twice.
     if len(set(values if one else map(number_or_text, values))) < len(values):
         raise InputError(f"{side} {text!r}: a value is given twice")
     return Axis(name, tuple(texts), values)
@@ -199,9 +202,10 @@ def values_of_range(what: str, text: str, *, is_whole: bool) -> list[str]:
         if RANGE_BEGUN.match(text):
             raise InputError(f"{what} {text!r}: expected a range as in {RANGES}")
         return [text]
+    # Decimal numbers, because labels are made of them: as floats, 0.1 + 0.2 would be 0.30000000000000004.
     first, last = Decimal(match[1]), Decimal(match[2])
     if match[4]:
-        return counted_range(f"{what} {text!r}", first, last, int(match[4]), is_whole=is_whole)
+        return range_of_count(f"{what} {text!r}", first, last, int(match[4]), is_whole=is_whole)
     step = Decimal(match[3] or 1)
     if not step:
         raise InputError(f"{what} {text!r}: the step is 0; expected a range as in {RANGES}")
@@ -213,14 +217,15 @@ def values_of_range(what: str, text: str, *, is_whole: bool) -> list[str]:
     return [plain(first + i * step) for i in range(count)]
 
 
-def counted_range(what: str, first: Decimal, last: Decimal, count: int, *, is_whole: bool) -> list[str]:
-    """So many values from the first to the last, evenly."""
+def range_of_count(what: str, first: Decimal, last: Decimal, count: int, *, is_whole: bool) -> list[str]:
+    """That many values from the first to the last, evenly spaced."""
     if count < 2:  # noqa: PLR2004  (its two ends)
         raise InputError(f"{what}: expected at least [2], both ends, as in 0-1 [5]")
     check_range(what, count)
     values = [first + (last - first) * i / (count - 1) for i in range(count)]
     if is_whole:
         return list(dict.fromkeys(str(int(value)) for value in values))
+    # The ends stay as they were given; only what lies between them is rounded.
     return [plain(first), *(plain(Decimal(f"{value:.{DIGITS}g}")) for value in values[1:-1]), plain(last)]
 
 

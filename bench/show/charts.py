@@ -40,7 +40,7 @@ class Axis:
     field: str
     title: str
     group: str = ""
-    """Of an option: the field that says which curve a row is a point of."""
+    """For an option: the field that says which curve a row is a point of."""
     names: tuple[str, ...] = ()
     """The curves."""
 
@@ -55,7 +55,7 @@ AXES = (
 def curves(metric: str, heading: str, axis: Axis, rows: Sequence[Row], series: int) -> Chart:
     """A line for each series, with its interval as a band, and its points, each with its own text."""
     description = f"{heading} against {axis.title}"
-    return placed(curve_layers(series), metric, axis, rows, title=heading, description=description)
+    return chart_on_axis(curve_layers(series), metric, axis, rows, title=heading, description=description)
 
 
 def front(metric: str, heading: str, rows: Sequence[Row], series: int) -> Chart:
@@ -65,14 +65,14 @@ def front(metric: str, heading: str, rows: Sequence[Row], series: int) -> Chart:
     """
     description = f"{heading} against time an image"
     ink = GREY if any(row.get(f"{metric}_front") and row["doubtful"] for row in rows) else INK
-    return placed(front_layers(series, ink), metric, AXES[-1], rows, title=heading, description=description)
+    return chart_on_axis(front_layers(series, ink), metric, AXES[-1], rows, title=heading, description=description)
 
 
 def curves_over(metric: str, heading: str, axis: Axis, rows: Sequence[Row]) -> Chart:
     """A metric against an option of samplers: a line for each curve of the axis."""
     description = f"{heading} against {axis.title}"
     layers = over_layers(len(axis.names))
-    chart = placed(layers, metric, axis, rows, title=heading, description=description)
+    chart = chart_on_axis(layers, metric, axis, rows, title=heading, description=description)
     chart["transform"].append({"calculate": f"datum.{axis.group}", "as": "group"})
     for layer in chart["layer"]:
         # The names are data of the scale: no text of a plugin is part of an expression.
@@ -80,7 +80,7 @@ def curves_over(metric: str, heading: str, axis: Axis, rows: Sequence[Row]) -> C
     return chart
 
 
-def placed(  # noqa: PLR0913  (what a chart is of, each by name)
+def chart_on_axis(  # noqa: PLR0913  (what a chart is of, each by name)
     layers: Chart, metric: str, axis: Axis, rows: Sequence[Row], *, title: str, description: str
 ) -> Chart:
     """A chart of a metric against an axis, from layers that read x, y, from, to and best."""
@@ -106,16 +106,16 @@ def curve_layers(series: int) -> Chart:
     base = alt.Chart().transform_filter("isValid(datum.x) && isValid(datum.y)")
     base = base.transform_filter("indexof(hidden, datum.series) < 0")
     band = base.mark_area(clip=True, aria=False).encode(
-        x=x, y=alt.Y("from:Q"), y2="to:Q", color=colour, opacity=dimmed("lifted < 0 ? 0.1 : 0.25", 0.02)
+        x=x, y=alt.Y("from:Q"), y2="to:Q", color=colour, opacity=opacity("lifted < 0 ? 0.1 : 0.25", 0.02)
     )
     dash = alt.StrokeDash("series:N", legend=None, scale=alt.Scale(domain=list(range(series)), range=dashes(series)))
     line = base.mark_line(strokeWidth=1.75, aria=False).encode(
-        x=x, y=y, color=colour, strokeDash=dash, opacity=dimmed("1")
+        x=x, y=y, color=colour, strokeDash=dash, opacity=opacity("1")
     )
     ring = base.mark_point(size=190, strokeWidth=1.25, color=INK, aria=False)
     # Not by a filter: a layer without a row has no extent, which Vega warns of.
     is_shown = alt.condition("datum.shown", alt.value(1), alt.value(0))
-    return finished(band, line, ring.encode(x=x, y=y, opacity=is_shown), *points(base, x, y, series))
+    return finish(band, line, ring.encode(x=x, y=y, opacity=is_shown), *points(base, x, y, series))
 
 
 @lru_cache
@@ -131,7 +131,7 @@ def over_layers(curves: int) -> Chart:
     line = base.mark_line(strokeWidth=1.75, aria=False).encode(x=x, y=y, color=colour)
     seen = base.mark_point(filled=True, size=62, opacity=1, aria=False).encode(x=x, y=y, color=colour)
     touched = base.mark_point(filled=True, size=420, opacity=0, aria=False)
-    return finished(band, line, seen, touched.encode(x=x, y=y, color=colour, tooltip="tip:N"))
+    return finish(band, line, seen, touched.encode(x=x, y=y, color=colour, tooltip="tip:N"))
 
 
 @lru_cache
@@ -140,6 +140,7 @@ def front_layers(series: int, ink: str) -> Chart:
     x, y = log_x(padding=18), alt.Y("y:Q")
     base = alt.Chart().transform_filter("isValid(datum.x) && isValid(datum.y)")
     best = base.transform_filter("datum.best")
+    # Steps, not slopes: between two points of the front nothing is known, and the better one costs its whole time.
     line = best.mark_line(interpolate="step-after", strokeWidth=1.25, color=ink, aria=False).encode(x=x, y=y)
     rule = best.mark_rule(strokeWidth=1.25, color=ink, aria=False).encode(x=x, y=alt.Y("from:Q"), y2="to:Q")
     shown = base.transform_filter("indexof(hidden, datum.series) < 0")
@@ -150,7 +151,7 @@ def front_layers(series: int, ink: str) -> Chart:
         )
         for style in ({"stroke": "var(--paper)", "strokeWidth": 4}, {"color": ink})  # a halo, then the name
     ]
-    return finished(line, rule, *marks, *names)
+    return finish(line, rule, *marks, *names)
 
 
 def points(base: alt.Chart, x: alt.X, y: alt.Y, series: int, faint: str = "false") -> tuple[alt.Chart, alt.Chart]:
@@ -161,14 +162,14 @@ def points(base: alt.Chart, x: alt.X, y: alt.Y, series: int, faint: str = "false
     shapes = [SHAPES[i % len(SHAPES)] for i in range(series)]
     shape = alt.Shape("series:N", legend=None, scale=alt.Scale(domain=list(range(series)), range=shapes))
     seen = base.mark_point(filled=True, size=62, aria=False).encode(
-        x=x, y=y, color=colour_of(series), shape=shape, opacity=dimmed(f"{faint} ? 0.45 : 1")
+        x=x, y=y, color=colour_of(series), shape=shape, opacity=opacity(f"{faint} ? 0.45 : 1")
     )
     # A small mark is hard to hit, so a larger one answers for it.
     touched = base.mark_point(filled=True, size=420, opacity=0, aria=False).encode(x=x, y=y, tooltip="tip:N")
     return seen, touched
 
 
-def finished(*layers: alt.Chart) -> Chart:
+def finish(*layers: alt.Chart) -> Chart:
     """The layers as one specification that fills its container."""
     chart = alt.layer(*layers, data=alt.NamedData(ROWS)).properties(width="container", height=HEIGHT)
     chart = chart.add_params(alt.param(name="hidden", value=[]), alt.param(name="lifted", value=-1))
@@ -188,7 +189,7 @@ def dashes(series: int) -> list[list[int]]:
     return [DASHES[(i // COLOURS) % len(DASHES)] for i in range(series)]
 
 
-def dimmed(full: str, low: float = 0.12) -> Any:
+def opacity(full: str, low: float = 0.12) -> Any:
     """Opacity: `full`, or `low` while another series is highlighted."""
     lifted = "lifted < 0 || lifted == datum.series"
     return alt.condition(lifted, alt.value({"expr": full}), alt.value(low))
@@ -222,6 +223,7 @@ def round_ticks(values: Sequence[float]) -> list[float]:
     # Few decades need ticks between the usual ones, or the axis has one number.
     factors = (1, 2, 5) if high / low >= LOG_FROM else (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8)
     decades = range(math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 1)
+    # Read from a text, since 3 * 10**-5 is 3.0000000000000004e-05. Vega leaves out the ticks that are beyond the axis.
     return [float(f"{factor}e{decade}") for decade in decades for factor in factors]
 
 
@@ -236,7 +238,7 @@ def is_log(metric: str, rows: Sequence[Row]) -> bool:
     return bool(values) and min(values) > 0 and max(values) / min(values) >= LOG_FROM
 
 
-def drawn_interval(value: float, low: float | None, high: float | None, least: float) -> tuple[float, float]:
+def visible_interval(value: float, low: float | None, high: float | None, least: float) -> tuple[float, float]:
     """The interval as it is drawn: a logarithmic axis cannot show zero or less."""
     there = (value if low is None else low, value if high is None else high)
     return (max(there[0], least), there[1]) if not math.isnan(least) else there

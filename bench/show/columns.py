@@ -15,7 +15,7 @@ LEAST_WIDTH = 20
 
 
 def in_parts(least: Sequence[int], keys: Collection[int], width: int) -> list[list[int]]:
-    """Which columns stand side by side: all, or in several parts as many as fit, the `keys` again in each part.
+    """Which columns stand side by side: all, or parts of as many as fit, with the `keys` again in each part.
 
     A part has at least one column beside the keys, even where that is too wide.
     """
@@ -34,7 +34,8 @@ def total(widths: Sequence[int]) -> int:
 
 
 def shared(least: Sequence[int], wanted: Sequence[int], width: int) -> list[int]:
-    """The width of each column: what it needs at least, then from the left what it wants and is still free."""
+    """The width of each column: the least that it needs; what is left over goes to the columns from the left."""
+    # From the left, where the names stand that a reader looks for first.
     free = max(0, width - total(least))
     widths = []
     for fewest, most in zip(least, wanted, strict=True):
@@ -44,7 +45,7 @@ def shared(least: Sequence[int], wanted: Sequence[int], width: int) -> list[int]
     return widths
 
 
-def wrapped(text: str, width: int, *, at_dashes: bool = False) -> list[str]:
+def wrap(text: str, width: int, *, at_dashes: bool = False) -> list[str]:
     """Lines of at most `width` characters with every word of the text; a longer word goes on in the next line."""
     return textwrap.wrap(text, max(1, width), break_on_hyphens=at_dashes) or [""]
 
@@ -55,8 +56,9 @@ def rows_to_lines(lines: Sequence[Sequence[str]], width: int | None, keys: int =
         return []
     wanted = [max(map(cell_len, column)) for column in zip(*lines, strict=True)]
     if width is None or total(wanted) <= width:
-        return [aligned(line, wanted) for line in lines]
+        return [align(line, wanted) for line in lines]
     width = max(width, LEAST_WIDTH)
+    # The keys stand in each part again, so a key may take no more than its share of a line.
     limit = min(LEAST_TEXT, max(LEAST_WIDTH // 2, width // (keys + 1) - GAP))
     least = [min(most, limit) for most in wanted]
     made: list[str] = []
@@ -64,16 +66,17 @@ def rows_to_lines(lines: Sequence[Sequence[str]], width: int | None, keys: int =
         widths = shared([least[i] for i in part], [wanted[i] for i in part], width)
         made += [""] if made else []
         for line in lines:
-            fields = [wrapped(line[i], room, at_dashes=True) for i, room in zip(part, widths, strict=True)]
+            fields = [wrap(line[i], room, at_dashes=True) for i, room in zip(part, widths, strict=True)]
             made += [
-                aligned([field[k] if k < len(field) else "" for field in fields], widths)
+                align([field[k] if k < len(field) else "" for field in fields], widths)
                 for k in range(max(map(len, fields)))
             ]
     return made
 
 
-def aligned(fields: Sequence[str], widths: Sequence[int]) -> str:
+def align(fields: Sequence[str], widths: Sequence[int]) -> str:
     """One line of fields, each in its column."""
+    # Measured in cells of the terminal, of which a Chinese character takes two.
     texts = (set_cell_size(text, max(width, cell_len(text))) for text, width in zip(fields, widths, strict=True))
     return (" " * GAP).join(texts).rstrip()
 
@@ -83,11 +86,11 @@ def entries_to_lines(heading: tuple[str, str], entries: Sequence[tuple[str, Sequ
     width = max(width, LEAST_WIDTH)
     widest = min(max(cell_len(name) for name, _ in (*entries, (heading[0], ""))), width // 3)
     room = width - widest - GAP
-    made = [aligned(heading, (widest, 0))]
+    made = [align(heading, (widest, 0))]
     for name, paragraphs in entries:
-        beside = [line for text in filter(None, paragraphs) for line in wrapped(text, room)] or [""]
-        names = wrapped(name, widest)
+        beside = [line for text in filter(None, paragraphs) for line in wrap(text, room)] or [""]
+        names = wrap(name, widest)
         for k in range(max(len(names), len(beside))):
             pair = (names[k] if k < len(names) else "", beside[k] if k < len(beside) else "")
-            made.append(aligned(pair, (widest, 0)))
+            made.append(align(pair, (widest, 0)))
     return made

@@ -32,11 +32,14 @@ class PassingLine:
 
     def __init__(self) -> None:
         self._width = 0
+        # The line is shown by a thread that watches the time, and erased by the one that says something.
         self._lock = threading.RLock()
 
     def show(self, text: str) -> None:
         """Write it over the one before, cut to the width of the terminal."""
         with self._lock:
+            # One column stays free: a full line would go on in the next, and \r leads back to the start of that one
+            # only.
             text = printable(text)[: shutil.get_terminal_size().columns - 1]
             self._write(f"\r{text.ljust(self._width)}")
             self._width = len(text)
@@ -96,12 +99,12 @@ class Stream:
         return len(text)
 
     def writelines(self, lines: Iterable[Any]) -> None:
-        """As the stream does."""
+        """Write each line, with the same handling of errors."""
         for line in lines:
             self.write(line)
 
     def flush(self) -> None:
-        """As the stream does."""
+        """Flush, with the same handling of errors."""
         with self._faults():
             self._stream.flush()
 
@@ -157,6 +160,7 @@ def is_at(stream: IO[str] | None, descriptor: int) -> bool:
 @contextmanager
 def stdout_for_data() -> Iterator[None]:
     """Send what plugins print inside the block to stderr, whether by Python, a library or a child process."""
+    # Where a test or a notebook has replaced the streams, the descriptors are not what the reader sees, and stay.
     beneath = is_at(sys.stdout, STDOUT) and is_at(sys.stderr, STDERR)
     if beneath:
         sys.stdout.flush()
@@ -187,7 +191,7 @@ def print_sheet(sheet: Sheet) -> None:
 
 
 def width_of_output() -> int:
-    """Columns of the terminal; where stdout is none, what COLUMNS says, or 80."""
+    """Columns of the terminal; if stdout is no terminal, what COLUMNS says, or 80."""
     from rich.console import Console
 
     return Console(file=sys.stdout).width
@@ -206,7 +210,7 @@ def print_rows(rows: list[dict[str, str]], keys: int = 1) -> None:
 
 
 def print_entries(heading: tuple[str, str], entries: Sequence[tuple[str, Sequence[str]]]) -> None:
-    """Names with what is said of each, wrapped to the terminal; to 80 columns where there is none."""
+    """Names with what is said of each, wrapped to the terminal, or to 80 columns without one."""
     from .columns import entries_to_lines
 
     clean = [(printable(name), [printable(text) for text in texts]) for name, texts in entries]
@@ -216,5 +220,6 @@ def print_entries(heading: tuple[str, str], entries: Sequence[tuple[str, Sequenc
 
 def table_to_json(content: pd.DataFrame, about: dict[str, Any]) -> str:
     """The rows as one JSON object; missing values are null."""
+    # By way of pandas, which writes null for nan; json.dumps would write NaN, which is not JSON.
     rows = json.loads(content.to_json(orient="records", double_precision=12))
     return json.dumps({**about, "table": rows})

@@ -66,6 +66,7 @@ class Doing:
         self.look(at_once=at_once)
         if self._thread is None and not self.is_quiet:
             self._ended.clear()
+            # A daemon: who only looks at the clock must not keep a program alive that ends with an error.
             self._thread = threading.Thread(target=self._watch, daemon=True)
             self._thread.start()
 
@@ -73,6 +74,7 @@ class Doing:
         """Nothing of it goes on: something else will show progress, or the command ends."""
         if self._thread:
             self._ended.set()
+            # Before the line is erased, or the thread could write it once more.
             self._thread.join()
             self._thread = None
         self._is_told = True

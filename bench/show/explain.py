@@ -72,8 +72,8 @@ def command_of(options: dict[str, str]) -> str:
     return shlex.join(["samplerbench", "grid", *(word for pair in options.items() for word in pair)])
 
 
-def explained(caption: Caption, registry: Registry) -> Explained:
-    """What a caption says; InputError for a value that cannot be."""
+def explain_caption(caption: Caption, registry: Registry) -> Explained:
+    """What a caption says; InputError for an invalid value."""
     about = Explained()
     if caption.prompt:
         about.of_model["--prompt"] = caption.prompt
@@ -86,6 +86,7 @@ def explained(caption: Caption, registry: Registry) -> Explained:
         known = KNOWN.get(name.lower())
         text = known(caption, value, about, registry) if known else TOLD.get(name.lower(), NOT_KNOWN)
         about.settings.append((name, value, text))
+    # The command is whole even where the caption names neither.
     about.options.setdefault("-s", "ddim")
     about.options.setdefault("--steps", "20")
     return about

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from ...samplers.errors import InputError, closest, shown
+from ...samplers.errors import InputError, closest, quote
 from ...samplers.files.image_folder import check_is_empty, write_images
 from ...samplers.files.tiles import Images
-from ...samplers.text import counted
+from ...samplers.text import count_of
 from ..judge.stored import StoredRun
 from ..plan.record import CellRecord
 
@@ -30,17 +30,18 @@ def export(run: StoredRun, row: str, folder: Path, n: int | None = None) -> Expo
 
     InputError for a row that the run does not have, and if no image, or fewer than n, are kept of it.
     """
-    cell = row_named(run, row)
+    cell = find_row(run, row)
+    # Before any chunk is read, which takes long in a large run.
     check_is_empty(folder)
     places = run.folder.places_of(cell.key)
     drawn = sum(samples for _, samples in places)
     if not places:
-        raise InputError(f"row {shown(row)}: {run.path} has no samples of it; give its command to draw them")
+        raise InputError(f"row {quote(row)}: {run.path} has no samples of it; give its command to draw them")
     if next(kept_images(run, cell), None) is None:
-        raise InputError(f"row {shown(row)}: {run.path} keeps no images of it; expected a model that makes images")
+        raise InputError(f"row {quote(row)}: {run.path} keeps no images of it; expected a model that makes images")
     if n is not None and (kept := sum(1 for _ in kept_images(run, cell))) < n:
         raise InputError(
-            f"row {shown(row)}: {kept} of {counted(drawn, 'image')} are kept; expected -n of at most {kept}, or a run "
+            f"row {quote(row)}: {kept} of {count_of(drawn, 'image')} are kept; expected -n of at most {kept}, or a run "
             "with --keep-images, which keeps all of them"
         )
     written = write_images(folder, islice(kept_images(run, cell), n), run.record.prompts)
@@ -55,7 +56,7 @@ def kept_images(run: StoredRun, cell: CellRecord) -> Iterator[tuple[int, Images]
             yield from enumerate(chunk.images, chunk.first)
 
 
-def row_named(run: StoredRun, name: str) -> CellRecord:
+def find_row(run: StoredRun, name: str) -> CellRecord:
     """The row "ddim@10": a sampler by its name or as it was given, and its steps, or its budget in a run of budgets.
 
     In a run of a single count the sampler is enough; in one of several guidances it is "ddim@10@2.5".
@@ -71,4 +72,4 @@ def row_named(run: StoredRun, name: str) -> CellRecord:
     by_spec = {cell.sampler + name.removeprefix(cell.shown): cell for name, cell in rows.items()}
     if found := rows.get(name) or by_spec.get(name):
         return found
-    raise InputError(f"row {shown(name)}: not in {run.path}{closest(name, rows)}; there are: {', '.join(rows)}")
+    raise InputError(f"row {quote(name)}: not in {run.path}{closest(name, rows)}; there are: {', '.join(rows)}")

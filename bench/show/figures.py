@@ -18,7 +18,7 @@ from typing import Any
 import vl_convert
 from PIL import Image, ImageDraw, ImageFont
 
-from ...samplers.errors import InputError, StoreError, closest, shown
+from ...samplers.errors import InputError, StoreError, closest, quote
 from ...samplers.files.atomic import make_folder, write_named
 from ...samplers.files.tiles import Images, as_picture, side_by_side
 from ..judge.run_metrics import LoadMetrics
@@ -82,9 +82,10 @@ def figures(run: StoredRun, view: View) -> Iterator[tuple[str, bytes]]:
         yield f"{name}.png", vl_convert.vegalite_to_png(spec, ppi=DOTS_PER_INCH)
     picture = picture_of(run, view)
     if picture:
-        png = saved(picture, "png", optimize=True, dpi=(DOTS_PER_INCH, DOTS_PER_INCH))
+        png = file_content(picture, "png", optimize=True, dpi=(DOTS_PER_INCH, DOTS_PER_INCH))
         yield "samples.svg", svg_around(png, picture.width, picture.height).encode()
-        yield "samples.pdf", saved(picture, "pdf", quality=95, resolution=DOTS_PER_INCH)
+        # Pillow stores colours in a PDF as JPEG; at its usual quality the edges of small samples blur.
+        yield "samples.pdf", file_content(picture, "pdf", quality=95, resolution=DOTS_PER_INCH)
         yield "samples.png", png
 
 
@@ -96,9 +97,9 @@ def chart_picture(run: StoredRun, metric: str | None, against: str) -> Image.Ima
     view, names = view_of(run), metrics_with_ode(run.table)
     if metric is not None and metric not in names:
         known = ", ".join(names)
-        raise InputError(f"metric {shown(metric)}: not in the run{closest(metric, names)}; there are: {known}")
+        raise InputError(f"metric {quote(metric)}: not in the run{closest(metric, names)}; there are: {known}")
     if against not in KINDS:
-        raise InputError(f"against {shown(against)}: expected {' or '.join(KINDS)}")
+        raise InputError(f"against {quote(against)}: expected {' or '.join(KINDS)}")
     wanted = f"{file_name(metric or next(iter(names), ''))}-{KINDS[against]}"
     charts = charts_by_name(run, view)
     if wanted not in charts:
@@ -106,7 +107,7 @@ def chart_picture(run: StoredRun, metric: str | None, against: str) -> Image.Ima
     return Image.open(io.BytesIO(vl_convert.vegalite_to_png(charts[wanted], ppi=DOTS_ON_SCREEN)))
 
 
-def saved(picture: Image.Image, kind: str, **settings: Any) -> bytes:
+def file_content(picture: Image.Image, kind: str, **settings: Any) -> bytes:
     """The content of a file of that kind."""
     buffer = io.BytesIO()
     picture.save(buffer, format=kind, **settings)
@@ -133,7 +134,7 @@ def charts_by_name(run: StoredRun, view: View) -> dict[str, Chart]:
             if drawn and kind in view.charts[key]:
                 # Two names may become one when their special characters are replaced.
                 free = f"{name}-{kind}" if f"{name}-{kind}" not in found else f"{name}-{key}-{kind}"
-                found[free] = printed(view.charts[key][kind], view, drawn)
+                found[free] = figure_from(view.charts[key][kind], view, drawn)
     return found
 
 
@@ -142,7 +143,7 @@ def file_name(metric: str) -> str:
     return "".join(c if c.isalnum() or c in "-_" else "-" for c in metric)[:64] or "metric"
 
 
-def printed(chart: Chart, view: View, drawn: Collection[str]) -> Chart:
+def figure_from(chart: Chart, view: View, drawn: Collection[str]) -> Chart:
     """A chart of the report as a figure, with a legend of the drawn series."""
     names = [series["name"] for series in view.series]
     # The page's colours are variables of its style, which no SVG for print has.
@@ -161,6 +162,7 @@ def printed(chart: Chart, view: View, drawn: Collection[str]) -> Chart:
                 # The page refers to series by number and has its own legend; in print the legend shows names.
                 encoding["scale"]["domain"] = names
     lines = -(-len(drawn) // legend["columns"])
+    # The width is that of the figure with its axis, so that every figure fills the column exactly.
     return spec | {
         "width": WIDTH, "height": PLOT_HEIGHT + lines * LEGEND_LINE, "config": config(),
         "autosize": {"type": "fit", "contains": "padding"}, "padding": 1,
@@ -203,6 +205,7 @@ def legend_columns(names: Sequence[str]) -> int:
 @lru_cache(maxsize=1)
 def light_colours() -> dict[str, str]:
     """The colours of the page's light theme by their names in its style."""
+    # Read from the style of the page: a colour is written down once.
     style = (TEMPLATES / "report.css").read_text(encoding="utf-8")
     return dict(re.findall(r"--([\w-]+): light-dark\((#[0-9a-f]{6}), #[0-9a-f]{6}\)", style)) | {"paper": "#ffffff"}
 
@@ -223,6 +226,7 @@ def in_inches(svg: str) -> str:
     def inches(match: re.Match[str]) -> str:
         return f'{match[1]}="{float(match[2]) / POINTS_PER_INCH:.4f}in"'
 
+    # A size without a unit counts 96 to the inch, and the figure would come out a quarter too small.
     end = svg.index(">")
     return re.sub(r'\b(width|height)="([\d.]+)"', inches, svg[:end]) + svg[end:]
 
@@ -242,7 +246,7 @@ def picture_of(run: StoredRun, view: View) -> Image.Image | None:
     budgets = len(view.budgets)
     rows = sorted(view.rows, key=lambda row: int(row["series"]))
     lanes = [rows[first : first + budgets] for first in range(0, len(rows), budgets)]
-    labels = [wrapped(lane[0]["short"]) for lane in lanes]
+    labels = [wrap_label(lane[0]["short"]) for lane in lanes]
     dot = DOTS_PER_INCH / POINTS_PER_INCH
     size, gap = round(FONT_SIZE * dot), round(2 * dot)
     # Laid out once with tiles of a dot, to learn what labels and gaps leave for the samples.
@@ -280,7 +284,7 @@ def paper_grid(
     return sheet
 
 
-def wrapped(label: str) -> str:
+def wrap_label(label: str) -> str:
     """A label, broken into lines that leave room for the samples."""
     return "\n".join(textwrap.wrap(label, LABEL_LETTERS)) or label
 

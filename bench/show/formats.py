@@ -110,7 +110,7 @@ def content_of(run: StoredRun) -> Content:
     return Content(run.table, run.labels, origins, {"folder": str(run.path)}, notes)
 
 
-def merged_content(runs: Sequence[StoredRun]) -> Content:
+def merge_content(runs: Sequence[StoredRun]) -> Content:
     """One table of several runs. Raises InputError if they cannot be compared."""
     merged = merge(runs)
     about = {"folders": [str(run.path) for run in runs], "notes": list(merged.notes)}
@@ -149,6 +149,7 @@ def emphasis_of(content: Content, metric: str, registry: Registry, columns: Sequ
         if sum(n for _, n in common_places(list(sources.values()))) != content.table["samples"].max():
             return Emphasis(why=" Nothing is bold: not all samples of the rows are there to compare.")
         found = estimates_of(sources)
+    # A table without bold numbers still has its numbers: who prints it without the run's plugins gets them.
     except SamplerbenchError as error:
         complain(f"nothing is bold: {error}", kind="Note")
         return Emphasis(why=" Nothing is bold: what the rows are compared with is not there.")
@@ -187,11 +188,11 @@ def sheet_for(content: Content, layout: Layout, emphasis: Emphasis = Emphasis(),
     if layout.pivot:
         return pivot_to_sheet(content, layout, emphasis.bold, below)
     check_columns(layout.columns, [*content.table.columns, NOTE], "columns")
-    return sheet_of(sorted_by(content.table, layout.sort), content.labels, layout.columns, emphasis.bold, below)
+    return sheet_of(sort_rows(content.table, layout.sort), content.labels, layout.columns, emphasis.bold, below)
 
 
 def sheet_with_best(content: Content, layout: Layout, registry: Registry | None, below: str = "") -> Sheet:
-    """As `sheet_for`, with rows that are shown to be the best in bold; without a registry nothing is bold."""
+    """The table as people read it, with what is shown to be the best in bold; without a registry nothing is bold."""
     sheet = sheet_for(content, layout, below=below)  # refuses what is not in the table, before any sample is read
     return (
         sheet_for(content, layout, emphasis_of(content, layout.pivot, registry, layout.columns), below)
@@ -204,7 +205,7 @@ def frame_for(content: Content, layout: Layout) -> pd.DataFrame:
     """The table as programs read it."""
     frame = pivot_for(content, layout).frame() if layout.pivot else content.table
     check_columns(layout.columns, frame.columns, "columns")
-    ordered = sorted_by(frame, layout.sort)
+    ordered = sort_rows(frame, layout.sort)
     return ordered[list(layout.columns)] if layout.columns else ordered
 
 
@@ -242,7 +243,8 @@ def pivot_to_sheet(content: Content, layout: Layout, bold: set[Place], below: st
             return column_of(name, content.labels)
         return Column(f"{layout.over} {name}" if layout.over else f"NFE {name}" if across == "nfe" else f"{name} steps")
 
-    rows = [[entry(int(row), name) for name in names] for row in sorted_by(pivot.frame(), layout.sort).index]
+    # Sorted by the numbers with all of their digits, not by their texts.
+    rows = [[entry(int(row), name) for name in names] for row in sort_rows(pivot.frame(), layout.sort).index]
     return Sheet([head(name) for name in names], rows, printable(pivot_caption(content, pivot, layout.over) + below))
 
 
@@ -289,11 +291,12 @@ def warnings_in(table: pd.DataFrame) -> str:
     return "".join(f" {row['sampler']}, {row['steps']} steps: {row[WARNING]}." for row in rows)
 
 
-def sorted_by(table: pd.DataFrame, order: Sequence[str]) -> pd.DataFrame:
+def sort_rows(table: pd.DataFrame, order: Sequence[str]) -> pd.DataFrame:
     """The rows sorted by the named columns, "-name" in descending order; missing values come last."""
     names = [name.removeprefix("-") for name in order]
     check_columns(names, table.columns, "sort")
     ascending = [not name.startswith("-") for name in order]
+    # Stable, so that rows that are equal here keep the order of the run.
     return table.sort_values(names, ascending=ascending, kind="stable") if names else table
 
 
@@ -319,7 +322,7 @@ def parse_columns(option: str, text: str | None) -> tuple[str, ...]:
 # ---- Sheet and frame -> what is passed on ----
 
 
-def rendered(content: Content, layout: Layout, form: str, registry: Registry | None = None) -> bytes:
+def render(content: Content, layout: Layout, form: str, registry: Registry | None = None) -> bytes:
     """The table in one of FORMATS; in SHEETS, with a registry, rows that are shown to be the best are bold."""
     if form in DATA:
         pivot = {"pivot": layout.pivot, "across": layout.over or across_of(content)} if layout.pivot else {}

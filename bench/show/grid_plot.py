@@ -85,7 +85,7 @@ class Settings:
         values = {one.name: getattr(self.others, one.name) for one in SETTINGS if one.grid and one.name != "samples"}
         return values | {"sampler": self.sampler, "steps": self.steps}
 
-    def changed(self, name: str, value: Any) -> Settings:
+    def with_change(self, name: str, value: Any) -> Settings:
         """These settings with one of them changed."""
         if name in OWN:
             return replace(self, **{name: value})
@@ -121,7 +121,7 @@ class Plot:
         if not self.z:
             return [self]
         return [
-            replace(self, settings=self.settings.changed(self.z.field, value), page=i)
+            replace(self, settings=self.settings.with_change(self.z.field, value), page=i)
             for i, value in enumerate(self.z.values)
         ]
 
@@ -134,7 +134,7 @@ class Plot:
         """The settings of each cell, row by row."""
 
         def along(axis: Axis | None, settings: Settings) -> list[Settings]:
-            return [settings.changed(axis.field, value) for value in axis.values] if axis else [settings]
+            return [settings.with_change(axis.field, value) for value in axis.values] if axis else [settings]
 
         return [along(self.x, row) for row in along(self.y, self.settings)]
 
@@ -224,7 +224,7 @@ LoadModel = Callable[[str, tuple[tuple[str, Any], ...]], Model]
 
 
 def loader(registry: Registry) -> LoadModel:
-    """What loads the models of the cells, each once; they differ where a setting of the model is an axis."""
+    """A function that loads the models of the cells, each once; they differ where a setting of the model is an axis."""
 
     @functools.cache
     def load(name: str, settings: tuple[tuple[str, Any], ...]) -> Model:
@@ -244,7 +244,7 @@ def requests_for(plot: Plot, registry: Registry, load: LoadModel | None = None) 
     def request(cell: Settings) -> Request:
         model = load(cell.others.model, tuple(cell.others.model_settings.items()))
         size = cell.others.batch_size or batch_size_for(plot.images, model)
-        return request_of(cell.changed("batch_size", size), registry, model, grid_is_axis=grid_is_axis)
+        return request_of(cell.with_change("batch_size", size), registry, model, grid_is_axis=grid_is_axis)
 
     # All requests are made before anything is drawn: a slip in the last cell costs no time.
     return [[request(cell) for cell in row] for row in plot.cells()]
@@ -314,7 +314,7 @@ class Drawn:
         return mosaic(self.states[min(place, len(self.states) - 1)])
 
 
-def drawn(plot: Plot, request: Request) -> Drawn | str:
+def draw_cell(plot: Plot, request: Request) -> Drawn | str:
     """The images of a cell, or the reason why there are none."""
     try:
         samples = draw_apart(request, 0, plot.images, trajectory=plot.trajectory)
@@ -329,12 +329,13 @@ def drawn(plot: Plot, request: Request) -> Drawn | str:
 
 def draw_cells(plot: Plot, requests: list[list[Request]], advance: Callable[[], None]) -> list[list[Drawn | str]]:
     """All cells, row by row; `advance` is called after each. An error if the picture would become too large."""
+    # A path has a state for each level, so the number of frames is known before anything is drawn.
     frames = len(places([[request.levels for request in row] for row in requests])) if plot.trajectory else 1
     sides = (0, 0)
 
     def cell_of(request: Request) -> Drawn | str:
         nonlocal sides
-        cell = drawn(plot, request)
+        cell = draw_cell(plot, request)
         if isinstance(cell, Drawn):
             # After the first cell, and not after all of them. Each has room for the largest.
             width, height = cell.tile(0).size
@@ -407,6 +408,7 @@ def parameters(plot: Plot, request: Request, registry: Registry) -> str:
     """The settings of the first cell, that of `request`, in the words that image tools read, and the axes."""
     cell = plot.cells()[0][0]
     first, shown = cell.others, request.model.shown_shape
+    # In the order in which other programs write such a line; some of them know it by its first word.
     fields: dict[str, object] = {
         "Steps": len(request.levels) - 1,
         "Sampler": familiar(cell.spec, registry),
@@ -420,13 +422,13 @@ def parameters(plot: Plot, request: Request, registry: Registry) -> str:
         side = option[-1].upper()
         fields |= {"Script": "X/Y/Z plot", f"{side} Type": axis.name.capitalize()}
         fields[f"{side} Values"] = axis.spec.partition("=")[2]
-    line = ", ".join(f"{name}: {quoted(value)}" for name, value in fields.items())
+    line = ", ".join(f"{name}: {quote_if_needed(value)}" for name, value in fields.items())
     prompt = first.prompts[0] if first.prompts else ""
     negative = f"Negative prompt: {first.negative}" if first.negative else ""
     return "\n".join(filter(None, [prompt, negative, line]))
 
 
-def quoted(value: object) -> str:
+def quote_if_needed(value: object) -> str:
     """A value in such a line, in quotes if it would break the line."""
     text = str(value)
     return json.dumps(text, ensure_ascii=False) if any(c in text for c in ',:\n"') else text
@@ -503,6 +505,7 @@ def check_target(path: Path, *suffixes: str) -> Path:
         raise InputError(f"output {path}: expected a name that ends in {' or '.join(suffixes)}")
     if path.is_dir():
         raise InputError(f"output {path}: is a folder; expected a file")
+    # The nearest folder that is there decides, since those below it will be made.
     above = next(folder for folder in path.absolute().parents if folder.exists())
     if not above.is_dir():
         raise InputError(f"output {path}: {above} is a file; expected a folder")
@@ -543,6 +546,7 @@ def make_grid(
     """
     load = loader(registry)
     pages = plot.pages()
+    # Of all pages before the first is drawn: a slip on the last one costs no time.
     requests = [requests_for(page, registry, load) for page in pages]
     for warning in dict.fromkeys(warning for page in requests for warning in warnings_of(page)):
         complain(warning, kind="Warning")

@@ -52,7 +52,8 @@ def latex(text: str) -> str:
     """The text with all characters escaped that LaTeX would execute or that its standard fonts lack."""
     if NUMBER.fullmatch(text):
         return f"$-${text[1:]}" if text.startswith("-") else text
-    return "".join(map(latex_letter, text)).replace("--", "-{}-").replace("--", "-{}-")  # no dash of two hyphens
+    # LaTeX makes a dash of two hyphens. Replaced twice, because two pairs overlap in three hyphens.
+    return "".join(map(latex_letter, text)).replace("--", "-{}-").replace("--", "-{}-")
 
 
 def latex_letter(letter: str) -> str:
@@ -61,6 +62,7 @@ def latex_letter(letter: str) -> str:
         return LATEX[letter]
     if letter.isascii():
         return letter
+    # NFD splits a letter into its base and its accents, for which LaTeX has commands.
     apart = unicodedata.normalize("NFD", letter)
     base, mark = apart[0], apart[1:]
     if base.isascii() and base.isalpha() and mark in LATEX_ACCENTS:

@@ -20,7 +20,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from ...samplers.text import counted, printable
+from ...samplers.text import count_of, printable
 from ..draw.session import Watch
 from ..judge.compare import SECONDS
 from ..judge.status import failed_outcome
@@ -46,7 +46,7 @@ def pivot_to_lines(pivot: Pivot, labels: Labels, across: str, width: int, height
     names = [printable(name_of(pivot, key)) for key in pivot.rows]
     name_width = min(max(map(cell_len, ["sampler", *names])), width // 2)
     room = width - name_width
-    # All counts with their values alone are worth more than some of them with their intervals.
+    # Values of all counts are worth more than values and intervals of some.
     columns = value_columns(pivot, room, interval=True)
     if len(columns) < len(pivot.counts):
         columns = value_columns(pivot, room, interval=False)
@@ -61,7 +61,7 @@ def pivot_to_lines(pivot: Pivot, labels: Labels, across: str, width: int, height
         left_out.append(f"{len(names) - rows} more samplers")
     footer = textwrap.wrap(f"no room for {' and '.join(left_out)}", width) if left_out else []
     grid = zip(["sampler", *names[:rows]], zip(*columns, strict=True), strict=False)
-    lines = [set_cell_size(shortened(name, name_width), name_width) + "".join(values) for name, values in grid]
+    lines = [set_cell_size(shorten(name, name_width), name_width) + "".join(values) for name, values in grid]
     return [*title_lines, *lines, *footer[:MOST_LEFT_OUT_LINES]]
 
 
@@ -87,7 +87,7 @@ def value_columns(pivot: Pivot, room: int, *, interval: bool) -> list[list[str]]
     return columns
 
 
-def shortened(text: str, width: int) -> str:
+def shorten(text: str, width: int) -> str:
     """The text, cut with an ellipsis if it is wider than this many characters."""
     return text if cell_len(text) <= width else f"{set_cell_size(text, width - 1)}…"
 
@@ -146,8 +146,8 @@ class View(Watch):
         self._pace = Pace(plan, todo, self._started, self._workers)
         if not self._draws_live:
             self._say(
-                f"{counted(len(plan.cells), 'cell')} x {counted(plan.config.samples, 'sample')}, "
-                f"{counted(todo, 'network evaluation')} to make"
+                f"{count_of(len(plan.cells), 'cell')} x {count_of(plan.config.samples, 'sample')}, "
+                f"{count_of(todo, 'network evaluation')} to make"
             )
 
     def remaining(self, images: Mapping[str, int]) -> None:
@@ -165,6 +165,7 @@ class View(Watch):
     def stored(self, cell: Cell, block: Block) -> None:
         """Count images and chunks."""
         self._doing = ""
+        # `advanced` follows with the evaluations: only both together say what an image costs.
         self._stored, self._stored_images = cell, block.n
         self._images += block.n
         self._chunks += 1
@@ -203,6 +204,7 @@ class View(Watch):
         if self._pace:
             self._pace.todo -= evaluations
             self._pace.missing.pop(cell.key, None)
+            # The time of an attempt that failed says nothing about the cells that do not.
             self._pace.skip(self._clock())
         if not self._draws_live:
             self._say(self._failures[-1])
@@ -212,12 +214,13 @@ class View(Watch):
         self._table = table
 
     def ahead(self) -> str:
-        """How much is done, and how long it will still take; what is done meanwhile, where that is no drawing."""
+        """How much is done, how long the rest will take, and what goes on now, if that is not drawing."""
         share = 100 * self._share()
         parts = [f"{share:.0f} %"]
         now = self._clock()
         left = self._pace.left(now) if self._pace and self._done < self._todo else None
         if self._doing:
+            # How long it has taken is of interest only as long as nothing says how long it will take.
             parts.append(self._doing if left is not None else f"{self._doing}, {duration(now - self._doing_since)}")
         parts += [f"{duration(left)} left"] if left is not None else []
         return ", ".join(parts)
@@ -226,17 +229,21 @@ class View(Watch):
         """Chunks and images that are there, and images per second. Rates count what this run makes, not what was
         stored before."""
         missing = list(self._left.values())  # a copy: the screen is drawn by a thread of its own
+        # A cell that failed has no entry: neither count expects anything of it.
         chunks, images = len(missing) * self._blocks, len(missing) * self._samples
         there = chunks - sum(math.ceil(left / self._block) for left in missing)
-        parts = [f"{there:,} of {counted(chunks, 'chunk')}", f"{images - sum(missing):,} of {counted(images, 'image')}"]
+        parts = [
+            f"{there:,} of {count_of(chunks, 'chunk')}",
+            f"{images - sum(missing):,} of {count_of(images, 'image')}",
+        ]
         now = self._clock()
         if self._images and now > self._images_since:
             seconds = now - self._images_since
             parts.append(f"{per_second(self._images, seconds)} images/s")
             if self._workers:
-                parts.append(f"{per_second(self._chunks, seconds)} chunks/s by {counted(self._workers, 'worker')}")
-        parts += [f"{counted(len(self._failures), 'cell')} failed"] if self._failures else []
-        parts += [f"{counted(self._retries, 'chunk')} drawn again"] if self._retries else []
+                parts.append(f"{per_second(self._chunks, seconds)} chunks/s by {count_of(self._workers, 'worker')}")
+        parts += [f"{count_of(len(self._failures), 'cell')} failed"] if self._failures else []
+        parts += [f"{count_of(self._retries, 'chunk')} drawn again"] if self._retries else []
         return ", ".join(parts)
 
     def _share(self) -> float:
@@ -245,9 +252,9 @@ class View(Watch):
     def _frame(self) -> Group:
         """The frame: the pivot of the table so far, the cells that failed, the bar."""
         width, height = self._console.size
-        shown = [shortened(line, width) for line in self._failures[:FAILURES_SHOWN]]
+        shown = [shorten(line, width) for line in self._failures[:FAILURES_SHOWN]]
         if len(self._failures) > len(shown):
-            shown.append(f"and {counted(len(self._failures) - len(shown), 'more cell')} failed")
+            shown.append(f"and {count_of(len(self._failures) - len(shown), 'more cell')} failed")
         state = textwrap.wrap(self.state(), width)
         room = height - len(shown) - len(state) - 2  # the bar, and the line that the cursor is on
         table = self._pivot(width, room)
@@ -335,7 +342,7 @@ class CellBar:
             self._progress.update(task, completed=done, left=left)
             if not self._is_live and not self._quiet and done < cells and line_is_due(now, spoken, started):
                 spoken = now
-                self._console.print(Text(f"{done} of {counted(cells, 'cell')}, {left}"), soft_wrap=True)
+                self._console.print(Text(f"{done} of {count_of(cells, 'cell')}, {left}"), soft_wrap=True)
 
         return advance
 

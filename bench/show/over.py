@@ -11,7 +11,7 @@ import pandas as pd
 
 from ...samplers.errors import InputError, closest
 from ...samplers.options import parse_spec
-from ...samplers.text import counted
+from ...samplers.text import count_of
 from ..judge.table import SPEC
 
 GUIDANCE = "guidance"
@@ -40,7 +40,7 @@ class Over:
 
 def curve_name(sampler: str, row: Mapping[Hashable, Any], *, several: bool) -> str:
     """ "ddim, 10 steps", with the guidance where rows have several."""
-    steps = f"{sampler}, {counted(int(row['steps']), 'step')}"
+    steps = f"{sampler}, {count_of(int(row['steps']), 'step')}"
     return f"{steps}, guidance {row[GUIDANCE]:g}" if several else steps
 
 

@@ -39,7 +39,7 @@ class Took:
             self.products += units * seconds / images
 
 
-def padded(n: int, batch_size: int) -> int:
+def rows_with_padding(n: int, batch_size: int) -> int:
     """The rows that the network is asked for: batches are padded."""
     return math.ceil(n / batch_size) * batch_size
 
@@ -130,20 +130,20 @@ class Pace:
 
     def _units(self, key: str, images: int) -> float:
         cell = self._cells[key]
-        return cost(cell) * padded(images, cell.request.batch_size)
+        return cost(cell) * rows_with_padding(images, cell.request.batch_size)
 
     @property
     def _padding(self) -> float:
         """How many times as much the ODE solution costs because its batch is padded."""
         if self.number or not (images := self.plan.ode_samples):
             return 1.0
-        return padded(images, self.plan.references[0].batch_size) / images
+        return rows_with_padding(images, self.plan.references[0].batch_size) / images
 
     def _overhead(self, chunks: Took) -> float:
         """What an image costs beside its evaluations, in evaluations."""
         images = chunks.images
         if self.others.seconds and self.others.units and self.number <= len(self._cells):
-            # The ODE solution has no images: it tells what an evaluation alone takes.
+            # The ODE solution has no images: it tells what an evaluation takes by itself.
             rate = self.others.seconds / self.others.units
             spare = (chunks.seconds - rate * chunks.units) / images
             return max(0.0, (WARM_UP_SHARE if self.number == 1 else 1.0) * spare / rate)

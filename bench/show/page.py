@@ -43,7 +43,7 @@ def view_to_html(view: View) -> str:
     """One page that contains its style, scripts and pictures, with a policy that forbids other scripts and loading."""
     style, own, source = (template_text(f"report.{ending}") for ending in ("css", "js", "html.jinja"))
     scripts = [vega_bundle(), own]
-    return compiled(source).render(
+    return compile_template(source).render(
         view=view,
         style=Markup(style),
         scripts=[Markup(script) for script in scripts],
@@ -54,8 +54,9 @@ def view_to_html(view: View) -> str:
 
 
 @lru_cache(maxsize=2)
-def compiled(source: str) -> Template:
+def compile_template(source: str) -> Template:
     """The template of a page, which takes longer to compile than to fill in."""
+    # StrictUndefined: a name that the view lacks is an error, not an empty place in the page.
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     return environment.from_string(source)
 
@@ -93,6 +94,7 @@ def vega_bundle() -> str:
 
     Putting it together takes more than a second, so the next process finds it in the user's cache.
     """
+    # The version is part of the name, so a new library is put together again; the seal shows a file that was cut off.
     file = Path.home() / ".cache" / "samplerbench" / "report" / f"vega-{version('vl-convert-python')}.json"
     with suppress(OSError, ValueError):
         if isinstance(kept := unseal_json(bytes_of(file)).get("script"), str):

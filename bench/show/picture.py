@@ -61,6 +61,7 @@ Tile = Image.Image | str
 
 def write_picture(plan: Plan, folder: RunFolder, failures: Mapping[str, str]) -> None:
     """Write grid.png, if the model makes images and some are stored."""
+    # The first block: it has the same seeds in every cell, and is the first to be there.
     block = plan.blocks[0]
     shown = {
         cell.key: folder.read(cell, block).images
@@ -73,7 +74,7 @@ def write_picture(plan: Plan, folder: RunFolder, failures: Mapping[str, str]) ->
             write_atomically(folder.path / PICTURE_FILE, png(picture))
 
 
-def redrawn(run: StoredRun) -> Image.Image:
+def redraw(run: StoredRun) -> Image.Image:
     """The picture of a stored run, from its kept images, without its model or samplers."""
     record = run.record
     shown: dict[str, Images | None] = {}
@@ -130,15 +131,15 @@ def labelled_grid(
     # Every cell has the size of the largest tile, so that rows and columns line up.
     width, height = max(tile.width for tile in pictures), max(tile.height for tile in pictures)
     line, small_line = round(FONT_SIZE * LEADING), round(SMALL_SIZE * LEADING)
-    sides = [wrapped(label, FONT_SIZE, LABEL_WIDTH, height // line) for label in labels]
-    heads = [wrapped(heading, FONT_SIZE, width, MOST_HEADING_LINES) for heading in headings]
+    sides = [wrap(label, FONT_SIZE, LABEL_WIDTH, height // line) for label in labels]
+    heads = [wrap(heading, FONT_SIZE, width, MOST_HEADING_LINES) for heading in headings]
 
     label_width = max((text_width(text, FONT_SIZE) for side in sides for text in side), default=0)
     left = MARGIN + (label_width + MARGIN if label_width else 0)
     heading_lines = max(map(len, heads))
     top = MARGIN + (heading_lines * line + GAP if heading_lines else 0)
     right, bottom = left + len(heads) * (width + GAP) - GAP, top + len(sides) * (height + GAP) - GAP
-    foot = wrapped(caption, SMALL_SIZE, right - MARGIN, MOST_CAPTION_LINES)
+    foot = wrap(caption, SMALL_SIZE, right - MARGIN, MOST_CAPTION_LINES)
     below = GAP + len(foot) * small_line if foot else 0
     sheet = Image.new("RGB", (right + MARGIN, bottom + below + MARGIN), PAPER)
     pen = ImageDraw.Draw(sheet)
@@ -170,7 +171,7 @@ def notice(text: str, width: int, height: int) -> Image.Image:
     """A tile that says why there is no picture."""
     tile = Image.new("RGB", (width, height), PINK)
     line = round(SMALL_SIZE * LEADING)
-    lines = wrapped(text, SMALL_SIZE, width - 2 * GAP, (height - 2 * GAP) // line)
+    lines = wrap(text, SMALL_SIZE, width - 2 * GAP, (height - 2 * GAP) // line)
     place = (width // 2, (height - len(lines) * line) // 2)
     write_lines(ImageDraw.Draw(tile), lines, place, NOTICE)
     return tile
@@ -183,7 +184,7 @@ def write_lines(pen: ImageDraw.ImageDraw, lines: Sequence[str], at: tuple[int, i
         pen.text(place, text, style.ink, font=font_of(style.size), anchor=style.anchor)
 
 
-def wrapped(text: str, size: int, width: int, most: int) -> list[str]:
+def wrap(text: str, size: int, width: int, most: int) -> list[str]:
     """The text in at most `most` lines of at most `width` pixels, cut with an ellipsis if it does not fit.
 
     Lines break at spaces, else after , : ; or /, else anywhere.
@@ -191,6 +192,7 @@ def wrapped(text: str, size: int, width: int, most: int) -> list[str]:
     lines: list[str] = []
     for paragraph in drawable(text[:MOST_CHARACTERS]).split("\n"):
         line = ""
+        # A piece is a gap, a word up to and with its , : ; or /, or the rest of a word.
         for piece in re.findall(r"\s+|[^\s,:;/]*[,:;/]|[^\s,:;/]+", paragraph):
             parts = [piece] if text_width(piece.rstrip(), size) <= width else list(piece)
             for part in parts:
@@ -230,6 +232,7 @@ def bare(character: str) -> str:
 @cache
 def has_glyph(character: str) -> bool:
     """Whether the font has the character."""
+    # A font draws one box for all that it lacks; U+FFFF is no character, so that box is what it looks like.
     font = font_of(FONT_SIZE)
     return character == " " or bytes(font.getmask(character)) != bytes(font.getmask("\uffff"))
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import pandas as pd
 
-from ...samplers.text import counted
+from ...samplers.text import count_of
 from ..draw.clock import COMPILE, STAGES
 from ..draw.latency import LEAST_DRAWS, columns_among, rows_of
 from ..judge.stored import StoredRun
@@ -20,24 +20,24 @@ MOST_PROMPTS = 8
 """The most prompts that a call writes out."""
 HASH_DIGITS = 12
 LEAST_SHARE = 0.005
-"""Of the time of a run; what took less is not named."""
+"""The smallest share of a run's time that is named."""
 
 
 def summary_of(table: pd.DataFrame, samplers: int) -> str:
     """One sentence on what was drawn."""
-    text = f"{counted(samplers, 'sampler')}, {counted(len(table), 'cell')}, "
-    text += f"{counted(int(table['samples'].max()), 'image')} each from the same noise"
+    text = f"{count_of(samplers, 'sampler')}, {count_of(len(table), 'cell')}, "
+    text += f"{count_of(int(table['samples'].max()), 'image')} each from the same noise"
     strengths = list(dict.fromkeys(table["guidance"]))
-    return text + (f", guidance {listed(strengths)}" if strengths != [1] else "") + "."
+    return text + (f", guidance {join_numbers(strengths)}" if strengths != [1] else "") + "."
 
 
 def provenance_of(run: StoredRun) -> list[tuple[str, str]]:
     """The origin of the numbers: (name, value) of each known fact."""
     record, labels = run.record, run.labels
     config, machine = record.config, record.environment
-    threads = counted(machine.threads, "thread")
+    threads = count_of(machine.threads, "thread")
     facts = [
-        ("Model", config.model + hashed(", weights", record.model.fingerprint)),
+        ("Model", config.model + name_with_hash(", weights", record.model.fingerprint)),
         ("Images", f"{int(run.table['samples'].max()):,} of {config.samples:,} a cell, seed {config.seed}"),
         ("Guidance", guidance_to_text(config)),
         ("Prompts", f"{len(config.prompts)} given" if config.prompts else "the model's own"),
@@ -68,10 +68,10 @@ def guidance_to_text(config: Config) -> str:
     interval = config.guidance_interval
     within = "at sigma / alpha above {:g} up to {:g}".format(*interval) if interval else ""
     negative = f"negative prompt: {config.negative}" if config.negative else ""
-    return ", ".join(filter(None, [listed(config.guidances), within, negative]))
+    return ", ".join(filter(None, [join_numbers(config.guidances), within, negative]))
 
 
-def listed(numbers: Iterable[float]) -> str:
+def join_numbers(numbers: Iterable[float]) -> str:
     """ "1, 2.5, 4"."""
     return ", ".join(f"{number:g}" for number in numbers)
 
@@ -90,10 +90,11 @@ def extractor_to_text(name: str, labels: Labels) -> str:
     note = f" ({label['note']})" if label.get("note") else ""
     data = f" against {label['data']}" if label.get("data") else ""
     place = f" on {label['device']}" if label.get("device") else ""
-    return heading_of(name, labels) + place + data + note + hashed(", weights and data", label.get("fingerprint", ""))
+    known_by = name_with_hash(", weights and data", label.get("fingerprint", ""))
+    return heading_of(name, labels) + place + data + note + known_by
 
 
-def hashed(what: str, fingerprint: str) -> str:
+def name_with_hash(what: str, fingerprint: str) -> str:
     """A name, followed by the beginning of the thing's fingerprint; "" if it has none."""
     return f"{what} {fingerprint[:HASH_DIGITS]}" if fingerprint else ""
 
@@ -101,6 +102,7 @@ def hashed(what: str, fingerprint: str) -> str:
 def call_of(record: RunRecord) -> str:
     """The call in Python that makes a run again, with the settings that are not at their defaults."""
     config = record.config
+    # A run counts by steps or by calls; the other of the two is not what its counts come from.
     unsaid = "steps" if config.nfe else "nfe"
     values = {name: value for name, value in as_json(config).items() if name != unsaid}
     given = values.keys() & without_defaults(config).keys()

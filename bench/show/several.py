@@ -15,19 +15,19 @@ from markupsafe import Markup
 
 from ...samplers.errors import InputError, StoreError
 from ...samplers.files.atomic import write_named
-from ...samplers.text import counted
+from ...samplers.text import count_of
 from ..judge.run_metrics import LoadMetrics
 from ..judge.stored import StoredRun
 from ..plan.config import as_json
 from .figures import charts_by_name, in_inches
-from .page import REPORT_FILE, compiled, content_policy, template_text, write_report
-from .view import View, cleaned, view_of
+from .page import REPORT_FILE, compile_template, content_policy, template_text, write_report
+from .view import View, clean, view_of
 
 SEVERAL_FILE = "reports.html"
 CHARTS = 2
-"""Of each run so many are shown: its first metric against model calls, and against time."""
+"""How many are shown of each run: its first metric against model calls, and against time."""
 MOST_LETTERS = 80
-"""Of a setting in the index."""
+"""The longest text of a setting in the index."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Section:
 
     title: str
     link: str
-    """Of its own page, from the page of several."""
+    """The way to its own page, from the page of several."""
     settings: list[str]
     """Its values of the settings in which the runs differ."""
     charts: list[tuple[str, str]]
@@ -78,10 +78,11 @@ def section_of(run: StoredRun, runs: Sequence[StoredRun], output: Path, metrics:
     charts = list(charts_by_name(run, view).items())[:CHARTS]
     known = settings_of(run)
     return Section(
-        title=cleaned(run.path.name if names.count(run.path.name) == 1 else str(run.path)),
+        title=clean(run.path.name if names.count(run.path.name) == 1 else str(run.path)),
+        # Relative, so that the pages still find each other when their folders are moved together.
         link=quote(Path(os.path.relpath(run.path / REPORT_FILE, output.absolute().parent)).as_posix()),
-        settings=[cleaned(shortened(known.get(name))) for name in differing(runs)],
-        charts=[(cleaned(spec["description"]), svg_uri(spec)) for _, spec in charts],
+        settings=[clean(short_setting(known.get(name))) for name in differing(runs)],
+        charts=[(clean(spec["description"]), svg_uri(spec)) for _, spec in charts],
         view=view,
     )
 
@@ -98,12 +99,12 @@ def differing(runs: Sequence[StoredRun]) -> list[str]:
     return [name for name in names if any(settings.get(name) != known[0].get(name) for settings in known)]
 
 
-def shortened(value: Any) -> str:
+def short_setting(value: Any) -> str:
     """A setting as a reader reads it: "5, 10, 20"; "-" where it is not given."""
     if value in (None, "", []):
         return "-"
     if isinstance(value, list):
-        text = ", ".join(map(shortened, value))
+        text = ", ".join(map(short_setting, value))
     else:
         text = f"{value:g}" if isinstance(value, float) else str(value)
     return text if len(text) <= MOST_LETTERS else f"{text[:MOST_LETTERS]}…"
@@ -118,10 +119,10 @@ def svg_uri(spec: Mapping[str, Any]) -> str:
 def several_to_html(sections: Sequence[Section], names: Sequence[str]) -> str:
     """One page without scripts, which contains its style and pictures."""
     style = template_text("report.css")
-    return compiled(template_text("reports.html.jinja")).render(
+    return compile_template(template_text("reports.html.jinja")).render(
         sections=sections,
         names=[name.replace("_", " ") for name in names],
-        count=counted(len(sections), "run"),
+        count=count_of(len(sections), "run"),
         style=Markup(style),
         policy=content_policy([], style),
     )

@@ -14,7 +14,7 @@ import pandas as pd
 
 from ...samplers.files.atomic import write_atomically
 from ...samplers.metric import LEAST_IMAGES
-from ...samplers.text import counted, printable
+from ...samplers.text import count_of, printable
 from ..draw import clock as timing
 from ..draw.latency import columns_among, rows_of
 from ..draw.sealed_file import disk_errors
@@ -169,7 +169,8 @@ def table_to_cells(table: pd.DataFrame, labels: Labels) -> tuple[list[str], list
 
 
 def metrics_of(table: pd.DataFrame) -> list[str]:
-    """The metrics that have a number in some row; the ODE error is no metric of the samples alone."""
+    """The metrics that have a number in some row, without the ODE error, which is not of the samples only."""
+    # Times and distances to the ODE have intervals too, and the interval of guidance has two ends.
     own = (*timing.COLUMNS, *AXES, ODE_ERROR, ODE_DISTANCE)
     metrics = [c for c in table.columns if metric_columns(c)[1] in table.columns and c not in own]
     return [name for name in metrics if table[name].notna().any()]
@@ -183,7 +184,7 @@ def heading_of(name: str, labels: Labels) -> str:
 
 
 def short_heading_of(name: str, labels: Labels) -> str:
-    """As `heading_of`, for places that name the extractor already."""
+    """The heading of a column, for places that name the extractor already."""
     return labels[name]["frechet"] if has_own_name(name, labels) else HEADINGS.get(name, name)
 
 
@@ -238,7 +239,7 @@ def meaning_of_intervals(table: pd.DataFrame) -> str:
         return INTERVALS
     seeds = int(table[SEEDS].iloc[0])
     return (
-        f"each value is the mean of {counted(seeds, 'seed')}; ± is the 95 % interval of that mean (Student's t, "
+        f"each value is the mean of {count_of(seeds, 'seed')}; ± is the 95 % interval of that mean (Student's t, "
         f"{seeds - 1} degrees of freedom), in brackets the standard deviation between seeds"
     )
 
@@ -264,7 +265,7 @@ def of_ode_error(table: pd.DataFrame) -> str:
         return ""
     images = ode_count(int(table["samples"].max()))
     if images < LEAST_IMAGES:
-        return f" The ODE error is that of {counted(images, 'image')}, too few for an interval."
+        return f" The ODE error is that of {count_of(images, 'image')}, too few for an interval."
     # The nearest number of images below, which errs on the cautious side.
     covered = ODE_COVERAGE[max(known for known in ODE_COVERAGE if known <= images)]
     return (
@@ -325,6 +326,7 @@ def singular_notes(samples: int, labels: Labels) -> str:
 def left_out_of(table: pd.DataFrame, labels: Labels) -> str:
     """A sentence for each metric of a run that has no column, because the samples are too few for it."""
     samples, known = int(table["samples"].max()), metrics_of(table)
+    # A metric that is computed beside another has no label itself: that of the other names it and its need.
     least = {name: (label.get("least", ""), "") for name, label in labels.items() if name not in known}
     for label in labels.values():
         if (other := label.get("unbiased", "")) and other not in known and other not in labels:

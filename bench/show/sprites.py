@@ -35,6 +35,7 @@ def sheets(
 ) -> dict[int, Sheet]:
     """A sheet of the first images of each cell, (n, C, H, W): as many and as large as the budget allows."""
     made: dict[int, Sheet] = {}
+    # From the best size down until all fit. The smallest is taken, however much that comes to.
     for most, side in sizes:
         made, left = {}, budget
         for key, images in cells.items():

@@ -43,7 +43,7 @@ class SheetOnTerminal:
 
 
 def column_widths(sheet: Sheet, i: int) -> tuple[int, int]:
-    """Of a column the least width in which no number and no word of the heading breaks, and the one that it wants."""
+    """The least width of a column, at which no number and no word of its heading breaks, and its widest text's."""
     column = sheet.columns[i]
     widest = max((cell_len(row[i].whole) for row in sheet.rows), default=0)
     fewest = min(widest, LEAST.get(column.heading, widest))

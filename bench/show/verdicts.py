@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from ...samplers.text import counted
+from ...samplers.text import count_of
 from ..judge.compare import SAME
 from ..judge.pareto import DOMINATED
 from ..judge.table import Labels
@@ -131,7 +131,7 @@ def power_caption(found: pd.DataFrame, labels: Labels) -> str:
     return (
         "Found in 80 %: a true difference this large would have been shown in 80 of 100 runs like this one. Half of "
         "it: the images a row with which a difference half as large would be shown as often. Both allow for the "
-        f"correction for all {counted(family, 'comparison')} that can be asked of {what} and for look {look} at the "
+        f"correction for all {count_of(family, 'comparison')} that can be asked of {what} and for look {look} at the "
         "run."
     )
 

@@ -11,7 +11,7 @@ import pandas as pd
 
 from ...samplers.errors import SamplerbenchError
 from ...samplers.files.tiles import shrunk
-from ...samplers.text import counted, printable
+from ...samplers.text import count_of, printable
 from ..draw.paths import path_budget, read_path
 from ..judge.compare import BETTER, SAME, WORSE
 from ..judge.pareto import CLOSE, DOMINATED, ON_FRONT
@@ -21,7 +21,7 @@ from ..judge.statistics import ODE_ERROR, metric_columns
 from ..judge.stored import StoredRun
 from ..judge.table import Labels, firsts_of_same, rows_in
 from ..judge.verdict_files import fronts_of, read_answers
-from .charts import AXES, COLOURS, DASHES, SHAPES, Axis, curves, curves_over, drawn_interval, front, is_log
+from .charts import AXES, COLOURS, DASHES, SHAPES, Axis, curves, curves_over, front, is_log, visible_interval
 from .over import curves_in
 from .provenance import call_of, provenance_of, summary_of
 from .sheet import (
@@ -137,7 +137,7 @@ def view_of(run: StoredRun, metrics: LoadMetrics | None = None) -> View:
         call="" if record.command else call_of(record),
     )
     # Names come from plugins and run folders of strangers, so every text is cleaned, at one place.
-    return View(**cleaned(vars(content)))
+    return View(**clean(vars(content)))
 
 
 def meaning_of_bold(best: Collection[tuple[int, str]]) -> str:
@@ -184,7 +184,7 @@ def chart_rows(table: pd.DataFrame, labels: Labels, series: Mapping[int, str]) -
             "row": i, "series": names.index(name), "short": name,
             "label": f"{name}, {cell['steps']}", "cell": f"{name}, {effort_of(cell)}",
             "counts": effort_of(cell), "steps": cell["steps"], "nfe": number(cell["nfe"]),
-            "milliseconds": scaled(clocked["seconds_per_image"], 1000), "status": str(cell["status"]),
+            "milliseconds": scale(clocked["seconds_per_image"], 1000), "status": str(cell["status"]),
             "doubtful": is_doubtful(clocked.get("timing")), "first": firsts[i],
             "same": [series[j] for j, first in enumerate(firsts) if first == i != j],
         }  # fmt: skip
@@ -199,7 +199,7 @@ def chart_rows(table: pd.DataFrame, labels: Labels, series: Mapping[int, str]) -
         row["tip"] = tip_of(row, [heading_of_metric(metric, labels) for metric in metrics])
         rows.append(row)
     for j in range(len(metrics)):
-        add_drawn_intervals(f"m{j}", rows)
+        add_visible_intervals(f"m{j}", rows)
     return rows
 
 
@@ -213,14 +213,14 @@ def add_options(table: pd.DataFrame, rows: Sequence[Row]) -> list[Axis]:
     return axes
 
 
-def add_drawn_intervals(key: str, rows: Sequence[Row]) -> None:
+def add_visible_intervals(key: str, rows: Sequence[Row]) -> None:
     """Add m<i>_from and m<i>_to: the interval, cut to a logarithmic axis."""
     values = [row[key] for row in rows if row[key] is not None]
     # On a logarithmic axis an interval that reaches zero would stretch the chart without end.
     least = min(values) / CUT if is_log(key, rows) else math.nan
     for row in rows:
         if row[key] is not None:
-            ends = drawn_interval(row[key], row[f"{key}_low"], row[f"{key}_high"], least)
+            ends = visible_interval(row[key], row[f"{key}_low"], row[f"{key}_high"], least)
             row[f"{key}_from"], row[f"{key}_to"] = ends
 
 
@@ -228,7 +228,7 @@ def effort_of(cell: Mapping[Any, Any]) -> str:
     """ "10 steps, 19 calls"."""
     nfe = number(cell["nfe"])
     calls = "adaptive" if nfe is None else f"{nfe:.4g} {'call' if nfe == 1 else 'calls'}"
-    return f"{counted(int(cell['steps']), 'step')}, {calls}"
+    return f"{count_of(int(cell['steps']), 'step')}, {calls}"
 
 
 def tip_of(row: Row, headings: Sequence[str]) -> str:
@@ -276,7 +276,7 @@ def headline(name: str, answers: Sequence[Row], better: str) -> str:
     leaders: dict[str, list[str]] = {}
     for answer in answers:
         leaders.setdefault(answer["best"]["name"], []).append(str(answer["budget"]))
-    text = "; ".join(f"{leader} at {listed(budgets)}" for leader, budgets in leaders.items())
+    text = "; ".join(f"{leader} at {join_words(budgets)}" for leader, budgets in leaders.items())
     text = (
         f"{'Lowest' if better == 'lower' else 'Highest'} {name}: {text} {'call' if text.endswith(' 1') else 'calls'}."
     )
@@ -287,10 +287,10 @@ def headline(name: str, answers: Sequence[Row], better: str) -> str:
         return text
     if len(shown) in (0, len(answers)):
         return f"{text} At {'every' if shown else 'no'} budget is the best told apart from the second."
-    return f"{text} Only at {listed(shown)} calls is the best told apart from the second."
+    return f"{text} Only at {join_words(shown)} calls is the best told apart from the second."
 
 
-def listed(words: Sequence[str]) -> str:
+def join_words(words: Sequence[str]) -> str:
     """ "5, 8 and 10"."""
     return " and ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
 
@@ -299,17 +299,17 @@ def answer_view(answer: Answer, key: str, rows: Sequence[Row]) -> Row:
     """The best at a budget, the second, and all others against the best."""
     sign = -1 if answer.better == "lower" else 1
 
-    def turned(value: float | None) -> float:
+    def turn(value: float | None) -> float:
         return sign * _nan(value) + 0.0  # 0 has no sign
 
     def against(other: Other) -> Row:
         # Turned so that a positive number says how far the other is behind; the ends of the interval then change
         # places.
-        ahead = sorted(turned(end) for end in (other.low, other.high))
+        ahead = sorted(turn(end) for end in (other.low, other.high))
         apart = other.verdict in (BETTER, WORSE)
         return {
-            **_named(rows[other.row], key),
-            "behind": with_interval(turned(other.difference), *ahead),
+            **_reference_to(rows[other.row], key),
+            "behind": with_interval(turn(other.difference), *ahead),
             "p": "-" if other.verdict == SAME else p_to_text(other.p),
             "verdict": "same samples" if other.verdict == SAME else "shown" if apart else "not shown",
         }
@@ -318,7 +318,7 @@ def answer_view(answer: Answer, key: str, rows: Sequence[Row]) -> Row:
     different = [other for other in others if other["verdict"] != SAME]
     return {
         "budget": answer.budget,
-        "best": _named(rows[answer.best], key),
+        "best": _reference_to(rows[answer.best], key),
         "second": different[0] if different else None,
         "others": others,
         "same": [other["name"] for other in others if other["verdict"] == SAME],
@@ -326,7 +326,7 @@ def answer_view(answer: Answer, key: str, rows: Sequence[Row]) -> Row:
     }
 
 
-def _named(row: Row, key: str) -> Row:
+def _reference_to(row: Row, key: str) -> Row:
     return {"row": row["row"], "name": row["short"], "series": row["series"], "counts": row["counts"],
             "value": row[f"{key}_text"]}  # fmt: skip
 
@@ -334,7 +334,7 @@ def _named(row: Row, key: str) -> Row:
 def mark_front(metric: Row, rows: Sequence[Row], verdicts: Sequence[str] | None) -> str:
     """Add m<i>_front: whether a row is on the front; returns a sentence on the others, "" if there is nothing to say.
 
-    The verdicts of `pareto` decide, which say what is shown; if there are none, the numbers alone.
+    The verdicts of `pareto` decide, which say what is shown; without them, the plain numbers.
     """
     key = metric["key"]
     if verdicts is None:
@@ -352,7 +352,7 @@ def doubt_in_times(key: str, rows: Sequence[Row]) -> str:
     timed = [row for row in rows if row["first"] == row["row"] and row["milliseconds"] is not None]
     on_front = [row["doubtful"] for row in timed if row.get(f"{key}_front")]
     if any(on_front):
-        return f" The front is grey: {sum(on_front)} of its {counted(len(on_front), 'time')} cannot be relied on."
+        return f" The front is grey: {sum(on_front)} of its {count_of(len(on_front), 'time')} cannot be relied on."
     doubtful = sum(row["doubtful"] for row in timed)
     return f" {doubtful} of the {len(timed)} times, none of them on the front, cannot be relied on." if doubtful else ""
 
@@ -364,6 +364,7 @@ def mark_by_numbers(metric: Row, rows: Sequence[Row]) -> None:
     timed = [row for row in rows if metric["better"] and row[key] is not None and row["milliseconds"] is not None]
     places = [(sign * row[key], row["milliseconds"]) for row in timed]
     for row, mine in zip(timed, places, strict=True):
+        # Rows that are equal in both do not beat each other: either all or none of them are on the front.
         row[f"{key}_front"] = not any(o != mine and o[0] <= mine[0] and o[1] <= mine[1] for o in places)
 
 
@@ -413,7 +414,7 @@ def number(value: object) -> float | int | None:
     return value if isinstance(value, (int, float)) and math.isfinite(value) else None
 
 
-def scaled(value: object, factor: float) -> float | None:
+def scale(value: object, factor: float) -> float | None:
     """A finite number times a factor, else None."""
     finite = number(value)
     return None if finite is None else finite * factor
@@ -423,10 +424,10 @@ def _nan(value: float | None) -> float:
     return math.nan if value is None else value
 
 
-def cleaned(value: Any) -> Any:
+def clean(value: Any) -> Any:
     """A JSON value without characters in its texts that reorder or hide text; line breaks stay."""
     if isinstance(value, str):
         return value if value.isprintable() else "\n".join(map(printable, value.split("\n")))
     if isinstance(value, dict):
-        return {key: cleaned(item) for key, item in value.items()}
-    return type(value)(map(cleaned, value)) if isinstance(value, (list, tuple)) else value
+        return {key: clean(item) for key, item in value.items()}
+    return type(value)(map(clean, value)) if isinstance(value, (list, tuple)) else value

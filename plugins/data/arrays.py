@@ -46,6 +46,7 @@ def channels_first(images: NDArray[Any]) -> NDArray[Any] | None:
     """(N, H, W, 1 or 3) or (N, 1 or 3, H, W) -> (N, 1 or 3, H, W); None for other and for ambiguous shapes."""
     if images.ndim != 4:  # noqa: PLR2004  (number, channels, height, width)
         return None
+    # Where both may be the channels nothing is guessed: images would come out on their sides, in false colours.
     last, first = images.shape[3] in (1, 3), images.shape[1] in (1, 3)
     if last == first:
         return None

@@ -44,10 +44,12 @@ def captions_of(folder: Path, images: Sequence[str], others: Sequence[str]) -> l
 
 def one_line(text: str, what: str) -> str:
     """A caption in its final form; ModelError if it is empty or far too long."""
+    # A caption becomes one line of a file of prompts, so it can hold no line break.
     line = " ".join(text.split())
     if not 0 < len(line) <= LONGEST:
         raise ModelError(f"{what}: a caption of {len(line):,} characters; expected 1 to {LONGEST:,}")
     try:
+        # Bytes that are no UTF-8 may have come in as surrogates, which no file takes again.
         line.encode()
     except UnicodeEncodeError as error:
         raise ModelError(f"{what}: a caption that is not UTF-8; expected UTF-8") from error
@@ -81,6 +83,7 @@ def from_table(path: Path, images: Sequence[str]) -> list[str]:
         for row in reader:
             where = f"{path}: line {reader.line_num}"
             name, text = row[FILE_COLUMN], row[text_columns[0]]
+            # DictReader puts surplus fields under None, and None into fields that a row lacks.
             if None in row or name is None or text is None:
                 raise ModelError(f"{where}: not as many fields as columns; expected {len(columns)}")
             if name not in known:
@@ -91,7 +94,7 @@ def from_table(path: Path, images: Sequence[str]) -> list[str]:
     except csv.Error as error:
         raise ModelError(f"{path}: line {reader.reader.line_num}: {error}; expected comma-separated values") from error
     if missing := [name for name in images if name not in found]:
-        raise ModelError(f"{path}: has no row for {shown(missing, len(images))}; expected every image once")
+        raise ModelError(f"{path}: has no row for {some_of(missing, len(images))}; expected every image once")
     return [found[name] for name in images]
 
 
@@ -103,7 +106,8 @@ def from_text_files(folder: Path, images: Sequence[str], others: Sequence[str]) 
     if len(missing) == len(images):
         return []
     if missing:
-        raise ModelError(f"{folder}: no .txt beside {shown(missing, len(images))}; expected one for each image or none")
+        some = some_of(missing, len(images))
+        raise ModelError(f"{folder}: no .txt beside {some}; expected one for each image or none")
     return [one_line(read_text(path, MOST_TEXT), str(path)) for path in (path_of(folder, text) for text in beside)]
 
 
@@ -115,7 +119,7 @@ def from_class_folders(images: Sequence[str]) -> list[str]:
     return [one_line(name, f"folder {name!r}") for name in classes]
 
 
-def shown(names: Sequence[str], total: int) -> str:
+def some_of(names: Sequence[str], total: int) -> str:
     """Some of many names, and how many there are."""
     more = " ..." if len(names) > SHOWN else ""
     return f"{len(names):,} of {total:,} images: {', '.join(names[:SHOWN])}{more}"

@@ -26,15 +26,16 @@ class EncodedImages(ImageData):
         self.digests: list[bytes] = []
         headers = []
         for i in range(len(keys)):
-            data = self.encoded(i)
+            data = self.read_bytes(i)
             headers.append(header(data, self.what(i), self.suffix(i)))
             self.digests.append(hashlib.sha256(data).digest())
+        # All images get the most channels that one has, since a set has one shape.
         self.channels = max(head.channels for head in headers)
         self.notes = tuple(notes_on(headers, self.digests))
         self._fingerprint = fingerprint_of(self.keys, self.digests, self.captions)
 
     @abstractmethod
-    def encoded(self, i: int) -> bytes:
+    def read_bytes(self, i: int) -> bytes:
         """The bytes of image file i."""
 
     def what(self, i: int) -> str:
@@ -56,7 +57,8 @@ class EncodedImages(ImageData):
 
     def image(self, i: int) -> Tensor:
         """Image i: uint8 (channels, H, W)."""
-        data = self.encoded(i)
+        data = self.read_bytes(i)
+        # A file that was exchanged would be compared under the fingerprint of the old one.
         if hashlib.sha256(data).digest() != self.digests[i]:
             raise ModelError(f"{self.what(i)}: has changed since the data set was opened; start again")
         return to_channels(decode_image(data, self.what(i), self.suffix(i)), self.channels)
@@ -90,5 +92,6 @@ def fingerprint_of(keys: Sequence[str], digests: Sequence[bytes], captions: Sequ
     """Hash of names, bytes and captions, in order."""
     digest = hashlib.sha256(f"image data, rules {RULES}\n".encode())
     for key, of_bytes, caption in zip(keys, digests, captions, strict=True):
+        # As an ASCII literal, so that no name or caption can look like the border between two entries.
         digest.update(f"{key!a} {of_bytes.hex()} {caption!a}\n".encode("ascii"))
     return digest.hexdigest()

@@ -50,7 +50,7 @@ class FolderImages(EncodedImages):
         others = [name for name in files if suffix_of(name) not in SUFFIXES]
         super().__init__(portable(folder.resolve().name) or "folder", images, captions_of(folder, images, others))
 
-    def encoded(self, i: int) -> bytes:
+    def read_bytes(self, i: int) -> bytes:
         """The bytes of file i."""
         return file_bytes(path_of(self.folder, self.keys[i]), self.what(i))
 
@@ -79,6 +79,7 @@ def _files_below(folder: Path, root: Path, prefix: str, depth: int) -> Iterator[
         raise ModelError(f"{folder}: folders in folders, more than {MOST_DEPTH} deep; expected fewer")
     try:
         with os.scandir(folder) as found:
+            # Listed whole before any folder below is opened: a deep tree would keep a descriptor open for each level.
             entries = [entry for entry in found if not entry.name.startswith(".")]
     except OSError as error:
         raise ModelError(f"{folder}: cannot be read ({error.strerror})") from error
@@ -87,14 +88,15 @@ def _files_below(folder: Path, root: Path, prefix: str, depth: int) -> Iterator[
         if entry.is_dir(follow_symlinks=False):
             yield from _files_below(path, root, f"{name}/", depth - 1)
         elif entry.is_symlink():
-            yield _checked_link(path, name, root)
+            yield _check_link(path, name, root)
         elif entry.is_file(follow_symlinks=False) or suffix_of(name) in SUFFIXES:  # a pipe is refused when it is read
             yield name
 
 
-def _checked_link(path: Path, name: str, root: Path) -> str:
+def _check_link(path: Path, name: str, root: Path) -> str:
     """The name of a link; ModelError unless it leads to a file below the root."""
     try:
+        # Strict, so that a link to nothing or in a circle raises, and leads nowhere.
         target = path.resolve(strict=True)
         leads_in = target.is_relative_to(root) and stat.S_ISREG(target.stat().st_mode)
     except (OSError, RuntimeError):

@@ -88,6 +88,7 @@ def _read(archive: zipfile.ZipFile, path: Path) -> tuple[NDArray[np.uint8], list
 def _array(archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path) -> NDArray[Any]:
     """The array of a member, mapped if it is not compressed; its checksum is checked in either case."""
     what = f"{path}: {info.filename}"
+    # What is stored as it is can be mapped where it lies in the archive; what is compressed has to be unpacked.
     compressed = info.compress_type != zipfile.ZIP_STORED
     if compressed and (info.compress_type != zipfile.ZIP_DEFLATED or info.file_size > MOST_UNPACKED):
         raise ModelError(
@@ -113,6 +114,7 @@ def _start_of(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> int:
     """The position in the archive at which the bytes of a member begin."""
     file = archive.fp
     assert file is not None
+    # The lengths in the directory may differ from those in the header before the bytes, which count.
     file.seek(info.header_offset)
     lengths: tuple[int, int] = LOCAL_HEADER.unpack(file.read(LOCAL_HEADER.size))
     return info.header_offset + LOCAL_HEADER.size + sum(lengths)

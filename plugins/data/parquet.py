@@ -30,7 +30,7 @@ MOST_HELD = 2**33
 """Most unpacked bytes of the columns that are read, over all files."""
 MOST_IN_PAGE = 2**31
 ROWS_AT_ONCE = MOST_HELD // MOST_IN_PAGE
-"""A value lies in one page, and rows may share it: before they are counted, so many are no more than may be held."""
+"""A value lies in one page, and rows may share it: this many are no more than may be held, before they are counted."""
 MOST_COLUMNS, MOST_GROUPS = 10_000, 100_000
 SMALLEST, SHARED, FEWEST_SHARED = 64, 4, 10_000
 """Bytes of the smallest image file, how many rows may share one, and rows that may in any file."""
@@ -61,7 +61,7 @@ class ParquetImages(EncodedImages):
             raise ModelError(f"{files[0]}: no rows; expected images")
         super().__init__(name, keys, captions)
 
-    def encoded(self, i: int) -> bytes:
+    def read_bytes(self, i: int) -> bytes:
         """The bytes in row i."""
         batch, place = self.places[i]
         data: bytes | None = self.columns[batch][place].as_py()
@@ -84,7 +84,8 @@ def _batches_of(path: Path, left: int) -> Iterator[tuple[Any, list[str | None], 
             image, field = image_column(file.schema_arrow, path)
             label, classes = caption_column(file.schema_arrow, path)
             leaves = [f"{image}.{field}" if field else image, *([label] if label else [])]
-            held = HELD_A_ROW * file.metadata.num_rows + _unpacked(file.metadata, leaves)
+            # By what the file announces, before anything is read; what is read is then counted again.
+            held = HELD_A_ROW * file.metadata.num_rows + _unpacked_size(file.metadata, leaves)
             check_held(MOST_HELD - left + held, f"{path}: {', '.join(leaves)}")
             rows = 0
             for batch in file.iter_batches(ROWS_AT_ONCE, columns=leaves):
@@ -135,7 +136,7 @@ def image_column(schema: Any, path: Path) -> tuple[str, str]:
     if len(found) != 1:
         raise ModelError(
             f"{path}: {len(found)} columns hold image files; expected one, of structs with bytes or of bytes; there "
-            f"are: {described(schema)}"
+            f"are: {describe_columns(schema)}"
         )
     return found[0], "bytes" if structs else ""
 
@@ -144,6 +145,7 @@ def caption_column(schema: Any, path: Path) -> tuple[str, Sequence[str]]:
     """Name of the column of captions ('' = none), and the names of its classes ([] = it holds what it says)."""
     import pyarrow.types as kinds
 
+    # Texts before classes: a set with both has captions, and classes beside them.
     texts = [c.name for c in schema if c.name in TEXTS]
     classes = class_names(schema)
     found = texts or [name for name in classes if name in schema.names]
@@ -185,12 +187,12 @@ def caption_of(value: Any, classes: Sequence[str], what: str) -> str | None:
     return one_line(classes[value] if classes else str(value), what)
 
 
-def described(schema: Any) -> str:
+def describe_columns(schema: Any) -> str:
     """The columns with their types, on one line."""
     return ", ".join(f"{column.name} ({column.type})" for column in schema)[:300] or "none"
 
 
-def _unpacked(metadata: Any, leaves: Sequence[str]) -> int:
+def _unpacked_size(metadata: Any, leaves: Sequence[str]) -> int:
     """Bytes that some columns have at least when they are unpacked, as the file's directory says; values that rows
     share are in it once."""
     places = [c for c in range(metadata.num_columns) if metadata.schema.column(c).path in leaves]

@@ -28,6 +28,7 @@ def shards(argument: str, suffix: str, what: str) -> list[Path]:
         return [path]
     if not found:
         raise ModelError(f"{path}: holds no {suffix} file; expected one or more")
+    # Train and test in one set would be measured against each other.
     splits = sorted({match[1] for file in found if (match := OF_A_SPLIT.fullmatch(file.name))})
     if len(splits) > 1:
         one = (path if path.is_dir() else path.parent) / f"{splits[0]}-*"

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ...samplers.errors import InputError, ModelError, closest, told
+from ...samplers.errors import InputError, ModelError, closest, describe_error
 from ...samplers.image_data import ImageData, ImageDataFactory
 from ...samplers.plugin import hookimpl
 from ...samplers.variables import ALLOW_DOWNLOAD, is_on
@@ -110,13 +110,14 @@ class Known:
                 f"data {self.name!r}: unknown split {split!r}{closest(split, self.splits)}; expected one of "
                 f"{', '.join(self.splits)}"
             )
-        images, labels, classes = self._loaded(split)
+        images, labels, classes = self._load(split)
         captions = [classes[label] if label >= 0 else None for label in labels]
         return ArrayImages(f"{self.name} {split}", images, captions)
 
-    def _loaded(self, split: str) -> Loaded:
+    def _load(self, split: str) -> Loaded:
         root = fashion_mnist.download_root()
         try:
+            # First as it is there: only where it is not does it matter whether a download is allowed.
             return self.load(root, split, False)
         except RuntimeError as error:
             if not is_on(ALLOW_DOWNLOAD, os.environ):
@@ -128,8 +129,8 @@ class Known:
             return self.load(root, split, True)
         except Exception as error:  # torchvision raises whatever its transport raises
             raise ModelError(
-                f"data {self.name!r}: its download ({self.size}) failed ({told(error)}); try again, or put the files "
-                f"that torchvision fetches into {root}"
+                f"data {self.name!r}: its download ({self.size}) failed ({describe_error(error)}); try again, or put "
+                f"the files that torchvision fetches into {root}"
             ) from error
 
 

@@ -21,7 +21,7 @@ from ...samplers.files.images import MOST_BYTES, SUFFIXES
 from ...samplers.files.weights import kind_of
 from ...samplers.image_data import ImageData, ImageDataFactory
 from ...samplers.plugin import hookimpl
-from .captions import TEXT_COLUMNS, one_line, shown
+from .captions import TEXT_COLUMNS, one_line, some_of
 from .encoded import EncodedImages
 from .names import portable
 from .shards import are_shards, name_of, shards
@@ -77,7 +77,7 @@ class TarImages(EncodedImages):
         captions = captions_of([samples[key] for key in with_image], list(with_image))
         super().__init__(name, [f"{key}.{kind}" for key, kind in with_image.items()], captions)
 
-    def encoded(self, i: int) -> bytes:
+    def read_bytes(self, i: int) -> bytes:
         """The bytes of member i."""
         return self.members[i].read(self.what(i), MOST_BYTES)
 
@@ -110,6 +110,7 @@ def samples_of(path: Path) -> dict[str, dict[str, Member]]:
                     )
                 if info.isdir() or not (match := NAME.fullmatch(info.name.removeprefix("./"))):
                     continue
+                # A link could lead anywhere, and a sparse file be of any size.
                 if not info.isreg() or info.issparse():
                     raise ModelError(f"{path}: member {info.name!r} is a link or no plain file; expected files")
                 sample, kind = match[1], match[2].lower()
@@ -122,6 +123,7 @@ def samples_of(path: Path) -> dict[str, dict[str, Member]]:
         raise
     except Exception as error:  # a stranger's bytes may end in any exception of the reader
         with path.open("rb") as start:
+            # Looked at only now: a plain archive is what most files are.
             packed = re.match(COMPRESSED, start.read(8))
         if packed:
             raise ModelError(
@@ -165,7 +167,7 @@ def captions_of(samples: Sequence[Mapping[str, Member]], keys: Sequence[str]) ->
         if len(missing) == len(keys):
             continue
         if missing:
-            raise ModelError(f"no .{kind} for {shown(missing, len(keys))}; expected one for each image or none")
+            raise ModelError(f"no .{kind} for {some_of(missing, len(keys))}; expected one for each image or none")
         texts = [caption_in(parts[kind], kind, f"{key}.{kind}") for key, parts in zip(keys, samples, strict=True)]
         if kind != "json" or any(text is not None for text in texts):
             return texts

@@ -29,7 +29,7 @@ from ...samplers.errors import InputError, in_line
 from ...samplers.registry import hookimpl
 
 TRIES = 3
-"""So many workers are given a chunk that ends them."""
+"""How many workers are given a chunk that ends them."""
 PLACED_WITHIN = 60.0
 """Seconds until it is asked whether a worker can ever find a place."""
 ANSWERED_WITHIN = 10
@@ -38,9 +38,9 @@ LOOK_EVERY_SECONDS = 1.0
 AUTO, HERE = "auto", ""
 ADDRESS = re.compile(r"[\w.\-\[\]:]+:[0-9]{1,5}")
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
-"""Ray reports nothing to its makers, and leaves the cards alone that a worker does not ask for."""
+"""Ray reports nothing to its makers, and does not touch the cards that a worker does not ask for."""
 LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
-"""A cluster that no other machine can join, so Ray listens on 127.0.0.1; `_node_ip_address` alone would not do that."""
+"""A cluster that no other machine can join, so Ray listens on 127.0.0.1; `_node_ip_address` would not do that."""
 VERSIONS = ("samplerbench", "torch", "numpy")
 """Those that decide numbers: all nodes must agree in them."""
 
@@ -111,12 +111,14 @@ class RayEngine:
         since = self.clock()
         while self._again or self._drawing:
             cluster = self._connected()
+            # Before answers are waited for: a worker without a job is time that is lost.
             self._hand_out(cluster, waiting)
             if self._drawing:
                 since = self.clock()
             elif self.clock() - since > PLACED_WITHIN:
                 self._check_room(cluster)
                 since = self.clock()
+            # A second at most, so that Ctrl-C and the minute for a place are noticed.
             for asked in cluster.ready([*self._drawing, *self._starting], LOOK_EVERY_SECONDS):
                 if done := self._heard(cluster, asked):
                     yield done
@@ -218,7 +220,7 @@ def needs_of(work: Work) -> dict[str, int]:
 
 
 def needs_in_words(work: Work) -> str:
-    """As an error has it."""
+    """The needs of a worker, in the words of an error."""
     return " and ".join(f"{number} {name}" for name, number in needs_of(work).items())
 
 
@@ -252,7 +254,7 @@ class RayCluster:
         self._description = self._ray.put(work.description)  # to each node once, whatever number of workers it has
 
     def room(self) -> int:
-        """As many as all nodes together hold."""
+        """The number of workers that all nodes together hold."""
         nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
         needs = needs_of(self._work)
         return sum(min(int(there.get(name, 0) // number) for name, number in needs.items()) for there in nodes)

@@ -21,7 +21,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812  (the name that every torch program uses)
 
-from ...samplers.errors import InputError, ModelError, in_line, shown
+from ...samplers.errors import InputError, ModelError, in_line, quote
 from ...samplers.extractor import Extractor, ExtractorFactory, Once
 from ...samplers.files.weights import check_shapes, no_larger_than, read_json, read_stored, read_weights
 from ...samplers.metric import Rows
@@ -29,8 +29,8 @@ from ...samplers.registry import hookimpl
 from ...samplers.variables import ALLOW_DOWNLOAD, is_on
 from ..models.diffusers.configs import CLIP_TEXT, CLIP_VISION, fields_of
 from ..models.diffusers.tokenizers import readable
-from .files import checked_hash, fill
-from .images import COLOUR, GREY_NOTE, as_colour, from_pil, in_batches, placed, to_pil
+from .files import check_hash, fill
+from .images import COLOUR, GREY_NOTE, as_colour, from_pil, in_batches, move_to, to_pil
 
 if TYPE_CHECKING:
     from transformers import CLIPModel
@@ -41,13 +41,13 @@ TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json
 FILES = (CONFIG, PREPROCESSOR, WEIGHTS, *TOKENIZER)
 """All files that are downloaded and read."""
 BUFFERS = ("text_model.embeddings.position_ids", "vision_model.embeddings.position_ids")
-"""Of old files; positions are counted, not learnt."""
+"""Tensors of old files that are left out; positions are counted, not learnt."""
 MOST_SIDE = 4096
 """Most pixels on a side to which an image is resized or cut."""
 MOST_NUMBER = 1e30
 """Bound of the absolute value of a number in the preprocessor's file."""
 USUAL_SIDE = 224
-"""Of the images of a tower whose config does not say it."""
+"""The side of the images of a tower whose config does not say it."""
 LONGEST, MOST_TOKENS = 77, 65_536
 """Tokens of a text: where a config does not say it, and the most that one may say."""
 USUAL_WORDS, MOST_WORDS = 49_408, 10_000_000
@@ -63,7 +63,7 @@ class Preprocessing:
     """The steps that a preprocessor_config.json applies to an image; a step that is None is left out."""
 
     size: int | tuple[int, int] | None
-    """Of the shorter side, or (height, width)."""
+    """The size of the shorter side, or (height, width)."""
     resample: Image.Resampling
     crop: tuple[int, int] | None
     """(height, width) of the central part to which it is cropped."""
@@ -93,6 +93,7 @@ def size_of(picture: Image.Image, size: int | tuple[int, int]) -> tuple[int, int
     if isinstance(size, tuple):
         return size[1], size[0]
     short, long = sorted(picture.size)
+    # Cut to a whole number and not rounded, as transformers does it: one row of pixels would change every feature.
     other = int(size * long / short)
     return (size, other) if picture.width <= picture.height else (other, size)
 
@@ -150,7 +151,7 @@ class Clip:
         self._tokenizer, self._longest, self._words = tokenizer_of(folder), longest_text(folder), words_of(folder)
         self._model = functools.cache(lambda: model_of(folder))
         self.images = Once(self._images)
-        self._text = functools.lru_cache(TEXTS)(self._embedded)
+        self._text = functools.lru_cache(TEXTS)(self._embed_text)
 
     def check(self, prompts: Sequence[str]) -> None:
         """InputError for prompts that it would truncate."""
@@ -170,7 +171,7 @@ class Clip:
 
     def _images(self, images: Tensor) -> Rows:
         """The embeddings of images, (n, d)."""
-        model = placed(self._model(), images.device)
+        model = move_to(self._model(), images.device)
 
         def embed(batch: Tensor) -> Tensor:
             pixels = torch.stack([self.prepare(image) for image in batch.cpu()]).to(batch.device)
@@ -180,9 +181,9 @@ class Clip:
         return in_batches(embed, as_colour(images))
 
     @torch.no_grad()
-    def _embedded(self, prompt: str, device: torch.device) -> Tensor:
+    def _embed_text(self, prompt: str, device: torch.device) -> Tensor:
         """The embedding of a text, (d,), which the device makes."""
-        model = placed(self._model(), device)
+        model = move_to(self._model(), device)
         tokens = torch.tensor([self._tokens(prompt)], device=device)
         out: Tensor = model.text_projection(model.text_model(input_ids=tokens).pooler_output)[0]
         return out.cpu()
@@ -218,7 +219,7 @@ def of_text_tower(folder: Path, field: str, usual: int, most: int) -> int:
     """A whole number in the config of the text tower; ModelError for one below 1 or above `most`."""
     value = tower_of(read_json(folder / CONFIG), "text_config", CLIP_TEXT).get(field, usual)
     if type(value) is not int or not 1 <= value <= most:
-        raise ModelError(f"{folder / CONFIG}: {field} {shown(value)}: expected 1 to {most}")
+        raise ModelError(f"{folder / CONFIG}: {field} {quote(value)}: expected 1 to {most}")
     return value
 
 
@@ -241,7 +242,7 @@ def check_model(folder: Path, prepare: Preprocessing) -> None:
     expected = tuple(side) if isinstance(side, list) else (side, side)
     if prepare.makes not in (None, expected):
         raise ModelError(
-            f"{folder / PREPROCESSOR}: makes images of {prepare.makes}; expected {shown(expected)}, the image_size in "
+            f"{folder / PREPROCESSOR}: makes images of {prepare.makes}; expected {quote(expected)}, the image_size in "
             f"{CONFIG}"
         )
     stored = read_stored(folder / WEIGHTS)
@@ -280,7 +281,7 @@ def tower_of(config: Mapping[str, Any], name: str, fields: Sequence[str]) -> dic
 
 @contextmanager
 def reading(folder: Path) -> Iterator[None]:
-    """What transformers raises meanwhile is the fault of the folder."""
+    """Blame the folder for what transformers raises inside the block."""
     try:
         yield
     except ModelError:
@@ -330,7 +331,7 @@ def folder_of(name: str) -> Path:
 
 def hash_of(folder: Path) -> str:
     """SHA-256 over all files that it reads."""
-    parts = [f"{name} {checked_hash(folder / name)}" for name in FILES if (folder / name).exists()]
+    parts = [f"{name} {check_hash(folder / name)}" for name in FILES if (folder / name).exists()]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 

@@ -129,11 +129,12 @@ class DinoV2(nn.Module):
         return out
 
     def positions(self, height: int, width: int) -> Tensor:
-        """The learnt positions for so many patches, (1, 1 + height width, channels), by bicubic interpolation."""
+        """The learnt positions for these patches, (1, 1 + height width, channels), by bicubic interpolation."""
         if height == width == TRAINED_SIDE:
             return self.pos_embed
         of_class, of_patches = self.pos_embed[:, :1], self.pos_embed[:, 1:]
         grid = of_patches.reshape(1, TRAINED_SIDE, TRAINED_SIDE, -1).permute(0, 3, 1, 2)
+        # By a factor and not by a size: the release interpolates at the slightly larger factor.
         factors = tuple((side + ENLARGED) / math.sqrt(of_patches.shape[1]) for side in (height, width))
         grid = F.interpolate(grid, scale_factor=factors, mode="bicubic")
         return torch.cat([of_class, grid.flatten(2).transpose(1, 2)], dim=1)

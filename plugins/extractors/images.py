@@ -16,8 +16,8 @@ from ...samplers.model import is_image_shape
 Made = TypeVar("Made")
 BATCH = 16
 BATCH_THERE = 64
-"""On an accelerator, which a smaller one leaves idle. It does not depend on the memory: rows differ by it in the last
-digits."""
+"""Images of a batch on an accelerator, which smaller ones leave idle. It does not depend on the memory: rows differ by
+it in the last digits."""
 GREY, COLOUR = 1, 3
 GREY_NOTE = "grey images count as three equal channels"
 
@@ -42,12 +42,13 @@ def in_batches(function: Callable[[Tensor], Tensor], images: Tensor) -> Rows:
     size = BATCH if images.device.type == "cpu" else BATCH_THERE
     rows = []
     for batch in torch.split(images, size):
+        # Of one size throughout: a network may round differently in a batch of another size.
         padding = batch[-1:].expand(size - len(batch), *batch.shape[1:])
         rows.append(function(torch.cat([batch, padding]))[: len(batch)].float())
     return torch.cat(rows).cpu().numpy()
 
 
-def placed(network: Made, device: torch.device) -> Made:
+def move_to(network: Made, device: torch.device) -> Made:
     """A network, moved to where it is to compute; what is no module computes where its images are."""
     if isinstance(network, nn.Module):
         network.to(device)
@@ -62,11 +63,12 @@ def to_pil(image: Tensor) -> Image.Image:
 
 def from_pil(picture: Image.Image) -> Tensor:
     """A grey or a colour picture -> uint8 (1 or 3, H, W)."""
+    # A copy, because a tensor must not share memory that Pillow may free or change.
     pixels = torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8)
     return pixels.view(picture.height, picture.width, -1).permute(2, 0, 1)
 
 
-def resized(images: Tensor, width: int, height: int) -> Tensor:
+def resize(images: Tensor, width: int, height: int) -> Tensor:
     """uint8 (n, 3, H, W) -> uint8 (n, 3, height, width), each by PIL's bicubic filter."""
     size = (width, height)
     return torch.stack([from_pil(to_pil(image).resize(size, Image.Resampling.BICUBIC)) for image in images])

@@ -84,6 +84,7 @@ class Trailing(Grid):
     def times(self, schedule: Schedule, steps: int) -> Sequence[float]:
         """Descending timesteps."""
         total = _timesteps(schedule, "trailing")
+        # Counted back from T, so that the noisiest timestep is always among them.
         return [round(total - i * total / steps) - 1 for i in range(steps)]
 
 
@@ -94,6 +95,7 @@ class Quadratic(Grid):
     def times(self, schedule: Schedule, steps: int) -> Sequence[float]:
         """Descending timesteps."""
         total = _timesteps(schedule, "quadratic")
+        # 0.8 is the authors': the noisiest fifth of the timesteps is left out.
         return [float(t) for t in np.floor(np.linspace(math.sqrt(0.8 * total), 0, steps) ** 2)]
 
 

@@ -30,11 +30,11 @@ class Composition(Metric):
         return share_estimate(self.right(rows), self.counted(rows))
 
     def right(self, rows: Rows) -> Flags:
-        """Which images are right in what their captions tell."""
+        """Which images are as their captions tell."""
         return np.asarray((rows != WRONG).all(1))
 
     def counted(self, rows: Rows) -> Flags:
-        """Of which images the captions tell it."""
+        """Which images have a caption that tells it."""
         return np.asarray((rows != UNTOLD).any(1))
 
 
@@ -48,7 +48,7 @@ class OfPart(Composition):
         return np.asarray(rows[:, PARTS.index(self.part)] != WRONG)
 
     def counted(self, rows: Rows) -> Flags:
-        """Of which images the captions tell it."""
+        """Which images have a caption that tells it."""
         return np.asarray(rows[:, PARTS.index(self.part)] != UNTOLD)
 
 

@@ -97,6 +97,7 @@ def directions(d: int) -> Floats:
     if d == 2:  # noqa: PLR2004  (only the plane has an even spread)
         angles = math.pi * (np.arange(EVEN) + 0.5) / EVEN
         return np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    # The same directions in every run, or two runs could not be compared.
     u = np.random.default_rng(0).standard_normal((RANDOM, d))
     result: Floats = u / np.linalg.norm(u, axis=1, keepdims=True)
     return result

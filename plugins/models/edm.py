@@ -24,7 +24,7 @@ import torch
 from msgspec import Meta, Struct
 from torch import Tensor, nn
 
-from ...samplers.errors import InputError, ModelError, closest, in_line, shown
+from ...samplers.errors import InputError, ModelError, closest, in_line, quote
 from ...samplers.files.records import record_from
 from ...samplers.files.weights import file_hash, network_from_file, read_json
 from ...samplers.model import Encode, Model, module_on, wrap_network
@@ -53,7 +53,7 @@ class Description(Struct, frozen=True, forbid_unknown_fields=True):
     network: Annotated[Literal["UNet", "UNet2DModel"], Meta(description="UNet or UNet2DModel")]
     shape: Annotated[tuple[Side, Side, Side], Meta(description=f"[channels, height, width], each at most {MOST_SIDE}")]
     arguments: Annotated[dict[str, Any], Meta(description="an object")] = {}
-    """Of the network."""
+    """The arguments of the network."""
     preconditioning: Annotated[Literal["edm", "none"], Meta(description="edm or none")] = "edm"
     sigma_data: Sigma = SIGMA_DATA
     sigma_min: Sigma = SIGMA_MIN
@@ -82,6 +82,7 @@ class Preconditioned(nn.Module):
         Only the network itself computes in a low precision of x; the scaling does in that of sigma.
         """
         s = sigma.reshape(-1, 1, 1, 1)
+        # Table 1 of the paper, column "Ours": c_in = 1 / sqrt(norm), c_noise = log(sigma) / 4.
         norm = s**2 + self.sigma_data**2
         answer: Tensor = self.network((x / norm.sqrt()).to(x.dtype), sigma.log() / 4, labels)
         return x * (self.sigma_data**2 / norm) + answer * (s * self.sigma_data / norm.sqrt())
@@ -196,7 +197,7 @@ def read_config(path: Path) -> Description:
     shape = list(about.shape)
     given = about.arguments.get(CHANNELS[about.network], shape[0])
     if given != shape[0]:
-        raise ModelError(f"{path}: shape {shape} with {shown(given)} channels in arguments; expected as many")
+        raise ModelError(f"{path}: shape {shape} with {quote(given)} channels in arguments; expected as many")
     return about
 
 

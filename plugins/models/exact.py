@@ -34,6 +34,7 @@ def _factory(name: str, data: GaussianMixture) -> ModelFactory:
                 f"model '{name}:{argument}': unknown schedule{closest(argument, SCHEDULES)}; "
                 f"expected one of {', '.join(SCHEDULES)}"
             )
+        # Each schedule with the prediction that models of its kind are trained for.
         make, predicts = SCHEDULES[schedule]
         return exact_model(data, make(), predicts, name=name if not argument else f"{name}:{argument}")
 

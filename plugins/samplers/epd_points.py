@@ -19,7 +19,7 @@ class Points(MadeFor, frozen=True, kw_only=True):
     places: Rows
     """Where the points lie: 0 = the start of the interval, 1 = its end, even in lambda."""
     weights: Rows
-    """Of the answers; their sum times the length of the interval is what the step goes along the weighted mean."""
+    """The weights of the answers; their sum times the interval's length is how far the step goes along their mean."""
     asked: Rows = ()
     """The times that the network is told in place of those of the points."""
 
@@ -46,6 +46,7 @@ def points_in(  # noqa: PLR0913  (a step's, and two of the sampler)
         asked = [told(run, t) for t in known.asked[i]] if known.asked else [None] * len(known.places[i])
         levels = [run.at(a.lambda_ + h * place) for place in known.places[i]]
         return list(zip(known.weights[i], levels, asked, strict=True))
+    # Of 2 count - 1 even places every other one: for two points a quarter and three quarters of the interval.
     inner = run.between(a, b, 2 * count - 1)[::2]
     if not inner:
         return []

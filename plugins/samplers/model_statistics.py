@@ -58,6 +58,7 @@ class Statistics(MadeFor, frozen=True, kw_only=True):
         else:
             low = np.clip(np.searchsorted(knots, lambdas), 1, len(knots) - 1) - 1
             steps = np.diff(knots)
+            # Cut to [0, 1]: beyond the knots the values of the outermost one hold.
             share = np.clip((lambdas - np.take(knots, low)) / steps[low], 0, 1)[:, None]
             rows = table[:, low] * (1 - share) + table[:, low + 1] * share
         return rows[0], rows[1], rows[2]
@@ -101,6 +102,7 @@ class Stretch(NamedTuple):
     def of(cls, known: Statistics, start: float, end: float) -> Stretch:
         """From start to end; l, s and b have no bend within a piece."""
         low, high = min(start, end), max(start, end)
+        # First at the knots, where the integrands bend, then so short that the quadrature is exact to rounding.
         bends = [low, *(knot for knot in known.lambdas if low < knot < high), high]
         cuts = [low]
         for p, q in itertools.pairwise(bends):
@@ -118,6 +120,8 @@ class Stretch(NamedTuple):
     def up_to(self, values: Float64s) -> Float64s:
         """The integral of (points, elements) from the start to each point."""
         pieces = values.reshape(len(self.half), NODES, -1)
+        # Within its own piece a point has the integral from the start of that piece; whole pieces before it come on
+        # top.
         inside = self.half[:, :, None] * (CUMULATIVE @ pieces)
         whole = self.half * (WEIGHTS @ pieces)
         points: Float64s = inside + (np.cumsum(whole, axis=0) - whole)[:, None]
@@ -130,6 +134,7 @@ def integrals(known: Statistics, start: float, end: float) -> tuple[Stretch, Flo
     stretch = Stretch.of(known, start, end)
     l, s, b = known.at(stretch.lambdas)  # noqa: E741
     e, a = np.exp(stretch.up_to(l + s)), np.exp(-stretch.total(l))
+    # Without s and b nothing is foretold, and the inner integrals vanish.
     if not known.foretells:
         return stretch, e, a, np.zeros_like(a)
     return stretch, e, a, stretch.total(e * stretch.up_to(np.exp(-stretch.up_to(s)) * b))
@@ -165,6 +170,7 @@ def step_weights(known: Statistics, levels: Sequence[Level], b: Level) -> StepWe
     constant, weights = -front * constant, []
     shares, _, _ = known.at(np.array(places))
     for i, (level, place, share) in enumerate(zip(levels, places, shares, strict=True)):
+        # E times the polynomial that is 1 at this level and 0 at the others.
         lagrange = e
         for other in (*places[:i], *places[i + 1 :]):
             lagrange = lagrange * ((stretch.lambdas - other) / (place - other))[:, None]
@@ -177,10 +183,11 @@ def step_weights(known: Statistics, levels: Sequence[Level], b: Level) -> StepWe
 
 
 def take_step(known: Statistics, x: Tensor, b: Level, predictions: Sequence[Prediction]) -> Tensor:
-    """x, take_step to b from the level of the first prediction."""
+    """x, taken to b from the level of the first prediction."""
     weights = step_weights(known, [said.level for said in predictions], b)
 
     def like_x(values: Float64s) -> Tensor | float:
+        # One number for the whole state, or one for each of its elements.
         return float(values[0]) if len(values) == 1 else x.new_tensor(values).reshape(x.shape[1:])
 
     x = like_x(weights.x) * x + like_x(weights.constant)

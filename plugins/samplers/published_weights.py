@@ -24,6 +24,7 @@ def published(exact: Sequence[float], places: Sequence[float]) -> list[float]:
         excess = h * (1 - h / (2 * (h + h1))) * ratio * h / (3 * (h1 + h2 + h3))
         q = h1 * (h1 + h2) / (h2 * (h2 + h3))
         _add(weights, excess, (1, -1 - h1 / h2 - q, h1 / h2 + q * (1 + h2 / h3), -q * h2 / h3))
+        # The last slip: h1 / h2 in place of h2 / h3.
         weights[3] *= h1 / h2 / (h2 / h3)
     return weights
 

@@ -88,6 +88,7 @@ class SASolver(Sampler):
     def _add(self, x: Tensor, a: Level, b: Level, points: list[tuple[float, Tensor]]) -> Tensor:
         """x, taken by first order, with the correction from the points (lambda, x0); the first point is at a."""
         h = b.lambda_ - a.lambda_
+        # With -h for h these are the weights of the data form; the noise makes the state decay by tau^2 h more.
         weights = adams_weights([(lambda_ - a.lambda_) / h for lambda_, _ in points], -(1 + self.tau**2) * h)
         for w_j, (_, m_j) in zip(weights[1:], points[1:], strict=True):
             x = x - b.alpha * w_j * (m_j - points[0][1])

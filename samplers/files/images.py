@@ -146,7 +146,7 @@ def _open(data: bytes, what: str, suffix: str) -> tuple[Format, ImageFile]:
     if image.mode[0] in "IF" or _is_deep(form.name, data):
         raise ModelError(
             f"{what}: more than 8 bits a channel (mode {image.mode}); expected 8, so convert it first: which grey is "
-            "white is yours to say"
+            "white only you know"
         )
     return form, image
 

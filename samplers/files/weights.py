@@ -124,7 +124,7 @@ def read_stored(*paths: Path) -> Stored:
 
 
 def check_header(path: Path) -> None:
-    """ValueError if the header has so many bytes that reading it would take long."""
+    """ValueError if the header is so large that reading it would take long."""
     with path.open("rb") as file:
         size = int.from_bytes(file.read(8), "little")  # what a safetensors file begins with
     # A length beyond the file's end is left to the reader of safetensors, which names it well.

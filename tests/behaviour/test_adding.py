@@ -18,7 +18,7 @@ from samplerbench.bench.judge.stored import StoredRun
 from samplerbench.bench.judge.verdict_files import read_answers, signature
 from samplerbench.bench.run import Benchmark
 from samplerbench.bench.show.figures import write_figures
-from samplerbench.bench.show.picture import redrawn
+from samplerbench.bench.show.picture import redraw
 from samplerbench.bench.show.pivot import pivot_of
 from samplerbench.bench.show.view import view_of
 from samplerbench.bench.verify import verify
@@ -308,7 +308,7 @@ def test_the_rows_that_were_added_are_verified_compared_and_shown(sb, copy, whol
     pivot = pivot_of(StoredRun(copy).table, "fid", list(StoredRun(copy).table["steps"]))
     assert (pivot.counts, len(pivot.rows)) == ([2, 3, 5], 3)
     assert all(sorted(row) == [2, 3, 5] for row in pivot.places)
-    assert redrawn(StoredRun(copy)).tobytes() == redrawn(StoredRun(whole.folder)).tobytes()
+    assert redraw(StoredRun(copy)).tobytes() == redraw(StoredRun(whole.folder)).tobytes()
     ours, theirs = (view_of(StoredRun(run)) for run in (copy, whole.folder))
 
     def pictures(view):

@@ -9,7 +9,7 @@ from PIL import Image
 import samplerbench as sb_
 from samplerbench.bench.cli import cli
 from samplerbench.bench.show.axes import AXES, MOST_VALUES, parse_axis
-from samplerbench.bench.show.grid_plot import Page, caption_of, drawn, loader, pages_to_html, plot_for, requests_for
+from samplerbench.bench.show.grid_plot import Page, caption_of, draw_cell, loader, pages_to_html, plot_for, requests_for
 from samplerbench.samplers.registry import load_registry
 
 TOY = str(Path(__file__).parents[1] / "toy.py")
@@ -119,7 +119,7 @@ def test_an_option_of_the_sampler_is_an_axis(sb, tmp_path, registry):
     for row, spec in zip(requests_for(plot, registry), ("ddim", "euler-a"), strict=True):
         for request, eta in zip(row, ("0", "0.5", "1"), strict=True):
             alone = sb_.sample(registry.model("toy"), f"{spec}:eta={eta}", steps=3, n=1, batch_size=1)
-            assert (drawn(plot, request).states[-1] == alone.images.numpy()).all()
+            assert (draw_cell(plot, request).states[-1] == alone.images.numpy()).all()
     with Image.open(tmp_path / "it.png") as picture:
         about = json.loads(picture.text["samplerbench"])
     assert about["x"] == {"name": "eta", "values": ["0", "0.5", "1"]}
@@ -197,7 +197,7 @@ def test_a_page_is_the_picture_of_its_value_and_says_which(registry):
     alone = plot_for({"model": "toy", "x": "steps=1,2", "guidance": 2.0, "sampler": "ddim"}, [TOY])
     for page, other in zip(requests_for(two, registry)[0], requests_for(alone, registry)[0], strict=True):
         assert (page.guidance, page.levels) == (other.guidance, other.levels)
-        assert (drawn(two, page).states[-1] == drawn(alone, other).states[-1]).all()
+        assert (draw_cell(two, page).states[-1] == draw_cell(alone, other).states[-1]).all()
 
 
 def test_pages_alone_have_the_usual_axes():

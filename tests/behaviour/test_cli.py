@@ -878,9 +878,9 @@ def test_plugins_that_take_long_to_load_are_spoken_of_meanwhile(sb, tmp_path, mo
 
 
 def test_what_is_done_in_time_is_not_spoken_of(capsys):
-    from samplerbench.bench.cli.loading import noted_after
+    from samplerbench.bench.cli.loading import note_after
 
-    with noted_after(600, "slow") as waiting:
+    with note_after(600, "slow") as waiting:
         assert waiting.is_alive()
     waiting.join(60)
     assert not waiting.is_alive()

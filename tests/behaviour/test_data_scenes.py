@@ -10,7 +10,7 @@ import torch
 from samplerbench.plugins.data.scenes import data as plugin
 from samplerbench.plugins.data.scenes import drawing
 from samplerbench.plugins.data.scenes.composing import COUNTS, Draws, Ground, Group, is_held_out, scene
-from samplerbench.plugins.data.scenes.drawing import DARKER, FONT, drawn, painted
+from samplerbench.plugins.data.scenes.drawing import DARKER, FONT, draw_scene, paint
 from samplerbench.plugins.data.scenes.things import COLOURS, PATTERNS, THINGS
 from samplerbench.samplers.errors import InputError, ModelError
 
@@ -186,7 +186,7 @@ def test_each_thing_is_held_out_on_one_colour():
 
 def test_pictures_are_drawn_where_the_scene_has_them(many):
     for one in many[:100]:
-        pixels = drawn(one, 64, squares)
+        pixels = draw_scene(one, 64, squares)
         for picture in one.pictures:
             x, y = (int(at * 64) for at in picture.centre)
             assert pixels[y, x].tolist() == [THINGS.index(picture.thing), 1, 2]
@@ -198,7 +198,7 @@ def test_pictures_are_drawn_where_the_scene_has_them(many):
 @pytest.mark.parametrize("pattern", PATTERNS)
 @pytest.mark.parametrize("turn", range(4))
 def test_a_ground_has_two_shades_of_its_colour(pattern, turn):
-    pixels = painted(Ground("blue", pattern, turn, 0.125, (1.0, 2.0, 3.0)), 64)
+    pixels = paint(Ground("blue", pattern, turn, 0.125, (1.0, 2.0, 3.0)), 64)
     colour = np.array(COLOURS["blue"]) + np.array((1, 2, 3))
     light = pixels / colour
     assert np.allclose(light, light[..., :1], atol=1e-5)
@@ -216,8 +216,8 @@ def test_a_ground_has_two_shades_of_its_colour(pattern, turn):
 def test_what_is_transparent_shows_the_ground():
     one = scene(0, False, 0)
     assert np.array_equal(
-        drawn(one, 32, lambda _, side: np.zeros((side, side, 4), np.float32)),
-        np.rint(painted(one.ground, 32)).astype(np.uint8),
+        draw_scene(one, 32, lambda _, side: np.zeros((side, side, 4), np.float32)),
+        np.rint(paint(one.ground, 32)).astype(np.uint8),
     )
 
 
@@ -229,7 +229,7 @@ def test_images_and_captions_are_those_of_the_scenes():
     assert (len(data), data.name, data.caption(3)) == (7, "scenes train 32x32", scene(4, False, 3, 12).caption)
     image = data.image(3)
     assert (image.dtype, tuple(image.shape)) == (torch.uint8, (3, 32, 32))
-    assert np.array_equal(image.permute(1, 2, 0), drawn(scene(4, False, 3, 12), 32, squares))
+    assert np.array_equal(image.permute(1, 2, 0), draw_scene(scene(4, False, 3, 12), 32, squares))
 
 
 def test_the_fingerprint_holds_options_and_pictures_alone():

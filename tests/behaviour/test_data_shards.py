@@ -226,7 +226,7 @@ def test_values_that_rows_share_are_counted_once_for_each(tmp_path, monkeypatch)
     pool, before = pa.proxy_memory_pool(pa.default_memory_pool()), pa.default_memory_pool()
     for name, encoding in encodings.items():
         parquet.write_table(table, tmp_path / f"{name}.parquet", **encoding)
-        assert plugin._unpacked(parquet.read_metadata(tmp_path / f"{name}.parquet"), ["image"]) < 20_000
+        assert plugin._unpacked_size(parquet.read_metadata(tmp_path / f"{name}.parquet"), ["image"]) < 20_000
         pa.set_memory_pool(pool)
         try:
             with pytest.raises(sb.ModelError, match=r"1,0\d\d,\d\d\d bytes; expected at most 1,000,000 over all files"):

@@ -12,7 +12,7 @@ from PIL import Image
 
 import samplerbench as sb
 from samplerbench.plugins.extractors import dinov2, efficientnet, fidelity, files
-from samplerbench.plugins.extractors.images import BATCH, as_colour, in_batches, resized
+from samplerbench.plugins.extractors.images import BATCH, as_colour, in_batches, resize
 from samplerbench.plugins.metrics.fid import FID
 from samplerbench.plugins.metrics.inception_score import InceptionScore
 from samplerbench.plugins.models.fashion_mnist.fidelity import LAYER, register_with_torch_fidelity
@@ -95,7 +95,7 @@ def test_other_or_changed_images_are_extracted_again():
 def test_each_image_is_resized_as_pil_does():
     images = pictures(3, side=31)
     expected = Image.fromarray(images[1].permute(1, 2, 0).numpy()).resize((40, 24), Image.Resampling.BICUBIC)
-    found = resized(images, 40, 24)
+    found = resize(images, 40, 24)
     assert found.shape == (3, 3, 24, 40)
     np.testing.assert_array_equal(found[1].permute(1, 2, 0).numpy(), np.asarray(expected))
 
@@ -314,7 +314,7 @@ def test_its_images_are_prepared_as_by_torch_fidelity(monkeypatch):
     images = pictures(2, side=40)
     with torch.no_grad():
         (expected,) = theirs(images)
-    (found,) = fidelity.rows_of(fidelity.prepared(network), images)
+    (found,) = fidelity.rows_of(fidelity.with_preparation(network), images)
     np.testing.assert_allclose(found, expected.numpy(), atol=1e-4)
     assert float(expected.std()) > 0.1
 
@@ -329,7 +329,7 @@ def test_dinov2_is_read_from_its_file(hub, monkeypatch):
     assert made.fingerprint == hashlib.sha256((hub / "dinov2_vits14_pretrain.pth").read_bytes()).hexdigest()
     images = pictures(2)
     np.testing.assert_array_equal(
-        made.extract(images, ()), fidelity.rows_of(fidelity.prepared(network), images.clone())[0]
+        made.extract(images, ()), fidelity.rows_of(fidelity.with_preparation(network), images.clone())[0]
     )
     with pytest.raises(sb.InputError, match=r"unknown size \(did you mean 'vit-b-14'\?\); expected vit-s-14"):
         load_registry().extractors_of("dinov2:vit-b14")
@@ -395,7 +395,7 @@ def test_vgg16_is_read_from_a_file(tmp_path):
 def test_our_copy_of_the_weights_is_all_that_torch_fidelity_is_given(tmp_path, monkeypatch):
     """What it reads as a pickle of any kind is ours, not the file."""
     given = {}
-    monkeypatch.setattr(fidelity, "made", lambda network, **settings: given.update(settings))
+    monkeypatch.setattr(fidelity, "build_network", lambda network, **settings: given.update(settings))
     path = tmp_path / "weights.pth"
     torch.save({"a": torch.arange(3.0)}, path)
     fidelity.from_pickle(fidelity.INCEPTION, path)

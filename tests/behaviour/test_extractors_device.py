@@ -110,11 +110,11 @@ def test_an_extractor_of_images_takes_larger_batches_on_a_device():
     shared.in_batches(net, IMAGES)
     there = IMAGES.to(META)
     with pytest.raises(NotImplementedError):
-        shared.in_batches(shared.placed(net, META), there)
+        shared.in_batches(shared.move_to(net, META), there)
     assert PLACES == [(CPU, CPU, shared.BATCH), (META, META, shared.BATCH_THERE)]
     assert shared.as_colour(there).device == META
     function = len
-    assert shared.placed(function, META) is function
+    assert shared.move_to(function, META) is function
 
 
 @pytest.mark.gpu

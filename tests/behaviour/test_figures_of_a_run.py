@@ -144,8 +144,8 @@ def test_a_legend_has_as_many_columns_as_fit():
 
 
 def test_long_names_leave_room_for_the_samples():
-    assert figures.wrapped("dpm-solver++:order=2,lower_order_final=true").count("\n") >= 2
-    assert max(map(len, figures.wrapped("x" * 90).split("\n"))) == figures.LABEL_LETTERS
+    assert figures.wrap_label("dpm-solver++:order=2,lower_order_final=true").count("\n") >= 2
+    assert max(map(len, figures.wrap_label("x" * 90).split("\n"))) == figures.LABEL_LETTERS
 
 
 def test_the_command_prints_the_paths(sb, run, tmp_path):

@@ -9,7 +9,7 @@ import torch
 import samplerbench as sb
 from samplerbench.bench.draw.chunk import extract_rows
 from samplerbench.bench.judge.stored import StoredRun
-from samplerbench.bench.show.picture import redrawn
+from samplerbench.bench.show.picture import redraw
 from samplerbench.samplers.files.tiles import as_shown
 
 FRAMES = (5, 1, 8, 8)
@@ -59,7 +59,7 @@ def test_a_run_gives_extractors_all_frames_and_pictures_three(tmp_path):
     assert set(result.table["status"]) == {"ok"}
     assert (result.folder / "grid.png").exists()
     stored = StoredRun(result.folder)
-    assert redrawn(stored).width > 3 * 8
+    assert redraw(stored).width > 3 * 8
     kept = stored.first_chunk(stored.record.cells[0]).images
     assert kept.shape == (4, 1, 8, 24)
     assert kept[0, 0, 4, ::8].tolist() == [0, 20, 40]

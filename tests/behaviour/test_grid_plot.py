@@ -18,14 +18,14 @@ from samplerbench.bench.show.grid_plot import (
     MOST_FRAMES,
     batch_size_for,
     check_target,
-    drawn,
+    draw_cell,
     parameters,
     places,
     plot_for,
     requests_for,
     to_png,
 )
-from samplerbench.bench.show.picture import LABEL_WIDTH, MARGIN, labelled_grid, text_width, wrapped
+from samplerbench.bench.show.picture import LABEL_WIDTH, MARGIN, labelled_grid, text_width, wrap
 from samplerbench.samplers.files.tiles import mosaic
 from samplerbench.samplers.model import to_images
 from samplerbench.samplers.registry import load_registry
@@ -49,7 +49,7 @@ def plot_of(**options):
 
 def states_of(plot, registry):
     """The images of each cell, the last state of each."""
-    return [[drawn(plot, request).states[-1] for request in row] for row in requests_for(plot, registry)]
+    return [[draw_cell(plot, request).states[-1] for request in row] for row in requests_for(plot, registry)]
 
 
 def opened(path):
@@ -190,7 +190,7 @@ def test_a_cell_is_what_sample_draws(registry):
 
 def test_cells_start_from_the_same_noise_unless_the_seed_is_an_axis(registry):
     plot = plot_of(x="steps=2,5", y="sampler=ddpm,ddim", trajectory=True, seed=3)
-    starts = [drawn(plot, request).states[0] for row in requests_for(plot, registry) for request in row]
+    starts = [draw_cell(plot, request).states[0] for row in requests_for(plot, registry) for request in row]
     assert all((start == starts[0]).all() for start in starts)
     seeds = states_of(plot_of(x="seed=3,4", y="steps=2,5"), registry)
     alone = states_of(plot_of(y="steps=2,5", seed=4), registry)
@@ -416,7 +416,7 @@ def test_a_run_without_images_or_no_run_at_all_is_refused(sb, tmp_path):
 )
 @pytest.mark.parametrize(("width", "most"), [(60, 1), (112, 4), (LABEL_WIDTH, 5)])
 def test_labels_fit_their_place(text, width, most):
-    lines = wrapped(text, 16, width, most)
+    lines = wrap(text, 16, width, most)
     assert 1 <= len(lines) <= most
     assert all(text_width(line, 16) <= width for line in lines)
     whole = "".join("".join(lines).split()) == "".join(text.split())
@@ -424,10 +424,10 @@ def test_labels_fit_their_place(text, width, most):
 
 
 def test_a_label_is_shortened_only_where_it_must_be():
-    assert wrapped("dpm-solver:order=3,grid=logsnr", 16, LABEL_WIDTH, 5) == ["dpm-solver:order=3,", "grid=logsnr"]
-    assert wrapped("one two", 16, 500, 1) == ["one two"]
-    assert wrapped("", 16, 100, 3) == []
-    assert wrapped("é \N{EN DASH} 2\N{MULTIPLICATION SIGN}", 16, 100, 3) == ["e - 2x"]
+    assert wrap("dpm-solver:order=3,grid=logsnr", 16, LABEL_WIDTH, 5) == ["dpm-solver:order=3,", "grid=logsnr"]
+    assert wrap("one two", 16, 500, 1) == ["one two"]
+    assert wrap("", 16, 100, 3) == []
+    assert wrap("é \N{EN DASH} 2\N{MULTIPLICATION SIGN}", 16, 100, 3) == ["e - 2x"]
 
 
 def test_long_labels_stay_off_the_tiles():

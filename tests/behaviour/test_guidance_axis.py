@@ -17,7 +17,7 @@ from samplerbench.bench.judge.power import power
 from samplerbench.bench.judge.stored import StoredRun
 from samplerbench.bench.plan.config import Config
 from samplerbench.bench.plan.plan import plan_for
-from samplerbench.bench.show.picture import redrawn
+from samplerbench.bench.show.picture import redraw
 from samplerbench.bench.show.provenance import call_of, provenance_of
 from samplerbench.bench.show.verdicts import budgets_to_rows, pareto_to_rows
 from samplerbench.bench.show.view import view_of
@@ -161,7 +161,7 @@ def test_every_rendering_names_the_guidance(run):
     call = call_of(stored.record)
     assert "guidance=[1.0, 2.0, 4.0]" in call
     assert "guidance_interval=[0.5, 20.0]" in call
-    assert redrawn(stored).height > 6 * 16
+    assert redraw(stored).height > 6 * 16
 
 
 def test_a_single_interval_is_said_once_above_the_table(tmp_path):

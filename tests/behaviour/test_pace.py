@@ -8,7 +8,7 @@ from samplerbench.bench.draw.clock import in_turn
 from samplerbench.bench.draw.ledger import cost
 from samplerbench.bench.plan.config import Config
 from samplerbench.bench.plan.plan import plan_for
-from samplerbench.bench.show.pace import Pace, padded
+from samplerbench.bench.show.pace import Pace, rows_with_padding
 from samplerbench.samplers.registry import load_registry
 
 WITHIN, FROM, TO = 0.2, 0.1, 0.95
@@ -25,13 +25,13 @@ def events_of(plan, *, evaluation, image, warm=0.0, drift=0.0, noise=0.0):
 
     Everything takes so long for each evaluation, those of padding included, and chunks so long for each image.
     """
-    rng, events, rows = random.Random(0), [], padded(plan.ode_samples, 64)
+    rng, events, rows = random.Random(0), [], rows_with_padding(plan.ode_samples, 64)
     for one in plan.references:
         steps = len(one.levels) - 1
         events += [(evaluation * rows * one.passes, plan.ode_samples * one.passes)] * steps
     for block in plan.blocks:
         for cell in in_turn(plan.cells, block.number):
-            seconds = evaluation * cost(cell) * padded(block.n, 64) + image * block.n
+            seconds = evaluation * cost(cell) * rows_with_padding(block.n, 64) + image * block.n
             events.append((seconds * rng.uniform(1 - noise, 1 + noise), (cell, block)))
     first = next(i for i, (_, what) in enumerate(events) if isinstance(what, tuple))
     events[first] = (events[first][0] + warm, events[first][1])

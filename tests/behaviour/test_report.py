@@ -46,7 +46,7 @@ from samplerbench.bench.plan.config import Config
 from samplerbench.bench.run import begin, plan_for
 from samplerbench.bench.show import charts
 from samplerbench.bench.show import view as reports
-from samplerbench.bench.show.charts import AXES, ROWS, curves, drawn_interval, round_ticks
+from samplerbench.bench.show.charts import AXES, ROWS, curves, round_ticks, visible_interval
 from samplerbench.bench.show.page import json_for_script, source_hash, vega_bundle, view_to_html, write_report
 from samplerbench.bench.show.sheet import table_to_cells
 from samplerbench.bench.show.sprites import BUDGET, sheet, sheets
@@ -391,9 +391,9 @@ def test_without_verdicts_the_front_is_what_nothing_beats_in_both(better):
 
 
 def test_an_interval_is_drawn_where_a_logarithmic_axis_has_a_place():
-    assert drawn_interval(1.0, -0.5, 2.5, 0.1) == (0.1, 2.5)
-    assert drawn_interval(1.0, -0.5, 2.5, float("nan")) == (-0.5, 2.5)
-    assert drawn_interval(1.0, None, None, 0.1) == (1.0, 1.0)
+    assert visible_interval(1.0, -0.5, 2.5, 0.1) == (0.1, 2.5)
+    assert visible_interval(1.0, -0.5, 2.5, float("nan")) == (-0.5, 2.5)
+    assert visible_interval(1.0, None, None, 0.1) == (1.0, 1.0)
 
 
 @pytest.mark.parametrize(("values", "ticks"), [
@@ -430,7 +430,8 @@ def test_every_chart_is_valid(view):
 
 
 def test_words_for_lists_and_leaders():
-    assert [reports.listed(words) for words in (["5"], ["5", "8"], ["5", "8", "10"])] == ["5", "5 and 8", "5, 8 and 10"]
+    lists = (["5"], ["5", "8"], ["5", "8", "10"])
+    assert [reports.join_words(words) for words in lists] == ["5", "5 and 8", "5, 8 and 10"]
     second = {"verdict": "shown"}
     answers = [
         {"best": {"name": "a"}, "budget": 5, "second": second},

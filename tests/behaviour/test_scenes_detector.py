@@ -11,7 +11,7 @@ from samplerbench.plugins.data.scenes.reading import WHOLE, Told, read
 from samplerbench.plugins.data.scenes.things import THINGS
 from samplerbench.plugins.extractors.scenes_detector import extractor, training
 from samplerbench.plugins.extractors.scenes_detector.judging import RIGHT, UNTOLD, WRONG, verdicts
-from samplerbench.plugins.extractors.scenes_detector.network import CELLS, Detector, Found, Seen, seen_in, target_of
+from samplerbench.plugins.extractors.scenes_detector.network import CELLS, Detector, Found, Seen, centres_in, target_of
 from samplerbench.samplers.errors import InputError, ModelError
 
 APPLE, CAT, CAR = THINGS[:3]
@@ -71,7 +71,7 @@ def test_a_map_of_a_scene_is_seen_as_the_scene():
     """The target of the training, taken for the answer: things, and centres to a thousandth."""
     for i in range(60):
         one = scene(0, False, i, 12)
-        (seen,) = seen_in(target_of(one, 12)[None])
+        (seen,) = centres_in(target_of(one, 12)[None])
         expected = sorted((p.thing.name, *p.centre) for p in one.pictures)
         found = sorted((s.thing.name, s.x, s.y) for s in seen)
         assert [name for name, *_ in found] == [name for name, *_ in expected]
@@ -83,7 +83,7 @@ def test_an_empty_map_shows_nothing_and_doubt_counts_once_it_is_half():
     sure = torch.zeros(2, 4, CELLS, CELLS)
     sure[0, 1, 3, 3], sure[1, 1, 3, 3], sure[1, 2, 3, 4] = 0.45, 0.3, 0.25
     sure[:, -1] = 1 - sure[:, :-1].sum(1)
-    seen = seen_in(sure)
+    seen = centres_in(sure)
     assert seen[0] == ()
     assert [one.thing for one in seen[1]] == [THINGS[1]]
 
@@ -230,6 +230,6 @@ def test_without_the_package_a_line_says_how_to_install_it(monkeypatch):
 
 
 def test_a_line_names_the_prompts_that_have_no_score():
-    (told,) = extractor.unscored(["a cat", "a dog", "a dog", "hello"], 12)
+    (told,) = extractor.remark_on_unscored(["a cat", "a dog", "a dog", "hello"], 12)
     assert "no score for 'a dog', 'hello'" in told
-    assert extractor.unscored(["a cat"], 12) == []
+    assert extractor.remark_on_unscored(["a cat"], 12) == []

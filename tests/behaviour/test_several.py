@@ -18,7 +18,7 @@ from samplerbench.bench.show.figures import charts_by_name
 from samplerbench.bench.show.formats import Layout, content_of, frame_for, sheet_for
 from samplerbench.bench.show.over import curves_in, numbers_in, over, without
 from samplerbench.bench.show.pivot import pivot_of
-from samplerbench.bench.show.several import default_page, shortened
+from samplerbench.bench.show.several import default_page, short_setting
 from samplerbench.bench.show.view import view_of
 
 TOY = str(Path(__file__).parents[1] / "toy.py")
@@ -77,7 +77,7 @@ def test_one_page_asks_for_several_runs(runs, sb):
     ("value", "text"), [(None, "-"), ([5, 10], "5, 10"), (2.0, "2"), ("x" * 99, "x" * 80 + "…"), (True, "True")]
 )
 def test_a_setting_is_short_in_the_index(value, text):
-    assert shortened(value) == text
+    assert short_setting(value) == text
 
 
 def test_nothing_is_written_where_one_run_is_damaged_or_the_page_has_no_place(runs, sb):

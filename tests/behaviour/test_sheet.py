@@ -31,11 +31,11 @@ from samplerbench.bench.show.formats import (
     content_of,
     emphasis_of,
     frame_for,
-    merged_content,
+    merge_content,
     parse_columns,
-    rendered,
+    render,
     sheet_for,
-    sorted_by,
+    sort_rows,
 )
 from samplerbench.bench.show.latex import head, latex
 from samplerbench.bench.show.page import write_report
@@ -121,7 +121,7 @@ def latex_rows(text):
 
 
 def made(content, form, **layout):
-    return rendered(content, Layout(**layout), form).decode()
+    return render(content, Layout(**layout), form).decode()
 
 
 # The numbers are those of table.csv
@@ -144,7 +144,7 @@ def test_what_programs_read_has_every_digit(run, content, stored):
 
 def test_parquet_has_every_digit_and_the_types(content, stored):
     pytest.importorskip("pyarrow", reason="the extra parquet is not installed")
-    back = pd.read_parquet(io.BytesIO(rendered(content, Layout(), "parquet")))
+    back = pd.read_parquet(io.BytesIO(render(content, Layout(), "parquet")))
     pd.testing.assert_frame_equal(back, stored, check_dtype=False)
     assert back["fid"].dtype == np.float64
 
@@ -243,14 +243,12 @@ def test_the_best_is_bold_where_all_others_are_shown_to_be_worse(content, stored
     assert stored["sampler"].tolist()[:2] == ["ddpm", "ddpm"]
     for i, name in emphasis.bold:
         assert stored["fid"][i] == stored.loc[stored["steps"] == stored["steps"][i], name].min()
-    text = rendered(two, Layout("fid"), "html", REGISTRY).decode()
+    text = render(two, Layout("fid"), "html", REGISTRY).decode()
     value = with_interval(*interval_of(stored.iloc[0], "fid")).split()[0]
     assert value in Cells(text).bold
     assert "Bold: the best for its number of steps" in text
-    assert "\\textbf{" in rendered(two, Layout("fid"), "latex", REGISTRY).decode()
-    assert (
-        f"**{with_interval(*interval_of(stored.iloc[0], 'fid'))}**" in rendered(two, Layout(), "md", REGISTRY).decode()
-    )
+    assert "\\textbf{" in render(two, Layout("fid"), "latex", REGISTRY).decode()
+    assert f"**{with_interval(*interval_of(stored.iloc[0], 'fid'))}**" in render(two, Layout(), "md", REGISTRY).decode()
 
 
 def test_equal_samplers_have_nothing_bold(tmp_path):
@@ -289,7 +287,7 @@ def test_without_samples_or_model_nothing_is_bold_and_the_caption_says_why(run, 
 def test_the_best_of_several_runs_is_found_across_them(run, tmp_path):
     one = toy_run(tmp_path / "one", ["ddpm"])
     other = toy_run(tmp_path / "other", ["ddpm:variance=large"])
-    content = merged_content([StoredRun(one), StoredRun(other)])
+    content = merge_content([StoredRun(one), StoredRun(other)])
     assert emphasis_of(content, "fid", REGISTRY).bold == {(0, "fid"), (1, "fid")}
     heading, *rows = markdown_rows(made(content, "md", pivot="fid"))
     assert heading == ["sampler", "2 steps", "4 steps"]
@@ -407,7 +405,7 @@ def test_latex_escapes_what_it_would_obey():
 @pytest.mark.skipif(not shutil.which("pdflatex"), reason="pdflatex is not installed")
 @pytest.mark.parametrize("pivot", ["", "fid"])
 def test_latex_compiles_whatever_the_names(hostile, content, tmp_path, pivot):
-    tables = made(hostile, "latex", pivot=pivot) + rendered(content, Layout(pivot), "latex", REGISTRY).decode()
+    tables = made(hostile, "latex", pivot=pivot) + render(content, Layout(pivot), "latex", REGISTRY).decode()
     document = f"\\documentclass{{article}}\\usepackage{{booktabs}}\\begin{{document}}\n{tables}\\end{{document}}\n"
     (tmp_path / "t.tex").write_text(document)
     command = ["pdflatex", "-halt-on-error", "-interaction=nonstopmode", "-no-shell-escape", "t.tex"]
@@ -486,7 +484,7 @@ def test_formats_are_those_of_the_command():
     assert set(FORMATS) == {*SHEETS, *DATA} == {"md", "latex", "html", "csv", "json", "parquet"}
     assert parse_columns("sort", "fid, -nfe") == ("fid", "-nfe")
     assert metrics_of(pd.DataFrame({"fid": [1.0], "fid_low": [1.0]})) == ["fid"]
-    assert sorted_by(pd.DataFrame({"a": [1, 2]}), ()).equals(pd.DataFrame({"a": [1, 2]}))
+    assert sort_rows(pd.DataFrame({"a": [1, 2]}), ()).equals(pd.DataFrame({"a": [1, 2]}))
 
 
 # Markdown
@@ -562,7 +560,7 @@ def test_a_run_keeps_how_many_features_it_measured(run, edited, tmp_path):
 
 def test_bold_is_explained_only_where_something_is_bold(content):
     for columns in (("sampler", "steps", "fid"), ("sampler", "steps", "clip_score"), ("sampler", "nfe"), ()):
-        text = rendered(content, Layout(columns=columns), "md", REGISTRY).decode()
+        text = render(content, Layout(columns=columns), "md", REGISTRY).decode()
         assert ("**" in text) == (" Bold: " in text)
         assert ("**" not in text) == ("Nothing is bold" in text)
 

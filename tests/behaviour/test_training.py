@@ -29,7 +29,7 @@ from samplerbench.plugins.models.ddpm.card import is_card, read_card
 from samplerbench.plugins.models.ddpm.losses import denoising
 from samplerbench.plugins.models.ddpm.model import DDPM
 from samplerbench.plugins.models.ddpm.networks import PRESETS, unet_of
-from samplerbench.plugins.models.ddpm.pixels import mapped, prepare
+from samplerbench.plugins.models.ddpm.pixels import map_pixels, prepare
 from samplerbench.plugins.models.ddpm.settings import Settings
 from samplerbench.samplers.files import atomic as files
 from samplerbench.samplers.files import weights
@@ -264,11 +264,11 @@ def test_images_are_cut_to_the_size_in_their_order(tmp_path):
     data = FolderImages(folder)
     shape = prepare(data, 12, tmp_path / "images.bin", lambda progress: None)
     assert shape == (3, 12, 12)
-    images = mapped(tmp_path / "images.bin", 6, shape)
+    images = map_pixels(tmp_path / "images.bin", 6, shape)
     for i in range(6):
         assert torch.equal(images[i], crop(data.image(i), (12, 12)))
     with pytest.raises(sb_.ModelError, match="prepared again"):
-        mapped(tmp_path / "images.bin", 7, shape)
+        map_pixels(tmp_path / "images.bin", 7, shape)
 
 
 @pytest.mark.parametrize(("channels", "expected"), [((1, 1, 1), 1), ((3, 1, 3), 3), ((1, 1, 3), 3)])
@@ -276,7 +276,7 @@ def test_images_are_grey_where_all_are(tmp_path, channels, expected):
     mixed = Blank([None] * 3, [(c, SIDE, SIDE) for c in channels])
     shape = prepare(mixed, SIDE, tmp_path / "images.bin", lambda progress: None)
     assert shape == (expected, SIDE, SIDE)
-    assert mapped(tmp_path / "images.bin", 3, shape)[:, :, 0, 0].tolist() == [[i] * expected for i in range(3)]
+    assert map_pixels(tmp_path / "images.bin", 3, shape)[:, :, 0, 0].tolist() == [[i] * expected for i in range(3)]
 
 
 def test_a_grey_set_gives_a_grey_model(tmp_path):

@@ -20,7 +20,7 @@ from torch import nn
 import samplerbench as sb_
 from samplerbench.plugins.models.fashion_mnist.model import WEIGHTS
 from samplerbench.plugins.models.fashion_mnist.networks import FOLDER
-from samplerbench.samplers.errors import told
+from samplerbench.samplers.errors import describe_error
 from samplerbench.samplers.files import weights
 from samplerbench.samplers.files.weights import SUMS, file_hash, load_weights, read_weights, write_sums
 from samplerbench.samplers.nets.training import Recipe, fit, read_checkpoint
@@ -177,8 +177,8 @@ def test_a_model_of_a_plugin_that_reads_carelessly_runs_nothing_and_nothing_unsa
     done = sb("run", "--plugin", "plugin.py", "--model", "careless:evil.pt")
     done.refused(4, "model 'careless:evil.pt'", "holds more than tensors and numbers; it was not read")
     assert "weights_only" not in done.err
-    assert "weights_only" not in told(pickle.UnpicklingError("set `weights_only` to `False`"))
-    assert told(ValueError("as it is")) == "ValueError: as it is"
+    assert "weights_only" not in describe_error(pickle.UnpicklingError("set `weights_only` to `False`"))
+    assert describe_error(ValueError("as it is")) == "ValueError: as it is"
 
 
 # Headers

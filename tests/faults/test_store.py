@@ -42,7 +42,7 @@ from samplerbench.bench.plan.plan import plan_for
 from samplerbench.bench.plan.yardstick import yardsticks
 from samplerbench.bench.run import Manner, begin
 from samplerbench.bench.show.page import write_report
-from samplerbench.bench.show.picture import redrawn
+from samplerbench.bench.show.picture import redraw
 from samplerbench.bench.show.sheet import table_to_markdown
 from samplerbench.samplers.files.lock import LOCK_FILE, WriterLock
 from samplerbench.samplers.registry import load_registry
@@ -1200,7 +1200,7 @@ def test_a_picture_drawn_again_reads_one_chunk_of_each_cell(rich, monkeypatch):
     monkeypatch.setattr(RunFolder, "read_at", lambda folder, *place: read.append(place) or inner(folder, *place))
     plan, folder = rich
     with Image.open(folder / "grid.png") as stored:
-        assert redrawn(StoredRun(folder)).size == stored.size
+        assert redraw(StoredRun(folder)).size == stored.size
     assert read == [(cell.key, (0, 64)) for cell in plan.cells]
 
 

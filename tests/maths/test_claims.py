@@ -266,7 +266,7 @@ def test_the_card_prints_the_reason_and_a_model_is_held_too(monkeypatch, capsys,
     assert lines[-1] == f"mine: {len(lines) - 6} of {len(lines) - 6} claims hold, 4 waived"
     code, _, err = checked("ddim:first=analytic")
     assert code == 2
-    assert "first=analytic is of a run; expected the sampler alone" in err
+    assert "first=analytic belongs to a run; expected the sampler without it" in err
 
 
 # ---- Networks that keep something ----

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol, runtime_checkable
 
 from ....samplers.engine import Done, Drawn, Engine, Failure, Job
-from ....samplers.errors import PluginError, shown
+from ....samplers.errors import PluginError, quote
 from ....samplers.options import at_fault
-from ....samplers.text import counted
+from ....samplers.text import count_of
 from ...plan.plan import Cell
 from ..chunk import one_line
 from ..chunk_file import Chunk
@@ -90,7 +90,7 @@ class CheckedEngine:
             yield self._check(done)
         deque(noted, maxlen=0)  # jobs that it never took are unanswered too
         if self._asked:
-            left = counted(len(self._asked), "job")
+            left = count_of(len(self._asked), "job")
             raise PluginError(f"{what}: ended with {left} unanswered; expected an answer to each")
 
     def _note(self, jobs: Iterable[Job]) -> Iterator[Job]:
@@ -102,7 +102,7 @@ class CheckedEngine:
         """A valid answer to a job that was not answered before."""
         what = f"engine {self.name!r}"
         if not isinstance(done, Drawn | Failure) or not isinstance(done.job, Job):
-            raise PluginError(f"{what}: answered {shown(done)}; expected Drawn or Failure, with the job")
+            raise PluginError(f"{what}: answered {quote(done)}; expected Drawn or Failure, with the job")
         job = done.job
         place = f"{job.sampler!r}, {job.steps} steps, samples from {job.first}"
         with at_fault(what):  # a job that it changed may have no hash

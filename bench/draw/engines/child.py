@@ -1,4 +1,4 @@
-"""The program of a child process: it makes the plan of its sampler again, then the chunks that the parent wants."""
+"""The program of a child process: it makes the plan of its sampler again, then the chunks that the parent asks for."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ SHARE_OF_MEMORY = 0.8
 MOST_CHILDREN = 16
 """More children than this are never alive at once."""
 LONGEST_LOOK_SECONDS = 1.0
-"""Of the time between two looks at a child no more counts: in the rest this process was stopped, as by Ctrl-Z."""
+"""The most that counts of the time between two looks at a child: else this process was stopped, as by Ctrl-Z."""
 GIGABYTE = 1e9
 
 
@@ -56,9 +56,9 @@ class Speed:
     """What a child clocked in a trial: seconds of one sample, 0 where the trial failed."""
 
     per_evaluation: float = 0.0
-    """Of one evaluation of the network."""
+    """Seconds of one evaluation of the network."""
     after_drawing: float = 0.0
-    """Of decoding and of the extractors."""
+    """Seconds of decoding and of the extractors."""
 
 
 @dataclass(frozen=True)
@@ -128,11 +128,11 @@ class Children:
     folder: Path
     limits: Limits = field(default_factory=Limits)
     _children: dict[str, ChildProcess] = field(default_factory=dict)
-    """By spec, the one that was asked last at the end."""
+    """The children by spec; the one that was asked last is at the end."""
 
     @cached_property
     def most(self) -> int:
-        """As many as fit the memory, each as large as this process with the model; one on an accelerator.
+        """How many children fit the memory, each as large as this process with the model; one on an accelerator.
 
         Asked for the first time when the model has been loaded here. Files that are mapped, as weights may be, are in
         the memory once for all.
@@ -180,13 +180,13 @@ class ChildProcess:
     """Makes chunks in a child process, which is started when it is first needed and after each fault."""
 
     plan: Plan
-    """Of the sampler spec that the child is for."""
+    """The plan of the sampler spec that the child is for."""
     plugins: tuple[str, ...]
     folder: Path
     """The run's: the converged ODE solution is read from it, if there is one."""
     limits: Limits = field(default_factory=Limits)
     variables: Mapping[str, str] = field(default_factory=dict)
-    """Of the child's environment, beside those of this process."""
+    """Variables of the child's environment, beside those of this process."""
     _child: Child | None = None
     _speed: Speed | None = None
     """None until the child is ready."""

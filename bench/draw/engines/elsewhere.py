@@ -41,7 +41,7 @@ class Remade:
     extractors: frozenset[str]
     """What the metrics of the run read."""
     cells: Mapping[str, Cell]
-    """By key."""
+    """The cells by key."""
 
 
 def what_it_takes(plan: Plan, plugins: Sequence[str]) -> dict[str, Any]:
@@ -96,7 +96,7 @@ def draw_job(description: bytes, job: Job) -> Done:
 
 @functools.lru_cache(maxsize=1)
 def _here_for(description: bytes) -> Here:
-    """What draws the jobs of a described run in this process; the last one is cached."""
+    """The drawer of a described run's jobs in this process; that of the last run is cached."""
     end_with_parent()
     given = json.loads(description)
     remade = rebuild_plan(given)
@@ -109,7 +109,7 @@ def _here_for(description: bytes) -> Here:
 
 @functools.cache
 def end_with_parent() -> None:
-    """Let a process of multiprocessing end when its parent has ended: a worker of a pool would wait for ever."""
+    """Let a process of multiprocessing end when its parent has ended: a worker of a pool would wait without end."""
     if parent := multiprocessing.parent_process():
         # A daemon thread, so that it does not keep the process from ending by itself.
         threading.Thread(target=_end_after, args=[parent], daemon=True).start()

@@ -1,7 +1,7 @@
 """A child process ends with its parent, however the parent ends and whatever the child is doing at that moment.
 
 A thread of the child cannot see to that: it runs only when it gets the interpreter's lock, which a sampler may hold
-for ever, and not at all while the process is stopped. Two guards need no lock. Linux sends the child SIGKILL when its
+to the end, and not at all while the process is stopped. Two guards need no lock. Linux sends the child SIGKILL when its
 parent is gone (prctl(2), PR_SET_PDEATHSIG). On every system a watcher, a small process, waits for the end of a pipe
 that the parent holds open; then it kills the process group of the child, and so all that samplers have started there.
 
@@ -66,7 +66,7 @@ def _watch(group: int, watched: Iterable[int], others: Iterable[int]) -> None:
             os.close(descriptor)
     pipe, *processes = watched
     poll = select.poll()
-    poll.register(pipe, 0)  # a hang-up is reported unasked; what is in the pipe is for the child
+    poll.register(pipe, 0)  # a hang-up is always reported; what is in the pipe is for the child
     for process in processes:
         poll.register(process, select.POLLIN)
     poll.poll()

@@ -4,9 +4,9 @@ A worker is a slot for one chunk at a time. It has a process for all built-in sa
 spec, so that what a stranger's sampler does to its process reaches no other (`children`); the processes of a worker
 that are not at work are stopped. On CUDA every worker sees one card, its own.
 
-A process that ends unasked, as one that the system kills for its memory does, is started again, and its chunk goes back
-to the queue. A chunk that ends three of them is at fault itself: its cell fails. A process that is stopped here, for it
-took too long or too much memory, fails its cell at once, as it does in a run without workers.
+A process that ends by itself, as one does that the system kills for its memory, is started again, and its chunk goes
+back to the queue. A chunk that ends three of them is at fault itself: its cell fails. A process that is stopped here,
+because it took too long or too much memory, fails its cell at once, as it does in a run without workers.
 
 Everything is done by one thread, which waits for all pipes at once: a signal finds no other thread that would have to
 be stopped, and the processes end with the one that started them (`lifeline`).
@@ -69,11 +69,11 @@ class Worker:
     most: int
     """How many processes it may have; one of them is at work."""
     variables: Mapping[str, str] = field(default_factory=dict)
-    """Of the environment of its processes."""
+    """Variables of the environment of its processes."""
     job: Job | None = None
     """What it draws now."""
     _processes: dict[str, ChildProcess] = field(default_factory=dict)
-    """By group, the one that was at work last at the end."""
+    """The processes by group; the one that was at work last is at the end."""
 
     def begin(self, job: Job, here: Here) -> None:
         """Start a job, and do not wait for it."""
@@ -82,7 +82,7 @@ class Worker:
         self._process_for(cell).begin(cell, block)
 
     def look(self) -> Done | None:
-        """The answer to the job, if it is there; ChildLost or OSError where its process ended unasked."""
+        """The answer to the job, if it is there; ChildLost or OSError where its process ended by itself."""
         job, process = self.job, self._at_work
         assert job is not None
         try:
@@ -150,7 +150,7 @@ class Pool:
     """Jobs that went back."""
 
     def turns(self, cells: Sequence[Cell]) -> list[Turn]:
-        """As many groups as a worker may have processes at a time, in each turn."""
+        """Turns of as many groups as a worker may have processes at a time."""
         if not cells:
             return []
         groups = list(dict.fromkeys(map(group_of, cells)))
@@ -170,10 +170,12 @@ class Pool:
             if not busy:
                 return
             pipes = [pipe for worker in busy if (pipe := worker.descriptor) is not None]
-            # Never for ever: limits of time and memory have to be looked at too.
+            # Only for a moment: limits of time and memory have to be looked at too.
             wait(pipes, LOOK_EVERY_SECONDS if len(pipes) == len(busy) else 0)
             # All who are ready are asked, so that a fast worker does not keep the others waiting.
             answers = [done for worker in busy if (done := self._answer_of(worker))]
+            # Not after a failure: the cell takes no more chunks, and the ledger learns of that only as the answer is
+            # stored.
             if all(isinstance(done, Drawn) for done in answers):
                 self._hand_out(waiting)  # before these are written, so that nobody waits for the disk
             yield from answers
@@ -248,7 +250,7 @@ def variables_of(device: torch.device, number: int, environment: Mapping[str, st
 
 
 def local_count(workers: Workers, device: torch.device, cards: int) -> int:
-    """How many workers this machine is to have; InputError for more than it has cards."""
+    """The number of workers on this machine; InputError for more than it has cards."""
     if device.type != "cuda":
         if workers == ONE_EACH:
             raise InputError(

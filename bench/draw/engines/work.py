@@ -25,7 +25,7 @@ from .pool import Pool, local_count
 
 
 def too_early() -> Tensor | None:
-    """What an engine is told that asks before there is an answer."""
+    """Refuse an engine that asks before there is an answer."""
     raise PluginError("an engine asked for a chunk or a description before it was to draw; expected that only in draw")
 
 
@@ -41,7 +41,7 @@ class RunWork:
     extractors: frozenset[str]
     """What the metrics of the run read."""
     limits: Limits = field(default_factory=Limits)
-    """Of the children of the local engine."""
+    """The limits of the children of the local engine."""
     workers: Workers | None = None
     """How many the run asks for; None = it does not say."""
     find_solution: Callable[[], Tensor | None] = too_early
@@ -56,7 +56,7 @@ class RunWork:
 
     @property
     def threads(self) -> int:
-        """How many threads whatever draws has to have."""
+        """The number of torch's threads in every process that draws."""
         return torch.get_num_threads()
 
     @cached_property
@@ -66,7 +66,7 @@ class RunWork:
 
     @property
     def draw_job(self) -> Callable[[bytes, Job], Done]:
-        """What another process draws a job by."""
+        """The function by which another process draws a job."""
         return draw_job
 
     def draw(self, job: Job) -> Done:

@@ -69,9 +69,9 @@ class Ground(NamedTuple):
     colour: str
     pattern: str
     turn: int
-    """In which of four directions a shade grows or stripes run."""
+    """The direction, one of four, in which a shade grows or stripes run."""
     width: float
-    """Of a stripe, as a share of the side."""
+    """The width of a stripe, as a share of the side."""
     shift: tuple[float, float, float]
     """What is added to its red, green and blue."""
 
@@ -101,17 +101,19 @@ def scene(seed: int, held_out: bool, number: int, things: int = len(THINGS)) -> 
     A held-out scene has a pair of thing and colour that no other scene has.
     """
     draws = Draws(seed, int(held_out), number)
-    groups, relation = arranged(draws, THINGS[:things])
+    groups, relation = arrange(draws, THINGS[:things])
     colour = draws.one_of(tuple(COLOURS))
     # Rejection keeps all pairs that a split may have equally likely.
     while any(is_held_out(group.thing, colour) for group in groups) != held_out:
-        groups, relation = arranged(draws, THINGS[:things])
+        groups, relation = arrange(draws, THINGS[:things])
         colour = draws.one_of(tuple(COLOURS))
     ground = Ground(
         colour, draws.one_of(PATTERNS), draws.below(4), draws.between(0.07, 0.16),
         (draws.between(-9, 9), draws.between(-9, 9), draws.between(-9, 9)),
     )  # fmt: skip
-    return Scene(groups, relation, ground, placed(draws, groups, relation), caption_of(draws, groups, relation, ground))
+    # Draws are taken in the order of the arguments: another order would make other scenes of the same numbers.
+    pictures = lay_out(draws, groups, relation)
+    return Scene(groups, relation, ground, pictures, caption_of(draws, groups, relation, ground))
 
 
 def is_held_out(thing: Thing, colour: str) -> bool:
@@ -119,7 +121,7 @@ def is_held_out(thing: Thing, colour: str) -> bool:
     return tuple(COLOURS)[THINGS.index(thing) % len(COLOURS)] == colour
 
 
-def arranged(draws: Draws, things: Sequence[Thing]) -> tuple[tuple[Group, ...], str]:
+def arrange(draws: Draws, things: Sequence[Thing]) -> tuple[tuple[Group, ...], str]:
     """One group of one to three, or two groups of three at most, and how they lie."""
     first = draws.one_of(things)
     if draws.below(2):
@@ -130,7 +132,7 @@ def arranged(draws: Draws, things: Sequence[Thing]) -> tuple[tuple[Group, ...], 
     return (Group(first, counts[0]), Group(second, counts[1])), draws.one_of(tuple(OPPOSITES))
 
 
-def placed(draws: Draws, groups: tuple[Group, ...], relation: str) -> tuple[Picture, ...]:
+def lay_out(draws: Draws, groups: tuple[Group, ...], relation: str) -> tuple[Picture, ...]:
     """Where the pictures of a scene lie, without overlap."""
     if len(groups) == 1 and groups[0].copies == 1:
         centres = [PLACES[relation]]
@@ -152,6 +154,7 @@ def along(relation: str, at: float, across: float) -> Point:
 
 def picture(draws: Draws, thing: Thing, centre: Point, side: float) -> Picture:
     """A picture near a centre, whole in the scene."""
+    # Moved a little, but never over the edge: a thing that is cut could not be told.
     x, y = (min(max(at + draws.between(-JITTER, JITTER), side / 2), 1 - side / 2) for at in centre)
     return Picture(thing, (x, y), side)
 
@@ -186,7 +189,7 @@ def contraries(draws: Draws, of: Scene, things: Sequence[Thing]) -> tuple[str, .
     wrong = [
         ((other, *of.groups[1:]), of.relation, of.ground),
         (of.groups, of.relation, of.ground._replace(colour=colour)),
-        (*miscounted(draws, of), of.ground),
+        (*miscount(draws, of), of.ground),
     ]
     if of.relation in PLACES:
         wrong.append((of.groups, draws.one_of([place for place in PLACES if place != of.relation]), of.ground))
@@ -195,7 +198,7 @@ def contraries(draws: Draws, of: Scene, things: Sequence[Thing]) -> tuple[str, .
     return tuple(caption_of(draws, *one) for one in wrong)
 
 
-def miscounted(draws: Draws, of: Scene) -> tuple[tuple[Group, ...], str]:
+def miscount(draws: Draws, of: Scene) -> tuple[tuple[Group, ...], str]:
     """The groups of a scene with another count of the first, and how they lie."""
     first = of.groups[0]
     first = first._replace(copies=draws.one_of([n for n in range(1, MOST_THINGS + 1) if n != first.copies]))

@@ -1,4 +1,4 @@
-"""The data set "scenes": captioned pictures that code draws, as many as are asked for.
+"""The data set "scenes": captioned pictures that code draws, in any number.
 
 A scene shows one to three pictures of an emoji font at places on a coloured ground, and its caption says which, how
 many, where and on what: "two apples left of a cat, on a blue ground". The same seed gives the same scenes everywhere
@@ -19,12 +19,12 @@ from ....samplers.image_data import ImageData, ImageDataFactory
 from ....samplers.options import File, check_count, construct, parse_spec
 from ....samplers.plugin import hookimpl
 from .composing import Draws, Scene, contraries, scene
-from .drawing import FontSprites, Sprite, drawn, font_bytes, font_of
+from .drawing import FontSprites, Sprite, draw_scene, font_bytes, font_of
 from .things import THINGS
 
 NAME = "scenes"
 FORMAT = 1
-"""Of scenes: other numbers of the same options are another data set."""
+"""The format of scenes: other pictures for the same options are another data set."""
 FINGERPRINTED = 64
 """Scenes whose pixels and captions stand for all."""
 CONTRARIES = 2
@@ -67,6 +67,7 @@ class Scenes(ImageData):
     @property
     def fingerprint(self) -> str:
         """Hash of the options and of the first scenes, which hold the font's pictures."""
+        # Without the path of the font, which differs between machines: its pictures are in the first scenes.
         digest = hashlib.sha256(repr((FORMAT, *astuple(self.options)[:-1])).encode())
         for i in range(min(FINGERPRINTED, len(self))):
             digest.update(self.caption(i).encode() + self.image(i).numpy().tobytes())
@@ -83,7 +84,7 @@ class Scenes(ImageData):
 
     def image(self, i: int) -> Tensor:
         """Scene i: uint8 (3, size, size)."""
-        return torch.from_numpy(drawn(self.scene(i), self.options.size, self.sprite)).permute(2, 0, 1)
+        return torch.from_numpy(draw_scene(self.scene(i), self.options.size, self.sprite)).permute(2, 0, 1)
 
     def caption(self, i: int) -> str:
         """What scene i shows, in one of several wordings."""

@@ -89,17 +89,18 @@ class FontSprites:
         return square
 
 
-def drawn(scene: Scene, side: int, sprite: Sprite) -> NDArray[np.uint8]:
+def draw_scene(scene: Scene, side: int, sprite: Sprite) -> NDArray[np.uint8]:
     """A scene as uint8 (side, side, 3)."""
-    pixels = painted(scene.ground, side)
+    pixels = paint(scene.ground, side)
     for picture in scene.pictures:
         lay(pixels, picture, side, sprite)
     return np.clip(np.rint(pixels), 0, 255).astype(np.uint8)
 
 
-def painted(ground: Ground, side: int) -> Pixels:
+def paint(ground: Ground, side: int) -> Pixels:
     """A ground: its colour times a shade between DARKER and 1."""
     colour = np.array(COLOURS[ground.colour], np.float32) + np.array(ground.shift, np.float32)
+    # A pattern is a function of the place, not of the pixel, so that it is the same at every size.
     middles = (np.arange(side, dtype=np.float32) + 0.5) / side
     along, across = np.meshgrid(middles, middles)
     for _ in range(ground.turn):
@@ -129,5 +130,6 @@ def lay(pixels: Pixels, picture: Picture, side: int, sprite: Sprite) -> None:
     left, top = (min(max(round(at * side - size / 2), 0), side - size) for at in picture.centre)
     part = pixels[top : top + size, left : left + size]
     of_thing = sprite(picture.thing, size)
+    # The picture is multiplied by its alpha already, so it is added as it is.
     part *= 1 - of_thing[..., 3:] / 255
     part += of_thing[..., :3]

@@ -15,9 +15,9 @@ class Told(NamedTuple):
 
     groups: tuple[Group, ...]
     relation: str
-    """As that of a scene: how the first group lies to the second, else where a single picture lies, or ""."""
+    """How the first group lies to the second, else where a single picture lies, or "": what a scene calls so."""
     colour: str
-    """Of the ground; "" = not said."""
+    """The colour of the ground; "" = not said."""
 
 
 def _either(words: object) -> str:
@@ -36,17 +36,18 @@ REVERSED = {opposite: relation for relation, opposite in OPPOSITES.items()}
 
 
 def read(caption: str) -> Told | None:
-    """What a caption says; None for one that no scene has. It may leave out the ground."""
+    """The content of a caption, which may leave out the ground; None for a caption that no scene has."""
+    # Case, spaces and a full stop are a writer's own; all else has to be as the grammar says.
     text = " ".join(caption.lower().split()).rstrip(" .")
     for pattern in WHOLE:
         match = pattern.fullmatch(text)
-        if match and (shown := _arranged(match["things"])):
+        if match and (shown := _arrangement(match["things"])):
             return Told(*shown, match["colour"])
-    shown = _arranged(text)
+    shown = _arrangement(text)
     return Told(*shown, "") if shown else None
 
 
-def _arranged(text: str) -> tuple[tuple[Group, ...], str] | None:
+def _arrangement(text: str) -> tuple[tuple[Group, ...], str] | None:
     """The groups that a text names, and how they lie."""
     known = phrases()
     if text in known:
@@ -55,6 +56,7 @@ def _arranged(text: str) -> tuple[tuple[Group, ...], str] | None:
         first, relation, second = known.get(match[1]), match[2], known.get(match[3])
         if first and second and first.thing != second.thing:
             groups = (first, second)
+            # "a cat right of a car" says what "a car left of a cat" says, and is read as that.
             return (groups[::-1], REVERSED[relation]) if relation in REVERSED else (groups, relation)
     elif (match := PLACED.fullmatch(text)) and (group := known.get(match[1])) and group.copies == 1:
         return (group,), match[2]

@@ -21,7 +21,7 @@ from ....samplers.nets.training import Report
 from ....samplers.registry import hookimpl
 from ...data.scenes.reading import Told, read
 from ...data.scenes.things import THINGS
-from ..images import in_batches, placed
+from ..images import in_batches, move_to
 from .judging import verdicts
 from .network import Detector, shape_of
 from .training import REFERENCE, REFERENCES, WEIGHTS, Settings, train_in
@@ -85,17 +85,17 @@ def extractors_of(folder: Path) -> dict[str, Extractor]:
     things = shape_of(read_stored(weights).shapes)[0]
 
     def judge(images: Tensor, prompts: Sequence[str]) -> Rows:
-        network = placed(detector(), images.device)
+        network = move_to(detector(), images.device)
         with torch.no_grad():
-            found = [one for part in torch.split(images, AT_ONCE) for one in network.found(part)]
-        asked = (known(prompt, things) for prompt in prompts)
+            found = [one for part in torch.split(images, AT_ONCE) for one in network.find(part)]
+        asked = (read_known(prompt, things) for prompt in prompts)
         return np.array([verdicts(*pair) for pair in zip(found, asked, strict=True)], dtype=np.float32)
 
     def describe(images: Tensor, prompts: Sequence[str]) -> Rows:
-        return in_batches(placed(detector(), images.device).features, images)
+        return in_batches(move_to(detector(), images.device).features, images)
 
     of_reference = functools.partial(rows_in, reference)
-    check = functools.partial(unscored, things=things)
+    check = functools.partial(remark_on_unscored, things=things)
     return {
         "composition": Extractor(
             LABEL, judge, note=NOTE, fingerprint=file_hash(weights), check=check, on_device=True
@@ -118,15 +118,15 @@ def load(path: Path) -> Detector:
     return load_weights(Detector(*shape_of(read_stored(path).shapes)), path)
 
 
-def known(prompt: str, things: int) -> Told | None:
+def read_known(prompt: str, things: int) -> Told | None:
     """What a prompt says, if it is a caption of scenes with things that the detector knows."""
     said = read(prompt)
     return said if said and all(group.thing in THINGS[:things] for group in said.groups) else None
 
 
-def unscored(prompts: Sequence[str], things: int) -> list[str]:
+def remark_on_unscored(prompts: Sequence[str], things: int) -> list[str]:
     """One sentence about the prompts that have no score, if there are any."""
-    strange = [prompt for prompt in dict.fromkeys(prompts) if not known(prompt, things)]
+    strange = [prompt for prompt in dict.fromkeys(prompts) if not read_known(prompt, things)]
     if not strange:
         return []
     shown = ", ".join(map(repr, strange[:SHOWN])) + (", ..." if len(strange) > SHOWN else "")

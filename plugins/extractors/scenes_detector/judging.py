@@ -39,6 +39,7 @@ def is_placed(found: Found, told: Told) -> bool:
         if not places:
             return False
         xs, ys = zip(*places, strict=True)
+        # Of several of a kind their middle counts: "two cats left of a car" says no more.
         centres.append((sum(xs) / len(xs), sum(ys) / len(ys)))
     if told.relation in PLACES:
         return min(PLACES, key=lambda place: math.dist(PLACES[place], centres[0])) == told.relation

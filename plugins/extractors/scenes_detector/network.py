@@ -81,11 +81,11 @@ class Detector(nn.Module):
         """uint8 (B, 1 or 3, H, W) -> the mean of the map (B, d)."""
         return self.trunk(self.as_input(images)).mean((2, 3))
 
-    def found(self, images: Tensor) -> list[Found]:
+    def find(self, images: Tensor) -> list[Found]:
         """uint8 (B, 1 or 3, H, W) -> what each shows."""
         maps, colours = self(self.as_input(images))
         names = tuple(COLOURS)
-        seen = seen_in(maps.float().softmax(1).cpu())
+        seen = centres_in(maps.float().softmax(1).cpu())
         return [Found(one, names[int(i)]) for one, i in zip(seen, colours.argmax(1), strict=True)]
 
     def as_input(self, images: Tensor) -> Tensor:
@@ -103,12 +103,13 @@ def shape_of(shapes: Mapping[str, Sequence[int]]) -> tuple[int, int]:
     return min(max(heads[0] - 1, 1), len(THINGS)), min(max(len(stages), 1), 6)
 
 
-def seen_in(sure: Tensor) -> list[tuple[Seen, ...]]:
+def centres_in(sure: Tensor) -> list[tuple[Seen, ...]]:
     """How sure the network is of each thing in each cell, (B, things + 1, h, w) -> what is seen in each image.
 
     A centre between cells is shared by up to four of them, as in training: what they hold is added.
     """
     things = sure[:, :-1]
+    # The mean of four times four is their sum, for each window of two by two cells.
     of_four = 4 * F.avg_pool2d(things, 2, stride=1)
     # Of windows with equal sums the first one is the peak, not each of them.
     total = of_four.sum(1)
@@ -117,6 +118,7 @@ def seen_in(sure: Tensor) -> list[tuple[Seen, ...]]:
     height, width = sure.shape[-2:]
     seen: list[list[Seen]] = [[] for _ in sure]
     for image, row, column in is_peak.nonzero().tolist():
+        # The centre lies between the cells as their shares say.
         weights = things[image, :, row : row + 2, column : column + 2].sum(0) / total[image, row, column]
         x = (column + 0.5 + float(weights[:, 1].sum())) / width
         y = (row + 0.5 + float(weights[1].sum())) / height

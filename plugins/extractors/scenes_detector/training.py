@@ -25,7 +25,7 @@ from ....samplers.options import check_count
 from ...data.scenes.data import Scenes
 from ...data.scenes.reading import read
 from ...data.scenes.things import COLOURS
-from ...models.ddpm.pixels import mapped, prepare
+from ...models.ddpm.pixels import map_pixels, prepare
 from ...models.ddpm.settings import MOST_BATCH, MOST_STEPS, PRECISIONS, check_choice, differences
 from ..images import in_batches
 from .judging import PARTS, RIGHT, UNTOLD, verdicts
@@ -36,7 +36,7 @@ SIDES = tuple(CELLS << halvings for halvings in (1, 2, 3, 4))
 NOISE = 0.15
 """Most deviation of the noise in an image: what a model draws is not as clean as a scene."""
 OTHERS = 4
-"""Of as many scenes that are learned, one is held out from models: an instrument has to know these too."""
+"""One of this many scenes that are learned is held out from models: an instrument has to know these too."""
 REFERENCES, TESTED = 5_000, 2_000
 REFERENCE_SEED, TEST_SEED = 1, 2
 """Added to the seed of the scenes."""
@@ -62,20 +62,20 @@ class Settings:
 def train_in(folder: Path, data: ImageData, settings: Settings, device: torch.device, report: Report) -> list[str]:
     """Train on scenes in `folder`; returns how many held-out scenes are seen right, as a sentence."""
     check_folder(folder, FILE)
-    scenes = checked(data, settings)
+    scenes = check_scenes(data, settings)
     make_folder(folder)
     with sole_writer(folder):
         begin(folder, {**asdict(settings), "fingerprint": scenes.fingerprint})
         (folder / SUMS).unlink(missing_ok=True)  # what it says of is about to change
         log = with_log(folder / LOG, report)
-        detector = trained(folder, scenes, settings, device, log)
+        detector = train_detector(folder, scenes, settings, device, log)
         save_weights(detector.state_dict(), folder / WEIGHTS)
         save_weights({"features": reference_of(detector, scenes)}, folder / REFERENCE)
         write_sums(folder, [WEIGHTS, REFERENCE])
-        return [f"of {TESTED:,} held-out scenes it sees right: {told(shares_of(detector, scenes))}"]
+        return [f"of {TESTED:,} held-out scenes it sees right: {list_shares(shares_of(detector, scenes))}"]
 
 
-def checked(data: ImageData, settings: Settings) -> Scenes:
+def check_scenes(data: ImageData, settings: Settings) -> Scenes:
     """The data, if they are scenes of a side that a map has, and enough of them."""
     if not isinstance(data, Scenes):
         raise InputError(f"data {data.name!r}: what an image shows is known only of scenes; expected --data scenes")
@@ -104,7 +104,7 @@ def others(scenes: Scenes, images: int, seed: int, split: str = "held-out") -> S
     return Scenes(options, scenes.sprite, "")
 
 
-def trained(folder: Path, scenes: Scenes, settings: Settings, device: torch.device, log: Report) -> Detector:
+def train_detector(folder: Path, scenes: Scenes, settings: Settings, device: torch.device, log: Report) -> Detector:
     """The detector with its final weights."""
     parts = [scenes, others(scenes, max(len(scenes) // OTHERS, 1), 0)]
     size, images = scenes.options.size, []
@@ -112,7 +112,8 @@ def trained(folder: Path, scenes: Scenes, settings: Settings, device: torch.devi
         path = folder / "checkpoints" / f"images{number}.bin"
         if not path.is_file():
             prepare(part, size, path, log, channels=COLOUR)
-        images.append(mapped(path, len(part), (COLOUR, size, size)))
+        images.append(map_pixels(path, len(part), (COLOUR, size, size)))
+    # Right before the network is made: its first weights are all that takes from torch's own stream.
     torch.manual_seed(settings.seed)
     detector = Detector(scenes.options.things, SIDES.index(size) + 1).to(device)
     loss = detecting(torch.cat(images), answers_of(parts), settings, device)
@@ -145,6 +146,7 @@ def detecting(
         rows = batch_of(settings.seed, step, len(images), settings.batch_size)
         generator = step_generator(settings.seed, step)
         x = images[rows].float() / 127.5 - 1
+        # On the CPU, so that a training on any device sees the same noise.
         level = NOISE * torch.rand(len(x), 1, 1, 1, generator=generator)
         x = (x + level * torch.randn(x.shape, generator=generator)).to(device)
         maps, colours = (tensor.to(device) for tensor in answers(rows.tolist()))
@@ -170,7 +172,7 @@ def shares_of(detector: Detector, scenes: Scenes) -> dict[str, float]:
     """Part -> the share of held-out scenes of which it is seen right."""
     held_out = others(scenes, TESTED, TEST_SEED)
     images = torch.stack([held_out.image(i) for i in range(TESTED)])
-    found = [one for part in torch.split(images, 64) for one in detector.found(part)]
+    found = [one for part in torch.split(images, 64) for one in detector.find(part)]
     said = np.array([verdicts(one, read(held_out.caption(i))) for i, one in enumerate(found)])
     return {
         part: float((column[column != UNTOLD] == RIGHT).mean())
@@ -178,6 +180,6 @@ def shares_of(detector: Detector, scenes: Scenes) -> dict[str, float]:
     }  # fmt: skip
 
 
-def told(shares: dict[str, float]) -> str:
+def list_shares(shares: dict[str, float]) -> str:
     """ "object 98.2 %, count 99.1 %"."""
     return ", ".join(f"{part} {share:.1%}".replace("%", " %") for part, share in shares.items())

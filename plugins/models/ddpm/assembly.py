@@ -20,7 +20,7 @@ from .networks import FEATURE_DIM
 from .parts import clip_extractor, encoder, per_place, rows_extractor
 
 
-def assembled(  # noqa: PLR0913  (the parts of a model)
+def assemble(  # noqa: PLR0913  (the parts of a model)
     name: str,
     card: Card,
     unet: UNet,

@@ -68,6 +68,7 @@ class Captions:
             rng = np.random.default_rng(0)
             chosen = rng.choice(self.captioned.numpy(), MOST_PROMPTS, replace=False)
             return tuple(self.of(torch.from_numpy(chosen)))
+        # After that many turns every caption has come as often as its share says, and the order begins again.
         period = len(self.captioned) // gcd(*counts.values())
         turns = [Turn(self.texts[i], counts[i]) for i in numbers]
         return tuple(in_turn(turns, min(period, MOST_PROMPTS)))
@@ -92,6 +93,7 @@ def learnable(captions: Sequence[str | None]) -> Captions | None:
     vocabulary = vocabulary_of(given, MOST_WORDS)
     length = min(max((len(words_of(text)) for text in given), default=0), LONGEST)
     tokenizer = Tokenizer(vocabulary, length)
+    # Texts that differ only in words that are left out are one caption for the model.
     known = {text: tokenizer.known_part(text) for text in dict.fromkeys(given)}
     texts = tuple(dict.fromkeys(text for text in known.values() if text))
     if len(texts) < 2:  # noqa: PLR2004  (one caption for all says nothing)

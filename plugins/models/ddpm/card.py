@@ -104,6 +104,7 @@ def read_card(folder: Path) -> Card:
         )
     card = record_from(_frozen(values), Card, path)
     try:
+        # Each entry is valid by itself now; whether they fit together no type can say.
         _check_together(card, set(values["unet"]))
     except ValueError as error:
         raise ModelError(f"{path}: {error}") from error

@@ -70,11 +70,13 @@ def denoising(
     """The DDPM's loss; `condition_of_rows(rows, seed)` gives the condition (B, D) of images by number.
 
     All random numbers are drawn for the whole batch, and each process takes its part: the number of processes changes
-    the training by rounding alone.
+    the training only by rounding.
     """
     schedule = vp_linear()
 
     def loss(net: nn.Module, step: int) -> Tensor:
+        # Numbered by the step and not taken from a stream that runs on: a resumed training draws what it would have
+        # drawn.
         generator = step_generator(seed, step)
         kept = torch.rand(batch, 1, generator=generator) >= CONDITION_DROP
         drawn = draw_examples(schedule, (batch, *images.shape[1:]), generator)

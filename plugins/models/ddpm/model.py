@@ -11,14 +11,14 @@ from ....samplers.image_data import ImageData
 from ....samplers.model import Model
 from ....samplers.nets.training import Report
 from ....samplers.registry import ModelFactory, hookimpl
-from .assembly import assembled, extractors_of
+from .assembly import assemble, extractors_of
 from .card import FILE, is_card, read_card
 from .settings import BATCH, Settings
 from .training import train_in
 
 
 class DDPM:
-    """Loads and trains a DDPM; "ddpm:DIR", or DIR alone, loads what `train_on` wrote to DIR."""
+    """Loads and trains a DDPM; "ddpm:DIR", or just DIR, loads what `train_on` wrote to DIR."""
 
     def __call__(self, argument: str = "") -> Model:
         """The model in a folder."""
@@ -33,7 +33,7 @@ class DDPM:
         unet = channels_last(network_from_file(card.new_unet, files["unet"], described))
         clip = network_from_file(card.new_clip, files["clip"], described) if card.has_captions else None
         own = [described, files["unet"], *([files["clip"]] if clip else [])]
-        return assembled(
+        return assemble(
             f"ddpm:{argument}", card, unet, clip, extractors_of(card, clip, files), fingerprint=file_hash(*own)
         )  # fmt: skip
 

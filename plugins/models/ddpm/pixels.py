@@ -32,6 +32,7 @@ def prepare(
     temporary = path.with_name(f"{path.name}.tmp")
     channels = channels or len(image_of(data, 0))
     try:
+        # With the channels of the first image; at one that has more, all are written again, in colour.
         if not _write(data, size, channels, temporary, report):
             channels = COLOUR
             _write(data, size, channels, temporary, report)
@@ -41,7 +42,7 @@ def prepare(
     return channels, size, size
 
 
-def mapped(path: Path, n: int, shape: tuple[int, int, int]) -> Tensor:
+def map_pixels(path: Path, n: int, shape: tuple[int, int, int]) -> Tensor:
     """The prepared images, uint8 (n, *shape); ModelError if the file is of another size."""
     expected = n * math.prod(shape)
     if not path.is_file() or path.stat().st_size != expected:

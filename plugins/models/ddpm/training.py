@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ....samplers.errors import InputError, ModelError, shown
+from ....samplers.errors import InputError, ModelError, quote
 from ....samplers.files.atomic import write_atomically
 from ....samplers.files.lock import sole_writer
 from ....samplers.files.tiles import mosaic, png
@@ -28,13 +28,13 @@ from ....samplers.nets.clip import CLIP
 from ....samplers.nets.ranks import Ranks, join_ranks
 from ....samplers.nets.training import LossOf, Recipe, Report, check_folder, fit, with_log
 from ....samplers.sample import sample
-from .assembly import assembled
+from .assembly import assemble
 from .captions import Captions, learnable
 from .card import FILE, Card, read_card, write_card
 from .losses import classifying, contrasting, denoising
 from .networks import CONDITION_DIM
 from .parts import condition_of, save_reference
-from .pixels import mapped, prepare
+from .pixels import map_pixels, prepare
 from .settings import LEAST_STEPS, MOST_STEPS, Settings, differences
 
 CHECKPOINTS, IMAGES, LOG, SAMPLES = "checkpoints", "images.bin", "training.csv", "samples.png"
@@ -106,11 +106,12 @@ def train_phases(place: Place, captions: Captions | None, report: Report) -> Car
     """Run every phase that is not done yet."""
     log = with_log(place.folder / LOG, report)
     if place.ranks.is_first:
-        card = resumed(place) or begun(place, captions, report)
+        card = resume(place) or begin(place, captions, report)
         (place.folder / SUMS).unlink(missing_ok=True)  # what it says of is about to change
         if not place.images.is_file():
             prepare(place.data, place.settings.size, place.images, report)
         train_small(place, card, captions, log)
+    # The others must not read the card before it is written.
     place.ranks.wait()
     card = read_card(place.folder)
     train_unet(place, card, captions, log)
@@ -126,7 +127,7 @@ def check_enough(data: ImageData, settings: Settings) -> None:
         )
 
 
-def resumed(place: Place) -> Card | None:
+def resume(place: Place) -> Card | None:
     """The model whose training began in the folder, or None; InputError if that training was a different one."""
     if not (place.folder / FILE).is_file():
         return None
@@ -137,11 +138,11 @@ def resumed(place: Place) -> Card | None:
             f"output {place.folder}: a training with other settings ({'; '.join(changed)}); resume it with its own, or "
             "give another output"
         )
-    check_resumed(card, place)
+    check_card(card, place)
     return card
 
 
-def check_resumed(card: Card, place: Place) -> None:
+def check_card(card: Card, place: Place) -> None:
     """ModelError for a model that the settings do not make, or of which it is not said how long it is trained."""
     path, settings = place.folder / FILE, place.settings
     usual = settings.of_preset.unet_settings(card.shape[0], settings.size, CONDITION_DIM if card.has_captions else 0)
@@ -152,10 +153,10 @@ def check_resumed(card: Card, place: Place) -> None:
     try:
         msgspec.convert(lengths, msgspec.defstruct("Lengths", [(phase, Length) for phase in phases]))
     except msgspec.ValidationError as error:
-        raise ModelError(f"{path}: lengths {shown(lengths)}; expected the steps of {', '.join(phases)}") from error
+        raise ModelError(f"{path}: lengths {quote(lengths)}; expected the steps of {', '.join(phases)}") from error
 
 
-def begun(place: Place, captions: Captions | None, report: Report) -> Card:
+def begin(place: Place, captions: Captions | None, report: Report) -> Card:
     """Prepare the images and write the card of the model; if that fails, nothing is left behind."""
     try:
         shape = prepare(place.data, place.settings.size, place.images, report)
@@ -208,7 +209,7 @@ def lengths_of(place: Place, card: Card, captions: Captions | None) -> dict[str,
 
     if settings.minutes is None:
         return lengths(settings.steps or settings.of_preset.steps)
-    images = mapped(place.images, len(place.data), card.shape)
+    images = map_pixels(place.images, len(place.data), card.shape)
     trials = {phase: trial_seconds(place, card, captions, images, phase) for phase in [*small, UNET]}
     return lengths(most_steps(settings.minutes * 60, lambda steps: cost(lengths(steps), trials)))
 
@@ -248,6 +249,7 @@ def trial_seconds(place: Place, card: Card, captions: Captions | None, images: T
             network.to(alone.device), loss, recipe, checkpoint=Path(scratch) / "trial.pt", ranks=alone,
             report=lambda progress: seconds.append(progress.seconds),
         )  # fmt: skip
+    # Without the first step, which is slower than all others.
     return (seconds[-1] - seconds[0]) / (len(seconds) - 1)
 
 
@@ -287,9 +289,10 @@ def small_network(place: Place, card: Card, captions: Captions, images: Tensor, 
 
 def train_small(place: Place, card: Card, captions: Captions | None, log: Report) -> None:
     """Train classifier and CLIP, if the captions allow it, and write their rows for the reference images."""
-    images = mapped(place.images, len(place.data), card.shape)
+    images = map_pixels(place.images, len(place.data), card.shape)
     alone = replace(place.ranks, rank=0, size=1)
     lengths = card.training["lengths"]
+    # Every k-th image, since a data set may be sorted by class.
     reference = images[:: -(-len(images) // MOST_REFERENCE)]
     for phase, name in ((FEATURES, "reference"), (CLIP_PHASE, "clip_reference")):
         if phase not in lengths or captions is None:
@@ -313,7 +316,7 @@ def train_small(place: Place, card: Card, captions: Captions | None, log: Report
 def train_unet(place: Place, card: Card, captions: Captions | None, log: Report) -> None:
     """Train the U-Net, each process on its part of every batch; the first one writes."""
     settings, ranks = place.settings, place.ranks
-    images = mapped(place.images, len(place.data), card.shape)
+    images = map_pixels(place.images, len(place.data), card.shape)
     clip = load_weights(card.new_clip(), place.weights(CLIP_PHASE)) if captions else None
     condition = conditions(clip, captions, ranks.device) if clip and captions else None
     torch.manual_seed(settings.seed)
@@ -353,7 +356,7 @@ def show(place: Place, card: Card, clip: CLIP | None, weights: Mapping[str, Tens
     write_sums(place.folder, [FILE, *(f"{name}.safetensors" for name in card.weights)])
     unet = channels_last(load_weights(card.new_unet(), place.weights("unet")))
     drawn = sample(
-        assembled(place.data.name, card, unet, clip), "ddim", steps=SHOWN_STEPS, n=SHOWN, seed=place.settings.seed,
+        assemble(place.data.name, card, unet, clip), "ddim", steps=SHOWN_STEPS, n=SHOWN, seed=place.settings.seed,
         batch_size=SHOWN, device=place.ranks.device,
     )  # fmt: skip
     assert drawn.images is not None

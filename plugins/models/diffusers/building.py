@@ -15,7 +15,7 @@ from ....samplers.predictor import Network
 from .canvas import VAE, Size
 from .folder import Part, Pipeline
 from .text import Classes
-from .weights import loaded
+from .weights import load_part
 
 MOST_CLASSES = 1_000_000
 Parts = Mapping[str, Part]
@@ -27,7 +27,7 @@ def per_place(part: Part, ask: Callable[..., Tensor]) -> NetworkLoader:
 
     @functools.cache
     def on(device: torch.device, dtype: torch.dtype) -> Network:
-        return functools.partial(ask, loaded(part, device, dtype))
+        return functools.partial(ask, load_part(part, device, dtype))
 
     return on
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from ....samplers.errors import InputError, ModelError
 from ....samplers.model import to_images
 from .folder import Part, at_fault, is_number, short
-from .weights import loaded
+from .weights import load_part
 
 Size = tuple[int, int]
 """Width and height in pixels."""
@@ -37,7 +37,7 @@ class Canvas:
     most: int | None = None
     """The longest side."""
 
-    def checked(self, given: Size | None) -> Size:
+    def choose(self, given: Size | None) -> Size:
         """The size to use."""
         size = given or self.usual
         if size is None:
@@ -99,7 +99,7 @@ class VAE:
             raise ModelError(f"{part.file}: out_channels {self.channels}: expected 1 or 3, grey or colour")
 
     def shape(self, size: Size) -> tuple[int, int, int]:
-        """Of the latent state of an image."""
+        """The shape of the latent state of an image."""
         width, height = size
         return self.latent_channels, height // self.factor, width // self.factor
 
@@ -110,7 +110,7 @@ class VAE:
         if scale == 0:
             raise ModelError(f"{self.part.file}: scaling_factor 0: expected a number that states can be divided by")
         means, deviations = (self._per_channel(field) for field in ("latents_mean", "latents_std"))
-        network = functools.cache(functools.partial(loaded, self.part))
+        network = functools.cache(functools.partial(load_part, self.part))
 
         @torch.no_grad()
         def decode(x: Tensor) -> Tensor:

@@ -43,5 +43,5 @@ def dit(pipeline: Pipeline, parts: Parts, size: Size | None, clip_skip: int | No
         encode=classes.encode,
         unconditional=lambda texts: torch.full((len(texts),), classes.count),  # the class that training dropped out to
         prompts=classes.prompts,
-        **latents(vae, canvas.checked(size)),
+        **latents(vae, canvas.choose(size)),
     )

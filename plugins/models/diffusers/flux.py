@@ -18,7 +18,7 @@ from .text import Packing, TextEncoder, checks, rows_of
 T5_TOKENS = 512
 """Places of the T5 encoder, those of the pipeline of diffusers."""
 AXES = 3
-"""Of a token's place: text, row, column."""
+"""The numbers of a token's place: text, row, column."""
 PACKED = 2
 """Places of the latent state that go into one token, each way."""
 
@@ -40,20 +40,21 @@ def flux(pipeline: Pipeline, parts: Parts, size: Size | None, clip_skip: int | N
     transformer.expect("in_channels", transformer.need("in_channels", int), channels, "four times those of its VAE")
     check_rotation(transformer)
     usual = (128 * vae.factor, 128 * vae.factor)  # its config names none; the pipeline of diffusers has this
-    chosen = Canvas(vae.factor * PACKED, "its VAE and packing divide them", usual).checked(size)
+    chosen = Canvas(vae.factor * PACKED, "its VAE and packing divide them", usual).choose(size)
     packing = Packing(((t5.length, t5.width), (clip.width,), (1,)))
 
     def one(prompt: str) -> Tensor:
-        return packing.packed(t5.says(prompt)[0][0], clip.says(prompt).pooler_output[0], torch.ones(1))
+        return packing.pack(t5.says(prompt)[0][0], clip.says(prompt).pooler_output[0], torch.ones(1))
 
     def guide(condition: Tensor, guidance: float) -> Tensor:
+        # The guidance is the last number of a row: the network is told it, and no second pass is made.
         return torch.cat([condition[:, :-1], torch.full_like(condition[:, -1:], guidance)], 1)
 
     distilled = transformer.get("guidance_embeds", False, bool)
     thousand = timesteps_of_flow(scheduler)
 
     def ask(network: Any, x: Tensor, t: Tensor, condition: Tensor) -> Tensor:
-        states, pooled, guidance = packing.unpacked(condition)
+        states, pooled, guidance = packing.unpack(condition)
         height, width = x.shape[-2] // PACKED, x.shape[-1] // PACKED
         answer = network(
             hidden_states=packed_latents(x), timestep=(t * thousand).to(x.dtype) / 1000,  # rounded as the pipeline does
@@ -87,6 +88,7 @@ def check_rotation(transformer: Part) -> None:
 def packed_latents(x: Tensor) -> Tensor:
     """(B, C, 2h, 2w) -> a token for each two by two places, (B, h w, 4 C)."""
     b, c, height, width = x.shape
+    # The order of a token's numbers is that of the training: channel, then row, then column.
     blocks = x.reshape(b, c, height // PACKED, PACKED, width // PACKED, PACKED).permute(0, 2, 4, 1, 3, 5)
     return blocks.reshape(b, (height // PACKED) * (width // PACKED), c * PACKED**2)
 

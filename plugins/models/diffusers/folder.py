@@ -115,6 +115,7 @@ class Pipeline:
         expected = next((library for library, classes in HOMES.items() if cls in classes), "diffusers")
         if home != expected:
             raise ModelError(f"{where}: {name} is a {cls} of {short(home)}; expected that of {expected!r}")
+        # The parts of a lone U-Net lie beside each other, without folders of their own.
         folder = self.folder / name if (self.folder / name).is_dir() else self.folder
         file = folder / config_name(name)
         spared = file.name == WORDS and not file.exists()  # old tokenizers have none
@@ -143,7 +144,7 @@ def read_pipeline(argument: str) -> Pipeline:
 
 
 def bare_index(folder: Path) -> dict[str, Any]:
-    """What the index of a folder that has none would say, if it holds a lone U-Net; else {}."""
+    """An index for a folder without one that holds a lone U-Net; else {}."""
     if (folder / INDEX).exists() or not (folder / CONFIG).is_file():
         return {}
     config = read_config(folder / CONFIG)
@@ -201,10 +202,10 @@ def folder_of(argument: str) -> Path:
         refuse_single_file(path, f"diffusers:{argument}")
     if not IDENTIFIER.fullmatch(argument):
         raise ModelError(f"model 'diffusers:{argument}': no such folder")
-    return fetched(argument) if is_on(ALLOW_DOWNLOAD, os.environ) else kept(argument)
+    return fetch(argument) if is_on(ALLOW_DOWNLOAD, os.environ) else find_kept(argument)
 
 
-def kept(identifier: str) -> Path:
+def find_kept(identifier: str) -> Path:
     """The folder of an identifier whose files were fetched earlier; nothing is asked of any network."""
     hub = library("huggingface_hub")
     try:
@@ -216,12 +217,13 @@ def kept(identifier: str) -> Path:
         ) from error
 
 
-def fetched(identifier: str) -> Path:
+def fetch(identifier: str) -> Path:
     """The folder of an identifier with its files fetched: first what describes it, then the weights of its parts."""
     hub = library("huggingface_hub")
     try:
         folder = Path(hub.snapshot_download(identifier, allow_patterns=["*.json"]))
         index = read_config(folder / INDEX) if (folder / INDEX).exists() else bare_index(folder)
+        # Before the weights are fetched: what is refused costs no gigabytes.
         refuse_code(index, folder / INDEX)
         parts = [name for name, entry in index.items() if _class_of(entry)[1]]
         wanted = [f"{name}/*.{kind}" for name in parts for kind in ("safetensors", "txt", "model")]
@@ -252,7 +254,7 @@ def word(name: str) -> str:
 
 @contextmanager
 def at_fault(folder: Path, what: str) -> Iterator[None]:
-    """What a library raises meanwhile is the fault of the files in a folder: bad ones end in any exception."""
+    """Blame the files in a folder for what a library raises inside the block: bad ones end in any exception."""
     try:
         yield
     except (SamplerbenchError, torch.OutOfMemoryError):

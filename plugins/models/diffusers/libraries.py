@@ -32,7 +32,7 @@ def library(module: str) -> Any:
 
 @contextmanager
 def quietly() -> Iterator[None]:
-    """Meanwhile neither messages, progress bars nor warnings of the libraries; the process's state is put back after.
+    """Silence the libraries inside the block, and put the process's state back after it.
 
     New modules are filled with random numbers before their weights are read, which would move torch's stream.
     """

@@ -61,6 +61,7 @@ class Diffusers:
         }
         for part in parts.values():
             if home_of(part):
+                # Headers first: a file that is missing or no safetensors is named before a network is built.
                 check_weights(part)
         wanted = None if size is None else parse_size(size)
         if clip_skip is not None and "text_encoder" not in kind.parts:
@@ -68,6 +69,7 @@ class Diffusers:
         model = kind.build(pipeline, parts, wanted, clip_skip)
         for part in parts.values():
             if home_of(part):
+                # Last, when the configs are known to fit each other; nothing has been loaded yet.
                 check_network(part)
         return dataclasses.replace(
             model, name=pipeline.spec, fingerprint=fingerprint(parts.values(), model.image_shape, clip_skip),

@@ -38,7 +38,7 @@ BETAS = ("linear", "scaled_linear", "squaredcos_cap_v2")
 MOST_TIMESTEPS = 100_000
 FEWEST_OF_FLOW = 2
 MOST_SHIFT = 1e4
-"""Of flow times, either way: beyond it times run into each other at one of the ends."""
+"""The largest shift of flow times, either way: beyond it times run into each other at one of the ends."""
 CLIPS = ("DDIMScheduler", "DDPMScheduler")
 """Schedulers that clip x0 unless their config says otherwise."""
 
@@ -71,6 +71,7 @@ def schedule_of(scheduler: Part) -> VP:
             schedule = rescale_zero_terminal_snr(schedule)
     except ValueError as error:
         raise ModelError(f"{scheduler.file}: no noise schedule can be made of its betas ({error})") from error
+    # x = eps there: x0 would be 0 / 0.
     if schedule.first.alpha == 0 and predicts_of(scheduler) == "eps":
         raise ModelError(
             f"{scheduler.file}: prediction_type 'epsilon' where the last timestep is pure noise "
@@ -148,11 +149,12 @@ def timesteps_of_flow(scheduler: Part) -> int:
 
 
 def dynamic_shift(scheduler: Part, patches: int) -> float:
-    """The factor for an image of so many patches: mu linear in their number, and its exponential or mu itself."""
+    """The factor for an image of that many patches: mu linear in their number, and its exponential or mu itself."""
     few, many = _positive(scheduler, "base_image_seq_len", 256), _positive(scheduler, "max_image_seq_len", 4096)
     low, high = _positive(scheduler, "base_shift", 0.5), _positive(scheduler, "max_shift", 1.15)
     if few == many:
         raise ModelError(f"{scheduler.file}: base_image_seq_len {few:g}: expected less than max_image_seq_len")
+    # As the pipelines of diffusers do (calculate_shift), also beyond the two numbers of patches.
     mu = low + (high - low) * (patches - few) / (many - few)
     kind = scheduler.get("time_shift_type", "exponential", str)
     if kind not in ("exponential", "linear") or (kind == "linear" and mu <= 0):

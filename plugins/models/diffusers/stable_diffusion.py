@@ -60,14 +60,15 @@ def stable_diffusion_xl(pipeline: Pipeline, parts: Parts, size: Size | None, cli
 
     def one(prompt: str) -> Tensor:
         (first, _), (second, said) = (text.states(prompt, skip) for text in texts)
-        return packing.packed(torch.cat([first, second], -1), said.text_embeds[0], sizes)
+        return packing.pack(torch.cat([first, second], -1), said.text_embeds[0], sizes)
 
     def nothing(prompts: Any) -> Tensor:
+        # What the network was trained to hear where there is no prompt: zeros, but the true size of the image.
         zeros = [torch.zeros(shape) for shape in packing.shapes[:-1]]
-        return packing.packed(*zeros, sizes).expand(len(prompts), -1)
+        return packing.pack(*zeros, sizes).expand(len(prompts), -1)
 
     def ask(network: Any, x: Tensor, t: Tensor, condition: Tensor) -> Tensor:
-        states, pooled, ids = packing.unpacked(condition)
+        states, pooled, ids = packing.unpack(condition)
         added = {"text_embeds": pooled, "time_ids": ids}
         answer: Tensor = network(x, t, encoder_hidden_states=states, added_cond_kwargs=added, return_dict=False)[0]
         return answer
@@ -89,7 +90,7 @@ def text_unet(parts: Parts, size: Size | None) -> tuple[dict[str, Any], Size]:
         what = "the latent channels of its VAE; others are told of an image too, such as one to paint into"
         unet.expect(name, unet.need(name, int), vae.latent_channels, what)
     refuse_unusual(unet, class_embed_type=None, encoder_hid_dim_type=None, time_cond_proj_dim=None)
-    chosen = Canvas(vae.factor, "its VAE divides them", usual_size(unet, vae.factor)).checked(size)
+    chosen = Canvas(vae.factor, "its VAE divides them", usual_size(unet, vae.factor)).choose(size)
     return {
         "schedule": schedule_of(scheduler),
         "predicts": predicts_of(scheduler),

@@ -36,19 +36,20 @@ def stable_diffusion_3(pipeline: Pipeline, parts: Parts, size: Size | None, clip
     canvas = Canvas(
         vae.factor * patch, "its VAE and patches divide them", usual_size(transformer, vae.factor), most=most
     )
-    chosen = canvas.checked(size)
+    chosen = canvas.choose(size)
     packing = Packing(((clips[0].length + places, width), (summary,)))
 
     def one(prompt: str) -> Tensor:
         (first, said), (second, said_2) = (text.states(prompt, skip) for text in clips)
         clip = torch.cat([first, second], -1)
+        # Both CLIPs side by side are narrower than T5, and are filled up with zeros, as in training.
         padded = torch.nn.functional.pad(clip, (0, width - clip.shape[-1]))
         long = t5.says(prompt)[0][0] if t5 else torch.zeros(places, width)
         pooled = torch.cat([said.text_embeds[0], said_2.text_embeds[0]])
-        return packing.packed(torch.cat([padded, long]), pooled)
+        return packing.pack(torch.cat([padded, long]), pooled)
 
     def ask(network: Any, x: Tensor, t: Tensor, condition: Tensor) -> Tensor:
-        states, pooled = packing.unpacked(condition)
+        states, pooled = packing.unpack(condition)
         answer: Tensor = network(
             hidden_states=x, timestep=t * thousand, encoder_hidden_states=states, pooled_projections=pooled,
             return_dict=False,

@@ -21,7 +21,7 @@ from ....samplers.nets.clip import words_of
 from .folder import Part, at_fault
 from .libraries import library, quietly
 from .tokenizers import KNOWN, longest_of, readable
-from .weights import loaded
+from .weights import load_part
 
 ROWS_KEPT = 128
 """More than the prompts of a block of samples; a row may take megabytes."""
@@ -36,14 +36,14 @@ class Packing:
     """Several tensors of each prompt in one flat row, and out of it again."""
 
     shapes: tuple[tuple[int, ...], ...]
-    """Of each tensor, without the batch."""
+    """The shape of each tensor, without the batch."""
 
-    def packed(self, *tensors: Tensor) -> Tensor:
+    def pack(self, *tensors: Tensor) -> Tensor:
         """Tensors of these shapes -> (L,)."""
         assert tuple(tuple(t.shape) for t in tensors) == self.shapes
         return torch.cat([t.flatten() for t in tensors])
 
-    def unpacked(self, rows: Tensor) -> list[Tensor]:
+    def unpack(self, rows: Tensor) -> list[Tensor]:
         """(B, L) -> a tensor (B, *shape) for each shape."""
         pieces = torch.split(rows, [math.prod(shape) for shape in self.shapes], dim=1)
         return [piece.reshape(-1, *shape) for piece, shape in zip(pieces, self.shapes, strict=True)]
@@ -113,6 +113,7 @@ class TextEncoder:
             raise ModelError(
                 f"{self.words}: has a token of number {most}, and {self.encoder.file} knows {known} of them"
             )
+        # Most pipelines let the encoder see the padding; whether this one does is in its config.
         masked = bool(self.encoder.config.get("use_attention_mask"))
         mask = {"attention_mask": tokens.attention_mask} if masked else {}
         network = self._network
@@ -125,7 +126,7 @@ class TextEncoder:
         return said.hidden_states[-skip][0], said
 
     def normed_states(self, text: str, skip: int) -> Tensor:
-        """As `states`, through the norm that follows the last layer."""
+        """The states after that layer, through the norm that follows the last layer."""
         states, _ = self.states(text, skip)
         network = self._network
         norm = getattr(network, "text_model", network).final_layer_norm  # where it is depends on the version
@@ -134,7 +135,7 @@ class TextEncoder:
 
     @functools.cached_property
     def _network(self) -> Any:
-        return loaded(self.encoder, torch.device("cpu"), torch.float32)
+        return load_part(self.encoder, torch.device("cpu"), torch.float32)
 
 
 def encoders_side_by_side(pairs: Sequence[tuple[Part, Part]]) -> list[TextEncoder]:
@@ -151,7 +152,7 @@ def encoders_side_by_side(pairs: Sequence[tuple[Part, Part]]) -> list[TextEncode
 
 
 def checks(encoders: Sequence[TextEncoder]) -> Callable[[Sequence[str]], list[str]]:
-    """What refuses texts that one of the encoders cannot take, and tells which words of the others none has seen."""
+    """A function that refuses texts that an encoder cannot take, and names the words that none of them has seen."""
 
     def check(texts: Sequence[str]) -> list[str]:
         unseen: dict[str, str] = {}
@@ -182,6 +183,7 @@ class Classes:
     def __init__(self, count: int, names: Mapping[str, Any]) -> None:
         self.count = count
         whole = [str(names.get(str(k), "")).strip() for k in range(count)]
+        # ImageNet's names are lists, "tench, Tinca tinca": the whole and each part may be asked for.
         spoken = [(name, k) for k, text in enumerate(whole) for name in {text, *(n.strip() for n in text.split(","))}]
         self._number: dict[str, int] = {}
         shared = set()

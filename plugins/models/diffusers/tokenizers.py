@@ -23,7 +23,7 @@ FILES = (
 """All that is read."""
 BINARY = ("spiece.model",)
 MOST_BYTES = 2**24
-"""Of each file."""
+"""The largest size of a file."""
 MOST_ADDED = 4096
 """Tokens that a config adds to the words, one by one or as a number."""
 KNOWN = "known_words"
@@ -61,6 +61,7 @@ def readable(folder: Path) -> Iterator[Path]:
     ModelError as of `files_in`.
     """
     files = files_in(folder)
+    # The library reads plain UTF-8, in which a byte order mark is a character of the text.
     marked = {file for file in files if file.name not in BINARY and _begins_with_a_mark(file)}
     if not marked:
         yield folder

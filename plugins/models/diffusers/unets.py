@@ -24,7 +24,7 @@ def pixels(pipeline: Pipeline, parts: Parts, size: Size | None, clip_skip: int |
     channels = channels_of_unet(unet)
     if channels not in CHANNELS:
         raise ModelError(f"{unet.file}: in_channels {channels}: expected 1 or 3, grey or colour")
-    width, height = unet_canvas(unet, 1, "its U-Net divides them").checked(size)
+    width, height = unet_canvas(unet, 1, "its U-Net divides them").choose(size)
     return Model(
         name="",
         network=per_place(unet, functools.partial(unet_answer, channels)),
@@ -43,7 +43,7 @@ def latent_unet(pipeline: Pipeline, parts: Parts, size: Size | None, clip_skip: 
     unet, scheduler, vae = parts["unet"], parts["scheduler"], VAE(parts["vqvae"])
     channels = channels_of_unet(unet)
     unet.expect("in_channels", channels, vae.latent_channels, "the latent channels of its autoencoder")
-    chosen = unet_canvas(unet, vae.factor, "its autoencoder and U-Net divide them").checked(size)
+    chosen = unet_canvas(unet, vae.factor, "its autoencoder and U-Net divide them").choose(size)
     return Model(
         name="",
         network=per_place(unet, functools.partial(unet_answer, channels)),
@@ -71,6 +71,7 @@ def unet_canvas(unet: Part, factor: int, why: str) -> Canvas:
 def unet_answer(channels: int, unet: Any, x: Tensor, t: Tensor, *classes: Tensor) -> Tensor:
     """What a U-Net without text predicts; a learned variance is left out."""
     answer: Tensor = unet(x, t, *classes, return_dict=False)[0]
+    # The second half is the variance, for which every sampler here has a rule of its own.
     return answer[:, :channels]
 
 

@@ -41,6 +41,7 @@ def weight_files(part: Part) -> tuple[tuple[Path, ...], str | None]:
     stem = STEMS[home_of(part) or ""]
     single, index = part.folder / f"{stem}.safetensors", part.folder / f"{stem}.safetensors.index.json"
     half = part.folder / f"{stem}.{HALF}.safetensors"
+    # In the order in which the library looks; the half precision is read only where there is nothing else.
     if single.exists():
         return (single,), None
     if index.exists():
@@ -80,14 +81,14 @@ def check_network(part: Part) -> None:
         )
 
 
-def loaded(part: Part, device: torch.device, dtype: torch.dtype) -> nn.Module:
+def load_part(part: Part, device: torch.device, dtype: torch.dtype) -> nn.Module:
     """The network of a part with its weights, all in one dtype, in evaluation mode.
 
     ModelError if a weight is missing, does not fit, or is of a layer that the config does not have.
     """
     # With accelerate diffusers would have a second way of loading, which names no tensor that does not fit.
     in_diffusers: dict[str, Any] = {"torch_dtype": dtype, "low_cpu_mem_usage": False}
-    with laid_out(part) as folder, quietly(), _making(part):
+    with lay_out(part) as folder, quietly(), _making(part):
         options = {"dtype": dtype, "config": encoder_config(part)} if is_encoder(part) else in_diffusers
         module, info = network_class(part).from_pretrained(
             str(folder), variant=weight_files(part)[1], use_safetensors=True, local_files_only=True,
@@ -110,10 +111,11 @@ def loaded(part: Part, device: torch.device, dtype: torch.dtype) -> nn.Module:
 
 
 @contextmanager
-def laid_out(part: Part) -> Iterator[Path]:
+def lay_out(part: Part) -> Iterator[Path]:
     """A folder with the config of a part as it was read and checked, its weights, and nothing else of its folder."""
     with TemporaryDirectory() as name:
         folder = Path(name)
+        # The config that was checked, and not the file again: it could have been exchanged meanwhile.
         (folder / CONFIG).write_text(json.dumps(dict(part.config)))
         for file in weight_files(part)[0]:
             (folder / file.name).symlink_to(file.absolute())
@@ -138,7 +140,7 @@ def encoder_config(part: Part) -> Any:
 
 
 def _making(part: Part) -> AbstractContextManager[None]:
-    """What a library raises meanwhile is the fault of the part's files."""
+    """Blame the part's files for what a library raises inside the block."""
     return at_fault(part.folder, f"no {part.cls} can be made of it")
 
 

@@ -15,7 +15,7 @@ OPENINGS = ("a", "a photo of a", "a picture of a", "an image of a")
 BARE_SHARE = 0.4
 """Share of captions that are the bare class word, which the default prompts are too."""
 BRIGHTNESS_SHARE = 0.7
-"""Of the other captions of a dark or a bright garment, the share that says so."""
+"""The share of the other captions of a dark or a bright garment that say so."""
 VOWELS = "aeiou"
 
 
@@ -47,6 +47,7 @@ def caption(label: int, brightness: int, rng: np.random.Generator) -> str:
     words = BRIGHTNESS[brightness]
     phrase = f"{rng.choice(words)} {noun}" if words and rng.random() < BRIGHTNESS_SHARE else noun
     opening = str(rng.choice(["", *OPENINGS]))
+    # "a photo of an ankle boot": the article follows the word after it.
     if opening.endswith("a") and phrase[0] in VOWELS:
         opening += "n"
     return f"{opening} {phrase}".strip()

@@ -97,6 +97,7 @@ def _read_idx(folder: Path, name: str, magic: int, item: tuple[int, ...]) -> np.
     if len(data) > MOST_BYTES:
         raise ModelError(f"{path}: more than {MOST_BYTES:,} bytes, unpacked; not the IDX file {name}; fetch it again")
     length = 4 * (2 + len(item))
+    # Filled up with zeros, so that a file that ends in its header fails the checks below, in one line.
     header = np.frombuffer(data[:length].ljust(length, b"\0"), dtype=">u4")
     body = np.frombuffer(data, np.uint8)[length:]
     if header[0] != magic or tuple(header[2:]) != item:

@@ -71,6 +71,7 @@ def caption_embedder(data: Split, clip: CLIP) -> Callable[[Tensor, int], Tensor]
     @torch.no_grad()
     def embed(rows: Tensor, seed: int) -> Tensor:
         texts = captions_for(data.labels[rows], brightness[rows.numpy()], seed)
+        # The CLIP is finished and only read: no gradient goes into it.
         return condition_of(clip, texts).float()
 
     return embed

@@ -28,6 +28,7 @@ def reconstructing(images: Tensor, *, batch: int, seed: int, device: torch.devic
     def loss(net: nn.Module, step: int) -> Tensor:
         vae: Any = net
         x = as_input(images[batch_of(seed, step, len(images), batch)].to(device))
+        # Decoded from a draw and not from the mean, or pixels would teach the deviation nothing.
         found = vae.encode(x).latent_dist
         noise = torch.randn(found.mean.shape, generator=step_generator(seed, step)).to(found.mean)
         decoded: Tensor = vae.decode(found.mean + found.std * noise).sample.float()
@@ -77,7 +78,7 @@ def contrasting(  # noqa: PLR0913  (what the pairs are made of)
         with torch.autocast(device.type, enabled=False):
             logits = net.scale * shown @ told[:batch].T
             hard = torch.full((batch, max(map(len, false))), -torch.inf, dtype=logits.dtype, device=device)
-            # Each image against its own contraries alone: those of another image may be true of it.
+            # Each image only against its own contraries: those of another image may be true of it.
             for i, own in enumerate(torch.split(told[batch:], [len(of_one) for of_one in false])):
                 hard[i, : len(own)] = net.scale * own @ shown[i]
             pairs = torch.arange(batch, device=device)

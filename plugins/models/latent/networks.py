@@ -65,7 +65,7 @@ def unet_of(preset: Preset, size: int) -> nn.Module:
 
 
 class Decoder(nn.Module):
-    """What an autoencoder makes images of latents by; its parts are those of the autoencoder itself."""
+    """The part of an autoencoder that turns latents into images; its modules are those of the autoencoder itself."""
 
     def __init__(self, vae: Any) -> None:
         super().__init__()

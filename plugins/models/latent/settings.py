@@ -15,7 +15,7 @@ FACTOR = 4
 """Pixels of an image's side for each of its latents'."""
 SIDES = (16, 512)
 MULTIPLE = 16
-"""Of which a side is one: latents of a fourth of it are halved twice."""
+"""A side is a multiple of this: latents of a fourth of it are halved twice."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +80,7 @@ class Settings:
     def lengths(self) -> dict[str, int]:
         """The steps of each phase."""
         preset = self.of_preset
+        # One number sets all phases, in the proportions of the preset.
         share = 1.0 if self.steps is None else self.steps / preset.unet_steps
         usual = {
             "vae": preset.vae_steps, "decoder": preset.vae_steps // 3, "text": preset.text_steps,

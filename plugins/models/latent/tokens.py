@@ -39,6 +39,7 @@ def write_tokenizer(texts: Iterable[str], folder: Path) -> None:
     base.train_from_iterator(words, trainer)
     learned = json.loads(base.to_str())["model"]["merges"]
     merges = [tuple(pair if isinstance(pair, list) else pair.split(" ")) for pair in learned]
+    # Every byte has a token, inside a word and at its end, so that any text can be written.
     symbols = [*alphabet, *(f"{letter}{SUFFIX}" for letter in alphabet)]
     tokens = dict.fromkeys([*symbols, *("".join(pair) for pair in merges), START, END])
     folder.mkdir(parents=True, exist_ok=True)

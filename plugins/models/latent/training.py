@@ -32,7 +32,7 @@ from ....samplers.nets.ranks import Ranks
 from ....samplers.nets.training import Recipe, Report, check_folder, fit, with_log
 from ....samplers.sample import sample
 from ..ddpm.losses import as_input
-from ..ddpm.pixels import mapped, prepare
+from ..ddpm.pixels import map_pixels, prepare
 from ..ddpm.settings import differences
 from ..diffusers.libraries import quietly
 from ..diffusers.model import Diffusers
@@ -79,16 +79,16 @@ class Place:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Of an image."""
+        """The shape of an image."""
         return COLOUR, self.settings.size, self.settings.size
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
-        """Of the latents of an image."""
+        """The shape of the latents of an image."""
         return LATENT_CHANNELS, self.settings.size // FACTOR, self.settings.size // FACTOR
 
     def checkpoint(self, name: str) -> Path:
-        """A file beside the model that the training alone needs."""
+        """A file beside the model that only the training needs."""
         return self.folder / CHECKPOINTS / name
 
     @property
@@ -157,13 +157,14 @@ def train_phases(place: Place, captions: Sequence[str], log: Report, report: Rep
     decoded = images if place.decoder_data is None else images_of(place, place.decoder_data, DECODED, report)
     vae = train_vae(place, images, decoded, log)
     latents = latents_of(place, vae, images, report)
+    # As in Rombach et al.: latents of unit deviation, for which the noise schedule is made.
     scale = 1 / float(latents[:MEASURED].float().std())
     vae.register_to_config(scaling_factor=scale)
     save(vae, place.folder / "vae")
     if not (place.folder / "tokenizer").is_dir():
         write_tokenizer(captions, place.folder / "tokenizer")
     tokenizer = load_tokenizer(place.folder / "tokenizer")
-    text = trained_text(place, images, tokenizer, log)
+    text = train_text(place, images, tokenizer, log)
     save(text, place.folder / "text_encoder")
     write_atomically(place.folder / PROMPTS, "\n".join([*captions[:MOST_PROMPTS], ""]).encode())
     train_unet(place, latents, scale, states_of(text, tokenizer, captions, place.ranks.device), log)
@@ -175,7 +176,7 @@ def images_of(place: Place, data: ImageData, name: str, report: Report) -> Tenso
     path = place.checkpoint(name)
     if not path.is_file():
         prepare(data, place.settings.size, path, report, channels=COLOUR)
-    return mapped(path, len(data), place.shape)
+    return map_pixels(path, len(data), place.shape)
 
 
 def recipe_of(settings: Settings, phase: str) -> Recipe:
@@ -244,7 +245,7 @@ def psnr(vae: Any, images: Tensor, device: torch.device) -> float:
 # ---- Text ----
 
 
-def trained_text(place: Place, images: Tensor, tokenizer: Any, log: Report) -> Any:
+def train_text(place: Place, images: Tensor, tokenizer: Any, log: Report) -> Any:
     """The text encoder with its final weights."""
     settings, device = place.settings, place.ranks.device
     torch.manual_seed(settings.seed)
@@ -319,6 +320,7 @@ def show(place: Place, weights: Mapping[str, Tensor]) -> None:
 def save(module: Any, folder: Path) -> None:
     """Write a part in half precision; each file is whole or not there."""
     make_folder(folder)
+    # On the same disk, because only there a file can be put in its place at once.
     with TemporaryDirectory(dir=folder.parent, suffix=".tmp") as scratch:
         with quietly():
             copy.deepcopy(module).cpu().half().save_pretrained(scratch)
