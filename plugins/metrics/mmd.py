@@ -165,4 +165,4 @@ def rest_within(values: Floats) -> float:
 def rest_between(values: Floats) -> float:
     """The mean square of what pairs of rows of two strata have beyond their rows, unbiased."""
     rest = values - values.mean(0) - values.mean(1)[:, None] + values.mean()
-    return float((rest**2).sum()) / ((len(values) - 1) * (values.shape[1] - 1))
+    return float((rest**2).sum()) / ((len(values) - 1) * (len(values.T) - 1))

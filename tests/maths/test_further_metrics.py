@@ -326,7 +326,7 @@ def test_what_pairs_of_samples_add_to_a_mean_over_pairs_is_counted_once(prompts)
     weight = 1 / (n - 1) if strata is None else 1 / n * (1 + 1 / (n // prompts - 1))
     weights = (n // prompts - 1) * weight**2 + (n - n // prompts) / n**2
     expected = 2 * d * weights / n
-    assert np.var([one.value for one in runs]) == pytest.approx(expected, rel=0.25)  # 3.5 deviations of 400 runs
+    assert 0.8 * expected < np.var([one.value for one in runs]) < 1.25 * expected  # 3 deviations of 400 runs
     assert np.mean([one.excess for one in runs]) == pytest.approx(expected, rel=0.06)
     # The influences alone say twice as much. Where the estimate of the excess is above a half of that, a half stays.
     assert 0.97 * expected < np.mean([one.standard_error**2 for one in runs]) < 1.15 * expected
