@@ -30,6 +30,8 @@ class MadeFor(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     """None = any number of steps."""
     times: tuple[float, ...] = ()
     """The noisy levels, in the time of the schedule; () = those of any grid."""
+    error: float | None = None
+    """Root mean square distance from the ODE solution, over the samples that `check` draws; None = not stated."""
 
     def check_lengths(self, per_step: int = 0, **rows: Sequence[object]) -> None:
         """ValueError unless each of `rows`, and times, has as many entries as there are steps, or none.

@@ -138,7 +138,7 @@ def new_plugin_(name: str, kind: str, package: bool, output: Path) -> None:
     "--all",
     "everything",
     is_flag=True,
-    help="Every sampler, each value of enumerated options, and the files that came.",
+    help="Every sampler, each value of enumerated options, and a file that came with it.",
 )
 @click.option("--quick", is_flag=True, help="Fewer and coarser measurements, of seconds.")
 @click.option(

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from pathlib import Path
 from typing import Literal, get_args, get_origin
 
 from ...samplers.errors import pass_on
 from ...samplers.model import Model
-from ...samplers.options import File, options_of
+from ...samplers.options import options_of
 from ...samplers.registry import Registry, default_registry, load_registry
 from ...samplers.sampler import Sampler
 from . import equivalence, exactness, fitted, guidance, order, own_steps, randomness, runs, strong
@@ -52,9 +50,9 @@ def check(
     """The report card of a sampler, given as an object or as a spec string; `plugins` are files or modules.
 
     With `model`, what must make no difference is measured on that model too, as for a network that is told `hints`, and
-    a file that was made for it must bring the samples nearer to the ODE solution. If the sampler raises during a check,
-    the finding does not hold and shows the error in place of the measurement. All seeds are fixed: the same sampler
-    always gets the same card.
+    a file that was made for it must bring the samples nearer to the ODE solution. A sampler at its defaults is held to
+    the files that came with it, each on its own model. If the sampler raises during a check, the finding does not hold
+    and shows the error in place of the measurement. All seeds are fixed: the same sampler always gets the same card.
     """
     return card_of(sampler, load_registry(plugins) if plugins else default_registry(), quick=quick, model=model)
 
@@ -70,6 +68,7 @@ def card_of(
     free = for_any_model(sampler)
     measures = [(free, measure) for measure in (AT_OWN_STEPS if sampler.own_steps else CHECKS)]
     measures += [(sampler, same_as(registry)), *((free, measure) for measure in on_model(own))]
+    measures += [(sampler, measure) for measure in fitted.as_it_came(sampler, registry)]
     if own:
         measures.append((sampler, fitted.nearer_with_its_file(own)))
     findings: list[Finding] = []
@@ -143,11 +142,8 @@ def variants(registry: Registry) -> list[str]:
 
 
 def with_files(registry: Registry) -> list[str]:
-    """Spec strings of the samplers with each of the files that came with them: files/NAME-*.json beside the module."""
-    specs = []
-    for name, cls in registry.samplers.things.items():
-        home = getattr(sys.modules.get(cls.__module__), "__file__", None)
-        keys = [key for key, option in options_of(cls).items() if option.kind is File]
-        for key in keys if home else ():
-            specs += [f'{name}:{key}="{path}"' for path in sorted(Path(str(home)).with_name("files").glob(f"{name}-*"))]
-    return specs
+    """Spec strings of the samplers with one of the files that came with them.
+
+    What such a card measures does not depend on the model; the card at the defaults holds every file on its own model.
+    """
+    return [one.spec for name in registry.samplers.things for one in fitted.shipped_with(name, registry)[:1]]

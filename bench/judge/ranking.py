@@ -210,12 +210,17 @@ def answers_for(run: StoredRun, ready: Mapping[str, Yardstick]) -> list[Answer]:
     return answers_from(run, estimates_of(sources), directions(ready))
 
 
+def is_finished(run: StoredRun) -> bool:
+    """Whether every cell of a run has all of its samples, or has failed."""
+    return all(outcome.is_whole or outcome.has_failed for outcome in run.outcomes)
+
+
 def answers_from(run: StoredRun, found: Found, lower: Mapping[str, bool]) -> list[Answer]:
     """The answers of a run, from the estimates of each row that has samples; giving them counts as a look.
 
     A run that is not finished has no answers.
     """
-    if any(not (outcome.is_whole or outcome.has_failed) for outcome in run.outcomes):
+    if not is_finished(run):
         return []
     # Only a run that is finished is looked at, so that a view of a running one costs no error rate.
     look = look_at(run, int(run.table["samples"].max()))

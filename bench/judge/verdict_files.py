@@ -20,7 +20,7 @@ from ..draw.folder import CHUNKS
 from ..draw.sealed_file import bytes_of, disk_errors, seal_json, unseal_json
 from .compare import SECONDS
 from .pareto import front_table
-from .ranking import Answer
+from .ranking import Answer, is_finished
 from .run_metrics import LoadMetrics
 from .scores import scores_by_each
 from .statistics import metric_columns
@@ -79,14 +79,14 @@ def read_answers(run: StoredRun) -> list[Answer] | None:
 def fronts_of(run: StoredRun, names: Sequence[str], metrics: LoadMetrics | None) -> Fronts:
     """The verdicts of `table --pareto` on every row: quality in each named metric against seconds.
 
-    They are read from the run, or computed from its chunks and metrics and then kept. {} if neither is possible, or if
-    seconds cannot be compared.
+    They are read from the run, or computed from its chunks and metrics and then kept. {} if neither is possible, if
+    seconds cannot be compared, or if the run is not finished: the page of one that was stopped is no look at it.
     """
     there = read_kept(run.path / FRONTS, clocked_signature(run), Fronts)
     # As above: one verdict for each row, or the file is of no use.
     if there is not None and all(len(rows) == len(run.table) for rows in there.values()):
         return there
-    if metrics is None:
+    if metrics is None or not is_finished(run):
         return {}
     try:
         # To load the model may fail on this machine; then the page is shown without these verdicts.

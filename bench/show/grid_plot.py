@@ -240,14 +240,23 @@ def requests_for(plot: Plot, registry: Registry, load: LoadModel | None = None) 
     check_options(plot, registry)
     load = load or loader(registry)
     grid_is_axis = "grid" in {axis.name for axis in plot.sides.values()}
+    strengths = strengths_of(plot)
 
     def request(cell: Settings) -> Request:
         model = load(cell.others.model, tuple(cell.others.model_settings.items()))
         size = cell.others.batch_size or batch_size_for(plot.images, model)
-        return request_of(cell.with_change("batch_size", size), registry, model, grid_is_axis=grid_is_axis)
+        sized = cell.with_change("batch_size", size)
+        return request_of(sized, registry, model, grid_is_axis=grid_is_axis, strengths=strengths)
 
     # All requests are made before anything is drawn: a slip in the last cell costs no time.
     return [[request(cell) for cell in row] for row in plot.cells()]
+
+
+def strengths_of(plot: Plot) -> tuple[float, ...]:
+    """The guidances that are an axis; () where they are none."""
+    along = [axis.values for axis in plot.sides.values() if not axis.is_option and axis.field == "guidance"]
+    # By six digits, as in a run, in which none may come twice.
+    return tuple({f"{value:g}": value for values in along for value in values}.values())
 
 
 def check_options(plot: Plot, registry: Registry) -> None:
@@ -275,8 +284,13 @@ def batch_size_for(images: int, model: Model) -> int:
     return min([model.batch_size, *(size for size in (1, 2, 4, 8, 16, 32) if size >= images)])
 
 
-def request_of(settings: Settings, registry: Registry, model: Model, *, grid_is_axis: bool) -> Request:
-    """A cell's request. The grid in a sampler's spec overrides a fixed one, and is refused if the grid is an axis."""
+def request_of(
+    settings: Settings, registry: Registry, model: Model, *, grid_is_axis: bool, strengths: tuple[float, ...] = ()
+) -> Request:
+    """A cell's request. The grid in a sampler's spec overrides a fixed one, and is refused if the grid is an axis.
+
+    `strengths` are the guidances that are an axis: what has no effect at guidance 1 is left out there, as in a run.
+    """
     try:
         sampler, own_grid, analytic_first = registry.parse_sampler(settings.spec)
     except InputError as error:
@@ -290,7 +304,8 @@ def request_of(settings: Settings, registry: Registry, model: Model, *, grid_is_
     if steps is None:
         steps = check_count("steps", len(str(grid).split("/")), MAX_STEPS)
     (guidance,) = settings.others.guidances
-    return request_in(settings.others, registry, model, sampler, grid, steps, guidance, analytic_first=analytic_first)
+    config = replace(settings.others, guidance=strengths) if len(strengths) > 1 else settings.others
+    return request_in(config, registry, model, sampler, grid, steps, guidance, analytic_first=analytic_first)
 
 
 def refuse_without_images(model: Model) -> None:

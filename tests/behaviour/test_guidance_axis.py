@@ -218,6 +218,16 @@ def test_a_picture_has_the_interval_as_a_setting_and_as_an_axis(command, tmp_pat
     command(*picture, "-x", "seed=1,2", "--guidance", "1,2", "-o", tmp_path / "b.png").refused(2, "several are an axis")
 
 
+@pytest.mark.parametrize(
+    "setting", [("--guidance-interval", "0.3,5"), ("--guidance-rescale", "0.5"), ("--negative", "right")]
+)
+def test_a_picture_of_several_guidances_leaves_out_at_1_what_has_no_effect_there(command, tmp_path, setting):
+    picture = ("grid", "--model", "toy", "--plugin", TOY, "-s", "ddim", "--steps", "3", "--prompt", "left", *setting)
+    made = command(*picture, "-x", "guidance=1,3", "-o", tmp_path / "a.png")
+    assert made.code == 0, made.err
+    command(*picture, "-x", "guidance=1", "-o", tmp_path / "b.png").refused(2, "has no effect at guidance 1")
+
+
 def test_a_config_file_gives_lists(command, tmp_path):
     (tmp_path / "c.toml").write_text("guidance = [1, 2]\nguidance-interval = [0.5, 20]\n")
     out = command(*RUN, "--config", tmp_path / "c.toml", "--dry-run", "--json", "-o", tmp_path / "run").out

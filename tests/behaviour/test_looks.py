@@ -21,8 +21,10 @@ from samplerbench.bench.judge.looks import EXTENSIONS, FIRST, LOOKS, Look, look_
 from samplerbench.bench.judge.pareto import pareto
 from samplerbench.bench.judge.power import errors_needed, images_for, power, whole_blocks
 from samplerbench.bench.judge.ranking import answers_from
+from samplerbench.bench.judge.run_metrics import ready_metrics
 from samplerbench.bench.judge.statistics import LEVEL, student_p, student_t
 from samplerbench.bench.judge.stored import StoredRun
+from samplerbench.bench.judge.verdict_files import FRONTS, fronts_of
 from samplerbench.bench.show.verdicts import power_to_rows
 from samplerbench.samplers.registry import load_registry
 
@@ -148,10 +150,12 @@ def test_an_unfinished_run_is_not_looked_at(grown, tmp_path, status):
     _, small, _ = grown
     folder = tmp_path / "run"
     shutil.copytree(small, folder)
-    (folder / LOOKS).unlink()
+    for file in (LOOKS, FRONTS):
+        (folder / file).unlink(missing_ok=True)
     run = StoredRun(folder)
     run.table.loc[0, "status"] = status
     assert answers_from(run, {}, {}) == []
+    assert fronts_of(run, ["fid"], lambda: ready_metrics(run, REGISTRY)) == {}
     assert looks_taken(run) == []
 
 

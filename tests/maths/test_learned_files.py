@@ -13,19 +13,21 @@ import torch
 from scipy.integrate import solve_ivp
 
 import samplerbench as sb
-from samplerbench.bench.conformance import order, own_steps
+from samplerbench.bench.conformance import fitted, order, own_steps
 from samplerbench.bench.conformance.card import QUICK
 from samplerbench.bench.conformance.check import check, for_any_model, waive, with_files
-from samplerbench.bench.conformance.fitted import nearer_with_its_file
+from samplerbench.bench.conformance.fitted import Shipped, nearer_with_its_file, shipped_with, with_shipped_file
 from samplerbench.plugins.samplers.model_statistics import PLAIN, Statistics, Stretch, step_weights
 from samplerbench.samplers.exact import exact_model
-from samplerbench.samplers.registry import default_registry
+from samplerbench.samplers.registry import default_registry, load_registry
 
 MIXTURE = sb.GaussianMixture(((-1.0, 0.5), (0.8, 1.0), (0.3, -1.2)), (0.1, 0.2, 0.4), (0.5, 0.3, 0.2))
 VP, EDM, FLOW = sb.vp_linear(), sb.edm(), sb.flow()
 TIMES = {VP: [990.0, 700.0, 420.0, 200.0, 31.0], EDM: [40.0, 9.0, 2.0, 0.5, 0.06], FLOW: [0.98, 0.8, 0.5, 0.3, 0.05]}
 X = torch.randn(4, 2, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
-SHIPPED = sorted((Path(sb.__file__).parent / "plugins" / "samplers" / "files").glob("*.json"))
+FILES = Path(sb.__file__).parent / "plugins" / "samplers" / "files"
+SHIPPED = sorted(FILES.glob("*-mixture.json"))
+LEARNED = ("dpm-solver-v3", "epd", "learned")
 POINTS = {"places": [[0.2, 0.7], [0.5], [0.1, 0.4, 0.9], [0.6, 0.3]],
           "weights": [[0.3, 0.6], [1.1], [0.2, 0.5, 0.3], [0.4, 0.7]]}  # fmt: skip
 BENT = {"lambdas": [-6.0, -1.0, 0.5, 2.0, 6.0], "l": [1.0, 0.9, 0.6, 0.3, 0.1], "s": [0.1, 0.4, 0.9, -0.3, -1.0],
@@ -306,11 +308,97 @@ def test_a_row_on_the_default_is_marked_and_one_with_a_file_is_not(name, remark)
 # ---- The files that are there ----
 
 
-def test_each_learned_sampler_comes_with_a_file_that_check_runs_on():
-    assert [path.name for path in SHIPPED] == [f"{name}-mixture.json" for name in ("dpm-solver-v3", "epd", "learned")]
-    specs = with_files(default_registry())
-    assert sorted(specs) == sorted(f'{path.stem.removesuffix("-mixture")}:file="{path}"' for path in SHIPPED)
-    assert default_registry().sampler(f'learned:file="{SHIPPED[2]}"').own_steps == 5
+def test_each_learned_sampler_comes_with_a_file_for_the_embedded_model_and_one_for_the_mixture():
+    registry = default_registry()
+    for name in LEARNED:
+        shipped = shipped_with(name, registry)
+        assert [one.path for one in shipped] == [
+            FILES / f"{name}-{model}.json" for model in ("fashion-mnist", "mixture")
+        ]
+        assert [one.model for one in shipped] == ["fashion-mnist", "mixture"]
+        assert all(one.path.stat().st_size < 50_000 for one in shipped)
+        assert [one.spec for one in shipped[:1]] == [spec for spec in with_files(registry) if spec.startswith(name)]
+    assert len(with_files(registry)) == len(LEARNED)
+    assert shipped_with("ddim", registry) == []
+    assert registry.sampler(f'learned:file="{SHIPPED[2]}"').own_steps == 5
+
+
+def test_a_file_belongs_to_the_sampler_whose_name_is_longest(tmp_path):
+    source = "class Mine(sb.list_samplers()['learned']):\n    pass\n\n\n"
+    names = '{"mine": Mine, "mine-too": type("Too", (Mine,), {"__module__": __name__})}'
+    hook = f"@sb.hookimpl\ndef samplerbench_samplers():\n    return {names}\n"
+    (tmp_path / "mine.py").write_text(f"import samplerbench as sb\n\n\n{source}{hook}")
+    (tmp_path / "files").mkdir()
+    for name in ("mine-mixture", "mine-too-mixture", "mine-too-other"):
+        (tmp_path / "files" / f"{name}.json").write_text("{}")
+    registry = load_registry([str(tmp_path / "mine.py")])
+    assert [one.path.stem for one in shipped_with("mine", registry)] == ["mine-mixture"]
+    assert [one.model for one in shipped_with("mine-too", registry)] == ["mixture", "other"]
+
+
+@pytest.mark.parametrize("name", LEARNED)
+def test_a_sampler_at_its_defaults_is_held_to_the_files_that_came_with_it(name, monkeypatch):
+    registry = default_registry()
+    models = []
+
+    def on_the_mixture(shipped, registry):
+        models.append(shipped.model)
+        return with_shipped_file(shipped._replace(path=FILES / f"{name}-mixture.json"), registry)
+
+    monkeypatch.setattr(fitted, "with_shipped_file", on_the_mixture)
+    checks = fitted.as_it_came(registry.sampler(name), registry)
+    assert models == ["fashion-mnist", "mixture"]
+    (line,) = checks[1](registry.sampler(name), QUICK)
+    assert line.holds, line
+    assert line.name.startswith("ODE error on mixture")
+    assert line.name.endswith(f" steps, {name}-mixture.json")
+    assert "as in the file" in line.claim
+    assert fitted.as_it_came(registry.sampler(f'{name}:file="{FILES / name}-mixture.json"'), registry) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", LEARNED)
+def test_the_file_for_the_embedded_model_helps_and_a_changed_number_in_it_is_seen(name, tmp_path):
+    registry = default_registry()
+    shipped = shipped_with(name, registry)[0]
+    (line,) = with_shipped_file(shipped, registry)(registry.sampler(name), QUICK)
+    assert line.holds, line
+    assert line.name.startswith("ODE error on fashion-mnist")
+    content = json.loads(shipped.path.read_text())
+    rows = content["l" if name == "dpm-solver-v3" else "weights"]
+    place = rows if name == "dpm-solver-v3" else rows[1]
+    i = len(place) // 2 if name == "dpm-solver-v3" else 0
+    place[i] *= 0.9
+    path = tmp_path / shipped.path.name
+    path.write_text(json.dumps(content))
+    (line,) = with_shipped_file(Shipped(name, shipped.option, path), registry)(registry.sampler(name), QUICK)
+    assert not line.holds, line
+
+
+WEIGHTS = [
+    ("learned", "weights", 0, 0), ("learned", "weights", 2, 1), ("learned", "weights", 3, 3), ("epd", "weights", 0, 1),
+    ("epd", "places", 1, 1), ("dpm-solver-v3", "l", 24, None), ("dpm-solver-v3", "s", 26, None),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "field", "row", "column"), WEIGHTS)
+def test_one_number_that_is_a_tenth_off_in_a_file_is_seen(name, field, row, column, tmp_path):
+    content = json.loads((FILES / f"{name}-mixture.json").read_text())
+    if column is None:
+        content[field][row] += 0.1
+    else:
+        content[field][row][column] *= 0.9
+    path = tmp_path / f"{name}-mixture.json"
+    path.write_text(json.dumps(content))
+    (line,) = with_shipped_file(Shipped(name, "file", path), default_registry())(sb.make_sampler(name), QUICK)
+    assert not line.holds, line
+
+
+def test_a_file_that_is_not_for_the_model_of_its_name_is_seen(tmp_path):
+    path = tmp_path / "learned-gaussian.json"
+    path.write_text((FILES / "learned-mixture.json").read_text())
+    (line,) = with_shipped_file(Shipped("learned", "file", path), default_registry())(sb.make_sampler("learned"), QUICK)
+    assert (line.name, line.claim, line.holds) == ("learned-gaussian.json", "made for gaussian", False)
 
 
 @pytest.mark.parametrize("path", SHIPPED[1:], ids=lambda path: path.stem)
@@ -333,10 +421,11 @@ def test_the_statistics_pass_the_whole_card():
 def test_a_file_that_does_not_help_is_seen(made):
     model = sb.load_model("mixture")
     file = json.loads(SHIPPED[2].read_text())
-    file["weights"][1][0] += 1.5
-    (line,) = nearer_with_its_file(model)(made("learned", **file), QUICK)
+    file["weights"][1][0] += 3
+    (line,) = nearer_with_its_file(model)(made("learned", **{**file, "error": None}), QUICK)
     assert not line.holds
-    file["weights"][1][0] -= 1.5
+    assert "as in the file" not in line.claim
+    file["weights"][1][0] -= 3
     assert [line.holds for line in nearer_with_its_file(model)(made("learned", **file), QUICK)] == [True]
     assert list(nearer_with_its_file(model)(made("learned", **{**file, "fingerprint": "x"}), QUICK)) == []
     assert list(nearer_with_its_file(model)(sb.make_sampler("learned"), QUICK)) == []
