@@ -68,7 +68,11 @@ draw() {
     fi
 }
 
+# Which differences papers report, of pairs that share a run at several guidances.
+pairs=("ddim ddpm" "euler ddim" "dpm-solver++ ddim" "unipc ddim" "dpm-solver:order=3 ddim" "heun ddim")
+
 questions() {
+    local run=results/$1 budgets metric pair
     case $1 in
         verdicts) budgets=5,10,20 ;;
         reference) budgets=5,10,20,50,100 ;;
@@ -76,13 +80,25 @@ questions() {
         scenes) budgets=5,8,10,15,20 ;;
         *) return 0 ;;
     esac
-    samplerbench table "results/$1" --nfe "$budgets" >"results/$1/budgets.txt"
-    if [ "$1" = guidance ]; then
-        samplerbench table "results/$1" --pivot fid >"results/$1/fid.md"
-        python benchmarks/guidance_page.py "results/$1"
-    else
-        samplerbench table "results/$1" --pareto --against nfe >"results/$1/front.txt"
-    fi
+    samplerbench table "$run" --nfe "$budgets" >"$run/budgets.txt"
+    case $1 in
+        guidance) samplerbench table "$run" --pivot fid >"$run/fid.md" ;;
+        scenes)
+            for metric in fid composition; do
+                samplerbench table "$run" --pivot "$metric" >"$run/$metric.md"
+            done
+            samplerbench table "$run" --nfe "$budgets" --metric composition >"$run/budgets-composition.txt"
+            for pair in "${pairs[@]}"; do
+                # shellcheck disable=SC2086  (two samplers)
+                samplerbench table "$run" --compare $pair
+            done >"$run/orders.txt"
+            ;;
+        *)
+            samplerbench table "$run" --pareto --against nfe >"$run/front.txt"
+            return 0
+            ;;
+    esac
+    python benchmarks/guidance_page.py "$run" "docs/$1.md"
 }
 
 readme() {
