@@ -69,7 +69,7 @@ draw() {
 }
 
 # Which differences papers report, of pairs that share a run at several guidances.
-pairs=("ddim ddpm" "euler ddim" "dpm-solver++ ddim" "unipc ddim" "dpm-solver:order=3 ddim" "heun ddim")
+pairs=("ddim ddpm" "dpm-solver++ ddim" "unipc ddim" "ipndm ddim" "dpm-solver++:order=3 ddim" "heun ddim")
 
 questions() {
     local run=results/$1 budgets metric pair
