@@ -1,8 +1,8 @@
-"""Put the tables of a run at several guidances into a page, in place of those that are there:
+"""Put the tables of a run at several guidances into pages, in place of those that are there:
 
-python benchmarks/guidance_page.py RUN PAGE
+python benchmarks/guidance_page.py RUN PAGE...
 
-Each table of the page stands between two lines, `<!-- TABLE -->` and `<!-- end -->`. The first says what it is:
+Each table of a page stands between two lines, `<!-- TABLE -->` and `<!-- end -->`. The first says what it is:
 
 fid               RUN/fid.md, of `samplerbench table RUN --pivot fid`; any other metric likewise
 fid at 3          its rows at guidance 3
@@ -118,5 +118,6 @@ def filled(page: str, run: Path) -> str:
 
 
 if __name__ == "__main__":
-    folder, target = map(Path, sys.argv[1:])
-    target.write_text(filled(target.read_text(encoding="utf-8"), folder), encoding="utf-8")
+    folder, *pages = map(Path, sys.argv[1:])
+    for path in pages:
+        path.write_text(filled(path.read_text(encoding="utf-8"), folder), encoding="utf-8")

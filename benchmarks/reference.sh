@@ -3,7 +3,7 @@
 #
 #     benchmarks/reference.sh [NAME...]
 #
-# Each NAME is a folder of results/, or "readme"; without one, all of them, in about two and a quarter hours on one core. What is
+# Each NAME is a folder of results/, or "readme"; without one, all of them, in about two and three quarter hours on one core. What is
 # stopped goes on where it was: give the same command again. Cells that two runs share are drawn once.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -72,7 +72,7 @@ draw() {
 pairs=("ddim ddpm" "dpm-solver++ ddim" "unipc ddim" "ipndm ddim" "dpm-solver++:order=3 ddim" "heun ddim")
 
 questions() {
-    local run=results/$1 budgets metric pair
+    local run=results/$1 pages=("docs/$1.md") budgets metric pair
     case $1 in
         verdicts) budgets=5,10,20 ;;
         reference) budgets=5,10,20,50,100 ;;
@@ -92,13 +92,14 @@ questions() {
                 # shellcheck disable=SC2086  (two samplers)
                 samplerbench table "$run" --compare $pair
             done >"$run/orders.txt"
+            pages+=(docs/choosing.md)
             ;;
         *)
             samplerbench table "$run" --pareto --against nfe >"$run/front.txt"
             return 0
             ;;
     esac
-    python benchmarks/guidance_page.py "$run" "docs/$1.md"
+    python benchmarks/guidance_page.py "$run" "${pages[@]}"
 }
 
 readme() {

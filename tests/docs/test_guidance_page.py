@@ -99,16 +99,16 @@ def test_tables_replace_those_between_their_marks(script, tmp_path):
         script.filled("a", tmp_path)
 
 
-@pytest.mark.parametrize("name", ["guidance"])
-def test_the_page_has_the_tables_of_the_run(script, name):
-    page = (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8")
-    assert script.filled(page, ROOT / "results" / name) == page
+@pytest.mark.parametrize(("page", "name"), [("guidance", "guidance"), ("scenes", "scenes"), ("choosing", "scenes")])
+def test_the_page_has_the_tables_of_the_run(script, page, name):
+    text = (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8")
+    assert script.filled(text, ROOT / "results" / name) == text
 
 
 @pytest.mark.parametrize(
     ("name", "guidances", "calls"),
     # Two calls a step: what a budget cannot have is taken one lower.
-    [("guidance", {1, 2, 4}, {3, 5, 7, 8, 9, 10, 19, 20})],
+    [("guidance", {1, 2, 4}, {3, 5, 7, 8, 9, 10, 19, 20}), ("scenes", {1, 3, 5}, {5, 7, 8, 9, 10, 15, 19, 20})],
 )
 def test_the_run_is_the_one_that_the_page_tells_of(name, guidances, calls):
     table = pd.read_csv(ROOT / "results" / name / "table.csv")
