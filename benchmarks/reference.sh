@@ -28,8 +28,10 @@ declare -A runs=(
     [scenes]="128 --model scenes --nfe 5,8,10,15,20 --guidance 1,3,5 --metric fid --metric clip_score
         --metric composition -s ddpm -s ddim -s heun -s dpm-solver -s dpm-solver++ -s dpm-solver++:order=3
         -s dpm-solver++-sde -s unipc -s deis -s ipndm -s sa-solver -s lms"
+    [scenes-grids]="128 --model scenes --nfe 5,10 --guidance 3 --metric fid --metric clip_score --metric composition
+        -s ddim -s dpm-solver++ -s dpm-solver++:grid=trailing -s dpm-solver++:grid=karras -s dpm-solver++:grid=logsnr"
 )
-order=(family verdicts variance ode-error third-order reference thousand guidance scenes)
+order=(family verdicts variance ode-error third-order reference thousand guidance scenes scenes-grids)
 
 # Give a run the chunks of those drawn before, as far as its number of images (the second argument) reaches. A chunk is
 # never changed once it is written, so a link is enough, and cells that are not of the run are not read.
@@ -78,6 +80,10 @@ questions() {
         reference) budgets=5,10,20,50,100 ;;
         guidance) budgets=3,5,8,10,20 ;;
         scenes) budgets=5,8,10,15,20 ;;
+        scenes-grids)
+            samplerbench table "$run" --nfe 5,10 --metric composition >"$run/budgets-composition.txt"
+            return 0
+            ;;
         *) return 0 ;;
     esac
     samplerbench table "$run" --nfe "$budgets" >"$run/budgets.txt"

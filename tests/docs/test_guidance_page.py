@@ -1,6 +1,7 @@
 """Pages of runs at several guidances have the tables of these runs, and benchmarks/guidance_page.py puts them there."""
 
 import importlib.util
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -116,3 +117,13 @@ def test_the_run_is_the_one_that_the_page_tells_of(name, guidances, calls):
     assert set(table["guidance"]) == guidances
     assert set(table["status"]) == {"ok"}
     assert set(table["nfe"]) == calls
+
+
+def test_the_shares_on_other_grids_are_those_of_the_run():
+    table = pd.read_csv(ROOT / "results" / "scenes-grids" / "table.csv")
+    _, section = (ROOT / "docs" / "scenes.md").read_text(encoding="utf-8").split("## Other grids")
+    for sampler, rows in table.groupby("sampler"):
+        shares = [f"{value:.3f}" for value in rows.sort_values("nfe")["composition"]]
+        assert re.findall(rf"^\| `{re.escape(sampler)}` \| (\S+) ± \S+ \| (\S+) ± ", section, re.MULTILINE) == [
+            tuple(shares)
+        ]
