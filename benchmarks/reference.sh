@@ -3,7 +3,7 @@
 #
 #     benchmarks/reference.sh [NAME...]
 #
-# Each NAME is a folder of results/, or "readme"; without one, all of them, in about two and a quarter hours on one core. What is
+# Each NAME is a folder of results/, or "readme"; without one, all of them, in about two and three quarter hours on one core. What is
 # stopped goes on where it was: give the same command again. Cells that two runs share are drawn once.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -28,8 +28,10 @@ declare -A runs=(
     [scenes]="128 --model scenes --nfe 5,8,10,15,20 --guidance 1,3,5 --metric fid --metric clip_score
         --metric composition -s ddpm -s ddim -s heun -s dpm-solver -s dpm-solver++ -s dpm-solver++:order=3
         -s dpm-solver++-sde -s unipc -s deis -s ipndm -s sa-solver -s lms"
+    [scenes-grids]="128 --model scenes --nfe 5,10 --guidance 3 --metric fid --metric clip_score --metric composition
+        -s ddim -s dpm-solver++ -s dpm-solver++:grid=trailing -s dpm-solver++:grid=karras -s dpm-solver++:grid=logsnr"
 )
-order=(family verdicts variance ode-error third-order reference thousand guidance scenes)
+order=(family verdicts variance ode-error third-order reference thousand guidance scenes scenes-grids)
 
 # Give a run the chunks of those drawn before, as far as its number of images (the second argument) reaches. A chunk is
 # never changed once it is written, so a link is enough, and cells that are not of the run are not read.
@@ -68,21 +70,42 @@ draw() {
     fi
 }
 
+# Which differences papers report, of pairs that share a run at several guidances.
+pairs=("ddim ddpm" "dpm-solver++ ddim" "unipc ddim" "ipndm ddim" "dpm-solver++:order=3 ddim" "heun ddim")
+
 questions() {
+    local run=results/$1 pages=("docs/$1.md") budgets metric pair
     case $1 in
         verdicts) budgets=5,10,20 ;;
         reference) budgets=5,10,20,50,100 ;;
         guidance) budgets=3,5,8,10,20 ;;
         scenes) budgets=5,8,10,15,20 ;;
+        scenes-grids)
+            samplerbench table "$run" --nfe 5,10 --metric composition >"$run/budgets-composition.txt"
+            return 0
+            ;;
         *) return 0 ;;
     esac
-    samplerbench table "results/$1" --nfe "$budgets" >"results/$1/budgets.txt"
-    if [ "$1" = guidance ]; then
-        samplerbench table "results/$1" --pivot fid >"results/$1/fid.md"
-        python benchmarks/guidance_page.py "results/$1"
-    else
-        samplerbench table "results/$1" --pareto --against nfe >"results/$1/front.txt"
-    fi
+    samplerbench table "$run" --nfe "$budgets" >"$run/budgets.txt"
+    case $1 in
+        guidance) samplerbench table "$run" --pivot fid >"$run/fid.md" ;;
+        scenes)
+            for metric in fid composition; do
+                samplerbench table "$run" --pivot "$metric" >"$run/$metric.md"
+            done
+            samplerbench table "$run" --nfe "$budgets" --metric composition >"$run/budgets-composition.txt"
+            for pair in "${pairs[@]}"; do
+                # shellcheck disable=SC2086  (two samplers)
+                samplerbench table "$run" --compare $pair
+            done >"$run/orders.txt"
+            pages+=(docs/choosing.md)
+            ;;
+        *)
+            samplerbench table "$run" --pareto --against nfe >"$run/front.txt"
+            return 0
+            ;;
+    esac
+    python benchmarks/guidance_page.py "$run" "${pages[@]}"
 }
 
 readme() {
