@@ -73,7 +73,7 @@ class Here:
         return True
 
 
-def done_by(job: Job, make: Callable[[], Chunk] | Callable[[], RawChunk]) -> Done:
+def done_by(job: Job, make: Callable[[], Chunk | RawChunk]) -> Done:
     """The answer to a job by a function that makes its chunk; a failure if that raises anything."""
     try:
         # The chunk says whose it is while it travels; in the folder its place says so.

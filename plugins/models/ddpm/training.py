@@ -239,7 +239,7 @@ def trial_seconds(place: Place, card: Card, captions: Captions | None, images: T
     if phase == UNET:
         condition = conditions(card.new_clip(), captions) if captions else None
         network: nn.Module = card.new_unet()
-        loss = denoising(images, condition, batch=batch, seed=0, ranks=alone)
+        loss: LossOf = denoising(images, condition, batch=batch, seed=0, ranks=alone)
     else:
         assert captions is not None
         network, loss = small_network(place, card, captions, images, phase)

@@ -59,7 +59,7 @@ def train_ddpm(  # noqa: PLR0913  (data, condition, and where the training goes)
 ) -> nn.Module:
     """Train the U-Net to denoise images given the CLIP embedding of their captions."""
     torch.manual_seed(seed)
-    network = new_unet().to(ranks.device, memory_format=torch.channels_last)
+    network = new_unet().to(ranks.device).to(memory_format=torch.channels_last)
     loss = denoising(data.images, caption_embedder(data, clip), batch=BATCH, seed=seed, ranks=ranks)
     recipe = replace(DDPM, steps=steps or DDPM.steps)
     network.load_state_dict(fit(network, loss, recipe, checkpoint=checkpoint, report=report, ranks=ranks))
