@@ -190,7 +190,8 @@ class Training:
         elif self._ema:
             self._ema.update(self.network, self.step)
         self.step += 1
-        if len(self._unread) >= READ_EVERY:
+        # By the number of the step, so that all processes look at the same one, and stop together.
+        if self.step % READ_EVERY == 0:
             self.read()
 
     def _leave_out_if_bad(self, noted: Tensor) -> None:
@@ -277,8 +278,10 @@ def fit(  # noqa: PLR0913  (a loop and what it is made of)
             training.advance()
             # By time and not by steps: a checkpoint of a large network takes seconds, of which a fast training makes
             # few.
-            is_due = time.monotonic() - saved > every_seconds or training.step == recipe.steps
-            if is_due or at_once:
+            is_last = training.step == recipe.steps
+            is_due = time.monotonic() - saved > every_seconds or is_last
+            # What is saved was looked at. Only the first process saves, so it may stop before the others do.
+            if (is_due and ranks.is_first) or is_last or at_once:
                 training.read()
             now = time.monotonic()
             if ranks.is_first:
