@@ -760,10 +760,10 @@ import sys
 from pathlib import Path
 import torch
 from torch import nn
-from samplerbench.samplers.nets.ranks import joined
+from samplerbench.samplers.nets.ranks import join_ranks
 from samplerbench.samplers.nets.training import Recipe, fit
 
-with joined(torch.device("cpu")) as ranks:
+with join_ranks(torch.device("cpu")) as ranks:
     torch.manual_seed(ranks.rank)  # DistributedDataParallel gives all the first one's weights
     network = nn.Linear(4, 4)
     batch = torch.randn(8, 4, generator=torch.Generator().manual_seed(1))
