@@ -13,7 +13,7 @@ import msgspec
 import pandas as pd
 from PIL import Image
 
-from ..samplers.devices import name_of
+from ..samplers.devices import is_accelerator, name_of
 from ..samplers.errors import InputError
 from ..samplers.extractor import Extractor, HasExtractors, OnDevice
 from ..samplers.model import Model
@@ -242,6 +242,7 @@ def run(  # noqa: PLR0913  (the settings of a run, each by name)
     engine: str = "local",
     workers: int | str | None = None,
     clock: bool = False,
+    no_overlap: bool = False,
     shard: str | None = None,
     log: str | Path | None = None,
 ) -> Result:
@@ -267,8 +268,10 @@ def run(  # noqa: PLR0913  (the settings of a run, each by name)
 
     With `workers` that number of chunks is drawn at a time, each in a process that keeps its model: the same bytes, and
     no times, unless `clock` has each cell drawn again by itself. The workers of a new run share the cores. `shard`,
-    as in "2/4", draws a part of the run into its own folder. `latency`, as in [1, 16], also has each cell drawn in
-    batches of that many images, for the time of one draw. `log` is a file that gets a line of JSON for each event.
+    as in "2/4", draws a part of the run into its own folder. An accelerator draws on while chunks are hashed and
+    stored, once each cell has the blocks that are timed; with `no_overlap` it never does. `latency`, as in [1, 16],
+    also has each cell drawn in batches of that many images, for the time of one draw. `log` is a file that gets a line
+    of JSON for each event.
     Raises InputError, PluginError, ModelError or StoreError.
     """
     given = locals()
@@ -343,10 +346,21 @@ def begin(plan: Plan, registry: Registry, output: Path, manner: Manner = Manner(
         if manner.retry_failed:
             folder.forget_failures(plan)
         notes = notes_on(StoredRun(output).record, len(plan.cells))
-        ledger = Ledger(plan, folder, folder.failures(plan), manner.clockings, manner.timed_at_once)
+        ledger = Ledger(
+            plan, folder, folder.failures(plan), manner.clockings, manner.timed_at_once, blocks_alone(plan, manner)
+        )
         begun = Benchmark(Session(ledger, engine, work, manner.engine), ready, notes, log)
         opened.pop_all()  # engine and folder are the session's now
     return begun
+
+
+def blocks_alone(plan: Plan, manner: Manner) -> int | None:
+    """How many blocks of each cell are drawn with nothing beside them; None = all of them."""
+    # Beside a network on the CPU there is nothing to spare: whatever goes on takes its cores.
+    if manner.no_overlap or not is_accelerator(plan.trial.device):
+        return None
+    # No chunk of a shard has a time.
+    return 0 if plan.shard else max(LEAST_REPEATS, manner.repeats)
 
 
 def log_of(manner: Manner, output: Path) -> Log | None:

@@ -38,6 +38,11 @@ def name_of(device: torch.device | str) -> str:
     return device.type
 
 
+def is_accelerator(device: torch.device | str) -> bool:
+    """Whether a device computes by itself, so that the processor has nothing to do while it draws."""
+    return torch.device(device).type != "cpu"
+
+
 def has_float64(device: torch.device | str) -> bool:
     """Whether a device computes in float64: mps does not, and of xpu not every card."""
     device = torch.device(device)

@@ -33,6 +33,8 @@ class Job:
     """Whether it is drawn again only for its time. Such jobs are handed out one at a time."""
     is_at_once: bool = False
     """Whether all its samples are rows of one batch, whatever the run's batch size; then it is no block of the run."""
+    may_overlap: bool = False
+    """Whether its time does not count: the run hashes and stores other chunks while it is drawn."""
 
 
 @dataclass(frozen=True)

@@ -40,6 +40,38 @@ LONGEST_REASON = 300
 """Characters of the reason that a table gives for a failed cell."""
 
 
+@dataclasses.dataclass(frozen=True)
+class RawChunk:
+    """A block that was drawn and read by the extractors. What is left to do needs neither network nor device."""
+
+    first: int
+    n: int
+    timing: Timing
+    rows: dict[str, Rows]
+    ode_distance: npt.NDArray[np.float64] | None
+    shown: Tensor
+    """The images, or the states where the model makes none; on the CPU."""
+    kept: int
+    """How many of the images are stored."""
+    cell: str = ""
+    """The key of its cell, while an engine hands it over."""
+
+    def finish(self) -> Chunk:
+        """Hash the images and pick those to keep; any thread may do this."""
+        started = time.perf_counter()
+        hashes = sample_hashes(self.shown)
+        return Chunk(
+            first=self.first,
+            n=self.n,
+            timing=dataclasses.replace(self.timing, hash_seconds=time.perf_counter() - started),
+            rows=self.rows,
+            hashes=hashes,
+            images=as_shown(self.shown[: self.kept].numpy()) if self.kept else None,
+            ode_distance=self.ode_distance,
+            cell=self.cell,
+        )
+
+
 def warm_up(plan: Plan) -> None:
     """A trial outside the clock: the first calls of a process are slower than all others.
 
@@ -116,6 +148,13 @@ def draw_clocked(cell: Cell, block: Block) -> tuple[Samples, Timing]:
 
 def make_chunk(plan: Plan, cell: Cell, block: Block, extractors: Collection[str], reference: Tensor | None) -> Chunk:
     """Draw a block of a cell's samples and have these extractors read them; none reads what is only for the clock."""
+    return make_raw_chunk(plan, cell, block, extractors, reference).finish()
+
+
+def make_raw_chunk(
+    plan: Plan, cell: Cell, block: Block, extractors: Collection[str], reference: Tensor | None
+) -> RawChunk:
+    """Do all of `make_chunk` that needs the network, the device, or the state of the process to itself."""
     if block.is_at_once:
         # The first calls of another size are slower than all others.
         trial(of_size(plan.trial, block))
@@ -128,25 +167,22 @@ def make_chunk(plan: Plan, cell: Cell, block: Block, extractors: Collection[str]
     on_cpu = time.perf_counter()
     # Sorted, because the order of a set differs from process to process.
     rows = {name: extract_rows(plan.model, name, shown, samples.prompts, block.first) for name in sorted(extractors)}
-    read = time.perf_counter()
-    hashes = sample_hashes(shown)
-    hashed = time.perf_counter()
+    timing = dataclasses.replace(
+        timing,
+        decode_seconds=samples.decode_seconds + on_cpu - started,
+        extract_seconds=time.perf_counter() - on_cpu,
+        compile_seconds=untold_seconds(plan.model),
+    )
     # Images are kept by sample index, not by block, so that the size of blocks does not show.
     kept = block.n if plan.keep_images else max(0, min(block.n, KEPT_IMAGES - block.first))
-    return Chunk(
+    return RawChunk(
         first=block.first,
         n=block.n,
-        timing=dataclasses.replace(
-            timing,
-            decode_seconds=samples.decode_seconds + on_cpu - started,
-            extract_seconds=read - on_cpu,
-            hash_seconds=hashed - read,
-            compile_seconds=untold_seconds(plan.model),
-        ),
+        timing=timing,
         rows=rows,
-        hashes=hashes,
-        images=as_shown(images[:kept].numpy()) if images is not None and kept else None,
         ode_distance=ode_distances(cell, block, samples.x, solution_for(plan, cell, reference)),
+        shown=shown,
+        kept=kept if images is not None else 0,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ...samplers.engine import Job
 from ..plan.plan import Block, Cell, Plan
@@ -25,6 +25,8 @@ class Ledger:
     """The least number of timings of a cell; one with fewer whole chunks drawn alone is drawn again for the clock."""
     latency: Latency = field(default_factory=Latency)
     """How many images at a time each cell is drawn with for its latency, and how often."""
+    alone: int | None = None
+    """How many blocks of each cell are drawn with nothing beside them, for their times; None = all of them."""
     unclocked: set[tuple[str, Block]] = field(default_factory=set)
     """The keys of cells, each with a block that is clocked no more: that failed, or was not drawn alone."""
 
@@ -54,7 +56,8 @@ class Ledger:
             # one cell, which is drawn once.
             todo = {cell.key: cell for cell in in_turn(cells, block.number) if self._is_wanted(cell, block)}
             for i, cell in enumerate(todo.values(), start=1):
-                yield job_of(cell, block, is_last=i == len(todo))
+                job = job_of(cell, block, is_last=i == len(todo))
+                yield replace(job, may_overlap=True) if self._may_overlap(block) else job
 
     def repeats_missing(self) -> Iterator[tuple[int, Cell]]:
         """(round, cell) of every repeat to be made of cells that did not fail, in alternating order.
@@ -126,13 +129,18 @@ class Ledger:
     def _is_wanted(self, cell: Cell, block: Block) -> bool:
         return cell.key not in self.failures and not self.folder.has(cell, block)
 
+    def _may_overlap(self, block: Block) -> bool:
+        return self.alone is not None and block.number >= self.alone
+
     def _count_timings(self, cell: Cell, wanted: int) -> int:
         """The timings that a cell will have when all its chunks are stored; counting stops somewhere above `wanted`."""
         blocks = self.plan.blocks
         size = blocks[0].n
         there = sorted(place for place in self.folder.stored_places(cell, blocks) if place[1] == size)
+        # Of the missing ones only those count that will be drawn with nothing beside them.
+        counting = blocks.whole if self.alone is None else min(blocks.whole, self.alone)
+        clocked = counting - sum(first < counting * size for first, _ in there)
         # Reading a chunk's timing is slow, so it comes last, and only until the answer is known.
-        clocked = blocks.whole - len(there)
         if clocked < wanted:
             clocked += self.folder.count_repeats(cell.key)
         for place in there:

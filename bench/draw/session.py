@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from functools import cached_property
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from ...samplers.engine import Done, Drawn, Engine, Job
+from ...samplers.engine import Done, Drawn, Engine, Failure, Job
 from ..plan.plan import Block, Cell, Plan
-from .chunk import ode_solution
+from .chunk import RawChunk, ode_solution
 from .chunk_file import Chunk
 from .clock import Repeat
 from .engines.base import CheckedEngine, Turn, turns_of
+from .engines.here import done_by
 from .engines.work import RunWork
 from .ledger import Ledger, block_of, cost, job_of
 from .paths import write_paths
 from .store import RunFolder
+from .writer import Writer
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -78,6 +80,8 @@ class Session:
     """The work that the engine was made for."""
     name: str
     """What errors call the engine."""
+    _writer: Writer[Done] = field(default_factory=Writer)
+    """Finishes and stores the chunks that may overlap."""
 
     @property
     def plan(self) -> Plan:
@@ -100,8 +104,12 @@ class Session:
             # An exception leaves it False, Ctrl-C too: the log then says that the run was stopped.
             is_complete = True
         finally:
-            self._checked.close()
-            watch.ended(is_complete=is_complete)
+            try:
+                self._settle(watch)  # what was drawn before a signal is stored
+            finally:
+                self._writer.close()
+                self._checked.close()
+                watch.ended(is_complete=is_complete)
 
     @cached_property
     def _checked(self) -> CheckedEngine:
@@ -131,30 +139,66 @@ class Session:
         # The engine may draw chunks beside each other, which then need repeats that nobody had counted.
         expected = self.ledger.evaluations_of_clockings()
         due = time.monotonic() + FIRST_TABLE_SECONDS
-        for done in self._checked.draw(self.ledger.jobs(turn.cells)):
-            self._store(done, turn, watch)
+        for done in self._checked.draw(self._handed_out(turn, watch)):
+            self._take(done, turn, watch)
             # Only a finished block adds rows to every cell, and the table has the same images of each.
             if done.job.is_last and (started := time.monotonic()) >= due:
                 renew()
                 due = next_renewal(started, time.monotonic())
+        self._settle(watch)
         if more := max(0, self.ledger.evaluations_of_clockings() - expected):
             watch.added(more)
 
-    def _store(self, done: Done, turn: Turn, watch: Watch) -> None:
-        """Write the result of a job. A cell that failed takes no more chunks: those that arrive later are dropped.
+    def _handed_out(self, turn: Turn, watch: Watch) -> Iterator[Job]:
+        """The jobs of these cells; nothing goes on beside one whose time counts."""
+        for job in self.ledger.jobs(turn.cells):
+            if not job.may_overlap:
+                self._settle(watch)
+            yield job
+
+    def _take(self, done: Done, turn: Turn, watch: Watch) -> None:
+        """Store the result of a job, at once or by the writer.
+
+        A cell that failed takes no more chunks: those that arrive later are dropped.
+        """
+        if done.job.cell in self.ledger.failures:
+            return
+        if isinstance(done, Failure):
+            self._settle(watch)  # the chunks of this cell that came before it
+            self._tell(done, watch)
+        elif done.job.may_overlap:
+            for stored in self._writer.add(partial(self._stored, done, turn)):
+                self._tell(stored, watch)
+        else:
+            self._tell(self._stored(done, turn), watch)
+
+    def _settle(self, watch: Watch) -> None:
+        """Wait until the writer has nothing left to do."""
+        for stored in self._writer.results():
+            self._tell(stored, watch)
+
+    def _stored(self, done: Drawn, turn: Turn) -> Done:
+        """Finish a chunk and write its file, in whatever thread; the folder is told of it by `_tell`.
 
         Other shards may be drawn on this machine at the same time, so no chunk of one is said to be drawn alone.
         """
+        alone = done.alone and self.plan.shard is None and not done.job.may_overlap
+        made = done_by(done.job, lambda: chunk_in(replace(done, alone=alone), turn))
+        if isinstance(made, Drawn):
+            assert isinstance(made.chunk, Chunk)
+            self.folder.put(*self._place(done.job), made.chunk)
+        return made
+
+    def _tell(self, done: Done, watch: Watch) -> None:
+        """Note and tell that a chunk is on the disk, or that its cell failed."""
         cell, block = self._place(done.job)
-        if cell.key in self.ledger.failures:
-            return
         if isinstance(done, Drawn):
-            alone = done.alone and self.plan.shard is None
             # The disk first, then the watch: what is told as stored survives a crash.
-            self.folder.write(cell, block, chunk_in(replace(done, alone=alone), turn))
+            assert isinstance(done.chunk, Chunk)
+            self.folder.note(cell, block, done.chunk)
             watch.stored(cell, block)
             watch.advanced(done.job.evaluations)
-        else:
+        elif cell.key not in self.ledger.failures:
             self.ledger.fail(cell, done.reason)
             watch.failed(cell, done.reason, self.ledger.evaluations_spared(cell))
 
@@ -227,8 +271,9 @@ class Session:
 
 def chunk_in(done: Drawn, turn: Turn) -> Chunk:
     """The chunk of a checked answer; its timing says whether other cells were drawn apart from it, or beside it."""
-    assert isinstance(done.chunk, Chunk)
-    return turn.mark(done.chunk, alone=done.alone)
+    chunk = done.chunk.finish() if isinstance(done.chunk, RawChunk) else done.chunk
+    assert isinstance(chunk, Chunk)
+    return turn.mark(chunk, alone=done.alone)
 
 
 def for_the_clock(chunk: Chunk) -> Repeat:

@@ -275,7 +275,13 @@ class RunFolder:
         return failure.reason
 
     def write(self, cell: Cell, block: Block, chunk: Chunk) -> None:
-        """Store a chunk; when this returns it survives a crash."""
+        """Store a chunk, and know of it."""
+        self.put(cell, block, chunk)
+        self.note(cell, block, chunk)
+
+    def put(self, cell: Cell, block: Block, chunk: Chunk) -> None:
+        """Write the file of a chunk; when this returns it survives a crash. One thread at a time may do this, and it
+        need not be the one that uses the folder: nothing else knows of the chunk until `note`."""
         started = time.perf_counter()
         # How long this write takes is known when it is over, so each chunk carries the time of the one before.
         arrays, timing = chunk_to_arrays(
@@ -287,10 +293,12 @@ class RunFolder:
                 make_folder(path.parent, parents=False)
                 self._cell_names().add(path.parent.name)
         self.write_arrays(path, arrays, {"timing": timing}, cell=cell.key, first=block.first, n=block.n)
-        # Noted after the write: a chunk counts as stored when it survives a crash.
+        self._store_seconds = time.perf_counter() - started
+
+    def note(self, cell: Cell, block: Block, chunk: Chunk) -> None:
+        """Count a chunk as stored: its file is there."""
         self._there[cell.key].add((block.first, block.n))
         self._alone[cell.key, (block.first, block.n)] = chunk.timing.counts
-        self._store_seconds = time.perf_counter() - started
 
     def is_drawn_alone(self, key: str, place: Place) -> bool:
         """Whether the chunk at a place was drawn alone. A damaged one counts as such: reading it raises the error."""

@@ -262,6 +262,13 @@ class Conduct:
         False, "flag", "manner", "Then draw each cell again by itself, for its time: --repeats times, 5 if not given."
     )
     """For runs whose chunks are drawn beside each other."""
+    no_overlap: bool = setting(
+        False,
+        "flag",
+        "manner",
+        "Hash and store each chunk before the next is drawn, all through the run.",
+    )
+    """An accelerator draws on meanwhile, once the times are there."""
     latency: tuple[int, ...] = setting(
         (), "counts", "manner", "Then draw each cell in batches of this many images, for the time of one draw: 20 "
         "times, or --repeats times where that is more.", default_words="none", metavar="N,N,...",

@@ -44,12 +44,12 @@ class Ranks:
         rows = len(batch) // self.size
         return batch[self.rank * rows : (self.rank + 1) * rows]
 
-    def mean(self, value: Tensor) -> float:
-        """The mean of a number over all processes."""
+    def total(self, value: Tensor) -> Tensor:
+        """The sum of a number over all processes, on the device: to read it is to wait for that."""
         total = value.detach().float().clone()
         if self.size > 1:
             dist.all_reduce(total)  # the sum
-        return float(total) / self.size
+        return total
 
     def wrap(self, module: nn.Module) -> nn.Module:
         """The module with the weights of the first process; its gradients are averaged over all processes."""

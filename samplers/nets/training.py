@@ -11,7 +11,7 @@ import io
 import math
 import time
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,15 +21,21 @@ import torch
 from torch import Tensor, nn
 
 from ..ddpm import EMA
+from ..devices import is_accelerator
 from ..errors import InputError, ModelError
 from ..files.atomic import make_folder, write_atomically
 from ..files.lock import LOCK_FILE
 from ..files.torch_file import read_torch_file
 from ..model import Progress
+from .feeding import Ahead, FedLoss
 from .ranks import ALONE, Ranks
+from .utilisation import Utilisation
 
 LOG_EVERY_SECONDS = 20.0
-
+READ_EVERY = 20
+"""Steps between two looks at their losses where the device works by itself: each makes this process wait for it."""
+COLUMNS = ("phase", "step", "steps", "loss", "seconds", "seconds_a_step", "utilisation")
+"""Of the training log; logs of earlier versions have the first five."""
 
 Report = Callable[[Progress], None]
 LossOf = Callable[[nn.Module, int], Tensor]
@@ -107,9 +113,20 @@ class Training:
     def __init__(self, network: nn.Module, loss_of: LossOf, recipe: Recipe, checkpoint: Path, ranks: Ranks) -> None:
         self.network, self.recipe, self.checkpoint, self.ranks = network, recipe, checkpoint, ranks
         self.step, self.mean_loss = 0, math.nan
+        self._defers = is_accelerator(ranks.device) and fused_on(ranks.device)
+        """Whether losses are read every so often: to read one is to wait for the device."""
+        self._ahead: Ahead | None = None
+        if isinstance(loss_of, FedLoss) and is_accelerator(ranks.device):
+            loss_of, self._ahead = loss_of.ahead(recipe.steps)
         self._loss = ranks.wrap(LossModule(network, loss_of))
-        self._optimizer = torch.optim.AdamW(network.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay)
+        self._optimizer = torch.optim.AdamW(
+            network.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay, fused=self._defers or None
+        )
         self._ema = EMA(network, recipe.ema) if recipe.ema else None
+        self._unread: list[Tensor] = []
+        """Loss and length of the gradient of the last steps."""
+        self._is_bad = torch.zeros((), device=ranks.device)
+        """On the device: 1 from the first step on that is not finite."""
 
     @property
     def weights(self) -> dict[str, Tensor]:
@@ -157,24 +174,63 @@ class Training:
         # Backward passes run outside of autocast: each operation already has the dtype of its forward pass.
         loss.backward()
         # Bounds the gradient to length 1, and returns its length before that.
-        gradient = float(nn.utils.clip_grad_norm_(self.network.parameters(), 1.0))
+        gradient = nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
         # Of all processes, so that all of them stop at the same step.
-        value = self.ranks.mean(loss)
+        noted = torch.stack([self.ranks.total(loss).float(), gradient.detach().float()])
+        self._unread.append(noted)
         # Stopped before the optimizer takes the gradient: the weights in the checkpoint are still good.
-        if not (math.isfinite(value) and math.isfinite(gradient)):
-            self.save()
-            raise ModelError(
-                f"{self.recipe.phase}: in step {self.step + 1} the loss is {value:g} and its gradient {gradient:g} "
-                f"long; {self.checkpoint} holds the {self.step} steps before; expected finite numbers: start again "
-                f"with a learning rate below {self.recipe.lr:g}"
-            )
+        if self._defers:
+            self._leave_out_if_bad(noted)
+        else:
+            self.read()
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
-        if self._ema:
+        if self._ema and self._defers:
+            self._ema.update_on_device(self.network, self.step, 1 - self._is_bad)
+        elif self._ema:
             self._ema.update(self.network, self.step)
-        # A running mean to show: a single loss depends on the timesteps of its batch.
-        self.mean_loss = value if math.isnan(self.mean_loss) else 0.98 * self.mean_loss + 0.02 * value
         self.step += 1
+        # By the number of the step, so that all processes look at the same one, and stop together.
+        if self.step % READ_EVERY == 0:
+            self.read()
+
+    def _leave_out_if_bad(self, noted: Tensor) -> None:
+        """Have the device leave out this step and all after it, if loss or gradient is not finite: it knows that before
+        this process does."""
+        self._is_bad = torch.maximum(self._is_bad, (~noted.isfinite().all()).float())
+        # What a scaler of gradients would say, and only the fused optimizer hears.
+        self._optimizer.found_inf = self._is_bad  # type: ignore[attr-defined]
+
+    def read(self) -> None:
+        """Look at the losses of the steps since the last look. ModelError, with the state before it saved, at the first
+        that is not finite."""
+        if not self._unread:
+            return
+        found = torch.stack(self._unread).tolist()
+        first = self.step - len(found) + (not self._defers)
+        self._unread.clear()
+        for step, (total, gradient) in enumerate(found, start=first):
+            value = total / self.ranks.size
+            if not (math.isfinite(value) and math.isfinite(gradient)):
+                self.step = step
+                self.save()
+                raise ModelError(
+                    f"{self.recipe.phase}: in step {step + 1} the loss is {value:g} and its gradient {gradient:g} "
+                    f"long; {self.checkpoint} holds the {step} steps before; expected finite numbers: start again "
+                    f"with a learning rate below {self.recipe.lr:g}"
+                )
+            # A running mean to show: a single loss depends on the timesteps of its batch.
+            self.mean_loss = value if math.isnan(self.mean_loss) else 0.98 * self.mean_loss + 0.02 * value
+
+    def close(self) -> None:
+        """Leave nothing running."""
+        if self._ahead:
+            self._ahead.close()
+
+
+def fused_on(device: torch.device) -> bool:
+    """Whether the optimizer has a kernel for all weights together, which can leave out a step without being read."""
+    return device.type == "cuda"
 
 
 def check_moments(optimizer: torch.optim.Optimizer) -> None:
@@ -201,12 +257,14 @@ def fit(  # noqa: PLR0913  (a loop and what it is made of)
     ranks: Ranks = ALONE,
     watch: Watch = lambda step, weights: None,
     every_seconds: float = 120.0,
+    at_once: bool = False,
 ) -> dict[str, Tensor]:
     """Train `network`, which is on the device of `ranks`, and return the weights to keep (the moving average, if any).
 
     The state is saved to `checkpoint` every two minutes and at the end; an existing checkpoint is resumed. Of several
     processes only the first writes, reports and watches. ModelError at the first loss or gradient that is not finite;
-    the state before it is saved.
+    the state before it is saved. On an accelerator it is noticed up to `READ_EVERY` steps later, of which none counts,
+    and steps are reported when they are asked for, or with `at_once` when they are done.
     """
     # A training that was stopped goes on where its checkpoint is; the clock of this process starts now.
     training = Training(network, loss_of, recipe, checkpoint, ranks)
@@ -215,16 +273,25 @@ def fit(  # noqa: PLR0913  (a loop and what it is made of)
     resumed_at = training.step
     started = saved = time.monotonic()
     network.train()
-    while training.step < recipe.steps:
-        training.advance()
-        now = time.monotonic()
-        if ranks.is_first:
-            report(Progress(recipe.phase, training.step, recipe.steps, training.mean_loss, now - started, resumed_at))
-            watch(training.step, training.weights)
-        # By time and not by steps: a checkpoint of a large network takes seconds, of which a fast training makes few.
-        if now - saved > every_seconds or training.step == recipe.steps:
-            training.save()
-            saved = now
+    with closing(training):
+        while training.step < recipe.steps:
+            training.advance()
+            # By time and not by steps: a checkpoint of a large network takes seconds, of which a fast training makes
+            # few.
+            is_last = training.step == recipe.steps
+            is_due = time.monotonic() - saved > every_seconds or is_last
+            # What is saved was looked at. Only the first process saves, so it may stop before the others do.
+            if (is_due and ranks.is_first) or is_last or at_once:
+                training.read()
+            now = time.monotonic()
+            if ranks.is_first:
+                report(
+                    Progress(recipe.phase, training.step, recipe.steps, training.mean_loss, now - started, resumed_at)
+                )
+                watch(training.step, training.weights)
+            if is_due:
+                training.save()
+                saved = now
     network.eval()
     return training.weights
 
@@ -250,26 +317,42 @@ def save_atomically(state: dict[str, Any], path: Path) -> None:
     write_atomically(path, buffer.getbuffer())
 
 
-def with_log(path: Path, report: Report) -> Report:
-    """`report` that also writes a line of the training log every 20 seconds and at the end of a phase."""
+def with_log(path: Path, report: Report, device: torch.device | None = None) -> Report:
+    """`report` that also writes a line of the training log every 20 seconds and at the end of a phase.
+
+    It says how busy the device is, by default the CPU.
+    """
     # As if the last line were long ago, so that the first one is due at once.
     last = -LOG_EVERY_SECONDS
+    busy = Utilisation(device or ALONE.device)
+    before = (0, 0.0)
 
     def both(progress: Progress) -> None:
-        nonlocal last
+        nonlocal last, before
         report(progress)
         finished = progress.step == progress.steps
         if progress.seconds - last < LOG_EVERY_SECONDS and not finished:
             return
+        if last < 0:
+            before = (progress.resumed_at, 0.0)  # a new phase
         last = -LOG_EVERY_SECONDS if finished else progress.seconds
+        speed = (progress.seconds - before[1]) / max(progress.step - before[0], 1)
+        before, share = (progress.step, progress.seconds), busy()
         # Appended, so that a resumed training goes on in the same table.
         is_new = not path.exists()
         with path.open("a", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")
             if is_new:
-                writer.writerow(["phase", "step", "steps", "loss", "seconds"])
-            writer.writerow(
-                [progress.phase, progress.step, progress.steps, f"{progress.loss:.5f}", f"{progress.seconds:.0f}"]
-            )
+                writer.writerow(COLUMNS)
+            writer.writerow([
+                progress.phase, progress.step, progress.steps, f"{progress.loss:.5f}", f"{progress.seconds:.0f}",
+                f"{speed:.4g}", "" if share is None else f"{share:.2f}",
+            ][: columns_of(path) if not is_new else len(COLUMNS)])  # fmt: skip
 
     return both
+
+
+def columns_of(path: Path) -> int:
+    """How many columns a training log has: a resumed training of an earlier version goes on with those that it had."""
+    with path.open(newline="") as file:
+        return len(next(csv.reader(file), COLUMNS))

@@ -250,7 +250,7 @@ def test_what_is_added_is_drawn_with_the_threads_of_the_run(copy):
 
 @pytest.mark.parametrize("after", [1, *(pytest.param(n, marks=pytest.mark.slow) for n in (0, 3))])
 def test_a_run_that_stops_while_it_is_added_to_goes_on_with_the_same_command(sb, copy, whole, monkeypatch, after):
-    command, inner, written = ("run", "--add", "--steps", "3", "-s", "late", *OPTIONS, "-o", "run"), RunFolder.write, []
+    command, inner, written = ("run", "--add", "--steps", "3", "-s", "late", *OPTIONS, "-o", "run"), RunFolder.put, []
 
     class Crash(BaseException):
         """The end of the process."""
@@ -262,7 +262,7 @@ def test_a_run_that_stops_while_it_is_added_to_goes_on_with_the_same_command(sb,
         inner(folder, cell, block, chunk)
 
     with monkeypatch.context() as patch:
-        patch.setattr(RunFolder, "write", write)
+        patch.setattr(RunFolder, "put", write)
         patch.setattr(Benchmark, "conclude", None)
         with pytest.raises(Crash):
             sb(*command)

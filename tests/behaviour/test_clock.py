@@ -591,9 +591,10 @@ def test_the_page_on_the_clock_says_what_the_code_does():
         assert f"`{name}`" in page
     assert f"more than {100 * timing.NOISY:.0f} % of the median" in page
     assert f"fewer than {timing.LEAST_REPEATS}" in page
+    assert timing.LEAST_REPEATS == 5  # "the first five whole blocks"
     assert f"from {timing.BUSY} on" in page
     commands = [line.split("#")[0].split() for line in page.splitlines() if line.startswith("samplerbench ")]
-    assert len(commands) == 9
+    assert len(commands) == 10
     for _, name, *rest in commands:
         options = {option for parameter in cli.commands[name].params for option in parameter.opts}
         assert {word for word in rest if word.startswith("-")} <= options

@@ -563,7 +563,7 @@ def test_a_training_gives_weights_that_load_and_a_log(tiny, tmp_path):
     assert sb.sample(model, "ddim", steps=2, n=2, batch_size=2).images.shape == (2, 1, 28, 28)
     with (tmp_path / "out" / "training.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert list(rows[0]) == ["phase", "step", "steps", "loss", "seconds"]
+    assert list(rows[0]) == ["phase", "step", "steps", "loss", "seconds", "seconds_a_step", "utilisation"]
     assert [row["phase"] for row in rows if row["step"] == "3"] == ["features", "clip", "ddpm"]
     assert all(np.isfinite(float(row["loss"])) for row in rows)
 

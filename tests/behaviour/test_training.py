@@ -337,7 +337,7 @@ def test_text_without_spaces_is_known_by_its_characters():
 def test_images_without_caption_are_learnt_without_condition(tmp_path):
     mixed = Blank((["disc", "cross"] * 12)[:20] + [None] * 4)
     captions = learnable([mixed.caption(i) for i in range(24)])
-    condition = training.conditions(card_for(captions).new_clip(), captions, torch.device("cpu"))
+    condition = training.conditions(card_for(captions).new_clip(), captions)
     rows = condition(torch.tensor([0, 23, 1]), 0)
     assert rows.shape == (3, 64)
     assert rows[0].square().mean() == pytest.approx(1, abs=1e-5)
@@ -760,10 +760,10 @@ import sys
 from pathlib import Path
 import torch
 from torch import nn
-from samplerbench.samplers.nets.ranks import joined
+from samplerbench.samplers.nets.ranks import join_ranks
 from samplerbench.samplers.nets.training import Recipe, fit
 
-with joined(torch.device("cpu")) as ranks:
+with join_ranks(torch.device("cpu")) as ranks:
     torch.manual_seed(ranks.rank)  # DistributedDataParallel gives all the first one's weights
     network = nn.Linear(4, 4)
     batch = torch.randn(8, 4, generator=torch.Generator().manual_seed(1))

@@ -244,7 +244,7 @@ def test_a_run_that_stops_with_an_error_leaves_no_lock(tmp_path, monkeypatch):
     def failing(*arguments):
         raise sb_.StoreError("full")
 
-    monkeypatch.setattr(RunFolder, "write", failing)
+    monkeypatch.setattr(RunFolder, "put", failing)
     with pytest.raises(sb_.StoreError, match="full"):
         sb_.run("mixture", ["ddpm"], steps=[2], n=2, output=tmp_path / "run")
     monkeypatch.undo()
@@ -570,13 +570,13 @@ def test_a_crash_at_any_step_loses_no_chunk_that_was_stored(unbroken, tmp_path, 
     table, calls = unbroken
     disk = Disk(monkeypatch, tmp_path / "nowhere")
     acknowledged = []
-    inner = RunFolder.write
+    inner = RunFolder.put
 
     def write(folder, cell, block, chunk):
         inner(folder, cell, block, chunk)
         acknowledged.append(folder.chunk_path(cell, block))
 
-    monkeypatch.setattr(RunFolder, "write", write)
+    monkeypatch.setattr(RunFolder, "put", write)
     crashed, points = 0, range(0, len(calls), every)
     for point in points:
         folder = tmp_path / str(point) / "run"

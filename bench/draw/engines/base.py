@@ -12,7 +12,7 @@ from ....samplers.errors import PluginError, quote
 from ....samplers.options import at_fault
 from ....samplers.text import count_of
 from ...plan.plan import Cell
-from ..chunk import one_line
+from ..chunk import RawChunk, one_line
 from ..chunk_file import Chunk
 
 NO_REASON = "the engine gave no reason"
@@ -124,4 +124,4 @@ class CheckedEngine:
 
 def is_chunk_of(thing: object, job: Job) -> bool:
     """Whether a thing is a chunk of the job's cell and place."""
-    return isinstance(thing, Chunk) and (thing.cell, thing.first, thing.n) == (job.cell, job.first, job.n)
+    return isinstance(thing, Chunk | RawChunk) and (thing.cell, thing.first, thing.n) == (job.cell, job.first, job.n)

@@ -13,7 +13,7 @@ from torch import Tensor
 from ....samplers.engine import Done, Drawn, Failure, Job
 from ....samplers.errors import InputError, pass_on
 from ...plan.plan import Block, Cell, Plan
-from ..chunk import make_chunk, reason_of, warm_up
+from ..chunk import RawChunk, make_chunk, make_raw_chunk, reason_of, warm_up
 from ..chunk_file import Chunk
 from ..ledger import block_of
 
@@ -40,6 +40,11 @@ class Here:
         # A sampler may fork, and its copy would return into this loop and write chunks too.
         with no_copy_goes_on():
             return make_chunk(self.plan, cell, block, self.extractors, self.solution)
+
+    def make_raw(self, cell: Cell, block: Block) -> RawChunk:
+        """The chunk before its images are hashed, which another thread may do while the next one is drawn."""
+        with no_copy_goes_on():
+            return make_raw_chunk(self.plan, cell, block, self.extractors, self.solution)
 
     def get_ready(self) -> None:
         """Make one trial: the first calls of a process are slower than all others and must not be clocked."""
@@ -68,7 +73,7 @@ class Here:
         return True
 
 
-def done_by(job: Job, make: Callable[[], Chunk]) -> Done:
+def done_by(job: Job, make: Callable[[], Chunk | RawChunk]) -> Done:
     """The answer to a job by a function that makes its chunk; a failure if that raises anything."""
     try:
         # The chunk says whose it is while it travels; in the folder its place says so.

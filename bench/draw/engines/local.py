@@ -3,7 +3,8 @@
 Built-in samplers are drawn in this process, each other one in a child of it (`children`). The laws:
 
 - One chunk at a time. Cells take turns block by block, so that drift of the machine falls on all alike, and every
-  chunk is drawn alone: its time is shown and compared (`clock`).
+  chunk is drawn alone: its time is shown and compared (`clock`). Only of chunks whose time does not count the run
+  hashes and stores one while the next is drawn.
 - One machine, one disk. Children read the converged ODE solution from the run folder and find their modules where this
   process finds them.
 - One count of threads. Threads of torch are part of every key, so a child takes as many as this process has.
@@ -27,6 +28,7 @@ from typing import Protocol
 
 from ....samplers.engine import Done, Job
 from ...plan.plan import Block, Cell
+from ..chunk import RawChunk
 from ..chunk_file import Chunk
 from .base import Turn, rounds
 from .here import Here, done_by
@@ -82,11 +84,11 @@ class LocalEngine:
         if self.isolated:
             self.isolated.close()
 
-    def _make(self, job: Job) -> Chunk:
+    def _make(self, job: Job) -> Chunk | RawChunk:
         cell, block = self.here.place(job)
         if self.isolated and cell.is_foreign:
             return self.isolated.make(cell, block)
-        return self.here.make(cell, block)
+        return self.here.make_raw(cell, block) if job.may_overlap else self.here.make(cell, block)
 
     def _be_ready_for(self, together: Sequence[Job]) -> None:
         """Start the children of a round, all at once; for a single job for the clock they are likely to be running."""

@@ -67,7 +67,7 @@ def train_in(folder: Path, data: ImageData, settings: Settings, device: torch.de
     with sole_writer(folder):
         begin(folder, {**asdict(settings), "fingerprint": scenes.fingerprint})
         (folder / SUMS).unlink(missing_ok=True)  # what it says of is about to change
-        log = with_log(folder / LOG, report)
+        log = with_log(folder / LOG, report, device)
         detector = train_detector(folder, scenes, settings, device, log)
         save_weights(detector.state_dict(), folder / WEIGHTS)
         save_weights({"features": reference_of(detector, scenes)}, folder / REFERENCE)

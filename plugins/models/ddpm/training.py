@@ -104,7 +104,7 @@ def train_in(folder: Path, data: ImageData, settings: Settings, device: torch.de
 
 def train_phases(place: Place, captions: Captions | None, report: Report) -> Card:
     """Run every phase that is not done yet."""
-    log = with_log(place.folder / LOG, report)
+    log = with_log(place.folder / LOG, report, place.ranks.device)
     if place.ranks.is_first:
         card = resume(place) or begin(place, captions, report)
         (place.folder / SUMS).unlink(missing_ok=True)  # what it says of is about to change
@@ -237,9 +237,9 @@ def trial_seconds(place: Place, card: Card, captions: Captions | None, images: T
     batch = place.settings.batch_size // place.ranks.size
     recipe = recipe_of(place.settings, phase, TRIAL_STEPS)
     if phase == UNET:
-        condition = conditions(card.new_clip(), captions, alone.device) if captions else None
+        condition = conditions(card.new_clip(), captions) if captions else None
         network: nn.Module = card.new_unet()
-        loss = denoising(images, condition, batch=batch, seed=0, ranks=alone)
+        loss: LossOf = denoising(images, condition, batch=batch, seed=0, ranks=alone)
     else:
         assert captions is not None
         network, loss = small_network(place, card, captions, images, phase)
@@ -247,7 +247,7 @@ def trial_seconds(place: Place, card: Card, captions: Captions | None, images: T
     with TemporaryDirectory() as scratch:
         fit(
             network.to(alone.device), loss, recipe, checkpoint=Path(scratch) / "trial.pt", ranks=alone,
-            report=lambda progress: seconds.append(progress.seconds),
+            report=lambda progress: seconds.append(progress.seconds), at_once=True,
         )  # fmt: skip
     # Without the first step, which is slower than all others.
     return (seconds[-1] - seconds[0]) / (len(seconds) - 1)
@@ -284,7 +284,8 @@ def small_network(place: Place, card: Card, captions: Captions, images: Tensor, 
     def texts_of(chosen: Tensor, _: int) -> list[str]:
         return captions.of(rows[chosen])
 
-    return card.new_clip(), contrasting(own, texts_of, batch=min(CLIP_BATCH, len(own)), seed=seed, device=device)
+    clip, batch = card.new_clip(), min(CLIP_BATCH, len(own))
+    return clip, contrasting(own, texts_of, clip.tokenizer, batch=batch, seed=seed, device=device)
 
 
 def train_small(place: Place, card: Card, captions: Captions | None, log: Report) -> None:
@@ -318,7 +319,7 @@ def train_unet(place: Place, card: Card, captions: Captions | None, log: Report)
     settings, ranks = place.settings, place.ranks
     images = map_pixels(place.images, len(place.data), card.shape)
     clip = load_weights(card.new_clip(), place.weights(CLIP_PHASE)) if captions else None
-    condition = conditions(clip, captions, ranks.device) if clip and captions else None
+    condition = conditions(clip, captions) if clip and captions else None
     torch.manual_seed(settings.seed)
     unet = card.new_unet().to(ranks.device)
     loss = denoising(images, condition, batch=settings.batch_size, seed=settings.seed, ranks=ranks)
@@ -338,15 +339,15 @@ def train_unet(place: Place, card: Card, captions: Captions | None, log: Report)
     ranks.wait()
 
 
-def conditions(clip: CLIP, captions: Captions, device: torch.device) -> Callable[[Tensor, int], Tensor]:
+def conditions(clip: CLIP, captions: Captions) -> Callable[[Tensor, int], Tensor]:
     """The function (numbers of images, seed) -> their conditions (B, D); zeros for those without caption."""
     with torch.no_grad():
         parts = [
             condition_of(clip, captions.texts[i : i + TEXTS_AT_ONCE])
             for i in range(0, len(captions.texts), TEXTS_AT_ONCE)
         ]
-    table = torch.cat([*parts, torch.zeros(1, CONDITION_DIM)]).to(device)  # the last row is that of number -1
-    return lambda rows, seed: table[captions.of_image[rows].to(device)]
+    table = torch.cat([*parts, torch.zeros(1, CONDITION_DIM)])  # the last row is that of number -1
+    return lambda rows, seed: table[captions.of_image[rows]]
 
 
 def show(place: Place, card: Card, clip: CLIP | None, weights: Mapping[str, Tensor]) -> None:

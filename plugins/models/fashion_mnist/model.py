@@ -7,11 +7,13 @@ from pathlib import Path
 
 import torch
 
+from ....samplers.arguments import resolve_device
 from ....samplers.errors import ModelError
 from ....samplers.files.lock import sole_writer
 from ....samplers.files.weights import SUMS, channels_last, file_hash, network_from_file, save_weights, write_sums
 from ....samplers.model import Model
 from ....samplers.nets.clip import CLIP
+from ....samplers.nets.ranks import Ranks
 from ....samplers.nets.training import Report, with_log
 from ....samplers.noise import check_seed
 from ....samplers.registry import ModelFactory, hookimpl
@@ -83,24 +85,25 @@ class FashionMNIST:
         """Where Fashion-MNIST is on this machine; needed only for training."""
         return folder_there()
 
-    def train(self, *, data: Path | None, output: Path, seed: int, report: Report) -> None:
+    def train(self, *, data: Path | None, output: Path, seed: int, report: Report, device: str = "cpu") -> None:
         """Train features, CLIP and DDPM; each phase resumes from its checkpoint in `output`/checkpoints."""
         check_seed(seed)
+        ranks = Ranks(device=resolve_device(device))
         train_split, test_split = load_split(True, data), load_split(False, data)
         with sole_writer(output):
             (output / SUMS).unlink(missing_ok=True)  # what it says of is about to change
             checkpoints = output / "checkpoints"
-            log = with_log(output / "training.csv", report)
+            log = with_log(output / "training.csv", report, ranks.device)
 
-            features = train_features(train_split, seed, checkpoints / "features.pt", log)
+            features = train_features(train_split, seed, checkpoints / "features.pt", log, ranks)
             save_weights(features.state_dict(), output / "features.safetensors")
             save_reference(features.features, test_split.images, output / "reference.safetensors", SHAPE)
 
-            clip = train_clip(train_split, seed, checkpoints / "clip.pt", log)
+            clip = train_clip(train_split, seed, checkpoints / "clip.pt", log, ranks)
             save_weights(clip.state_dict(), output / "clip.safetensors")
             save_reference(clip.embed_images, test_split.images, output / "clip_reference.safetensors", SHAPE)
 
-            unet = train_ddpm(train_split, clip, seed, checkpoints / "ddpm.pt", log)
+            unet = train_ddpm(train_split, clip, seed, checkpoints / "ddpm.pt", log, ranks=ranks)
             save_weights(unet.state_dict(), output / "unet.safetensors")
             write_sums(output, [f"{name}.safetensors" for name in WEIGHTS])
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ....samplers.nets.clip import CLIP
+from ....samplers.nets.ranks import ALONE, Ranks
 from ....samplers.nets.training import Recipe, Report, fit
 from ..ddpm.losses import classifying, contrasting, denoising
 from ..ddpm.parts import condition_of
@@ -24,27 +25,27 @@ CLIP_RECIPE = Recipe("clip", steps=1_900, lr=1e-3, weight_decay=0.05, ema=0.995)
 DDPM = Recipe("ddpm", steps=9_000, lr=1e-3, weight_decay=0.01, ema=0.9995)
 
 
-def train_features(data: Split, seed: int, checkpoint: Path, report: Report) -> FeatureNet:
+def train_features(data: Split, seed: int, checkpoint: Path, report: Report, ranks: Ranks = ALONE) -> FeatureNet:
     """Train the classifier whose features FID compares."""
     torch.manual_seed(seed)
-    network = FeatureNet()
-    loss = classifying(data.images, data.labels, batch=BATCH, seed=seed)
-    network.load_state_dict(fit(network, loss, FEATURES, checkpoint=checkpoint, report=report))
-    return network
+    network = FeatureNet().to(ranks.device)
+    loss = classifying(data.images, data.labels, batch=BATCH, seed=seed, device=ranks.device)
+    network.load_state_dict(fit(network, loss, FEATURES, checkpoint=checkpoint, report=report, ranks=ranks))
+    return network.cpu()
 
 
-def train_clip(data: Split, seed: int, checkpoint: Path, report: Report) -> CLIP:
+def train_clip(data: Split, seed: int, checkpoint: Path, report: Report, ranks: Ranks = ALONE) -> CLIP:
     """Train the CLIP on images and captions, a new wording of each caption in each epoch."""
     torch.manual_seed(seed)
-    network = new_clip()
+    network = new_clip().to(ranks.device)
     brightness = brightness_of(data)
 
     def texts_of(rows: Tensor, seed: int) -> list[str]:
         return captions_for(data.labels[rows], brightness[rows.numpy()], seed)
 
-    loss = contrasting(data.images, texts_of, batch=CLIP_BATCH, seed=seed)
-    network.load_state_dict(fit(network, loss, CLIP_RECIPE, checkpoint=checkpoint, report=report))
-    return network
+    loss = contrasting(data.images, texts_of, network.tokenizer, batch=CLIP_BATCH, seed=seed, device=ranks.device)
+    network.load_state_dict(fit(network, loss, CLIP_RECIPE, checkpoint=checkpoint, report=report, ranks=ranks))
+    return network.cpu()
 
 
 def train_ddpm(  # noqa: PLR0913  (data, condition, and where the training goes)
@@ -54,14 +55,15 @@ def train_ddpm(  # noqa: PLR0913  (data, condition, and where the training goes)
     checkpoint: Path,
     report: Report,
     steps: int | None = None,
+    ranks: Ranks = ALONE,
 ) -> nn.Module:
     """Train the U-Net to denoise images given the CLIP embedding of their captions."""
     torch.manual_seed(seed)
-    network = new_unet().to(memory_format=torch.channels_last)
-    loss = denoising(data.images, caption_embedder(data, clip), batch=BATCH, seed=seed)
+    network = new_unet().to(ranks.device).to(memory_format=torch.channels_last)
+    loss = denoising(data.images, caption_embedder(data, clip), batch=BATCH, seed=seed, ranks=ranks)
     recipe = replace(DDPM, steps=steps or DDPM.steps)
-    network.load_state_dict(fit(network, loss, recipe, checkpoint=checkpoint, report=report))
-    return network
+    network.load_state_dict(fit(network, loss, recipe, checkpoint=checkpoint, report=report, ranks=ranks))
+    return network.cpu()
 
 
 def caption_embedder(data: Split, clip: CLIP) -> Callable[[Tensor, int], Tensor]:

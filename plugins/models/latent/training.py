@@ -115,7 +115,7 @@ def train_in(  # noqa: PLR0913  (what is learned, where and how)
     make_folder(folder)
     with sole_writer(folder):
         begin(place)
-        log = with_log(folder / LOG, report)
+        log = with_log(folder / LOG, report, device)
         try:
             return train_phases(place, captions, log, report)
         except torch.OutOfMemoryError as error:

@@ -1,0 +1,61 @@
+"""The benchmarks of whole runs: what they compare is the same, and what they fit is right."""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import samplerbench as sb
+
+FOLDER = Path(__file__).parents[2] / "benchmarks"
+
+
+def module(name):
+    """A benchmark."""
+    spec = importlib.util.spec_from_file_location(f"benchmark_{name}", FOLDER / f"{name}.py")
+    made = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = made
+    spec.loader.exec_module(made)
+    return made
+
+
+def network(x, t, condition):
+    """An answer that depends on state, time and condition; its clean image is beyond the bounds here and there."""
+    return 0.3 * x - 0.4 * (t / 1000).view(-1, 1, 1, 1) + 0.2 * condition.view(-1, 1, 1, 1)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # diffusers' own
+@pytest.mark.parametrize("spec", ["ddim", "euler", "heun", "dpm-solver++"])
+def test_the_script_of_the_sweep_draws_the_same_images(spec):
+    sweep = module("sweep")
+    condition = torch.tensor([[1.0], [-1.0]])
+    task = sweep.Task((spec,), (5,), 3, 2, torch.device("cpu"))
+    model = sb.Model(
+        name="of the test", network=lambda device, dtype: network, schedule=sb.vp_linear(), shape=sweep.SHAPE,
+        predicts="v", clip=(-1.0, 1.0), batch_size=64, encode=lambda prompts: condition[[int(p) for p in prompts]],
+        prompts=("0", "1"),
+    )  # fmt: skip
+    ours = sb.sample(model, spec, steps=5, n=3, grid="leading").images
+    theirs = sweep.drawn(task, network, condition, sweep.SCHEDULERS[spec], 5)
+    assert 0.01 < ((ours == 0) | (ours == 255)).float().mean() < 0.95
+    difference = (ours.int() - theirs.int()).abs()
+    assert difference.max() <= 1
+    assert (difference > 0).float().mean() < 0.01
+
+
+def test_the_sweep_tells_what_differs(capsys):
+    sweep = module("sweep")
+    mine = {("ddim", 5): (10.0, 50.0), ("ddim", 10): (1.0, 50.0)}
+    assert sweep.are_equal(mine, {("ddim", 5): (10.1, 50.0), ("ddim", 10): (1.01, 50.01)})
+    assert not sweep.are_equal(mine, {("ddim", 5): (10.3, 50.0), ("ddim", 10): (1.0, 50.1)})
+    assert not sweep.are_equal({("euler", 5): (float("nan"), 50.0)}, {("euler", 5): (float("nan"), 50.0)})
+    assert capsys.readouterr().out == "different: ddim at 5 steps, ddim at 10 steps\ndifferent: euler at 5 steps\n"
+
+
+def test_growth_fits_the_exponent():
+    growth = module("growth")
+    sizes = [2, 4, 8]
+    assert growth.exponent(sizes, [3 * size**1.5 for size in sizes]) == pytest.approx(1.5)
