@@ -10,9 +10,10 @@ from types import ModuleType
 
 from ....samplers.files.sent import SentFiles, hash_of
 from ....samplers.plugin import is_installed
+from ....samplers.registry import BUILT_IN
 from ...plan.config import Config
 from ...plan.plan import Plan
-from ...plan.sources import BUILT_IN, CORE, files_named, package_of, source
+from ...plan.sources import CORE, files_named, package_of, source
 
 BETWEEN = re.compile(r'[:=,"]')
 """What stands around a path in a spec, as in ddim:table="w.json" or plugin.py:make."""
