@@ -112,7 +112,10 @@ class Work(Protocol):
 
     @property
     def draw_job(self) -> Callable[[bytes, Job], Done]:
-        """What another process calls with `description` to draw a job there: `samplerbench.draw_job`."""
+        """What another process calls with `description` to draw a job there: `samplerbench.draw_job`.
+
+        InputError for a model that was given as an object, at any time: an engine may ask when it is made.
+        """
         ...
 
     def draw(self, job: Job) -> Done:

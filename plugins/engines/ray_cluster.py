@@ -288,8 +288,8 @@ class Drawer:
 class RayCluster:
     """Ray itself: a cluster at an address, or one of this machine that ends with the run."""
 
-    def __init__(self, work: Work, address: str, cores: int) -> None:
-        self._work = work
+    def __init__(self, work: Work, draw_job: Callable[[bytes, Job], Done], address: str, cores: int) -> None:
+        self._work, self._draw_job = work, draw_job
         self._needs = needs = needs_of(work, cores)
         with handlers_kept():  # Ray hears signals in its own way, and a run has to hear them in its own
             before = below(os.getpid())
@@ -313,7 +313,7 @@ class RayCluster:
 
     def start(self) -> Any:
         """Ask for a worker."""
-        return self._drawer.remote(self._work.draw_job, self._work.files)
+        return self._drawer.remote(self._draw_job, self._work.files)
 
     def ask(self, worker: Any, job: Job | None) -> Any:
         """Ask it."""
@@ -391,7 +391,8 @@ def started(address: str, needs: dict[str, int], workers: int | str | None) -> A
     except (Exception, SystemExit) as error:
         # Ray ends the process, with no word, where a server answers that is none of its own.
         reason = "it is no head node of Ray" if isinstance(error, SystemExit) else in_line(error)
-        raise InputError(f"engine 'ray:{address}': cannot be used ({reason})") from error
+        what = f"ray:{address}" if address else "ray"
+        raise InputError(f"engine {what!r}: cannot be used ({reason})") from error
     return ray
 
 
@@ -461,8 +462,8 @@ def ray(argument: str, work: Work, *, address: str | None = None, cpus_per_worke
     if where not in {HERE, AUTO}:
         check_address(where)
     check_cards(work, where)
-    cores = cpus_per_worker or work.threads
-    return RayEngine(work, lambda: RayCluster(work, where, cores), cores=cores)
+    cores, draw_job = cpus_per_worker or work.threads, work.draw_job  # refused here where no other process can draw
+    return RayEngine(work, lambda: RayCluster(work, draw_job, where, cores), cores=cores)
 
 
 def address_of(argument: str, address: str | None) -> str:

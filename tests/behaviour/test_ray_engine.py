@@ -291,6 +291,15 @@ def test_more_workers_than_cards_of_this_machine_are_refused(monkeypatch):
         ray("", work)
 
 
+def test_a_model_that_is_an_object_is_refused_before_anything_is_started_or_written(tmp_path, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: True)
+    with pytest.raises(
+        sb.InputError, match="model 'mixture': was given as an object, which only this process has; exp"
+    ):
+        sb.run(load_registry().model("mixture"), ["ddim"], 2, 8, engine="ray", output=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_what_a_node_lacks_is_sent_before_it_draws():
     engine, cluster, _ = engine_of(drawn, 2)
     cluster.versions |= {ray_cluster.LACKING: "aa bb"}

@@ -14,7 +14,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import click
@@ -23,8 +22,6 @@ LACKS = 77
 NETWORK = "10.213.7"
 PORT = 6399
 NODES = ("one", "two")
-PATIENCE = 600.0
-"""Seconds for a node to start."""
 MODEL = '''"""The exact model `mixture`, whose scale stands in a file."""
 
 from pathlib import Path
@@ -88,7 +85,7 @@ def start(node, root, *words):
     return subprocess.Popen(
         ["ip", "netns", "exec", namespace(node), "unshare", "-m", "sh", "-c", hidden + 'cd / && exec "$@"', "sh", *ray,
          *temporary],
-        env={**os.environ, **QUIET, "HOME": str(home)}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        env={**os.environ, **QUIET, "HOME": str(home)}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         start_new_session=True,
     )  # fmt: skip
 
@@ -119,16 +116,14 @@ def kept(root, node):
     return sum(path.is_file() for path in folder.iterdir()) if folder.is_dir() else 0
 
 
-def wait_for(process, address):
-    """Wait until a head node answers."""
-    due = time.monotonic() + PATIENCE
-    while time.monotonic() < due and process.poll() is None:
-        line = f"import socket; socket.create_connection(({address[0]!r}, {address[1]}), 1)"
-        command = ["ip", "netns", "exec", namespace(NODES[0]), sys.executable, "-c", line]
-        if not subprocess.run(command, capture_output=True, check=False).returncode:
+def wait_for(process):
+    """Wait until a node of Ray says that it is there."""
+    said = []
+    for line in process.stdout:
+        said.append(line)
+        if "Ray runtime started" in line:
             return
-        time.sleep(0.5)
-    raise SystemExit("the head node of Ray did not start")
+    raise SystemExit(f"a node of Ray did not start: {''.join(said[-20:])}")
 
 
 def compare(root):
@@ -140,8 +135,9 @@ def compare(root):
     head = f"{NETWORK}.1"
     nodes = [start(NODES[0], root, "--head", f"--port={PORT}")]
     try:
-        wait_for(nodes[0], (head, PORT))
+        wait_for(nodes[0])
         nodes.append(start(NODES[1], root, f"--address={head}:{PORT}"))
+        wait_for(nodes[1])
         options = ("--engine", "ray", "--address", f"{head}:{PORT}", "--workers", "1", "--cpus-per-worker", "1")
         within = ("ip", "netns", "exec", namespace(NODES[0]))
         far = drawn(root, "ray", *options, within=within)

@@ -19,7 +19,7 @@ from ...plan.plan import Plan
 from ...plan.workers import Workers
 from ..chunk import one_line
 from .children import Children, Limits
-from .elsewhere import description_of, draw_job
+from .elsewhere import check_rebuildable, description_of, draw_job
 from .files_named import files_of
 from .here import Here
 from .local import LocalEngine
@@ -73,7 +73,8 @@ class RunWork:
 
     @property
     def draw_job(self) -> Callable[[bytes, Job], Done]:
-        """The function by which another process draws a job."""
+        """What another process draws a job by; InputError where none can, which an engine may ask before it draws."""
+        check_rebuildable(self.plan)
         return draw_job
 
     def draw(self, job: Job) -> Done:
