@@ -20,10 +20,9 @@ import sys
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import Path
 from time import monotonic
 from typing import Any, Protocol
 
@@ -32,6 +31,7 @@ import torch
 from ...samplers.engine import Done, Drawn, Engine, EngineFactory, Failure, Job, Work
 from ...samplers.errors import InputError, in_line, shown
 from ...samplers.files.sent import SentFiles, keep, kept_in
+from ...samplers.leftovers import Leftovers, below
 from ...samplers.registry import hookimpl
 
 TRIES = 3
@@ -294,6 +294,11 @@ class RayCluster:
         with handlers_kept():  # Ray hears signals in its own way, and a run has to hear them in its own
             before = below(os.getpid())
             self._ray = started(address, needs, work.workers)
+        self._leftovers: Leftovers | None = None
+        """Sees to the end of a cluster that this run has started: what has lost its parent ends late, or never."""
+        if address == HERE:
+            self._leftovers = Leftovers()
+            self._note({one: since for one, since in below(os.getpid()).items() if one not in before})
         remote = self._ray.remote(
             num_cpus=needs["CPU"], num_gpus=needs.get("GPU", 0), max_restarts=0, max_task_retries=0
         )
@@ -302,9 +307,6 @@ class RayCluster:
         """What stands for the content of a file that a node lacked, by its hash."""
         self._told: set[Any] = set()
         """The workers that have the description of the run."""
-        new = {one: since for one, since in below(os.getpid()).items() if one not in before}
-        self._own: dict[int, str] = new if address == HERE else {}
-        """The processes of a cluster that this run has started, as far as they are known."""
 
     def room(self) -> int:
         """The number of workers that all nodes together hold."""
@@ -320,7 +322,7 @@ class RayCluster:
         if job is None:
             return worker.about.remote()
         if worker not in self._told:
-            self._note()
+            self._note({})
             # It does in turn what it is asked, so its answer is not waited for.
             worker.take.remote(self._description)
             self._told.add(worker)
@@ -359,20 +361,16 @@ class RayCluster:
 
     def close(self) -> None:
         """Leave the cluster; one that was started here ends, with what Ray itself leaves where a part of it died."""
-        self._note()
+        self._note({})
         with handlers_kept():
             self._ray.shutdown()
-        there = processes()
-        for process, since in self._own.items():
-            # By number and time: another process may have got the number since.
-            if process in there and there[process][1] == since:
-                with suppress(OSError):
-                    os.kill(process, signal.SIGKILL)
+        if self._leftovers:
+            self._leftovers.end()
 
-    def _note(self) -> None:
-        """Note the processes of the cluster: one that has lost its parent is found by nothing else."""
-        for process in list(self._own):
-            self._own |= below(process)
+    def _note(self, new: Mapping[int, str]) -> None:
+        """Note processes of the cluster, and what came from them: one that has lost its parent is found no more."""
+        if self._leftovers:
+            self._leftovers.note(new)
 
 
 def started(address: str, needs: dict[str, int], workers: int | str | None) -> Any:
@@ -421,25 +419,6 @@ def greet(address: str) -> None:
             said += more
     if said[FRAME_KIND] != SETTINGS_FRAME:
         raise OSError("it is no head node of Ray")
-
-
-def processes() -> dict[int, tuple[int, str]]:
-    """The parent and the time of the start of each process; {} where the system does not list them in /proc."""
-    found = {}
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        with suppress(OSError, IndexError):
-            # The name of the program, which may hold anything, ends with the last bracket.
-            about = path.read_text(errors="replace").rpartition(")")[2].split()
-            found[int(path.parent.name)] = int(about[1]), about[19]
-    return found
-
-
-def below(process: int) -> dict[int, str]:
-    """The time of the start of each process that comes from this one."""
-    there, known = processes(), {process}
-    while new := {child for child, (parent, _) in there.items() if parent in known} - known:
-        known |= new
-    return {one: there[one][1] for one in known - {process}}
 
 
 @contextmanager

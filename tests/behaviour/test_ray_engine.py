@@ -6,7 +6,6 @@ import importlib.util
 import os
 import signal
 import socket
-import subprocess
 import sys
 import types
 from concurrent.futures import ThreadPoolExecutor
@@ -313,28 +312,6 @@ def test_what_a_node_lacks_is_sent_before_it_draws():
     cluster.send = send
     assert len(list(engine.draw(JOBS))) == len(JOBS)
     assert sent == [(1, ["aa", "bb"])]
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="processes are found by /proc")
-def test_what_a_cluster_leaves_is_ended_also_where_its_parent_is_gone():
-    started = "import subprocess; print(subprocess.Popen(['sleep', '600'], stdout=subprocess.DEVNULL).pid, flush=True)"
-    cluster = ray_cluster.RayCluster.__new__(ray_cluster.RayCluster)
-    cluster._ray = types.SimpleNamespace(shutdown=lambda: None)
-    with subprocess.Popen(
-        [sys.executable, "-c", f"{started}; input()"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    ) as parent:
-        left = int(parent.stdout.readline())
-        cluster._own = {parent.pid: ray_cluster.below(os.getpid())[parent.pid]}
-        cluster._note()
-        assert {parent.pid, left} <= cluster._own.keys()
-        parent.kill()
-        parent.wait()
-        assert left in ray_cluster.processes()
-        ours = {os.getpid(): ray_cluster.processes()[os.getpid()][1] + "0"}  # a number that went to another process
-        cluster._own = {**ours, left: cluster._own[left]}
-        cluster.close()
-    state = Path(f"/proc/{left}/stat")
-    assert not state.exists() or state.read_text().split()[2] in "ZX"
 
 
 def test_ray_is_not_imported_for_what_does_not_ask_for_it():

@@ -78,13 +78,13 @@ def start(node, root, *words):
     home.mkdir()
     hidden = f"mount -t tmpfs none {root / 'run'} && " if node != NODES[0] else ""
     address = f"{NETWORK}.{NODES.index(node) + 1}"
-    words += (f"--node-ip-address={address}", f"--num-cpus={NODES.index(node)}", "--include-dashboard=false")
+    words += (f"--node-ip-address={address}", f"--num-cpus={NODES.index(node)}")
     # Ray's own temporary folder is one for each node: both would find the same sockets otherwise.
-    temporary = [f"--temp-dir={root}/{node}"] if node == NODES[0] else []
+    own = ["--include-dashboard=false", f"--temp-dir={root}/{node}"] if node == NODES[0] else []
     ray = [str(Path(sys.executable).parent / "ray"), "start", *words, "--object-store-memory=100000000", "--block"]
     return subprocess.Popen(
         ["ip", "netns", "exec", namespace(node), "unshare", "-m", "sh", "-c", hidden + 'cd / && exec "$@"', "sh", *ray,
-         *temporary],
+         *own],
         env={**os.environ, **QUIET, "HOME": str(home)}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         start_new_session=True,
     )  # fmt: skip
