@@ -32,7 +32,9 @@ from ...samplers.engine import Done, Drawn, Engine, EngineFactory, Failure, Job,
 from ...samplers.errors import InputError, in_line, shown
 from ...samplers.files.sent import SentFiles, keep, kept_in
 from ...samplers.leftovers import Leftovers, below
+from ...samplers.plugin import GROUP
 from ...samplers.registry import hookimpl
+from ...samplers.variables import NO_PLUGINS, is_on
 
 TRIES = 3
 """So many workers are given a chunk that ends them."""
@@ -55,6 +57,7 @@ LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 """A cluster that no other machine can join, so Ray listens on 127.0.0.1; `_node_ip_address` alone would not do that."""
 LACKING = "lacking"
 """Under this name a worker answers with the hashes of the files that its node lacks."""
+NODE = "node"
 VERSIONS = ("samplerbench", "torch", "numpy")
 """Those that decide numbers: all nodes must agree in them."""
 
@@ -230,17 +233,19 @@ class RayEngine:
 def check_versions(there: dict[str, str]) -> None:
     """Refuse a node whose versions would make other numbers."""
     here = versions_here()
-    for name in VERSIONS:
-        if there.get(name) != here[name]:
+    for name in here:
+        if name != NODE and there.get(name) != here[name]:
             raise InputError(
-                f"engine 'ray': {name} {there.get(name) or 'is missing'} on node {there.get('node')}, and {here[name]} "
+                f"engine 'ray': {name} {there.get(name) or 'is missing'} on node {there.get(NODE)}, and {here[name]} "
                 "here; install the same versions on all nodes"
             )
 
 
 def versions_here() -> dict[str, str]:
-    """The versions that decide numbers, and the name of this machine."""
-    return {**{name: importlib.metadata.version(name) for name in VERSIONS}, "node": platform.node()}
+    """The versions that decide numbers, those of the packages with plugins among them, and the name of this machine."""
+    entries = [] if is_on(NO_PLUGINS, os.environ) else importlib.metadata.entry_points(group=GROUP)
+    plugins = {entry.dist.name: entry.dist.version for entry in entries if entry.dist}
+    return plugins | {name: importlib.metadata.version(name) for name in VERSIONS} | {NODE: platform.node()}
 
 
 def needs_of(work: Work, cores: int) -> dict[str, int]:

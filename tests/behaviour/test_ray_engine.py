@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import importlib.metadata
 import importlib.util
 import os
 import signal
@@ -28,6 +29,7 @@ from samplerbench.plugins.engines.ray_cluster import (
     RayEngine,
     WorkerLost,
     check_address,
+    check_versions,
     needs_in_words,
     ray,
     versions_here,
@@ -174,6 +176,21 @@ def test_a_node_with_another_version_is_refused_with_both():
     here = versions_here()["torch"]
     with pytest.raises(sb.InputError, match=rf"torch 1\.0 on node far, and {here.split('+')[0]}.* here; install"):
         list(engine.draw(JOBS))
+
+
+def test_a_node_without_a_plugin_is_refused(monkeypatch):
+    entry = importlib.metadata.EntryPoint("mine", "mine", "samplerbench")
+    inner, dist = importlib.metadata.entry_points, types.SimpleNamespace(name="my-plugin", version="1.5")
+    monkeypatch.setattr(entry.__class__, "dist", dist)
+    monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: [*inner(group=group), entry])
+    there = {name: version for name, version in versions_here().items() if name != "my-plugin"}
+    with pytest.raises(
+        sb.InputError, match=r"my-plugin is missing on node .*, and 1\.5 here; install the same versions"
+    ):
+        check_versions(there)
+    check_versions(there | {"my-plugin": "1.5", "another": "1"})
+    monkeypatch.setenv("SAMPLERBENCH_NO_PLUGINS", "1")
+    check_versions(there)
 
 
 def test_what_a_worker_needs():
