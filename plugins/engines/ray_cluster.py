@@ -29,7 +29,7 @@ from typing import Any, Protocol
 import torch
 
 from ...samplers.engine import Done, Drawn, Engine, EngineFactory, Failure, Job, Work
-from ...samplers.errors import InputError, in_line, shown
+from ...samplers.errors import InputError, in_line, quote
 from ...samplers.files.sent import SentFiles, keep, kept_in
 from ...samplers.leftovers import Leftovers, below
 from ...samplers.plugin import GROUP
@@ -37,7 +37,7 @@ from ...samplers.registry import hookimpl
 from ...samplers.variables import NO_PLUGINS, is_on
 
 TRIES = 3
-"""So many workers are given a chunk that ends them."""
+"""How many workers are given a chunk that ends them."""
 PLACED_WITHIN = 45.0
 """Seconds until it is asked whether a worker can ever find a place, so that the answer is there within a minute."""
 ANSWERED_WITHIN = 8.0
@@ -54,7 +54,7 @@ ADDRESS = re.compile(r"[\w.\-\[\]:]+:[0-9]{1,5}")
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
 """Ray reports nothing to its makers, and does not touch the cards that a worker does not ask for."""
 LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
-"""A cluster that no other machine can join, so Ray listens on 127.0.0.1; `_node_ip_address` alone would not do that."""
+"""A cluster that no other machine can join, so Ray listens on 127.0.0.1; `_node_ip_address` would not do that."""
 LACKING = "lacking"
 """Under this name a worker answers with the hashes of the files that its node lacks."""
 NODE = "node"
@@ -146,6 +146,7 @@ class RayEngine:
             elif self.clock() - since > PLACED_WITHIN:
                 self._check_room(cluster)
                 since = self.clock()
+            # A second at most, so that Ctrl-C and the minute for a place are noticed.
             answered = cluster.ready([*self._drawing, *self._starting], LOOK_EVERY_SECONDS)
             answers = [done for asked in answered if (done := self._heard(cluster, asked))]
             if all(isinstance(done, Drawn) for done in answers):
@@ -254,7 +255,7 @@ def needs_of(work: Work, cores: int) -> dict[str, int]:
 
 
 def needs_in_words(work: Work, cores: int) -> str:
-    """As an error has it."""
+    """The needs of a worker, in the words of an error."""
     return " and ".join(f"{number} {name}" for name, number in needs_of(work, cores).items())
 
 
@@ -453,13 +454,13 @@ def ray(argument: str, work: Work, *, address: str | None = None, cpus_per_worke
 def address_of(argument: str, address: str | None) -> str:
     """Where the cluster is, by what follows "ray:" or by --address."""
     if argument and address is not None:
-        raise InputError(f"address {shown(address)}: engine 'ray:{argument}' names one already; give one of them")
+        raise InputError(f"address {quote(address)}: engine 'ray:{argument}' names one already; give one of them")
     where = argument if address is None else address
     if (where == HERE and address is None) or where == AUTO or ADDRESS.fullmatch(where):
         return where
     if address is None:
         raise InputError(f"engine 'ray:{argument}': expected ray, ray:auto or ray:HOST:PORT, as in ray:10.0.0.1:6379")
-    raise InputError(f"address {shown(address)}: expected auto or HOST:PORT, as in 10.0.0.1:6379")
+    raise InputError(f"address {quote(address)}: expected auto or HOST:PORT, as in 10.0.0.1:6379")
 
 
 def check_cards(work: Work, where: str) -> None:
