@@ -285,9 +285,10 @@ def run(  # noqa: PLR0913  (the settings of a run, each by name)
 
     With `workers` that number of chunks is drawn at a time, each in a process that keeps its model: the same bytes, and
     no times, unless `clock` has each cell drawn again by itself. The workers of a new run share the cores. With the
-    engine "ray", `address` is that of a cluster, and `cpus_per_worker` the cores that it keeps for each worker. `shard`,
-    as in "2/4", draws a part of the run into its own folder. `latency`, as in [1, 16], also has each cell drawn in
-    batches of that many images, for the time of one draw. `log` is a file that gets a line of JSON for each event.
+    engine "ray", `address` is that of a cluster, and `cpus_per_worker` the cores that it keeps for each worker.
+    `shard`, as in "2/4", draws a part of the run into its own folder. `latency`, as in [1, 16], also has each cell
+    drawn in batches of that many images, for the time of one draw. `log` is a file that gets a line of JSON for each
+    event.
     Raises InputError, PluginError, ModelError or StoreError.
     """
     given = locals()

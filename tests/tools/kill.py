@@ -90,7 +90,7 @@ def left_by_now(seconds=SECONDS):
     due = time.monotonic() + seconds
     while left := below(os.getpid()):
         if time.monotonic() > due:
-            return {process: command_of(process) for process in left}
+            return {process: said for process in left if (said := command_of(process)) or process in parents()}
         with suppress(ChildProcessError):
             os.waitpid(-1, os.WNOHANG)
         time.sleep(0.02)
