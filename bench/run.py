@@ -40,7 +40,7 @@ from .plan.environment import environment
 from .plan.keywords import check_arguments, conduct_of, config_of
 from .plan.plan import Plan, behind, plan_for, warnings_of
 from .plan.record import RunRecord
-from .plan.settings import DEFAULT_SAMPLERS, Conduct
+from .plan.settings import CONDUCT, DEFAULT_SAMPLERS, Conduct
 from .plan.shard import Shard, folder_of_shard, parse_shard
 from .plan.workers import Workers, number_of, parse_workers, threads_set, warning_of, with_threads
 from .plan.yardstick import Yardstick, check_metrics, yardsticks
@@ -52,6 +52,8 @@ from .show.picture import write_picture
 from .show.sheet import notes_on, sentences, sheet_of, write_table
 
 MOST_REPEATS = 10_000
+MOST_CORES = 4096
+"""Of a worker."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +107,8 @@ class Manner(Conduct):
             check_count("repeats", self.repeats, MOST_REPEATS)
         Limits(self.time_limit, self.memory_limit)  # refuses invalid limits
         parse_workers(self.workers)
+        if self.cpus_per_worker is not None:
+            check_count("cpus_per_worker", self.cpus_per_worker, MOST_CORES)
         is_clocked = bool(self.clock or self.repeats or self.timed_at_once.rows)
         # Shards may be drawn on one machine at a time, so none of their chunks is known to be alone.
         if self.part and (self.add or is_clocked):
@@ -114,6 +118,18 @@ class Manner(Conduct):
     def worker_count(self) -> Workers | None:
         """How many chunks are drawn at a time; None = the engine's own way."""
         return parse_workers(self.workers)
+
+    @property
+    def of_engine(self) -> dict[str, Any]:
+        """The settings that are the engine's own, as far as they are given."""
+        given = {one.name: getattr(self, one.name) for one in CONDUCT if one.for_engine}
+        return {name: value for name, value in given.items() if value is not None}
+
+    @property
+    def warning(self) -> str:
+        """What is to be said of the number of workers; '' where it fits, or they may be on other machines."""
+        is_elsewhere = self.address is not None or ":" in self.engine
+        return "" if is_elsewhere else warning_of(self.worker_count)
 
     @property
     def part(self) -> Shard | None:
@@ -241,6 +257,8 @@ def run(  # noqa: PLR0913  (the settings of a run, each by name)
     memory_limit: float | None = None,
     engine: str = "local",
     workers: int | str | None = None,
+    address: str | None = None,
+    cpus_per_worker: int | None = None,
     clock: bool = False,
     no_overlap: bool = False,
     shard: str | None = None,
@@ -267,11 +285,12 @@ def run(  # noqa: PLR0913  (the settings of a run, each by name)
     "local"; another `engine`, of a plugin, draws the same samples elsewhere. A notebook shows how far the run is.
 
     With `workers` that number of chunks is drawn at a time, each in a process that keeps its model: the same bytes, and
-    no times, unless `clock` has each cell drawn again by itself. The workers of a new run share the cores. `shard`,
-    as in "2/4", draws a part of the run into its own folder. An accelerator draws on while chunks are hashed and
-    stored, once each cell has the blocks that are timed; with `no_overlap` it never does. `latency`, as in [1, 16],
-    also has each cell drawn in batches of that many images, for the time of one draw. `log` is a file that gets a line
-    of JSON for each event.
+    no times, unless `clock` has each cell drawn again by itself. The workers of a new run share the cores. With the
+    engine "ray", `address` is that of a cluster, and `cpus_per_worker` the cores that it keeps for each worker.
+    `shard`, as in "2/4", draws a part of the run into its own folder. An accelerator draws on while chunks are hashed
+    and stored, once each cell has the blocks that are timed; with `no_overlap` it never does. `latency`, as in
+    [1, 16], also has each cell drawn in batches of that many images, for the time of one draw. `log` is a file that
+    gets a line of JSON for each event.
     Raises InputError, PluginError, ModelError or StoreError.
     """
     given = locals()
@@ -284,10 +303,10 @@ def run(  # noqa: PLR0913  (the settings of a run, each by name)
     # Threads come before the plan, because they are part of every key.
     folder = folder_of_shard(Path(output), manner.part) if output else None
     stored = stored_run(folder) if folder and not fresh else None
-    config, threads = with_threads(config, stored, manner.worker_count)
+    config, threads = with_threads(config, stored, manner.worker_count, manner.cpus_per_worker)
     with threads_set(threads):
         plan = plan_for(config, registry, model if isinstance(model, Model) else None).for_shard(manner.part)
-        for warning in filter(None, [*warnings_of(plan), warning_of(manner.worker_count)]):
+        for warning in filter(None, [*warnings_of(plan), manner.warning]):
             warnings.warn(warning, stacklevel=2)
         # Then the folder, the drawing, and what is made of it. Stopped anywhere, what is stored stays.
         begun = begin(plan, registry, folder or default_output(plan), manner)
@@ -335,7 +354,7 @@ def begin(plan: Plan, registry: Registry, output: Path, manner: Manner = Manner(
     }
     with ExitStack() as opened:
         work = replace(work_of(plan, registry, output, ready, manner.limits), workers=manner.worker_count)
-        engine = registry.engine(manner.engine, work)
+        engine = registry.engine(manner.engine, work, **manner.of_engine)
         # Until the session takes them over, an error below has to close both.
         opened.callback(engine.close)
         log = log_of(manner, output)

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
+from .files.sent import SentFiles
+
 
 @dataclass(frozen=True)
 class Job:
@@ -106,8 +108,16 @@ class Work(Protocol):
         ...
 
     @property
+    def files(self) -> SentFiles:
+        """The files that the run names by relative paths, for processes that may not find them there."""
+        ...
+
+    @property
     def draw_job(self) -> Callable[[bytes, Job], Done]:
-        """What another process calls with `description` to draw a job there: `samplerbench.draw_job`."""
+        """What another process calls with `description` to draw a job there: `samplerbench.draw_job`.
+
+        InputError for a model that was given as an object, at any time: an engine may ask when it is made.
+        """
         ...
 
     def draw(self, job: Job) -> Done:
@@ -126,5 +136,6 @@ class Work(Protocol):
         ...
 
 
-EngineFactory = Callable[[str, Work], Engine]
-"""What follows the colon in "name:argument" ('' if nothing), and the work of a run -> the engine that does it."""
+EngineFactory = Callable[..., Engine]
+"""What follows the colon in "name:argument" ('' if nothing), the work of a run, and as keywords those of `address` and
+`cpus_per_worker` that it names and that are given -> the engine that does the work."""

@@ -70,7 +70,7 @@ def is_there(path: Path) -> bool:
 
 
 def accepted_settings(factory: Callable[..., object]) -> tuple[str, ...]:
-    """The settings that a model's factory accepts, in addition to its argument."""
+    """The settings that the factory of a model or an engine accepts, in addition to its argument."""
     # Settings are keyword-only, so that the argument behind the colon is never taken for one.
     return tuple(p.name for p in inspect.signature(factory).parameters.values() if p.kind is p.KEYWORD_ONLY)
 

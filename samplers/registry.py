@@ -251,16 +251,24 @@ class Registry:
         with self.loading("data", spec):
             return as_data(factory(argument), spec)
 
-    def check_engine(self, spec: str) -> EngineFactory:
-        """The factory of the engine that a spec names; for an unknown one an error lists the names, before any work."""
-        return self.engines[spec.partition(":")[0]]
+    def check_engine(self, spec: str, settings: Iterable[str] = ()) -> EngineFactory:
+        """The factory of the engine that a spec names; before any work an error lists the names for an unknown one, and
+        the engines that take a setting which this one does not."""
+        factory = self.engines[spec.partition(":")[0]]
+        for name in settings:
+            if name not in accepted_settings(factory):
+                engines = self.engines.things.items()
+                taking = [f"--engine {other}" for other, one in engines if name in accepted_settings(one)]
+                expected = " or ".join(taking) or "another"
+                raise InputError(f"{name}: engine {spec!r} takes none; expected with {expected}")
+        return factory
 
-    def engine(self, spec: str, work: Work) -> Engine:
-        """The engine that "name" or "name:argument" describes, for the work of a run."""
-        factory, argument = self.check_engine(spec), spec.partition(":")[2]
+    def engine(self, spec: str, work: Work, **settings: object) -> Engine:
+        """The engine that "name" or "name:argument" describes, for the work of a run, with the settings of its own."""
+        factory, argument = self.check_engine(spec, settings), spec.partition(":")[2]
         with at_fault(f"engine {spec!r}"):
             # The two methods are looked for by name: a stranger's engine need not derive from anything.
-            made: object = factory(argument, work)
+            made: object = factory(argument, work, **settings)
         if not (callable(getattr(made, "draw", None)) and callable(getattr(made, "close", None))):
             raise PluginError(
                 f"engine {spec!r}: returned a {type(made).__name__}; expected an object with draw(jobs) and close()"

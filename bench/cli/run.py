@@ -142,7 +142,7 @@ def plan_and_execute(output: Path | None, plugin: tuple[str, ...], settings: dic
     from ..draw.run_file import edited_samplers, stored_run
     from ..plan.plan import plan_for, warnings_of
     from ..plan.shard import folder_of_shard
-    from ..plan.workers import warning_of, with_threads
+    from ..plan.workers import with_threads
     from ..run import Manner, enlarge_run
 
     manner = Manner(**{one.name: settings.pop(one.name) for one in CONDUCT})
@@ -151,13 +151,13 @@ def plan_and_execute(output: Path | None, plugin: tuple[str, ...], settings: dic
         mode.doing("loading plugins")
         registry = registry_with_note(plugin)
         warn_of_plugins(registry)
-        registry.check_engine(manner.engine)
+        registry.check_engine(manner.engine, manner.of_engine)
         output = folder_of_shard(output, manner.part) if output else None
         if manner.add:
             config = enlarge_run(output, settings_given(config), registry, fresh=manner.fresh)
         # A run that is there keeps its number of threads, which is part of the key of each cell.
         stored = stored_run(output) if output and not manner.fresh else None
-        config, threads = with_threads(config, stored, manner.worker_count)
+        config, threads = with_threads(config, stored, manner.worker_count, manner.cpus_per_worker)
         if threads:
             torch.set_num_threads(threads)
         mode.doing(f"loading model {config.model}")
@@ -168,7 +168,7 @@ def plan_and_execute(output: Path | None, plugin: tuple[str, ...], settings: dic
             say(f"{folder}: edited since, and run again: {', '.join(edited)}", err=True)
         for note in plan.model.notes:
             complain(note, kind="Note")
-        for warning in filter(None, [*warnings_of(plan), warning_of(manner.worker_count)]):
+        for warning in filter(None, [*warnings_of(plan), manner.warning]):
             complain(warning, kind="Warning")
     if mode.is_dry:
         show_plan(plan, folder, manner, mode, resumes=resumes)

@@ -12,11 +12,12 @@ import torch
 from torch import Tensor
 
 from ...samplers.engine import Done, Drawn, Engine, Failure, Job
+from ...samplers.options import at_fault
 from ..plan.plan import Block, Cell, Plan
 from .chunk import RawChunk, ode_solution
 from .chunk_file import Chunk
 from .clock import Repeat
-from .engines.base import CheckedEngine, Turn, turns_of
+from .engines.base import CheckedEngine, Solves, Turn, turns_of
 from .engines.here import done_by
 from .engines.work import RunWork
 from .ledger import Ledger, block_of, cost, job_of
@@ -231,8 +232,8 @@ class Session:
                 watch.failed(cell, f"{what}: {reason}", spared)
 
     def _ode_solution(self, watch: Watch) -> Tensor | None:
-        """The converged ODE solution of the first samples, drawn once a run and in this process: (k, *shape), or
-        (k, guidances, *shape) where the run has several."""
+        """The converged ODE solution of the first samples, drawn once a run: (k, *shape), or (k, guidances, *shape)
+        where the run has several. The engine may share it among its workers, otherwise it is drawn in this process."""
         if not self.plan.references:
             return None
         key, wanted = self.plan.reference_key, self.plan.ode_samples
@@ -249,7 +250,12 @@ class Session:
             left -= evaluations
             watch.advanced(evaluations)
 
-        x = ode_solution(self.plan.references, wanted - first, first, advanced)
+        x = None
+        if isinstance(self.engine, Solves):
+            with at_fault(f"engine {self.name!r}"):
+                x = self.engine.solve(first, wanted - first, advanced)
+        if x is None:
+            x = ode_solution(self.plan.references, wanted - first, first, advanced)
         # On an accelerator the steps are handed out long before they are done; and where one failed, none is left.
         watch.advanced(left)
         if x is None:

@@ -86,6 +86,8 @@ class Setting:
     later: bool = False
     """Whether runs of the first versions did not have it: their run.json lacks it, and it is written only where it is
     not at its default."""
+    for_engine: bool = False
+    """Whether it is the engine's own: its factory gets it by this name, and one that does not take it is refused."""
     name: str = ""
     """In run.json, in a config file and, in capitals, in an environment variable."""
     default: Any = None
@@ -283,6 +285,15 @@ class Conduct:
         default_words="one chunk at a time, in this process", metavar="N",
     )  # fmt: skip
     """As given; `bench.run.Manner` parses it."""
+    address: str | None = setting(
+        None, "text", "manner", "With --engine ray: the cluster whose head node is there, or auto, the one that Ray "
+        "finds.", default_words="a cluster of this machine, for the run", metavar="HOST:PORT|auto", for_engine=True,
+    )  # fmt: skip
+    cpus_per_worker: int | None = setting(
+        None, "whole", "manner", "With --engine ray: cores that are kept for each worker, which are its threads too in "
+        "a new run.", default_words="as many as threads", metavar="N", numbers="a whole number from 1, as in 4",
+        for_engine=True,
+    )  # fmt: skip
     shard: str | None = setting(
         None, "text", "manner", "Draw only every N-th block, from the I-th on, into the folder -o with -I-of-N behind "
         "its name; `table` and `report` join the folders.", default_words="the whole run", metavar="I/N",

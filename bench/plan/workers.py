@@ -47,11 +47,13 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
-def with_threads(config: Config, record: RunRecord | None, workers: Workers | None) -> tuple[Config, int | None]:
+def with_threads(
+    config: Config, record: RunRecord | None, workers: Workers | None, cores_each: int | None = None
+) -> tuple[Config, int | None]:
     """The settings of a run, and how many threads torch is to have; None = as many as it has.
 
     Threads are part of every key. Where they are not given, a run that is there goes on with its own, whatever workers
-    it has now, and the workers of a new one share the cores.
+    it has now, and the workers of a new one share the cores, unless it says how many cores each has.
     """
     if config.threads is not None:
         return config, config.threads
@@ -59,7 +61,7 @@ def with_threads(config: Config, record: RunRecord | None, workers: Workers | No
     if record is not None:
         return replace(config, threads=record.config.threads), record.environment.threads
     # Without workers torch's own choice stands, on which the keys of earlier runs depend.
-    return config, max(1, cores() // number_of(workers)) if workers else None
+    return config, cores_each or (max(1, cores() // number_of(workers)) if workers else None)
 
 
 @contextmanager

@@ -16,31 +16,48 @@ import platform
 import re
 import signal
 import socket
+import sys
 import threading
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from time import monotonic
 from typing import Any, Protocol
 
+import torch
+
 from ...samplers.engine import Done, Drawn, Engine, EngineFactory, Failure, Job, Work
-from ...samplers.errors import InputError, in_line
+from ...samplers.errors import InputError, in_line, quote
+from ...samplers.files.sent import SentFiles, keep, kept_in
+from ...samplers.leftovers import Leftovers, below
+from ...samplers.plugin import GROUP
 from ...samplers.registry import hookimpl
+from ...samplers.variables import NO_PLUGINS, is_on
 
 TRIES = 3
 """How many workers are given a chunk that ends them."""
-PLACED_WITHIN = 60.0
-"""Seconds until it is asked whether a worker can ever find a place."""
-ANSWERED_WITHIN = 10
-"""Seconds in which a cluster has to answer at an address."""
+PLACED_WITHIN = 45.0
+"""Seconds until it is asked whether a worker can ever find a place, so that the answer is there within a minute."""
+ANSWERED_WITHIN = 8.0
+"""Seconds in which a cluster has to answer at an address, so that the error is there within ten."""
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
+"""How a client of gRPC begins (RFC 9113, section 3.4): a head node answers with a frame of its settings."""
+SETTINGS_FRAME, FRAME_KIND = 4, 3
+"""The kind of that frame, and which of its bytes says so: the length comes first, in three."""
 LOOK_EVERY_SECONDS = 1.0
+MANY = 16
+"""Workers, from which on answers are looked for several at a time."""
 AUTO, HERE = "auto", ""
 ADDRESS = re.compile(r"[\w.\-\[\]:]+:[0-9]{1,5}")
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
 """Ray reports nothing to its makers, and does not touch the cards that a worker does not ask for."""
 LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 """A cluster that no other machine can join, so Ray listens on 127.0.0.1; `_node_ip_address` would not do that."""
+LACKING = "lacking"
+"""Under this name a worker answers with the hashes of the files that its node lacks."""
+NODE = "node"
 VERSIONS = ("samplerbench", "torch", "numpy")
 """Those that decide numbers: all nodes must agree in them."""
 
@@ -57,7 +74,12 @@ class Cluster(Protocol):
         ...
 
     def ask(self, worker: Any, job: Job | None) -> Any:
-        """What stands for the worker's answer to a job; to None it answers with its versions, when it is placed."""
+        """What stands for the worker's answer to a job; to None it answers with its versions and with the files that
+        its node lacks, when it is placed."""
+        ...
+
+    def send(self, worker: Any, files: Sequence[str]) -> Any:
+        """Send the files of these hashes to the node of a worker; what stands for an answer as to None."""
         ...
 
     def ready(self, asked: list[Any], seconds: float) -> list[Any]:
@@ -88,6 +110,8 @@ class RayEngine:
     work: Work
     connect: Callable[[], Cluster]
     clock: Callable[[], float] = monotonic
+    cores: int = 1
+    """Kept for each worker."""
     count: int = 0
     """How many workers there are; known once they are asked for."""
     _cluster: Cluster | None = None
@@ -104,6 +128,10 @@ class RayEngine:
     _not_started: int = 0
     """How many workers in a row were lost before their first answer."""
 
+    def solve(self, first: int, n: int, advanced: Callable[[int], object]) -> None:
+        """Ask for the workers: the run draws the ODE solution while they start."""
+        self._connected()
+
     def draw(self, jobs: Iterable[Job]) -> Iterator[Done]:
         """The answers, as they come."""
         waiting = iter(jobs)
@@ -119,9 +147,11 @@ class RayEngine:
                 self._check_room(cluster)
                 since = self.clock()
             # A second at most, so that Ctrl-C and the minute for a place are noticed.
-            for asked in cluster.ready([*self._drawing, *self._starting], LOOK_EVERY_SECONDS):
-                if done := self._heard(cluster, asked):
-                    yield done
+            answered = cluster.ready([*self._drawing, *self._starting], LOOK_EVERY_SECONDS)
+            answers = [done for asked in answered if (done := self._heard(cluster, asked))]
+            if all(isinstance(done, Drawn) for done in answers):
+                self._hand_out(cluster, waiting)  # before these are written, so that nobody waits for the disk
+            yield from answers
             self._hand_out(cluster, waiting)
             self._hold_one(waiting)
 
@@ -168,6 +198,9 @@ class RayEngine:
         self._not_started = 0
         if job is None:
             check_versions(answer)
+            if lacking := answer.get(LACKING):
+                self._starting[cluster.send(worker, lacking.split())] = worker
+                return None
         self._idle.append(worker)
         alone = self.count == 1 or (job is not None and job.is_for_the_clock)
         return replace(answer, alone=alone) if isinstance(answer, Drawn) else answer if job else None
@@ -194,45 +227,64 @@ class RayEngine:
         if not cluster.room():
             raise InputError(
                 f"engine 'ray': no worker found a place in {PLACED_WITHIN:.0f} s: no node has "
-                f"{needs_in_words(self.work)}; add one that has, or begin a new run with fewer --threads"
+                f"{needs_in_words(self.work, self.cores)}; add one that has, or give a smaller --cpus-per-worker"
             )
 
 
 def check_versions(there: dict[str, str]) -> None:
     """Refuse a node whose versions would make other numbers."""
     here = versions_here()
-    for name in VERSIONS:
-        if there.get(name) != here[name]:
+    for name in here:
+        if name != NODE and there.get(name) != here[name]:
             raise InputError(
-                f"engine 'ray': {name} {there.get(name) or 'is missing'} on node {there.get('node')}, and {here[name]} "
+                f"engine 'ray': {name} {there.get(name) or 'is missing'} on node {there.get(NODE)}, and {here[name]} "
                 "here; install the same versions on all nodes"
             )
 
 
 def versions_here() -> dict[str, str]:
-    """The versions that decide numbers, and the name of this machine."""
-    return {**{name: importlib.metadata.version(name) for name in VERSIONS}, "node": platform.node()}
+    """The versions that decide numbers, those of the packages with plugins among them, and the name of this machine."""
+    entries = [] if is_on(NO_PLUGINS, os.environ) else importlib.metadata.entry_points(group=GROUP)
+    plugins = {entry.dist.name: entry.dist.version for entry in entries if entry.dist}
+    return plugins | {name: importlib.metadata.version(name) for name in VERSIONS} | {NODE: platform.node()}
 
 
-def needs_of(work: Work) -> dict[str, int]:
-    """What Ray is to keep for each worker: a core for each thread, and a card where the run is on one."""
-    return {"CPU": work.threads} | ({"GPU": 1} if work.device.startswith("cuda") else {})
+def needs_of(work: Work, cores: int) -> dict[str, int]:
+    """What Ray is to keep for each worker: cores, and a card where the run is on one."""
+    return {"CPU": cores} | ({"GPU": 1} if work.device.startswith("cuda") else {})
 
 
-def needs_in_words(work: Work) -> str:
+def needs_in_words(work: Work, cores: int) -> str:
     """The needs of a worker, in the words of an error."""
-    return " and ".join(f"{number} {name}" for name, number in needs_of(work).items())
+    return " and ".join(f"{number} {name}" for name, number in needs_of(work, cores).items())
 
 
 class Drawer:
     """What a worker of Ray is: it draws the jobs of one run, and keeps its model."""
 
-    def __init__(self, draw_job: Callable[[bytes, Job], Done], description: bytes) -> None:
-        self._draw_job, self._description = draw_job, description
+    def __init__(self, draw_job: Callable[[bytes, Job], Done], files: SentFiles) -> None:
+        self._draw_job, self._files, self._description = draw_job, files, b""
 
     def about(self) -> dict[str, str]:
-        """The versions there are here; that it answers says that it has a place."""
-        return versions_here()
+        """The versions there are here, and the hashes of files that are missing; it answers when it has a place."""
+        place = self._files.place(kept_in())
+        if place is not None:
+            os.chdir(place)  # the run names its files by paths relative to this folder
+            if str(place) not in sys.path:
+                sys.path.insert(0, str(place))  # and its code may import what is beside them
+        return versions_here() | {LACKING: "" if place else " ".join(self._files.lacking(kept_in()))}
+
+    def keep(self, sent: Mapping[str, Sequence[Any]]) -> dict[str, str]:
+        """Keep the content of files, which comes in pieces, and answer again."""
+        import ray
+
+        for sha256, pieces in sent.items():
+            keep(sha256, map(ray.get, pieces), kept_in())
+        return self.about()
+
+    def take(self, description: bytes) -> None:
+        """Take the description of the run."""
+        self._description = description
 
     def draw(self, job: Job) -> Done:
         """The answer to a job."""
@@ -242,35 +294,64 @@ class Drawer:
 class RayCluster:
     """Ray itself: a cluster at an address, or one of this machine that ends with the run."""
 
-    def __init__(self, work: Work, address: str) -> None:
-        self._work = work
+    def __init__(self, work: Work, draw_job: Callable[[bytes, Job], Done], address: str, cores: int) -> None:
+        self._work, self._draw_job = work, draw_job
+        self._needs = needs = needs_of(work, cores)
         with handlers_kept():  # Ray hears signals in its own way, and a run has to hear them in its own
-            self._ray = started(address, needs_of(work), work.workers)
-        needs = needs_of(work)
+            before = below(os.getpid())
+            self._ray = started(address, needs, work.workers)
+        self._leftovers: Leftovers | None = None
+        """Sees to the end of a cluster that this run has started: what has lost its parent ends late, or never."""
+        if address == HERE:
+            self._leftovers = Leftovers()
+            self._note({one: since for one, since in below(os.getpid()).items() if one not in before})
         remote = self._ray.remote(
             num_cpus=needs["CPU"], num_gpus=needs.get("GPU", 0), max_restarts=0, max_task_retries=0
         )
         self._drawer = remote(Drawer)
-        self._description = self._ray.put(work.description)  # to each node once, whatever number of workers it has
+        self._pieces: dict[str, list[Any]] = {}
+        """What stands for the content of a file that a node lacked, by its hash."""
+        self._told: set[Any] = set()
+        """The workers that have the description of the run."""
 
     def room(self) -> int:
         """The number of workers that all nodes together hold."""
         nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
-        needs = needs_of(self._work)
-        return sum(min(int(there.get(name, 0) // number) for name, number in needs.items()) for there in nodes)
+        return sum(min(int(there.get(name, 0) // number) for name, number in self._needs.items()) for there in nodes)
 
     def start(self) -> Any:
         """Ask for a worker."""
-        return self._drawer.remote(self._work.draw_job, self._description)
+        return self._drawer.remote(self._draw_job, self._work.files)
 
     def ask(self, worker: Any, job: Job | None) -> Any:
         """Ask it."""
-        return worker.about.remote() if job is None else worker.draw.remote(job)
+        if job is None:
+            return worker.about.remote()
+        if worker not in self._told:
+            self._note({})
+            # It does in turn what it is asked, so its answer is not waited for.
+            worker.take.remote(self._description)
+            self._told.add(worker)
+        return worker.draw.remote(job)
+
+    def send(self, worker: Any, files: Sequence[str]) -> Any:
+        """Send it."""
+        for sha256 in files:
+            if sha256 not in self._pieces:  # to each node once, whatever number of workers it has
+                self._pieces[sha256] = [self._ray.put(piece) for piece in self._work.files.pieces(sha256)]
+        return worker.keep.remote({sha256: self._pieces[sha256] for sha256 in files})
+
+    @cached_property
+    def _description(self) -> Any:
+        """The description of the run, to each node once."""
+        return self._ray.put(self._work.description)
 
     def ready(self, asked: list[Any], seconds: float) -> list[Any]:
         """What is answered."""
-        first, _ = self._ray.wait(asked, num_returns=1, timeout=seconds)
-        return list(self._ray.wait(asked, num_returns=len(asked), timeout=0)[0]) if first else []
+        first, others = self._ray.wait(asked, num_returns=1, timeout=seconds)
+        # A second question costs as much as the first, and is worth it where many may have answered.
+        ask_again = bool(first) and len(others) >= MANY
+        return [*first, *(self._ray.wait(others, num_returns=len(others), timeout=0)[0] if ask_again else ())]
 
     def answer(self, asked: Any) -> Any:
         """What it says."""
@@ -281,12 +362,21 @@ class RayCluster:
 
     def stop(self, worker: Any) -> None:
         """End it."""
+        self._told.discard(worker)
         self._ray.kill(worker, no_restart=True)
 
     def close(self) -> None:
-        """Leave the cluster; one that was started here ends."""
+        """Leave the cluster; one that was started here ends, with what Ray itself leaves where a part of it died."""
+        self._note({})
         with handlers_kept():
             self._ray.shutdown()
+        if self._leftovers:
+            self._leftovers.end()
+
+    def _note(self, new: Mapping[int, str]) -> None:
+        """Note processes of the cluster, and what came from them: one that has lost its parent is found no more."""
+        if self._leftovers:
+            self._leftovers.note(new)
 
 
 def started(address: str, needs: dict[str, int], workers: int | str | None) -> Any:
@@ -294,8 +384,6 @@ def started(address: str, needs: dict[str, int], workers: int | str | None) -> A
     os.environ.update(QUIET | (LOOPBACK if address == HERE else {}))
     import ray
 
-    if address not in {HERE, AUTO}:
-        check_address(address)
     quiet = {"logging_level": "ERROR", "log_to_driver": False, "configure_logging": True}
     try:
         if address == HERE:
@@ -304,21 +392,39 @@ def started(address: str, needs: dict[str, int], workers: int | str | None) -> A
             ray.init(address="local", num_cpus=cores, include_dashboard=False, _node_ip_address="127.0.0.1", **quiet)
         else:
             ray.init(address=address, **quiet)
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        raise InputError(f"engine 'ray:{address}': cannot be used ({in_line(error)})") from error
+    except (Exception, SystemExit) as error:
+        # Ray ends the process, with no word, where a server answers that is none of its own.
+        reason = "it is no head node of Ray" if isinstance(error, SystemExit) else in_line(error)
+        what = f"ray:{address}" if address else "ray"
+        raise InputError(f"engine {what!r}: cannot be used ({reason})") from error
     return ray
 
 
 def check_address(address: str) -> None:
-    """Refuse an address at which nobody answers: Ray itself would ask for minutes."""
-    host, _, port = address.rpartition(":")
+    """Refuse an address at which no head node answers: Ray itself would ask for minutes."""
     try:
-        socket.create_connection((host, int(port)), timeout=ANSWERED_WITHIN).close()
-    except OSError as error:
+        greet(address)
+    except (OSError, OverflowError) as error:  # an OverflowError of a port that is none
+        reason = getattr(error, "strerror", None) or error
         raise InputError(
-            f"engine 'ray:{address}': nobody answers ({error.strerror or error}); expected the address of a head node, "
-            "as `ray start --head` says it"
+            f"address {address}: nobody answers ({reason}); expected that of a head node, as `ray start --head` says it"
         ) from error
+
+
+def greet(address: str) -> None:
+    """Begin a conversation as Ray does, and end it; an OSError where no head node answers in time."""
+    host, _, port = address.rpartition(":")
+    until = monotonic() + ANSWERED_WITHIN
+    with socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWERED_WITHIN) as server:
+        server.sendall(PREFACE)
+        said = b""
+        while len(said) <= FRAME_KIND:
+            server.settimeout(max(0.01, until - monotonic()))
+            if not (more := server.recv(9)):
+                raise OSError("it hangs up")
+            said += more
+    if said[FRAME_KIND] != SETTINGS_FRAME:
+        raise OSError("it is no head node of Ray")
 
 
 @contextmanager
@@ -333,13 +439,38 @@ def handlers_kept() -> Iterator[None]:
                 signal.signal(number, handler)
 
 
-def ray(argument: str, work: Work) -> Engine:
-    """Workers of Ray on this machine; ray:auto and ray:HOST:PORT have those of a cluster. Needs samplerbench[ray]."""
-    if argument not in {HERE, AUTO} and not ADDRESS.fullmatch(argument):
-        raise InputError(f"engine 'ray:{argument}': expected ray, ray:auto or ray:HOST:PORT, as in ray:10.0.0.1:6379")
+def ray(argument: str, work: Work, *, address: str | None = None, cpus_per_worker: int | None = None) -> Engine:
+    """Workers of Ray on this machine, or with --address on those of a cluster. Needs samplerbench[ray]."""
+    where = address_of(argument, address)
     if importlib.util.find_spec("ray") is None:
         raise InputError("engine 'ray': the package ray is missing; install it with pip install 'samplerbench[ray]'")
-    return RayEngine(work, lambda: RayCluster(work, argument))
+    if where not in {HERE, AUTO}:
+        check_address(where)
+    check_cards(work, where)
+    cores, draw_job = cpus_per_worker or work.threads, work.draw_job  # refused here where no other process can draw
+    return RayEngine(work, lambda: RayCluster(work, draw_job, where, cores), cores=cores)
+
+
+def address_of(argument: str, address: str | None) -> str:
+    """Where the cluster is, by what follows "ray:" or by --address."""
+    if argument and address is not None:
+        raise InputError(f"address {quote(address)}: engine 'ray:{argument}' names one already; give one of them")
+    where = argument if address is None else address
+    if (where == HERE and address is None) or where == AUTO or ADDRESS.fullmatch(where):
+        return where
+    if address is None:
+        raise InputError(f"engine 'ray:{argument}': expected ray, ray:auto or ray:HOST:PORT, as in ray:10.0.0.1:6379")
+    raise InputError(f"address {quote(address)}: expected auto or HOST:PORT, as in 10.0.0.1:6379")
+
+
+def check_cards(work: Work, where: str) -> None:
+    """Refuse more workers than this machine has cards, where the cluster is this machine."""
+    if where == HERE and work.device.startswith("cuda") and isinstance(work.workers, int):
+        there = torch.cuda.device_count()
+        if work.workers > there:
+            raise InputError(
+                f"workers {work.workers}: torch sees {there} GPUs here; expected one worker for each at most"
+            )
 
 
 @hookimpl

@@ -2,12 +2,15 @@
 
 import contextlib
 import dataclasses
+import importlib.metadata
 import importlib.util
 import os
 import signal
 import socket
 import sys
 import types
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -18,6 +21,7 @@ from samplerbench.bench.draw.session import Watch
 from samplerbench.bench.draw.store import RunFolder
 from samplerbench.bench.plan.config import Config
 from samplerbench.bench.plan.plan import plan_for
+from samplerbench.bench.plan.workers import with_threads
 from samplerbench.bench.run import Manner, begin
 from samplerbench.plugins.engines import ray_cluster
 from samplerbench.plugins.engines.ray_cluster import (
@@ -25,6 +29,7 @@ from samplerbench.plugins.engines.ray_cluster import (
     RayEngine,
     WorkerLost,
     check_address,
+    check_versions,
     needs_in_words,
     ray,
     versions_here,
@@ -90,7 +95,7 @@ def engine_of(script, workers=2, room=4, device="cpu"):
         workers=workers, device=device, threads=3, retried=lambda job, reason: told.append((job.first, reason))
     )
     cluster = FakeCluster(script, room)
-    return RayEngine(work, lambda: cluster, Seconds()), cluster, told
+    return RayEngine(work, lambda: cluster, Seconds(), cores=3), cluster, told
 
 
 @pytest.mark.parametrize(("workers", "count"), [(1, 1), (2, 2), (9, 9), (None, 4), ("gpus", 4)])
@@ -155,7 +160,7 @@ def test_workers_that_never_start_end_the_run_with_the_reason():
 
 def test_a_worker_that_no_node_can_hold_is_said_within_a_minute_with_what_it_needs():
     engine, _, _ = engine_of(lambda worker, job: None, 2, room=0, device="cuda")
-    with pytest.raises(sb.InputError, match="no worker found a place in 60 s: no node has 3 CPU and 1 GPU; add one"):
+    with pytest.raises(sb.InputError, match="no worker found a place in 45 s: no node has 3 CPU and 1 GPU; add one"):
         list(engine.draw(JOBS))
     assert engine.clock.now < 2 * PLACED_WITHIN
 
@@ -173,8 +178,23 @@ def test_a_node_with_another_version_is_refused_with_both():
         list(engine.draw(JOBS))
 
 
+def test_a_node_without_a_plugin_is_refused(monkeypatch):
+    entry = importlib.metadata.EntryPoint("mine", "mine", "samplerbench")
+    inner, dist = importlib.metadata.entry_points, types.SimpleNamespace(name="my-plugin", version="1.5")
+    monkeypatch.setattr(entry.__class__, "dist", dist)
+    monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: [*inner(group=group), entry])
+    there = {name: version for name, version in versions_here().items() if name != "my-plugin"}
+    with pytest.raises(
+        sb.InputError, match=r"my-plugin is missing on node .*, and 1\.5 here; install the same versions"
+    ):
+        check_versions(there)
+    check_versions(there | {"my-plugin": "1.5", "another": "1"})
+    monkeypatch.setenv("SAMPLERBENCH_NO_PLUGINS", "1")
+    check_versions(there)
+
+
 def test_what_a_worker_needs():
-    assert needs_in_words(types.SimpleNamespace(device="cpu", threads=2)) == "2 CPU"
+    assert needs_in_words(types.SimpleNamespace(device="cpu"), 2) == "2 CPU"
 
 
 @pytest.mark.parametrize("argument", ["nowhere", "host:", ":1", "host:port", "a b:1"])
@@ -193,8 +213,122 @@ def test_an_address_that_nobody_answers_at_is_one_line():
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{taken.getsockname()[1]}"
-    with pytest.raises(sb.InputError, match=rf"engine 'ray:{address}': nobody answers \(Connection refused\); exp"):
+    with pytest.raises(sb.InputError, match=rf"address {address}: nobody answers \(Connection refused\); exp"):
         check_address(address)
+
+
+@pytest.fixture
+def command(request):
+    """The program in an empty folder."""
+    return request.getfixturevalue("sb")
+
+
+@pytest.fixture
+def server():
+    """Serves one client on a thread: reads once, answers with these bytes, and keeps the line open; its address."""
+    with socket.create_server(("127.0.0.1", 0)) as listening, ThreadPoolExecutor(1) as thread, ExitStack() as lines:
+
+        def serve(said):
+            def answer():
+                line = lines.enter_context(listening.accept()[0])
+                line.recv(99)
+                line.sendall(said)
+
+            thread.submit(answer)
+            return f"127.0.0.1:{listening.getsockname()[1]}"
+
+        yield serve
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [(b"", "nobody answers (timed out)"), (b"HTTP/1.1 400 Bad Request", "nobody answers (it is no head node of Ray)")],
+)
+def test_a_server_that_is_silent_or_another_is_refused_in_time(server, monkeypatch, said, words):
+    monkeypatch.setattr(ray_cluster, "ANSWERED_WITHIN", 0.05)
+    with pytest.raises(sb.InputError) as refused:
+        check_address(server(said))
+    assert words in str(refused.value)
+
+
+def test_a_head_node_is_known_by_how_it_begins_to_speak(server):
+    check_address(server(bytes([0, 0, 6, 4, 0, 0, 0, 0, 0])))
+
+
+def test_time_to_answer_and_to_be_placed_is_within_what_is_promised():
+    assert ray_cluster.ANSWERED_WITHIN < 10
+    assert PLACED_WITHIN + 10 < 60
+
+
+HERE_ONLY = ("run", "--model", "mixture", "-s", "ddim", "--steps", "2", "-n", "8", "-o", "here")
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--address", "auto"), "address: engine 'local' takes none; expected with --engine ray"),
+        (("--cpus-per-worker", "2"), "cpus_per_worker: engine 'local' takes none; expected with --engine ray"),
+        (("--engine", "ray", "--cpus-per-worker", "0"), "cpus_per_worker 0: expected a whole number from 1 to 4096"),
+        (("--engine", "ray", "--cpus-per-worker", "x"), "cpus_per_worker 'x': expected a whole number from 1, as in 4"),
+        (("--engine", "ray", "--address", "nowhere"), "address 'nowhere': expected auto or HOST:PORT"),
+        (("--engine", "ray", "--address", ""), "address '': expected auto or HOST:PORT"),
+        (("--engine", "ray", "--address", "127.0.0.1:99999"), "address 127.0.0.1:99999: nobody answers ("),
+        (("--engine", "ray:auto", "--address", "auto"), "address 'auto': engine 'ray:auto' names one already"),
+    ],
+)  # fmt: skip
+def test_a_wrong_setting_of_the_engine_is_one_line_and_nothing_is_written(command, monkeypatch, options, words):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: True)
+    command(*HERE_ONLY, *options).refused(2, words)
+    assert not Path("here").exists()
+
+
+def test_the_engine_gets_its_settings_and_a_new_run_as_many_threads_as_cores(monkeypatch):
+    asked = []
+
+    def engine(argument, work, *, cpus_per_worker=None):
+        asked.append((argument, cpus_per_worker))
+        return types.SimpleNamespace(draw=None.__class__, close=None.__class__)
+
+    registry = load_registry()
+    monkeypatch.setitem(registry.engines.things, "mine", engine)
+    registry.engine("mine:x", None, cpus_per_worker=3)
+    assert asked == [("x", 3)]
+    with pytest.raises(sb.InputError, match="address: engine 'mine' takes none; expected with --engine ray"):
+        registry.check_engine("mine", ["address"])
+    assert with_threads(Config(), None, 4, 3)[1] == 3
+    assert with_threads(Config(threads=2), None, 4, 3)[1] == 2
+
+
+def test_more_workers_than_cards_of_this_machine_are_refused(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: True)
+    monkeypatch.setattr(ray_cluster.torch.cuda, "device_count", lambda: 1)
+    work = types.SimpleNamespace(device="cuda", workers=2, threads=1)
+    with pytest.raises(sb.InputError, match="workers 2: torch sees 1 GPUs here"):
+        ray("", work)
+
+
+def test_a_model_that_is_an_object_is_refused_before_anything_is_started_or_written(tmp_path, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: True)
+    with pytest.raises(
+        sb.InputError, match="model 'mixture': was given as an object, which only this process has; exp"
+    ):
+        sb.run(load_registry().model("mixture"), ["ddim"], 2, 8, engine="ray", output=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_a_node_lacks_is_sent_before_it_draws():
+    engine, cluster, _ = engine_of(drawn, 2)
+    cluster.versions |= {ray_cluster.LACKING: "aa bb"}
+    sent = []
+
+    def send(worker, files):
+        sent.append((worker, files))
+        cluster.versions.pop(ray_cluster.LACKING, None)
+        return (worker, None)
+
+    cluster.send = send
+    assert len(list(engine.draw(JOBS))) == len(JOBS)
+    assert sent == [(1, ["aa", "bb"])]
 
 
 def test_ray_is_not_imported_for_what_does_not_ask_for_it():

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol, runtime_checkable
+
+from torch import Tensor
 
 from ....samplers.engine import Done, Drawn, Engine, Failure, Job
 from ....samplers.errors import PluginError, quote
@@ -37,6 +39,18 @@ class TakesTurns(Protocol):
 
     def turns(self, cells: Sequence[Cell]) -> list[Turn]:
         """The cells in groups that can be drawn in turn; one group is drawn after the other."""
+        ...
+
+
+@runtime_checkable
+class Solves(Protocol):
+    """An engine whose workers can draw the converged ODE solution too."""
+
+    def solve(self, first: int, n: int, advanced: Callable[[int], object]) -> Tensor | None:
+        """The solution of samples first ... first + n - 1, as `chunk.ode_solution` has it; it may start workers.
+
+        None where this process is to draw it, for instance while the workers start.
+        """
         ...
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 from contextlib import suppress
@@ -9,11 +10,13 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from safetensors.numpy import save
+from torch import Tensor
 
 from ...plan.plan import Block
 from ..chunk import (
     answer_of,
     make_chunk,
+    ode_solution,
     reason_of,
     seconds_after_drawing,
     seconds_per_evaluation,
@@ -79,10 +82,15 @@ def requests_from_stdin() -> BinaryIO:
 def serve(parent: Parent) -> None:
     """Make the plan and a trial outside the clock, then a chunk for each request."""
     job = parent.request()
-    # In this order: plan, ODE solution, then trials, which warm up what the clock will see.
+    # Trials come last: they warm up what the clock will see.
     remade = rebuild_plan(job)
     plan, extractors = remade.plan, remade.extractors
-    reference = RunFolder(Path(job["folder"])).ode_solution(plan.reference_key) if plan.references else None
+
+    @functools.cache
+    def reference() -> Tensor | None:
+        """The ODE solution, which is in the folder when the first chunk is asked for, and may not be there before."""
+        return RunFolder(Path(job["folder"])).ode_solution(plan.reference_key) if plan.references else None
+
     parent.answer({
         "seconds_per_evaluation": seconds_per_evaluation(plan),
         "seconds_after_drawing": seconds_after_drawing(plan, extractors),
@@ -90,13 +98,19 @@ def serve(parent: Parent) -> None:
     })  # fmt: skip
     while True:
         request = parent.request()
+        if "solution" in request:
+            first, n = request["solution"]
+            x = ode_solution(plan.references, n, first)
+            failed = {"failed": "the ODE has no solution"} if x is None else {}
+            parent.answer(failed, b"" if x is None else save({"x": x.cpu().contiguous().numpy()}))
+            continue
         # The key holds the code: if it is not here, a file was edited between the two plans.
         cell = remade.cells.get(request["cell"])
         if cell is None:
             parent.answer({"failed": EDITED})
             continue
         try:
-            chunk = make_chunk(plan, cell, Block(*request["block"]), extractors, reference)
+            chunk = make_chunk(plan, cell, Block(*request["block"]), extractors, reference())
         except BaseException as error:  # a sampler may raise anything; it fails its own cell
             parent.answer({"failed": reason_of(error)})
         else:

@@ -19,8 +19,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NoReturn
 
+import torch
 from safetensors import SafetensorError
 from safetensors.numpy import load
+from torch import Tensor
 
 from ....samplers.errors import InputError, SamplerbenchError, in_line
 from ...plan.plan import Block, Cell, Plan
@@ -190,8 +192,8 @@ class ChildProcess:
     _child: Child | None = None
     _speed: Speed | None = None
     """None until the child is ready."""
-    _wanted: tuple[Cell, Block] | None = None
-    """The chunk that was asked for last."""
+    _wanted: tuple[Cell | None, Block] | None = None
+    """The chunk that was asked for last; of no cell where it is a part of the ODE solution."""
     _awaited: Awaited | None = None
     """How long the child may take to answer."""
     _fault: Exception | None = None
@@ -212,23 +214,44 @@ class ChildProcess:
         if self._speed:
             self._ask(self._speed)
 
+    def begin_solution(self, block: Block) -> None:
+        """Ask for the ODE solution of these samples as soon as the child is ready: `look_at_solution` returns it."""
+        self.start()
+        self._wanted = None, block
+        if self._speed:
+            self._ask(self._speed)
+
     def look(self, seconds: float = 0.0) -> Chunk | None:
         """The chunk that was asked for if it arrives within `seconds`, else None; ChildFault as for `make`."""
-        if not self._speed:
-            if self._look_whether_ready(seconds):
-                self._ask(self._speed or Speed())
-            return None
-        if (answer := self._look(seconds)) is None:
+        if (answer := self._answer(seconds)) is None:
             return None
         about, body = answer
-        if "failed" in about:
-            raise ChildFault(str(about["failed"]))
         assert self._wanted is not None
         _, block = self._wanted
         try:
             return chunk_from_arrays(block.first, block.n, load(body), about["timing"])
         except (SafetensorError, KeyError, TypeError, ValueError) as error:
             self._end(f"its process sent what is no chunk ({in_line(error)})", error)
+
+    def look_at_solution(self) -> Tensor | None:
+        """The part of the ODE solution that was asked for if it is there, else None; ChildFault as for `make`."""
+        if (answer := self._answer(0.0)) is None:
+            return None
+        try:
+            return torch.from_numpy(load(answer[1])["x"])
+        except (SafetensorError, KeyError) as error:
+            self._end(f"its process sent what is no solution ({in_line(error)})", error)
+
+    def _answer(self, seconds: float) -> tuple[dict[str, Any], bytes] | None:
+        """The answer to what was asked for last if it arrives within `seconds`; a child that gets ready is asked."""
+        if not self._speed:
+            if self._look_whether_ready(seconds):
+                self._ask(self._speed or Speed())
+            return None
+        answer = self._look(seconds)
+        if answer and "failed" in answer[0]:
+            raise ChildFault(str(answer[0]["failed"]))
+        return answer
 
     @property
     def descriptor(self) -> int | None:
@@ -291,6 +314,11 @@ class ChildProcess:
         assert self._child is not None
         assert self._wanted is not None
         cell, block = self._wanted
+        if cell is None:
+            self._child.send({"solution": (block.first, block.n)})
+            seconds = START_SECONDS + TIMES * self.plan.reference_evaluations * speed.per_evaluation
+            self._awaited = Awaited(seconds, "for the ODE solution")
+            return
         self._child.send({"cell": cell.key, "block": astuple(block)})
         self._awaited = Awaited(self.limits.seconds_for(cell, block, speed), f"for {block.n} samples")
 

@@ -69,14 +69,19 @@ def rebuild_plan(given: Mapping[str, Any]) -> Remade:
 
 def description_of(plan: Plan, plugins: Sequence[str], ode_solution: Tensor | None) -> bytes:
     """All that `draw_job` needs to know about a run, with its ODE solution, since another machine has another disk."""
+    check_rebuildable(plan)
+    # Base64, since the description is JSON.
+    solution = None if ode_solution is None else base64.b64encode(save({"x": ode_solution.contiguous()})).decode()
+    return json.dumps({**what_it_takes(plan, plugins), "answer": answer_of(plan), "solution": solution}).encode()
+
+
+def check_rebuildable(plan: Plan) -> None:
+    """InputError for a plan that only this process can make."""
     if not plan.is_rebuildable:
         raise InputError(
             f"model {plan.model.name!r}: was given as an object, which only this process has; expected a name or "
             "file.py:function for this engine, or the engine local"
         )
-    # Base64, since the description is JSON.
-    solution = None if ode_solution is None else base64.b64encode(save({"x": ode_solution.contiguous()})).decode()
-    return json.dumps({**what_it_takes(plan, plugins), "answer": answer_of(plan), "solution": solution}).encode()
 
 
 def draw_job(description: bytes, job: Job) -> Done:

@@ -15,8 +15,8 @@ Built-in samplers are drawn in this process, each other one in a child of it (`c
 - An accelerator has one child at a time; then samplers are not drawn in turn, and their timings say so.
 
 Of every run, whatever its engine: only this process writes the folder, and holds its lock, which is of one machine; it
-draws the ODE solution first, and the paths of built-in samplers last; a signal stops it at any moment, and then the
-engine is closed and what was at work is lost.
+draws the ODE solution first, unless its workers do, and the paths of built-in samplers last; a signal stops it at any
+moment, and then the engine is closed and what was at work is lost.
 """
 
 from __future__ import annotations

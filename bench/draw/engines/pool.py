@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from multiprocessing.connection import wait
@@ -24,10 +24,11 @@ from pathlib import Path
 from typing import Protocol
 
 import torch
+from torch import Tensor
 
 from ....samplers.engine import Done, Drawn, Failure, Job
 from ....samplers.errors import InputError
-from ...plan.plan import Cell, Plan
+from ...plan.plan import Block, Cell, Plan
 from ...plan.workers import ONE_EACH, Workers
 from ..chunk import reason_of
 from .base import Turn
@@ -80,6 +81,12 @@ class Worker:
         cell, block = here.place(job)
         self.job = job
         self._process_for(cell).begin(cell, block)
+
+    def be_ready_for(self, cell: Cell) -> ChildProcess:
+        """Start the process of a cell's group, and do not wait for it."""
+        process = self._process_for(cell)
+        process.start()
+        return process
 
     def look(self) -> Done | None:
         """The answer to the job, if it is there; ChildLost or OSError where its process ended by itself."""
@@ -161,6 +168,32 @@ class Pool:
         together = [tuple(cell for cell in cells if group_of(cell) in part) for part in parts]
         return [Turn(own, is_apart=len(parts) > 1) for own in together]
 
+    def solve(self, first: int, n: int, advanced: Callable[[int], object]) -> Tensor | None:
+        """The ODE solution, a block of samples by each worker in turn: with two of them in half the time.
+
+        None where there is nothing to share or a worker fails, which then says so as it draws: this process draws the
+        solution while the workers start.
+        """
+        cells = [cell for cell in self.here.plan.cells if not cell.is_foreign]
+        if not cells:
+            return None
+        if len(cells) < len(self.here.plan.cells):
+            self.here.get_ready()  # as for `turns`: how many processes a worker may have is asked of a loaded model
+        processes = [worker.be_ready_for(cells[0]) for worker in self._workers]
+        size = self.here.plan.blocks.size
+        starts = range(first, first + n, size)
+        blocks = [Block(0, start, min(size, first + n - start)) for start in starts]
+        # A child makes the plan of the built-in samplers only, which has no solution where all of these are stochastic.
+        if min(len(blocks), self.count) == 1 or not any(cell.is_deterministic for cell in cells):
+            return None
+        try:
+            parts = dict(shared(processes, blocks))
+        except (ChildFault, OSError):
+            self.close()
+            return None
+        advanced(self.here.plan.reference_evaluations * n // self.here.plan.ode_samples)
+        return torch.cat([parts[block.first] for block in blocks])
+
     def draw(self, jobs: Iterable[Job]) -> Iterator[Done]:
         """The answers, as they come."""
         waiting = iter(jobs)
@@ -233,6 +266,24 @@ class Pool:
         if self.here.plan.trial.device.type != "cpu":
             return 1
         return max(1, (children_that_fit(memory_for_processes(), memory_of_this_process()) + 1) // self.count)
+
+
+def shared(processes: Sequence[ChildProcess], blocks: Iterable[Block]) -> Iterator[tuple[int, Tensor]]:
+    """(first sample, ODE solution) of each block, drawn by whichever process is free; ChildFault as of a chunk."""
+    waiting, free = deque(blocks), list(processes)
+    busy: list[tuple[ChildProcess, Block]] = []
+    while waiting or busy:
+        while waiting and free:
+            busy.append((free.pop(0), waiting.popleft()))
+            busy[-1][0].begin_solution(busy[-1][1])
+        wait([pipe for process, _ in busy if (pipe := process.descriptor) is not None], LOOK_EVERY_SECONDS)
+        at_work, busy = busy, []
+        for process, block in at_work:
+            if (x := process.look_at_solution()) is None:
+                busy.append((process, block))
+                continue
+            free.append(process)
+            yield block.first, x
 
 
 def group_of(cell: Cell) -> str:

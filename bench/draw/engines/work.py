@@ -13,12 +13,14 @@ from torch import Tensor
 
 from ....samplers.engine import Done, Engine, Job
 from ....samplers.errors import InputError, PluginError
+from ....samplers.files.sent import SentFiles
 from ....samplers.variables import IN_PROCESS, is_on
 from ...plan.plan import Plan
 from ...plan.workers import Workers
 from ..chunk import one_line
 from .children import Children, Limits
-from .elsewhere import description_of, draw_job
+from .elsewhere import check_rebuildable, description_of, draw_job
+from .files_named import files_of
 from .here import Here
 from .local import LocalEngine
 from .pool import Pool, local_count
@@ -64,9 +66,15 @@ class RunWork:
         """All that `draw_job` needs."""
         return description_of(self.plan, self.plugins, self.find_solution())
 
+    @cached_property
+    def files(self) -> SentFiles:
+        """The files that the run names by relative paths."""
+        return files_of(self.plan, self.plugins)
+
     @property
     def draw_job(self) -> Callable[[bytes, Job], Done]:
-        """The function by which another process draws a job."""
+        """What another process draws a job by; InputError where none can, which an engine may ask before it draws."""
+        check_rebuildable(self.plan)
         return draw_job
 
     def draw(self, job: Job) -> Done:
