@@ -42,6 +42,7 @@ def reference_(  # noqa: PLR0913  (an option each)
     from ..plan.reference_file import check_suffix, export
 
     if output:
+        # Before the images are read, which may take an hour.
         check_suffix(output)
     with stdout_for_data():
         registry = registry_with_note(plugin)

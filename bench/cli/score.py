@@ -50,6 +50,7 @@ def score_(  # noqa: PLR0913  (an option each)
         scored = images_at(data_of(images, registry, "images"), size, samples, "images")
         source = source_of(reference, scored.shape, registry)
         made = score_images(scored, source, registry, extractor, metric)
+    # JSON carries what was left out as a field, and stderr stays empty for programs.
     if as_json:
         about = {"images": made.images, "caption": score_to_sheet(made).caption, "left_out": list(made.notes)}
         click.echo(table_to_json(made.table, about))

@@ -160,6 +160,7 @@ def table(  # noqa: PLR0913  (an option each)
         from ..show.formats import content_of
 
         lines = broken_limits(conditions, content_of(run)) if conditions else []
+        # Both kinds of failure are printed, not only the first: whoever mends a build wants to see all of them.
         return report_failures([*show_against(run, baseline, load(), form == "json"), *lines])
     if pair:
         question = comparison(run, pair)
@@ -175,6 +176,7 @@ def table(  # noqa: PLR0913  (an option each)
 
 def check_asked(given: list[str], metric: str | None, against: str | None, limits: tuple[str, ...]) -> None:
     """Refuse two questions at once, and options that belong to another question than the one that is given."""
+    # Each answer is a table of its own, and two of them on stdout could not be told apart.
     if len(given) > 1:
         raise InputError(f"{' and '.join(given)}: expected one of them")
     if metric and given in (*WHOLE_TABLES, ["--compare"], ["--baseline"]):

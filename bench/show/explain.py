@@ -75,6 +75,7 @@ def command_of(options: dict[str, str]) -> str:
 def explain_caption(caption: Caption, registry: Registry) -> Explained:
     """What a caption says; InputError for an invalid value."""
     about = Explained()
+    # Of a folder of diffusers only: the embedded model knows ten words, and would refuse any other prompt.
     if caption.prompt:
         about.of_model["--prompt"] = caption.prompt
         about.settings.append(("Prompt", caption.prompt, "What the picture shows; the network is asked with it."))
@@ -112,6 +113,7 @@ def sampler(caption: Caption, value: str, about: Explained, registry: Registry) 
     schedule = grid_for(caption.get("schedule type", "scheduler"))
     text = "The rule by which a step is taken."
     if not spec:
+        # A name that no other program uses may be a spec of ours: captions that samplerbench writes hold those.
         try:
             registry.sampler(value)
         except SamplerbenchError as error:

@@ -112,6 +112,7 @@ def power_to_rows(found: pd.DataFrame, labels: Labels) -> list[dict[str, str]]:
 
 def correction_of(found: pd.DataFrame, labels: Labels) -> str:
     """What verdicts are corrected for: the comparisons in each metric, and the look; '' where nothing was compared."""
+    # By size and not by metric: families of one size share a place in the sentence.
     families: dict[int, list[str]] = {}
     for metric, family in dict(zip(found["metric"], found["family"], strict=True)).items():
         # A metric of which nothing was compared, such as seconds of unreliable clocks, has a family of nothing.

@@ -90,6 +90,7 @@ class Preprocessing:
 
 def size_of(picture: Image.Image, size: int | tuple[int, int]) -> tuple[int, int]:
     """The (width, height) to resize to."""
+    # Pillow counts width first, the file height.
     if isinstance(size, tuple):
         return size[1], size[0]
     short, long = sorted(picture.size)
@@ -123,6 +124,7 @@ def preprocessing_of(path: Path) -> Preprocessing:
         return float(value)
 
     def channels(name: str, default: float) -> Tensor:
+        # What is switched off stays in the file, so the switch is asked before the numbers.
         values = said[name] if said.get("do_normalize", True) else [default] * COLOUR
         if len(values) != COLOUR:
             raise ValueError(f"{name} of {len(values)} numbers, where {COLOUR} are expected")

@@ -90,6 +90,7 @@ class Detector(nn.Module):
 
     def as_input(self, images: Tensor) -> Tensor:
         """uint8 images in colour, of the network's own size, from -1 to 1."""
+        # Grey images are colour images with three equal channels; those in colour stay as they are.
         x = images.expand(-1, 3, -1, -1).float() / 127.5 - 1
         if x.shape[-2:] != (self.side, self.side):
             x = F.interpolate(x, (self.side, self.side), mode="bilinear", antialias=True, align_corners=False)
@@ -99,6 +100,7 @@ class Detector(nn.Module):
 def shape_of(shapes: Mapping[str, Sequence[int]]) -> tuple[int, int]:
     """How many things a detector knows, and how often it halves, by the shapes of its tensors."""
     stages = {name.split(".")[1] for name in shapes if name.startswith("stages.")}
+    # The shapes are a stranger's: bounds keep them from naming a network too large to build.
     heads = shapes.get("things.weight", (2,))
     return min(max(heads[0] - 1, 1), len(THINGS)), min(max(len(stages), 1), 6)
 

@@ -106,6 +106,8 @@ def others(scenes: Scenes, images: int, seed: int, split: str = "held-out") -> S
 
 def train_detector(folder: Path, scenes: Scenes, settings: Settings, device: torch.device, log: Report) -> Detector:
     """The detector with its final weights."""
+    # Some pairs of things and colours are held out from models; a detector that has not seen them would misjudge
+    # those.
     parts = [scenes, others(scenes, max(len(scenes) // OTHERS, 1), 0)]
     size, images = scenes.options.size, []
     for number, part in enumerate(parts):
@@ -145,12 +147,15 @@ def detecting(
     def loss(net: nn.Module, step: int) -> Tensor:
         rows = batch_of(settings.seed, step, len(images), settings.batch_size)
         generator = step_generator(settings.seed, step)
+        # Rows and noise follow from seed and step alone, so that a resumed training sees what it would have seen.
         x = images[rows].float() / 127.5 - 1
         # On the CPU, so that a training on any device sees the same noise.
         level = NOISE * torch.rand(len(x), 1, 1, 1, generator=generator)
         x = (x + level * torch.randn(x.shape, generator=generator)).to(device)
         maps, colours = (tensor.to(device) for tensor in answers(rows.tolist()))
         things, grounds = net(x)
+        # Added over cells: almost all are empty, and a mean would leave the few that are not little weight beside the
+        # ground's colour.
         of_map = F.cross_entropy(things.float(), maps, reduction="none").sum((1, 2)).mean()
         return of_map + F.cross_entropy(grounds.float(), colours)
 

@@ -92,8 +92,10 @@ def train_in(folder: Path, data: ImageData, settings: Settings, device: torch.de
         settings.check_ranks(ranks)
         place = Place(folder, data, settings, ranks)
         try:
+            # The other processes write nothing, and would be refused by the lock of the first.
             with sole_writer(folder) if ranks.is_first else nullcontext():
                 card = train_phases(place, captions, report)
+        # The folder keeps the settings that did not fit, so smaller ones need another.
         except torch.OutOfMemoryError as error:
             raise ModelError(
                 f"device {ranks.device}: out of memory at size {settings.size}, preset {settings.preset!r}, batch_size "
@@ -108,6 +110,7 @@ def train_phases(place: Place, captions: Captions | None, report: Report) -> Car
     if place.ranks.is_first:
         card = resume(place) or begin(place, captions, report)
         (place.folder / SUMS).unlink(missing_ok=True)  # what it says of is about to change
+        # Only a training whose images were deleted gets here without them: `begin` has prepared those of a new one.
         if not place.images.is_file():
             prepare(place.data, place.settings.size, place.images, report)
         train_small(place, card, captions, log)
@@ -132,6 +135,7 @@ def resume(place: Place) -> Card | None:
     if not (place.folder / FILE).is_file():
         return None
     card = read_card(place.folder)
+    # Only what this version knows is compared: a card may say more, such as how long each phase is.
     before = {name: card.training.get(name) for name in place.identity}
     if changed := differences(before, place.identity):
         raise InputError(
@@ -210,6 +214,7 @@ def lengths_of(place: Place, card: Card, captions: Captions | None) -> dict[str,
     if settings.minutes is None:
         return lengths(settings.steps or settings.of_preset.steps)
     images = map_pixels(place.images, len(place.data), card.shape)
+    # Clocked on this machine with these images, since speed depends on both.
     trials = {phase: trial_seconds(place, card, captions, images, phase) for phase in [*small, UNET]}
     return lengths(most_steps(settings.minutes * 60, lambda steps: cost(lengths(steps), trials)))
 
@@ -224,6 +229,7 @@ def most_steps(budget: float, cost_of: Callable[[int], float]) -> int:
     low, high = LEAST_STEPS, MOST_STEPS
     while low < high:
         middle = (low + high + 1) // 2
+        # Halved, because the small networks stop growing at their own limits: cost is no straight line of the steps.
         low, high = (middle, high) if cost_of(middle) <= budget else (low, middle - 1)
     return low
 
@@ -272,6 +278,7 @@ def recipe_of(settings: Settings, phase: str, steps: int) -> Recipe:
 def small_network(place: Place, card: Card, captions: Captions, images: Tensor, phase: str) -> tuple[nn.Module, LossOf]:
     """The classifier or the CLIP, untrained, and its loss on the images that have a caption."""
     rows = captions.captioned
+    # Mapped images are taken as they are: a selection of them is a copy in memory.
     own = images if len(rows) == len(images) else images[rows]
     torch.manual_seed(place.settings.seed)
     seed, device = place.settings.seed, place.ranks.device
@@ -320,10 +327,12 @@ def train_unet(place: Place, card: Card, captions: Captions | None, log: Report)
     images = map_pixels(place.images, len(place.data), card.shape)
     clip = load_weights(card.new_clip(), place.weights(CLIP_PHASE)) if captions else None
     condition = conditions(clip, captions) if clip and captions else None
+    # Every process builds the same first weights.
     torch.manual_seed(settings.seed)
     unet = card.new_unet().to(ranks.device)
     loss = denoising(images, condition, batch=settings.batch_size, seed=settings.seed, ranks=ranks)
     steps = card.training["lengths"][UNET]
+    # A look draws images, so a short training has fewer of them.
     every = max(steps // LOOKS, LEAST_BETWEEN_LOOKS)
 
     def watch(step: int, weights: Mapping[str, Tensor]) -> None:

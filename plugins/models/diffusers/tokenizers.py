@@ -63,6 +63,7 @@ def readable(folder: Path) -> Iterator[Path]:
     files = files_in(folder)
     # The library reads plain UTF-8, in which a byte order mark is a character of the text.
     marked = {file for file in files if file.name not in BINARY and _begins_with_a_mark(file)}
+    # Most folders have no mark, and are read in place.
     if not marked:
         yield folder
         return
@@ -83,6 +84,7 @@ def _begins_with_a_mark(file: Path) -> bool:
 def longest_of(tokenizer: Any, folder: Path) -> float:
     """Tokens of the longest text that a tokenizer is for; ModelError unless that is at least one."""
     most = tokenizer.model_max_length
+    # Written so that NaN, which compares with nothing, is refused too.
     if isinstance(most, bool) or not isinstance(most, int | float) or not most >= 1:
         raise ModelError(f"{folder / WORDS}: {LENGTH} {short(most)}: expected a number of tokens, at least 1")
     return most
