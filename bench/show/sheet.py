@@ -173,7 +173,7 @@ def metrics_of(table: pd.DataFrame) -> list[str]:
     # Times and distances to the ODE have intervals too, and the interval of guidance has two ends.
     own = (*timing.COLUMNS, *AXES, ODE_ERROR, ODE_DISTANCE)
     metrics = [c for c in table.columns if metric_columns(c)[1] in table.columns and c not in own]
-    return [name for name in metrics if table[name].notna().any()]
+    return [name for name in metrics if table[name].count()]
 
 
 def heading_of(name: str, labels: Labels) -> str:
