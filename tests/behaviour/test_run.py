@@ -26,6 +26,7 @@ from samplerbench.plugins.metrics.fid import FID
 from samplerbench.samplers.registry import load_registry
 from samplerbench.samplers.sample import draw
 
+pytestmark = pytest.mark.usefixtures("functions_watched")
 TOY = str(Path(__file__).parents[1] / "toy.py")
 REGISTRY = load_registry([TOY])
 COLUMNS = [
