@@ -39,9 +39,15 @@ os.fsync = lambda _: None
 registry.SLOW_SECONDS = 600.0
 
 
-def pytest_collection_finish():
+def pytest_pycollect_makemodule():
     """Keep the search for garbage from looking, again and again, through modules and tests that live to the end."""
+    gc.disable()
+
+
+def pytest_collection_finish():
+    """From here on it looks through what the tests make, and through nothing else."""
     gc.freeze()
+    gc.enable()
 
 
 def pytest_runtest_setup(item):

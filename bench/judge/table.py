@@ -147,6 +147,14 @@ class GrowingTable:
             if cell.key in self._measured
         }
 
+    def timings(self) -> dict[int, tuple[Repeat, ...]]:
+        """The timings behind the seconds of the last table, by row."""
+        return {
+            i: (*self._measured[cell.key].clocked, *self._folder.repeats_of(cell.key))
+            for i, cell in enumerate(self._plan.cells)
+            if cell.key in self._measured
+        }
+
     def _measure(self, cell: Cell, blocks: tuple[Block, ...]) -> Measured:
         """The numbers from these blocks of a cell."""
         # The blocks decide: a chunk never changes, so the same blocks give the same numbers.

@@ -843,9 +843,14 @@ def said_by_program(arguments, cwd, _):
 
 def said_here(arguments, cwd, capfd):
     """What this process says, and what it starts."""
-    with pytest.MonkeyPatch.context() as patch:
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        os.fdopen(1, "w", closefd=False) as out,  # those of a program, and not what pytest has in their place
+        os.fdopen(2, "w", closefd=False) as err,
+    ):
         patch.chdir(cwd)
-        patch.setattr(sys, "argv", ["samplerbench", *arguments])
+        for name, value in {"stdout": out, "stderr": err, "argv": ["samplerbench", *arguments]}.items():
+            patch.setattr(sys, name, value)
         with pytest.raises(SystemExit) as stopped:
             cli.main()
     return subprocess.CompletedProcess(arguments, stopped.value.code, *capfd.readouterr())
