@@ -40,4 +40,6 @@ class Lazily:
 
     def __getattr__(self, attribute):
         """What stands under this name in the module."""
+        if attribute.startswith("_"):  # pytest asks all that a test module holds whether it is a fixture
+            raise AttributeError(attribute)
         return getattr(importlib.import_module(self.name), attribute)

@@ -146,7 +146,7 @@ def scores_from(  # noqa: PLR0913  (what a table was made of)
         return {}
     rows = enumerate(zip(run.record.cells, rows_in(run.table), strict=True))
     scores = (Score(cell, row, None, found.get(i, {}), timings.get(i, ())) for i, (cell, row) in rows)
-    of_all = _comparable(run, "", ready, by, tuple(scores))
+    of_all = _make_comparable(run, "", ready, by, tuple(scores))
     return {name: _of_metric(of_all, _for_rankings(run, _metric_name(name, ready), ready)) for name in metrics}
 
 
@@ -166,10 +166,10 @@ def all_scores_of(run: StoredRun, registry: Registry, metric: str | None, *, by:
 def _scores(run: StoredRun, metric: str, ready: Mapping[str, Yardstick], by: Cost) -> Scores:
     metric = _for_rankings(run, metric, ready)
     rows = zip(run.record.cells, rows_in(run.table), strict=True)
-    return _comparable(run, metric, ready, by, tuple(_score(run, cell, row, metric, ready) for cell, row in rows))
+    return _make_comparable(run, metric, ready, by, tuple(_score(run, cell, row, metric, ready) for cell, row in rows))
 
 
-def _comparable(
+def _make_comparable(
     run: StoredRun, metric: str, ready: Mapping[str, Yardstick], by: Cost, scores: tuple[Score, ...]
 ) -> Scores:
     """The rows, which an InputError refuses where their cost cannot be compared."""
