@@ -28,7 +28,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["SAMPLERBENCH_IN_PROCESS"] = "1"
 
 # To look, around each call of a plugin, whether one of 18,000 names stands for another function by now takes a quarter
-# of a small run. The tests of that, and those of test_run.py, turn it on: `functions_watched`.
+# of a small run. The tests of that, and some whole runs, turn it on again: `functions_watched`.
 ARE_UNCHANGED = patches.Functions.are_unchanged
 patches.Functions.are_unchanged = lambda _: True
 
