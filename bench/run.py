@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -31,10 +31,11 @@ from .draw.session import Session, Watch
 from .draw.store import RunFolder
 from .judge.ranking import answers_from, directions
 from .judge.run_metrics import check_plugins, check_settings
+from .judge.scores import scores_from
 from .judge.status import Status, outcome_of
 from .judge.stored import StoredRun
 from .judge.table import GrowingTable, check_metric_names
-from .judge.verdict_files import write_answers
+from .judge.verdict_files import fronts_from, write_answers, write_fronts
 from .plan.config import Config, enlarge, without_defaults
 from .plan.environment import environment
 from .plan.keywords import check_arguments, conduct_of, config_of
@@ -50,6 +51,7 @@ from .show.live import notebook_view
 from .show.page import write_report
 from .show.picture import write_picture
 from .show.sheet import notes_on, sentences, sheet_of, write_table
+from .show.view import metrics_with_ode
 
 MOST_REPEATS = 10_000
 MOST_CORES = 4096
@@ -212,7 +214,12 @@ class Benchmark:
             write_picture(self.plan, self.folder, self.failures)
             stored = StoredRun(self.folder.path)
             # Read back from the folder, as the commands will: what a report shows is what is stored.
-            write_answers(stored, answers_from(stored, self.growing.estimates(), directions(self.ready)))
+            found = self.growing.estimates()
+            write_answers(stored, answers_from(stored, found, directions(self.ready)))
+            names, timings = metrics_with_ode(stored.table), self.growing.timings()
+            with suppress(InputError):  # as where several machines drew it
+                scores = scores_from(stored, self.ready, names, found, timings, by="seconds")
+                write_fronts(stored, fronts_from(stored, scores))
             write_report(stored, lambda: self.ready)
         return Result(self.folder.path, table, self.labels, self.notes)
 

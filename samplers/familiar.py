@@ -7,6 +7,7 @@ nothing here.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
@@ -111,6 +112,7 @@ FAMILIES = ("discrete", "multistep", "parallel")
 CFG_PP = "cfgpp"
 
 
+@functools.lru_cache(maxsize=4096)  # asked for each name of each tool, once for each sampler
 def canonical(name: str) -> str:
     """A name without case, spaces, dashes and a tool's prefix, "++" as pp and "ancestral" as a: one for all tools."""
     text = re.sub(r"[\s_-]+", "", re.sub(r"^(sample|k)_", "", name.strip().lower()))

@@ -13,7 +13,7 @@ import sysconfig
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -248,6 +248,7 @@ def forget_edited(folder: Path) -> None:
             del sys.modules[name], _texts[name]
 
 
+@lru_cache(maxsize=4096)  # asked for each name in each module of a plugin, whenever its code is hashed
 def is_installed(file: Path) -> bool:
     """Whether a module's file belongs to Python or to an installed package."""
     parents = file.resolve().parents

@@ -18,7 +18,7 @@ from samplerbench.bench.draw.sealed_file import seal_json
 from samplerbench.bench.draw.store import RunFolder
 from samplerbench.bench.judge.table import write_sealed_table
 from samplerbench.bench.show import doing
-from samplerbench.samplers import registry
+from samplerbench.samplers import patches, registry
 
 # The models of the tests are small: a second thread would only wait for the first, here and in child processes.
 torch.set_num_threads(1)
@@ -27,13 +27,27 @@ os.environ["OMP_NUM_THREADS"] = "1"
 # A child process takes seconds to start: what is not about children draws the samplers of others in this process.
 os.environ["SAMPLERBENCH_IN_PROCESS"] = "1"
 
+# To look, around each call of a plugin, whether one of 18,000 names stands for another function by now takes a quarter
+# of a small run. The tests of that, and some whole runs, turn it on again: `functions_watched`.
+ARE_UNCHANGED = patches.Functions.are_unchanged
+patches.Functions.are_unchanged = lambda _: True
+
+# What waits for the disk shows in no test, and may take longer than what it writes.
+os.fsync = lambda _: None
+
 # On a busy machine any plugin takes long to load, and the note of that would stand among the lines that a test expects.
 registry.SLOW_SECONDS = 600.0
 
 
-def pytest_collection_finish():
+def pytest_pycollect_makemodule():
     """Keep the search for garbage from looking, again and again, through modules and tests that live to the end."""
+    gc.disable()
+
+
+def pytest_collection_finish():
+    """From here on it looks through what the tests make, and through nothing else."""
     gc.freeze()
+    gc.enable()
 
 
 def pytest_runtest_setup(item):
@@ -44,6 +58,7 @@ def pytest_runtest_setup(item):
 
 NEVER = 1e9
 """Seconds: a slow machine says more and makes tables between, which is no matter of the tests."""
+session.FIRST_TABLE_SECONDS = NEVER
 
 
 class Outcome:
@@ -69,7 +84,6 @@ def sb(monkeypatch, capsys, tmp_path):
     """Run the program in this process, in an empty folder; any exception but SystemExit is a traceback."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(doing, "PATIENCE", NEVER)
-    monkeypatch.setattr(session, "FIRST_TABLE_SECONDS", NEVER)
     threads = torch.get_num_threads()
 
     def invoke(*arguments, env=None):
@@ -84,6 +98,12 @@ def sb(monkeypatch, capsys, tmp_path):
 
     yield invoke
     torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def functions_watched(monkeypatch):
+    """Name and put back each function that a plugin replaces, as outside the tests."""
+    monkeypatch.setattr(patches.Functions, "are_unchanged", ARE_UNCHANGED)
 
 
 @pytest.fixture(scope="session")

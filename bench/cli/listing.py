@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import ast
+import functools
 import inspect
 import sys
 import textwrap
-from collections.abc import Callable, Iterator, Sequence
-from itertools import pairwise
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain, pairwise
 from typing import Any, Literal, get_args, get_origin
 
 from ...samplers.catalogue import Catalogue
@@ -41,13 +42,14 @@ given, as `x_init`. A named grid starts where its definition says."""
 def listing(registry: Registry, kind: str) -> list[dict[str, str]]:
     """A dict for each name, all with the same keys."""
     catalogue: Catalogue[object] = getattr(registry, kind)
+    others = names_in_tools(registry) if kind == "samplers" else {}
     rows = []
     for name in sorted(catalogue.things):
         thing = catalogue.things[name]
         row = {"name": name}
         if isinstance(thing, type) and issubclass(thing, Sampler):
             row |= {"order": claim(order, thing), "NFE": claim(nfe_rule, thing), "options": describe_options(thing)}
-            row["other names"] = ", ".join(other_names(registry, name))
+            row["other names"] = ", ".join(other_names(name, thing, others.get(name, ())))
         elif kind == "grids" and isinstance(thing, type):
             row["options"] = describe_options(thing)
         elif kind == "metrics":
@@ -97,11 +99,18 @@ def what_it_is(thing: object, catalogue: Catalogue[Any]) -> str:
     return first_line(thing)
 
 
-def other_names(registry: Registry, name: str) -> list[str]:
-    """The names that other tools, and the sampler itself, have for a sampler with its default options, each once."""
+def names_in_tools(registry: Registry) -> dict[str, list[str]]:
+    """Each spec that a name of another tool stands for, with these names."""
     aliases = registry.aliases()
-    own = [alias for alias, preset in registry.samplers.things[name].aliases.items() if not preset]
-    theirs = [one for names in TOOLS.values() for one in names if (spec_for(one, aliases) or one) == name]
+    found: dict[str, list[str]] = {}
+    for one in chain.from_iterable(TOOLS.values()):
+        found.setdefault(spec_for(one, aliases) or one, []).append(one)
+    return found
+
+
+def other_names(name: str, cls: type[Sampler], theirs: Iterable[str]) -> list[str]:
+    """The names that other tools, and the sampler itself, have for a sampler with its default options, each once."""
+    own = [alias for alias, preset in cls.aliases.items() if not preset]
     # The sampler's own name in another spelling is not another name.
     found = {canonical(name): ""}
     for one in (*own, *theirs):
@@ -296,18 +305,25 @@ def field_docstrings(cls: type) -> dict[str, str]:
     found: dict[str, str] = {}
     # Bases first: what a class says of a field replaces what its base says.
     for part in reversed(cls.__mro__[:-1]):
-        try:
-            tree = ast.parse(textwrap.dedent(inspect.getsource(part)))
-        except (OSError, TypeError, SyntaxError):
-            continue
-        body = tree.body[0].body if isinstance(tree.body[0], ast.ClassDef) else []
-        for statement, under in pairwise(body):
-            match (statement, under):
-                case (
-                    ast.AnnAssign(target=ast.Name(id=name)) | ast.Assign(targets=[ast.Name(id=name)]),
-                    ast.Expr(value=ast.Constant(value=str(text))),
-                ):
-                    found[name] = " ".join(text.split())
+        found |= _own_field_docstrings(part)
+    return found
+
+
+@functools.lru_cache(maxsize=1024)  # to find a class Python parses its whole module, and most share a base
+def _own_field_docstrings(cls: type) -> dict[str, str]:
+    """Those under the fields and attributes that stand in the class itself."""
+    try:
+        tree = ast.parse(textwrap.dedent(inspect.getsource(cls)))
+    except (OSError, TypeError, SyntaxError):
+        return {}
+    found: dict[str, str] = {}
+    for statement, under in pairwise(tree.body[0].body if isinstance(tree.body[0], ast.ClassDef) else []):
+        match (statement, under):
+            case (
+                ast.AnnAssign(target=ast.Name(id=name)) | ast.Assign(targets=[ast.Name(id=name)]),
+                ast.Expr(value=ast.Constant(value=str(text))),
+            ):
+                found[name] = " ".join(text.split())
     return found
 
 

@@ -61,8 +61,6 @@ def list_(kind: str, plugin: tuple[str, ...], as_json: bool, markdown: bool) -> 
     "names" lists what samplers are called in other tools, "commands" the commands of this program, "api" the names that
     Python code imports from samplerbench, and "run-schema" prints the JSON schema of run.json.
     """
-    from .listing import entry_for, listing, names_listing, origins_line, page
-
     if markdown and as_json:
         raise InputError("--json and --markdown: expected one of them")
     if kind == "run-schema":
@@ -81,6 +79,9 @@ def list_(kind: str, plugin: tuple[str, ...], as_json: bool, markdown: bool) -> 
         else:
             print_entries(("name", [*rows[0]][1]), [(name, [text]) for name, text in map(dict.values, rows)])
         return
+
+    # It loads torch, for which the list of commands need not wait.
+    from .listing import entry_for, listing, names_listing, origins_line, page
 
     with stdout_for_data():
         registry = registry_with_note(plugin)
@@ -102,11 +103,12 @@ def list_(kind: str, plugin: tuple[str, ...], as_json: bool, markdown: bool) -> 
 
 def program_listing(kind: str) -> tuple[list[dict[str, str]], str]:
     """The rows and the page about the program itself: its commands, or its Python names."""
-    from .api_page import api_listing, api_page
+    if kind == "api":
+        from .api_page import api_listing, api_page
+
+        return api_listing(), api_page()
     from .commands import commands_listing, commands_page
 
-    if kind == "api":
-        return api_listing(), api_page()
     program = click.get_current_context().find_root().command
     assert isinstance(program, click.Group)
     return commands_listing(program), commands_page(program)

@@ -132,6 +132,24 @@ def scores_by_each(
     return {name: _of_metric(of_all, _for_rankings(run, _metric_name(name, ready), ready)) for name in metrics}
 
 
+def scores_from(  # noqa: PLR0913  (what a table was made of)
+    run: StoredRun,
+    ready: Mapping[str, Yardstick],
+    metrics: Sequence[str],
+    found: Mapping[int, Mapping[str, Estimate]],
+    timings: Mapping[int, tuple[Repeat, ...]],
+    *,
+    by: Cost,
+) -> dict[str, Scores]:
+    """`scores_by_each`, from the estimates and timings of each row that has samples: no chunk is read again."""
+    if not metrics:
+        return {}
+    rows = enumerate(zip(run.record.cells, rows_in(run.table), strict=True))
+    scores = (Score(cell, row, None, found.get(i, {}), timings.get(i, ())) for i, (cell, row) in rows)
+    of_all = _make_comparable(run, "", ready, by, tuple(scores))
+    return {name: _of_metric(of_all, _for_rankings(run, _metric_name(name, ready), ready)) for name in metrics}
+
+
 def _of_metric(scores: Scores, metric: str) -> Scores:
     """The same rows, measured by all metrics, by another of them."""
     rows = tuple(replace(score, estimate=_with_value(score.found.get(metric))) for score in scores.rows)
@@ -148,7 +166,13 @@ def all_scores_of(run: StoredRun, registry: Registry, metric: str | None, *, by:
 def _scores(run: StoredRun, metric: str, ready: Mapping[str, Yardstick], by: Cost) -> Scores:
     metric = _for_rankings(run, metric, ready)
     rows = zip(run.record.cells, rows_in(run.table), strict=True)
-    scores = tuple(_score(run, cell, row, metric, ready) for cell, row in rows)
+    return _make_comparable(run, metric, ready, by, tuple(_score(run, cell, row, metric, ready) for cell, row in rows))
+
+
+def _make_comparable(
+    run: StoredRun, metric: str, ready: Mapping[str, Yardstick], by: Cost, scores: tuple[Score, ...]
+) -> Scores:
+    """The rows, which an InputError refuses where their cost cannot be compared."""
     # Even one row from another machine would be ranked by the machine and not by its sampler.
     if by == "seconds" and len(machines([repeat for score in scores for repeat in score.clocked])) > 1:
         raise InputError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Container, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cache
 
@@ -17,6 +18,7 @@ from ...samplers.options import at_fault
 from ...samplers.process import switches_kept
 from ..draw.chunk_file import Chunk, chunk_name
 from ..plan.plan import ode_count
+from ..plan.sources import came_with_samplerbench
 from ..plan.yardstick import Yardstick
 
 LOW_HIGH_PREFIX = {"clip_score": "clip", "seconds_per_image": "seconds"}
@@ -106,13 +108,19 @@ def estimates(gathered: Gathered, ready: Mapping[str, Yardstick]) -> dict[str, E
     for name, yardstick in ready.items():
         rows = gathered.rows[yardstick.metric.extractor]
         # Huge rows overflow in a metric: its value is then left empty, and a warning would help nobody.
-        with np.errstate(all="ignore"), at_fault(f"metric {name!r}"), switches_kept(f"metric {name!r}"):
+        with np.errstate(all="ignore"), at_fault(f"metric {name!r}"), switches_kept_from(name, yardstick):
             if len(rows) < yardstick.metric.fewest(rows.shape[1]):
                 continue
             estimate = yardstick.metric.estimate_by_prompt(rows, yardstick.prepared, strata)
         check_estimate(name, estimate, len(rows))
         found[name] = replace(if_finite(estimate), strata=strata, digest=digest)
     return found | of_ode(gathered, digest)
+
+
+def switches_kept_from(name: str, yardstick: Yardstick) -> AbstractContextManager[None]:
+    """What keeps the state of the process while a metric is estimated; nothing where it came with samplerbench."""
+    # To look through the state takes longer than most estimates, of which a large table has tens of thousands.
+    return nullcontext() if came_with_samplerbench(yardstick.metric) else switches_kept(f"metric {name!r}")
 
 
 def for_verdicts(found: Mapping[str, Estimate], ready: Mapping[str, Yardstick]) -> dict[str, Estimate]:

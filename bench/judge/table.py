@@ -147,6 +147,14 @@ class GrowingTable:
             if cell.key in self._measured
         }
 
+    def timings(self) -> dict[int, tuple[Repeat, ...]]:
+        """The timings behind the seconds of the last table, by row."""
+        return {
+            i: (*self._measured[cell.key].clocked, *self._folder.repeats_of(cell.key))
+            for i, cell in enumerate(self._plan.cells)
+            if cell.key in self._measured
+        }
+
     def _measure(self, cell: Cell, blocks: tuple[Block, ...]) -> Measured:
         """The numbers from these blocks of a cell."""
         # The blocks decide: a chunk never changes, so the same blocks give the same numbers.
@@ -266,7 +274,7 @@ def row_name(row: Mapping[str, Any], other: Mapping[str, Any]) -> str:
 def firsts_of_same(table: pd.DataFrame) -> list[int]:
     """For each row the place of the first row with its samples, from as many model calls: its own, or that of the row
     which `same_as` names."""
-    rows = table.to_dict("records")
+    rows = rows_in(table)
     found: list[int] = []
     for i, row in enumerate(rows):
         same = row["same_as"]
@@ -453,7 +461,8 @@ def check_numbers(name: str, column: pd.Series[Any]) -> None:
     if not is_number(column):
         raise ValueError(f"{name}: expected numbers")
     # An empty field is a value that was not measured.
-    values = column[column.notna()].to_numpy(dtype=float)
+    values = column.to_numpy(dtype=float)
+    values = values[~np.isnan(values)]
     least, most = COUNTS.get(name, -math.inf), MOST if name in COUNTS else math.inf
     wrong = ~np.isfinite(values) | (values < least) | (values > most)
     is_positive = name in POSITIVE or is_latency(name)

@@ -7,7 +7,7 @@ was computed from: a file that belongs to another table is computed again.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,7 +22,7 @@ from .compare import SECONDS
 from .pareto import front_table
 from .ranking import Answer, is_finished
 from .run_metrics import LoadMetrics
-from .scores import scores_by_each
+from .scores import Scores, scores_by_each
 from .statistics import metric_columns
 from .stored import StoredRun
 
@@ -90,12 +90,21 @@ def fronts_of(run: StoredRun, names: Sequence[str], metrics: LoadMetrics | None)
         return {}
     try:
         # To load the model may fail on this machine; then the page is shown without these verdicts.
-        by_name = scores_by_each(run, metrics(), names, by="seconds")
-        found = {name: verdicts(front_table(scores, "seconds"), run) for name, scores in by_name.items()}
+        found = fronts_from(run, scores_by_each(run, metrics(), names, by="seconds"))
     except SamplerbenchError:
         return {}
-    keep(run.path / FRONTS, clocked_signature(run), found)
+    write_fronts(run, found)
     return found
+
+
+def fronts_from(run: StoredRun, by_name: Mapping[str, Scores]) -> Fronts:
+    """The verdicts on every row, from the rows by each metric."""
+    return {name: verdicts(front_table(scores, "seconds"), run) for name, scores in by_name.items()}
+
+
+def write_fronts(run: StoredRun, fronts: Fronts) -> None:
+    """Keep the verdicts of a run against seconds."""
+    keep(run.path / FRONTS, clocked_signature(run), fronts)
 
 
 def verdicts(ranked: pd.DataFrame, run: StoredRun) -> list[str]:

@@ -86,8 +86,12 @@ def code_of_class(cls: type) -> Code:
 
 def code_of(thing: object) -> Code | None:
     """The code of a function, or of an object's class; None if it came with samplerbench."""
-    home = home_of(thing)
-    return None if package_of(home) in (CORE, BUILT_IN) else code_in([home], ())
+    return None if came_with_samplerbench(thing) else code_in([home_of(thing)], ())
+
+
+def came_with_samplerbench(thing: object) -> bool:
+    """Whether a function, or an object's class, is samplerbench's own."""
+    return package_of(home_of(thing)) in (CORE, BUILT_IN)
 
 
 def home_of(thing: object) -> str:

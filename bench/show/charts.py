@@ -6,7 +6,7 @@ highlighted one. Series and metrics are referred to by number, so that no plugin
 
 from __future__ import annotations
 
-import copy
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -89,7 +89,8 @@ def chart_on_axis(  # noqa: PLR0913  (what a chart is of, each by name)
         "shown": f"{metric}_shown",
     }  # fmt: skip
     # The layers are cached by the number of series, since altair takes long to make them; only these entries differ.
-    chart = copy.deepcopy(layers)
+    # Through a text: several times as fast as `deepcopy`, and there are four charts of each metric.
+    chart: Chart = json.loads(json.dumps(layers))
     chart["description"] = description
     chart["transform"] = [{"calculate": f"datum.{column}", "as": name} for name, column in columns.items()]
     for layer in chart["layer"]:

@@ -116,14 +116,20 @@ def sheet_of(
     table: pd.DataFrame, labels: Labels, columns: Sequence[str] = (), bold: Collection[Place] = (), below: str = ""
 ) -> Sheet:
     """A sheet of the rows of the table, by default with the columns that tell them apart; `below` ends the caption."""
-    names = columns or shown_columns(table)
+    heads, rows = _columns_and_rows(table, labels, columns or shown_columns(table), bold)
+    return Sheet(heads, rows, printable(caption(table, labels, columns) + below))
+
+
+def _columns_and_rows(
+    table: pd.DataFrame, labels: Labels, names: Sequence[str], bold: Collection[Place] = ()
+) -> tuple[list[Column], list[list[Entry]]]:
+    """What a sheet has above its caption."""
     metrics = metrics_of(table)
     rows = [
         [entry_of(row, name, metrics, is_bold=(place, name) in bold) for name in names]
         for place, row in zip(table.index, rows_in(table), strict=True)
     ]
-    heads = [column_of(name, labels) for name in names]
-    return Sheet(heads, rows, printable(caption(table, labels, columns) + below))
+    return [column_of(name, labels) for name in names], rows
 
 
 def column_of(name: str, labels: Labels) -> Column:
@@ -164,16 +170,16 @@ def entry_of(row: Mapping[Any, Any], name: str, metrics: Sequence[str], *, is_bo
 
 def table_to_cells(table: pd.DataFrame, labels: Labels) -> tuple[list[str], list[list[str]]]:
     """Headings and texts of the sheet."""
-    sheet = sheet_of(table, labels)
-    return [column.heading for column in sheet.columns], [[entry.whole for entry in row] for row in sheet.rows]
+    columns, rows = _columns_and_rows(table, labels, shown_columns(table))
+    return [column.heading for column in columns], [[entry.whole for entry in row] for row in rows]
 
 
 def metrics_of(table: pd.DataFrame) -> list[str]:
     """The metrics that have a number in some row, without the ODE error, which is not of the samples only."""
     # Times and distances to the ODE have intervals too, and the interval of guidance has two ends.
-    own = (*timing.COLUMNS, *AXES, ODE_ERROR, ODE_DISTANCE)
-    metrics = [c for c in table.columns if metric_columns(c)[1] in table.columns and c not in own]
-    return [name for name in metrics if table[name].notna().any()]
+    there, own = set(table.columns), (*timing.COLUMNS, *AXES, ODE_ERROR, ODE_DISTANCE)
+    metrics = [c for c in table.columns if metric_columns(c)[1] in there and c not in own]
+    return [name for name in metrics if table[name].count()]
 
 
 def heading_of(name: str, labels: Labels) -> str:

@@ -990,9 +990,9 @@ def test_a_run_leaves_nothing_on_stdout_but_the_table(tmp_path):
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize(("name", "code"), [
-    ("SIGINT", 130), pytest.param("SIGTERM", 143, marks=pytest.mark.slow),
-])  # fmt: skip
+@pytest.mark.slow
+@pytest.mark.further
+@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143)])
 def test_a_signal_leaves_a_usable_table_and_says_how_to_go_on(tmp_path, name, code):
     number = int(getattr(signal, name))
     command = [*TOY_RUN, "-s", "ddpm", "-s", f"signals:number={number}", "-n", "70", "-o", "here", "--json"]

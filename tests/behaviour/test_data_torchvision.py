@@ -8,15 +8,16 @@ import struct
 import numpy as np
 import pytest
 import torch
-from torchvision import datasets
 
 import samplerbench as sb
+from cases import Lazily
 from samplerbench.plugins.data.torchvision import KNOWN
 from samplerbench.plugins.models.fashion_mnist import data as fashion_mnist
 from samplerbench.samplers.registry import default_registry
 from samplerbench.samplers.variables import ALLOW_DOWNLOAD
 
 RNG = np.random.default_rng(9)
+datasets = Lazily("torchvision.datasets")
 
 
 def opened(spec):
@@ -36,8 +37,9 @@ def md5(path):
     return hashlib.md5(path.read_bytes()).hexdigest()
 
 
-def cifar(root, monkeypatch, cls=datasets.CIFAR10, label_key="labels"):
+def cifar(root, monkeypatch, kind="CIFAR10", label_key="labels"):
     """A CIFAR of two batches to train on and one to test with, two images each; rows of all their pixels."""
+    cls = getattr(datasets, kind)
     folder = root / cls.base_folder
     folder.mkdir()
     rows = RNG.integers(0, 256, (6, 3072), np.uint8)
@@ -54,11 +56,11 @@ def cifar(root, monkeypatch, cls=datasets.CIFAR10, label_key="labels"):
 
 
 @pytest.mark.parametrize(
-    ("name", "cls", "label_key"),
-    [("cifar10", datasets.CIFAR10, "labels"), ("cifar100", datasets.CIFAR100, "fine_labels")],
+    ("name", "kind", "label_key"),
+    [("cifar10", "CIFAR10", "labels"), ("cifar100", "CIFAR100", "fine_labels")],
 )
-def test_cifar_is_read_from_its_batches(root, monkeypatch, name, cls, label_key):
-    pixels = cifar(root, monkeypatch, cls, label_key)
+def test_cifar_is_read_from_its_batches(root, monkeypatch, name, kind, label_key):
+    pixels = cifar(root, monkeypatch, kind, label_key)
     train, test = opened(name), opened(f"{name}:test")
     assert train.name == f"{name} train"
     assert test.name == f"{name} test"

@@ -11,10 +11,12 @@ from safetensors.torch import load_file, save_file
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 import samplerbench as sb
+from cases import Lazily, skip_module_without
 from samplerbench.plugins.extractors import clip as plugin
 from samplerbench.samplers.registry import load_registry
 
-transformers = pytest.importorskip("transformers")
+skip_module_without("transformers")
+transformers = Lazily("transformers")
 
 SIDE, LONGEST = 20, 12
 WORDS = ("a", "dark", "coat", "bag")

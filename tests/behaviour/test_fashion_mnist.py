@@ -113,6 +113,8 @@ def test_a_sample_does_not_depend_on_how_many_there_are(draw):
         assert torch.equal(draw(n=n, batch_size=8).x, whole.x[:n])
 
 
+@pytest.mark.slow
+@pytest.mark.further
 def test_batch_sizes_agree_within_one_grey_level(draw):
     at = {size: draw(n=9, batch_size=size).images.int() for size in (1, 8, 64, 128, 256)}
     for images in at.values():
@@ -568,6 +570,8 @@ def test_a_training_gives_weights_that_load_and_a_log(tiny, tmp_path):
     assert all(np.isfinite(float(row["loss"])) for row in rows)
 
 
+@pytest.mark.slow
+@pytest.mark.further
 def test_a_training_stopped_twice_equals_an_unbroken_one_to_the_bit(tiny, tmp_path):
     whole = train(tiny, tmp_path / "whole")
     parts = train(tiny, tmp_path / "parts", stop_at=("clip", 2))

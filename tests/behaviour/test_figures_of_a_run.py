@@ -36,6 +36,13 @@ def written(run, tmp_path_factory):
     return figures.write_figures(StoredRun(run), folder)
 
 
+@pytest.fixture
+def svg_alone(monkeypatch):
+    """Draw no PDF and no PNG of a chart, which take longer and show the same: their files are empty."""
+    for kind in ("pdf", "png"):
+        monkeypatch.setattr(figures.vl_convert, f"vegalite_to_{kind}", lambda *_, **__: b"")
+
+
 def of_kind(written, kind):
     return [path for path in written if path.suffix == f".{kind}"]
 
@@ -107,6 +114,7 @@ def test_colours_are_those_of_the_light_page():
         figures.with_colours("var(--unknown)", colours)
 
 
+@pytest.mark.usefixtures("svg_alone")
 def test_a_name_is_a_text_and_a_file_stays_in_its_folder(run, stored_as, tmp_path):
     shutil.copytree(run, tmp_path / "run")
     table = StoredRun(run).table
@@ -131,6 +139,7 @@ def test_a_link_that_is_there_stays_a_link(run, tmp_path, monkeypatch):
     assert (tmp_path / "mine.svg").read_bytes() == b"drawn"
 
 
+@pytest.mark.usefixtures("svg_alone")
 def test_samples_that_are_no_images_have_no_picture(tmp_path):
     sb_.run("mixture", ["ddim", "ddpm"], [2, 4], n=16, output=tmp_path / "run")
     names = {path.name for path in figures.write_figures(StoredRun(tmp_path / "run"), tmp_path / "figures")}
@@ -148,6 +157,7 @@ def test_long_names_leave_room_for_the_samples():
     assert max(map(len, figures.wrap_label("x" * 90).split("\n"))) == figures.LABEL_LETTERS
 
 
+@pytest.mark.usefixtures("svg_alone")
 def test_the_command_prints_the_paths(sb, run, tmp_path):
     before = (run / "report.html").stat().st_mtime_ns
     done = sb("report", run, "--figures", "out", "--plugin", TOY)

@@ -10,6 +10,7 @@ from PIL import Image
 from torch import nn
 
 import samplerbench
+from cases import skip_module_without
 from samplerbench.plugins.models.latent import losses, training
 from samplerbench.plugins.models.latent.settings import PRESETS, Preset, Settings
 from samplerbench.plugins.models.latent.tokens import PLACES, encoded, load_tokenizer, write_tokenizer
@@ -17,8 +18,7 @@ from samplerbench.samplers.errors import InputError
 from samplerbench.samplers.nets.training import step_generator
 from samplerbench.samplers.registry import default_registry
 
-pytest.importorskip("diffusers")
-pytest.importorskip("transformers")
+skip_module_without("diffusers", "transformers")
 
 SMALLEST = Preset((16, 16, 16), 16, 1, (16, 32), 1, 2, 2, 3, 1e-3)
 IMAGES = 8
@@ -86,6 +86,8 @@ def test_a_trained_folder_runs_and_is_a_pipeline_of_diffusers(sb, photos, tmp_pa
     assert pipeline.scheduler.config.prediction_type == "v_prediction"
 
 
+@pytest.mark.slow
+@pytest.mark.further
 def test_a_stopped_training_goes_on_to_the_same_weights(photos, tmp_path):
     learn(tmp_path / "whole", photos)
 

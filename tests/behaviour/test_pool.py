@@ -314,6 +314,8 @@ def content(folder):
     }
 
 
+@pytest.mark.slow
+@pytest.mark.further
 def test_two_workers_draw_the_bytes_of_a_plain_run_without_times(tmp_path):
     plain, _ = run_of(tmp_path / "plain")
     two, _ = run_of(tmp_path / "two", workers=2)

@@ -80,6 +80,8 @@ def everything():
     return {name: aspect.read() for name, aspect in process.ASPECTS.items()}
 
 
+@pytest.mark.slow
+@pytest.mark.further
 def test_in_a_new_process_all_switches_are_as_usual():
     code = "from samplerbench.samplers.process import switches; print(switches())"
     env = {name: value for name, value in os.environ.items() if name not in process.VARIABLES}

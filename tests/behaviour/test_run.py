@@ -257,6 +257,7 @@ def test_the_picture_has_a_tile_for_each_cell(whole):
     assert tile.std() > 20
 
 
+@pytest.mark.usefixtures("functions_watched")
 def test_the_tables_of_two_fresh_runs_are_the_same(whole, tmp_path):
     samplers = list(whole.table["sampler"].unique())
     same_table(toy_run(samplers, tmp_path / "run", steps=[2, 5], n=150).table, whole.table)
@@ -409,6 +410,7 @@ def test_a_network_in_bfloat16_is_asked_at_timesteps_that_it_knows(tmp_path):
 # The embedded model
 
 
+@pytest.mark.usefixtures("functions_watched")
 def test_the_embedded_model_runs(tmp_path):
     result = sb.run("fashion-mnist", ["ddpm", "euler-a"], steps=[2], n=16, batch_size=16, output=tmp_path / "run")
     table = result.table

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import samplerbench
+from cases import skip_module_without
 from samplerbench.plugins.data.scenes.composing import scene
 from samplerbench.plugins.extractors.scenes_detector.network import Detector
 from samplerbench.plugins.models.latent import training
@@ -20,8 +21,7 @@ from samplerbench.samplers.errors import InputError, ModelError
 from samplerbench.samplers.files.weights import save_weights, write_sums
 from samplerbench.samplers.registry import Registry
 
-pytest.importorskip("diffusers")
-pytest.importorskip("transformers")
+skip_module_without("diffusers", "transformers")
 
 SMALLEST = Preset((16, 16, 16), 32, 1, (16, 32), 1, 2, 2, 3, 1e-3)
 PACKAGE = Path(__file__).parents[2] / "models" / "scenes"

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import samplerbench as sb_
+from cases import FURTHER
 from samplerbench.bench.cli.run_schema import run_schema
 from samplerbench.bench.draw import sealed_file
 from samplerbench.bench.draw.run_file import read_run
@@ -46,7 +47,8 @@ def reads(monkeypatch):
         (("table", "--pivot", "fid", *OWN), 1), (("table", "--nfe", "2,3", *OWN), 1),
         (("table", "--seconds", "9", *OWN), 1), (("table", "--pareto", *OWN), 1),
         (("table", "--compare", "ddim", "ddpm", *OWN), 0), (("report", *OWN), 1),
-        (("report", "--figures", "figures", *OWN), 1), (("verify", *OWN), 0), (("grid", "-o", "grid.png"), 1),
+        pytest.param(("report", "--figures", "figures", *OWN), 1, marks=FURTHER), (("verify", *OWN), 0),
+        (("grid", "-o", "grid.png"), 1),
     ],
     ids=lambda value: " ".join(value[:2]) if isinstance(value, tuple) else None,
 )  # fmt: skip

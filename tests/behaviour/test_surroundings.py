@@ -263,6 +263,13 @@ QUICK = ("list commands", "version")
 """Commands that load no torch."""
 
 
+@pytest.mark.parametrize("name", QUICK)
+def test_what_needs_no_torch_loads_none(tmp_path, name):
+    code = f"import atexit, sys; atexit.register(lambda: print('torch' in sys.modules, file=sys.stderr)); {PROGRAM}"
+    done = subprocess.run([sys.executable, "-c", code, *SAID[name]], cwd=tmp_path, capture_output=True, check=True)
+    assert done.stderr == b"False\n"
+
+
 def in_every_command(*quick):
     """All of SAID, those that take seconds marked as slow."""
     return pytest.mark.parametrize(

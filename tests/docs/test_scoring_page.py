@@ -15,6 +15,7 @@ from samplerbench.samplers.registry import load_registry
 PAGE = (Path(__file__).parents[2] / "docs" / "scoring.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_its_python_prints_what_the_page_shows(tmp_path, monkeypatch, capsys):
     pytest.importorskip(efficientnet.PACKAGE)
     monkeypatch.chdir(tmp_path)

@@ -144,10 +144,10 @@ def fuzzed(whole, tmp_path, count, seed, readers=READERS):
 
 def test_damaged_run_folders_end_with_an_exit_code(whole, tmp_path):
     quick = [reader for reader in READERS if reader[0] not in SLOW_READERS]
-    codes, _ = fuzzed(whole, tmp_path, 100, seed=1, readers=quick)
-    assert codes["run.json", 5] > 10
-    assert codes["table.csv", 5] > 5
-    assert sum(count for (_, code), count in codes.items() if code == 0) > 10
+    codes, _ = fuzzed(whole, tmp_path, 50, seed=1, readers=quick)
+    assert codes["run.json", 5] > 5
+    assert codes["table.csv", 5] > 2
+    assert sum(count for (_, code), count in codes.items() if code == 0) > 5
 
 
 @pytest.mark.slow

@@ -827,6 +827,8 @@ def test_the_plan_of_one_spec_has_its_cells_with_their_keys():
 # A child as it is for a user
 
 
+@pytest.mark.slow
+@pytest.mark.further
 @pytest.mark.usefixtures("children")
 def test_a_stranger_is_drawn_elsewhere_with_the_same_bytes(tmp_path, stranger, capfd):
     samplers = ["ddim", "talks", "says-where"]

@@ -16,6 +16,7 @@ import torch
 
 import samplerbench
 from cases import thinned
+from samplerbench.bench import cli
 from samplerbench.bench.draw.chunk import reason_of
 from samplerbench.bench.plan.config import Config
 from samplerbench.bench.plan.plan import plan_for
@@ -23,6 +24,7 @@ from samplerbench.samplers import process, registry
 from samplerbench.samplers.patches import functions_now, put_back_functions
 from samplerbench.samplers.registry import load_registry
 
+pytestmark = pytest.mark.usefixtures("functions_watched")
 HEAD = """
 from dataclasses import dataclass
 from typing import Literal
@@ -695,7 +697,7 @@ def test_each_aspect_has_its_meddler():
     assert set(MEDDLING) | elsewhere == set(process.ASPECTS)
 
 
-@pytest.mark.parametrize("aspect", MEDDLING)
+@pytest.mark.parametrize("aspect", thinned(MEDDLING, *list(MEDDLING)[::5]))  # the next test has them all
 def test_a_cell_that_changes_the_process_fails_and_leaves_no_trace(sb, plugin, aspect, tmp_path):
     before = process_state()
     path = plugin(with_step(MEDDLING[aspect]))
@@ -831,13 +833,34 @@ talk("import")
 """
 
 
-def test_whatever_a_plugin_prints_stdout_is_one_json(plugin, tmp_path):
+def said_by_program(arguments, cwd, _):
+    """What a program of its own says."""
+    code = "from samplerbench.bench.cli import main; main()"
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run([sys.executable, "-c", code, *arguments], cwd=cwd, env=env, capture_output=True, text=True,
+                          check=False)  # fmt: skip
+
+
+def said_here(arguments, cwd, capfd):
+    """What this process says, and what it starts."""
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        os.fdopen(1, "w", closefd=False) as out,  # those of a program, and not what pytest has in their place
+        os.fdopen(2, "w", closefd=False) as err,
+    ):
+        patch.chdir(cwd)
+        for name, value in {"stdout": out, "stderr": err, "argv": ["samplerbench", *arguments]}.items():
+            patch.setattr(sys, name, value)
+        with pytest.raises(SystemExit) as stopped:
+            cli.main()
+    return subprocess.CompletedProcess(arguments, stopped.value.code, *capfd.readouterr())
+
+
+@pytest.mark.parametrize("said", thinned([said_here, said_by_program], lambda said: said is said_here))
+def test_whatever_a_plugin_prints_stdout_is_one_json(plugin, tmp_path, capfd, said):
     path = plugin(with_step("talk('step')", spoilt("return steps", "talk('nfe'); return steps", TALKS + GOOD)))
     command = ["run", "--model", "mixture", "-s", "mine", "--steps", "1", "-n", "2", "--json", "--plugin", path]
-    done = subprocess.run(
-        [sys.executable, "-c", "from samplerbench.bench.cli import main; main()", *command],
-        cwd=tmp_path, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    done = said(command, tmp_path, capfd)
     assert done.returncode == 0, done.stderr
     assert row(json.loads(done.stdout)["table"], "mine")["status"] == "ok"
     for where in ("import", "nfe", "step"):

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from scipy.integrate import solve_ivp
 
 import samplerbench as sb
+from cases import Lazily
 from samplerbench.bench.conformance import fitted, order, own_steps
 from samplerbench.bench.conformance.card import QUICK
 from samplerbench.bench.conformance.check import check, for_any_model, waive, with_files
@@ -21,6 +21,7 @@ from samplerbench.plugins.samplers.model_statistics import PLAIN, Statistics, St
 from samplerbench.samplers.exact import exact_model
 from samplerbench.samplers.registry import default_registry, load_registry
 
+integrate = Lazily("scipy.integrate")
 MIXTURE = sb.GaussianMixture(((-1.0, 0.5), (0.8, 1.0), (0.3, -1.2)), (0.1, 0.2, 0.4), (0.5, 0.3, 0.2))
 VP, EDM, FLOW = sb.vp_linear(), sb.edm(), sb.flow()
 TIMES = {VP: [990.0, 700.0, 420.0, 200.0, 31.0], EDM: [40.0, 9.0, 2.0, 0.5, 0.06], FLOW: [0.98, 0.8, 0.5, 0.3, 0.05]}
@@ -140,7 +141,7 @@ def v3(x, levels, order, corrector, known):
         knots = [knot for knot in known["lambdas"] if min(start, end) < knot < max(start, end)]
         found = np.zeros(4 + len(places))
         for p, q in itertools.pairwise([start, *sorted(knots, reverse=end < start), end]):
-            found = solve_ivp(slopes, (p, q), found, method="DOP853", rtol=1e-12, atol=1e-14).y[:, -1]
+            found = integrate.solve_ivp(slopes, (p, q), found, method="DOP853", rtol=1e-12, atol=1e-14).y[:, -1]
         return found
 
     def taken(x, start, end, said):

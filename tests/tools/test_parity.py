@@ -43,6 +43,8 @@ def test_a_sampler_that_is_not_the_peer_fails():
     assert parity.case("heun", euler, parity.ON_EDM).measured().verdict == "FAIL"
 
 
+@pytest.mark.slow
+@pytest.mark.further
 def test_a_reason_without_proof_fails():
     require("k_diffusion")
     euler = parity.KDiffusion("sample_euler")

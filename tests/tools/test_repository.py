@@ -1,6 +1,7 @@
 """What holds of the repository as a whole: import rules, packaging, public names, wording."""
 
 import ast
+import functools
 import graphlib
 import re
 import runpy
@@ -40,7 +41,8 @@ def module_of(path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-def imports_of(path: Path) -> set[str]:
+@functools.cache
+def imports_of(path: Path) -> frozenset[str]:
     """Modules that a file imports, absolute, with samplerbench as the root of relative ones."""
     package = ["samplerbench", *path.relative_to(ROOT).parent.parts]
     found = set()
@@ -54,7 +56,7 @@ def imports_of(path: Path) -> set[str]:
             for alias in node.names:
                 is_module = here and ((here / f"{alias.name}.py").is_file() or (here / alias.name).is_dir())
                 found.add(f"{home}.{alias.name}" if is_module else home)
-    return found
+    return frozenset(found)
 
 
 def sources(package: str) -> list[Path]:
