@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ...samplers.engine import Done, Drawn, Engine, Job
+from ...samplers.text import counted
 from ..plan.plan import Block, Cell, Plan
 from .chunk import ode_solution
 from .chunk_file import Chunk
@@ -197,12 +198,15 @@ class Session:
         first = 0 if there is None else len(there)
         if there is not None and first >= wanted:
             return there[:wanted]
-        watch.doing("solving the ODE for its error")
+        what = f"solving the ODE for {counted(wanted - first, 'image')}"
+        watch.doing(what)
         left = self.ledger.cost_of_solution()
+        taken, steps = 0, sum(len(one.levels) - 1 for one in self.plan.references)
 
         def advanced(evaluations: int) -> None:
-            nonlocal left
-            left -= evaluations
+            nonlocal left, taken
+            left, taken = left - evaluations, taken + 1
+            watch.doing(f"{what}, {taken} of {steps} steps")
             watch.advanced(evaluations)
 
         x = ode_solution(self.plan.references, wanted - first, first, advanced)
