@@ -148,8 +148,9 @@ class Ready(NamedTuple):
 
 def plan_and_execute(output: Path | None, plugin: tuple[str, ...], settings: dict[str, Any], mode: Mode) -> int:
     """Plan and carry out a run, or one for each of several seeds; returns the exit code."""
+    import torch
+
     from ..plan.seeds import folder_of_seed
-    from ..plan.workers import threads_set
     from ..run import Manner
 
     manner = Manner(**{one.name: settings.pop(one.name) for one in CONDUCT})
@@ -174,11 +175,12 @@ def plan_and_execute(output: Path | None, plugin: tuple[str, ...], settings: dic
     if len(runs) > 1:
         return in_turn(runs, registry, output, manner, mode)
     (only,) = runs
-    with threads_set(only.threads):
-        if mode.is_dry:
-            show_plan(only, manner, mode)
-            return 0
-        return execute(only.plan, registry, only.folder, manner, mode)
+    if only.threads:
+        torch.set_num_threads(only.threads)
+    if mode.is_dry:
+        show_plan(only, manner, mode)
+        return 0
+    return execute(only.plan, registry, only.folder, manner, mode)
 
 
 def made_ready(  # noqa: PLR0913  (what a command says, and the plan before)

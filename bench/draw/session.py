@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ...samplers.engine import Done, Drawn, Engine, Job
-from ...samplers.text import counted
+from ...samplers.text import count_of
 from ..plan.plan import Block, Cell, Plan
 from .chunk import ode_solution
 from .chunk_file import Chunk
@@ -129,7 +129,7 @@ class Session:
 
     def _draw(self, turn: Turn, watch: Watch, renew: Callable[[], object]) -> None:
         """Store the engine's answers to the missing chunks of these cells, in the order in which they come."""
-        # The engine may draw chunks beside each other, which then need repeats that nobody had counted.
+        # The engine may draw chunks beside each other, which then need repeats that nobody had count_of.
         expected = self.ledger.evaluations_of_clockings()
         due = time.monotonic() + FIRST_TABLE_SECONDS
         for done in self._checked.draw(self.ledger.jobs(turn.cells)):
@@ -198,7 +198,7 @@ class Session:
         first = 0 if there is None else len(there)
         if there is not None and first >= wanted:
             return there[:wanted]
-        what = f"solving the ODE for {counted(wanted - first, 'image')}"
+        what = f"solving the ODE for {count_of(wanted - first, 'image')}"
         watch.doing(what)
         left = self.ledger.cost_of_solution()
         taken, steps = 0, sum(len(one.levels) - 1 for one in self.plan.references)
