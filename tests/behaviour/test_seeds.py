@@ -24,6 +24,7 @@ def test_several_seeds_are_a_run_each_and_one_table_of_them(sb):
     assert sorted(p.name for p in Path().iterdir()) == ["many-seed-0", "many-seed-1", "many-seed-2", "many-seeds.html"]
     page = Path("many-seeds.html").read_text()
     assert "Means over the seeds, and their spread" in page
+    assert "They differ in seed. The table below has their means" in " ".join(page.split())
     assert page.count('href="many-seed-') == 6
     # The run of a seed is the run of that seed given by itself, to the key.
     sb(*RUN, "--seed", 1, "-o", "one")
