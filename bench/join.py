@@ -8,7 +8,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..samplers.errors import InputError
+from ..samplers.errors import InputError, shown
 from ..samplers.registry import Registry
 from ..samplers.text import count_of
 from .draw.store import RunFolder
@@ -75,6 +75,7 @@ def check_shards(shards: Sequence[StoredRun]) -> list[Shard]:
         # By plan and cells: an edited sampler has other keys, and its chunks are of another run.
         if (run.record.plan, keys_in(run)) != (first.record.plan, keys_in(first)):
             raise InputError(f"{run.path}: is a shard of another run than {first.path}; expected shards of one run")
+        check_named_alike(run, first)
         there.append(shard)
         if shard.of != there[0].of or there.count(shard) > 1:
             numbers = ", ".join(map(str, there))
@@ -85,6 +86,18 @@ def check_shards(shards: Sequence[StoredRun]) -> list[Shard]:
             "model a fingerprint (fingerprint=)"
         )
     return there
+
+
+def check_named_alike(run: StoredRun, first: StoredRun) -> None:
+    """InputError where two shards call the rows of a sampler by different names."""
+    ours, theirs = first.record.config.names, run.record.config.names
+    for spec, name in theirs.items():
+        if name != (other := ours.get(spec, name)):
+            called, elsewhere = shown(name or spec), shown(other or spec)
+            raise InputError(
+                f"{run.path}: calls {shown(spec)} {called}, and {first.path} calls it {elsewhere}; give the command of "
+                "one of them again with the other's names, which draws nothing again"
+            )
 
 
 def keys_in(run: StoredRun) -> list[str]:

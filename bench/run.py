@@ -14,7 +14,7 @@ import pandas as pd
 from PIL import Image
 
 from ..samplers.devices import is_accelerator, name_of
-from ..samplers.errors import InputError
+from ..samplers.errors import InputError, ModelError, PluginError
 from ..samplers.extractor import Extractor, HasExtractors, OnDevice
 from ..samplers.model import Model
 from ..samplers.options import check_count
@@ -199,7 +199,11 @@ class Benchmark:
     def work(self, watch: Watch) -> None:
         """Draw everything that is missing; the watch sees the table as it grows."""
         told = Together(watch, self.log) if self.log else watch
-        self.session.work(told, lambda: watch.table(self.tabulate()))
+        try:
+            self.session.work(told, lambda: watch.table(self.tabulate()))
+        except (InputError, ModelError, PluginError):
+            self.folder.withdraw()  # what is refused leaves no folder behind
+            raise
 
     def tabulate(self) -> pd.DataFrame:
         """The table of what is stored; it is also written to the folder."""

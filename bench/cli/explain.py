@@ -24,7 +24,7 @@ def explain(words: tuple[str, ...], plugin: tuple[str, ...], as_json: bool) -> N
     """Say what each setting in the caption of a generated picture is, and print the command that draws with them here.
 
     \b
-    samplerbench explain "Steps: 40, Sampler: Euler a, CFG scale: 13, Seed: 353263948"
+    samplerbench explain "Steps: 40, Sampler: Euler a, CFG scale: 13"
     samplerbench explain picture.png
 
     A PNG file holds its caption where the tool that drew it stored it, as A1111 does.

@@ -37,10 +37,10 @@ def grid_(run_folder: Path | None, output: Path | None, quiet: bool, plugin: tup
     """Draw a grid of images: any two settings across and down, a third from page to page, all from the same noise.
 
     \b
-    samplerbench grid -x "steps=1-5, 10-50 (+10)" -y sampler=ddim,euler-a,dpm-solver++
+    samplerbench grid -x "steps=1-5, 10-50 (+10)" -y sampler=ddim,euler-a
     samplerbench grid -x cfg=1,2,4 -y "prompt=a dark coat;a bag" -s euler-a
     samplerbench grid -x "eta=0-1 [5]" -y steps=5,10,20 -z seed=0-2 -s ddim
-    samplerbench grid -x seed=0,1,2 -y "sampler=ddim;dpm-solver:order=3,grid=logsnr"
+    samplerbench grid -x seed=0,1,2 -y "sampler=ddim;ours=dpm-solver:order=3"
 
     With neither -x nor -y but some setting, steps 5, 10, 20 and 40 across and the four default samplers down. The PNG
     holds its settings and its command as text. The exit code is 1 where a cell failed.

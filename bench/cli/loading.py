@@ -96,7 +96,10 @@ def the_runs(folders: Sequence[Path], load: Callable[[], Registry]) -> list[Stor
         return [the_run(folders, load)]
     # Shards bear the plan of the whole run, so those of one run meet in a group.
     groups: dict[str, list[StoredRun]] = {}
-    for folder in dict.fromkeys(folders):
+    for i, folder in enumerate(folders):
+        if twin := next((other for other in folders[:i] if other.resolve() == folder.resolve()), None):
+            also = f", as {twin}" if twin != folder else ""
+            raise InputError(f"{folder}: is given twice{also}; expected each run once")
         run = StoredRun(folder)
         groups.setdefault(run.record.plan if run.record.shard else str(folder), []).append(run)
     return [group[0] if len(group) == 1 else whole_run(group, load) for group in groups.values()]

@@ -71,6 +71,20 @@ class Count(Number):
         return number
 
 
+class Several(Number):
+    """A number, or several with commas between them: a tuple, which the command takes one after the other."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The number in a text, or the numbers; InputError for one that is given twice."""
+        if not isinstance(value, str) or "," not in value:
+            return super().convert(value, param, ctx)
+        read = super().convert
+        numbers = tuple(read(part, param, ctx) for part in value.split(","))
+        if len(set(numbers)) < len(numbers):
+            raise InputError(f"{param.name if param else self.name} {value[:80]}: a number is given twice")
+        return numbers
+
+
 WHOLE = Number(int, USUAL_NUMBERS["whole"])
 COUNT = Count()
 POSITIVE = Number(float, USUAL_NUMBERS["amount"])
@@ -235,7 +249,8 @@ def option_of(one: Setting) -> Callable[..., Any]:
         return click.option(*names, multiple=True, **about)
     if isinstance(one.default, (int, float, str)):
         about |= {"default": one.default, "show_default": not one.default_words}
-    return click.option(*names, type=type_of(one), **about)
+    read = Several(READ_AS[one.kind], one.expected) if one.in_turn else type_of(one)
+    return click.option(*names, type=read, **about)
 
 
 def grid_option_of(one: Setting, own: InGrid) -> Callable[..., Any]:
@@ -288,7 +303,8 @@ def load_config_file(ctx: click.Context, _: click.Parameter, path: Path | None) 
 
     options = [p for p in ctx.command.params if isinstance(p, click.Option) and p.name not in ("config", "help")]
     by_name = {name: option for option in options for name in long_names(option)}
-    known = {one.name: one.kind for one in (*SETTINGS, *CONDUCT)}
+    # Of several numbers a file may have a list, as of counts.
+    known: dict[str, Kind] = {one.name: "counts" if one.in_turn else one.kind for one in (*SETTINGS, *CONDUCT)}
     file = ctx.meta[CONFIG] = read_toml(path, {name: known.get(name) or kind_of(o) for name, o in by_name.items()})
     ctx.default_map = {by_name[name].name or name: value for name, value in file.settings.items()}
 

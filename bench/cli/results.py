@@ -26,12 +26,15 @@ if TYPE_CHECKING:
               help="Write its charts and pictures there instead, as SVG, PDF and PNG.")  # fmt: skip
 @click.option("-o", "--output", type=FilePath(), metavar="FILE.html",
               help="The page of several runs. [default: reports.html in the folder that they are in]")  # fmt: skip
+@click.option("--seeds", is_flag=True,
+              help="Of runs that differ in their seed only: means and their spread come first.")  # fmt: skip
 @own_model_option
 @plugin_options
-def report(
+def report(  # noqa: PLR0913  (an option each)
     run_folders: tuple[Path, ...],
     figures: Path | None,
     output: Path | None,
+    seeds: bool,
     plugin: tuple[str, ...],
     model: tuple[str, ...],
 ) -> None:
@@ -43,12 +46,14 @@ def report(
     inches wide.
 
     Of several runs, of other models, seeds or guidance, each page is written, and one page of all: an index, and a
-    section for each run.
+    section for each run. With --seeds, of runs that differ in their seed only, their means and the spread between them
+    as well.
 
     The folders of shards (`run --shard`) are joined into one run first.
     """
     from ..judge.run_metrics import ready_metrics
     from ..show.figures import write_figures
+    from ..show.formats import content_over_seeds, with_notes
     from ..show.page import write_report
     from ..show.several import default_page, write_several
 
@@ -57,6 +62,8 @@ def report(
         warn_of_plugins(registry)
     runs = the_runs(run_folders, lambda: registry)
     run, *others = runs
+    if seeds and not others:
+        raise InputError("--seeds: 1 run; expected two or more, as in report RUN RUN --seeds")
     if others and figures:
         raise InputError(f"figures {figures}: of which run? expected one, and {len(runs)} are given")
     if output and not others:
@@ -68,7 +75,8 @@ def report(
 
     with stdout_for_data():
         if others:
-            paths = write_several(runs, output or default_page(runs), metrics_of)
+            sheet = with_notes(content_over_seeds(runs)) if seeds else None
+            paths = write_several(runs, output or default_page(runs), metrics_of, sheet)
         elif figures:
             paths = write_figures(run, figures, metrics_of(run))
         else:

@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager, nullcontext
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -131,49 +131,120 @@ class Mode(NamedTuple):
     is_quiet: bool
     since: float
     """When the command began, by the monotonic clock."""
+    is_one_of_several: bool = False
+    """Whether the table is that of several runs, printed when all are done."""
+
+
+class Ready(NamedTuple):
+    """A run that may begin: everything that can be refused was checked."""
+
+    plan: Plan
+    folder: Path
+    threads: int | None
+    """What torch is to have; None = as many as it has."""
+    resumes: bool
+    warnings: tuple[str, ...]
 
 
 def plan_and_execute(output: Path | None, plugin: tuple[str, ...], settings: dict[str, Any], mode: Mode) -> int:
-    """Plan and carry out a run; returns the exit code."""
+    """Plan and carry out a run, or one for each of several seeds; returns the exit code."""
     import torch
 
-    from ..draw.folder import default_output
-    from ..draw.output import check_output
-    from ..draw.run_file import edited_samplers, stored_run
-    from ..plan.plan import plan_for, warnings_of
-    from ..plan.shard import folder_of_shard
-    from ..plan.workers import with_threads
-    from ..run import Manner, enlarge_run
+    from ..plan.seeds import folder_of_seed
+    from ..run import Manner
 
     manner = Manner(**{one.name: settings.pop(one.name) for one in CONDUCT})
-    config = config_from(settings)
+    seeds = given if isinstance(given := settings["seed"], tuple) else (given,)
+    if len(seeds) > 1 and manner.part:
+        raise InputError(f"shard {manner.part}: of one run; expected one --seed, and a command for each seed and part")
+    configs = [config_from(settings | {"seed": seed}) for seed in seeds]
     with stdout_for_data():  # what a plugin prints is no data
         mode.doing("loading plugins")
         registry = registry_with_note(plugin)
         warn_of_plugins(registry)
         registry.check_engine(manner.engine, manner.of_engine)
-        output = folder_of_shard(output, manner.part) if output else None
-        if manner.add:
-            config = enlarge_run(output, settings_given(config), registry, fresh=manner.fresh)
-        # A run that is there keeps its number of threads, which is part of the key of each cell.
-        stored = stored_run(output) if output and not manner.fresh else None
-        config, threads = with_threads(config, stored, manner.worker_count, manner.cpus_per_worker)
-        if threads:
-            torch.set_num_threads(threads)
-        mode.doing(f"loading model {config.model}")
-        plan = plan_for(config, registry).for_shard(manner.part)
+        runs: list[Ready] = []
+        # All before the first is drawn: a folder that is refused is no surprise after hours.
+        for config in configs:
+            place = folder_of_seed(output, config.seed) if output and len(seeds) > 1 else output
+            runs.append(made_ready(config, place, manner, registry, mode, runs[0].plan if runs else None))
+        for note in runs[0].plan.model.notes:
+            complain(note, kind="Note")
+        for warning in dict.fromkeys(text for one in runs for text in one.warnings):
+            complain(warning, kind="Warning")
+    if len(runs) > 1:
+        return in_turn(runs, registry, output, manner, mode)
+    (only,) = runs
+    if only.threads:
+        torch.set_num_threads(only.threads)
+    if mode.is_dry:
+        show_plan(only, manner, mode)
+        return 0
+    return execute(only.plan, registry, only.folder, manner, mode)
+
+
+def made_ready(  # noqa: PLR0913  (what a command says, and the plan before)
+    config: Config, output: Path | None, manner: Manner, registry: Registry, mode: Mode, before: Plan | None
+) -> Ready:
+    """Plan a run and check its folder. The model of the plan `before` is taken where that differs in its seed only."""
+    from ..draw.folder import default_output
+    from ..draw.output import check_output
+    from ..draw.run_file import edited_samplers, stored_run
+    from ..plan.plan import plan_for, warnings_of, with_seed
+    from ..plan.shard import folder_of_shard
+    from ..plan.workers import threads_set, with_threads
+    from ..run import enlarge_run
+
+    output = folder_of_shard(output, manner.part) if output else None
+    if manner.add:
+        config = enlarge_run(output, settings_given(config), registry, fresh=manner.fresh)
+    # A run that is there keeps its number of threads, which is part of the key of each cell.
+    stored = stored_run(output) if output and not manner.fresh else None
+    config, threads = with_threads(config, stored, manner.worker_count, manner.cpus_per_worker)
+    with threads_set(threads):
+        if before and replace(config, seed=before.config.seed) == before.config:
+            plan = with_seed(before, config.seed, registry)
+        else:
+            mode.doing(f"loading model {config.model}")
+            plan = plan_for(config, registry).for_shard(manner.part)
         folder = output or default_output(plan)
         resumes = check_output(folder, plan, fresh=manner.fresh, add=manner.add)
         if not manner.fresh and (edited := edited_samplers(folder, plan)):
             say(f"{folder}: edited since, and run again: {', '.join(edited)}", err=True)
-        for note in plan.model.notes:
-            complain(note, kind="Note")
-        for warning in filter(None, [*warnings_of(plan), manner.warning]):
-            complain(warning, kind="Warning")
+        warnings = tuple(filter(None, [*warnings_of(plan), manner.warning]))
+    return Ready(plan, folder, threads, resumes, warnings)
+
+
+def in_turn(runs: list[Ready], registry: Registry, output: Path | None, manner: Manner, mode: Mode) -> int:
+    """Carry out the runs of several seeds, then print the table of all; returns the exit code."""
+    from ..plan.seeds import page_of_seeds
+    from ..plan.workers import threads_set
+    from ..show.live import duration
+    from .seeds import show_seeds
+
     if mode.is_dry:
-        show_plan(plan, folder, manner, mode, resumes=resumes)
+        plans = []
+        for one in runs:
+            with threads_set(one.threads):
+                plans.append(show_plan(one, manner, mode._replace(is_one_of_several=True)))
+        if mode.as_json:
+            click.echo(json.dumps({"seeds": plans}))
         return 0
-    return execute(plan, registry, folder, manner, mode)
+    failed = 0
+    for number, one in enumerate(runs, start=1):
+        if not mode.is_quiet:
+            say(f"seed {one.plan.config.seed}, {number} of {len(runs)}: {one.folder}", err=True)
+        with threads_set(one.threads):
+            code = execute(one.plan, registry, one.folder, manner, mode._replace(is_one_of_several=True))
+        if code > 1:  # a signal, which has said how to go on
+            return code
+        failed = max(failed, code)
+    mode.doing("making the table and the page of all seeds")
+    folders = [one.folder for one in runs]
+    show_seeds(folders, page_of_seeds(output or folders[0]), registry, mode.doing, as_json=mode.as_json)
+    if not mode.is_quiet:
+        say(f"done in {duration(time.monotonic() - mode.since)}", err=True)
+    return failed
 
 
 def settings_given(config: Config) -> dict[str, Any]:
@@ -204,8 +275,9 @@ def execute(plan: Plan, registry: Registry, folder: Path, manner: Manner, mode: 
                     say(f"{folder}: {number} failed before; --retry-failed runs them again", err=True)
                 result = work_under_view(begun, signals, mode)
             failed = result.failed > 0
-            show_result(result, mode.as_json, quiet=mode.is_quiet)
-            if not (mode.is_quiet or signals.code):
+            if not mode.is_one_of_several:
+                show_result(result, mode.as_json, quiet=mode.is_quiet)
+            if not (mode.is_quiet or mode.is_one_of_several or signals.code):
                 say(f"done in {duration(time.monotonic() - mode.since)}", err=True)
             if plan.shard and not signals.code:
                 whole = folder_of_whole(result.folder)
@@ -276,14 +348,18 @@ def work_under_view(begun: Benchmark, signals: Signals, mode: Mode) -> Result:
         return result
 
 
-def show_plan(plan: Plan, folder: Path, manner: Manner, mode: Mode, *, resumes: bool) -> None:
-    """Print the plan, its evaluations, how many of them are left, and about what these cost here."""
+def show_plan(one: Ready, manner: Manner, mode: Mode) -> dict[str, Any]:
+    """Print the plan, its evaluations, how many of them are left, and about what these cost here; returns that.
+
+    As JSON the plans of several seeds are one object, which is printed elsewhere.
+    """
     from ..draw.chunk import seconds_per_evaluation
     from ..plan.cost import cost_of
     from ..plan.plan import summary
     from ..plan.workers import number_of
     from ..run import evaluations_left
 
+    plan, folder = one.plan, one.folder
     left, workers = evaluations_left(plan, folder, manner), number_of(manner.worker_count)
     about = summary(plan) | {"network_evaluations_left": left, "output": str(folder)}
     with stdout_for_data():
@@ -298,13 +374,14 @@ def show_plan(plan: Plan, folder: Path, manner: Manner, mode: Mode, *, resumes: 
         "least_bytes": cost and cost.least_bytes,
     }
     if mode.as_json:
-        click.echo(json.dumps(about))
-        return
+        if not mode.is_one_of_several:
+            click.echo(json.dumps(about))
+        return about
     for cell in about["cells"]:
         nfe = "adaptive" if cell["nfe"] is None else f"{count_of(cell['nfe'], 'model call')} a sample"
         say(f"{cell['sampler']}  {cell['grid']} grid, {count_of(cell['steps'], 'step')}, {nfe}")
     time = "the model failed in a trial" if cost is None else f"about {roughly(cost.worker_seconds)} here"
-    of_these = f", of which {left:,} are left to make in {folder}" if resumes else ""
+    of_these = f", of which {left:,} are left to make in {folder}" if one.resumes else ""
     say(
         f"{count_of(len(about['cells']), 'cell')} x {count_of(about['samples'], 'sample')} on {about['model']}: "
         f"{count_of(about['network_evaluations'], 'network evaluation')}{of_these}, {time}"
@@ -315,3 +392,4 @@ def show_plan(plan: Plan, folder: Path, manner: Manner, mode: Mode, *, resumes: 
             f"{cost.least_bytes / 1e6:.2g} MB, which are stored"
         )
     say(f"output: {folder}")
+    return about

@@ -35,7 +35,8 @@ def score_(  # noqa: PLR0913  (an option each)
 
     \b
     samplerbench score generated/ photos/
-    samplerbench score generated.npz cifar10:test --metric fid --extractor inception --allow-download
+    samplerbench score generated.npz cifar10:test --metric fid \\
+        --extractor inception --allow-download
 
     Each metric has its 95 % interval, given the reference. REFERENCE may also be a file of `samplerbench reference`,
     or an .npz of mu and sigma. Its images are cropped and resized to the size of IMAGES. The CLIP score needs a caption

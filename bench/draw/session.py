@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ...samplers.engine import Done, Drawn, Engine, Failure, Job
 from ...samplers.options import at_fault
+from ...samplers.text import count_of
 from ..plan.plan import Block, Cell, Plan
 from .chunk import RawChunk, ode_solution
 from .chunk_file import Chunk
@@ -242,12 +243,15 @@ class Session:
         first = 0 if there is None else len(there)
         if there is not None and first >= wanted:
             return there[:wanted]
-        watch.doing("solving the ODE for its error")
+        what = f"solving the ODE for {count_of(wanted - first, 'image')}"
+        watch.doing(what)
         left = self.ledger.cost_of_solution()
+        taken, steps = 0, sum(len(one.levels) - 1 for one in self.plan.references)
 
         def advanced(evaluations: int) -> None:
-            nonlocal left
-            left -= evaluations
+            nonlocal left, taken
+            left, taken = left - evaluations, taken + 1
+            watch.doing(f"{what}, {taken} of {steps} steps")
             watch.advanced(evaluations)
 
         x = None

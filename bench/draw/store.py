@@ -86,6 +86,10 @@ class RunFolder:
         self.repeats_written: Counter[str] = Counter()
         """How many repeats and latencies this object wrote, by cell key: numbers made of fewer are out of date."""
         self._lock: WriterLock | None = None
+        self._is_new = False
+        """Whether there was no run before `open`."""
+        self._made: list[Path] = []
+        """The folders that were made for it, the innermost first."""
         self._cells: set[str] | None = None
         """The names in the folder of chunks, listed once: it has one writer."""
         self._there: defaultdict[str, set[Place]] = defaultdict(set)
@@ -102,7 +106,8 @@ class RunFolder:
 
         A model without a fingerprint may have changed since, so its stored chunks are removed.
         """
-        check_contents(self.path)  # before anything is made there
+        self._is_new = not check_contents(self.path)  # before anything is made there
+        self._made = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
         with disk_errors(self.path):
             make_folder(self.path)
             self._lock = WriterLock(self.path)
@@ -118,6 +123,17 @@ class RunFolder:
             except BaseException:
                 self.close()
                 raise
+
+    def withdraw(self) -> None:
+        """Close a run that was refused before it stored anything, and leave nothing of it; any other stays."""
+        is_drawn = any(name != Path(REFERENCE).name for name in names_in(self._chunks))
+        if self._is_new and not is_drawn:
+            with suppress(OSError):  # the refusal is what has to be said
+                self._clear()
+                self.close()
+                for folder in self._made:
+                    folder.rmdir()
+        self.close()
 
     def close(self) -> None:
         """Let the next writer in."""

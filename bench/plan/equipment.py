@@ -35,14 +35,18 @@ def equip(model: Model, config: Config, registry: Registry) -> Model:
     """The model, with its extractors and reference replaced by those that the configuration names.
 
     A role that a metric reads and that has no extractor gets that of `DEFAULTS`, if the model makes images and the
-    extractor's numbers can mean something. InputError or ModelError for missing weights, a reference of another
-    extractor or size, and prompts that an extractor cannot read. Equipping a model twice changes nothing more.
+    extractor's numbers can mean something. Where the weights of that are missing, a default metric is left out, with a
+    note. InputError or ModelError for the missing weights of any other, a reference of another extractor or size, and
+    prompts that an extractor cannot read. Equipping a model twice changes nothing more.
     """
     metrics = [registry.metrics[name] for name in config.metric]
     named = extractors_named(config, model, registry)
     # Own extractors come first, then those named by the user replace them, then defaults fill what is left.
     lacking = lacking_roles(metrics, {*model.extractors, *named}, model, config)
-    extractors = {**model.extractors, **named, **default_extractors(lacking, model, registry)}
+    defaults, without = default_extractors(lacking, model, registry)
+    if without and not may_leave_out(config):
+        raise next(iter(without.values()))
+    extractors = {**model.extractors, **named, **defaults}
     # Before the reference: its rows are made as those of the samples are.
     extractors = on_device(extractors, device_of(config))
     read = {metric.extractor for metric in metrics}
@@ -50,7 +54,8 @@ def equip(model: Model, config: Config, registry: Registry) -> Model:
         extractors |= with_reference(extractors, read, model, config, registry)
     # Before the first image is drawn: a prompt that is too long would fail the run at its first chunk.
     told = check_prompts({role: e for role, e in extractors.items() if role in read}, config.prompts or model.prompts)
-    notes = tuple(dict.fromkeys([*model.notes, *told]))
+    left_out = notes_on_left_out(config, registry, model, extractors, without) if may_leave_out(config) else []
+    notes = tuple(dict.fromkeys([*model.notes, *left_out, *told]))
     if extractors == dict(model.extractors) and notes == model.notes:
         return model
     return replace(model, extractors=extractors, notes=notes)
@@ -90,10 +95,38 @@ def lacking_roles(metrics: list[type[Metric]], filled: set[str], model: Model, c
     return {role for role in roles if model.encode or role not in OF_PROMPTS}
 
 
-def default_extractors(roles: set[str], model: Model, registry: Registry) -> dict[str, Extractor]:
-    """The extractors of `DEFAULTS` for these roles, each made once; a ModelError says which role needs it."""
+def may_leave_out(config: Config) -> bool:
+    """Whether a metric without its extractor is left out: the default metrics are no wish, but a reference is one."""
+    return config.metric == Config.metric and config.reference is None
+
+
+def notes_on_left_out(
+    config: Config,
+    registry: Registry,
+    model: Model,
+    extractors: Mapping[str, Extractor],
+    without: Mapping[str, ModelError],
+) -> list[str]:
+    """A sentence for each default metric that a model of images goes without: what is missing, and how to get it."""
+    notes = []
+    for name in config.metric if model.shown_shape is not None else ():
+        metric = registry.metrics[name]
+        own = extractors.get(metric.extractor)
+        if metric.needs_reference and not (own and own.reference):
+            notes.append(f"{name} left out: it compares with real images; --reference names a folder or a data set")
+        elif metric.extractor in without:
+            notes.append(f"{name} left out: {without[metric.extractor]}")
+    return notes
+
+
+def default_extractors(
+    roles: set[str], model: Model, registry: Registry
+) -> tuple[dict[str, Extractor], dict[str, ModelError]]:
+    """The extractors of `DEFAULTS` for these roles, each made once; and for a role without one, the error that says
+    what is missing."""
     made: dict[str, Mapping[str, Extractor]] = {}
-    found = {}
+    found: dict[str, Extractor] = {}
+    without: dict[str, ModelError] = {}
     for role in sorted(roles):
         name = DEFAULTS.get(role)
         if name is None or name not in registry.extractors.things:
@@ -102,12 +135,14 @@ def default_extractors(roles: set[str], model: Model, registry: Registry) -> dic
             # One extractor often fills several roles, and to load its weights takes seconds.
             made[name] = made.get(name) or registry.extractors_of(name)
         except ModelError as error:
-            raise ModelError(
+            without[role] = ModelError(
                 f"{error}; model {model.name!r} has no {role!r} of its own: name another by --extractor, or metrics "
                 "that do not read it by --metric (none for only times and pictures)"
-            ) from error
+            )
+            without[role].__cause__ = error
+            continue
         found[role] = made[name][role]
-    return found
+    return found, without
 
 
 def with_reference(

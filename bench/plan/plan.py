@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -303,11 +303,21 @@ def plan_from(config: Config, registry: Registry, given_model: Model | None) -> 
     # The model is known before the cells, because its fingerprint is part of their keys.
     # A model without a fingerprint is recognised by what it answers as it is, not by what a compiler makes of it.
     model = accelerate(identify(model, registry, config), config.acceleration, config.device)
+    return plan_of(config, registry, model, is_rebuildable=given_model is None)
+
+
+def with_seed(plan: Plan, seed: int, registry: Registry) -> Plan:
+    """The plan of the same run with another seed; its model is not loaded again."""
+    return plan_of(replace(plan.config, seed=seed), registry, plan.model, is_rebuildable=plan.is_rebuildable)
+
+
+def plan_of(config: Config, registry: Registry, model: Model, *, is_rebuildable: bool) -> Plan:
+    """The plan for a model that is ready to draw."""
     for name in config.metric:
         registry.metrics[name]
     # Hashing a model reads all its weights, so that is done once for all cells.
     known = Known(shared_setting(model, {registry.metrics[name].extractor for name in config.metric}))
-    check_names(config, registry)
+    check_names(config.names, registry)
     cells = [
         replace(cell, name=name)
         for spec, name in config.names.items()
@@ -317,12 +327,12 @@ def plan_from(config: Config, registry: Registry, given_model: Model | None) -> 
     solved = config.guidances if any(cell.is_deterministic for cell in cells) else ()
     references = tuple(ode_reference(config, registry, model, guidance) for guidance in solved)
     trial = replace(cells[0].request, sampler=registry.sampler(TRIAL_SAMPLER))
-    return Plan(config, model, tuple(cells), references, trial, is_rebuildable=given_model is None)
+    return Plan(config, model, tuple(cells), references, trial, is_rebuildable)
 
 
-def check_names(config: Config, registry: Registry) -> None:
-    """InputError for a display name that is a sampler, unless its rows are of that sampler."""
-    for spec, name in config.names.items():
+def check_names(names: Mapping[str, str], registry: Registry) -> None:
+    """InputError for the display name of a spec that is a sampler, unless its rows are of that sampler."""
+    for spec, name in names.items():
         if not name:
             continue
         if spec[:1].isdigit() and not registry.is_sampler(spec):

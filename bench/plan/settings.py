@@ -83,6 +83,8 @@ class Setting:
     """Whether runs with different values must not be merged; model, versions and extractors are compared apart."""
     can_grow: bool = False
     """Whether a run that is there may be given more of it."""
+    in_turn: bool = False
+    """Whether `samplerbench run` takes several, and makes a run of each, one after the other."""
     later: bool = False
     """Whether runs of the first versions did not have it: their run.json lacks it, and it is written only where it is
     not at its default."""
@@ -132,7 +134,8 @@ class Settings:
         DEFAULT_SAMPLERS, "list", "drawn", "Sampler, e.g. ddim:eta=0.5; ours=ddim:eta=0.5 calls its rows ours. "
         "Repeatable.",
         default_words=", ".join(DEFAULT_SAMPLERS), short="-s", metavar="SPEC", keyword="samplers", always_in_key=True,
-        can_grow=True, grid=InGrid("Sampler, e.g. ddim:eta=0.5.", "ddim", axis="sampler"),
+        can_grow=True,
+        grid=InGrid("Sampler, e.g. ddim:eta=0.5; ours=ddim:eta=0.5 calls it ours.", "ddim", axis="sampler"),
     )  # fmt: skip
     """Spec strings, in the order of the table; a display name may stand before each, as in ours=ddim:eta=0.5."""
     steps: tuple[int, ...] = setting(
@@ -150,8 +153,9 @@ class Settings:
         can_grow=True, grid=InGrid("Images of each cell, as a small mosaic.", "1"),
     )  # fmt: skip
     seed: int = setting(
-        0, "whole", "drawn", for_request=True, always_in_key=True, must_agree=True,
-        grid=InGrid("The same in every cell, unless it is an axis.", axis="seed"),
+        0, "whole", "drawn", "Seed of the noise. Several (0,1,2) make a run each, and one table of means and "
+        "spread.", metavar="N,N,...", for_request=True, always_in_key=True, must_agree=True,
+        in_turn=True, grid=InGrid("The same in every cell, unless it is an axis.", metavar="INTEGER", axis="seed"),
     )  # fmt: skip
     batch_size: int | None = setting(
         None, "whole", "drawn", "Rows of a network call.", default_words="the model's own", short="-b",

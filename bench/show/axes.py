@@ -14,7 +14,8 @@ from ...samplers.errors import InputError, closest
 from ...samplers.grid import lists_levels as grid_lists_levels
 from ...samplers.noise import check_seed
 from ..plan.config import parse_counts, parse_numbers
-from ..plan.settings import AXES, DEFAULT_SAMPLERS, Kind, Setting, bare, called_elsewhere
+from ..plan.names import name_and_spec
+from ..plan.settings import AXES, DEFAULT_SAMPLERS, SETTINGS, Kind, Setting, bare, called_elsewhere
 
 DEFAULT_COUNTS = (5, 10, 20, 40)
 MOST_CELLS = 10_000
@@ -36,6 +37,8 @@ MOST_TOLD = 10**12
 """The largest number of values that an error tells."""
 DIGITS = 6
 """The digits of a value between the ends of a range that is given by its number of values."""
+FIXED = {one.name: one for one in SETTINGS if one.grid and not one.grid.axis}
+"""The settings that are no axis."""
 OPTION = re.compile(r"[a-z_][a-z0-9_]*", re.IGNORECASE)
 
 
@@ -61,7 +64,9 @@ class Axis:
     @property
     def labels(self) -> tuple[str, ...]:
         """The label of each row, column or page."""
-        if self.name in ("sampler", PROMPT):
+        if self.name == "sampler":
+            return tuple(name or spec for name, spec in map(name_and_spec, self.texts))
+        if self.name == PROMPT:
             return self.texts
         return tuple(f"{self.name.replace('_', ' ')} {text}" for text in self.texts)
 
@@ -70,9 +75,14 @@ class Axis:
         """ "steps=5,10": the text that `parse_axis` reads."""
         if self.name in OF_WORDS:
             return f"{self.name}={';'.join(self.texts)}"
-        if not any("," in text for text in self.texts):
+        if not any("," in text or (self.name == "sampler" and is_named(text)) for text in self.texts):
             return f"{self.name}={','.join(self.texts)}"
         return f"{self.name}={';'.join(self.texts)}{';' if len(self.texts) == 1 else ''}"
+
+
+def is_named(text: str) -> bool:
+    """Whether a sampler is given with a display name, or a piece of a spec that looks like one."""
+    return "=" in text.partition(":")[0]
 
 
 def whole(one: Setting, text: str) -> int:
@@ -125,10 +135,21 @@ def parse_axis(side: str, text: str) -> Axis:
     name = axis_name(given.strip())
     if not name:
         raise unknown_axis(side, text, given.strip())
+    if fixed := FIXED.get(name):
+        raise InputError(
+            f"{side} {text!r}: {name} is the same in all of a picture; give {fixed.option}, and draw a picture for "
+            f"each value; axes: {', '.join(AXES)}, or an option of a sampler"
+        )
     parts = values_in(name, rest)
     if not all(parts):
         between = ";" if name in OF_WORDS else ","
         raise InputError(f"{side} {text!r}: a value is empty; expected {name}=A{between}B")
+    # "ddim,variant=heun" may be meant as one spec, so no name is guessed there.
+    if name == "sampler" and len(parts) > 1 and ";" not in rest and any(map(is_named, parts)):
+        raise InputError(
+            f"{side} {text!r}: options follow a colon, as in ddim:eta=0.5,grid=karras, and samplers with names are "
+            "separated by ;, as in ours=ddim:eta=0.5;euler"
+        )
     one = AXES.get(name)
     texts = parts
     if one is None or one.kind in WITH_RANGES:

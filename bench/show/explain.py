@@ -15,6 +15,7 @@ from ...samplers.noise import check_seed
 from ...samplers.options import check_count
 from ...samplers.registry import Registry
 from ...samplers.sampler import MAX_STEPS
+from ...samplers.text import count_of
 from ..plan.caption import Caption
 from ..plan.config import MOST_LAYERS, Config
 
@@ -101,8 +102,8 @@ def steps(_: Caption, value: str, about: Explained, __: Registry) -> str:
     count = check_count("Steps", whole("Steps", value), MAX_STEPS)
     about.options["--steps"] = str(count)
     return (
-        f"How often the sampler goes from noise towards the picture: {count} steps of less and less noise. More steps "
-        "follow the path more exactly and cost more time; beyond 20 or so most samplers change details only."
+        f"How often the sampler goes from noise towards the picture: {count_of(count, 'step')} of less and less noise. "
+        "More steps follow the path more exactly and cost more time; beyond 20 or so most samplers change details only."
     )
 
 
@@ -125,7 +126,10 @@ def sampler(caption: Caption, value: str, about: Explained, registry: Registry) 
     text += ", which adds fresh noise at every step" if made.convergence is None else ", which adds no noise on the way"
     count = caption.get("steps")
     calls = made.nfe(int(count)) if count.isdigit() and 0 < int(count) <= MAX_STEPS else None
-    return text + (f"; {count} steps of it are {calls} calls of the model." if calls else ".")
+    if not calls:
+        return f"{text}."
+    are = "is" if count == "1" else "are"
+    return f"{text}; {count_of(int(count), 'step')} of it {are} {count_of(calls, 'call')} of the model."
 
 
 def schedule(_: Caption, value: str, __: Explained, ___: Registry) -> str:

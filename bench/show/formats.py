@@ -127,6 +127,11 @@ def content_over_seeds(runs: Sequence[StoredRun]) -> Content:
     return Content(found.table, found.labels, found.origins, about, notes, why)
 
 
+def with_notes(content: Content) -> Sheet:
+    """The table as people read it, with its notes in the caption."""
+    return sheet_for(content, Layout(), below=content.why_not_bold + sentences(content.notes))
+
+
 # ---- What is bold ----
 
 

@@ -33,7 +33,8 @@ from ..draw.chunk import draw_apart, reason_of
 from ..judge.status import failed_outcome
 from ..plan.config import Config, parse_counts, parse_numbers
 from ..plan.given_files import read_prompts
-from ..plan.plan import request_in
+from ..plan.names import name_and_spec, names_by_spec
+from ..plan.plan import check_names, request_in
 from ..plan.settings import SETTINGS
 from .axes import PROMPT, Axis, axes_for, lists_levels, unknown_axis
 from .console import complain
@@ -59,6 +60,7 @@ class Settings:
     """How the images of a cell are drawn; an axis changes one setting from cell to cell."""
 
     sampler: str = "ddim"
+    """As given: a display name may stand before the spec."""
     steps: int | None = None
     """None = the number of levels that the grid lists, else `DEFAULT_STEPS`."""
     others: Config = field(default_factory=Config)
@@ -69,8 +71,8 @@ class Settings:
 
     @property
     def spec(self) -> str:
-        """The sampler with the options that are axes."""
-        spec = self.sampler
+        """The sampler with the options that are axes, without its name."""
+        spec = self.bare_spec
         given = parse_spec(spec)[1] if self.options else {}
         for name, value in self.options:
             if name in given:
@@ -78,6 +80,17 @@ class Settings:
             text = f'"{value}"' if "," in value else value
             spec += f"{',' if ':' in spec else ':'}{name}={text}"
         return spec
+
+    @property
+    def bare_spec(self) -> str:
+        """The spec of the sampler as given, without its display name."""
+        return name_and_spec(self.sampler)[1]
+
+    @property
+    def shown_sampler(self) -> str:
+        """What people read: the name of the sampler, or its spec."""
+        name, spec = name_and_spec(self.sampler)
+        return name or spec
 
     @property
     def values(self) -> dict[str, Any]:
@@ -260,7 +273,10 @@ def strengths_of(plot: Plot) -> tuple[float, ...]:
 
 
 def check_options(plot: Plot, registry: Registry) -> None:
-    """InputError where an axis is an option of no sampler, or not of all those that it is drawn with."""
+    """InputError where an axis is an option of no sampler, or not of all those that it is drawn with, and for a name
+    that two samplers share or that is another sampler."""
+    given = {cell.sampler: None for row in plot.cells() for cell in row}
+    check_names(names_by_spec(list(given)), registry)
     asked = {side: axis.name for side, axis in plot.sides.items() if axis.is_option}
     if not asked:
         return
@@ -271,7 +287,7 @@ def check_options(plot: Plot, registry: Registry) -> None:
     for side, name in asked.items():
         if name not in owners:
             raise unknown_axis(side, plot.sides[side].spec, name, sorted(owners))
-        for spec in {cell.sampler: None for row in plot.cells() for cell in row}:
+        for spec in {cell.bare_spec: None for row in plot.cells() for cell in row}:
             if name not in options_of(type(registry.sampler(spec))):
                 with_it = ", ".join(owners[name])
                 raise InputError(
@@ -367,7 +383,7 @@ def failures_of(plot: Plot, cells: list[list[Drawn | str]]) -> Iterator[tuple[st
     for label_y, row in zip(plot.y.labels if plot.y else ("",), cells, strict=True):
         for label_x, cell in zip(plot.x.labels if plot.x else ("",), row, strict=True):
             if isinstance(cell, str):
-                yield ", ".join(filter(None, (plot.page_label, label_y, label_x))) or plot.settings.sampler, cell
+                yield ", ".join(filter(None, (plot.page_label, label_y, label_x))) or plot.settings.shown_sampler, cell
 
 
 # Images -> picture
@@ -400,7 +416,7 @@ def caption_of(plot: Plot) -> str:
     settings, on_axis = plot.settings.others, {axis.field for axis in plot.sides.values()}
     prompts = settings.prompts or ()
     said = {
-        "sampler": plot.settings.sampler,
+        "sampler": plot.settings.shown_sampler,
         "steps": f"{plot.settings.steps} steps" if plot.settings.steps else "",
         "guidance": f"guidance {plain(settings.guidance)}" if settings.guidance != 1 else "",
         "guidance_interval": f"guided in {plain(settings.guidance_interval)}" if settings.guidance_interval else "",

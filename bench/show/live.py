@@ -26,7 +26,7 @@ from ..judge.compare import SECONDS
 from ..judge.status import failed_outcome
 from ..judge.table import Labels
 from ..plan.plan import Block, Cell, Plan
-from .doing import line_is_due
+from . import doing
 from .pace import Pace
 from .pivot import Pivot, pivot_of
 from .sheet import column_of, metrics_of
@@ -186,9 +186,13 @@ class View(Watch):
         self._stored = None
         if not self._images:
             self._images_since = now  # the ODE reference comes first, and is no image of the run
-        if not self._draws_live and line_is_due(now, self._spoken, self._started):
+        if not self._draws_live and (doing.line_is_due(now, self._spoken, self._started) or self._keeps_waiting(now)):
             self._spoken = now
             self._say(", ".join([self.ahead(), self.state()]))
+
+    def _keeps_waiting(self, now: float) -> bool:
+        """Whether nothing was said since the start, no image is there, and a reader begins to wonder."""
+        return bool(self._doing) and self._spoken == self._started and now - self._started >= doing.PATIENCE
 
     def added(self, evaluations: int) -> None:
         """Expect more."""
@@ -340,7 +344,7 @@ class CellBar:
             now = self._clock()
             left = f"{duration((now - started) * (cells - done) / done)} left"
             self._progress.update(task, completed=done, left=left)
-            if not self._is_live and not self._quiet and done < cells and line_is_due(now, spoken, started):
+            if not self._is_live and not self._quiet and done < cells and doing.line_is_due(now, spoken, started):
                 spoken = now
                 self._console.print(Text(f"{done} of {count_of(cells, 'cell')}, {left}"), soft_wrap=True)
 

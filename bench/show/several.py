@@ -21,6 +21,7 @@ from ..judge.stored import StoredRun
 from ..plan.config import as_json
 from .figures import charts_by_name, in_inches
 from .page import REPORT_FILE, compile_template, content_policy, template_text, write_report
+from .sheet import Sheet
 from .view import View, clean, view_of
 
 SEVERAL_FILE = "reports.html"
@@ -44,25 +45,39 @@ class Section:
     view: View
 
 
-def write_several(runs: Sequence[StoredRun], output: Path, metrics: Callable[[StoredRun], LoadMetrics]) -> list[Path]:
+def write_several(
+    runs: Sequence[StoredRun], output: Path, metrics: Callable[[StoredRun], LoadMetrics], sheet: Sheet | None = None
+) -> list[Path]:
     """Write the page of each run and the page of all; returns their paths, that of all last.
 
-    Runs need not be comparable: no number of one stands beside a number of another. Raises InputError or StoreError,
-    before anything is written where a run is damaged.
+    Runs need not be comparable: no number of one stands beside a number of another, but in a `sheet` of them all.
+    Raises InputError or StoreError, before anything is written where a run is damaged.
     """
+    check_page(output)
+    for run in runs:
+        len(run.table)  # reads it
+    pages = [write_report(run, metrics(run)) for run in runs]
+    return [*pages, write_page(runs, output, metrics, sheet)]
+
+
+def check_page(output: Path) -> None:
+    """InputError where the page of several runs cannot be written."""
     if output.is_dir():
         raise InputError(f"output {output}: is a folder; expected the name of a file")
     if not output.absolute().parent.is_dir():
         raise InputError(f"output {output}: there is no folder {output.parent}; make it, or give another -o")
-    for run in runs:
-        len(run.table)  # reads it
-    pages = [write_report(run, metrics(run)) for run in runs]
-    page = several_to_html([section_of(run, runs, output, metrics(run)) for run in runs], differing(runs))
+
+
+def write_page(
+    runs: Sequence[StoredRun], output: Path, metrics: Callable[[StoredRun], LoadMetrics], sheet: Sheet | None = None
+) -> Path:
+    """Write the page of several runs whose own pages are there; `sheet` is one table of all, which comes first."""
+    page = several_to_html([section_of(run, runs, output, metrics(run)) for run in runs], differing(runs), sheet)
     try:
         write_named(output, page.encode())
     except OSError as error:
         raise StoreError(f"output {output}: cannot be written ({error.strerror or error}); give another -o") from error
-    return [*pages, output]
+    return output
 
 
 def default_page(runs: Sequence[StoredRun]) -> Path:
@@ -116,13 +131,14 @@ def svg_uri(spec: Mapping[str, Any]) -> str:
     return f"data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()}"
 
 
-def several_to_html(sections: Sequence[Section], names: Sequence[str]) -> str:
+def several_to_html(sections: Sequence[Section], names: Sequence[str], sheet: Sheet | None = None) -> str:
     """One page without scripts, which contains its style and pictures."""
     style = template_text("report.css")
     return compile_template(template_text("reports.html.jinja")).render(
         sections=sections,
         names=[name.replace("_", " ") for name in names],
         count=count_of(len(sections), "run"),
+        sheet=sheet,
         style=Markup(style),
         policy=content_policy([], style),
     )

@@ -246,7 +246,7 @@ def meaning_of_intervals(table: pd.DataFrame) -> str:
     seeds = int(table[SEEDS].iloc[0])
     return (
         f"each value is the mean of {count_of(seeds, 'seed')}; ± is the 95 % interval of that mean (Student's t, "
-        f"{seeds - 1} degrees of freedom), in brackets the standard deviation between seeds"
+        f"{count_of(seeds - 1, 'degree')} of freedom), in brackets the standard deviation between seeds"
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,8 @@ from .sheet import Sheet
 
 LEAST = {"sampler": 16, "note": 20}
 """Characters that these columns keep where there is too little room; the others keep their numbers whole."""
-LEAST_HEADING = 6
+LEAST_HEADING, LONGEST_WORD = 6, 16
+"""Characters: what a heading always gets, and how long a word of it may be before it breaks."""
 
 
 @dataclass(frozen=True)
@@ -56,8 +58,9 @@ def heading_width(heading: str, widest: int) -> int:
 
 
 def heading_lines(heading: str, widest: int) -> list[str]:
-    """A heading breaks sooner than it makes its column wider."""
-    return textwrap.wrap(heading, max(widest, LEAST_HEADING)) or [""]
+    """A heading breaks sooner than it makes its column wider; a word of it does not."""
+    longest = max(map(cell_len, re.split(r"(?<=-)|\s+", heading)))
+    return textwrap.wrap(heading, max(widest, LEAST_HEADING, min(longest, LONGEST_WORD))) or [""]
 
 
 def table_of(sheet: Sheet, part: Sequence[int], widths: Sequence[int]) -> Table:

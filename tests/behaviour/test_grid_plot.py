@@ -17,6 +17,7 @@ from samplerbench.bench.show.axes import AXES, parse_axis
 from samplerbench.bench.show.grid_plot import (
     MOST_FRAMES,
     batch_size_for,
+    caption_of,
     check_target,
     draw_cell,
     parameters,
@@ -102,6 +103,26 @@ def test_a_comma_does_not_cut_a_prompt(sb, tmp_path):
     assert (two.code, "is one prompt" in two.err) == (0, False)
 
 
+def test_a_display_name_labels_the_pictures_of_its_sampler(sb, tmp_path):
+    one = plot_of(sampler="ours=ddim:eta=0.5", x="steps=1,2")
+    assert caption_of(one).startswith("toy, ours, ")
+    assert {cell.spec for row in one.cells() for cell in row} == {"ddim:eta=0.5"}
+    axis = parse_axis("-y", "sampler=ours=ddim:eta=0.5,grid=karras;theirs=ddpm;euler")
+    assert axis.labels == ("ours", "theirs", "euler")
+    assert parse_axis("-y", axis.spec) == axis
+    single = parse_axis("-y", "sampler=ours=ddim")
+    assert parse_axis("-y", single.spec) == single
+    command = (*TOY_GRID, "--steps", "1")
+    done = sb(*command, "-y", "sampler=ours=ddim:eta=0.5;euler")
+    assert done.code == 0, done.err
+    text = opened(tmp_path / "it.png").text
+    assert json.loads(text["samplerbench"])["y"]["values"] == ["ours=ddim:eta=0.5", "euler"]
+    assert "Sampler: ddim:eta=0.5" in text["parameters"].replace('"', "")
+    named = (tmp_path / "it.png").read_bytes()
+    assert sb(*shlex.split(json.loads(text["samplerbench"])["command"])[1:], "-o", "it.png").code == 0
+    assert (tmp_path / "it.png").read_bytes() == named
+
+
 def test_no_axes_are_steps_and_the_default_samplers():
     plot = plot_of(guidance=2.0)
     assert (plot.x.name, plot.x.values) == ("steps", (5, 10, 20, 40))
@@ -131,7 +152,14 @@ REFUSED = [
     (["-x", "prompt=left", "--prompt", "right"], ["prompt", "is an axis and given as an option too"]),
     (["--steps", "5,10"], ["steps '5,10'", "-x steps=5,10"]),
     (["-x", "sampler=ddim,ddpmm"], ["unknown sampler 'ddpmm'", "did you mean 'ddpm'"]),
-    (["-x", "sampler=ddim,grid=logsnr"], ["'grid=logsnr'", "options follow a colon, as in ddim:eta=0.5,grid=karras"]),
+    (["-x", "sampler=ddim,grid=logsnr"], ["grid=logsnr'", "options follow a colon, as in ddim:eta=0.5,grid=karras"]),
+    (["-x", "sampler=a=ddim,b=ddpm"], ["samplers with names are separated by ;, as in ours=ddim:eta=0.5;euler"]),
+    (["-x", "sampler=a=ddim;a=ddpm"], ["the name 'a' is taken by 'ddim'"]),
+    (["-x", "sampler=ddpm=ddim;euler"], ["the name 'ddpm' is that of another sampler"]),
+    (["-x", "sampler=ddim;a=ddim"], ["'ddim' is given twice"]),
+    (["-s", "=ddim"], ["the name is empty"]),
+    (["-x", "model=a,b"], ["model is the same in all of a picture; give --model, and draw a picture for each value"]),
+    (["-x", "device=cpu,cuda"], ["device is the same in all of a picture; give --device"]),
     (["-x", "prompt="], ["a value is empty; expected prompt=A;B"]),
     (["-x", "prompt=left;;right"], ["a value is empty; expected prompt=A;B"]),
     (["-x", "prompt=;"], ["a value is empty; expected prompt=A;B"]),

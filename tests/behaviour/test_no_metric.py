@@ -80,10 +80,21 @@ def test_weights_of_a_metric_are_not_asked_for(sb, tmp_path, monkeypatch):
     own.write_text(LACKING)
     (tmp_path / "prompts.txt").write_text("left\n")
     run = ("run", "--model", f"{own}:make", "--plugin", own, "--prompts", "prompts.txt", "--steps", "2", "-n", "4")
-    sb(*run).refused(4, "weights of it are not on this machine", "by --metric (none for only times and pictures)")
+    missing = "weights of it are not on this machine", "by --metric (none for only times and pictures)"
+    sb(*run, "-s", "ddim", "--metric", "clip_score").refused(4, *missing)
     done = sb(*run, "-s", "ddim", "--metric", "none")
     assert done.code == 0, done.err
     assert "ODE error" in done.out
+    # The default metrics are no wish: the run draws, and one line says what is missing and what to do.
+    done = sb(*run, "-s", "ddim", "-o", "out")
+    assert done.code == 0, done.err
+    (note,) = (line for line in done.err.splitlines() if line.startswith("Note: clip_score left out: "))
+    assert all(words in note for words in missing)
+    assert done.err.count("Note: fid left out: it compares with real images; --reference names") == 1
+    assert "ODE error" in done.out
+    assert "CLIP" not in done.out
+    assert sb(*run, "-s", "ddim", "-o", "out").code == 0  # resumes
+    assert sb("table", "out", "--model", f"{own}:make", "--plugin", own).code == 0
 
 
 def test_none_beside_a_metric_and_with_a_reference_is_refused(sb, tmp_path):

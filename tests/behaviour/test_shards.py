@@ -131,6 +131,13 @@ def test_only_shards_of_one_run_are_joined(copies, whole, tmp_path):
 # What is joined
 
 
+def test_shards_that_name_a_sampler_differently_are_refused(copies, edited):
+    edited(copies[1].path, config__sampler=["mine=ddim", "ddpm"], cells__0__name="mine")
+    runs = [StoredRun(run.path) for run in copies]
+    with pytest.raises(sb.InputError, match=r"run-2-of-3: calls 'ddim' 'mine', and .*run-1-of-3 calls it 'ddim'; give"):
+        join(runs, REGISTRY)
+
+
 def test_shards_join_to_the_run_in_one_piece_but_for_its_times(copies, whole, tmp_path):
     joined = join(copies, REGISTRY)
     assert joined.folder == tmp_path / "run"

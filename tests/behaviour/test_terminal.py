@@ -10,7 +10,18 @@ from samplerbench.bench.cli import cli
 from samplerbench.bench.show.columns import entries_to_lines, in_parts, rows_to_lines, shared, total
 from samplerbench.bench.show.sheet import sheet_of
 from samplerbench.bench.show.terminal import SheetOnTerminal
-from screens import FOLDER, LABELS, SCREENS, WIDTHS, console_of, sheet_on, table_of_csv, with_troubles, without_trailing
+from screens import (
+    FOLDER,
+    LABELS,
+    SCREENS,
+    WIDTHS,
+    console_of,
+    of_few_images,
+    sheet_on,
+    table_of_csv,
+    with_troubles,
+    without_trailing,
+)
 
 KINDS = ("samplers", "grids", "models", "metrics", "extractors", "data", "engines", "names", "commands", "api")
 EDGES = (52, 61, 79, 97, 150)
@@ -40,6 +51,13 @@ def test_every_field_and_the_whole_caption_are_there_at_every_width(table, width
                 assert any(entry.whole in line for line in lines), entry
     for column in sheet.columns:
         assert column.heading.split()[0] in letters
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_no_word_of_a_heading_is_broken(width):
+    text = sheet_on(width, of_few_images(table_of_csv()))
+    for word in ("ms/image", "unbiased", "sampler", "[fashion-", "CLIP]", "error", "note"):
+        assert re.search(rf"(?<!\S){re.escape(word)}(?!\S)", text), word
 
 
 def test_each_part_says_which_row_is_which():

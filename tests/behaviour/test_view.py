@@ -15,6 +15,7 @@ from samplerbench.bench.judge.table import COLUMNS
 from samplerbench.bench.plan.config import Config
 from samplerbench.bench.plan.plan import Block, plan_for
 from samplerbench.bench.run import Benchmark, begin
+from samplerbench.bench.show import doing
 from samplerbench.bench.show.live import CellBar, View, draws_live, duration, first_metric, pivot_to_lines
 from samplerbench.bench.show.pivot import pivot_of
 from samplerbench.bench.show.sheet import caption, sheet_of
@@ -304,6 +305,19 @@ def test_times_are_short():
     assert [duration(s) for s in (0.4, 7, 61, 3600, 3907)] == ["0 s", "7 s", "1:01", "1:00:00", "1:05:07"]
 
 
+def test_a_pipe_is_told_of_the_ode_before_a_reader_wonders(session):
+    clock, console = Clock(), console_of(force_terminal=False)
+    view = View(console, {}, clock)
+    view.started(session.plan, 400)
+    for k in range(3):
+        view.doing(f"solving the ODE for 4 images, {k} of 101 steps")
+        clock.now += doing.PATIENCE / 2
+        view.advanced(1)
+    text = console.file.getvalue()
+    assert text.count("solving the ODE") == 1
+    assert "solving the ODE for 4 images, 1 of 101 steps" in text
+
+
 def test_a_run_from_python_needs_no_view(tmp_path):
     assert sb.run("mixture", ["ddim"], steps=[2], n=8, output=tmp_path / "run").failed == 0
 
@@ -329,7 +343,8 @@ def test_the_table_is_there_as_soon_as_each_cell_has_a_chunk(tmp_path, monkeypat
             self.events.append(sorted(table["samples"]))
 
     begun.work(told := Told())
-    assert told.events[:5] == ["solving the ODE for its error", "warming up", 0, 0, [64, 64]]
+    solving = ["solving the ODE for 50 images" + (f", {k} of 101 steps" if k else "") for k in range(102)]
+    assert told.events[:106] == [*solving, "warming up", 0, 0, [64, 64]]
     assert told.events[-1] == "drawing the paths of the report"
 
 

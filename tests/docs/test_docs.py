@@ -151,6 +151,15 @@ def test_every_page_is_in_the_site_s_navigation():
     assert sorted(pages(config["project"]["nav"])) == sorted(path.name for path in DOCS.glob("*.md"))
 
 
+def test_the_site_s_search_works_from_disk_and_asks_no_network():
+    """A browser reads no index beside a page from disk: the plugin writes it as a script, for a worker of our own."""
+    project = tomllib.loads((DOCS.parent / "zensical.toml").read_text())["project"]
+    assert project["plugins"]["offline"]["enabled"]
+    (script,) = (one["path"] for one in project["extra"]["polyfills"])
+    assert "iframe-worker" in script  # by this name the plugin knows that it need not load its own
+    assert "window.Worker=" in (DOCS / script).read_text()
+
+
 # ---- What is on them ----
 
 
