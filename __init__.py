@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from .samplers.extractor import Extractor as Extractor
     from .samplers.extractor import ExtractorFactory as ExtractorFactory
     from .samplers.factories import ReadsPaths as ReadsPaths
+    from .samplers.files.sent import SentFiles as SentFiles
     from .samplers.grid import Grid as Grid
     from .samplers.grid import Levels as Levels
     from .samplers.image_data import ImageData as ImageData
@@ -105,6 +106,7 @@ _HOMES = {
     "bench.run": ("Result", "run"),
     "bench.score": ("Score", "score"),
     "samplers.engine": ("Done", "Drawn", "Engine", "EngineFactory", "Failure", "Job", "Work"),
+    "samplers.files.sent": ("SentFiles",),
     "samplers.errors": ("InputError", "ModelError", "PluginError", "SamplerbenchError", "StoreError"),
     "samplers.exact": ("GaussianMixture", "exact_model"),
     "samplers.extractor": ("Extractor", "ExtractorFactory"),

@@ -8,7 +8,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..samplers.errors import InputError, shown
+from ..samplers.errors import InputError, quote
 from ..samplers.registry import Registry
 from ..samplers.text import count_of
 from .draw.store import RunFolder
@@ -93,9 +93,9 @@ def check_named_alike(run: StoredRun, first: StoredRun) -> None:
     ours, theirs = first.record.config.names, run.record.config.names
     for spec, name in theirs.items():
         if name != (other := ours.get(spec, name)):
-            called, elsewhere = shown(name or spec), shown(other or spec)
+            called, elsewhere = quote(name or spec), quote(other or spec)
             raise InputError(
-                f"{run.path}: calls {shown(spec)} {called}, and {first.path} calls it {elsewhere}; give the command of "
+                f"{run.path}: calls {quote(spec)} {called}, and {first.path} calls it {elsewhere}; give the command of "
                 "one of them again with the other's names, which draws nothing again"
             )
 

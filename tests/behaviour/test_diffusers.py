@@ -371,8 +371,8 @@ def test_every_model_in_every_dtype(load, kind, dtype):
 @pytest.mark.parametrize("kind", with_slow(["ldm", "sd", "sd3"], "ldm"))
 def test_states_of_half_precision_are_decoded_in_float32(load, kind, dtype, monkeypatch):
     seen = []
-    inner = canvas.loaded
-    monkeypatch.setattr(canvas, "loaded", lambda *place: seen.append(place[2]) or inner(*place))
+    inner = canvas.load_part
+    monkeypatch.setattr(canvas, "load_part", lambda *place: seen.append(place[2]) or inner(*place))
     ours = load(kind)
     x = states(ours, dtype=dtype)
     assert torch.equal(ours.images(x), ours.images(x.float()))
@@ -406,7 +406,7 @@ def test_images_are_decoded_one_at_a_time(load, monkeypatch):
             seen.append(len(x))
             return (x.repeat(1, 1, 2, 2)[:, :3],)
 
-    monkeypatch.setattr(canvas, "loaded", lambda *_: Decoder())
+    monkeypatch.setattr(canvas, "load_part", lambda *_: Decoder())
     assert load("sd").images(torch.zeros(3, 4, 8, 8)).shape == (3, 3, 16, 16)
     assert seen == [1, 1, 1]
 
@@ -607,7 +607,7 @@ def test_weights_are_read_when_they_are_needed(load, kind, monkeypatch):
         raise AssertionError("weights were read")
 
     for module in (building, canvas, text):
-        monkeypatch.setattr(module, "loaded", refuse)
+        monkeypatch.setattr(module, "load_part", refuse)
     guided = {"guidance": 2.0, "negative": "0"} if kind in ("classes", "dit") else {}
     request_for(default_registry(), load(kind), "ddim", steps=3, prompts=prompts_for(kind), **guided)
 

@@ -180,9 +180,17 @@ def test_quiet_prints_the_table_alone(sb):
     assert next(Path("results").iterdir()).is_dir()
 
 
-def test_a_picture_of_the_embedded_model_is_explained_with_its_prompt(sb):
+def test_a_picture_of_the_embedded_model_is_explained_with_its_prompt(sb, tmp_path):
     """As `grid` stores it: its axes are known, and the prompt belongs to the command here."""
-    picture = Path(__file__).parents[2] / "docs" / "pictures" / "guidance.png"
+    stored = PngInfo()
+    stored.add_text(
+        "parameters",
+        "a dark ankle boot\nSteps: 20, Sampler: DDIM, CFG scale: 1, Seed: 0, Size: 28x28, Model: fashion-mnist, "
+        'Script: X/Y/Z plot, X Type: Guidance, X Values: "1,2,4,8,13", Y Type: Prompt, '
+        "Y Values: a dark ankle boot;a bright dress",
+    )
+    picture = tmp_path / "guidance.png"
+    Image.new("L", (28, 28)).save(picture, pnginfo=stored)
     about = json.loads(sb("explain", picture, "--json").out)
     assert about["command"] == "samplerbench grid --steps 20 -s ddim --guidance 1 --seed 0 --prompt 'a dark ankle boot'"
     told = {row["setting"]: row["what it is"] for row in about["settings"]}

@@ -79,10 +79,12 @@ def test_a_function_does_not_resume_and_one_line_says_so_before_it_is_drawn(sb, 
     mine(FUNCTION.format(""))
     for _ in range(2):
         done = go(sb)
-        first, *rest = done.err.splitlines()
-        assert first.startswith(f"Warning: model 'mine.py:make' {NOTE}")
-        assert "fingerprint=" in first
-        assert any("network evaluations to make" in line and " 0 network" not in line for line in rest)
+        said = done.err.splitlines()
+        (told,) = (
+            number for number, line in enumerate(said) if line.startswith(f"Warning: model 'mine.py:make' {NOTE}")
+        )
+        assert "fingerprint=" in said[told]
+        assert any("network evaluations to make" in line and " 0 network" not in line for line in said[told:])
     assert json.loads(done.out)["table"][0]["status"] == "ok"
 
 

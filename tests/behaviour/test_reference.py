@@ -1,5 +1,6 @@
 """References: rows of real images, kept and exported; models equipped with them; what is refused."""
 
+import dataclasses
 import io
 import json
 import re
@@ -297,12 +298,14 @@ def test_a_row_that_is_no_number_is_named(registry):
 
 
 def test_a_default_plan_is_what_it_was(registry):
-    """No role and no reference asked for: the model itself, and so the same keys of cells."""
+    """No role and no reference asked for: the model itself, and so the same keys of cells; but for what it lacks."""
     plain = Config(steps=(2,), samples=8)
     model = registry.model("fashion-mnist")
     assert equip(model, plain, registry) is model
     own = sb.wrap_network(lambda x, t: x, sb.vp_linear(), SHAPE)
-    assert equip(own, plain, registry) is own
+    equipped = equip(own, plain, registry)
+    assert all(note.startswith(("fid left out", "clip_score left out")) for note in equipped.notes)
+    assert dataclasses.replace(equipped, notes=()) == own
     keys = [cell.key for cell in plan_for(plain, registry).cells]
     assert keys == [cell.key for cell in plan_for(plain, registry, model).cells]
 

@@ -705,7 +705,8 @@ plant(
     ("loss: sign of v", "alpha * eps - sigma * x0", "alpha * eps + sigma * x0"),
     ("loss: last timestep never drawn", "torch.randint(schedule.timesteps,", "torch.randint(schedule.timesteps - 1,"),
     ("loss: sum in place of the mean", ".square().mean()", ".square().sum()"),
-    ("ema: weights swapped", "1 - decay)", "decay)"),
+    ("ema: weights swapped", "p.to(self.average[name]), 1 - decay)", "p.to(self.average[name]), decay)"),
+    ("ema: weights swapped on a device", "goes_on * (1 - decay)", "goes_on * decay"),
     ("diffuse: noise subtracted", "alpha * x0 + sigma * eps", "alpha * x0 - sigma * eps"),
 )
 plant(
