@@ -1,13 +1,15 @@
 """The verdicts that a run keeps beside its chunks, so that a page needs neither model nor metric.
 
 answers.json says who leads at each budget, fronts.json which rows are worth their seconds. Each also records what it
-was computed from: a file that belongs to another table is computed again.
+was computed from, and by which code: a file that belongs to another table or another version is computed again.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -31,22 +33,33 @@ FRONTS = f"{CHUNKS}/fronts.json"
 Fronts = dict[str, list[str]]
 """For each metric, the verdict of each row of the table."""
 T = TypeVar("T")
+PACKAGE = Path(__file__).parents[2]
+JUDGED_BY = ("bench/judge/*.py", "plugins/metrics/*.py", "samplers/metric.py")
+"""The files of this package that decide about values, intervals and verdicts."""
+
+
+@cache
+def version_of_judging() -> str:
+    """The hash of all code of this package that a verdict depends on."""
+    files = sorted(file for pattern in JUDGED_BY for file in PACKAGE.glob(pattern))
+    return hashlib.sha256(b"".join(hashlib.sha256(file.read_bytes()).digest() for file in files)).hexdigest()
 
 
 def keep(file: Path, belongs_to: Any, value: Any) -> None:
     """Write a value with what it belongs to, unless it is there already; a run and its reports may do so at once."""
     # Written only when it changes, so that to look at a report leaves the folder as it is.
-    content = seal_json(json.dumps({"of": belongs_to, "kept": msgspec.to_builtins(value)}))
+    content = seal_json(json.dumps({"of": belongs_to, "by": version_of_judging(), "kept": msgspec.to_builtins(value)}))
     with disk_errors(file):
         if not file.exists() or bytes_of(file) != content:
             write_beside_others(file, content)
 
 
 def read_kept(file: Path, belongs_to: Any, kind: type[T]) -> T | None:
-    """What `keep` wrote; None if it is missing, of another kind, or belongs to something else."""
+    """What `keep` wrote; None if it is missing, of another kind or version, or belongs to something else."""
     try:
         value = unseal_json(bytes_of(file))
-        return msgspec.convert(value.get("kept"), kind) if value.get("of") == belongs_to else None
+        is_valid = value.get("of") == belongs_to and value.get("by") == version_of_judging()
+        return msgspec.convert(value.get("kept"), kind) if is_valid else None
     except (OSError, ValueError, RecursionError):
         return None
 

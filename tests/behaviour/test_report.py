@@ -27,6 +27,7 @@ from samplerbench.bench.draw.run_file import read_run
 from samplerbench.bench.draw.sealed_file import SEAL
 from samplerbench.bench.draw.session import Watch
 from samplerbench.bench.draw.store import RunFolder
+from samplerbench.bench.judge import verdict_files
 from samplerbench.bench.judge.compare import comparison_of, holm
 from samplerbench.bench.judge.pareto import pareto
 from samplerbench.bench.judge.ranking import Answer, Other, Source, answers_for, directions, estimates_of
@@ -488,6 +489,30 @@ def test_answers_that_are_not_there_come_from_the_chunks(folder, view):
     (folder / ANSWERS).unlink()
     run = StoredRun(folder)
     assert view_of(run, lambda: ready_metrics(run, load_registry([TOY]))).metrics == view.metrics
+
+
+def test_verdicts_of_other_code_are_not_taken(folder, monkeypatch):
+    run = StoredRun(folder)
+    assert read_answers(run)
+    monkeypatch.setattr(verdict_files, "version_of_judging", lambda: "another")
+    assert read_answers(run) is None
+    assert fronts_of(run, ["fid"], None) == {}
+
+
+def test_the_version_of_judging_is_of_all_its_code(monkeypatch, tmp_path):
+    before = verdict_files.version_of_judging()
+    for pattern in verdict_files.JUDGED_BY:
+        for file in verdict_files.PACKAGE.glob(pattern):
+            copy = tmp_path / file.relative_to(verdict_files.PACKAGE)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            copy.write_bytes(file.read_bytes())
+    monkeypatch.setattr(verdict_files, "PACKAGE", tmp_path)
+    assert verdict_files.version_of_judging.__wrapped__() == before
+    for name in ("bench/judge/statistics.py", "plugins/metrics/kid.py", "samplers/metric.py"):
+        content = (tmp_path / name).read_bytes()
+        (tmp_path / name).write_bytes(content + b"\n")
+        assert verdict_files.version_of_judging.__wrapped__() != before, name
+        (tmp_path / name).write_bytes(content)
 
 
 def test_answers_of_another_table_are_not_taken(folder):
