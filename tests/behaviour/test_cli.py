@@ -238,7 +238,7 @@ def test_a_dry_run_says_its_time_in_a_unit_to_plan_with(seconds, text):
 
 
 def test_what_a_terminal_would_obey_is_not_printed(sb):
-    done = sb("run", "--dry-run", "-s", "ddim", "--steps", "2", "-n", "1", "-o", "out\x1b[31m")
+    done = sb(*MIXTURE, "--dry-run", "-o", "out\x1b[31m")
     assert done.code == 0
     assert "output: out\\x1b[31m" in done.out
     assert "\x1b" not in done.out + done.err

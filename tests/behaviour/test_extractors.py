@@ -122,6 +122,8 @@ def test_features_and_logits_are_those_of_the_package_that_the_weights_are_for(l
     assert np.abs(expected).max() > 1
 
 
+@pytest.mark.slow
+@pytest.mark.further
 def test_the_features_of_a_colour_image_do_not_depend_on_other_images(lite):
     images = pictures(4)
     rows = lite["features"].extract(images, ())

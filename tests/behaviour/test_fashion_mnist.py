@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import samplerbench as sb
+from cases import thinned
 from samplerbench.plugins.models.fashion_mnist import captions, data, recipe
 from samplerbench.plugins.models.fashion_mnist.data import CLASSES, DEBIAN_FOLDER, load_split, read_split
 from samplerbench.plugins.models.fashion_mnist.model import FashionMNIST, load_clip
@@ -302,7 +303,7 @@ DAMAGE = {
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
-@pytest.mark.parametrize("name", WEIGHTS)
+@pytest.mark.parametrize("name", thinned(WEIGHTS, "unet", "reference"))
 def test_a_damaged_weights_file_is_refused(weights, name, damage):
     file = weights.own(name)
     file.write_bytes(DAMAGE[damage](file.read_bytes()))
@@ -320,7 +321,7 @@ def test_a_missing_weights_folder_is_refused(tmp_path):
         sb.load_model(f"fashion-mnist:{tmp_path / 'nowhere'}")
 
 
-@pytest.mark.parametrize("name", WEIGHTS)
+@pytest.mark.parametrize("name", thinned(WEIGHTS, "unet", "reference"))
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_tensor_that_is_not_finite_is_refused_by_name(weights, name, value):
     file = weights.own(name)

@@ -263,6 +263,8 @@ def test_the_decoder_goes_on_learning_while_the_latents_stay(photos, tmp_path):
     assert torch.equal(stored["post_quant_conv.weight"], decoder["first.weight"].half())
 
 
+@pytest.mark.slow
+@pytest.mark.further
 def test_the_decoder_learns_from_images_of_its_own(sb, photos, tmp_path):
     others = tmp_path / "others"
     others.mkdir()

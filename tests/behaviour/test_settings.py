@@ -125,6 +125,7 @@ TRIED = """
 import contextlib, io, json, os, sys
 from pathlib import Path
 import samplerbench as sb
+from samplerbench.bench import run as harness
 from samplerbench.bench.cli import main
 from samplerbench.bench.draw.run_file import read_run
 from samplerbench.bench.show.grid_plot import plot_for
@@ -141,6 +142,7 @@ def said(*words, **env):
     return out.getvalue()
 
 few = ("--model", "mixture", "-s", "ddim", "--steps", "2", "-n", "8")
+harness.write_report = lambda *_: None  # which nobody reads, and whose charts take a second
 Path("c.toml").write_text("warmth = 2\\n")
 sb.run("mixture", "ddim", 2, 8, output="plain")
 sb.run("mixture", "ddim", 2, 8, output="python", warmth=2)

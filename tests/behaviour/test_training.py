@@ -21,6 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 import samplerbench as sb_
+from cases import thinned
 from samplerbench.plugins.data.folder import FolderImages
 from samplerbench.plugins.metrics.fid import FID
 from samplerbench.plugins.models.ddpm import training
@@ -356,7 +357,7 @@ def card_for(captions: Captions):
 # ---- Networks ----
 
 
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("preset", thinned(PRESETS, "small"))
 def test_a_preset_fits_every_side_that_it_accepts(preset):
     multiple = PRESETS[preset].multiple
     for side in (2 * multiple, 3 * multiple):
@@ -379,6 +380,8 @@ def test_attention_is_where_maps_are_small():
 # ---- The loop ----
 
 
+@pytest.mark.slow
+@pytest.mark.further
 def test_a_training_stopped_in_every_phase_equals_an_unbroken_one_to_the_bit(data, trained, tmp_path, often):
     whole = train(data, tmp_path / "whole", precision="float32")
     seen = []
@@ -741,7 +744,9 @@ def test_a_card_that_is_none_is_refused(copy, content):
         DDPM()(str(copy))
 
 
-@pytest.mark.parametrize("name", ["model.json", *(f"{name}.safetensors" for name in FILES)])
+@pytest.mark.parametrize(
+    "name", thinned(["model.json", *(f"{name}.safetensors" for name in FILES)], "model.json", "unet.safetensors")
+)
 def test_a_file_that_is_not_the_one_of_the_sums_is_refused(copy, name):
     content = bytearray((copy / name).read_bytes())
     content[-5] ^= 1

@@ -6,6 +6,7 @@ import pytest
 
 import pages
 import samplerbench as sb
+from cases import thinned
 from samplerbench.bench.conformance.card import QUICK
 from samplerbench.bench.conformance.check import CHECKS, waive
 from samplerbench.samplers.registry import load_registry
@@ -21,7 +22,7 @@ def test_the_page_can_be_followed(follow, tmp_path):
     assert pages.follow_commands(PAGE, follow) == 7
 
 
-@pytest.mark.parametrize("file", FILES)
+@pytest.mark.parametrize("file", thinned(FILES, "my_cfg_pp.py"))
 def test_its_samplers_keep_their_claims(file, tmp_path):
     (tmp_path / file).write_text(FILES[file])
     registry = load_registry([str(tmp_path / file)])

@@ -15,6 +15,7 @@ import torch
 
 import samplerbench as sb
 import samplerbench.bench.run  # it binds the loader of the registry before a test replaces that
+from cases import thinned
 from samplerbench.bench import cli
 from samplerbench.bench.cli import diagnosis as doctor
 from samplerbench.bench.conformance import check
@@ -216,8 +217,9 @@ def test_mutated_command_lines_of_run_end_with_an_exit_code(outcome):
     assert min(codes[0], codes[2]) > 15, codes
 
 
-def test_mutated_lines_of_every_command_end_with_an_exit_code(outcome):
-    codes = fuzz(outcome, RIGHT, 8, seed=1)
+@pytest.mark.parametrize("count", thinned([5, 8], 5))
+def test_mutated_lines_of_every_command_end_with_an_exit_code(outcome, count):
+    codes = fuzz(outcome, RIGHT, count, seed=1)
     assert all(counts[2] for counts in codes.values()), codes
 
 

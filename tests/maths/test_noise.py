@@ -116,7 +116,7 @@ def test_any_number_of_samples_of_an_odd_shape_gives_the_same_rows(shape, first)
         assert torch.equal(Noise(7, shape, n, first=first).step(4, 2), whole[first : first + n])
 
 
-@pytest.mark.parametrize("piece", [1, 2, 7, 100, 3000])
+@pytest.mark.parametrize("piece", thinned([1, 2, 7, 100, 3000], 7, 100, 3000))
 @pytest.mark.parametrize(("shape", "n"), [((1,), 130), ((37,), 130), ((3, 401), 5), ((9001,), 1)], ids=str)
 def test_no_byte_depends_on_the_size_of_a_piece(shape, n, piece, monkeypatch):
     whole = draw(Noise(7, shape, n, first=5))
