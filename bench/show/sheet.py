@@ -217,13 +217,14 @@ def with_interval(value: float, low: float, high: float) -> str:
     if not math.isfinite(value):
         return "-"
     # Two digits of the half-width, and no more digits of the value than that supports.
+    # "z": a difference that rounds to zero has no sign.
     half = (high - low) / 2
     if not math.isfinite(half) or half <= 0:
-        return f"{value:.4g}"
+        return f"{value:z.4g}"
     decimals = max(0, 1 - math.floor(math.log10(half)))
     if decimals > MOST_DECIMALS:
-        return f"{value:.2g} ± {half:.2g}"
-    return f"{value:.{decimals}f} ± {half:.{decimals}f}"
+        return f"{value:z.2g} ± {half:.2g}"
+    return f"{value:z.{decimals}f} ± {half:.{decimals}f}"
 
 
 def caption(table: pd.DataFrame, labels: Labels, columns: Sequence[str] = ()) -> str:

@@ -577,6 +577,13 @@ def test_features_that_are_no_number_are_no_flag(run, said):
     assert "is too high" in caption(table, {"fid": {**labels["fid"], "features": "9999"}}, ["fid"])
 
 
+@pytest.mark.parametrize(("value", "half", "text"), [
+    (-0.0, 0.015, "0.000 ± 0.015"), (-0.004, 0.13, "0.00 ± 0.13"), (-0.006, 0.13, "-0.01 ± 0.13"), (-0.0, 0, "0"),
+])  # fmt: skip
+def test_a_difference_that_rounds_to_zero_has_no_sign(value, half, text):
+    assert with_interval(value, value - half, value + half) == text
+
+
 @pytest.mark.parametrize(
     ("value", "half", "text"),
     [(12.345, 0.41, "12.35 ± 0.41"), (3.2e-7, 1.5e-8, "3.2e-07 ± 1.5e-08"), (-1.4e-13, 5.6e-14, "-1.4e-13 ± 5.6e-14"),
