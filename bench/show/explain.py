@@ -166,7 +166,7 @@ def size(_: Caption, value: str, about: Explained, __: Registry) -> str:
     """Size."""
     width, height = parse_size(value)
     about.of_model["--size"] = f"{width}x{height}"
-    megapixels = width * height / 2**20
+    megapixels = width * height / 10**6
     pixels = f"{megapixels:.2g} megapixels" if megapixels >= 0.01 else f"{width * height} of them"  # noqa: PLR2004
     return f"Width x height in pixels: {pixels}. Models draw best near the size they learnt."
 

@@ -52,7 +52,7 @@ def test_the_caption_is_explained_and_its_command_draws(sb):
         "40 calls of the model",
         "multiplied by 13",
         "353263948",
-        "0.59 megapixels",
+        "0.62 megapixels",
         "the one before the last",
     ):
         assert word in " ".join(done.out.split())
