@@ -200,7 +200,7 @@ def _metric_name(metric: str | None, ready: Mapping[str, Yardstick]) -> str:
     names = [*ready, ODE_ERROR, ODE_DISTANCE]
     if metric not in names:
         if metric is None:
-            raise InputError(f"metric: the run has none; give --metric with one of: {', '.join(names)}")
+            raise InputError(f"metric: this run scored no images; give --metric with one of: {', '.join(names)}")
         raise InputError(f"metric {metric!r}: not in the run{closest(metric, names)}; there are: {', '.join(names)}")
     return str(metric)
 

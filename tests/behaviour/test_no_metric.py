@@ -33,7 +33,7 @@ def test_it_resumes_and_is_asked_about_as_any_run(sb):
     assert "0 network evaluations to make" in again.err
     found = sb("table", "out", "--nfe", "3", "--metric", "ode_error", "--plugin", TOY, "--json")
     assert [row["metric"] for row in json.loads(found.out)["table"]] == ["ode_error"] * 2
-    sb("table", "out", "--nfe", "3", "--plugin", TOY).refused(2, "metric: the run has none; give --metric")
+    sb("table", "out", "--nfe", "3", "--plugin", TOY).refused(2, "metric: this run scored no images; give --metric")
     assert sb("report", "out", "--plugin", TOY).code == 0
 
 
