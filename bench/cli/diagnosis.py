@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...samplers.errors import pass_on
+from ...samplers.text import count_of
 
 if TYPE_CHECKING:
     from ...samplers.registry import Registry
@@ -221,7 +222,7 @@ def examination_to_lines(seen: Examination) -> Iterator[str]:
             f"machine: {at['cpu'] or 'unknown processor'}, {at['usable_cores']} of {at['cores']} cores, "
             f"{at['memory_gb']:g} GB, {', '.join(at['accelerators']) or 'no accelerator'}"
         )
-        yield f"python: {at['python']}, {at['system']}; torch takes {at['threads']} threads"
+        yield f"python: {at['python']}, {at['system']}; torch takes {count_of(at['threads'], 'thread')}"
     for name, version in found.get("packages", {}).items():
         yield f"package {name}: {version or 'missing'}"
     for name, extra in found.get("extras", {}).items():

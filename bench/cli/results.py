@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ...samplers.errors import InputError
+from ...samplers.text import count_of
 from ..show.console import complain, print_rows, say, stdout_for_data
 from .loading import registry_with_note, the_runs, warn_of_plugins
 from .options import COUNT, WHOLE, Command, FilePath, own_model_option, plugin_options
@@ -138,7 +139,7 @@ def verify_(  # noqa: PLR0913  (an option each)
     damaged = f", {count} damaged" if (count := done.count(DAMAGED)) else ""
     say(
         f"{done.count(EQUAL)} of {len(done.checks)} chunks equal{damaged}; the run has {done.chunks}; "
-        f"seed {seed}, with {done.threads} threads as the run"
+        f"seed {seed}, with {count_of(done.threads, 'thread')} as the run"
     )
     for note in done.notes:
         complain(note, kind="Note")

@@ -61,7 +61,7 @@ def test_a_run_is_drawn_again_byte_by_byte(sb, stored):
     assert rows[1] == ["ddim", "uniform", "2", "0-63", "equal"]
     assert rows[2] == ["ddim", "uniform", "2", "64-69", "equal"]
     assert len(rows) == 1 + 2 * 2 * 2 + 2 + 1
-    assert done.out.splitlines()[-1] == "10 of 10 chunks equal; the run has 10; seed 0, with 1 threads as the run"
+    assert done.out.splitlines()[-1] == "10 of 10 chunks equal; the run has 10; seed 0, with 1 thread as the run"
 
 
 def test_what_is_chosen_depends_on_the_seed_alone(sb, stored):
