@@ -175,3 +175,19 @@ def test_ema_follows_its_recursion():
             expected = decay * expected + (1 - decay) * weight
             assert float(ema.average["weight"]) == pytest.approx(expected, rel=1e-12)
     assert float(network.weight.detach()) == 40  # the network itself is left alone
+
+
+def test_ema_on_a_device_is_that_of_the_plain_form_and_can_be_left_alone():
+    torch.manual_seed(0)
+    network = nn.Linear(3, 2, dtype=torch.float64)
+    plain, fused = EMA(network, 0.8), EMA(network, 0.8)
+    for step in range(20):
+        with torch.no_grad():
+            network.weight.add_(torch.randn(2, 3, dtype=torch.float64))
+        plain.update(network, step)
+        fused.update_on_device(network, step, torch.ones((), dtype=torch.float64))
+        before = {name: value.clone() for name, value in fused.average.items()}
+        fused.update_on_device(network, step, torch.zeros((), dtype=torch.float64))  # a step that was left out
+        for name, value in plain.average.items():
+            torch.testing.assert_close(fused.average[name], value, rtol=1e-12, atol=1e-14)
+            assert torch.equal(fused.average[name], before[name])

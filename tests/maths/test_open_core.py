@@ -14,7 +14,7 @@ from samplerbench.bench.plan.config import Config
 from samplerbench.bench.plan.plan import plan_for
 from samplerbench.samplers.predictor import Question, analytic, takes_hints
 from samplerbench.samplers.registry import default_registry, load_registry
-from samplerbench.samplers.sampler import declared_calls
+from samplerbench.samplers.sampler import SamplerFault, declared_calls
 
 VP, EDM, FLOW = sb.vp_linear(), sb.edm(), sb.flow()
 X = torch.randn(5, 2, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
@@ -456,3 +456,19 @@ def test_what_is_no_question_is_refused_in_one_line(one):
     sampler = asking(lambda run, x, a, b: run.predict_many([one])[0])
     with pytest.raises(sb.InputError, match=r"predict_many: \w+; expected \(x, level\) or \(x, level, ask\)"):
         sb.sample("mixture", sampler, 2, n=2)
+
+
+class Breaks(sb.Sampler):
+    """As it is given, and not finite from its third step on."""
+
+    def nfe(self, steps):
+        return 0
+
+    def step(self, run, x, a, b, past):
+        made = 0 if past is None else past
+        return (x * float("nan") if made == 2 else x), made + 1
+
+
+def test_the_step_that_is_not_finite_is_named_by_its_number():
+    with pytest.raises(SamplerFault, match="step 2: the state is not finite"):
+        sb.sample(sb.load_model("gaussian"), Breaks(), steps=5, n=2)
