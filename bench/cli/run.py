@@ -150,7 +150,7 @@ def plan_and_execute(output: Path | None, plugin: tuple[str, ...], settings: dic
     """Plan and carry out a run, or one for each of several seeds; returns the exit code."""
     import torch
 
-    from ..plan.seeds import folder_of_seed
+    from ..plan.seeds import check_page, folder_of_seed, page_of_seeds
     from ..run import Manner
 
     manner = Manner(**{one.name: settings.pop(one.name) for one in CONDUCT})
@@ -173,6 +173,7 @@ def plan_and_execute(output: Path | None, plugin: tuple[str, ...], settings: dic
         for warning in dict.fromkeys(text for one in runs for text in one.warnings):
             complain(warning, kind="Warning")
     if len(runs) > 1:
+        check_page(page_of_seeds(output or runs[0].folder))
         return in_turn(runs, registry, output, manner, mode)
     (only,) = runs
     if only.threads:

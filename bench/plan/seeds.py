@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import stat
 from pathlib import Path
+
+from ...samplers.errors import InputError
 
 
 def folder_of_seed(output: Path, seed: int) -> Path:
@@ -13,3 +17,18 @@ def folder_of_seed(output: Path, seed: int) -> Path:
 def page_of_seeds(output: Path) -> Path:
     """The page of all seeds, beside the folders of their runs."""
     return Path(f"{output}-seeds.html")
+
+
+def check_page(page: Path) -> None:
+    """InputError where the page cannot be written, before anything is drawn for it."""
+    try:
+        is_folder = stat.S_ISDIR(page.stat().st_mode)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        length = error.errno == errno.ENAMETOOLONG
+        raise InputError(
+            f"output {page}: cannot be written ({error.strerror}); give {'a shorter' if length else 'another'} -o"
+        ) from error
+    if is_folder:
+        raise InputError(f"output {page}: is a folder, and the page of all seeds goes there; give another -o")

@@ -404,7 +404,7 @@ def check_address(address: str) -> None:
     """Refuse an address at which no head node answers: Ray itself would ask for minutes."""
     try:
         greet(address)
-    except (OSError, OverflowError) as error:  # an OverflowError of a port that is none
+    except (OSError, OverflowError, UnicodeError) as error:  # of a port or a name that is none
         reason = getattr(error, "strerror", None) or error
         raise InputError(
             f"address {address}: nobody answers ({reason}); expected that of a head node, as `ray start --head` says it"

@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import secrets
+import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -47,7 +48,8 @@ class SentFiles:
     def lacking(self, kept: Path) -> list[str]:
         """The hashes of the files that are neither in the folder of the run nor kept, each once."""
         there = {sha256 for path, sha256 in self.hashes.items() if hash_of(Path(self.home, path)) == sha256}
-        lack = {sha256 for sha256 in self.hashes.values() if not (kept / sha256).is_file()} - there
+        # What is kept is read too: the code of a run may have written to the file that it was given.
+        lack = {sha256 for sha256 in self.hashes.values() if hash_of(kept / sha256) != sha256} - there
         return sorted(lack)
 
     def pieces(self, sha256: str) -> Iterator[bytes]:
@@ -61,8 +63,9 @@ class SentFiles:
         """A folder of links, made once for these files and this machine."""
         said = json.dumps([self.home, sorted(self.hashes.items())])
         folder = kept / "runs" / hashlib.sha256(said.encode()).hexdigest()[:32]
-        if folder.is_dir():
+        if all(hash_of(folder / path) == sha256 for path, sha256 in self.hashes.items()):
             return folder
+        # It is new, or leads to a file that was edited since, and is made again.
         # Made under another name: a second process may make the same one, and whoever is first has made it.
         new = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}")
         for path, sha256 in self.hashes.items():
@@ -72,14 +75,19 @@ class SentFiles:
                 os.link(here, link)  # a file of its own name: Python looks beside it for what it imports
             except OSError:  # it is not kept, but in the folder of the run
                 link.symlink_to(Path(self.home, path))
+        if folder.is_dir():
+            with suppress(OSError):
+                folder.rename(new.with_name(f"{new.name}.old"))
         with suppress(OSError):
             new.rename(folder)
+        for left in (new, new.with_name(f"{new.name}.old")):
+            shutil.rmtree(left, ignore_errors=True)  # links only
         return folder
 
 
 def keep(sha256: str, pieces: Iterable[bytes], kept: Path) -> None:
     """Keep the content of a file by its hash; InputError if it is another, as where the file was edited meanwhile."""
-    if (kept / sha256).is_file():
+    if hash_of(kept / sha256) == sha256:
         return
     make_folder(kept)
     temporary, digest = kept / f".{sha256[:16]}.{secrets.token_hex(8)}.tmp", hashlib.sha256()

@@ -100,3 +100,10 @@ def test_report_has_the_means_of_seeds_where_asked(sb):
 def test_the_places_of_seeds():
     assert folder_of_seed(Path("a/b"), -1) == Path("a/b-seed--1")
     assert page_of_seeds(Path("a/b")) == Path("a/b-seeds.html")
+
+
+@pytest.mark.parametrize(("output", "words"), [("many", "is a folder"), ("n" * 246, "give a shorter -o")])
+def test_a_page_that_cannot_be_written_stops_all_before_the_first_is_drawn(sb, output, words):
+    Path("many-seeds.html").mkdir()
+    sb(*RUN, "--seed", "0,1", "-o", output).refused(2, f"output {output}-seeds.html", words)
+    assert not Path(f"{output}-seed-0").exists()

@@ -1,5 +1,6 @@
 """The files of a run on another node: which they are, what is missing there, and where it is kept."""
 
+import hashlib
 import sys
 from pathlib import Path
 
@@ -118,3 +119,26 @@ def test_what_is_kept_is_read_from_nowhere_again(tmp_path):
 
 def test_files_are_kept_beside_what_else_is_cached():
     assert kept_in().parts[-3:] == (".cache", "samplerbench", "files")
+
+
+def test_a_folder_of_links_to_a_file_that_was_edited_since_is_made_again(tmp_path):
+    home, kept = tmp_path / "home", tmp_path / "kept"
+    home.mkdir()
+    (home / "a.py").write_text("1")
+    one, two = (hashlib.sha256(text.encode()).hexdigest() for text in "12")
+    files = SentFiles(str(home), {"a.py": one, "b.py": two})
+    keep(two, [b"2"], kept)
+    assert files.place(kept) is not None
+    # The first was linked to the folder of the run, where it is edited now.
+    (home / "a.py").write_text("edited")
+    assert files.lacking(kept) == [one]
+    keep(one, [b"1"], kept)
+    place = files.place(kept)
+    assert [(place / name).read_text() for name in ("a.py", "b.py")] == ["1", "2"]
+    # The code of the run writes to what it was given: that is not what was sent.
+    (place / "b.py").write_text("written")
+    assert files.lacking(kept) == [two]
+    keep(two, [b"2"], kept)
+    place = files.place(kept)
+    assert (place / "b.py").read_text() == "2"
+    assert [folder.name for folder in (kept / "runs").iterdir()] == [place.name]
