@@ -90,6 +90,10 @@ class RunFolder:
         """Whether there was no run before `open`."""
         self._made: list[Path] = []
         """The folders that were made for it, the innermost first."""
+        self._before = b""
+        """The run.json of the run that is added to, until something is stored."""
+        self._outgrown: list[Path] = []
+        """Chunks of that run which will be drawn again, each under the name of a half-done file until then."""
         self._cells: set[str] | None = None
         """The names in the folder of chunks, listed once: it has one writer."""
         self._there: defaultdict[str, set[Place]] = defaultdict(set)
@@ -116,16 +120,19 @@ class RunFolder:
                 if fresh or not plan.model.fingerprint:
                     self._clear()
                 make_folder(self._chunks)
+                self._before = bytes_of(self.path / RUN_FILE) if add else b""
                 if add and read_run(self.path).config.samples < plan.config.samples:
                     self._remove_outgrown(plan)
                 # Last: a folder with a run.json is a whole run folder, and one without may be taken by any run.
                 write_atomically(self.path / RUN_FILE, run_to_json(plan, about))
             except BaseException:
+                self._put_back()
                 self.close()
                 raise
 
     def withdraw(self) -> None:
-        """Close a run that was refused before it stored anything, and leave nothing of it; any other stays."""
+        """Close a run that was refused before it stored anything, and leave nothing of it, or the run that it was to
+        add to as it was; any other stays."""
         is_drawn = any(name != Path(REFERENCE).name for name in names_in(self._chunks))
         if self._is_new and not is_drawn:
             with suppress(OSError):  # the refusal is what has to be said
@@ -133,12 +140,29 @@ class RunFolder:
                 self.close()
                 for folder in self._made:
                     folder.rmdir()
+        self._put_back()
         self.close()
+
+    def _put_back(self) -> None:
+        """Make the run that was to be added to what it was, if nothing was stored since."""
+        if self._before:
+            with suppress(OSError):
+                while self._outgrown:
+                    aside = self._outgrown.pop()
+                    aside.rename(aside.with_name(aside.name.removeprefix(".").removesuffix(".tmp")))
+                write_atomically(self.path / RUN_FILE, self._before)
 
     def close(self) -> None:
         """Let the next writer in."""
         if self._lock:
+            self._drop_outgrown()
             self._lock.release()
+
+    def _drop_outgrown(self) -> None:
+        """Remove what is drawn again: from here on the run is the larger one."""
+        self._before = b""
+        while self._outgrown:
+            self._outgrown.pop().unlink(missing_ok=True)
 
     def _remove_outgrown(self, plan: Plan) -> None:
         """Remove the chunks that a run of more samples draws again: last blocks that were cut, and chunks that lack
@@ -148,7 +172,10 @@ class RunFolder:
                 # How many of its samples have a distance now; a chunk from before has those of fewer.
                 distances = min(n, plan.ode_samples - first) if cell.is_deterministic else 0
                 if plan.blocks.at(first, n) is None or (distances > 0 and self._lacks(key, (first, n), distances)):
-                    self._chunks.joinpath(key[:16], chunk_name(first, n)).unlink()
+                    path = self._chunks.joinpath(key[:16], chunk_name(first, n))
+                    aside = path.with_name(f".{path.name}.tmp")
+                    path.rename(aside)
+                    self._outgrown.append(aside)
 
     def _lacks(self, key: str, place: Place, distances: int) -> bool:
         """Whether a chunk has fewer distances to the ODE solution, where the run has one."""
@@ -258,6 +285,7 @@ class RunFolder:
         # It says whose it is, as every file of a run: the name holds only a part of the key.
         failure = {"format": FORMAT, "cell": cell.key, "reason": reason}
         with disk_errors(path):
+            self._drop_outgrown()
             write_atomically(path, seal_json(json.dumps(failure, indent=1)))
         self._cell_names().add(path.name)
 
@@ -305,6 +333,7 @@ class RunFolder:
         )
         path = self.chunk_path(cell, block)
         with disk_errors(path):
+            self._drop_outgrown()
             if path.parent.name not in self._cell_names():
                 make_folder(path.parent, parents=False)
                 self._cell_names().add(path.parent.name)
@@ -431,6 +460,7 @@ class RunFolder:
         folder = self.cell_path(cell.key)
         # The first free number; there is one writer, so nobody else takes it meanwhile.
         number = next(number for number in itertools.count() if not (folder / name_of(number)).exists())
+        self._drop_outgrown()
         about = {"n": str(repeat.n), "timing": json.dumps(asdict(repeat.timing))}
         self.write_arrays(folder / name_of(number), {}, about, cell=cell.key, number=number)
         self.repeats_written[cell.key] += 1

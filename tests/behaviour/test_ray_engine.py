@@ -384,3 +384,8 @@ def content(folder):
         for cell in read_run(folder).cells
         for place, chunk in store.chunks_of(cell.key).items()
     }
+
+
+def test_a_name_that_no_machine_has_is_refused_in_one_line():
+    with pytest.raises(sb.InputError, match=r"address a\.\.b:1: nobody answers"):
+        check_address("a..b:1")
