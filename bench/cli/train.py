@@ -34,8 +34,8 @@ GIVEN_TO_TRAIN = ("data", "output", "report")
               help="Where weights, log and checkpoints go; training resumes from what is there.")  # fmt: skip
 @click.option("--latent", is_flag=True, help="A latent diffusion model with text, in diffusers' own layout: an "
               "autoencoder, a text encoder and a U-Net. The images need captions.")  # fmt: skip
-@click.option("--decoder-data", metavar="DATA", help="With --latent: images, with captions or without, from which "
-              "the decoder alone learns in a phase of its own. [default: those of --data]")  # fmt: skip
+@click.option("--decoder-data", metavar="DATA", help="With --latent: images, with or without captions, from which "
+              "only the decoder learns, after the autoencoder. [default: those of --data]")  # fmt: skip
 @click.option("--size", type=WHOLE, metavar="PIXELS", help="Side of the images. [default: 32; --latent 64]")
 @click.option("--preset", metavar="NAME", help="Networks: tiny, small or base; --latent has no base. [default: tiny]")
 @click.option("--steps", type=WHOLE, metavar="N", help="Training steps of the U-Net. [default: the preset's]")

@@ -71,17 +71,20 @@ class SentFiles:
         for path, sha256 in self.hashes.items():
             link, here = new / path, kept / sha256
             link.parent.mkdir(parents=True, exist_ok=True)
+            if hash_of(here) != sha256:  # then it is in the folder of the run
+                link.symlink_to(Path(self.home, path))
+                continue
             try:
                 os.link(here, link)  # a file of its own name: Python looks beside it for what it imports
-            except OSError:  # it is not kept, but in the folder of the run
-                link.symlink_to(Path(self.home, path))
+            except OSError:  # some file systems have no hard links
+                shutil.copyfile(here, link)
         if folder.is_dir():
             with suppress(OSError):
                 folder.rename(new.with_name(f"{new.name}.old"))
         with suppress(OSError):
             new.rename(folder)
         for left in (new, new.with_name(f"{new.name}.old")):
-            shutil.rmtree(left, ignore_errors=True)  # links only
+            shutil.rmtree(left, ignore_errors=True)  # links or copies
         return folder
 
 

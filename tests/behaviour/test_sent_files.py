@@ -99,6 +99,33 @@ def test_a_node_that_lacks_them_receives_each_once_and_makes_the_plan_of_the_sam
     assert run().cells[0].key == key
 
 
+def test_where_no_hard_links_can_be_made_the_files_are_copied(tmp_path, monkeypatch):
+    (tmp_path / "a").write_text("content")
+    files = SentFiles(str(tmp_path), {"a": hash_of(tmp_path / "a")})
+    there, kept = there_and_kept(files, tmp_path)
+    (sha256,) = files.hashes.values()
+    keep(sha256, files.pieces(sha256), kept)
+
+    def refuse(*_):
+        raise PermissionError("no hard links here")
+
+    monkeypatch.setattr("os.link", refuse)
+    assert (there.place(kept) / "a").read_text() == "content"
+
+
+def test_a_file_kept_with_other_content_gives_way_to_that_of_the_run(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).write_text(name)
+    hashes = {name: hash_of(tmp_path / name) for name in ("a", "b")}
+    files = SentFiles(str(tmp_path), {"a": hashes["a"], "lacking": hashes["b"]})
+    kept = tmp_path / "kept"
+    keep(hashes["b"], [b"b"], kept)
+    (kept / hashes["a"]).write_text("damaged")
+    place = files.place(kept)
+    assert (place / "a").read_text() == "a"
+    assert (place / "lacking").read_text() == "b"
+
+
 def test_a_file_that_was_edited_meanwhile_is_not_kept(tmp_path):
     (tmp_path / "a").write_text("before")
     files = SentFiles(str(tmp_path), {"a": hash_of(tmp_path / "a")})
