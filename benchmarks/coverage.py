@@ -38,7 +38,9 @@ from samplerbench.bench.judge.statistics import LEVEL, strata_of
 from samplerbench.bench.plan.config import Config
 from samplerbench.bench.plan.plan import Plan, plan_for
 from samplerbench.bench.plan.yardstick import Yardstick, yardsticks
+from samplerbench.plugins.metrics.density_coverage import Coverage, Guests
 from samplerbench.plugins.metrics.mmd import MMD, mean_with
+from samplerbench.plugins.metrics.neighbours import distances
 from samplerbench.samplers.files.atomic import write_atomically
 from samplerbench.samplers.metric import Estimate, Floats, Rows, Strata, mean_estimate, root_mean_estimate
 from samplerbench.samplers.registry import load_registry
@@ -192,10 +194,38 @@ class PairsOnRuns(OnRuns):
         return self.pairs.estimate_with(self.across[places], self.rows[places], self.prepared, strata)
 
 
+class BallsOnRuns(OnRuns):
+    """Coverage: the balls that each image is in are found once."""
+
+    def __init__(self, yardstick: Yardstick, rows: Rows) -> None:
+        super().__init__(yardstick, rows)
+        assert isinstance(self.metric, Coverage)
+        self.coverage = self.metric
+        found = [
+            np.nonzero(squares <= self.prepared.squared_radii[there]) + np.array([[part.start], [there.start]])
+            for part, there, squares in distances(rows, self.prepared.rows)
+        ]
+        image, ball = np.concatenate(found, axis=1)
+        order = np.argsort(image, kind="stable")
+        self.balls, self.ends = ball[order], np.searchsorted(image[order], np.arange(len(rows) + 1))
+
+    def estimate(self, places: Places, strata: Strata | None) -> Estimate:
+        """The metric's own, to the last bit."""
+        ball = np.concatenate([self.balls[self.ends[i] : self.ends[i + 1]] for i in places])
+        guest = np.repeat(np.arange(len(places)), self.ends[places + 1] - self.ends[places])
+        count = np.bincount(ball, minlength=len(self.prepared.rows))
+        first, last = np.zeros((2, len(count)), dtype=np.int64)
+        # Of several guests of a ball the one that is written last stays.
+        last[ball], first[ball[::-1]] = guest, guest[::-1]
+        return self.coverage.estimate_of(Guests(count, first, last), len(places))
+
+
 def on_runs(name: str, yardstick: Yardstick, rows: Rows) -> OnRuns:
     """A metric on runs, in the way that costs least."""
     if name in MEANS:
         return MeanOnRuns(yardstick, rows)
+    if name == "coverage":
+        return BallsOnRuns(yardstick, rows)
     return (PairsOnRuns if isinstance(yardstick.metric, MMD) else OnRuns)(yardstick, rows)
 
 
@@ -277,7 +307,7 @@ def false_claims(name: str, one: OnRuns, pool: Pool, n: int, asked: argparse.Nam
         looks = [([one.of(places[:count], pool.strata(count)) for places in of_each], count) for count in counts]
         return [has_false_claim(name, found, Look(i + 1, count)) for i, (found, count) in enumerate(looks)]
 
-    families = affordable(asked.seconds, asked.families, claims)
+    families = affordable(asked.family_seconds, asked.families, claims)
     if families < min(LEAST, asked.families):
         return None
     found = [claims() for _ in range(families)]
@@ -381,7 +411,8 @@ def measured(pool: Pool, results: Results, asked: argparse.Namespace) -> Iterato
         ready_runs = cache(lambda: {sampler: on_runs(name, yardstick, of) for sampler, of in rows.items()})  # noqa: B023
         for n in asked.n or COUNTS:
             if yardstick.fewest(name) <= n <= pool.images:
-                key = f"{name} n={n} pool={pool.images} runs={asked.runs} families={asked.families} s={asked.seconds:g}"
+                limits = f"runs={asked.runs}/{asked.seconds:g}s families={asked.families}/{asked.family_seconds:g}s"
+                key = f"{name} n={n} pool={pool.images} {limits}"
                 yield name, n, results.of(key, lambda: measure_metric(name, ready_runs(), pool, n, asked))  # noqa: B023
 
 
@@ -566,9 +597,8 @@ def main() -> None:
     parser.add_argument("-n", type=int, action="append", help="images of a run; repeatable [default: 128, 512, 2048]")
     parser.add_argument("--runs", type=int, default=2000, help="most runs of n images that are taken from the pool")
     parser.add_argument("--families", type=int, default=500, help="most families of 12 equal samplers")
-    parser.add_argument(
-        "--seconds", type=float, default=40, help="of the processor, for the runs of a metric at n, and its families"
-    )
+    parser.add_argument("--seconds", type=float, default=900, help="most seconds of the processor for runs of a metric")
+    parser.add_argument("--family-seconds", type=float, default=200, help="the same for its families")
     parser.add_argument("--metric", action="append", help=f"repeatable [default: {', '.join(METRICS)}]")
     parser.add_argument("--ode", type=int, default=20_000, help="images with a converged solution")
     parser.add_argument("--markdown", action="store_true", help="print the page of the documentation")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 from ...samplers.metric import Estimate, Metric, Rows, check_rows, mean_estimate
 from ...samplers.registry import hookimpl
-from .neighbours import Balls, OfBalls, balls_around, distances, jackknife_excess
+from .neighbours import Balls, Indices, OfBalls, balls_around, distances, jackknife_excess
 
 
 class Density(OfBalls):
@@ -39,23 +41,40 @@ class Coverage(OfBalls):
     def estimate(self, rows: Rows, prepared: Balls) -> Estimate:
         """Features (n, d) -> coverage and influences."""
         check_rows(rows, prepared.rows.shape[1])
-        guests = np.zeros(len(prepared.rows))  # how many generated images each ball has
-        first, last = np.zeros((2, len(prepared.rows)), dtype=np.int64)  # for balls with any generated image
-        for part, there, squares in distances(rows, prepared.rows):
-            inside = squares <= prepared.squared_radii[there]
-            any_ = inside.any(0)
-            first[there] = np.where(any_ & (guests[there] == 0), part.start + inside.argmax(0), first[there])
-            last[there] = np.where(any_, part.start + len(inside) - 1 - inside[::-1].argmax(0), last[there])
-            guests[there] += inside.sum(0)
+        return self.estimate_of(guests_of(rows, prepared), len(rows))
+
+    def estimate_of(self, guests: Guests, n: int) -> Estimate:
+        """The estimate of n generated images, by who is in which ball."""
         # A sample that is alone in a ball takes it along; so do two that are alone together. Balls with the same guests
         # go together, so what counts is the square of their number.
-        alone = np.bincount(first[guests == 1], minlength=len(rows))
-        pairs = np.stack([first, last])[:, guests == 2]  # noqa: PLR2004  (a pair)
+        alone = np.bincount(guests.first[guests.count == 1], minlength=n)
+        pairs = np.stack([guests.first, guests.last])[:, guests.count == 2]  # noqa: PLR2004  (a pair)
         together = np.unique(pairs, axis=1, return_counts=True)[1]
         excess = jackknife_excess(float((alone**2).sum()), float((together**2).sum()))
-        influence = (len(rows) - 1) / len(guests) / excess * alone
-        share = float((guests > 0).mean())
-        return Estimate(share, influence - influence.mean(), is_share=True, counted=len(guests))
+        influence = (n - 1) / len(guests.count) / excess * alone
+        share = float((guests.count > 0).mean())
+        return Estimate(share, influence - influence.mean(), is_share=True, counted=len(guests.count))
+
+
+class Guests(NamedTuple):
+    """The generated images in each ball, (N,) each."""
+
+    count: Indices
+    first: Indices
+    """The first of them, where there is any."""
+    last: Indices
+
+
+def guests_of(rows: Rows, balls: Balls) -> Guests:
+    """Who is in which ball, of generated images (n, d)."""
+    count, first, last = np.zeros((3, len(balls.rows)), dtype=np.int64)
+    for part, there, squares in distances(rows, balls.rows):
+        inside = squares <= balls.squared_radii[there]
+        any_ = inside.any(0)
+        first[there] = np.where(any_ & (count[there] == 0), part.start + inside.argmax(0), first[there])
+        last[there] = np.where(any_, part.start + len(inside) - 1 - inside[::-1].argmax(0), last[there])
+        count[there] += inside.sum(0)
+    return Guests(count, first, last)
 
 
 @hookimpl

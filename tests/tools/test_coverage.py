@@ -15,7 +15,7 @@ from samplerbench.bench.judge.statistics import strata_of
 from samplerbench.bench.plan.yardstick import Yardstick
 from samplerbench.plugins.metrics.clip_score import CLIPScore
 from samplerbench.plugins.metrics.cmmd import CMMD
-from samplerbench.plugins.metrics.density_coverage import Density
+from samplerbench.plugins.metrics.density_coverage import Coverage, Density
 from samplerbench.plugins.metrics.fid import FID
 from samplerbench.plugins.metrics.kid import KID
 from samplerbench.plugins.metrics.precision_recall import Precision
@@ -62,10 +62,9 @@ def test_a_pool_that_is_being_drawn_is_read_as_far_as_all_samplers_have_it(cover
         coverage.read_pool(tmp_path)
 
 
-@pytest.mark.parametrize(
-    ("name", "metric"), [("kid", KID), ("cmmd", CMMD), ("precision", Precision), ("density", Density), ("fid", FID)]
-)
-def test_what_is_computed_once_for_the_pool_gives_a_run_what_the_metric_gives_it(coverage, name, metric):
+@pytest.mark.parametrize("metric", [KID, CMMD, Precision, Density, Coverage, FID])
+def test_what_is_computed_once_for_the_pool_gives_a_run_what_the_metric_gives_it(coverage, metric):
+    name = metric.__name__.lower()
     rng = np.random.default_rng(0)
     reference, rows = (rng.standard_normal((n, 4)).astype(np.float32) for n in (80, 200))
     yardstick = Yardstick(metric(), metric().prepare(reference))
@@ -93,7 +92,7 @@ def test_the_page_has_every_measurement_with_its_monte_carlo_error(coverage):
     rng = np.random.default_rng(1)
     rows = {name: {"clip": rng.standard_normal((6000, 1)).astype(np.float32) + 5} for name in coverage.SAMPLERS}
     pool = coverage.Pool(rows, {}, PROMPTS)
-    asked = argparse.Namespace(runs=200, families=20, seconds=1e9)
+    asked = argparse.Namespace(runs=200, families=20, seconds=1e9, family_seconds=1e9)
     of = {name: coverage.on_runs("clip_score", Yardstick(CLIPScore(), None), one["clip"]) for name, one in rows.items()}
     found = {("clip_score", n): coverage.measure_metric("clip_score", of, pool, n, asked) for n in (40, 200)}
     small = found["clip_score", 40]
