@@ -340,7 +340,7 @@ def check_names(names: Mapping[str, str], registry: Registry) -> None:
         if registry.is_sampler(name) and registry.parse_sampler(name) != registry.parse_sampler(spec):
             raise InputError(
                 f"sampler {quote(f'{name}={spec}')}: the name {quote(name)} is that of another sampler; give the rows "
-                "a name that is none"
+                "a name of their own"
             )
 
 

@@ -393,7 +393,7 @@ def started(address: str, needs: dict[str, int], workers: int | str | None) -> A
         else:
             ray.init(address=address, **quiet)
     except (Exception, SystemExit) as error:
-        # Ray ends the process, with no word, where a server answers that is none of its own.
+        # Ray ends the process, with no word, where a server answers that is not Ray.
         reason = "it is no head node of Ray" if isinstance(error, SystemExit) else in_line(error)
         what = f"ray:{address}" if address else "ray"
         raise InputError(f"engine {what!r}: cannot be used ({reason})") from error
@@ -404,7 +404,7 @@ def check_address(address: str) -> None:
     """Refuse an address at which no head node answers: Ray itself would ask for minutes."""
     try:
         greet(address)
-    except (OSError, OverflowError, UnicodeError) as error:  # of a port or a name that is none
+    except (OSError, OverflowError, UnicodeError) as error:  # the port or the name is invalid
         reason = getattr(error, "strerror", None) or error
         raise InputError(
             f"address {address}: nobody answers ({reason}); expected that of a head node, as `ray start --head` says it"

@@ -58,7 +58,7 @@ class Multistep(sb.Sampler):
 
 @dataclasses.dataclass(frozen=True)
 class Singlestep(sb.Sampler):
-    """RES 2S: the same with a prediction in the middle, at the place that its level really has."""
+    """RES 2S: its intervals, with a prediction in the middle, at the place that its level really has."""
 
     convergence = 2
     exact_for = ("x0 linear in lambda",)

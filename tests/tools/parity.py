@@ -994,7 +994,7 @@ sigma / alpha of its levels.
 
 - *difference*: the largest one, relative to the largest number, in float64. The peers keep tables and states in
   float32; here they run with the names `torch.float32` and `numpy.float32` standing for float64.
-- *as shipped*: the same with the peer as it is, its state in float32; ours stays in float64.
+- *as shipped*: the difference from the peer as it is, with its state in float32; ours stays in float64.
 - *verdict*: pass = within the tolerance. Where a peer differs for a reason, the reason; the note then has the numbers
   that prove it: what is left of the difference once the reason is removed, or both orders of convergence, measured
   on 80, 160 and 320 steps."""
