@@ -597,7 +597,7 @@ def main() -> None:
     parser.add_argument("-n", type=int, action="append", help="images of a run; repeatable [default: 128, 512, 2048]")
     parser.add_argument("--runs", type=int, default=2000, help="most runs of n images that are taken from the pool")
     parser.add_argument("--families", type=int, default=500, help="most families of 12 equal samplers")
-    parser.add_argument("--seconds", type=float, default=900, help="most seconds of the processor for runs of a metric")
+    parser.add_argument("--seconds", type=float, default=300, help="most seconds of the processor for runs of a metric")
     parser.add_argument("--family-seconds", type=float, default=200, help="the same for its families")
     parser.add_argument("--metric", action="append", help=f"repeatable [default: {', '.join(METRICS)}]")
     parser.add_argument("--ode", type=int, default=20_000, help="images with a converged solution")
