@@ -47,19 +47,20 @@ class Coverage(OfBalls):
         """The estimate of n generated images, by who is in which ball."""
         # A sample that is alone in a ball takes it along; so do two that are alone together. Balls with the same guests
         # go together, so what counts is the square of their number.
-        alone = np.bincount(guests.first[guests.count == 1], minlength=n)
-        pairs = np.stack([guests.first, guests.last])[:, guests.count == 2]  # noqa: PLR2004  (a pair)
+        alone = np.bincount(guests.first[guests.number == 1], minlength=n)
+        pairs = np.stack([guests.first, guests.last])[:, guests.number == 2]  # noqa: PLR2004  (a pair)
         together = np.unique(pairs, axis=1, return_counts=True)[1]
         excess = jackknife_excess(float((alone**2).sum()), float((together**2).sum()))
-        influence = (n - 1) / len(guests.count) / excess * alone
-        share = float((guests.count > 0).mean())
-        return Estimate(share, influence - influence.mean(), is_share=True, counted=len(guests.count))
+        influence = (n - 1) / len(guests.number) / excess * alone
+        share = float((guests.number > 0).mean())
+        return Estimate(share, influence - influence.mean(), is_share=True, counted=len(guests.number))
 
 
 class Guests(NamedTuple):
     """The generated images in each ball, (N,) each."""
 
-    count: Indices
+    number: Indices
+    """How many they are."""
     first: Indices
     """The first of them, where there is any."""
     last: Indices
