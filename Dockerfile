@@ -2,7 +2,7 @@
 ARG BASE=ubuntu:24.04
 FROM ${BASE}
 
-# The index that has the wheels of torch for the processor or a version of CUDA; pip's own without one.
+# The index that has the wheels of torch for the processor or a version of CUDA; empty, which pip ignores, is its own.
 ARG TORCH_INDEX=""
 ARG EXTRAS=""
 
@@ -16,14 +16,14 @@ ENV PATH=/opt/venv/bin:$PATH \
     PIP_NO_CACHE_DIR=1 \
     PYTHONUNBUFFERED=1
 RUN python3 -m venv /opt/venv \
-    && pip install ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} "torch>=2.10"
+    && PIP_INDEX_URL=$TORCH_INDEX pip install "torch>=2.10"
 
 COPY . /opt/samplerbench
 RUN pip install "/opt/samplerbench${EXTRAS}"
 
 # Nobody needs to be root to draw; results are written where the user mounts a folder.
-RUN useradd --create-home drawer && install --directory --owner=drawer /runs
-USER drawer
+RUN useradd --uid 10001 --create-home drawer && install --directory --owner=drawer /runs
+USER 10001
 WORKDIR /runs
 ENTRYPOINT ["samplerbench"]
 CMD ["--help"]

@@ -309,6 +309,7 @@ def run(  # noqa: PLR0913  (the settings of a run, each by name)
     # Everything about the arguments is checked before the model is loaded, which may take a minute.
     config, manner = config_of(given), Manner(**conduct_of(given))
     registry = load_registry(plugins)
+    registry.check_engine(manner.engine, manner.of_engine)
     if add:
         config = enlarge_run(None if output is None else Path(output), without_defaults(config), registry, fresh=fresh)
     # Threads come before the plan, because they are part of every key.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from .files.sent import SentFiles
 
@@ -139,3 +139,12 @@ class Work(Protocol):
 EngineFactory = Callable[..., Engine]
 """What follows the colon in "name:argument" ('' if nothing), the work of a run, and as keywords those of `address` and
 `cpus_per_worker` that it names and that are given -> the engine that does the work."""
+
+
+@runtime_checkable
+class ChecksEarly(Protocol):
+    """A factory of engines that can refuse before a model is loaded and a plan is made."""
+
+    def check(self, argument: str, **settings: Any) -> None:
+        """InputError for what follows the colon, or for a setting, that no work could be done with."""
+        ...

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple, cast
 
 from .aliases import aliases_in, aliases_of, check_aliases, pop_first
 from .catalogue import Catalogue, loosely
-from .engine import Engine, EngineFactory, Work
+from .engine import ChecksEarly, Engine, EngineFactory, Work
 from .errors import InputError, ModelError, PluginError, SamplerbenchError, closest, describe_error, pass_on
 from .extractor import Extractor, ExtractorFactory
 from .factories import (
@@ -251,9 +251,17 @@ class Registry:
         with self.loading("data", spec):
             return as_data(factory(argument), spec)
 
-    def check_engine(self, spec: str, settings: Iterable[str] = ()) -> EngineFactory:
-        """The factory of the engine that a spec names; before any work an error lists the names for an unknown one, and
-        the engines that take a setting which this one does not."""
+    def check_engine(self, spec: str, settings: Mapping[str, object]) -> None:
+        """Refuse an engine before any work: an unknown name, a setting that it does not take, and what its factory
+        refuses without a plan, as where a package is missing or nobody answers."""
+        factory = self._engine_factory(spec, settings)
+        if isinstance(factory, ChecksEarly):
+            with at_fault(f"engine {spec!r}"):
+                factory.check(spec.partition(":")[2], **settings)
+
+    def _engine_factory(self, spec: str, settings: Iterable[str]) -> EngineFactory:
+        """The factory of the engine that a spec names; an error lists the names for an unknown one, and the engines
+        that take a setting which this one does not."""
         factory = self.engines[spec.partition(":")[0]]
         for name in settings:
             if name not in accepted_settings(factory):
@@ -265,7 +273,7 @@ class Registry:
 
     def engine(self, spec: str, work: Work, **settings: object) -> Engine:
         """The engine that "name" or "name:argument" describes, for the work of a run, with the settings of its own."""
-        factory, argument = self.check_engine(spec, settings), spec.partition(":")[2]
+        factory, argument = self._engine_factory(spec, settings), spec.partition(":")[2]
         with at_fault(f"engine {spec!r}"):
             # The two methods are looked for by name: a stranger's engine need not derive from anything.
             made: object = factory(argument, work, **settings)

@@ -15,12 +15,11 @@ import os
 import platform
 import re
 import signal
-import socket
 import sys
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from time import monotonic
@@ -31,10 +30,11 @@ import torch
 from ...samplers.engine import Done, Drawn, Engine, EngineFactory, Failure, Job, Work
 from ...samplers.errors import InputError, in_line, quote
 from ...samplers.files.sent import SentFiles, keep, kept_in
-from ...samplers.leftovers import Leftovers, below
+from ...samplers.leftovers import Leftovers
 from ...samplers.plugin import GROUP
 from ...samplers.registry import hookimpl
 from ...samplers.variables import NO_PLUGINS, is_on
+from .ray_greeting import is_head_node
 
 TRIES = 3
 """How many workers are given a chunk that ends them."""
@@ -42,10 +42,8 @@ PLACED_WITHIN = 45.0
 """Seconds until it is asked whether a worker can ever find a place, so that the answer is there within a minute."""
 ANSWERED_WITHIN = 8.0
 """Seconds in which a cluster has to answer at an address, so that the error is there within ten."""
-PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
-"""How a client of gRPC begins (RFC 9113, section 3.4): a head node answers with a frame of its settings."""
-SETTINGS_FRAME, FRAME_KIND = 4, 3
-"""The kind of that frame, and which of its bytes says so: the length comes first, in three."""
+TLS = "RAY_USE_TLS"
+"""Ray's own variable: where it is on, a head node hears only clients with a certificate."""
 LOOK_EVERY_SECONDS = 1.0
 MANY = 16
 """Workers, from which on answers are looked for several at a time."""
@@ -55,6 +53,8 @@ QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "
 """Ray reports nothing to its makers, and does not touch the cards that a worker does not ask for."""
 LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 """A cluster that no other machine can join, so Ray listens on 127.0.0.1; `_node_ip_address` would not do that."""
+READABLE = {"SPT_NOENV": "1"}
+"""Ray's processes give themselves names, and keep their environment, by which those that are left are known."""
 LACKING = "lacking"
 """Under this name a worker answers with the hashes of the files that its node lacks."""
 NODE = "node"
@@ -297,14 +297,15 @@ class RayCluster:
     def __init__(self, work: Work, draw_job: Callable[[bytes, Job], Done], address: str, cores: int) -> None:
         self._work, self._draw_job = work, draw_job
         self._needs = needs = needs_of(work, cores)
-        with handlers_kept():  # Ray hears signals in its own way, and a run has to hear them in its own
-            before = below(os.getpid())
-            self._ray = started(address, needs, work.workers)
-        self._leftovers: Leftovers | None = None
-        """Sees to the end of a cluster that this run has started: what has lost its parent ends late, or never."""
-        if address == HERE:
-            self._leftovers = Leftovers()
-            self._note({one: since for one, since in below(os.getpid()).items() if one not in before})
+        self._leftovers = Leftovers() if address == HERE else None
+        """Sees to the end of a cluster that this run starts: what has lost its parent ends late, or never."""
+        try:
+            # Ray hears signals in its own way, and a run has to hear them in its own.
+            with handlers_kept(), self._leftovers.marking() if self._leftovers else nullcontext():
+                self._ray = started(address, needs, work.workers)
+        except BaseException:
+            self._end_leftovers()
+            raise
         remote = self._ray.remote(
             num_cpus=needs["CPU"], num_gpus=needs.get("GPU", 0), max_restarts=0, max_task_retries=0
         )
@@ -328,7 +329,6 @@ class RayCluster:
         if job is None:
             return worker.about.remote()
         if worker not in self._told:
-            self._note({})
             # It does in turn what it is asked, so its answer is not waited for.
             worker.take.remote(self._description)
             self._told.add(worker)
@@ -367,21 +367,18 @@ class RayCluster:
 
     def close(self) -> None:
         """Leave the cluster; one that was started here ends, with what Ray itself leaves where a part of it died."""
-        self._note({})
         with handlers_kept():
             self._ray.shutdown()
+        self._end_leftovers()
+
+    def _end_leftovers(self) -> None:
         if self._leftovers:
             self._leftovers.end()
-
-    def _note(self, new: Mapping[int, str]) -> None:
-        """Note processes of the cluster, and what came from them: one that has lost its parent is found no more."""
-        if self._leftovers:
-            self._leftovers.note(new)
 
 
 def started(address: str, needs: dict[str, int], workers: int | str | None) -> Any:
     """Ray, connected; InputError where nobody answers at the address, or another version does."""
-    os.environ.update(QUIET | (LOOPBACK if address == HERE else {}))
+    os.environ.update(QUIET | (LOOPBACK | READABLE if address == HERE else {}))
     import ray
 
     quiet = {"logging_level": "ERROR", "log_to_driver": False, "configure_logging": True}
@@ -401,30 +398,16 @@ def started(address: str, needs: dict[str, int], workers: int | str | None) -> A
 
 
 def check_address(address: str) -> None:
-    """Refuse an address at which no head node answers: Ray itself would ask for minutes."""
+    """Refuse an address at which no head node answers: Ray itself would ask for minutes, or end the process."""
+    host, _, port = address.rpartition(":")
     try:
-        greet(address)
+        if not is_on(TLS, os.environ) and not is_head_node(host.strip("[]"), int(port), ANSWERED_WITHIN):
+            raise OSError("it is no head node of Ray")
     except (OSError, OverflowError, UnicodeError) as error:  # the port or the name is invalid
         reason = getattr(error, "strerror", None) or error
         raise InputError(
             f"address {address}: nobody answers ({reason}); expected that of a head node, as `ray start --head` says it"
         ) from error
-
-
-def greet(address: str) -> None:
-    """Begin a conversation as Ray does, and end it; an OSError where no head node answers in time."""
-    host, _, port = address.rpartition(":")
-    until = monotonic() + ANSWERED_WITHIN
-    with socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWERED_WITHIN) as server:
-        server.sendall(PREFACE)
-        said = b""
-        while len(said) <= FRAME_KIND:
-            server.settimeout(max(0.01, until - monotonic()))
-            if not (more := server.recv(9)):
-                raise OSError("it hangs up")
-            said += more
-    if said[FRAME_KIND] != SETTINGS_FRAME:
-        raise OSError("it is no head node of Ray")
 
 
 @contextmanager
@@ -439,16 +422,31 @@ def handlers_kept() -> Iterator[None]:
                 signal.signal(number, handler)
 
 
-def ray(argument: str, work: Work, *, address: str | None = None, cpus_per_worker: int | None = None) -> Engine:
+class OnRay:
     """Workers of Ray on this machine, or with --address on those of a cluster. Needs samplerbench[ray]."""
-    where = address_of(argument, address)
-    if importlib.util.find_spec("ray") is None:
-        raise InputError("engine 'ray': the package ray is missing; install it with pip install 'samplerbench[ray]'")
-    if where not in {HERE, AUTO}:
-        check_address(where)
-    check_cards(work, where)
-    cores, draw_job = cpus_per_worker or work.threads, work.draw_job  # refused here where no other process can draw
-    return RayEngine(work, lambda: RayCluster(work, draw_job, where, cores), cores=cores)
+
+    def check(self, argument: str, *, address: str | None = None, cpus_per_worker: int | None = None) -> None:
+        """Refuse what can be refused before there is a plan."""
+        where = self._where(argument, address)
+        if where not in {HERE, AUTO}:
+            check_address(where)
+
+    def __call__(
+        self, argument: str, work: Work, *, address: str | None = None, cpus_per_worker: int | None = None
+    ) -> Engine:
+        """The engine; it is connected when it is to draw."""
+        where = self._where(argument, address)
+        check_cards(work, where)
+        cores, draw_job = cpus_per_worker or work.threads, work.draw_job  # refused here where no other process can draw
+        return RayEngine(work, lambda: RayCluster(work, draw_job, where, cores), cores=cores)
+
+    def _where(self, argument: str, address: str | None) -> str:
+        where = address_of(argument, address)
+        if importlib.util.find_spec("ray") is None:
+            raise InputError(
+                "engine 'ray': the package ray is missing; install it with pip install 'samplerbench[ray]'"
+            )
+        return where
 
 
 def address_of(argument: str, address: str | None) -> str:
@@ -476,4 +474,4 @@ def check_cards(work: Work, where: str) -> None:
 @hookimpl
 def samplerbench_engines() -> dict[str, EngineFactory]:
     """What this file adds, by name."""
-    return {"ray": ray}
+    return {"ray": OnRay()}

@@ -26,14 +26,15 @@ from samplerbench.bench.run import Manner, begin
 from samplerbench.plugins.engines import ray_cluster
 from samplerbench.plugins.engines.ray_cluster import (
     PLACED_WITHIN,
+    OnRay,
     RayEngine,
     WorkerLost,
     check_address,
     check_versions,
     needs_in_words,
-    ray,
     versions_here,
 )
+from samplerbench.plugins.engines.ray_greeting import frame
 from samplerbench.samplers.registry import load_registry
 
 JOBS = [sb.Job("key", sampler, 2, first, 64, 128) for first in (0, 64, 128) for sampler in ("ddim", "ddpm")]
@@ -200,13 +201,15 @@ def test_what_a_worker_needs():
 @pytest.mark.parametrize("argument", ["nowhere", "host:", ":1", "host:port", "a b:1"])
 def test_a_wrong_address_is_refused(argument):
     with pytest.raises(sb.InputError, match="expected ray, ray:auto or ray:HOST:PORT"):
-        ray(argument, None)
+        OnRay().check(argument)
 
 
-def test_ray_that_is_missing_is_named(monkeypatch):
+def test_ray_that_is_missing_is_said_before_a_model_is_looked_for(command, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(sb.InputError, match=r"the package ray is missing; install it with pip install 'samplerbench\["):
-        ray("", None)
+    words = "engine 'ray': the package ray is missing; install it with pip install 'samplerbench[ray]'"
+    command("run", "--model", "no-such-model", "--engine", "ray").refused(2, words)
+    with pytest.raises(sb.InputError, match="the package ray is missing"):
+        sb.run("no-such-model", engine="ray")
 
 
 def test_an_address_that_nobody_answers_at_is_one_line():
@@ -240,19 +243,51 @@ def server():
         yield serve
 
 
+def answered(kind, flags, body):
+    """What a server of HTTP/2 says: its settings, a frame of another conversation, and then this one."""
+    return frame(4, 0, 0, bytes(6)) + frame(6, 0, 0, bytes(8)) + frame(kind, flags, 1, body)
+
+
 @pytest.mark.parametrize(
     ("said", "words"),
-    [(b"", "nobody answers (timed out)"), (b"HTTP/1.1 400 Bad Request", "nobody answers (it is no head node of Ray)")],
+    [
+        (b"", "timed out"),
+        (b"HTTP/1.1 400 Bad Request", "it is no head node of Ray"),
+        (answered(1, 5, b"@\x0bgrpc-status\x0212"), "it is no head node of Ray"),
+        (answered(1, 4, b"\x88") + frame(0, 0, 1, b"<html>not here</html>"), "it is no head node of Ray"),
+        (answered(3, 0, bytes(4)), "it is no head node of Ray"),
+        (answered(1, 4, b"\x88"), "timed out"),
+    ],
+    ids=["silent", "HTTP/1.1", "gRPC", "a page", "refused", "half an answer"],
 )
 def test_a_server_that_is_silent_or_another_is_refused_in_time(server, monkeypatch, said, words):
     monkeypatch.setattr(ray_cluster, "ANSWERED_WITHIN", 0.05)
     with pytest.raises(sb.InputError) as refused:
         check_address(server(said))
-    assert words in str(refused.value)
+    assert f"nobody answers ({words})" in str(refused.value)
 
 
-def test_a_head_node_is_known_by_how_it_begins_to_speak(server):
-    check_address(server(bytes([0, 0, 6, 4, 0, 0, 0, 0, 0])))
+@pytest.mark.parametrize(
+    "said",
+    [
+        answered(1, 4, b"\x88") + frame(0, 0, 1, bytes([0, 0, 0, 0, 2]) + b"\x20\x01"),
+        answered(1, 5, b"\x00\x0bgrpc-status\x0216"),
+    ],
+    ids=["alive", "asks for a token"],
+)
+def test_a_head_node_is_known_by_its_answer(server, said):
+    check_address(server(said))
+
+
+def test_what_talks_without_an_end_is_refused_in_time(server, monkeypatch):
+    monkeypatch.setattr(ray_cluster, "ANSWERED_WITHIN", 0.05)
+    with pytest.raises(sb.InputError, match=r"nobody answers \(timed out\)"):
+        check_address(server(answered(8, 0, bytes(4)) * 100_000))
+
+
+def test_a_cluster_that_hears_only_certificates_is_left_to_ray(monkeypatch):
+    monkeypatch.setenv(ray_cluster.TLS, "1")
+    check_address("127.0.0.1:1")
 
 
 def test_time_to_answer_and_to_be_placed_is_within_what_is_promised():
@@ -294,7 +329,7 @@ def test_the_engine_gets_its_settings_and_a_new_run_as_many_threads_as_cores(mon
     registry.engine("mine:x", None, cpus_per_worker=3)
     assert asked == [("x", 3)]
     with pytest.raises(sb.InputError, match="address: engine 'mine' takes none; expected with --engine ray"):
-        registry.check_engine("mine", ["address"])
+        registry.check_engine("mine", {"address": "auto"})
     assert with_threads(Config(), None, 4, 3)[1] == 3
     assert with_threads(Config(threads=2), None, 4, 3)[1] == 2
 
@@ -304,7 +339,7 @@ def test_more_workers_than_cards_of_this_machine_are_refused(monkeypatch):
     monkeypatch.setattr(ray_cluster.torch.cuda, "device_count", lambda: 1)
     work = types.SimpleNamespace(device="cuda", workers=2, threads=1)
     with pytest.raises(sb.InputError, match="workers 2: torch sees 1 GPUs here"):
-        ray("", work)
+        OnRay()("", work)
 
 
 def test_a_model_that_is_an_object_is_refused_before_anything_is_started_or_written(tmp_path, monkeypatch):

@@ -5,8 +5,8 @@ the process that writes (`driver`), a worker, or, with the engine ray, the rayle
 that goes on is killed again later; one that has ended is resumed, until it gets to its end, and so on with the next.
 After each kill every chunk that was there must be there, unchanged and sound. When a run has ended, however, nothing
 that it started may be left 5 seconds later; where it got to its end, its table must be that of an unbroken run in all
-but seconds. Prints what was counted; the exit code is 1 if a chunk was lost, a table differs, a process was left, or a
-run ended that had lost only a worker.
+but seconds. Prints each kill and each fault as it comes, and then what was counted; the exit code is 1 if a chunk was
+lost, a table differs, a process was left, or a run ended that had lost only a worker. Calls with other seeds add up.
 """
 
 import ctypes
@@ -43,6 +43,8 @@ PATIENCE = 600.0
 """Seconds that a run may take to store its first chunk, or to end."""
 SECONDS = 5.0
 """After this nothing of a run that ended may be there."""
+LATE = 60.0
+"""What is left is watched for so many seconds more: whether it ends late, or never, tells what failed."""
 MARKS = {"worker": ("lifeline.end_with", "ray::Drawer"), "raylet": ("/raylet/raylet",), "server": ("/gcs_server",)}
 """The victims but the driver, by what stands in their command."""
 PR_SET_CHILD_SUBREAPER = 36
@@ -85,7 +87,7 @@ def victims_of(driver):
     return {what: sorted(processes) for what, processes in found.items() if processes} | {"driver": [driver]}
 
 
-def left_by_now(seconds=SECONDS):
+def left_after(seconds):
     """The processes that are still there after this time; those that ended are reaped."""
     due = time.monotonic() + seconds
     while left := below(os.getpid()):
@@ -95,6 +97,20 @@ def left_by_now(seconds=SECONDS):
             os.waitpid(-1, os.WNOHANG)
         time.sleep(0.02)
     return {}
+
+
+def about(process):
+    """What a process is doing, in the words of the system."""
+    with suppress(OSError):
+        said = dict(line.split(":\t", 1) for line in Path(f"/proc/{process}/status").read_text().splitlines())
+        age = float(Path("/proc/uptime").read_text().split()[0]) - int(since_of(process)) / os.sysconf("SC_CLK_TCK")
+        return f"{process} ({said['State']}, parent {said['PPid']}, {age:.1f} s old): {command_of(process)[-300:]}"
+    return f"{process} (gone)"
+
+
+def since_of(process):
+    """When a process was started, in ticks of the system's clock."""
+    return Path(f"/proc/{process}/stat").read_text(errors="replace").rpartition(")")[2].split()[19]
 
 
 def chunks_in(folder):
@@ -109,6 +125,11 @@ def is_same_table(a, b):
     """Whether two tables differ in seconds alone."""
     tables = [pd.read_csv(folder / "table.csv").drop(columns=CLOCKED) for folder in (a, b)]
     return tables[0].equals(tables[1])
+
+
+def say(words):
+    """A line of what happens, with the time."""
+    print(f"{time.strftime('%H:%M:%S')} {words}", file=sys.stderr, flush=True)
 
 
 @dataclass
@@ -147,20 +168,33 @@ class Broken:
                 with suppress(subprocess.TimeoutExpired):
                     process.wait(PATIENCE)
             if process.poll() is None:
-                self.faults.append(f"did not end in {PATIENCE:.0f} s after a {last} was killed")
+                self.fault(f"did not end in {PATIENCE:.0f} s after a {last} was killed")
                 process.kill()
             _, said = process.communicate()
-            if left := left_by_now():
-                self.faults.append(f"left after {last or 'its end'}: {left}")
-                for one in left:
-                    with suppress(ProcessLookupError):
-                        os.kill(one, signal.SIGKILL)
+            self.check_left(last)
             self.look()
             if process.returncode == 0:
                 return
             if last not in ("driver", "raylet", "server"):
-                self.faults.append(f"ended with {process.returncode} after {last or 'no'} kill: {said[-600:]}")
+                self.fault(f"ended with {process.returncode} after {last or 'no'} kill: {said[-600:]}")
                 return
+
+    def check_left(self, last):
+        """Look for what the run has left, and end it."""
+        if not (left := left_after(SECONDS)):
+            return
+        began, words = time.monotonic(), "; ".join(map(about, left))
+        late = left_after(LATE)
+        when = f"still there {LATE:.0f} s later" if late else f"gone {time.monotonic() - began:.1f} s later"
+        self.fault(f"left {SECONDS:.0f} s after {last or 'its end'} and {when}: {words}")
+        for one in late:
+            with suppress(ProcessLookupError):
+                os.kill(one, signal.SIGKILL)
+
+    def fault(self, words):
+        """Note a fault, and say it at once."""
+        self.faults.append(words)
+        say(f"{self.folder.name}: FAULT: {words}")
 
     def wait(self, process):
         """Sleep until a random moment; whether the run is still there."""
@@ -181,6 +215,7 @@ class Broken:
         with suppress(ProcessLookupError):
             os.kill(self.chance.choice(victims[what]), signal.SIGKILL)
         self.kills[what] += 1
+        say(f"{self.folder.name}: {what} killed, {self.count()} chunks there")
         return what
 
     def count(self):
@@ -193,7 +228,7 @@ class Broken:
             now = chunks_in(self.folder)
         except StoreError as error:
             self.lost += 1
-            self.faults.append(str(error))
+            self.fault(str(error))
             return
         self.lost += sum(now.get(name) != content for name, content in self.before.items())
         self.seen += len(now)
@@ -223,8 +258,6 @@ def main(points, engine, workers, seed):
             runs.append(run)
             is_whole = (run.folder / "table.csv").exists()
             differing += not (is_whole and is_same_table(run.folder, unbroken.folder))
-            for fault in run.faults:
-                print(fault, file=sys.stderr)
     kills = sum((run.kills for run in runs), Counter())
     faults, lost = sum(len(run.faults) for run in runs), sum(run.lost for run in runs)
     words = ", ".join(f"{number} of a {what}" for what, number in sorted(kills.items()))
