@@ -19,7 +19,7 @@ import sys
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from time import monotonic
@@ -55,6 +55,10 @@ LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 """A cluster that no other machine can join, so Ray listens on 127.0.0.1; `_node_ip_address` would not do that."""
 READABLE = {"SPT_NOENV": "1"}
 """Ray's processes give themselves names, and keep their environment, by which those that are left are known."""
+NOT_AWAITED = {"RAY_gcs_rpc_server_reconnect_timeout_s": "10"}
+"""The server of such a cluster does not come back where it is lost: Ray would wait a minute for it."""
+STARTS = 2
+"""How often it is tried to start a cluster, which Ray gives up after 30 s; on a busy machine the first try may fail."""
 LACKING = "lacking"
 """Under this name a worker answers with the hashes of the files that its node lacks."""
 NODE = "node"
@@ -297,15 +301,13 @@ class RayCluster:
     def __init__(self, work: Work, draw_job: Callable[[bytes, Job], Done], address: str, cores: int) -> None:
         self._work, self._draw_job = work, draw_job
         self._needs = needs = needs_of(work, cores)
-        self._leftovers = Leftovers() if address == HERE else None
+        self._leftovers: Leftovers | None = None
         """Sees to the end of a cluster that this run starts: what has lost its parent ends late, or never."""
-        try:
-            # Ray hears signals in its own way, and a run has to hear them in its own.
-            with handlers_kept(), self._leftovers.marking() if self._leftovers else nullcontext():
-                self._ray = started(address, needs, work.workers)
-        except BaseException:
-            self._end_leftovers()
-            raise
+        with handlers_kept():  # Ray hears signals in its own way, and a run has to hear them in its own
+            if address == HERE:
+                self._ray, self._leftovers = started(needs, work.workers)
+            else:
+                self._ray = connected(address)
         remote = self._ray.remote(
             num_cpus=needs["CPU"], num_gpus=needs.get("GPU", 0), max_restarts=0, max_task_retries=0
         )
@@ -369,26 +371,32 @@ class RayCluster:
         """Leave the cluster; one that was started here ends, with what Ray itself leaves where a part of it died."""
         with handlers_kept():
             self._ray.shutdown()
-        self._end_leftovers()
-
-    def _end_leftovers(self) -> None:
         if self._leftovers:
             self._leftovers.end()
 
 
-def started(address: str, needs: dict[str, int], workers: int | str | None) -> Any:
+def started(needs: dict[str, int], workers: int | str | None, tries: int = STARTS) -> tuple[Any, Leftovers]:
+    """Ray with a cluster of this machine, which hears only this machine, and what sees to its end."""
+    cores = needs["CPU"] * workers if isinstance(workers, int) else None
+    leftovers = Leftovers()
+    try:
+        with leftovers.marking():
+            return connected(HERE, num_cpus=cores, include_dashboard=False, _node_ip_address="127.0.0.1"), leftovers
+    except BaseException as error:
+        leftovers.end()
+        if isinstance(error, InputError) and tries > 1:
+            return started(needs, workers, tries - 1)
+        raise
+
+
+def connected(address: str, **settings: object) -> Any:
     """Ray, connected; InputError where nobody answers at the address, or another version does."""
-    os.environ.update(QUIET | (LOOPBACK | READABLE if address == HERE else {}))
+    os.environ.update(QUIET | (LOOPBACK | READABLE | NOT_AWAITED if address == HERE else {}))
     import ray
 
     quiet = {"logging_level": "ERROR", "log_to_driver": False, "configure_logging": True}
     try:
-        if address == HERE:
-            # A cluster of this machine hears only this machine, and has no page of its own.
-            cores = needs["CPU"] * workers if isinstance(workers, int) else None
-            ray.init(address="local", num_cpus=cores, include_dashboard=False, _node_ip_address="127.0.0.1", **quiet)
-        else:
-            ray.init(address=address, **quiet)
+        ray.init(address=address or "local", **quiet, **settings)
     except (Exception, SystemExit) as error:
         # Ray ends the process, with no word, where a server answers that is not Ray.
         reason = "it is no head node of Ray" if isinstance(error, SystemExit) else in_line(error)
@@ -397,14 +405,30 @@ def started(address: str, needs: dict[str, int], workers: int | str | None) -> A
     return ray
 
 
-def check_address(address: str) -> None:
+def looked_for_at(address: str) -> str | None:
+    """Where Ray will look: it finds a cluster itself for auto, and takes another address of this machine for
+    127.0.0.1. None where that is not known before it does."""
+    os.environ.update(QUIET)
+    try:
+        from ray._private.services import canonicalize_bootstrap_address
+    except ImportError:  # it is Ray's own, and may be elsewhere in another version
+        return None if address == AUTO else address
+    try:
+        found: str | None = canonicalize_bootstrap_address(address)
+    except Exception as error:
+        raise InputError(f"address {address}: {in_line(error)}") from error
+    return found
+
+
+def check_address(address: str, there: str | None = None) -> None:
     """Refuse an address at which no head node answers: Ray itself would ask for minutes, or end the process."""
-    host, _, port = address.rpartition(":")
+    there = there or address
+    host, _, port = there.rpartition(":")
     try:
         if not is_on(TLS, os.environ) and not is_head_node(host.strip("[]"), int(port), ANSWERED_WITHIN):
             raise OSError("it is no head node of Ray")
     except (OSError, OverflowError, UnicodeError) as error:  # the port or the name is invalid
-        reason = getattr(error, "strerror", None) or error
+        reason = f"{getattr(error, 'strerror', None) or error}{f' at {there}' if there != address else ''}"
         raise InputError(
             f"address {address}: nobody answers ({reason}); expected that of a head node, as `ray start --head` says it"
         ) from error
@@ -428,8 +452,8 @@ class OnRay:
     def check(self, argument: str, *, address: str | None = None, cpus_per_worker: int | None = None) -> None:
         """Refuse what can be refused before there is a plan."""
         where = self._where(argument, address)
-        if where not in {HERE, AUTO}:
-            check_address(where)
+        if where != HERE and (there := looked_for_at(where)):
+            check_address(where, there)
 
     def __call__(
         self, argument: str, work: Work, *, address: str | None = None, cpus_per_worker: int | None = None

@@ -206,6 +206,7 @@ def test_a_wrong_address_is_refused(argument):
 
 def test_ray_that_is_missing_is_said_before_a_model_is_looked_for(command, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    load_registry()  # no note that this takes long, on a busy machine
     words = "engine 'ray': the package ray is missing; install it with pip install 'samplerbench[ray]'"
     command("run", "--model", "no-such-model", "--engine", "ray").refused(2, words)
     with pytest.raises(sb.InputError, match="the package ray is missing"):
@@ -283,6 +284,39 @@ def test_what_talks_without_an_end_is_refused_in_time(server, monkeypatch):
     monkeypatch.setattr(ray_cluster, "ANSWERED_WITHIN", 0.05)
     with pytest.raises(sb.InputError, match=r"nobody answers \(timed out\)"):
         check_address(server(answered(8, 0, bytes(4)) * 100_000))
+
+
+def rays_own(monkeypatch, find):
+    """Stands for the part of Ray that finds a cluster."""
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: True)
+    for name in ("ray", "ray._private", "ray._private.services"):
+        monkeypatch.setitem(sys.modules, name, types.SimpleNamespace(canonicalize_bootstrap_address=find))
+
+
+@pytest.mark.parametrize("given", ["auto", "127.0.0.1:6379"])
+def test_the_address_that_is_asked_is_that_at_which_ray_will_look(monkeypatch, given):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        there = f"127.0.0.1:{taken.getsockname()[1]}"
+        rays_own(monkeypatch, {given: there}.get)
+        with pytest.raises(sb.InputError, match=rf"address {given}: nobody answers \(Connection refused at {there}\)"):
+            OnRay().check("", address=given)
+
+
+def test_where_ray_finds_no_cluster_it_says_so_in_one_line(monkeypatch):
+    def find(address):
+        raise ConnectionError("Could not find any\nrunning Ray instance.")
+
+    rays_own(monkeypatch, find)
+    with pytest.raises(sb.InputError, match=r"^address auto: .*Could not find any running Ray instance"):
+        OnRay().check("auto")
+
+
+def test_a_version_of_ray_that_does_not_tell_is_asked_as_given(monkeypatch):
+    rays_own(monkeypatch, None)
+    monkeypatch.setitem(sys.modules, "ray._private.services", None)
+    assert ray_cluster.looked_for_at("auto") is None
+    assert ray_cluster.looked_for_at("far:1") == "far:1"
 
 
 def test_a_cluster_that_hears_only_certificates_is_left_to_ray(monkeypatch):
@@ -372,6 +406,41 @@ def test_ray_is_not_imported_for_what_does_not_ask_for_it():
     assert (
         importlib.util.find_spec("ray") is None or "ray" not in sys.modules or "RAY_USAGE_STATS_ENABLED" in os.environ
     )
+
+
+@pytest.mark.parametrize(("refusals", "tries"), [(0, 1), (1, 2), (9, 2)])
+def test_a_cluster_that_did_not_start_is_tried_once_more_and_what_it_left_is_ended(monkeypatch, refusals, tries):
+    made = []
+
+    class Left:
+        """What sees to the end of a cluster, and only counts."""
+
+        is_marking = ended = False
+
+        def __init__(self):
+            made.append(self)
+
+        @contextlib.contextmanager
+        def marking(self):
+            self.is_marking = True
+            yield
+            self.is_marking = False
+
+        def end(self):
+            self.ended = True
+
+    def connected(address, **settings):
+        assert made[-1].is_marking
+        assert settings["num_cpus"] == 6
+        if len(made) <= refusals:
+            raise sb.InputError("timed out")
+        return "ray"
+
+    monkeypatch.setattr(ray_cluster, "Leftovers", Left)
+    monkeypatch.setattr(ray_cluster, "connected", connected)
+    with pytest.raises(sb.InputError, match="timed out") if refusals >= tries else contextlib.nullcontext():
+        assert ray_cluster.started({"CPU": 3}, 2) == ("ray", made[-1])
+    assert [left.ended for left in made] == [number < refusals for number in range(tries)]
 
 
 @pytest.mark.slow
