@@ -129,6 +129,8 @@ class RayEngine:
     """Jobs that went back."""
     _tries: Counter[Job] = field(default_factory=Counter)
     """How many workers each job has ended."""
+    _clocked: Any = None
+    """The worker that is clocked: times of two kinds of machines have no column in common."""
     _not_started: int = 0
     """How many workers in a row were lost before their first answer."""
 
@@ -189,7 +191,10 @@ class RayEngine:
     def _hand_out(self, cluster: Cluster, waiting: Iterator[Job]) -> None:
         """A job for each worker that has none, as long as there are jobs."""
         while self._idle and (job := self._again.popleft() if self._again else next(waiting, None)):
-            worker = self._idle.pop(0)
+            worker = self._clocked if job.is_for_the_clock and self._clocked in self._idle else self._idle[0]
+            self._idle.remove(worker)
+            if job.is_for_the_clock:
+                self._clocked = worker
             self._drawing[cluster.ask(worker, job)] = worker, job
 
     def _heard(self, cluster: Cluster, asked: Any) -> Done | None:

@@ -115,6 +115,19 @@ def test_every_job_is_answered_once_by_as_many_workers_as_are_asked_for_or_fit(w
     assert cluster.closed == 1
 
 
+def test_all_repeats_for_the_clock_are_drawn_by_one_worker_as_long_as_it_lives():
+    lost = []
+    engine, _, _ = engine_of(lambda w, job: WorkerLost("died") if (w, job) in lost else drawn(w, job), 3)
+    list(engine.draw(JOBS))
+    repeats = [dataclasses.replace(job, is_for_the_clock=True) for job in JOBS]
+    by = [done.chunk for job in repeats[:4] for done in engine.draw([job])]
+    assert len(set(by)) == 1
+    lost.append((by[0], repeats[4]))
+    by_another = [done.chunk for job in repeats[4:] for done in engine.draw([job])]
+    assert len({*by, *by_another}) == 2
+    assert len(by_another) == 2
+
+
 def test_nothing_is_started_for_no_jobs():
     engine, cluster, _ = engine_of(drawn)
     assert list(engine.draw([])) == []
