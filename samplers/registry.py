@@ -254,7 +254,7 @@ class Registry:
     def check_engine(self, spec: str, settings: Mapping[str, object]) -> None:
         """Refuse an engine before any work: an unknown name, a setting that it does not take, and what its factory
         refuses without a plan, as where a package is missing or nobody answers."""
-        factory = self._engine_factory(spec, settings)
+        factory: object = self._engine_factory(spec, settings)
         if isinstance(factory, ChecksEarly):
             with at_fault(f"engine {spec!r}"):
                 factory.check(spec.partition(":")[2], **settings)
