@@ -34,7 +34,7 @@ from ...samplers.leftovers import Leftovers
 from ...samplers.plugin import GROUP
 from ...samplers.registry import hookimpl
 from ...samplers.variables import NO_PLUGINS, is_on
-from .ray_greeting import is_head_node
+from .ray_greeting import Answer, who_answers
 
 TRIES = 3
 """How many workers are given a chunk that ends them."""
@@ -44,6 +44,8 @@ ANSWERED_WITHIN = 8.0
 """Seconds in which a cluster has to answer at an address, so that the error is there within ten."""
 TLS = "RAY_USE_TLS"
 """Ray's own variable: where it is on, a head node hears only clients with a certificate."""
+AUTH = "RAY_AUTH_MODE"
+"""Ray's own variable: with "token" its client sends one to an address that is given."""
 LOOK_EVERY_SECONDS = 1.0
 MANY = 16
 """Workers, from which on answers are looked for several at a time."""
@@ -427,16 +429,25 @@ def looked_for_at(address: str) -> str | None:
 
 def check_address(address: str, there: str | None = None) -> None:
     """Refuse an address at which no head node answers: Ray itself would ask for minutes, or end the process."""
+    if is_on(TLS, os.environ):
+        return
     there = there or address
     host, _, port = there.rpartition(":")
     try:
-        if not is_on(TLS, os.environ) and not is_head_node(host.strip("[]"), int(port), ANSWERED_WITHIN):
+        answer = who_answers(host.strip("[]"), int(port), ANSWERED_WITHIN)
+        if answer is Answer.ANOTHER:
             raise OSError("it is no head node of Ray")
     except (OSError, OverflowError, UnicodeError) as error:  # the port or the name is invalid
         reason = f"{getattr(error, 'strerror', None) or error}{f' at {there}' if there != address else ''}"
         raise InputError(
             f"address {address}: nobody answers ({reason}); expected that of a head node, as `ray start --head` says it"
         ) from error
+    # With auto Ray takes the token of this user by itself.
+    if answer is Answer.WANTS_TOKEN and address != AUTO and os.environ.get(AUTH, "").lower() != "token":
+        raise InputError(
+            f"address {address}: the cluster asks for a token; expected {AUTH}=token in the environment, and the "
+            "cluster's token in RAY_AUTH_TOKEN or ~/.ray/auth_token"
+        )
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Whether a head node of Ray answers at an address, asked in the language of gRPC, without Ray.
+"""Who answers at an address, a head node of Ray or another server: asked in the language of gRPC, without Ray.
 
 Ray's own client asks for minutes where nobody answers, and ends the process with no word where another server does. So
 the question that it begins with, whether the cluster is alive, is asked here first. gRPC is HTTP/2 (RFC 9113) with the
@@ -8,6 +8,7 @@ name of what is called as its path; an answer is a message with its length befor
 from __future__ import annotations
 
 import socket
+from enum import Enum, auto
 from time import monotonic
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
@@ -28,20 +29,30 @@ QUESTION = "/ray.rpc.NodeInfoGcsService/CheckAlive"
 NO_MESSAGE = bytes(5)
 """The empty message: not compressed, of length 0."""
 NOT_ALLOWED = b"grpc-status\x0216"
-"""A header of a cluster that asks for a token, which Ray's client has and nobody else needs."""
+"""A header of a cluster that asks for a token."""
 
 
-def is_head_node(host: str, port: int, seconds: float) -> bool:
-    """Whether a head node of Ray answers within this time; an OSError where nobody does."""
+class Answer(Enum):
+    """Who answers."""
+
+    HEAD_NODE = auto()
+    WANTS_TOKEN = auto()
+    """A head node that hears only clients with a token."""
+    ANOTHER = auto()
+
+
+def who_answers(host: str, port: int, seconds: float) -> Answer:
+    """Ask at an address; an OSError where nobody answers within this time."""
     due = monotonic() + seconds
     with socket.create_connection((host, port), timeout=seconds) as server:
         server.sendall(PREFACE + frame(SETTINGS, 0, 0) + question(host))
-        while True:
-            kind, flags, stream, body = next_frame(server, due)
+        while head := next_frame(server, due):
+            kind, flags, stream, body = head
             if stream == STREAM and kind == DATA:
-                return is_message(body)
+                return Answer.HEAD_NODE if is_message(body) else Answer.ANOTHER
             if stream == STREAM and (kind == REFUSED or (kind == HEADERS and flags & END_STREAM)):
-                return NOT_ALLOWED in body
+                return Answer.WANTS_TOKEN if NOT_ALLOWED in body else Answer.ANOTHER
+    return Answer.ANOTHER
 
 
 def question(host: str) -> bytes:
@@ -62,12 +73,12 @@ def with_length(text: str) -> bytes:
     return bytes([len(content)]) + content
 
 
-def next_frame(server: socket.socket, due: float) -> tuple[int, int, int, bytes]:
-    """Kind, flags, stream and content of the next frame; an OSError where it is none, or late."""
+def next_frame(server: socket.socket, due: float) -> tuple[int, int, int, bytes] | None:
+    """Kind, flags, stream and content of the next frame; None where the server speaks another language."""
     head = received(server, FRAME_HEAD, due)
     length, stream = int.from_bytes(head[:3], "big"), int.from_bytes(head[5:], "big")
     if length > LONGEST:
-        raise OSError("it is no head node of Ray")  # its first words are no frame: it speaks another language
+        return None
     return head[3], head[4], stream, received(server, length, due)
 
 

@@ -281,15 +281,17 @@ def test_a_server_that_is_silent_or_another_is_refused_in_time(server, monkeypat
     assert f"nobody answers ({words})" in str(refused.value)
 
 
-@pytest.mark.parametrize(
-    "said",
-    [
-        answered(1, 4, b"\x88") + frame(0, 0, 1, bytes([0, 0, 0, 0, 2]) + b"\x20\x01"),
-        answered(1, 5, b"\x00\x0bgrpc-status\x0216"),
-    ],
-    ids=["alive", "asks for a token"],
-)
-def test_a_head_node_is_known_by_its_answer(server, said):
+def test_a_head_node_is_known_by_its_answer(server):
+    check_address(server(answered(1, 4, b"\x88") + frame(0, 0, 1, bytes([0, 0, 0, 0, 2]) + b"\x20\x01")))
+
+
+def test_a_cluster_that_asks_for_a_token_is_refused_unless_ray_is_told_to_send_one(server, monkeypatch):
+    said = answered(1, 5, b"\x00\x0bgrpc-status\x0216")
+    monkeypatch.delenv(ray_cluster.AUTH, raising=False)
+    with pytest.raises(sb.InputError, match=r"asks for a token; expected RAY_AUTH_MODE=token in the environment, and"):
+        check_address(server(said))
+    check_address("auto", server(said))
+    monkeypatch.setenv(ray_cluster.AUTH, "token")
     check_address(server(said))
 
 
