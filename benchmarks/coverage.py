@@ -23,6 +23,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +35,9 @@ from samplerbench.bench.draw.run_file import read_run
 from samplerbench.bench.draw.store import RunFolder
 from samplerbench.bench.judge.compare import comparison_of, corrected_p
 from samplerbench.bench.judge.looks import Look
-from samplerbench.bench.judge.statistics import LEVEL, strata_of
+from samplerbench.bench.judge.statistics import strata_of
 from samplerbench.bench.plan.config import Config
-from samplerbench.bench.plan.plan import Plan, plan_for
+from samplerbench.bench.plan.plan import ODE_SAMPLES, Plan, plan_for
 from samplerbench.bench.plan.yardstick import Yardstick, yardsticks
 from samplerbench.plugins.metrics.density_coverage import Coverage, Guests
 from samplerbench.plugins.metrics.mmd import MMD, mean_with
@@ -45,6 +46,7 @@ from samplerbench.samplers.files.atomic import write_atomically
 from samplerbench.samplers.metric import Estimate, Floats, Rows, Strata, mean_estimate, root_mean_estimate
 from samplerbench.samplers.registry import load_registry
 from samplerbench.samplers.sample import draw, no_images
+from samplerbench.samplers.student import LEVEL
 
 SAMPLERS, STEPS = ("ddpm", "ddim", "dpm-solver++"), 5
 DETERMINISTIC = SAMPLERS[1:]
@@ -61,7 +63,8 @@ EQUAL, LOOKS = 12, 3
 """Equal samplers in a family, and how often it is looked at: at n images, 2 n, 4 n."""
 ALL_PAIRS = EQUAL * (EQUAL - 1) // 2
 ODE_ERRORS = ("ode_error", "ode_distance")
-ODE_COUNTS = (16, 32, 64, 128, 256)
+PRINTED = "`ode_error`, as printed"
+ODE_COUNTS = (20, 32, 64, 128, 256)
 ODE_BLOCK, ODE_RUNS = 64, 4000
 LEAST = 100
 """Runs that are measured, however long they take; fewer families say nothing and are left out."""
@@ -346,26 +349,66 @@ def squares_drawn(plan: Plan, first: int) -> dict[str, list[float]]:
     return {sampler: (x - solved).square().flatten(1).mean(1).tolist() for sampler, x in drawn.items()}
 
 
-def of_ode(squares: Floats, prompts: Sequence[str], count: int, runs: int) -> Any:
-    """The coverage of the ODE error and of the mean distance; images of each prompt are drawn with replacement."""
-    rng, cycle = np.random.default_rng(2), len(prompts)
-    strata = strata_of(prompts, np.arange(count))
-    per_prompt = len(squares) // cycle
-    prompt = np.arange(count) % cycle
-    weights = np.bincount(prompt, minlength=cycle) / count
-    by_prompt = squares[: per_prompt * cycle].reshape(per_prompt, cycle)
-    truth = {
-        "ode_error": math.sqrt(float(by_prompt.mean(0) @ weights)),
-        "ode_distance": float(np.sqrt(by_prompt).mean(0) @ weights),
-    }
-    held: dict[str, list[bool]] = {name: [] for name in truth}
-    for _ in range(runs):
-        values = by_prompt[rng.integers(per_prompt, size=count), prompt]
+@dataclasses.dataclass(frozen=True)
+class Distances:
+    """The squared distances of a sampler, of which runs are drawn with replacement, prompt by prompt."""
+
+    by_prompt: Floats
+    """(images of each prompt, prompts)."""
+    strata: Strata | None
+    """Of a run."""
+    prompt: Places
+    """Of each image of a run."""
+
+    @property
+    def truth(self) -> dict[str, float]:
+        """What the intervals should hold."""
+        weights = np.bincount(self.prompt, minlength=self.by_prompt.shape[1]) / len(self.prompt)
+        squares, distances = (float(of.mean(0) @ weights) for of in (self.by_prompt, np.sqrt(self.by_prompt)))
+        return {"ode_error": math.sqrt(squares), "ode_distance": distances}
+
+    def of(self, places: Places) -> dict[str, Estimate]:
+        """The ODE errors of a run, as a table has them."""
+        values = self.by_prompt[places, self.prompt]
         made = {"ode_error": root_mean_estimate(values), "ode_distance": mean_estimate(np.sqrt(values))}
-        for name, estimate in made.items():
-            e = dataclasses.replace(estimate, strata=strata)
-            held[name].append(abs(e.value - truth[name]) <= 1.96 * e.standard_error)
-    return {name: share_of(hits) for name, hits in held.items()} | {"images": len(squares)}
+        return {name: dataclasses.replace(one, strata=self.strata) for name, one in made.items()}
+
+
+def of_ode(squares: Mapping[str, Floats], prompts: Sequence[str], count: int, runs: int, families: int) -> Any:
+    """How often intervals of the ODE errors of `count` images hold, of each sampler and of the differences of two, and
+    how often families of equal samplers hold a false claim."""
+    rng, cycle = np.random.default_rng(2), len(prompts)
+    most = min(map(len, squares.values())) // cycle
+    prompt, strata = np.arange(count) % cycle, strata_of(prompts, np.arange(count))
+    of = {name: Distances(one[: most * cycle].reshape(most, cycle), strata, prompt) for name, one in squares.items()}
+    truth = {sampler: one.truth for sampler, one in of.items()}
+    held: dict[str, dict[str, list[bool]]] = {}
+
+    def note(what: str, name: str, is_held: bool) -> None:
+        held.setdefault(what, {}).setdefault(name, []).append(is_held)
+
+    for _ in range(runs):
+        places = rng.integers(most, size=count)
+        found = {sampler: one.of(places) for sampler, one in of.items()}
+        for sampler, estimates in found.items():
+            for name, e in estimates.items():
+                note(sampler, name, e.low <= truth[sampler][name] <= e.high)
+            e = estimates["ode_error"]
+            note(sampler, PRINTED, abs(e.value - truth[sampler]["ode_error"]) <= (e.high - e.low) / 2)
+        for a, b in combinations(found, 2):
+            for name in ODE_ERRORS:
+                pair = comparison_of(name, None, None, found[a][name], found[b][name], lower_is_better=True)
+                note(f"{a} - {b}", name, pair.low <= truth[a][name] - truth[b][name] <= pair.high)
+
+    def claims(one: Distances) -> bool:
+        equal = [one.of(rng.integers(most, size=count))["ode_error"] for _ in range(EQUAL)]
+        return has_false_claim("ode_error", equal, Look())
+
+    return {
+        "covers": {what: {name: share_of(hits) for name, hits in of.items()} for what, of in held.items()},
+        "false_claims": {sampler: share_of([claims(one) for _ in range(families)]) for sampler, one in of.items()},
+        "images": most * cycle,
+    }
 
 
 # ---- What is measured ----
@@ -416,12 +459,16 @@ def measured(pool: Pool, results: Results, asked: argparse.Namespace) -> Iterato
                 yield name, n, results.of(key, lambda: measure_metric(name, ready_runs(), pool, n, asked))  # noqa: B023
 
 
-def measured_ode(pool: Pool, results: Results, asked: argparse.Namespace) -> Iterator[tuple[str, int, Any]]:
-    """Each deterministic sampler, number of images, and how often the intervals of its ODE errors held."""
-    for sampler, squares in squares_of(pool, asked.pool, asked.ode, asked.drawn).items():
-        for count in ODE_COUNTS:
-            key = f"ode {sampler} count={count} images={len(squares)}"
-            yield sampler, count, results.of(key, lambda: of_ode(squares, pool.prompts, count, ODE_RUNS))  # noqa: B023
+def measured_ode(pool: Pool, results: Results, asked: argparse.Namespace) -> Iterator[tuple[int, Any]]:
+    """Each number of images, and what was measured of their ODE errors."""
+    squares = squares_of(pool, asked.pool, asked.ode, asked.drawn)
+    images = min(map(len, squares.values()))
+    for count in ODE_COUNTS:
+        key = f"ode errors count={count} images={images} runs={ODE_RUNS} families={asked.families}"
+        yield (
+            count,
+            results.of(key, lambda: of_ode(squares, pool.prompts, count, ODE_RUNS, asked.families)),  # noqa: B023
+        )
 
 
 # ---- What is printed ----
@@ -505,8 +552,13 @@ ODE = """
 ## ODE error
 
 *How to read it:* in how many per cent of {runs:,} simulated runs the interval held the root mean square, and the mean,
-of the distances of {images:,} images of each sampler to the converged solution. It should be 95. Of few images one
-decides, and the interval is too narrow; the caption of a table says by how much.
+of the distances of {images:,} images of each sampler to the converged solution, and the differences of these; it should
+be 95. "As printed" is the value ± half the length of the interval, as tables show it. A run draws images of each prompt
+with replacement. Of few images one decides; the caption of a table says how often the interval then holds.
+"""
+ODE_CLAIMS = """
+{equal} equal samplers are compared, each with each, at the first look: in how many per cent of {families:,} families
+any difference in `ode_error` is claimed. At most 4 should be.
 """
 
 
@@ -558,18 +610,40 @@ def of_claims(one: Any) -> Entries:
             yield (words,), f"{share(claims[key])} ({claims[key]['of']:,})"
 
 
-def of_odes(found: Mapping[tuple[str, int], Any]) -> str:
-    """The table of the ODE error."""
-    counts = sorted({count for _, count in found})
+def of_odes(found: Mapping[int, Any]) -> str:
+    """The tables of the ODE error."""
+    heads = [f"{count} images" for count in found]
+    first = next(iter(found.values()))
     rows = (
-        [sampler, f"`{name}`", *(share(found[sampler, count][name]) for count in counts)]
-        for sampler in dict.fromkeys(sampler for sampler, _ in found)
-        for name in ODE_ERRORS
+        [
+            what,
+            f"`{name}`" if name != PRINTED else PRINTED,
+            *(share(one["covers"][what][name]) for one in found.values()),
+        ]
+        for what, of_what in first["covers"].items()
+        for name in of_what
     )
-    return table_of(["sampler", "value", *(f"{count} images" for count in counts)], rows)
+    claims = ([what, *(share(one["false_claims"][what]) for one in found.values())] for what in first["false_claims"])
+    families = next(iter(first["false_claims"].values()))["of"]
+    return (
+        ODE.format(runs=ODE_RUNS, images=first["images"])
+        + table_of(["sampler", "value", *heads], rows)
+        + ODE_CLAIMS.format(equal=EQUAL, families=families)
+        + table_of(["sampler", *heads], claims)
+    )
 
 
-def page(images: int, found: Mapping[tuple[str, int], Any], ode: Mapping[tuple[str, int], Any]) -> str:
+def for_captions(found: Mapping[int, Any]) -> str:
+    """The line of bench/show/sheet.py that says how often the interval of an ODE error of few images holds."""
+    lowest = {
+        count: round(min(of["ode_error"]["percent"] for what, of in one["covers"].items() if what in DETERMINISTIC))
+        for count, one in found.items()
+        if count < ODE_SAMPLES
+    }
+    return f"ODE_COVERAGE = {lowest}"
+
+
+def page(images: int, found: Mapping[tuple[str, int], Any], ode: Mapping[int, Any]) -> str:
     """The page of the documentation."""
     largest = max(n for _, n in found)
     head = PAGE.format(
@@ -581,7 +655,7 @@ def page(images: int, found: Mapping[tuple[str, int], Any], ode: Mapping[tuple[s
         DIFFERENCES, by_count(found, ["metric", "difference"], of_kind("differences")),
         POWER.format(pairs=ALL_PAIRS, equal=EQUAL), by_count(found, ["metric", "tested"], of_power),
         CLAIMS.format(equal=EQUAL, looks=LOOKS, least=LEAST), by_count(found, ["metric", "asked"], of_claims),
-        ODE.format(runs=ODE_RUNS, images=next(iter(ode.values()))["images"]), of_odes(ode),
+        of_odes(ode),
     ])  # fmt: skip
 
 
@@ -608,13 +682,17 @@ def main() -> None:
         draw_pool(asked.pool / "run", asked.images)
     pool, results = read_pool(asked.pool / "run"), Results(asked.pool / "coverage.json")
     lines = sys.stderr if asked.markdown else sys.stdout
-    found, ode = {}, {}
+    found: dict[tuple[str, int], Any] = {}
+    ode: dict[int, Any] = {}
     for name, n, one in measured(pool, results, asked):
         print("\n".join(told(name, n, one)), file=lines, flush=True)
         found[name, n] = one
-    for sampler, count, one in measured_ode(pool, results, asked):
-        print(f"{sampler:16} {count} images  " + ", ".join(f"{k} {share(one[k])}" for k in ODE_ERRORS), file=lines)
-        ode[sampler, count] = one
+    for count, one in measured_ode(pool, results, asked):
+        for what, of_what in one["covers"].items():
+            held = ", ".join(f"{name} {share(hits)}" for name, hits in of_what.items())
+            print(f"{what:22} {count} images  {held}", file=lines, flush=True)
+        ode[count] = one
+    print(for_captions(ode), file=lines)
     if asked.markdown:
         print(page(pool.images, found, ode), end="")
 

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .errors import InputError
+from .student import skewed_ends, student_t
 
 Floats = npt.NDArray[np.float64]
 """Numbers in float64, of any shape."""
@@ -51,6 +52,8 @@ class Estimate:
     samples."""
     excess: float = 0.0
     """The part of the variance that the influences count twice, as it is of pairs of samples (Efron & Stein 1981)."""
+    skewed: bool = False
+    """Whether a few samples may outweigh all others, as in a mean of squares; the interval then allows for that."""
 
     def __sub__(self, other: Estimate) -> Estimate:
         """The difference of two values on the same samples. InputError if their numbers of samples differ."""
@@ -64,7 +67,10 @@ class Estimate:
         # Subtracted sample by sample: on the same noise the two are correlated, and what they share cancels. How much
         # of the excess cancels is not known, so none is taken off a difference, whose error is then rather too large.
         influence, is_share = self.influence - other.influence, self.is_share and other.is_share
-        return Estimate(self.value - other.value, influence, is_share, common, self.strata, counted=self.counted)
+        skewed = self.skewed or other.skewed
+        return Estimate(
+            self.value - other.value, influence, is_share, common, self.strata, counted=self.counted, skewed=skewed
+        )
 
     def has_samples_of(self, other: Estimate) -> bool:
         """Whether both values are of the very same samples, as far as that is known."""
@@ -86,6 +92,11 @@ class Estimate:
         variance -= min(max(self.excess, 0.0), variance / 2)
         return math.sqrt(variance + (0.0 if self.common is None else variance_of_mean(self.common)))
 
+    @cached_property
+    def skewness(self) -> float:
+        """The skewness of the mean influence, each centred within its prompt; 0 unless `skewed`."""
+        return skewness_of_mean(self.influence, self.strata) if self.skewed else 0.0
+
     @property
     def low(self) -> float:
         """Lower end of the 95 % interval; NaN with fewer than LEAST_IMAGES images."""
@@ -104,6 +115,9 @@ class Estimate:
         # Near 0 and 1 the error of a share says too little: where all images agree it is 0.
         if self.is_share:
             return share_interval(self.value, error, n)
+        if self.skewed:
+            below, above = skewed_ends(student_t(self.freedom), self.skewness)
+            return self.value + below * error, self.value + above * error
         return self.value - Z95 * error, self.value + Z95 * error
 
 
@@ -121,6 +135,24 @@ def variance_of_mean(influence: Floats, strata: Strata | None = None) -> float:
     means = np.bincount(strata, weights=numbers) / sizes
     squares = np.bincount(strata, weights=(numbers - means[strata]) ** 2)
     return float((sizes * squares / (sizes - 1)).sum()) / len(numbers) ** 2
+
+
+@np.errstate(over="ignore", invalid="ignore")  # of huge numbers it is infinite or NaN
+def skewness_of_mean(influence: Floats, strata: Strata | None = None) -> float:
+    """The skewness of the mean of n numbers, whose strata have fixed sizes; 0 where no number differs.
+
+    It is the sum of n_p m_p, over n^3, over the cube of the standard error, with m_p the unbiased third moment of
+    stratum p. Two numbers show no skewness: with a stratum of two it is taken of all numbers together.
+    """
+    numbers = influence.astype(np.float64)
+    if strata is None or np.bincount(strata).min() < 3:  # noqa: PLR2004  (two numbers lie evenly about their mean)
+        strata = np.zeros(len(numbers), dtype=np.int64)
+    sizes = np.bincount(strata)
+    means = np.bincount(strata, weights=numbers) / sizes
+    cubes = np.bincount(strata, weights=(numbers - means[strata]) ** 3)
+    third = float((sizes**2 * cubes / ((sizes - 1) * (sizes - 2))).sum()) / len(numbers) ** 3
+    error = math.sqrt(variance_of_mean(numbers, strata))
+    return third / error**3 if error else 0.0
 
 
 def share_interval(share: float, error: float, n: int) -> tuple[float, float]:
@@ -271,11 +303,14 @@ def in_blocks(rows: npt.NDArray[np.floating[Any]], centre: Floats | float = 0.0)
 
 
 def root_mean_estimate(squares: npt.NDArray[np.floating[Any]]) -> Estimate:
-    """The root of the mean of one square for each sample, (n,); its influence has the derivative of the root."""
+    """The root of the mean of one square for each sample, (n,); its influence has the derivative of the root.
+
+    A few large squares may outweigh all others, so the interval allows for the skewness of the influences.
+    """
     exact = squares.astype(np.float64)
     # d sqrt(m) = dm / (2 sqrt(m)): the delta method.
     root = math.sqrt(float(exact.mean()))
-    return Estimate(root, (exact - exact.mean()) / (2 * root) if root else np.zeros_like(exact))
+    return Estimate(root, (exact - exact.mean()) / (2 * root) if root else np.zeros_like(exact), skewed=True)
 
 
 def mean_estimate(values: npt.NDArray[np.floating[Any] | np.bool_]) -> Estimate:

@@ -2,8 +2,9 @@
 
 Sample i of every cell starts from the same noise, so the influence of a sample on the difference is the difference of
 its influences: what moves both cells alike cancels. For the same reason seconds are compared in pairs of repeats that
-are neighbours in time. Intervals and p are those of Student's t. A user who asks about two samplers has seen the table
-of all, so verdicts are corrected for all pairs of samplers at all counts, metric by metric (Holm 1979), and for looks.
+are neighbours in time. Intervals and p are those of Student's t, which for an ODE error allow for its skewness. A user
+who asks about two samplers has seen the table of all, so verdicts are corrected for all pairs of samplers at all
+counts, metric by metric (Holm 1979), and for looks.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import pandas as pd
 from ...samplers.errors import InputError, closest
 from ...samplers.metric import LEAST_IMAGES, Estimate, mean_estimate
 from ...samplers.registry import Registry
+from ...samplers.student import LEVEL, skewed_ends, skewed_p, student_t
 from ...samplers.text import count_of
 from ..draw.chunk_file import Place
 from ..draw.clock import LEAST_REPEATS, Repeat, machines, neighbours
@@ -27,7 +29,7 @@ from ..plan.record import CellRecord
 from ..plan.yardstick import Yardstick
 from .looks import look_at
 from .run_metrics import ready_metrics
-from .statistics import LEVEL, estimates, gather, student_p, student_t, without_bias
+from .statistics import estimates, gather, without_bias
 from .stored import StoredRun
 
 SECONDS = "seconds_per_image"
@@ -70,17 +72,19 @@ class Comparison:
     @property
     def low(self) -> float:
         """Lower end of the 95 % interval of the difference."""
-        return self.difference.value - self._half_width
+        return self.difference.value + self._ends[0] * self.error
 
     @property
     def high(self) -> float:
         """Upper end of the 95 % interval of the difference."""
-        return self.difference.value + self._half_width
+        return self.difference.value + self._ends[1] * self.error
 
-    @property
-    def _half_width(self) -> float:
+    @cached_property
+    def _ends(self) -> tuple[float, float]:
+        if self.why_not:
+            return math.nan, math.nan
         # Student's t and not the normal: the error is itself an estimate, and of few repeats a rough one.
-        return math.nan if self.why_not else student_t(self.difference.freedom) * self.error
+        return skewed_ends(student_t(self.difference.freedom), self.difference.skewness)
 
     @cached_property
     def error(self) -> float:
@@ -98,7 +102,7 @@ class Comparison:
         # Without any spread a difference is certain, and so is its absence.
         if not self.error:
             return 1.0 if self.difference.value == 0 else 0.0
-        return student_p(self.difference.value / self.error, self.difference.freedom)
+        return skewed_p(self.difference.value / self.error, self.difference.freedom, self.difference.skewness)
 
     def verdict(self, corrected: float) -> str:
         """What is shown about a, given the corrected p."""

@@ -15,10 +15,10 @@ import msgspec
 
 from ...samplers.errors import StoreError
 from ...samplers.files.atomic import write_beside_others
+from ...samplers.student import LEVEL
 from ..draw.folder import CHUNKS
 from ..draw.sealed_file import bytes_of, disk_errors, seal_json, unseal_json
 from ..plan.record import Positive
-from .statistics import LEVEL
 from .stored import StoredRun
 
 LOOKS = f"{CHUNKS}/looks.json"

@@ -11,6 +11,7 @@ import pandas as pd
 
 from ...samplers.noise import BLOCK
 from ...samplers.registry import Registry
+from ...samplers.student import skewed_ends
 from ..plan.plan import ODE_SAMPLES, ODE_SHARE
 from .compare import NOT_SHOWN
 from .looks import Look
@@ -46,7 +47,8 @@ def power(run: StoredRun, registry: Registry, metric: str | None) -> pd.DataFram
         if verdict != NOT_SHOWN:
             continue
         # More images mean another look, which has a stricter level than this one.
-        now, then = (errors_needed(look, len(p_values)) for look in (scores.look, next_look(scores.look)))
+        skewness, looks = comparison.difference.skewness, (scores.look, next_look(scores.look))
+        now, then = (errors_needed(look, len(p_values), skewness) for look in looks)
         n = len(comparison.difference.influence)
         rows.append({
             "metric": scores.metric, "count": count, "a": a.name, "b": b.name,
@@ -60,12 +62,16 @@ def power(run: StoredRun, registry: Registry, metric: str | None) -> pd.DataFram
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
-def errors_needed(look: Look, family: int) -> float:
-    """The number of standard errors that a difference must have to be shown with POWER, by Holm's first step."""
+def errors_needed(look: Look, family: int, skewness: float = 0.0) -> float:
+    """The number of standard errors that a difference must have to be shown with POWER, by Holm's first step.
+
+    Of a skewed difference it is that on the side where more are needed.
+    """
     normal = NormalDist()
     # Holm compares the smallest p with level / family. To exceed that point in 80 % of runs, the true difference lies
     # 0.84 standard errors beyond it. The normal stands for Student's t: there are hundreds of degrees of freedom.
-    return -normal.inv_cdf(look.level / (2 * family)) + normal.inv_cdf(POWER)
+    ends = skewed_ends(-normal.inv_cdf(look.level / (2 * family)), skewness)
+    return max(map(abs, ends)) + normal.inv_cdf(POWER)
 
 
 def next_look(look: Look) -> Look:

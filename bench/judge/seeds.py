@@ -15,6 +15,7 @@ from typing import Any
 import pandas as pd
 
 from ...samplers.errors import InputError
+from ...samplers.student import student_t
 from ..draw import clock as timing
 from .compare import SECONDS, cell_name
 from .merge import (
@@ -28,7 +29,7 @@ from .merge import (
     is_of_the_clock,
     names_in,
 )
-from .statistics import metric_columns, student_t
+from .statistics import metric_columns
 from .stored import StoredRun
 from .table import GUIDED_COLUMNS, SEEDS, SPEC, Labels, deviation_of
 

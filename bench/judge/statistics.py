@@ -1,4 +1,4 @@
-"""Chunks -> numbers: each metric's value and interval, and the distance to the ODE solution; Student's t."""
+"""Chunks -> numbers: each metric's value and interval, and the distance to the ODE solution."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import math
 from collections.abc import Container, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from functools import cache
 
 import numpy as np
 import numpy.typing as npt
@@ -198,35 +197,3 @@ def metric_values(found: Mapping[str, Estimate], ready: Mapping[str, Yardstick])
         finite = (value if math.isfinite(value) else math.nan for value in values)
         columns.update(zip(metric_columns(name), finite, strict=True))
     return columns
-
-
-LEVEL = 0.05
-"""The probability that an interval misses its value, and that a family of comparisons makes any false claim."""
-NODES, WEIGHTS = np.polynomial.legendre.leggauss(200)
-"""Gauss-Legendre on [-1, 1]."""
-
-
-def student_p(t: float, freedom: int) -> float:
-    """Two-sided p of Student's t: c times the integral of cos(u)^(freedom - 1) from atan(t / sqrt(freedom)) to pi / 2.
-
-    By t = sqrt(freedom) tan(u), with c = 2 Gamma((freedom + 1) / 2) / (sqrt(pi) Gamma(freedom / 2)).
-    """
-    # The tail from |t| becomes a short interval of u, on which the integrand is smooth.
-    start = math.atan(abs(t) / math.sqrt(freedom))
-    width = min(math.pi / 2 - start, 40 / math.sqrt(freedom))  # beyond 40 standard deviations nothing is left
-    u = start + width * (NODES + 1) / 2
-    # In logarithms, since Gamma itself overflows from 171 on. The factor 2 makes p two-sided.
-    log_c = math.log(2) + math.lgamma((freedom + 1) / 2) - math.lgamma(freedom / 2) - math.log(math.pi) / 2
-    heights = np.exp(log_c + (freedom - 1) * np.log(np.cos(u)))
-    return min(1.0, float(width / 2 * (WEIGHTS @ heights)))
-
-
-@cache
-def student_t(freedom: int) -> float:
-    """The 97.5 % point of Student's t, by bisection."""
-    # 60 halvings leave less than float64 can tell apart; 12.7 is the largest point that occurs, at one degree.
-    low, high = 0.0, 100.0
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (middle, high) if student_p(middle, freedom) > LEVEL else (low, middle)
-    return (low + high) / 2

@@ -34,7 +34,7 @@ Fronts = dict[str, list[str]]
 """For each metric, the verdict of each row of the table."""
 T = TypeVar("T")
 PACKAGE = Path(__file__).parents[2]
-JUDGED_BY = ("bench/judge/*.py", "plugins/metrics/*.py", "samplers/metric.py")
+JUDGED_BY = ("bench/judge/*.py", "plugins/metrics/*.py", "samplers/metric.py", "samplers/student.py")
 """The files of this package that decide about values, intervals and verdicts."""
 
 

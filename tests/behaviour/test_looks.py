@@ -22,11 +22,11 @@ from samplerbench.bench.judge.pareto import pareto
 from samplerbench.bench.judge.power import errors_needed, images_for, power, whole_blocks
 from samplerbench.bench.judge.ranking import answers_from
 from samplerbench.bench.judge.run_metrics import ready_metrics
-from samplerbench.bench.judge.statistics import LEVEL, student_p, student_t
 from samplerbench.bench.judge.stored import StoredRun
 from samplerbench.bench.judge.verdict_files import FRONTS, fronts_of
 from samplerbench.bench.show.verdicts import power_to_rows
 from samplerbench.samplers.registry import load_registry
+from samplerbench.samplers.student import LEVEL, student_p, student_t
 
 TOY = str(Path(__file__).parents[1] / "toy.py")
 REGISTRY = load_registry([TOY])
@@ -169,6 +169,7 @@ def test_the_difference_that_is_found_is_that_of_the_test(grown):
     p = np.array([2 * NormalDist().cdf(-abs(one)) for one in z])
     assert np.mean(p * 6 * Look(1).weight < LEVEL) == pytest.approx(0.8, abs=0.01)
     assert errors_needed(Look(2), 6) > needed > errors_needed(Look(1), 1)
+    assert errors_needed(Look(1), 6, -0.2) == errors_needed(Look(1), 6, 0.2) > needed + 0.5  # the side of the tail
     assert (whole_blocks(1), whole_blocks(64), whole_blocks(65)) == (64, 64, 128)
     _, small, _ = grown
     found = power(StoredRun(small), REGISTRY, None)

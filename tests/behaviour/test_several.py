@@ -12,7 +12,6 @@ import pytest
 
 import samplerbench as sb_
 from samplerbench.bench.judge.seeds import mean_of, over_seeds
-from samplerbench.bench.judge.statistics import student_t
 from samplerbench.bench.judge.stored import StoredRun
 from samplerbench.bench.show.figures import charts_by_name
 from samplerbench.bench.show.formats import Layout, content_of, frame_for, sheet_for
@@ -20,6 +19,7 @@ from samplerbench.bench.show.over import curves_in, numbers_in, over, without
 from samplerbench.bench.show.pivot import pivot_of
 from samplerbench.bench.show.several import default_page, short_setting
 from samplerbench.bench.show.view import view_of
+from samplerbench.samplers.student import student_t
 
 TOY = str(Path(__file__).parents[1] / "toy.py")
 SAMPLERS = ["ddim:eta=0", "ours=ddim:eta=0.5", "ddim:eta=1", "euler"]

@@ -26,13 +26,13 @@ from samplerbench.bench.judge.compare import (
     holm,
     seconds_compared,
 )
-from samplerbench.bench.judge.statistics import student_p, student_t
 from samplerbench.bench.judge.stored import StoredRun
 from samplerbench.bench.plan.record import CellRecord
 from samplerbench.bench.show.verdicts import comparison_to_rows
 from samplerbench.plugins.metrics.fid import FID
 from samplerbench.samplers.metric import mean_estimate, root_mean_estimate
 from samplerbench.samplers.registry import load_registry
+from samplerbench.samplers.student import student_p
 
 CELL = CellRecord("ddim", "uniform", 5, 5, "")
 
@@ -203,26 +203,7 @@ def test_the_command_prints_differences_and_verdicts(stored, monkeypatch, capsys
     assert (code, out, err.count("\n")) == (2, "", 1)
 
 
-# Student's t
-
-
-@pytest.mark.parametrize(("freedom", "point"), [(1, 12.7062), (4, 2.77645), (7, 2.36462), (30, 2.04227)])
-def test_the_points_of_student_s_t_are_those_of_the_tables(freedom, point):
-    assert student_t(freedom) == pytest.approx(point, rel=1e-5)
-    assert student_p(point, freedom) == pytest.approx(0.05, rel=1e-4)
-    assert student_p(-point, freedom) == student_p(point, freedom)
-    assert student_p(0.0, freedom) == pytest.approx(1.0, rel=1e-9)
-
-
-@pytest.mark.parametrize("t", [0.1, 1.0, 3.0, 12.0, 1000.0])
-def test_student_s_t_with_one_and_two_degrees_has_a_closed_form(t):
-    assert student_p(t, 1) == pytest.approx(1 - 2 / math.pi * math.atan(t) if t < 100 else 2 / (math.pi * t), rel=1e-6)
-    assert student_p(t, 2) == pytest.approx(2 / (t**2 + 2 + t * math.sqrt(t**2 + 2)), rel=1e-9)
-
-
-@pytest.mark.parametrize("z", [0.5, 1.96, 5.0, 8.0])
-def test_with_many_samples_student_s_t_is_normal(z):
-    assert student_p(z, 10**7) == pytest.approx(math.erfc(z / math.sqrt(2)), rel=1e-3)
+# The interval and the p of a difference
 
 
 def test_the_interval_of_a_difference_is_that_of_student_s_t():

@@ -9,16 +9,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import samplerbench as sb
 from samplerbench.bench.draw.chunk_file import Chunk
 from samplerbench.bench.draw.clock import Timing
 from samplerbench.bench.judge.statistics import strata_of
+from samplerbench.bench.plan.config import Config
+from samplerbench.bench.plan.plan import ODE_SAMPLES, plan_for
 from samplerbench.bench.plan.yardstick import Yardstick
+from samplerbench.bench.show.sheet import ODE_COVERAGE
 from samplerbench.plugins.metrics.clip_score import CLIPScore
 from samplerbench.plugins.metrics.cmmd import CMMD
 from samplerbench.plugins.metrics.density_coverage import Coverage, Density
 from samplerbench.plugins.metrics.fid import FID
 from samplerbench.plugins.metrics.kid import KID
 from samplerbench.plugins.metrics.precision_recall import Precision
+from samplerbench.samplers.registry import load_registry
 
 FILE = Path(__file__).parents[2] / "benchmarks" / "coverage.py"
 NAME = "coverage_of_intervals"  # "coverage" is a package of others
@@ -100,7 +105,8 @@ def test_the_page_has_every_measurement_with_its_monte_carlo_error(coverage):
         assert all(one["covers"]["percent"] == pytest.approx(95, abs=7) for one in small[kind].values())
     assert small["false_claims"]["first_look"]["percent"] < 30
     assert found["clip_score", 200]["false_claims"] is None  # 12 x 800 images are more than there are
-    ode = {("ddim", 16): coverage.of_ode(rng.random(100), PROMPTS, 16, 50)}
+    squares = {"ddim": rng.random(100), "dpm-solver++": rng.random(103)}
+    ode = {count: coverage.of_ode(squares, PROMPTS, count, 50, 3) for count in (20, 32)}
     text = coverage.page(6000, found, ode)
     words = " ".join(text.split())
     assert "6,000 images each of ddpm, ddim, dpm-solver++ was drawn, at 5 steps" in words
@@ -110,10 +116,64 @@ def test_the_page_has_every_measurement_with_its_monte_carlo_error(coverage):
     power = small["differences"]["ddpm - ddim"]["power_of_one"]
     assert power["of"] == 200
     for line in ("| `clip_score` | ddpm | ", "| `clip_score` | ddpm - ddim | ", "| `clip_score` | one pair | ",
-                 "| `clip_score` | any of 3 looks | ", "| ddim | `ode_distance` | "):  # fmt: skip
+                 "| `clip_score` | any of 3 looks | ", "| ddim | `ode_distance` | ",
+                 "| ddim | `ode_error`, as printed | ", "| ddim - dpm-solver++ | `ode_error` | "):  # fmt: skip
         assert text.count(f"\n{line}") == 1
     widths = [line.count("|") for line in text.splitlines() if line.startswith("|")]
     assert set(widths) == {4, 5}
+    assert "of 100 images of each sampler" in words
+    assert "of 3 families any difference in `ode_error` is claimed" in words
+    assert "of each sampler to the converged solution" in words
+    assert coverage.for_captions(ode).startswith("ODE_COVERAGE = {20: ")
+
+
+def test_the_interval_of_an_ode_error_holds_as_often_as_it_says(coverage):
+    """Squared distances whose prompts differ: what runs are drawn from is known, and so is the value to be held."""
+    rng = np.random.default_rng(3)
+    squares = {
+        name: rng.gamma(4, size=1000) * scale * (1 + np.arange(1000) % 5)
+        for name, scale in zip(coverage.DETERMINISTIC, (1, 2), strict=True)
+    }
+    one = coverage.of_ode(squares, PROMPTS, 60, 300, 1)
+    assert {what: set(of) for what, of in one["covers"].items()} == {
+        "ddim": {"ode_error", "ode_distance", coverage.PRINTED},
+        "dpm-solver++": {"ode_error", "ode_distance", coverage.PRINTED},
+        "ddim - dpm-solver++": {"ode_error", "ode_distance"},
+    }
+    assert all(90 < hits["percent"] <= 99 for of in one["covers"].values() for hits in of.values())
+    by_prompt = squares["ddim"].reshape(200, 5)
+    truth = coverage.Distances(by_prompt, None, np.array([0, 1, 2, 3, 4, 0])).truth
+    assert truth["ode_error"] == pytest.approx(np.sqrt((by_prompt.mean(0) @ [2, 1, 1, 1, 1]) / 6), rel=1e-12)
+
+
+@pytest.mark.slow
+def test_the_interval_of_the_ode_error_holds_on_real_distances(coverage, figure):
+    """256 images each of two samplers on the embedded model, with their squared distances to the converged solution."""
+    plan = plan_for(Config(sampler=coverage.DETERMINISTIC, steps=(coverage.STEPS,)), load_registry())
+    blocks = [coverage.squares_drawn(plan, first) for first in range(0, 256, coverage.ODE_BLOCK)]
+    squares = {name: np.concatenate([block[name] for block in blocks]) for name in coverage.DETERMINISTIC}
+    for count in (64, 256):
+        found = coverage.of_ode(squares, sb.load_model("fashion-mnist").prompts, count, 1000, 50)
+        for what, of in found["covers"].items():
+            figure(
+                f"coverage of the 95 % interval of the ODE error, {count} images, {what}",
+                f"{coverage.share(of['ode_error'])} %",
+            )
+            assert (93 if count == 256 else 90) - 1.4 < of["ode_error"]["percent"] < 98.4  # two Monte Carlo errors
+        assert all(of["percent"] <= 8 for of in found["false_claims"].values())
+
+
+def test_the_caption_says_what_the_page_has_measured(coverage):
+    text = (FILE.parents[1] / "docs" / "coverage.md").read_text(encoding="utf-8").partition("## ODE error")[2]
+    heads, *rows = (
+        [cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("| ")
+    )
+    counts = [int(head.removesuffix(" images")) for head in heads[2:]]
+    of_samplers = [row[2:] for row in rows if row[0] in coverage.DETERMINISTIC and row[1] == "`ode_error`"]
+    lowest = {n: min(float(row[i].split()[0]) for row in of_samplers) for i, n in enumerate(counts)}
+    assert set(ODE_COVERAGE) == {n for n in counts if n < ODE_SAMPLES}
+    # A percentage that ends in .5 may round either way: the page has one digit, the caption none.
+    assert all(abs(lowest[n] - percent) <= 0.55 for n, percent in ODE_COVERAGE.items())
 
 
 @pytest.mark.parametrize(
