@@ -43,8 +43,8 @@ def student_t(freedom: int) -> float:
 # t is far below 0 more often than Student's. Hall (1992, "On the removal of skewness by transformation", J. R. Stat.
 # Soc. B 54) maps t, by a cubic that only rises, to a number whose distribution is Student's to the next order. Both the
 # p and the interval take from it only what makes a claim harder: an estimated skewness is itself uncertain, and where
-# it is chance, a shorter side would be wrong. On its own the transformation claims a difference in 8 % of families of 12
-# equal samplers of 256 images; taken like this, in less than 3 %.
+# it is chance, a shorter side would be wrong. On its own the transformation claims a difference in 8 % of families of
+# 12 equal samplers of 256 images; taken like this, in less than 3 %.
 
 
 def without_skewness(t: float, skewness: float) -> float:
