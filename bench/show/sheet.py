@@ -267,21 +267,19 @@ def what_was_drawn(table: pd.DataFrame) -> str:
 
 
 def of_ode_error(table: pd.DataFrame) -> str:
-    """How often the interval of an ODE error of few images holds, or why there is none; '' if neither is to be said."""
+    """What ± of an ODE error says, and how often its interval holds if the images are few; '' without ODE errors."""
     # Means over seeds have the interval of these, whatever that of each is.
     if table[ODE_ERROR].isna().all() or SEEDS in table:
         return ""
     images = ode_count(int(table["samples"].max()))
     if images < LEAST_IMAGES:
         return f" The ODE error is that of {count_of(images, 'image')}, too few for an interval."
+    text = " ± of the ODE error is half the length of an interval that reaches further up than down"
     if images >= ODE_SAMPLES:  # it then holds what it should
-        return ""
+        return f"{text}."
     # The nearest number of images below, which errs on the cautious side.
     measured = max(known for known in ODE_COVERAGE if known <= images)
-    return (
-        f" The 95 % interval of the ODE error held the true value in {ODE_COVERAGE[measured]} % of simulations with "
-        f"{measured} images."
-    )
+    return f"{text}; in simulations with {measured} images it held the true value in {ODE_COVERAGE[measured]} %."
 
 
 def of_seconds(table: pd.DataFrame) -> str:

@@ -559,10 +559,11 @@ def test_the_caption_explains_intervals_only_where_one_is_shown():
     assert "± is the 95 % interval" in below
     assert "too few" not in below
     assert below.endswith(
-        " The 95 % interval of the ODE error held the true value in 93 % of simulations with 32 images."
+        " ± of the ODE error is half the length of an interval that reaches further up than down; in simulations with "
+        "32 images it held the true value in 93 %."
     )
     _, below = shown(ode_error=0.5, ode_error_low=0.4, ode_error_high=0.6, samples=1024)
-    assert "simulations" not in below  # 256 images are enough
+    assert below.endswith(" reaches further up than down.")  # 256 images are enough
 
 
 def test_a_doubtful_time_is_marked_and_the_caption_says_why():
