@@ -86,6 +86,7 @@ def exit_code() -> int:
     try:
         # As cli.main does, except for a closed pipe, which click calls an error.
         with cli.make_context("samplerbench", sys.argv[1:]) as context:
+            # A command returns its exit code, or None for 0.
             code = cli.invoke(context) or 0
         sys.stdout.flush()
     except click.exceptions.Exit as stop:

@@ -59,6 +59,7 @@ def api_page() -> str:
             heading, entry = "Functions", function_entry(name, thing)
         elif is_class(thing) and issubclass(thing, Exception):
             heading, entry = "Errors", error_entry(name, thing)
+        # The errors, which are classes too, were taken out above.
         elif is_class(thing):
             heading, entry = "Classes", class_entry(name, thing)
         else:
@@ -97,6 +98,7 @@ def error_entry(name: str, error: type[Exception]) -> Iterator[str]:
 
 def class_entry(name: str, cls: type) -> Iterator[str]:
     """The signature of a class, its docstring, then its attributes and its methods."""
+    # A protocol or an abstract class is implemented and never called: its signature would mislead.
     is_made_by_users = not inspect.isabstract(cls) and not getattr(cls, "_is_protocol", False)
     bases = [base.__name__ for base in cls.__bases__ if base is not object]
     yield code(signature_of(cls, name) if is_made_by_users else f"class {name}({', '.join(bases)})")
@@ -120,6 +122,7 @@ def attributes_of(cls: type) -> Iterator[tuple[str, str]]:
     """(name and type, meaning) of the fields, class attributes and properties that a class defines itself."""
     meanings = field_docstrings(cls)
     annotations = inspect.get_annotations(cls)
+    # Annotations first: they stand in the order of the source, and a field without a default is in no other place.
     for name, value in {**dict.fromkeys(annotations), **vars(cls)}.items():
         # A property has its function as `fget`, a cached property as `func`.
         getter = getattr(value, "fget", None) or getattr(value, "func", None)
@@ -146,6 +149,7 @@ def signature_of(thing: Any, name: str) -> str:
     """The signature of a function or a class, with annotations as in the source, broken if it is long."""
     found = inspect.signature(thing)
     public = [p for p in found.parameters.values() if not p.name.startswith("_")]
+    # Annotations are texts, since the modules postpone them: printed as they are, without their quotes.
     parameters = [p.replace(annotation=_verbatim(p.annotation), default=_default(p.default)) for p in public]
     returns = found.empty if isinstance(thing, type) else _verbatim(found.return_annotation)
     exact = found.replace(parameters=parameters, return_annotation=returns)
@@ -175,6 +179,8 @@ def _signature_lines(signature: inspect.Signature) -> str:
     for before, parameter in pairwise([None, *parameters]):
         assert parameter is not None
         star = parameter.KEYWORD_ONLY
+        # `inspect` writes the star only in a signature of one line; here it is placed by hand before the first of its
+        # kind.
         if parameter.kind is star and (before is None or before.kind not in (star, parameter.VAR_POSITIONAL)):
             lines.append("*")
         lines.append(str(parameter))
@@ -187,6 +193,7 @@ def definition_of(name: str) -> tuple[str, str]:
     """The definition of a name that is neither class nor function, and the docstring under it."""
     package = importlib.import_module(PACKAGE)
     home = importlib.import_module(f"{PACKAGE}.{homes(package)[name]}")
+    # A constant has neither docstring nor signature at run time, so both are read from the source.
     source = inspect.getsource(home)
     body = ast.parse(source).body
     for statement, under in pairwise([*body, ast.Pass()]):
@@ -201,6 +208,7 @@ def definition_of(name: str) -> tuple[str, str]:
 
 def homes(package: Any) -> Mapping[str, str]:
     """The module of each public name, below the package."""
+    # The package loads its names when they are asked for, and keeps where each is.
     found: Mapping[str, str] = package._HOME_OF
     return found
 
@@ -227,4 +235,5 @@ def item_text(text: str) -> str:
 def as_markdown(text: str) -> str:
     """A docstring, escaped for Markdown except between backticks."""
     parts = re.split(r"(`+[^`]*`+)", text)
+    # `split` with a group puts what is between backticks at the odd places.
     return "".join(part if i % 2 else re.sub(r"([*<]|\b_|_\b)", r"\\\1", part) for i, part in enumerate(parts))

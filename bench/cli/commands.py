@@ -27,6 +27,7 @@ def commands_listing(program: click.Group) -> list[dict[str, str]]:
 def first_sentence(command: click.Command) -> str:
     """What a command does, whole: click's own short help is cut to the width of the terminal."""
     paragraph = " ".join((command.help or "").partition("\n\n")[0].split())
+    # With the space: a name such as report.html ends no sentence.
     return paragraph.partition(". ")[0].rstrip(".") + "."
 
 
@@ -40,6 +41,7 @@ def commands_page(program: click.Group) -> str:
 
 def help_text(name: str, command: click.Command) -> str:
     """What `samplerbench NAME --help` prints on a wide terminal."""
+    # A context of its own does not inherit the program's settings, so what the page shows of --help is said again.
     names = ["-h", "--help"]
     context = click.Context(command, info_name=f"samplerbench {name}", terminal_width=WIDTH, help_option_names=names)
     return command.get_help(context)

@@ -74,6 +74,7 @@ def examine(plugins: Sequence[str], results: Path) -> Examination:
     seen = Examination()
     with seen.part("packages"):
         needed = requirements()
+        # The package is not among its own requirements, and its version is what a report of a fault needs first.
         own = Requirement(PACKAGE, "", "")
         seen.found["packages"] = {r.package: r.version for r in [own, *needed] if not r.extra}
         seen.found["extras"] = {name: extra_of(needed, name) for name in sorted({r.extra for r in needed} - {""})}
@@ -141,6 +142,7 @@ def machine() -> dict[str, Any]:
         "system": f"{platform.system()} {platform.machine()}",
         "cpu": cpu_name(),
         "cores": os.cpu_count(),
+        # In a container or a job of a cluster there are fewer than the machine has, and these are what torch can use.
         "usable_cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "memory_gb": round(machine_memory() / GIGABYTE, 1),
         "accelerators": [f"{device} {name_of(device)}" for device in accelerators],
@@ -169,6 +171,7 @@ def plugins_in(registry: Registry) -> dict[str, Any]:
     names: dict[str, int] = {}
     for kind in KINDS:
         for origin in getattr(registry, kind).origins.values():
+            # Dozens of modules register what is built in; people read them as one plugin.
             own = origin.plugin.startswith(f"{BUILT_IN}.")
             plugin = str(Origin(BUILT_IN, origin.version) if own else origin)
             names[plugin] = names.get(plugin, 0) + 1
@@ -197,6 +200,7 @@ def default_run(registry: Registry) -> dict[str, Any]:
 
     plan = plan_for(Config(), registry)
     ready = yardsticks(plan.config.metric, registry.metrics.things, plan.model)
+    # A run leaves such a metric empty, with a note; here it would be a fault of the installation.
     if lacking := set(plan.config.metric) - set(ready):
         raise RuntimeError(f"model {plan.model.name} has no {', '.join(sorted(lacking))}")
     trial(plan.trial)
@@ -216,6 +220,7 @@ def without_home(value: Any) -> Any:
 
 def examination_to_lines(seen: Examination) -> Iterator[str]:
     """A line for each finding, its name first."""
+    # The part that a fault has stopped is absent, so each is asked for with `get`.
     found = without_home(seen.found)
     if at := found.get("machine"):
         yield (
@@ -228,6 +233,7 @@ def examination_to_lines(seen: Examination) -> Iterator[str]:
     for name, extra in found.get("extras", {}).items():
         there = ", ".join(f"{package} {version or '(missing)'}" for package, version in extra["packages"].items())
         yield f"extra {name}: {there}" + (f"; {extra['install']}" if extra["install"] else "")
+    # Missing data is no problem of a default run, whose model has its weights.
     for name, folder in found.get("data", {}).items():
         yield f"data of {name}: {folder or 'not on this machine; only training needs it'}"
     if place := found.get("results"):

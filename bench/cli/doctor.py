@@ -21,6 +21,7 @@ def doctor(plugin: tuple[str, ...], as_json: bool) -> int:
     """
     from .diagnosis import examination_to_lines, examine, without_home
 
+    # What plugins print as they load would stand among the findings.
     with stdout_for_data():
         seen = examine(plugin, Path("results"))
     if as_json:

@@ -32,6 +32,7 @@ def explain(words: tuple[str, ...], plugin: tuple[str, ...], as_json: bool) -> N
     from ..plan.caption import caption_from
     from ..show.explain import explain_caption
 
+    # A caption that was pasted without quotes arrives as many words.
     caption = caption_from(" ".join(words))
     with stdout_for_data():
         registry = registry_with_note(plugin)
@@ -44,6 +45,7 @@ def explain(words: tuple[str, ...], plugin: tuple[str, ...], as_json: bool) -> N
         return
     print_entries(("setting", "what it is"), [(name, [value, text]) for name, value, text in about.settings])
     say("")
+    # Two commands: the first can be typed as it is, the second needs a model, but then says all that the caption says.
     without = f", without {about.left_out}" if about.left_out else ""
     say(f"On the embedded model{without} (see docs/settings.md):")
     say(f"  {about.command}")
@@ -73,6 +75,8 @@ def completion(shell: str) -> None:
 
     kind = get_completion_class(shell)
     assert kind is not None
+    # click's own command prints the script only where it is started with the variable set; this one has a help and
+    # errors.
     program = click.get_current_context().find_root().command
     script = kind(program, {}, "samplerbench", COMPLETE)
     click.echo(script.source_template % script.source_vars())

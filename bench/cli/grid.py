@@ -48,11 +48,14 @@ def grid_(run_folder: Path | None, output: Path | None, quiet: bool, plugin: tup
     With no axis and no setting, the picture of a RUN (the newest in results/ by default) is drawn again from the
     images that it kept: its samplers down, its step counts across. Prints the path of the picture.
     """
+    # What was typed decides between two jobs: with nothing typed, an old picture is drawn again; an option that has a
+    # default would look typed, so those of `grid` have none.
     given = {name: value for name, value in options.items() if not (value is None or value is False or value == ())}
     if not given:
         redraw_run(run_folder, output, quiet=quiet)
         return 0
     if run_folder:
+        # Settings could not change images that are stored, so to ignore them would mislead.
         names = ", ".join(f"-{name}" if name in "xyz" else f"--{name.replace('_', '-')}" for name in given)
         raise InputError(f"{run_folder}: a run is drawn again from its own images; leave out {names}, or the run")
     return draw_grid(given, output, plugin, quiet=quiet)
@@ -84,6 +87,7 @@ def draw_grid(options: dict[str, Any], output: Path | None, plugin: tuple[str, .
         from ..show.live import CellBar
 
         plot = plot_for(options, plugin)
+        # A name that cannot be written is refused before the model loads, which may take a minute.
         target = check_target(output or plot.default_output, suffix_of(plot.trajectory), HTML)
         # Each page has its own file, and each is checked before the first page is drawn.
         if target.suffix.lower() != HTML:
@@ -101,5 +105,6 @@ def draw_grid(options: dict[str, Any], output: Path | None, plugin: tuple[str, .
     for cell, reason in failed.items():
         complain(f"{cell}: {reason}")
     if not quiet:
+        # stdout holds paths and nothing else, so that a shell can pass them on.
         say(f"again: {plot.command}", err=True)
     return 1 if failed else 0

@@ -48,6 +48,7 @@ def listing(registry: Registry, kind: str) -> list[dict[str, str]]:
         thing = catalogue.things[name]
         row = {"name": name}
         if isinstance(thing, type) and issubclass(thing, Sampler):
+            # Claims are asked of an instance: they depend on the options.
             row |= {"order": claim(order, thing), "NFE": claim(nfe_rule, thing), "options": describe_options(thing)}
             row["other names"] = ", ".join(other_names(name, thing, others.get(name, ())))
         elif kind == "grids" and isinstance(thing, type):
@@ -71,6 +72,7 @@ def entry_for(row: dict[str, str]) -> tuple[str, list[str]]:
     origin."""
     facts = ", ".join(form.format(row[field]) for field, form in FACTS.items() if row.get(field))
     names = f"also: {row['other names']}" if row.get("other names") else ""
+    # Nearly all are built in; to say so in each row would hide the others.
     origin = "" if is_built_in(row["origin"]) else f"from {row['origin']}"
     return row["name"], [row["what it is"], facts.replace("order stochastic", "stochastic"), names, origin]
 
@@ -93,6 +95,7 @@ def what_it_is(thing: object, catalogue: Catalogue[Any]) -> str:
             other for other in catalogue.things.values() if getattr(other, "__module__", "") == thing.__module__
         ]
         module_doc = getattr(sys.modules.get(thing.__module__), "__doc__", None)
+        # The usual case: a module is a method, and its docstring says which; the class's own is about one step.
         if set(of_module) == {thing} and module_doc:
             return inspect.cleandoc(module_doc).partition("\n")[0]
         return "" if _is_made_by_dataclass(thing) else first_line(thing)
@@ -103,6 +106,7 @@ def names_in_tools(registry: Registry) -> dict[str, list[str]]:
     """Each spec that a name of another tool stands for, with these names."""
     aliases = registry.aliases()
     found: dict[str, list[str]] = {}
+    # Several tools may share a name, so it may come here more than once.
     for one in chain.from_iterable(TOOLS.values()):
         found.setdefault(spec_for(one, aliases) or one, []).append(one)
     return found
@@ -110,6 +114,7 @@ def names_in_tools(registry: Registry) -> dict[str, list[str]]:
 
 def other_names(name: str, cls: type[Sampler], theirs: Iterable[str]) -> list[str]:
     """The names that other tools, and the sampler itself, have for a sampler with its default options, each once."""
+    # An alias with options names another sampler than this one at its defaults.
     own = [alias for alias, preset in cls.aliases.items() if not preset]
     # The sampler's own name in another spelling is not another name.
     found = {canonical(name): ""}
@@ -131,6 +136,7 @@ def names_listing(registry: Registry) -> list[dict[str, str]]:
         }
         for tool, names in TOOLS.items()
         for name in names
+        # A list of one gives the value a name inside the comprehension.
         for spec in [registry.alias(name) or spec_for(name, aliases)]
         for advice in [advice_on(name, aliases)]
     ]
@@ -169,6 +175,7 @@ def metric_facts(metric: object) -> dict[str, str]:
     """The facts in a metric's class: extractor, direction, unit, fewest samples."""
     facts = {"reads": "extractor", "better": "better", "unit": "unit", "least n": "least"}
     said = {heading: str(getattr(metric, name, "")) for heading, name in facts.items()}
+    # A covariance needs a number of images that grows with the features, which only the extractor knows.
     per_column = getattr(metric, "least_per_column", 0)
     return said | ({"least n": f"{per_column} d"} if per_column else {})
 
@@ -233,6 +240,7 @@ def _samplers_page(registry: Registry) -> Iterator[str]:
 
 
 def _grids_page(registry: Registry) -> Iterator[str]:
+    # A grid may be registered under several names; it has one section.
     names: dict[type, list[str]] = {}
     for name, cls in sorted(registry.grids.things.items()):
         names.setdefault(cls, []).append(name)
@@ -296,6 +304,7 @@ def _values_of(option: Option) -> str:
     """The values of an option in words."""
     if get_origin(option.kind) is Literal:
         return ", ".join(f"`{choice}`" for choice in get_args(option.kind))
+    # A plugin may have an option of any type: its name is better than nothing.
     words = {int: "whole number", float: "number", bool: "`true`, `false`", str: "text", File: "file"}
     return words.get(option.kind, getattr(option.kind, "__name__", str(option.kind)))
 
@@ -313,12 +322,14 @@ def field_docstrings(cls: type) -> dict[str, str]:
 def _own_field_docstrings(cls: type) -> dict[str, str]:
     """Those under the fields and attributes that stand in the class itself."""
     try:
+        # Python keeps no docstrings of fields, so they are read from the source, which is indented in a function.
         tree = ast.parse(textwrap.dedent(inspect.getsource(cls)))
     except (OSError, TypeError, SyntaxError):
         return {}
     found: dict[str, str] = {}
     for statement, under in pairwise(tree.body[0].body if isinstance(tree.body[0], ast.ClassDef) else []):
         match (statement, under):
+            # Only a text directly under the assignment belongs to it.
             case (
                 ast.AnnAssign(target=ast.Name(id=name)) | ast.Assign(targets=[ast.Name(id=name)]),
                 ast.Expr(value=ast.Constant(value=str(text))),

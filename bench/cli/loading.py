@@ -29,6 +29,7 @@ PATIENCE = 5.0
 def note_after(seconds: float, text: str) -> Iterator[threading.Timer]:
     """Print a note to stderr if the block takes longer than this; yields the thread that waits to print it."""
     timer = threading.Timer(seconds, complain, (text, "Note"))
+    # A plugin that never returns must not keep the program alive after Ctrl-C.
     timer.daemon = True
     timer.start()
     try:
@@ -43,6 +44,7 @@ def registry_with_note(plugins: Iterable[str] = (), models: Iterable[str] = ()) 
         doing.loading_torch()
         from ...samplers.registry import load_registry
 
+    # Which plugin hangs is known only when it is stopped, so the note says how to stop it.
     note = (
         f"plugins are still loading ({PATIENCE:g} s); Ctrl-C stops and names the slow one, --no-plugins leaves out "
         "installed ones"
@@ -50,6 +52,7 @@ def registry_with_note(plugins: Iterable[str] = (), models: Iterable[str] = ()) 
     named = tuple(plugins)
     try:
         with note_after(PATIENCE, note):
+            # A broken installed plugin is noted and does not raise: it must not stop a command that does not need it.
             registry = load_registry(named, models)
     except OSError as error:  # of a name that the system does not take
         raise PluginError(f"plugin {', '.join(named)[:80]}: {error.strerror or error}") from error
@@ -83,6 +86,7 @@ def the_run(folders: Sequence[Path], load: Callable[[], Registry]) -> StoredRun:
     runs = [StoredRun(folder) for folder in folders]
     if len(runs) == 1:
         return runs[0]
+    # Two whole runs may differ in anything. To join them without being asked could put unequal things in one table.
     if not any(run.exists and run.record.shard for run in runs):
         raise InputError(SEVERAL_RUNS.format(len(runs)))
     return whole_run(runs, load)
@@ -101,6 +105,7 @@ def the_runs(folders: Sequence[Path], load: Callable[[], Registry]) -> list[Stor
             also = f", as {twin}" if twin != folder else ""
             raise InputError(f"{folder}: is given twice{also}; expected each run once")
         run = StoredRun(folder)
+        # A whole run is a group of its own, even beside another of the same plan.
         groups.setdefault(run.record.plan if run.record.shard else str(folder), []).append(run)
     return [group[0] if len(group) == 1 else whole_run(group, load) for group in groups.values()]
 
@@ -129,9 +134,11 @@ def print_card(spec: str, card: list[Finding], *, failures_only: bool) -> None:
             "verdict": f"waived: {f.waived}" if f.waived else "holds" if f.holds else "FAILS",
         }
         for f in card
+        # Of several cards a reader looks for what is wrong. A waived line shows too: its reason is for people to judge.
         if not failures_only or f.waived or not f.holds
     ]
     print_rows(rows)
+    # A waived claim counts neither as held nor as failed.
     waived = sum(bool(f.waived) for f in card)
     say(
         f"{spec}: {sum(f.holds for f in card) - waived} of {len(card) - waived} claims hold"

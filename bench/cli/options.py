@@ -45,6 +45,7 @@ class Number(click.types.FloatParamType):
     """A number; anything else is refused with the name of its setting."""
 
     def __init__(self, read: type[int] | type[float], expected: str) -> None:
+        # click shows the name as the metavar in help texts; these are the names of its own types.
         self.name = {int: "integer", float: "float"}[read]
         self.read, self.expected = read, expected
 
@@ -60,6 +61,7 @@ class Number(click.types.FloatParamType):
 class Count(Number):
     """A whole number from 1."""
 
+    # click.IntRange would do, but says "x>=1", and names the option instead of the setting.
     def __init__(self) -> None:
         super().__init__(int, "a whole number from 1, as in 8")
 
@@ -76,6 +78,7 @@ class Several(Number):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """The number in a text, or the numbers; InputError for one that is given twice."""
+        # One number stays a number, and all that takes a single one works as before.
         if not isinstance(value, str) or "," not in value:
             return super().convert(value, param, ctx)
         read = super().convert
@@ -98,6 +101,7 @@ class Command(click.Command):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parse as click does, and refuse an environment variable for this command that names no option."""
         # Help works wherever the program can be started at all.
+        # A folder that is gone, or too few open files, would end a library with a message of its own.
         if not set(args) & set(ctx.help_option_names):
             check_surroundings()
         check_environment(ctx)
@@ -116,6 +120,7 @@ class Command(click.Command):
 def usage_fault(ctx: click.Context, error: click.UsageError) -> str:
     """What is wrong with a command line, what is expected there, and where to read more."""
     usage = f"usage: {ctx.command_path} {' '.join(ctx.command.collect_usage_pieces(ctx))}"
+    # click's own words name neither the setting nor what is expected, so each kind of fault has a sentence here.
     if isinstance(error, click.NoSuchOption):
         near = nearest_option(ctx, error.option_name)
         return f"unknown option {error.option_name!r}{near}; {ctx.command_path} --help lists them"
@@ -123,6 +128,7 @@ def usage_fault(ctx: click.Context, error: click.UsageError) -> str:
         param = next(p for p in options_in(ctx) if error.option_name in (*p.opts, *p.secondary_opts))
         return f"{error.message.rstrip('.')}; {expected_value(ctx, param, error.option_name)}"
     if isinstance(error, click.BadParameter) and isinstance(error.param, click.Option):
+        # The long name, which is also that in a config file.
         name = max(error.param.opts, key=len)
         if isinstance(error, click.MissingParameter):
             return f"{name}: not given; {expected_value(ctx, error.param, name)}"
@@ -140,6 +146,7 @@ def options_in(ctx: click.Context) -> list[click.Option]:
 def nearest_option(ctx: click.Context, name: str) -> str:
     """' (did you mean --X?)' where an option is near in its words, the dashes alike in all, or another tool's name."""
     here = called_elsewhere(name).replace("_", "-")
+    # Another tool's name is certain; what is near in spelling is a guess, and comes second.
     if name.startswith("--") and here and any(f"--{here}" in option.opts for option in options_in(ctx)):
         return f" (it is --{here} here)"
     known = {option.lstrip("-"): option for p in options_in(ctx) for option in (*p.opts, *p.secondary_opts)}
@@ -159,6 +166,7 @@ def check_environment(ctx: click.Context) -> None:
     prefix = f"{ctx.auto_envvar_prefix}_"
     known = {f"{prefix}{(option.name or '').upper()}" for option in options_in(ctx)}
     for name in sorted(os.environ):
+        # A variable with a slip in its name would have no effect, and nobody would notice.
         if name.startswith(prefix) and name not in known:
             raise InputError(
                 f"environment variable {name}: no option of {ctx.command_path}{closest(name, known)}; unset it"
@@ -170,6 +178,7 @@ def name_origin(ctx: click.Context) -> Iterator[None]:
     """Add to an error the origin of a setting that was not typed."""
     try:
         yield
+    # click's own faults know their option; those of settings, which are checked later, say only its name.
     except click.BadParameter as error:
         if error.param is None or not (origin := origin_of(ctx, error.param)):
             raise
@@ -188,6 +197,8 @@ def origin_of(ctx: click.Context, param: click.Parameter) -> str:
     if source is click.core.ParameterSource.DEFAULT_MAP:
         return str(ctx.meta[CONFIG])
     if source is click.core.ParameterSource.ENVIRONMENT:
+        # click says that the value is from the environment, but not from which variable; it takes the first that is
+        # set.
         named = [param.envvar] if isinstance(param.envvar, str) else [*(param.envvar or ())]
         variables = [*named, f"{ctx.auto_envvar_prefix}_{(param.name or '').upper()}"]
         return f"environment variable {next(v for v in variables if os.environ.get(v))}"
@@ -196,6 +207,7 @@ def origin_of(ctx: click.Context, param: click.Parameter) -> str:
 
 def long_names(param: click.Parameter) -> list[str]:
     """The names by which a config file may give an option."""
+    # Short names do not count: a file with the keys n and s would be hard to read.
     return [option[2:].replace("-", "_") for option in param.opts if option.startswith("--")]
 
 
@@ -224,6 +236,8 @@ def setting_options(
     """The options of a command for the settings in these sections."""
     chosen = [one for section in sections for one in (*SETTINGS, *CONDUCT) if one.section == section]
     if command == "run":
+        # Both are made from the list of settings: a new setting is an option of each command without being written
+        # twice.
         made = [option_of(one) for one in chosen]
     else:
         made = [grid_option_of(one, one.grid) for one in chosen if one.grid]
@@ -244,10 +258,12 @@ def option_of(one: Setting) -> Callable[..., Any]:
     if one.kind == "flag":
         return click.option(*names, is_flag=True, **about)
     if one.kind == "switch":
+        # Three values: None leaves the choice to the run, which depends on more than the option.
         return click.option(f"{one.option}/--no-{one.option[2:]}", default=None, **about)
     if one.kind == "list":
         return click.option(*names, multiple=True, **about)
     if isinstance(one.default, (int, float, str)):
+        # With a default of its own, click tells what was typed from what was not.
         about |= {"default": one.default, "show_default": not one.default_words}
     read = Several(READ_AS[one.kind], one.expected) if one.in_turn else type_of(one)
     return click.option(*names, type=read, **about)
@@ -274,6 +290,7 @@ def type_of(one: Setting) -> click.ParamType[Any] | None:
     if one.kind in READ_AS:
         return Number(READ_AS[one.kind], one.expected)
     if one.kind in ("numbers", "interval"):
+        # Lists stay texts here and are read later, with the errors of a setting instead of those of an option.
         return click.STRING
     return None
 
@@ -292,6 +309,7 @@ def plugin_options(command: Callable[..., Any]) -> Callable[..., Any]:
         "--no-plugins", is_flag=True, envvar=NO_PLUGINS, expose_value=False, is_eager=True,
         callback=says_to_all(NO_PLUGINS), help="Leave out the installed plugins of others.",
     )  # fmt: skip
+    # The flag is read first, whatever the order on the command line: it is eager.
     return named(none(command))
 
 
@@ -299,6 +317,7 @@ def load_config_file(ctx: click.Context, _: click.Parameter, path: Path | None) 
     """Make the settings of a TOML file the defaults of this command."""
     if path is None:
         return
+    # A file sets defaults only, so that the command line and the environment win over it.
     from ..plan.given_files import read_toml
 
     options = [p for p in ctx.command.params if isinstance(p, click.Option) and p.name not in ("config", "help")]
@@ -313,4 +332,5 @@ def kind_of(option: click.Option) -> Kind:
     """The kind of value that a config file may give for an option that is no setting."""
     if option.is_flag:
         return "flag"
+    # A path in a file is a text, which the option's own type reads.
     return "list" if option.multiple else "text"

@@ -33,6 +33,7 @@ KINDS = (
 
 def check_kind(_: click.Context, __: click.Parameter, kind: str) -> str:
     """The kind; an error with the closest one if it is unknown."""
+    # click.Choice would do this without the closest name.
     if kind not in KINDS:
         raise InputError(f"unknown kind {kind!r}{closest(kind, KINDS)}; kinds: {', '.join(KINDS)}")
     return kind
@@ -63,6 +64,7 @@ def list_(kind: str, plugin: tuple[str, ...], as_json: bool, markdown: bool) -> 
     """
     if markdown and as_json:
         raise InputError("--json and --markdown: expected one of them")
+    # These three are about the program, and need no registry: no plugin is loaded for them.
     if kind == "run-schema":
         from .run_schema import run_schema_text
 
@@ -71,6 +73,7 @@ def list_(kind: str, plugin: tuple[str, ...], as_json: bool, markdown: bool) -> 
         click.echo(run_schema_text(), nl=False)
         return
     if kind in ("commands", "api"):
+        # The rows of both have two fields: the name, and what it is.
         rows, text = program_listing(kind)
         if as_json:
             click.echo(json.dumps({kind: rows}))
@@ -87,6 +90,7 @@ def list_(kind: str, plugin: tuple[str, ...], as_json: bool, markdown: bool) -> 
         registry = registry_with_note(plugin)
         rows = names_listing(registry) if kind == "names" else listing(registry, kind)
     if as_json:
+        # For programs the faults are in the data; stderr stays empty.
         broken = [{"origin": str(b.origin), "reason": b.reason} for b in registry.broken]
         remarks = [{"origin": str(r.origin), "text": r.text} for r in registry.remarks]
         click.echo(json.dumps({kind: rows, "broken": broken, "remarks": remarks}))
@@ -127,6 +131,7 @@ def new_plugin_(name: str, kind: str, package: bool, output: Path) -> None:
         paths = new_plugin(name, output, registry, kind=kind, package=package)
     for path in paths:
         say(str(path))
+    # The first command of the docstring tries the plugin; a test runs it, so it works.
     first = commands_of(name, kind)[0]
     if package:
         say(f"next: pip install -e {shlex.quote(str(output / name))} && {first}", err=True)
@@ -166,10 +171,12 @@ def check_(  # noqa: PLR0913  (an option each)
     with stdout_for_data():
         registry = registry_with_note(plugin, (model,) if model else ())
         warn_of_plugins(registry)
+        # Only what was named on the command line: installed plugins are checked by --all.
         theirs = [name for name, origin in registry.samplers.origins.items() if origin.plugin in plugin]
         chosen = specs or ([*variants(registry), *with_files(registry)] if everything else theirs)
         if not chosen:
             raise InputError("check: nothing to check; expected a SPEC such as ddim:eta=0.5, --plugin FILE or --all")
+        # It replaces the first step of any sampler, so it is not a claim of this one.
         if of_run := [spec for spec in chosen if registry.parse_sampler(spec).analytic_first]:
             raise InputError(f"check {of_run[0]!r}: first=analytic belongs to a run; expected the sampler without it")
         # All specs are read before the first is measured: a slip in the last one costs no minutes.
@@ -177,8 +184,10 @@ def check_(  # noqa: PLR0913  (an option each)
         held_on = registry.model(model) if model else None
     cards = {}
     for spec, sampler in samplers.items():
+        # A sampler may print at each step, thousands of times.
         with stdout_for_data():
             cards[spec] = card_of(sampler, registry, quick=quick, model=held_on)
+        # Each card is printed as it is done; JSON is one object, and waits for all.
         if not as_json:
             print_card(spec, cards[spec], failures_only=len(samplers) > 1)
     if as_json:

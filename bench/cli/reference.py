@@ -49,6 +49,7 @@ def reference_(  # noqa: PLR0913  (an option each)
         warn_of_plugins(registry)
         reader = one_extractor(registry, extractor)
         images = images_at(data_of(data, registry), size, samples)
+        # Rows that an earlier command has kept are read, and nothing is extracted.
         with bar_on_terminal(f"{reader.label} on {images.data.name}") as report:
             rows = images.rows(reader, report)
     about = images.about(reader)
@@ -64,6 +65,7 @@ def reference_(  # noqa: PLR0913  (an option each)
     say(
         f"{count_of(len(rows), 'image')} of {about.data} at {about.size}, {rows.shape[1]} features of {about.extractor}"
     )
+    # In JSON the notes are a field, and stderr stays empty for programs.
     for note in about.notes:
         complain(note, kind="Note")
     say(f"hash: {about.key[:16]}")

@@ -52,6 +52,7 @@ def report(  # noqa: PLR0913  (an option each)
 
     The folders of shards (`run --shard`) are joined into one run first.
     """
+    # They load torch and the renderer of charts, which take seconds; --help does not wait for them.
     from ..judge.run_metrics import ready_metrics
     from ..show.figures import write_figures
     from ..show.formats import content_over_seeds, with_notes
@@ -62,6 +63,7 @@ def report(  # noqa: PLR0913  (an option each)
         registry = registry_with_note(plugin, model)
         warn_of_plugins(registry)
     runs = the_runs(run_folders, lambda: registry)
+    # What cannot be meant is refused before charts are drawn.
     run, *others = runs
     if seeds and not others:
         raise InputError("--seeds: 1 run; expected two or more, as in report RUN RUN --seeds")
@@ -75,6 +77,7 @@ def report(  # noqa: PLR0913  (an option each)
         return cache(lambda: ready_metrics(one, registry))
 
     with stdout_for_data():
+        # Each page is written as well, because the index links to it.
         if others:
             sheet = with_notes(content_over_seeds(runs)) if seeds else None
             paths = write_several(runs, output or default_page(runs), metrics_of, sheet)
@@ -101,6 +104,7 @@ def export_(run_folder: Path, row: str, samples: int | None, output: Path, as_js
     from ..judge.stored import StoredRun
     from ..show.export import export
 
+    # No registry: captions and images are in the folder, so a run whose plugins are gone can be exported.
     done = export(StoredRun(run_folder), row, output, samples)
     if as_json:
         click.echo(json.dumps({"folder": str(output), "row": row, **asdict(done)}))

@@ -55,6 +55,7 @@ class Signals:
 
     def __enter__(self) -> Signals:
         """Install the handlers."""
+        # Both end a run in the same way: a cluster sends SIGTERM where a person types Ctrl-C.
         self._before = {number: signal.signal(number, self._hear) for number in (signal.SIGINT, signal.SIGTERM)}
         return self
 
@@ -116,6 +117,7 @@ def run(
     Without options: ddpm, ddim, dpm-solver and euler-a at 5, 10 and 20 steps on the embedded model, 512 images each.
     The same command again resumes.
     """
+    # Before torch is imported, so that "done in" is what a reader has waited.
     since = time.monotonic()
     with Doing(quiet=quiet) as doing:
         doing.loading_torch()
@@ -153,10 +155,13 @@ def plan_and_execute(output: Path | None, plugin: tuple[str, ...], settings: dic
     from ..plan.seeds import check_page, folder_of_seed, page_of_seeds
     from ..run import Manner
 
+    # What changes no sample, such as the number of workers, is kept apart from the settings that make the keys.
     manner = Manner(**{one.name: settings.pop(one.name) for one in CONDUCT})
     seeds = given if isinstance(given := settings["seed"], tuple) else (given,)
+    # The table of all seeds needs whole runs, and no process of an array job has one.
     if len(seeds) > 1 and manner.part:
         raise InputError(f"shard {manner.part}: of one run; expected one --seed, and a command for each seed and part")
+    # Checked before plugins and model load, which may take minutes.
     configs = [config_from(settings | {"seed": seed}) for seed in seeds]
     with stdout_for_data():  # what a plugin prints is no data
         mode.doing("loading plugins")
@@ -166,6 +171,8 @@ def plan_and_execute(output: Path | None, plugin: tuple[str, ...], settings: dic
         runs: list[Ready] = []
         # All before the first is drawn: a folder that is refused is no surprise after hours.
         for config in configs:
+            # Without -o each run has the folder that its own --seed would give it, and what is drawn there is found
+            # again.
             place = folder_of_seed(output, config.seed) if output and len(seeds) > 1 else output
             runs.append(made_ready(config, place, manner, registry, mode, runs[0].plan if runs else None))
         for note in runs[0].plan.model.notes:
@@ -175,6 +182,7 @@ def plan_and_execute(output: Path | None, plugin: tuple[str, ...], settings: dic
     if len(runs) > 1:
         check_page(page_of_seeds(output or runs[0].folder))
         return in_turn(runs, registry, output, manner, mode)
+    # One seed is a run like any other, with its table at the end and threads that stay set.
     (only,) = runs
     if only.threads:
         torch.set_num_threads(only.threads)
@@ -198,11 +206,14 @@ def made_ready(  # noqa: PLR0913  (what a command says, and the plan before)
 
     output = folder_of_shard(output, manner.part) if output else None
     if manner.add:
+        # The run's own settings come from its folder, so only what was typed may differ from them.
         config = enlarge_run(output, settings_given(config), registry, fresh=manner.fresh)
     # A run that is there keeps its number of threads, which is part of the key of each cell.
     stored = stored_run(output) if output and not manner.fresh else None
     config, threads = with_threads(config, stored, manner.worker_count, manner.cpus_per_worker)
+    # The plan hashes the number of threads that torch has, so it is set while planning.
     with threads_set(threads):
+        # A large model loads for minutes, and depends on no seed.
         if before and replace(config, seed=before.config.seed) == before.config:
             plan = with_seed(before, config.seed, registry)
         else:
@@ -237,6 +248,7 @@ def in_turn(runs: list[Ready], registry: Registry, output: Path | None, manner: 
             say(f"seed {one.plan.config.seed}, {number} of {len(runs)}: {one.folder}", err=True)
         with threads_set(one.threads):
             code = execute(one.plan, registry, one.folder, manner, mode._replace(is_one_of_several=True))
+        # A failed cell (1) does not keep the other seeds from being drawn.
         if code > 1:  # a signal, which has said how to go on
             return code
         failed = max(failed, code)
@@ -262,15 +274,19 @@ def execute(plan: Plan, registry: Registry, folder: Path, manner: Manner, mode: 
     from ..run import begin
     from ..show.live import duration
 
+    # It is stored in the folder, and printed after a signal: the same words resume.
     command = shlex.join(["samplerbench", *sys.argv[1:]])
     failed = False
     with Signals() as signals:
         # The first signal ends the drawing, in `work_under_view`; a second one ends the making of table and report.
+        # Inside `signals`, so that the release of the folder is under its handlers too.
         with ExitStack() as opened, signals.ending():
             with stdout_for_data():
                 mode.doing("reading what the metrics compare with" if plan.config.metric else "making the run folder")
                 begun = begin(plan, registry, folder, manner, command)
                 opened.callback(begun.folder.close)  # again where a signal came while it was closed
+                # A cell that failed is not drawn again by itself: the reason is probably still there, and a failure may
+                # take hours.
                 if begun.failures:
                     number = count_of(len(begun.failures), "cell")
                     say(f"{folder}: {number} failed before; --retry-failed runs them again", err=True)
@@ -280,6 +296,7 @@ def execute(plan: Plan, registry: Registry, folder: Path, manner: Manner, mode: 
                 show_result(result, mode.as_json, quiet=mode.is_quiet)
             if not (mode.is_quiet or mode.is_one_of_several or signals.code):
                 say(f"done in {duration(time.monotonic() - mode.since)}", err=True)
+            # The reader has the shards on one machine at last, and asks there.
             if plan.shard and not signals.code:
                 whole = folder_of_whole(result.folder)
                 say(f"shard {plan.shard} is done; samplerbench table {whole}-*-of-{plan.shard.of} joins them", err=True)
@@ -287,6 +304,7 @@ def execute(plan: Plan, registry: Registry, folder: Path, manner: Manner, mode: 
                 say(f"no times: chunks were drawn beside each other; {command} --clock draws for them", err=True)
         if signals.code:
             say(f"stopped; go on with: {command}", err=True)
+    # A signal counts for more: an incomplete run says nothing about cells that were not drawn.
     return signals.code or int(failed)
 
 
@@ -308,6 +326,7 @@ def config_from(settings: dict[str, Any]) -> Config:
     from ..plan.config import Config
     from ..show.axes import lists_levels
 
+    # Only what was given goes into Config, whose own defaults hold for the rest.
     grid = settings["grid"]
     # A list of levels says itself how many steps there are.
     if settings["steps"] is None and settings["nfe"] is None and lists_levels(grid):
@@ -337,13 +356,16 @@ def work_under_view(begun: Benchmark, signals: Signals, mode: Mode) -> Result:
     from ..show.live import View
 
     gc.freeze()  # what is loaded stays until the end, so the garbage collector need not scan it
+    # The lock of the folder is released whatever happens, also by an error in the view.
     with closing(begun.folder):
+        # The live view draws on the same lines.
         mode.doing.over()
         quiet = nullcontext(Watch())
         view = quiet if mode.is_quiet else View(Console(stderr=True), begun.labels, workers=begun.workers)
         with signals.ending(), view as watch:
             begun.work(watch)
         mode.doing("making table, pictures and report")
+        # Also after a signal: the chunks that are stored make a table with fewer rows.
         result = begun.conclude()
         mode.doing.over()
         return result
@@ -365,8 +387,10 @@ def show_plan(one: Ready, manner: Manner, mode: Mode) -> dict[str, Any]:
     about = summary(plan) | {"network_evaluations_left": left, "output": str(folder)}
     with stdout_for_data():
         mode.doing("timing a trial of the model")
+        # The trial loads the weights, so a model that cannot draw is noticed here and not at night.
         seconds = seconds_per_evaluation(plan)
     mode.doing.over()
+    # A trial that fails leaves the plan as it is: the numbers of evaluations are still right.
     cost = None if seconds is None else cost_of(plan, left, seconds, workers)
     about |= {
         "workers": workers,

@@ -23,6 +23,7 @@ SEAL = {
 
 def run_schema() -> dict[str, Any]:
     """The schema. Conditions beyond it, such as that the cells belong to the settings, are checked elsewhere."""
+    # The types say shapes and bounds; descriptions are the docstrings under the fields, which msgspec does not read.
     schema = msgspec.json.schema(record.RunRecord)
     parts: dict[str, dict[str, Any]] = schema["$defs"]
     for name, part in parts.items():
@@ -34,9 +35,11 @@ def run_schema() -> dict[str, Any]:
                 entry["pattern"] = entry["pattern"].replace(r"\A", "^").replace(r"\Z", "$")
     whole = parts["RunRecord"]["properties"]
     del whole["unknown_settings"]  # is found as the file is read, and not in it
+    # A program that reads the file by this schema must refuse another format, in which entries may mean something else.
     whole["format"]["const"] = FORMAT
     whole["sha256"] = SEAL
     parts["RunRecord"]["required"].append("sha256")
+    # The types have defaults for all settings; in a file only those may be absent that later versions added.
     parts["Config"]["required"] = [field.name for field in fields(Config) if field.name not in LATER]
     return {"$schema": DIALECT, "title": "run.json of samplerbench", **schema}
 

@@ -44,6 +44,7 @@ def new_plugin(name: str, folder: Path, registry: Registry, *, kind: str = "samp
     texts = files_of_package(name, kind) if package else files_of_plugin(name, kind)
     if folder.exists() and not folder.is_dir():
         raise InputError(f"output {folder}: is a file; expected a folder")
+    # All are looked at before the first is written. `lexists`: a link to nowhere is in the way too.
     for path in [name] if package else texts:
         if os.path.lexists(folder / path):
             raise InputError(f"output {folder / path}: exists; give another name, or another folder with -o")
@@ -68,6 +69,7 @@ def check_name(name: str, registry: Registry, kind: str = "sampler") -> None:
     catalogue: Catalogue[object] = getattr(registry, KINDS[kind])
     if taken := catalogue.spelt_like(name):
         raise InputError(f"name {name!r}: there is a {kind} {taken!r}, from {catalogue.origins[taken]}; give another")
+    # A sampler's name is typed where aliases are too, and the alias would win or be hidden.
     if kind == "sampler" and (alias := registry.alias(name)):
         raise InputError(f"name {name!r}: is another name of the sampler {alias!r}; give another")
     module = module_of(name)

@@ -49,6 +49,7 @@ def score_(  # noqa: PLR0913  (an option each)
         registry = registry_with_note(plugin)
         warn_of_plugins(registry)
         scored = images_at(data_of(images, registry, "images"), size, samples, "images")
+        # The reference takes the size of the images, and not the other way round: what is judged is judged as it is.
         source = source_of(reference, scored.shape, registry)
         made = score_images(scored, source, registry, extractor, metric)
     # JSON carries what was left out as a field, and stderr stays empty for programs.

@@ -30,12 +30,14 @@ def show_seeds(folders: Sequence[Path], page: Path, registry: Registry, doing: D
     from ..show.several import write_page
 
     def metrics_of(one: StoredRun) -> LoadMetrics:
+        # Only where a verdict of a run is missing; the table of means needs no metric.
         return cache(lambda: ready_metrics(one, registry))
 
     runs = [StoredRun(folder) for folder in folders]
     with stdout_for_data():
         content = content_over_seeds(runs)
         sheet = with_notes(content)
+        # Each run has written its own page at its end, so only the page of all is made.
         write_page(runs, page, metrics_of, sheet)
     doing.over()
     if as_json:
@@ -43,4 +45,5 @@ def show_seeds(folders: Sequence[Path], page: Path, registry: Registry, doing: D
         return
     print_sheet(sheet)
     if not doing.is_quiet:
+        # The runs are whole, so the table can be printed again without drawing.
         say(f"{page}; again: {shlex.join(['samplerbench', 'table', *map(str, folders), '--seeds'])}", err=True)

@@ -70,6 +70,7 @@ def train(  # noqa: PLR0913  (the options of the command)
     """
     if output.exists() and not output.is_dir():
         raise InputError(f"output {output}: is a file; expected a folder")
+    # What was not given is left to the model, whose defaults differ.
     settings = {name: value for name, value in options.items() if value is not None}
     # Under torchrun each process has a rank, and only the first speaks.
     is_first = os.environ.get("RANK", "0") == "0"
@@ -93,11 +94,13 @@ def train_model(  # noqa: PLR0913  (what is learnt, where, and how it is told)
 
     with stdout_for_data():
         doing("loading plugins")
+        # Each process loads its own plugins; one of them is enough to say which are broken.
         registry = registry_with_note(plugin)
     rank, processes = rank_of(os.environ)
     if rank == 0:
         warn_of_plugins(registry)
     doing(f"reading {data}" if data else "reading the images")
+    # Everything that can be refused is refused here, before networks are built.
     learn = lesson(registry, model, data, settings, processes)
     command = shlex.join(["samplerbench", *sys.argv[1:]])
     with TrainingView(Console(stderr=True), quiet=doing.is_quiet, before=doing.over) as view:
@@ -107,6 +110,7 @@ def train_model(  # noqa: PLR0913  (what is learnt, where, and how it is told)
         except OSError as error:
             raise disk_fault(error, output) from error
         except KeyboardInterrupt:
+            # Its words are printed by the program: training has stored a checkpoint, so it can go on.
             raise KeyboardInterrupt(f"stopped; go on with: {command}") from None
 
 
@@ -120,6 +124,7 @@ def name_of_model(model: str | None, data: str | None, latent: bool) -> str:
 def disk_fault(error: OSError, output: Path) -> SamplerbenchError:
     """The error for an OSError: the output cannot be written, or the data, which is elsewhere, cannot be read."""
     reason = error.strerror or error
+    # Data and output may be on two disks, and the reader must know which to look at.
     if isinstance(error.filename, str) and not Path(error.filename).absolute().is_relative_to(output.absolute()):
         return ModelError(f"{error.filename}: cannot be read ({reason})")
     return StoreError(f"{output}: cannot be written ({reason})")
@@ -140,10 +145,12 @@ def lesson(
         if data is None:
             raise InputError(f"data: not given; expected the images for {name!r} to learn, as in --data FOLDER")
         if "decoder_data" in settings:
+            # A name of the command line becomes the images, as with the data.
             settings["decoder_data"] = registry.image_data(settings["decoder_data"])
         return partial(factory.train_on, registry.image_data(data))
     if not isinstance(factory, TrainableModel):
         raise InputError(f"model {name!r}: cannot be trained here")
+    # Which settings there are is read from the function's parameters, so a model of a plugin may have its own.
     refuse_settings(what, settings, [s for s in accepted_settings(factory.train) if s not in GIVEN_TO_TRAIN])
     if processes > 1:
         raise InputError(f"model {name!r}: is trained by one process; start it without torchrun")
