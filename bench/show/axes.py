@@ -59,12 +59,14 @@ class Axis:
     @property
     def field(self) -> str:
         """The name of the setting that it changes, or of the option."""
+        # An axis is called by what people say, "prompt", and changes a setting of another name, "prompts".
         return self.name if self.is_option else AXES[self.name].name
 
     @property
     def labels(self) -> tuple[str, ...]:
         """The label of each row, column or page."""
         if self.name == "sampler":
+            # A sampler or a prompt speaks for itself; "5" would not say what it counts.
             return tuple(name or spec for name, spec in map(name_and_spec, self.texts))
         if self.name == PROMPT:
             return self.texts
@@ -75,6 +77,8 @@ class Axis:
         """ "steps=5,10": the text that `parse_axis` reads."""
         if self.name in OF_WORDS:
             return f"{self.name}={';'.join(self.texts)}"
+        # The spec goes into the command that draws the picture again, so it must be read as it was: with ";" where a
+        # comma belongs to a value, and at its end where there is one value only.
         if not any("," in text or (self.name == "sampler" and is_named(text)) for text in self.texts):
             return f"{self.name}={','.join(self.texts)}"
         return f"{self.name}={';'.join(self.texts)}{';' if len(self.texts) == 1 else ''}"
@@ -132,6 +136,7 @@ def parse_axis(side: str, text: str) -> Axis:
     given, equals, rest = text.partition("=")
     if not equals:
         raise InputError(f"{side} {text!r}: expected NAME=VALUE,VALUE,..., as in steps=5,10,20 or steps=1-5")
+    # A refusal tells apart what is misspelt from what is a setting, but no axis.
     name = axis_name(given.strip())
     if not name:
         raise unknown_axis(side, text, given.strip())
@@ -152,11 +157,13 @@ def parse_axis(side: str, text: str) -> Axis:
         )
     one = AXES.get(name)
     texts = parts
+    # An option of a sampler may be a number too: what looks like a range is one, any other text stays as it is.
     if one is None or one.kind in WITH_RANGES:
         is_whole = one is not None and one.kind in WHOLE
         texts = [value for part in parts for value in values_of_range(f"{side} {name}", part, is_whole=is_whole)]
         if texts != parts:  # ranges may meet in a value: 1-5,5-25 (+5)
             texts = list(dict.fromkeys(texts))
+    # Options stay texts, because they become part of a spec.
     values = tuple(READERS[one.kind](one, text) if one else text for text in texts)
     # The values of an option are texts, of which 1 and 1.0 would be one cell twice.
     if len(set(values if one else map(number_or_text, values))) < len(values):
@@ -177,6 +184,7 @@ def axis_name(given: str) -> str:
 
     '' where the text can be neither.
     """
+    # In any spelling, since other tools write "CFG Scale" where this is "guidance".
     by_setting = {one.name: name for name, one in AXES.items()}
     spelt = {bare(name): axis for axis, one in AXES.items() for name in (axis, one.name)}
     here = called_elsewhere(given)
@@ -206,6 +214,7 @@ def values_in(name: str, text: str) -> list[str]:
         return [text.strip()]
     parts = []
     for part in (piece.strip() for piece in text.split(",")):
+        # A piece with "=" belongs to the spec before it, if that has begun its options.
         if parts and ":" in parts[-1] and "=" in part.partition(":")[0]:
             parts[-1] += f",{part}"
         else:
@@ -230,9 +239,11 @@ def values_of_range(what: str, text: str, *, is_whole: bool) -> list[str]:
     step = Decimal(match[3] or 1)
     if not step:
         raise InputError(f"{what} {text!r}: the step is 0; expected a range as in {RANGES}")
+    # A range that leads away would have no value; its sign is suggested and not guessed.
     if (last - first) * step < 0:
         down = f"{match[1]}-{match[2]} (-1)" if last < first else f"{match[1]}-{match[2]} (+1)"
         raise InputError(f"{what} {text!r}: the step leads away from {match[2]}; expected one towards it: {down}")
+    # The number is checked before the values are made, which might fill the memory.
     count = int((last - first) / step) + 1
     check_range(f"{what} {text!r}", count)
     return [plain(first + i * step) for i in range(count)]
@@ -278,6 +289,7 @@ def axes_for(sides: Sequence[str | None], given: Sequence[str], grid: str | None
     """
     named = dict(zip(("-x", "-y", "-z"), sides, strict=True))
     across, down, pages = (parse_axis(side, text) if text is not None else None for side, text in named.items())
+    # -z alone says what changes from page to page, and a page still needs its two sides.
     if not (across or down):
         across, down = default_axes(pages, given, grid)
     axes = dict(zip(named, (across, down, pages), strict=True))
@@ -288,6 +300,7 @@ def axes_for(sides: Sequence[str | None], given: Sequence[str], grid: str | None
             if axis.field in given:
                 raise InputError(f"{axis.name}: is an axis and given as an option too; expected one of them")
     for name, both in places.items():
+        # One setting cannot have two values in a cell.
         if len(both) > 1:
             raise InputError(f"{' and '.join(both)}: both are {name}; expected different ones of {', '.join(AXES)}")
     cells = math.prod(len(axis.values) for axis in (across, down, pages) if axis)
@@ -300,6 +313,7 @@ def axes_for(sides: Sequence[str | None], given: Sequence[str], grid: str | None
 def default_axes(pages: Axis | None, given: Sequence[str], grid: str | None) -> tuple[Axis | None, Axis | None]:
     """Steps across and the default samplers down, as far as nothing else says them."""
     said = {*given, *([pages.field] if pages else [])}
+    # Counts of steps would contradict a list of levels.
     listed = "steps" in said or lists_levels(grid)
     counts = None if listed else Axis("steps", tuple(map(str, DEFAULT_COUNTS)), DEFAULT_COUNTS)
     # Not every sampler has the option of an axis, so one sampler has to be named.

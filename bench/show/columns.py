@@ -22,6 +22,7 @@ def in_parts(least: Sequence[int], keys: Collection[int], width: int) -> list[li
     first = [i for i in range(len(least)) if i in keys]
     parts: list[list[int]] = []
     for i in (i for i in range(len(least)) if i not in keys):
+        # By what each needs at least: with what it wants, there would be more parts than necessary.
         if not parts or total([least[k] for k in (*parts[-1], i)]) > width:
             parts.append([*first])
         parts[-1].append(i)
@@ -57,6 +58,7 @@ def rows_to_lines(lines: Sequence[Sequence[str]], width: int | None, keys: int =
     wanted = [max(map(cell_len, column)) for column in zip(*lines, strict=True)]
     if width is None or total(wanted) <= width:
         return [align(line, wanted) for line in lines]
+    # A terminal that reports no width, or almost none, would get a letter a line.
     width = max(width, LEAST_WIDTH)
     # The keys stand in each part again, so a key may take no more than its share of a line.
     limit = min(LEAST_TEXT, max(LEAST_WIDTH // 2, width // (keys + 1) - GAP))
@@ -89,6 +91,7 @@ def entries_to_lines(heading: tuple[str, str], entries: Sequence[tuple[str, Sequ
     made = [align(heading, (widest, 0))]
     for name, paragraphs in entries:
         beside = [line for text in filter(None, paragraphs) for line in wrap(text, room)] or [""]
+        # Long names are wrapped as well, beside the paragraphs.
         names = wrap(name, widest)
         for k in range(max(len(names), len(beside))):
             pair = (names[k] if k < len(names) else "", beside[k] if k < len(beside) else "")

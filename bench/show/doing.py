@@ -40,6 +40,7 @@ class Doing:
 
     def __init__(self, *, quiet: bool = False, clock: Callable[[], float] = time.monotonic) -> None:
         self.is_quiet, self._clock = quiet, clock
+        # By hand and not with rich, whose import takes longer than what it would show.
         self._passes = sys.stderr.isatty() and os.environ.get("TERM", "") not in DUMB
         self._doing = ""
         self._since = 0.0
@@ -63,6 +64,7 @@ class Doing:
     def __call__(self, doing: str, *, at_once: bool = False) -> None:
         """The command begins to do this; `at_once`: a pipe is told too, without waiting whether it takes long."""
         self._doing, self._since, self._is_told = doing, self._clock(), False
+        # A terminal shows it now; the thread only adds the seconds.
         self.look(at_once=at_once)
         if self._thread is None and not self.is_quiet:
             self._ended.clear()

@@ -86,6 +86,7 @@ def explain_caption(caption: Caption, registry: Registry) -> Explained:
         about.settings.append(("Negative prompt", caption.negative, text))
     for name, value in caption.fields.items():
         known = KNOWN.get(name.lower())
+        # Each function says what a setting is, and notes the option that says the same here.
         text = known(caption, value, about, registry) if known else TOLD.get(name.lower(), NOT_KNOWN)
         about.settings.append((name, value, text))
     # The command is whole even where the caption names neither.
@@ -120,6 +121,7 @@ def sampler(caption: Caption, value: str, about: Explained, registry: Registry) 
         except SamplerbenchError as error:
             return f"{text} Not here: {str(error).partition('; there are')[0]}. The command takes ddim."
         spec = value
+    # Tools name the schedule in a setting of its own, or at the end of the sampler's name, which then wins.
     about.options["-s"] = spec = with_grid(spec, schedule) if "grid=" not in spec else spec
     made = registry.sampler(spec)
     text += f" Here it is {spec}"
@@ -141,6 +143,7 @@ def schedule(_: Caption, value: str, __: Explained, ___: Registry) -> str:
 def guidance(_: Caption, value: str, about: Explained, __: Registry) -> str:
     """CFG scale."""
     scale = number("CFG scale", value)
+    # Tools differ in what turns guidance off; here 0 would be the network without the prompt.
     if scale == 0:
         return "Classifier-free guidance: 0 means none, which is 1 here."
     about.options["--guidance"] = f"{check_guidance(scale):g}"
@@ -155,6 +158,7 @@ def guidance(_: Caption, value: str, about: Explained, __: Registry) -> str:
 def seed(_: Caption, value: str, about: Explained, __: Registry) -> str:
     """Seed."""
     text = "The number from which the noise at the start is made: with the same seed and settings the same picture."
+    # The seed that the tool chose is not in such a caption, so no command can have it.
     if whole("Seed", value) == -1:
         return f"{text} -1 lets the tool choose; give one here to see the picture again."
     check_seed(int(value))
@@ -175,6 +179,7 @@ def model(_: Caption, value: str, about: Explained, __: Registry) -> str:
     """Model: the embedded one knows the prompt of a picture that it drew."""
     if value != Config().model:
         return TOLD["model"]
+    # A picture that the embedded model drew has a prompt of words that it knows.
     about.options |= {name: text for name, text in about.of_model.items() if name in ("--prompt", "--negative")}
     about.is_embedded = True
     return "The network and its weights: the embedded model, which is the default here."
@@ -188,6 +193,7 @@ def clip_skip(_: Caption, value: str, about: Explained, __: Registry) -> str:
     return f"Which layer of the text encoder is read: {which}. Some models were trained so; it changes what words mean."
 
 
+# In lower case; under the names of several tools.
 KNOWN: dict[str, Callable[[Caption, str, Explained, Registry], str]] = {
     "steps": steps, "sampler": sampler, "schedule type": schedule, "scheduler": schedule, "cfg scale": guidance,
     "cfg": guidance, "guidance": guidance, "seed": seed, "size": size, "clip skip": clip_skip,
@@ -197,6 +203,7 @@ KNOWN: dict[str, Callable[[Caption, str, Explained, Registry], str]] = {
 
 def whole(name: str, value: str) -> int:
     """A whole number of a caption."""
+    # A caption may come from anywhere: int() would also take "1_000" and digits of other scripts.
     if not re.fullmatch(r"-?[0-9]{1,20}", value):
         raise InputError(f"{name} {value[:40]!r}: expected a whole number, as in {name}: 40")
     return int(value)

@@ -37,6 +37,7 @@ def export(run: StoredRun, row: str, folder: Path, n: int | None = None) -> Expo
     drawn = sum(samples for _, samples in places)
     if not places:
         raise InputError(f"row {quote(row)}: {run.path} has no samples of it; give its command to draw them")
+    # Before the folder is made: a refusal leaves nothing behind.
     if next(kept_images(run, cell), None) is None:
         raise InputError(f"row {quote(row)}: {run.path} keeps no images of it; expected a model that makes images")
     if n is not None and (kept := sum(1 for _ in kept_images(run, cell))) < n:
@@ -53,6 +54,7 @@ def kept_images(run: StoredRun, cell: CellRecord) -> Iterator[tuple[int, Images]
     for place in run.folder.places_of(cell.key):
         chunk = run.folder.read_at(cell.key, place)
         if chunk.images is not None:
+            # By its place among all samples, not among those that are kept: of larger images only the first are.
             yield from enumerate(chunk.images, chunk.first)
 
 

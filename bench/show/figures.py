@@ -78,6 +78,7 @@ def figures(run: StoredRun, view: View) -> Iterator[tuple[str, bytes]]:
     """File name and content of each figure."""
     for name, spec in charts_by_name(run, view).items():
         yield f"{name}.svg", in_inches(vl_convert.vegalite_to_svg(spec)).encode()
+        # SVG and PDF stay sharp at any size; the PNG is for programs that take neither.
         yield f"{name}.pdf", vl_convert.vegalite_to_pdf(spec)
         yield f"{name}.png", vl_convert.vegalite_to_png(spec, ppi=DOTS_PER_INCH)
     picture = picture_of(run, view)
@@ -100,6 +101,7 @@ def chart_picture(run: StoredRun, metric: str | None, against: str) -> Image.Ima
         raise InputError(f"metric {quote(metric)}: not in the run{closest(metric, names)}; there are: {known}")
     if against not in KINDS:
         raise InputError(f"against {quote(against)}: expected {' or '.join(KINDS)}")
+    # By the names of the files, which are the charts that a run has.
     wanted = f"{file_name(metric or next(iter(names), ''))}-{KINDS[against]}"
     charts = charts_by_name(run, view)
     if wanted not in charts:
@@ -131,6 +133,7 @@ def charts_by_name(run: StoredRun, view: View) -> dict[str, Chart]:
         key, name = metric["key"], file_name(column)
         for kind, field in (("nfe", "nfe"), ("front", "milliseconds")):
             drawn = {row["short"] for row in view.rows if row[key] is not None and row[field] is not None}
+            # A chart without a point would be an empty frame in a paper.
             if drawn and kind in view.charts[key]:
                 # Two names may become one when their special characters are replaced.
                 free = f"{name}-{kind}" if f"{name}-{kind}" not in found else f"{name}-{key}-{kind}"
@@ -148,6 +151,7 @@ def figure_from(chart: Chart, view: View, drawn: Collection[str]) -> Chart:
     names = [series["name"] for series in view.series]
     # The page's colours are variables of its style, which no SVG for print has.
     spec: Chart = with_colours(copy.deepcopy(chart), light_colours())
+    # The colours and marks stay those of the page, so that figure and report can be read side by side.
     spec["layer"] = [layer for layer in spec["layer"] if is_for_print(layer["mark"])]
     legend: Chart = {"columns": legend_columns(list(drawn)), "values": [name for name in names if name in drawn]}
     for layer in spec["layer"]:
@@ -161,6 +165,7 @@ def figure_from(chart: Chart, view: View, drawn: Collection[str]) -> Chart:
                 encoding |= {"field": "short", "title": None, "legend": legend}
                 # The page refers to series by number and has its own legend; in print the legend shows names.
                 encoding["scale"]["domain"] = names
+    # Each line of the legend adds to the height, and the plot keeps its own.
     lines = -(-len(drawn) // legend["columns"])
     # The width is that of the figure with its axis, so that every figure fills the column exactly.
     return spec | {
@@ -198,6 +203,7 @@ def config() -> Chart:
 
 def legend_columns(names: Sequence[str]) -> int:
     """How many names fit side by side."""
+    # An estimate: how wide a text will be is known only to the renderer.
     widest = max(map(len, names)) * LETTER * FONT_SIZE + SYMBOL
     return max(1, min(len(names), int(WIDTH // widest)))
 
@@ -244,6 +250,7 @@ def picture_of(run: StoredRun, view: View) -> Image.Image | None:
     if not images:
         return None
     budgets = len(view.budgets)
+    # Rows that were added to a run stand at its end; sorted, each sampler's counts are side by side again.
     rows = sorted(view.rows, key=lambda row: int(row["series"]))
     lanes = [rows[first : first + budgets] for first in range(0, len(rows), budgets)]
     labels = [wrap_label(lane[0]["short"]) for lane in lanes]
@@ -256,6 +263,7 @@ def picture_of(run: StoredRun, view: View) -> Image.Image | None:
         [small_mosaic(images[row["row"]], side) if row["row"] in images else None for row in lane] for lane in lanes
     ]
     grid = paper_grid(tiles, labels, view.budgets, size, gap)
+    # Whole dots leave a rest, which is filled up, so that the picture is exactly as wide as the column.
     sheet = Image.new("RGB", (max(grid.width, round(WIDTH * dot)), grid.height), "white")
     sheet.paste(grid)
     return sheet

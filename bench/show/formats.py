@@ -113,6 +113,7 @@ def content_of(run: StoredRun) -> Content:
 def merge_content(runs: Sequence[StoredRun]) -> Content:
     """One table of several runs. Raises InputError if they cannot be compared."""
     merged = merge(runs)
+    # JSON has the notes of the merge alone: those on names are for people, who do not see the specs.
     about = {"folders": [str(run.path) for run in runs], "notes": list(merged.notes)}
     notes = (*notes_on_names(names_in(runs)), *merged.notes)
     return Content(merged.table, merged.labels, merged.origins, about, notes)
@@ -123,6 +124,7 @@ def content_over_seeds(runs: Sequence[StoredRun]) -> Content:
     found = over_seeds(runs)
     about = {"folders": [str(run.path) for run in runs], "seeds": list(found.seeds), "notes": list(found.notes)}
     notes = (f"seeds: {', '.join(map(str, found.seeds))}", *notes_on_names(names_in(runs)), *found.notes)
+    # A mean over seeds has no samples that could be paired with those of another row.
     why = " Nothing is bold: rows are compared within a run, with --compare."
     return Content(found.table, found.labels, found.origins, about, notes, why)
 
@@ -146,6 +148,7 @@ def emphasis_of(content: Content, metric: str, registry: Registry, columns: Sequ
         return Emphasis(why=content.why_not_bold)
     if metric == SECONDS:
         return Emphasis(why=" Nothing is bold: seconds are compared side by side, with --compare.")
+    # A cell that failed has a row without samples.
     drawn = [i for i, samples in enumerate(content.table["samples"]) if samples > 0]
     try:
         ready = ready_by_run(content, registry)
@@ -158,6 +161,7 @@ def emphasis_of(content: Content, metric: str, registry: Registry, columns: Sequ
     except SamplerbenchError as error:
         complain(f"nothing is bold: {error}", kind="Note")
         return Emphasis(why=" Nothing is bold: what the rows are compared with is not there.")
+    # The direction of a metric is the same in all runs, so any of them may say it.
     lower = {name: better for of_run in ready.values() for name, better in directions(of_run).items()}
     # Rows compete within one step count or budget, never across.
     lanes: dict[tuple[str, int], list[int]] = {}
@@ -173,6 +177,7 @@ def emphasis_of(content: Content, metric: str, registry: Registry, columns: Sequ
         for (_, count), lane in lanes.items()
         if (places := field.rows_with(name, lane))
     ]
+    # All races are run whatever is shown: the correction must not depend on what a reader asks to see.
     best = {place for place in clear_leaders(answers_to(races, field)) if metric or not columns or place[1] in columns}
     within = "budget" if {origin.across for origin in content.origins} == {"nfe"} else "number of steps"
     means = f"the best for its {within}, where it is shown to differ from each of the others (paired, Holm 1979)"
@@ -198,6 +203,7 @@ def sheet_for(content: Content, layout: Layout, emphasis: Emphasis = Emphasis(),
 
 def sheet_with_best(content: Content, layout: Layout, registry: Registry | None, below: str = "") -> Sheet:
     """The table as people read it, with what is shown to be the best in bold; without a registry nothing is bold."""
+    # Made twice where something may be bold, which costs little beside reading all samples.
     sheet = sheet_for(content, layout, below=below)  # refuses what is not in the table, before any sample is read
     return (
         sheet_for(content, layout, emphasis_of(content, layout.pivot, registry, layout.columns), below)
@@ -217,6 +223,7 @@ def frame_for(content: Content, layout: Layout) -> pd.DataFrame:
 def pivot_for(content: Content, layout: Layout) -> Pivot:
     """A metric of the table, with what the runs count by across, or an option."""
     table, metric = content.table, layout.pivot
+    # What may stand in the fields: a number with an interval or quartiles.
     known = [*metrics_of(table), *(name for name in (ODE_ERROR, ODE_DISTANCE) if name in table), SECONDS]
     if metric not in known:
         raise InputError(f"pivot {metric!r}: not in the table{closest(metric, known)}; there are: {', '.join(known)}")
@@ -225,6 +232,7 @@ def pivot_for(content: Content, layout: Layout) -> Pivot:
     if not layout.over:
         return pivot_of(table, metric, [origin.count for origin in content.origins])
     found = over(table, layout.over)
+    # With an option across, the count has to tell the rows apart.
     rows = ("sampler", "nfe" if across_of(content) == "nfe" else "steps")
     return pivot_of(table.assign(sampler=found.samplers), metric, found.values, rows, but=(layout.over,))
 
@@ -240,6 +248,7 @@ def pivot_to_sheet(content: Content, layout: Layout, bold: set[Place], below: st
     def entry(row: int, name: str) -> Entry:
         if name not in counts:
             return pivot.label(row, name)
+        # None where a sampler has no such count, and then it is not bold either.
         place = pivot.places[row].get(counts[name])
         return pivot.entry(row, counts[name], is_bold=(place, pivot.metric) in bold)
 
@@ -270,6 +279,7 @@ def pivot_caption(content: Content, pivot: Pivot, option: str = "") -> str:
         return f"{text}; {of_seconds(content.table)}{rows}"
     if pivot.metric == ODE_ERROR:
         return f"{text}; the root mean square distance to the converged solution of the ODE.{rows}"
+    # A pivot shows one metric, so notes on others would puzzle.
     note = {name: label for name, label in content.labels.items() if name == pivot.metric}
     text += f"; {meaning_of_intervals(content.table)}" if has_interval(content.table, pivot.metric) else ""
     return f"{text}.{rows}{notes_of(note)}{too_few_for(content.table, note)}"
@@ -277,6 +287,7 @@ def pivot_caption(content: Content, pivot: Pivot, option: str = "") -> str:
 
 def cost_of_steps(table: pd.DataFrame) -> str:
     """A sentence on the samplers whose model calls differ from their steps; '' if there are none."""
+    # Equal steps invite readers to compare what may cost twice as much.
     others = table.loc[table["nfe"].notna() & (table["nfe"] != table["steps"]), "sampler"].unique()
     return f" Steps are not model calls for {', '.join(others)}." if len(others) else ""
 
@@ -330,6 +341,7 @@ def parse_columns(option: str, text: str | None) -> tuple[str, ...]:
 def render(content: Content, layout: Layout, form: str, registry: Registry | None = None) -> bytes:
     """The table in one of FORMATS; in SHEETS, with a registry, rows that are shown to be the best are bold."""
     if form in DATA:
+        # A program cannot tell from the numbers what the columns of a pivot count.
         pivot = {"pivot": layout.pivot, "across": layout.over or across_of(content)} if layout.pivot else {}
         return frame_to_bytes(frame_for(content, layout), form, {**content.about, **pivot})
     return sheet_to_text(sheet_with_best(content, layout, registry, sentences(content.notes)), form).encode()

@@ -73,10 +73,12 @@ class Settings:
     def spec(self) -> str:
         """The sampler with the options that are axes, without its name."""
         spec = self.bare_spec
+        # Parsed only where an option is added, so that a sampler as given stays as it was written.
         given = parse_spec(spec)[1] if self.options else {}
         for name, value in self.options:
             if name in given:
                 raise InputError(f"sampler {spec!r}: says its {name}, which is an axis too; expected one of them")
+            # A comma would begin the next option.
             text = f'"{value}"' if "," in value else value
             spec += f"{',' if ':' in spec else ':'}{name}={text}"
         return spec
@@ -95,6 +97,7 @@ class Settings:
     @property
     def values(self) -> dict[str, Any]:
         """Each setting by its name, in the order of the options."""
+        # The samples of a run are the images of a cell here, which belong to the plot.
         values = {one.name: getattr(self.others, one.name) for one in SETTINGS if one.grid and one.name != "samples"}
         return values | {"sampler": self.sampler, "steps": self.steps}
 
@@ -102,6 +105,7 @@ class Settings:
         """These settings with one of them changed."""
         if name in OWN:
             return replace(self, **{name: value})
+        # What is no setting is an option of the sampler; whether it has it is checked with the registry.
         if name not in NAMES:
             return replace(self, options=(*self.options, (name, value)))
         return replace(self, others=replace(self.others, **{name: value}))
@@ -135,6 +139,7 @@ class Plot:
             return [self]
         return [
             replace(self, settings=self.settings.with_change(self.z.field, value), page=i)
+            # A page keeps z, which names it and belongs to its command.
             for i, value in enumerate(self.z.values)
         ]
 
@@ -154,6 +159,7 @@ class Plot:
     @property
     def command(self) -> str:
         """The command that makes this picture again, without its output."""
+        # The model is always named: the default may change in a later version.
         words = ["samplerbench", "grid", "--model", self.settings.others.model]
         for option, axis in self.sides.items():
             words += [option, axis.spec]
@@ -162,6 +168,7 @@ class Plot:
         values, defaults = self.settings.values, {one.name: one.default for one in SETTINGS}
         for name, value in values.items():
             said = value is not None and (name in (*OWN, "seed") or value != defaults[name])
+            # One by one, since the file that they came from may be gone.
             if name == "prompts" and value is not None and name not in on_axis:
                 words += [word for prompt in value for word in ("--prompt", prompt)]
             elif name not in ("model", "prompts", *on_axis) and said:
@@ -185,6 +192,7 @@ class Plot:
         if not self.z:
             return [output]
         names = [re.sub(r"[^\w.+-]+", "-", label.lower()).strip("-")[:LONGEST_NAME] for label in self.z.labels]
+        # Two values may lose the characters in which they differ; then the number of the page tells them apart.
         names = [name if names.count(name) == 1 else f"{i}-{name}" for i, name in enumerate(names, start=1)]
         if len(set(names)) < len(names):  # "2 cats" beside a second "cats"
             names = [f"{i}-{name}" for i, name in enumerate(names, start=1)]
@@ -194,6 +202,7 @@ class Plot:
 
 def plot_for(options: Mapping[str, Any], plugins: Sequence[str]) -> Plot:
     """The plot that the given options of the command describe."""
+    # Options are taken out one after the other; those that are left are settings of the run.
     given = dict(options)
     images = check_count("samples", given.pop("samples", 1), MOST_IMAGES)
     file, texts = given.pop("prompts", None), given.pop("prompt", ())
@@ -209,10 +218,12 @@ def plot_for(options: Mapping[str, Any], plugins: Sequence[str]) -> Plot:
     for one in SETTINGS:
         if one.kind in ("numbers", "interval") and isinstance(given.get(one.name), str):
             given[one.name] = parse_numbers(one.name, given[one.name], one.expected)
+    # `run` takes several as an axis of its own, so the setting allows them.
     if isinstance(strength := given.get("guidance"), tuple) and len(strength) > 1:
         raise InputError(
             f"guidance {options['guidance']!r}: expected one number; several are an axis, as in -x guidance=1,2"
         )
+    # After the checks of single values, before the settings: what is an axis must not be given as well.
     sides, trajectory = [given.pop(side, None) for side in "xyz"], given.pop("trajectory", False)
     axes = axes_for(sides, list(given), given.get("grid"))
     own = {name: given.pop(name) for name in OWN if name in given}
@@ -250,6 +261,7 @@ def loader(registry: Registry) -> LoadModel:
 
 def requests_for(plot: Plot, registry: Registry, load: LoadModel | None = None) -> list[list[Request]]:
     """The checked request of each cell; errors come before anything is drawn."""
+    # First the names, which need no model: a slip is told before gigabytes are read.
     check_options(plot, registry)
     load = load or loader(registry)
     grid_is_axis = "grid" in {axis.name for axis in plot.sides.values()}
@@ -257,6 +269,7 @@ def requests_for(plot: Plot, registry: Registry, load: LoadModel | None = None) 
 
     def request(cell: Settings) -> Request:
         model = load(cell.others.model, tuple(cell.others.model_settings.items()))
+        # The size of a batch can change the last digits, so it is fixed here and the same in all cells of a model.
         size = cell.others.batch_size or batch_size_for(plot.images, model)
         sized = cell.with_change("batch_size", size)
         return request_of(sized, registry, model, grid_is_axis=grid_is_axis, strengths=strengths)
@@ -280,6 +293,8 @@ def check_options(plot: Plot, registry: Registry) -> None:
     asked = {side: axis.name for side, axis in plot.sides.items() if axis.is_option}
     if not asked:
         return
+    # Which samplers have an option, for the error: a name that none has is a slip, one that others have is a wrong
+    # sampler.
     owners: dict[str, list[str]] = {}
     for name, cls in sorted(registry.samplers.things.items()):
         for option in options_of(cls):
@@ -313,12 +328,15 @@ def request_of(
         if "=" in settings.sampler.partition(":")[0]:  # a piece of a spec
             raise InputError(f"{error} (options follow a colon, as in ddim:eta=0.5,grid=karras)") from error
         raise
+    # Either of them would be ignored, and the picture labelled with the other.
     if own_grid and grid_is_axis:
         raise InputError(f"sampler {settings.sampler!r}: names a grid of its own, and the grid is an axis too")
     grid = own_grid or settings.others.grid
     steps = settings.steps or (None if lists_levels(grid) else DEFAULT_STEPS)
+    # A list of levels says itself how many steps there are.
     if steps is None:
         steps = check_count("steps", len(str(grid).split("/")), MAX_STEPS)
+    # A cell has one; several were refused, or are an axis.
     (guidance,) = settings.others.guidances
     config = replace(settings.others, guidance=strengths) if len(strengths) > 1 else settings.others
     return request_in(config, registry, model, sampler, grid, steps, guidance, analytic_first=analytic_first)
@@ -326,6 +344,7 @@ def request_of(
 
 def refuse_without_images(model: Model) -> None:
     """InputError for a model that makes no images."""
+    # A model with a decoder is believed: what it returns is checked when it is there.
     if model.decode is None and to_images(torch.zeros(1, *model.shape)) is None:
         shape = " x ".join(map(str, model.shape))
         raise InputError(
@@ -348,9 +367,11 @@ class Drawn:
 def draw_cell(plot: Plot, request: Request) -> Drawn | str:
     """The images of a cell, or the reason why there are none."""
     try:
+        # From the first sample on, as in a run: a cell starts from the noise of a run with the same settings.
         samples = draw_apart(request, 0, plot.images, trajectory=plot.trajectory)
         states = samples.trajectory if samples.trajectory else (samples.x,)
         images = [request.model.images(state) for state in states]
+        # Of a video the frames that a run keeps are shown too.
         kept = tuple(as_shown(image.cpu().numpy()) for image in images if image is not None)
     except BaseException as error:  # a sampler may raise anything; it fails its own cell
         pass_on(error)
@@ -391,6 +412,7 @@ def failures_of(plot: Plot, cells: list[list[Drawn | str]]) -> Iterator[tuple[st
 
 def pictures_of(plot: Plot, cells: list[list[Drawn | str]]) -> list[Image.Image]:
     """The labelled picture, or the frames of the animation, in which a cell that is finished waits for the others."""
+    # The states that are there decide: a cell that failed has none.
     reached = [[cell.states for cell in row if isinstance(cell, Drawn)] for row in cells]
 
     def at(place: int) -> Image.Image:
@@ -440,6 +462,7 @@ def parameters(plot: Plot, request: Request, registry: Registry) -> str:
     cell = plot.cells()[0][0]
     first, shown = cell.others, request.model.shown_shape
     # In the order in which other programs write such a line; some of them know it by its first word.
+    # Other programs read no more than one cell from a picture.
     fields: dict[str, object] = {
         "Steps": len(request.levels) - 1,
         "Sampler": familiar(cell.spec, registry),
@@ -469,12 +492,14 @@ def familiar(spec: str, registry: Registry) -> str:
     """The name that other programs use for a sampler with its default options; else the spec."""
     aliases = getattr(registry.samplers.things.get(spec), "aliases", {})
     names = [alias for alias, preset in aliases.items() if not preset]
+    # A name that is not just ours in another spelling is the one that other programs know.
     return next((name for name in names if loosely(name) != loosely(spec)), names[0] if names else spec)
 
 
 def about(plot: Plot, requests: list[list[Request]], cells: list[list[Drawn | str]]) -> str:
     """Everything that decides a picture, as JSON."""
     model = requests[0][0].model
+    # The command draws the picture again; versions and fingerprint say whether it will be the same one.
     return json.dumps({
         "command": plot.command,
         "version": importlib.metadata.version("samplerbench"),
@@ -513,6 +538,7 @@ def to_webp(frames: Sequence[Image.Image], comment: str) -> bytes:
             f"an animation of {frames[0].width} x {frames[0].height} pixels; WebP takes {WEBP_SIDE} a side"
         )
     least, most = FRAME_MS
+    # About three seconds in all, but no frame too short to be seen or too long to wait for.
     each = min(max(ANIMATION_MS // len(frames), least), most)
     exif = Image.Exif()
     # WebP has no text chunks; image tools read settings from this field.
@@ -532,6 +558,7 @@ def suffix_of(trajectory: bool) -> str:
 
 def check_target(path: Path, *suffixes: str) -> Path:
     """Refuse a path that cannot be written to, before the picture is made."""
+    # The suffix decides the format, so another one would be a lie about the content.
     if path.suffix.lower() not in suffixes:
         raise InputError(f"output {path}: expected a name that ends in {' or '.join(suffixes)}")
     if path.is_dir():

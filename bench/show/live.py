@@ -43,6 +43,7 @@ def pivot_to_lines(pivot: Pivot, labels: Labels, across: str, width: int, height
     There are at most `height` lines of at most `width` characters, but for a screen with no room for one sampler and
     one number; the last lines say what is left out.
     """
+    # No name may take more than half of the line, or there would be no room for numbers.
     names = [printable(name_of(pivot, key)) for key in pivot.rows]
     name_width = min(max(map(cell_len, ["sampler", *names])), width // 2)
     room = width - name_width
@@ -53,6 +54,8 @@ def pivot_to_lines(pivot: Pivot, labels: Labels, across: str, width: int, height
 
     heading = column_of(pivot.metric, labels).heading
     title_lines = textwrap.wrap(f"{heading} by {across}, {int(pivot.table['samples'].max())} images a cell", width)
+    # The room for the last lines is taken from the rows: without them a reader would not know that something is
+    # missing.
     hidden = pivot.counts[len(columns) :]
     left_out = [f"{across} {', '.join(map(str, hidden))}"] if hidden else []
     rows = height - len(title_lines) - 1  # the heading
@@ -60,6 +63,7 @@ def pivot_to_lines(pivot: Pivot, labels: Labels, across: str, width: int, height
         rows = max(1, rows - MOST_LEFT_OUT_LINES)
         left_out.append(f"{len(names) - rows} more samplers")
     footer = textwrap.wrap(f"no room for {' and '.join(left_out)}", width) if left_out else []
+    # Columns hold all rows; those beyond the names that are shown fall away.
     grid = zip(["sampler", *names[:rows]], zip(*columns, strict=True), strict=False)
     lines = [set_cell_size(shorten(name, name_width), name_width) + "".join(values) for name, values in grid]
     return [*title_lines, *lines, *footer[:MOST_LEFT_OUT_LINES]]
@@ -111,6 +115,7 @@ class View(Watch):
         self._across = "steps"
         self._counts: list[int] = []
         """The step count or budget of each row of the table."""
+        # Events of the run set these; a thread of rich draws the frames in between, and only reads them.
         self._left: dict[str, int] = {}
         self._pace: Pace | None = None
         self._block = self._blocks = self._samples = 1
@@ -122,6 +127,7 @@ class View(Watch):
         self._failures: list[str] = []
         self._started = self._spoken = self._images_since = clock()
         self._done = self._todo = self._images = self._chunks = self._retries = 0
+        # Transient: at the end the table is printed as data, and the view would show it twice.
         self._live = Live(get_renderable=self._frame, console=console, refresh_per_second=2, transient=True)
 
     def __enter__(self) -> View:
@@ -202,6 +208,7 @@ class View(Watch):
 
     def failed(self, cell: Cell, reason: str, evaluations: int) -> None:
         """Show which cell failed, and expect no more of it."""
+        # The bar counts what will be made, and still reaches its end.
         self._todo -= evaluations
         self._left.pop(cell.key, None)
         self._failures.append(printable(str(failed_outcome(f"{cell.shown}, {cell.steps} steps: {reason}"))))
@@ -222,6 +229,7 @@ class View(Watch):
         share = 100 * self._share()
         parts = [f"{share:.0f} %"]
         now = self._clock()
+        # Nothing is left to estimate when all is made, though table and report may still be.
         left = self._pace.left(now) if self._pace and self._done < self._todo else None
         if self._doing:
             # How long it has taken is of interest only as long as nothing says how long it will take.
@@ -255,6 +263,8 @@ class View(Watch):
 
     def _frame(self) -> Group:
         """The frame: the pivot of the table so far, the cells that failed, the bar."""
+        # Asked for at each frame, since a terminal changes its size. What is below the table is laid out first and the
+        # table gets the rest: a frame higher than the screen would scroll.
         width, height = self._console.size
         shown = [shorten(line, width) for line in self._failures[:FAILURES_SHOWN]]
         if len(self._failures) > len(shown):
@@ -315,6 +325,7 @@ class CellBar:
     ) -> None:
         columns = (TextColumn("cells"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[left]}"))
         self._console, self._clock, self._quiet, self._before = console, clock, quiet, before
+        # A terminal that cannot overwrite gets lines instead of a bar.
         self._is_live = draws_live(console) and not quiet
         self._progress = Progress(*columns, console=console, transient=True, disable=not self._is_live)
 
@@ -334,6 +345,7 @@ class CellBar:
         self._before()
         if self._is_live:
             self._progress.start()
+        # How many cells there are is known when all requests are checked, after the view has been opened.
         task = self._progress.add_task("cells", total=cells, left="")
         started = spoken = self._clock()
         done = 0
@@ -353,6 +365,7 @@ class CellBar:
 
 def draws_live(console: Console) -> bool:
     """Whether lines can be overwritten: on a capable terminal, or in a notebook that has ipywidgets."""
+    # Without ipywidgets each frame would be a new output of the cell.
     if console.is_jupyter:
         return importlib.util.find_spec("ipywidgets") is not None
     return console.is_terminal and not console.is_dumb_terminal

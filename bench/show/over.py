@@ -29,6 +29,7 @@ class Over:
 
     def groups(self, table: pd.DataFrame) -> list[str | None]:
         """The curve that each row is a point of, "ddim, 10 steps"; None where a curve would have one point."""
+        # Points at different guidance do not belong to one curve, unless guidance is what the curve is over.
         several = self.option != GUIDANCE and table[GUIDANCE].nunique() > 1
         rows = zip(self.samplers, self.values, table.to_dict("records"), strict=True)
         names = [None if value is None else curve_name(sampler, row, several=several) for sampler, value, row in rows]
@@ -54,6 +55,7 @@ def over(table: pd.DataFrame, option: str) -> Over:
     """The rows of a table by an option. InputError if no row has it as a number."""
     specs = specs_of(table)
     if option == GUIDANCE:
+        # Guidance is a column of every run, and no part of a spec.
         return Over(option, tuple(map(float, table[GUIDANCE])), tuple(table["sampler"]))
     values = tuple(numbers_in(spec).get(option) for spec in specs)
     if all(value is None for value in values):
@@ -67,6 +69,7 @@ def over(table: pd.DataFrame, option: str) -> Over:
 
 def specs_of(table: pd.DataFrame) -> list[str]:
     """The sampler spec of each row, whatever the row is called."""
+    # A row with a display name has its spec in a column of its own, which tables of earlier versions lack.
     return list(table[SPEC if SPEC in table else "sampler"])
 
 
@@ -93,6 +96,7 @@ def without(spec: str, option: str) -> str:
         name, given = parse_spec(spec)
     except InputError:
         return spec
+    # Rows that differ in this option alone then have one text, and are points of one curve.
     rest = ",".join(f"{key}={value}" for key, value in given.items() if key != option)
     return f"{name}:{rest}" if rest else name
 

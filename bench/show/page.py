@@ -41,6 +41,7 @@ def write_report(run: StoredRun, metrics: LoadMetrics | None = None) -> Path:
 
 def view_to_html(view: View) -> str:
     """One page that contains its style, scripts and pictures, with a policy that forbids other scripts and loading."""
+    # Everything is in the file, which can then be sent, and opened without a network.
     style, own, source = (template_text(f"report.{ending}") for ending in ("css", "js", "html.jinja"))
     scripts = [vega_bundle(), own]
     return compile_template(source).render(
@@ -68,6 +69,7 @@ def template_text(name: str) -> str:
 
 def content_policy(scripts: Sequence[str], style: str) -> str:
     """A Content-Security-Policy that allows these scripts, this style and embedded pictures."""
+    # By hash and not 'unsafe-inline': a text of a plugin that got through would still not run.
     hashes = " ".join(source_hash(script) for script in scripts)
     return (
         f"default-src 'none'; script-src {hashes}; style-src {source_hash(style)}; img-src data:; "

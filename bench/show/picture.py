@@ -82,6 +82,7 @@ def redraw(run: StoredRun) -> Image.Image:
         if first := run.first_chunk(cell):
             shown[cell.key] = first.images
     failures: Mapping[str, str] = {}
+    # The reason of a failure is in the table, and images may be there before it.
     with suppress(InputError):  # there is no table yet
         failures = run.reasons
     picture = run_picture(record.config, record.cells, shown, failures)
@@ -99,6 +100,7 @@ def run_picture(
 
     `shown` are the first images and `failures` the reasons, by cell key.
     """
+    # A row of the picture is a sampler on a grid at a guidance; its cells come in the order of the counts.
     tiles: dict[tuple[str, str, float | None], list[Tile]] = {}
     for cell in cells:
         images = shown.get(cell.key)
@@ -106,6 +108,7 @@ def run_picture(
         tile = mosaic(images[: ACROSS * DOWN], ACROSS) if images is not None else reason
         guidance = cell.request.guidance if isinstance(cell, Cell) else cell.guidance
         tiles.setdefault((cell.shown, cell.grid, guidance), []).append(tile)
+    # Reasons alone make no picture; the table has them.
     if all(isinstance(tile, str) for row in tiles.values() for tile in row):
         return None
     several_grids, several = len({grid for _, grid, _ in tiles}) > 1, len(config.guidances) > 1
@@ -115,6 +118,7 @@ def run_picture(
     ]
     budget = "NFE" if config.nfe else "steps"
     headings = [f"{budget} {number}" for number in config.counts]
+    # What the labels of the rows say is not said again below.
     said = "" if several or config.guidance == 1 else f", guidance {config.guidances[0]:g}"
     said += ", guided in {:g} to {:g}".format(*config.guidance_interval) if config.guidance_interval else ""
     return labelled_grid(list(tiles.values()), labels, headings, f"{config.model}{said}, seed {config.seed}")
@@ -131,6 +135,7 @@ def labelled_grid(
     # Every cell has the size of the largest tile, so that rows and columns line up.
     width, height = max(tile.width for tile in pictures), max(tile.height for tile in pictures)
     line, small_line = round(FONT_SIZE * LEADING), round(SMALL_SIZE * LEADING)
+    # A label may be as high as its row, a heading as wide as its column.
     sides = [wrap(label, FONT_SIZE, LABEL_WIDTH, height // line) for label in labels]
     heads = [wrap(heading, FONT_SIZE, width, MOST_HEADING_LINES) for heading in headings]
 
@@ -138,6 +143,7 @@ def labelled_grid(
     left = MARGIN + (label_width + MARGIN if label_width else 0)
     heading_lines = max(map(len, heads))
     top = MARGIN + (heading_lines * line + GAP if heading_lines else 0)
+    # The caption comes last, because it may be as wide as everything above it.
     right, bottom = left + len(heads) * (width + GAP) - GAP, top + len(sides) * (height + GAP) - GAP
     foot = wrap(caption, SMALL_SIZE, right - MARGIN, MOST_CAPTION_LINES)
     below = GAP + len(foot) * small_line if foot else 0
@@ -194,6 +200,7 @@ def wrap(text: str, size: int, width: int, most: int) -> list[str]:
         line = ""
         # A piece is a gap, a word up to and with its , : ; or /, or the rest of a word.
         for piece in re.findall(r"\s+|[^\s,:;/]*[,:;/]|[^\s,:;/]+", paragraph):
+            # A word that is wider than a line is taken letter by letter.
             parts = [piece] if text_width(piece.rstrip(), size) <= width else list(piece)
             for part in parts:
                 if line.strip() and text_width((line + part).rstrip(), size) > width:
@@ -204,6 +211,7 @@ def wrap(text: str, size: int, width: int, most: int) -> list[str]:
     kept = [line for line in lines if line][: max(1, most)]
     if len([line for line in lines if line]) > len(kept) or len(text) > MOST_CHARACTERS:
         last = kept[-1]
+        # The ellipsis needs room of its own.
         while last and text_width(f"{last}…", size) > width:
             last = last[:-1]
         kept[-1] = f"{last.rstrip()}…"

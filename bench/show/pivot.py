@@ -46,6 +46,7 @@ class Pivot:
 
     def label(self, row: int, name: str) -> Entry:
         """What a row says in one of the columns that tell rows apart."""
+        # Any place will do: these columns are the same in all places of a row.
         return entry_of(self._records[next(iter(self.places[row].values()))], name, ())
 
     @staticmethod
@@ -59,12 +60,14 @@ class Pivot:
         place = self.places[row].get(count)
         if place is None:
             return Entry("-")
+        # "-" would look like a cell that nobody asked for.
         if (outcome := outcome_of(self._records[place]["status"])).has_failed:
             return Entry(outcome.status)
         return entry_of(self._records[place], self.metric, self._metrics, is_bold=is_bold)
 
     def frame(self) -> pd.DataFrame:
         """What tells the rows apart, then for each count the value and the ends of its interval, for programs."""
+        # Some metrics have no interval, and their ends no columns.
         columns = [name for name in metric_columns(self.metric) if name in self.table]
 
         def numbers(places: Mapping[float, int]) -> dict[str, Any]:
@@ -101,4 +104,5 @@ def pivot_of(
             continue
         # An empty field, nan, is no key: it differs from itself.
         rows.setdefault(tuple(None if pd.isna(value) else value for value in row), {})[count] = place
+    # Sorted, because counts that were added to a run come last in its table.
     return Pivot(table, metric, sorted({count for count in counts if count is not None}), names, rows)

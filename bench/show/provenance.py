@@ -36,8 +36,10 @@ def provenance_of(run: StoredRun) -> list[tuple[str, str]]:
     record, labels = run.record, run.labels
     config, machine = record.config, record.environment
     threads = count_of(machine.threads, "thread")
+    # In the order in which a reader who doubts a number asks. A fact that a run does not have is left out.
     facts = [
         ("Model", config.model + name_with_hash(", weights", record.model.fingerprint)),
+        # A run that was stopped has fewer than it was to have.
         ("Images", f"{int(run.table['samples'].max()):,} of {config.samples:,} a cell, seed {config.seed}"),
         ("Guidance", guidance_to_text(config)),
         ("Prompts", f"{len(config.prompts)} given" if config.prompts else "the model's own"),
@@ -56,6 +58,7 @@ def stages_to_text(table: pd.DataFrame) -> str:
     """How long a run was in each stage: "19.3 s: drawing 62 %, extracting 38 %"; '' where it does not say."""
     seconds = {words: table[name].sum() for name, words in STAGES.items() if name in table}
     whole = sum(seconds.values())
+    # A stage that took next to nothing would only lengthen the line.
     shares = [
         f"{words} {share:.0%}" for words, part in seconds.items() if (share := part / (whole or 1)) >= LEAST_SHARE
     ]
@@ -105,11 +108,13 @@ def call_of(record: RunRecord) -> str:
     # A run counts by steps or by calls; the other of the two is not what its counts come from.
     unsaid = "steps" if config.nfe else "nfe"
     values = {name: value for name, value in as_json(config).items() if name != unsaid}
+    # Defaults are left out: what is named is what makes this run different.
     given = values.keys() & without_defaults(config).keys()
     settings = {one.keyword: values[one.name] for one in SETTINGS if one.keyword and one.name in given}
     words = [f"{name}={value!r}" for name, value in settings.items() if name != "prompts"]
     if "prompts" in settings:
         prompts = settings["prompts"]
+        # A long list is left to the reader, who has it in the report.
         words.append(f"prompts={prompts!r}" if len(prompts) <= MOST_PROMPTS else "prompts=prompts")
     words += [f"plugins={list(record.plugins)!r}"] if record.plugins else []
     return f"samplerbench.run({', '.join(words)})"

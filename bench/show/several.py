@@ -56,12 +56,14 @@ def write_several(
     check_page(output)
     for run in runs:
         len(run.table)  # reads it
+    # The page of all comes last, when its links lead somewhere.
     pages = [write_report(run, metrics(run)) for run in runs]
     return [*pages, write_page(runs, output, metrics, sheet)]
 
 
 def check_page(output: Path) -> None:
     """InputError where the page of several runs cannot be written."""
+    # Asked before the page of the first run is written, which may take a minute.
     if output.is_dir():
         raise InputError(f"output {output}: is a folder; expected the name of a file")
     if not output.absolute().parent.is_dir():
@@ -110,6 +112,7 @@ def settings_of(run: StoredRun) -> dict[str, Any]:
 def differing(runs: Sequence[StoredRun]) -> list[str]:
     """The settings in which the runs differ."""
     known = [settings_of(run) for run in runs]
+    # Runs of different versions know different settings: what one lacks is None there.
     names = dict.fromkeys(name for settings in known for name in settings)
     return [name for name in names if any(settings.get(name) != known[0].get(name) for settings in known)]
 
@@ -127,6 +130,7 @@ def short_setting(value: Any) -> str:
 
 def svg_uri(spec: Mapping[str, Any]) -> str:
     """A chart as a picture that stands in the page."""
+    # A picture needs no script, so that this page allows none.
     svg = in_inches(vl_convert.vegalite_to_svg(dict(spec)))
     return f"data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()}"
 

@@ -125,6 +125,7 @@ def _columns_and_rows(
     table: pd.DataFrame, labels: Labels, names: Sequence[str], bold: Collection[Place] = ()
 ) -> tuple[list[Column], list[list[Entry]]]:
     """What a sheet has above its caption."""
+    # Found once and not for each entry, because it looks through every column of the table.
     metrics = metrics_of(table)
     rows = [
         [entry_of(row, name, metrics, is_bold=(place, name) in bold) for name in names]
@@ -135,6 +136,7 @@ def _columns_and_rows(
 
 def column_of(name: str, labels: Labels) -> Column:
     """What stands above a column of the table."""
+    # Set only for the columns of latencies, whose names hold a number of images.
     rows = rows_of(name)
     heading = f"ms at {rows}" if rows else SHEET_HEADINGS.get(name) or heading_of(name, labels)
     return Column(printable(heading), name in (*TEXTS, NOTE), name in KEYS)
@@ -142,6 +144,7 @@ def column_of(name: str, labels: Labels) -> Column:
 
 def shown_columns(table: pd.DataFrame) -> list[str]:
     """What is shown unless columns are asked for; what says the same in every row of the default is left out."""
+    # An empty field counts as a value: some rows may be guided in an interval and others everywhere.
     several = [name for name in AXES if name in table and table[name].nunique(dropna=False) > 1]
     depth = [DEPTH] if DEPTH in table.columns else []
     at_once = [name for name in columns_among(table.columns) if rows_of(name)]
@@ -155,6 +158,7 @@ def entry_of(row: Mapping[Any, Any], name: str, metrics: Sequence[str], *, is_bo
         text = _milliseconds(row) if name == "seconds_per_image" else with_interval(*interval_of(row, name))
         deviation = _float(row.get(deviation_of(name)))
         text += f" ({deviation:.2g})" if math.isfinite(deviation) else ""
+        # What stands behind the value is set in small type where a format has that.
         value, _, small = text.partition(" ")
         return Entry(value, small, is_bold)
     if rows_of(name):
@@ -166,11 +170,13 @@ def entry_of(row: Mapping[Any, Any], name: str, metrics: Sequence[str], *, is_bo
     value = row[name]
     if isinstance(value, str):
         return Entry(printable(value))
+    # A count is printed whole; six digits would round a large one.
     return Entry(str(value) if isinstance(value, int) else _number(value, ".6g"))
 
 
 def table_to_cells(table: pd.DataFrame, labels: Labels) -> tuple[list[str], list[list[str]]]:
     """Headings and texts of the sheet."""
+    # Without a caption, which the page makes for itself.
     columns, rows = _columns_and_rows(table, labels, shown_columns(table))
     return [column.heading for column in columns], [[entry.whole for entry in row] for row in rows]
 
@@ -192,6 +198,8 @@ def heading_of(name: str, labels: Labels) -> str:
 
 def short_heading_of(name: str, labels: Labels) -> str:
     """The heading of a column, for places that name the extractor already."""
+    # "FID" means the distance by Inception; of other features it is called by another name, so that nobody compares the
+    # two.
     return labels[name]["frechet"] if has_own_name(name, labels) else HEADINGS.get(name, name)
 
 
@@ -231,10 +239,12 @@ def with_interval(value: float, low: float, high: float) -> str:
 def caption(table: pd.DataFrame, labels: Labels, columns: Sequence[str] = ()) -> str:
     """The caption for these columns of a table, by default the default ones, in one or two sentences."""
     names = columns or shown_columns(table)
+    # What ± means is said only where one is shown.
     measured = any(has_interval(table, name) for name in (*metrics_of(table), ODE_ERROR, ODE_DISTANCE) if name in names)
     first = f"{what_was_drawn(table)} a row" + (f"; {meaning_of_intervals(table)}" if measured else "")
     seconds = f"; {of_seconds(table)}" if "seconds_per_image" in names else "."
     seconds += of_latency(names)
+    # With chosen columns a reader is told of those alone, and of what is missing only where nothing was chosen.
     shown = {name: label for name, label in labels.items() if name in names}
     left_out = "" if columns else left_out_of(table, labels)
     ode = of_ode_error(table) if ODE_ERROR in names else ""
@@ -258,6 +268,7 @@ def what_was_drawn(table: pd.DataFrame) -> str:
     guidance = (
         f", guidance {first['guidance']:g}" if first["guidance"] != 1 and table["guidance"].nunique() == 1 else ""
     )
+    # At guidance 1 nothing is guided, so an interval there says nothing.
     guided = table.loc[table["guidance"] != 1, [name for name in GUIDED_COLUMNS if name in table]]
     intervals = {interval_of_row(row) for row in rows_in(guided)}
     if len(intervals) == 1 and "" not in intervals:
@@ -284,6 +295,7 @@ def of_ode_error(table: pd.DataFrame) -> str:
 
 def of_seconds(table: pd.DataFrame) -> str:
     """What a reader must know about the seconds."""
+    # Why times are missing is in the same column as why they are doubtful.
     flags = _reasons(table)
     if table["seconds_per_image"].isna().all():
         return f"no row has a time: {', '.join(flags)}." if flags else "no row has a time."
@@ -303,6 +315,7 @@ def of_latency(names: Sequence[str]) -> str:
 
 def notes_of(labels: Labels) -> str:
     """What a reader must know about the extractors, a sentence for each note."""
+    # By note: several metrics of one extractor share a sentence.
     headings: dict[str, list[str]] = {}
     for name, label in labels.items():
         if note := label.get("note"):
@@ -315,12 +328,14 @@ def too_few_for(table: pd.DataFrame, labels: Labels) -> str:
 
     Runs of the first versions do not record the number of features.
     """
+    # A metric without a number is said to be left out, and not to be too high.
     known = metrics_of(table)
     return singular_notes(int(table["samples"].max()), {name: label for name, label in labels.items() if name in known})
 
 
 def singular_notes(samples: int, labels: Labels) -> str:
     """A sentence for each of these metrics that uses a covariance of so few samples that it is singular."""
+    # Labels are texts of run.json, which a stranger may have edited: what is no number is ignored.
     said = {name: str(labels[name].get("features")) for name in OF_COVARIANCES if name in labels}
     features = {name: int(text) for name, text in said.items() if text.isascii() and text.isdigit()}
     return "".join(
@@ -421,9 +436,11 @@ def _reasons(table: pd.DataFrame) -> list[str]:
     """What the mark means in this table."""
     doubtful = [flag for flag in table.get("timing", ()) if is_doubtful(flag)]
     flags = {reason for flag in doubtful for reason in flag.split("; ")}
+    # This reason says how many repeats there were, so it is not one text in all rows.
     few = any("repeat" in reason for reason in flags)
     return [
         text
+        # In this order whatever the rows are, so that captions of two tables can be compared.
         for text, applies in (
             (f"fewer than {timing.LEAST_REPEATS} repeats", few),
             (f"quartiles more than {100 * timing.NOISY:.0f} % of the median apart", timing.NOISY_FLAG in flags),
@@ -441,6 +458,7 @@ def is_doubtful(flag: object) -> bool:
 
 def _note(row: Mapping[Hashable, Any]) -> str:
     same, warning = row.get("same_as"), row.get(WARNING)
+    # pandas reads an empty field as nan, which is not a text.
     parts = [f"same samples as {same}"] if isinstance(same, str) and same else []
     parts += [warning] if isinstance(warning, str) and warning else []
     outcome = outcome_of(row["status"])

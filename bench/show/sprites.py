@@ -50,6 +50,8 @@ def sheets(
 
 def sheet(images: Images, side: int = LONGEST) -> Sheet:
     """One PNG as a data URI; images with a side longer than `side` are shrunk."""
+    # PNG and not JPEG, because the images are there to be compared, and its artefacts would look like those of a
+    # sampler.
     picture = side_by_side([as_picture(tile) for tile in shrunk(images, side)], ACROSS)
     buffer = io.BytesIO()
     picture.save(buffer, format="PNG", optimize=True)

@@ -38,6 +38,7 @@ class SheetOnTerminal:
         for k, part in enumerate(in_parts(least, keys, width)):
             if k:
                 yield Text("")
+            # Each part begins with the columns that tell the rows apart, so it can be read by itself.
             yield table_of(self.sheet, part, shared([least[i] for i in part], [wanted[i] for i in part], width))
         if self.sheet.caption:
             # A caption of rich's own is as wide as the table, and cut where that is too wide for the terminal.
@@ -48,6 +49,7 @@ def column_widths(sheet: Sheet, i: int) -> tuple[int, int]:
     """The least width of a column, at which no number and no word of its heading breaks, and its widest text's."""
     column = sheet.columns[i]
     widest = max((cell_len(row[i].whole) for row in sheet.rows), default=0)
+    # Only names and notes may be broken; a number that goes on in the next line would be misread.
     fewest = min(widest, LEAST.get(column.heading, widest))
     return max(fewest, heading_width(column.heading, fewest)), max(widest, heading_width(column.heading, widest))
 
@@ -73,6 +75,7 @@ def table_of(sheet: Sheet, part: Sequence[int], widths: Sequence[int]) -> Table:
         shown.add_column(Text(lines), justify=justify, width=width, overflow="fold")
     previous = None
     for row in sheet.rows:
+        # By the first column, the sampler, as long as the table is in its own order.
         if previous is not None and row[0].text != previous:
             shown.add_section()
         previous = row[0].text

@@ -47,6 +47,7 @@ class TrainingView:
         if self._quiet:
             return
         now = time.monotonic()
+        # Not before the first step: until then another view says what goes on.
         if not self._tasks:
             self._begin(now)
         minutes, seconds = divmod(round(progress.eta), 60)
@@ -55,6 +56,7 @@ class TrainingView:
         if progress.phase not in self._tasks:
             self._tasks[progress.phase] = self._bars.add_task(progress.phase, total=progress.steps, loss=loss, eta=eta)
         self._bars.update(self._tasks[progress.phase], completed=progress.step, loss=loss, eta=eta)
+        # The end of each phase is always told.
         is_due = line_is_due(now, self._spoken, self._started) or progress.step == progress.steps
         if not draws_live(self._console) and is_due:
             self._spoken = now

@@ -77,12 +77,15 @@ def budgets_to_rows(found: pd.DataFrame, labels: Labels) -> list[dict[str, str]]
     return [
         {
             "budget": f"{row['budget']:g} {'calls' if row['by'] == 'nfe' else 's an image'}",
+            # A sampler without a row within the budget is listed too: its verdict says so, and "-" stands for its
+            # numbers.
             "rank": number_to_text(row["rank"], "g"), "sampler": row["sampler"], **strength(row),
             "steps": number_to_text(row["steps"], "g"), "NFE": number_to_text(row["nfe"], "g"),
             "ms/image": number_to_text(row["seconds_per_image"], ".3g", 1000), "clock": flag_to_text(row["timing"]),
             heading_of(row["metric"], labels): with_interval(row["value"], row["low"], row["high"]),
             "less the best": with_interval(
                 row["difference"], row["difference_low"], row["difference_high"]
+            # Equal samples differ by exactly 0, without an interval.
             ) if row["verdict"] != SAME else "0",
             "p": p_to_text(row["p"]) if row["verdict"] != SAME else "-", "verdict": row["verdict"],
         }
@@ -92,6 +95,7 @@ def budgets_to_rows(found: pd.DataFrame, labels: Labels) -> list[dict[str, str]]
 
 def strengths_in(found: pd.DataFrame) -> Callable[[Mapping[Any, Any]], dict[str, str]]:
     """What a row says of its guidance: nothing where all rows have one."""
+    # A column that says the same in each row takes room from the numbers.
     if found["guidance"].nunique() < 2:  # noqa: PLR2004  (several)
         return lambda row: {}
     return lambda row: {"guidance": number_to_text(row["guidance"], "g")}
@@ -127,6 +131,7 @@ def correction_of(found: pd.DataFrame, labels: Labels) -> str:
 
 def power_caption(found: pd.DataFrame, labels: Labels) -> str:
     """What the columns of --power mean, and what they allow for."""
+    # The same in every row: the correction is for the run and the metric.
     family, look = int(found["family"].iloc[0]), int(found["look"].iloc[0])
     what = short_heading_of(str(found["metric"].iloc[0]), labels)
     return (
@@ -144,6 +149,7 @@ def pareto_to_rows(found: pd.DataFrame, labels: Labels) -> list[dict[str, str]]:
         {
             "sampler": row["sampler"], **strength(row), "steps": number_to_text(row["steps"], "g"),
             "NFE": number_to_text(row["nfe"], "g"),
+            # Calls and seconds have their columns already.
             **({"depth": number_to_text(row["cost"], "g")} if row["against"] == "depth" else {}),
             "ms/image": number_to_text(row["seconds_per_image"], ".3g", 1000), "clock": flag_to_text(row["timing"]),
             heading_of(row["metric"], labels): with_interval(row["value"], row["low"], row["high"]),

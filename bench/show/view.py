@@ -90,6 +90,7 @@ class View:
 def view_of(run: StoredRun, metrics: LoadMetrics | None = None) -> View:
     """The content of the page of a run; verdicts that its folder lacks are computed, if its metrics are given."""
     record, table, labels = run.record, run.table, run.labels
+    # One metric after the other below reads these: they are the costly part, and are stored in the folder.
     answers = answers_of(run, metrics)
     series = contestants(dict(enumerate(rows_in(table))))
     names = list(dict.fromkeys(series.values()))
@@ -100,12 +101,14 @@ def view_of(run: StoredRun, metrics: LoadMetrics | None = None) -> View:
         for i, name in enumerate(metrics_with_ode(table))
     ]
     fronts = fronts_of(run, metrics_with_ode(table), metrics)
+    # Known before the charts are made, which draw a ring around these.
     best = clear_leaders(answers or [])
     for metric, name in zip(found, metrics_with_ode(table), strict=True):
         metric["behind"] = mark_front(metric, rows, fronts.get(name))
         for row in rows:
             row[f"{metric['key']}_shown"] = (row["row"], name) in best
     headings, texts = table_to_cells(table, labels)
+    # The table of the page has the columns of table.md, and bold is said by their places.
     columns = shown_columns(table)
     kind, counts = ("calls" if record.config.nfe else "steps"), record.config.counts
     shown_first = path_budget(counts)
@@ -115,6 +118,7 @@ def view_of(run: StoredRun, metrics: LoadMetrics | None = None) -> View:
         metrics=found,
         series=[series_view(i, name) for i, name in enumerate(names)],
         rows=rows,
+        # An axis without any value would be a button that shows an empty chart.
         axes=[asdict(axis) for axis in (*AXES, *options) if len({row[axis.field] for row in rows} - {None}) > 0],
         charts={m["key"]: charts_of(m, rows, len(names), options) for m in found},
         headings=headings,
@@ -126,6 +130,7 @@ def view_of(run: StoredRun, metrics: LoadMetrics | None = None) -> View:
             for row, outcome in zip(rows, run.outcomes, strict=True)
             if not outcome.is_whole
         ],
+        # Words for the page's buttons; rows refer to them by number.
         budgets=[f"{count} {kind if count > 1 else kind[:-1]}" for count in counts],
         pictures=pictures_of(run, rows),
         first_budget=counts.index(shown_first),
@@ -148,6 +153,7 @@ def meaning_of_bold(best: Collection[tuple[int, str]]) -> str:
 
 def answers_of(run: StoredRun, metrics: LoadMetrics | None) -> list[Answer] | None:
     """The answers from the folder, or from its chunks and metrics; None if neither is possible."""
+    # None also where those in the folder are of the run as it was before it was extended.
     there = read_answers(run)
     # Without metrics the page shows what the folder has; it neither loads a model nor runs a plugin.
     if there is not None or metrics is None:
@@ -165,6 +171,7 @@ def metrics_with_ode(table: pd.DataFrame) -> list[str]:
 
 def series_view(i: int, name: str) -> Row:
     """A sampler with its mark in the charts."""
+    # The page draws its own legend as SVG, so it needs the marks that Vega gives to the series.
     dash = DASHES[(i // COLOURS) % len(DASHES)] if i >= COLOURS else []
     return {
         "name": name, "colour": i % COLOURS, "shape": SHAPES[i % len(SHAPES)], "dash": " ".join(map(str, dash))
@@ -181,6 +188,7 @@ def chart_rows(table: pd.DataFrame, labels: Labels, series: Mapping[int, str]) -
         # Rows with the same samples are one method: what their times differ by is noise, so they share one.
         clocked = records[firsts[i]]
         row: Row = {
+            # Numbers and no names in what expressions compare: names come from plugins.
             "row": i, "series": names.index(name), "short": name,
             "label": f"{name}, {cell['steps']}", "cell": f"{name}, {effort_of(cell)}",
             "counts": effort_of(cell), "steps": cell["steps"], "nfe": number(cell["nfe"]),
@@ -199,6 +207,7 @@ def chart_rows(table: pd.DataFrame, labels: Labels, series: Mapping[int, str]) -
         row["tip"] = tip_of(row, [heading_of_metric(metric, labels) for metric in metrics])
         rows.append(row)
     for j in range(len(metrics)):
+        # When all rows are there: where the axis is cut depends on the least value.
         add_visible_intervals(f"m{j}", rows)
     return rows
 
@@ -206,6 +215,7 @@ def chart_rows(table: pd.DataFrame, labels: Labels, series: Mapping[int, str]) -
 def add_options(table: pd.DataFrame, rows: Sequence[Row]) -> list[Axis]:
     """Add o<i>, the value of an option, and g<i>, the curve that the row is a point of; returns the options' axes."""
     axes = []
+    # A row that belongs to no curve has None, which the chart leaves out.
     for i, (one, groups) in enumerate(curves_in(table)):
         for row, value, group in zip(rows, one.values, groups, strict=True):
             row |= {f"o{i}": value, f"g{i}": group}
@@ -253,12 +263,14 @@ def metric_view(number_: int, name: str, run: StoredRun, answers: Sequence[Answe
     """A metric with its answers as people read them."""
     labels = run.labels
     key = f"m{number_}"
+    # A page without answers still has the metric's chart and its column.
     views = [answer_view(answer, key, rows) for answer in answers]
     short, by = short_heading_of(name, labels), compared_heading(name, run)
     return {
         "key": key, "name": short, "heading": heading_of_metric(name, labels),
         "note": labels.get(name, {}).get("note", ""),
         "difference": by if by != short else "",
+        # The ODE error is a distance, whatever else is known; the direction of a metric is known from its answers only.
         "better": "lower" if name == ODE_ERROR else answers[0].better if answers else None,
         "answers": views, "headline": headline(by, views, answers[0].better) if answers else "",
     }  # fmt: skip
@@ -273,6 +285,7 @@ def compared_heading(metric: str, run: StoredRun) -> str:
 
 def headline(name: str, answers: Sequence[Row], better: str) -> str:
     """Which samplers lead at which budgets, and where that is shown, in two sentences."""
+    # By leader, because one sampler often leads at several budgets.
     leaders: dict[str, list[str]] = {}
     for answer in answers:
         leaders.setdefault(answer["best"]["name"], []).append(str(answer["budget"]))
@@ -314,6 +327,7 @@ def answer_view(answer: Answer, key: str, rows: Sequence[Row]) -> Row:
             "verdict": "same samples" if other.verdict == SAME else "shown" if apart else "not shown",
         }
 
+    # The second is the first whose samples differ: a sampler that equals the best is not worse than it.
     others = [against(other) for other in answer.others]
     different = [other for other in others if other["verdict"] != SAME]
     return {
@@ -327,6 +341,7 @@ def answer_view(answer: Answer, key: str, rows: Sequence[Row]) -> Row:
 
 
 def _reference_to(row: Row, key: str) -> Row:
+    # The page finds colour and mark by the number of the series.
     return {"row": row["row"], "name": row["short"], "series": row["series"], "counts": row["counts"],
             "value": row[f"{key}_text"]}  # fmt: skip
 
@@ -340,6 +355,7 @@ def mark_front(metric: Row, rows: Sequence[Row], verdicts: Sequence[str] | None)
     if verdicts is None:
         mark_by_numbers(metric, rows)
         return doubt_in_times(key, rows).strip()
+    # Rows that are merely not told apart from the front are not on it, but counted in the sentence.
     for row, verdict in zip(rows, verdicts, strict=True):
         row[f"{key}_front"] = verdict == ON_FRONT
     close, dominated = (sum(verdict == kind for verdict in verdicts) for kind in (CLOSE, DOMINATED))
@@ -349,6 +365,7 @@ def mark_front(metric: Row, rows: Sequence[Row], verdicts: Sequence[str] | None)
 
 def doubt_in_times(key: str, rows: Sequence[Row]) -> str:
     """A sentence on the times that are not reliable: whether the front, which is then grey, rests on them; else ''."""
+    # Equal rows share one time, which counts once.
     timed = [row for row in rows if row["first"] == row["row"] and row["milliseconds"] is not None]
     on_front = [row["doubtful"] for row in timed if row.get(f"{key}_front")]
     if any(on_front):
@@ -373,6 +390,7 @@ def charts_of(metric: Row, rows: Sequence[Row], series: int, options: Sequence[A
     key, heading = metric["key"], printable(metric["heading"])
     charts = {axis.field: curves(key, heading, axis, rows, series) for axis in AXES}
     charts |= {axis.field: curves_over(key, heading, axis, rows) for axis in options}
+    # Without a direction nothing can be called better, so there is no front.
     return charts | ({"front": front(key, heading, rows, series)} if metric["better"] else {})
 
 
@@ -382,6 +400,7 @@ def pictures_of(run: StoredRun, rows: Sequence[Row]) -> list[Row]:
     for i, cell in enumerate(run.record.cells):
         first = run.first_chunk(cell)
         if first is not None and first.images is not None:
+            # Shrunk at once: the images of all cells at full size might not fit in memory.
             images[i] = shrunk(first.images[:PICTURES])
     # All sheets together share the budget of the page.
     made = sheets(images)
@@ -390,11 +409,13 @@ def pictures_of(run: StoredRun, rows: Sequence[Row]) -> list[Row]:
          "cell": row["cell"], "counts": row["counts"], "status": row["status"],
          "sheet": asdict(made[row["row"]]) if row["row"] in made else None}
         for row in rows
+    # No part for pictures where no cell has any.
     ] if made else []  # fmt: skip
 
 
 def paths_of(run: StoredRun, rows: Sequence[Row]) -> list[Row]:
     """A strip of states of each sampler whose path is stored."""
+    # Only some cells have a path: they are drawn at one budget.
     stored = {i: path for i, cell in enumerate(run.record.cells) if (path := read_path(run.folder, cell.key))}
     made = sheets({i: path.images for i, path in stored.items()}, PATH_SIZES, PATHS_CHARACTERS)
     return [
@@ -430,4 +451,5 @@ def clean(value: Any) -> Any:
         return value if value.isprintable() else "\n".join(map(printable, value.split("\n")))
     if isinstance(value, dict):
         return {key: clean(item) for key, item in value.items()}
+    # Lists stay lists and tuples stay tuples: dataclasses are made of them again.
     return type(value)(map(clean, value)) if isinstance(value, (list, tuple)) else value
