@@ -46,7 +46,9 @@ def join(shards: Sequence[StoredRun], registry: Registry) -> Joined:
     check_plugins(first, registry)
     check_code(first, registry)
     check_versions(first)
+    # All of a shard's settings are those of the whole, so any of them can make its plan.
     record, output = first.record, folder_of_whole(first.path)
+    # With the threads and switches of the shards, on which the keys of the cells depend.
     with set_as(record):
         plan = behind(plan_for(record.config, registry), record.budgets)
         check_model(first, plan.model)
@@ -54,6 +56,7 @@ def join(shards: Sequence[StoredRun], registry: Registry) -> Joined:
         begun = begin(plan, registry, output, Manner(), command_of_whole(record))
         with closing(begun.folder):
             for run in shards:
+                # Chunks are taken as they are, with their seals: nothing is drawn again.
                 begun.folder.take(run.folder)
             # A cell that failed in one shard has failed in the whole.
             begun.failures.update(begun.folder.failures(plan))
@@ -80,6 +83,7 @@ def check_shards(shards: Sequence[StoredRun]) -> list[Shard]:
         if shard.of != there[0].of or there.count(shard) > 1:
             numbers = ", ".join(map(str, there))
             raise InputError(f"{run.path}: shards {numbers} are no parts of one run; expected each of them once")
+    # Two machines may each have a model of that name.
     if not first.record.model.fingerprint:
         raise InputError(
             f"{first.path}: its model has no fingerprint, by which the shards are known to be of one model; give the "
@@ -116,6 +120,7 @@ def blocks_left_out(plan: Plan, folder: RunFolder, failed: Collection[str], ther
     named = [f"samples {block.first} to {block.first + block.n - 1}" for block in missing[:BLOCKS_NAMED]]
     rest = [f"{len(missing) - len(named)} more"] if len(missing) > len(named) else []
     of = there[0].of
+    # A shard that is missing and one that was stopped leave the same gap, and need another remedy.
     absent = [f"{number}/{of}" for number in range(1, of + 1) if Shard(number, of) not in there]
     why = f"not given: shard {', '.join(absent)}" if absent else "give the commands of the shards again to go on"
     blocks = count_of(len(missing), "block")

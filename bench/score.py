@@ -81,6 +81,7 @@ class LeftOut:
     """What cannot be measured and why, where it was not asked for by name."""
 
     def __init__(self) -> None:
+        # As a dict, which keeps the order: several metrics may be left out for one reason.
         self._reasons: dict[str, None] = {}
 
     @property
@@ -122,6 +123,7 @@ def score(  # noqa: PLR0913  (a setting each, as the options of the command)
     reference too. The CLIP score needs a caption for each image.
     """
     registry = load_registry(plugins) if plugins else default_registry()
+    # The images come first: their size is that to which the reference is cropped.
     data = images if isinstance(images, ImageData) else data_of(os.fspath(images), registry, "images")
     scored = images_at(data, size, samples, "images")
     if isinstance(reference, ImageData):
@@ -138,6 +140,7 @@ def score_images(
     """The metrics of images against a source, by these extractors; () = all metrics, by the usual extractors."""
     # What was asked for by name has to work; what is tried by default is left out with a note.
     kinds = {name: registry.metrics[name] for name in metrics or sorted(registry.metrics.things)}
+    # With nothing named, a note on what few people need would only be noise.
     if not metrics and not extractors:
         kinds = {name: kind for name, kind in kinds.items() if kind.extractor not in ONLY_IF_NAMED}
     left_out, is_asked = LeftOut(), bool(metrics)
@@ -199,6 +202,7 @@ def usual_extractors(
 
 def with_reference(reader: Reader, source: Source, left_out: LeftOut, is_asked: bool) -> Reader:
     """A reader whose rows that metrics compare have the reference; one that the reference does not fit is left out."""
+    # Roles that are compared with nothing, as the CLIP score, need no reference.
     fitting = {role: one for role, one in reader.extractors.items() if role not in COMPARED}
     for role in sorted(reader.extractors.keys() - fitting.keys()):
         with left_out.unless(is_asked):
@@ -230,6 +234,7 @@ def with_captions(
 def captions_of(images: Images) -> list[str]:
     """The caption of each image; InputError names the first that has none."""
     captions = [images.data.caption(i) for i in range(images.count)]
+    # All or none: a score over those that have a caption would be of fewer images than the table says.
     if None in captions:
         raise InputError(
             f"images {images.data.name}: image {captions.index(None)} has no caption, which the CLIP score compares "
@@ -248,6 +253,7 @@ def ready_for(
     ready: dict[str, Yardstick] = {}
     for name in kinds:
         with left_out.unless(is_asked):
+            # One by one, so that a metric that cannot be made ready takes no other with it.
             made = make_ready([name], kinds, reader)
             for yardstick in made.values():
                 check_samples(name, yardstick, count, "give more images, or leave the metric out")
@@ -277,6 +283,7 @@ def rows_of(
         {role: [] for role in sorted({one.metric.extractor for one in yardsticks.values()})} for yardsticks in ready
     ]
     with bar_on_terminal(f"images {images.data.name}") as report:
+        # Outside, because decoding an image takes longer than most extractors: each is decoded once for all of them.
         for numbers, shown in images.blocks():
             texts = captions[numbers.start : numbers.stop]
             for reader, of_reader in zip(readers, blocks, strict=True):

@@ -47,6 +47,7 @@ def parse_rows(given: object) -> tuple[int, ...]:
         numbers = given
     else:
         raise InputError(f"latency {quote(given)}: expected a whole number, or several in a list")
+    # Sorted, so that the same question in another order is the same run.
     return tuple(sorted({check_count("latency", number, MOST_ROWS) for number in numbers}))
 
 
@@ -96,6 +97,7 @@ def latencies(draws: Mapping[int, Sequence[Repeat]]) -> dict[str, float]:
 
 def percentile(values: Sequence[float], percent: int) -> float:
     """A percentile, interpolated linearly, as numpy does."""
+    # "inclusive": the slowest draw that was seen is the most that can be said, and nothing is extrapolated.
     found = quantiles(values, n=100, method="inclusive")[percent - 1]
     assert math.isfinite(found)
     return found

@@ -37,6 +37,7 @@ class Log(Watch):
             samples=plan.config.samples, evaluations=todo,
         )  # fmt: skip
 
+    # Not `advanced`: a watching program asks what can be relied on, which is what is stored.
     def stored(self, cell: Cell, block: Block) -> None:
         """A chunk is on the disk."""
         self._write("stored", **cell_fields(cell), **block_fields(block))
@@ -52,6 +53,7 @@ class Log(Watch):
     def ended(self, *, is_complete: bool) -> None:
         """Nothing more comes."""
         self._write("done", complete=is_complete)
+        # An event that comes later is dropped, and is not an error of the run.
         self.close()
 
     def close(self) -> None:

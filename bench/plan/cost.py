@@ -34,6 +34,7 @@ def cost_of(plan: Plan, evaluations: int, seconds_per_evaluation: float, workers
 def least_bytes(plan: Plan) -> int:
     """Bytes of what is kept of every sample of the plan."""
     images = plan.blocks.images
+    # Images are stored as bytes and not compressed, so their number of pixels is what they take.
     kept = images if plan.keep_images else min(images, KEPT_IMAGES)
     pixels = math.prod(plan.model.shown_shape or ())
     return len(plan.cells) * (images * HASH_BYTES + kept * (pixels if plan.model.shown_shape else 0))

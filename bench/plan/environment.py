@@ -27,6 +27,7 @@ def environment(device: str) -> dict[str, Any]:
         "system": f"{platform.system()} {platform.machine()}",
         "cpu": cpu_name(),
         "cores": os.cpu_count(),
+        # Sums of floats depend on how they are split among threads, so the number is part of every key too.
         "threads": torch.get_num_threads(),
         "device": name_of(device),
         "versions": {name: version_of(name) for name in PACKAGES},
@@ -37,6 +38,7 @@ def environment(device: str) -> dict[str, Any]:
 def other_switches(there: Mapping[str, Any]) -> list[str]:
     """For each switch of torch that differs between a run and this process: "switch: there -> here"."""
     here = switches()
+    # Only switches that are not as usual are recorded, so one that is absent on a side is as usual there.
     names = [name for name in {**there, **here} if there.get(name) != here.get(name)]
     return [f"{name}: {there.get(name, 'as usual')} -> {here.get(name, 'as usual')}" for name in names]
 

@@ -118,6 +118,7 @@ class RunRecord(Struct, frozen=True, dict=True):
         names = settings.names
         if rows != dict.fromkeys(product(names, settings.guidances), len(counts)):
             raise ValueError(f"cells are not those of {len(names)} samplers at {len(counts)} counts each")
+        # In a run of budgets the steps follow from what each sampler makes of its calls.
         if not settings.nfe and any(c.steps != counts[i] for c, i in zip(self.cells, self.places, strict=True)):
             raise ValueError("the steps of cells are not those of config.steps")
         if any(cell.name != names[cell.sampler] for cell in self.cells):
@@ -129,6 +130,7 @@ class RunRecord(Struct, frozen=True, dict=True):
 
     def guidance_of(self, cell: CellRecord) -> float:
         """The guidance of a cell."""
+        # Runs of one guidance do not repeat it in each cell, nor did those of earlier versions.
         return self.config.guidances[0] if cell.guidance is None else cell.guidance
 
     @property
@@ -150,6 +152,7 @@ class RunRecord(Struct, frozen=True, dict=True):
     def commands(self) -> list[str]:
         """The commands that made the run; additions from Python have none."""
         later = [*(one.command for one in self.added), *(one.command for one in self.extended)]
+        # A command that was given again to go on adds nothing, and is named once.
         return list(dict.fromkeys(filter(None, [self.command, *later])))
 
     @property

@@ -70,6 +70,7 @@ class About:
     @property
     def key(self) -> str:
         """Hash of all that the rows depend on."""
+        # Not the notes and labels: a name that is written in another way leaves the rows as they are.
         parts = [FORMAT, self.extractor_hash, self.data_hash, self.size, self.channels, self.samples]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
@@ -147,6 +148,7 @@ def reference_file(path: Path, shape: Shape) -> ReferenceFile:
         raise ModelError(
             f"reference {path}: made at {about.size}, this run makes images of {size}; make it again with --size {size}"
         )
+    # Moments do not show how many images they are of; rows do, so a cut file is noticed.
     if about and not isinstance(content, Moments) and len(content) != about.samples:
         raise ModelError(f"reference {path}: {len(content)} rows, not what it says; make it again")
     return ReferenceFile(path, shape, about)
@@ -159,6 +161,7 @@ def content_of(path: Path) -> tuple[Rows | Moments, About | None]:
 
 def width_of(extractor: Extractor, shape: Shape) -> int:
     """The width of an extractor's rows: how many numbers it gives for an image."""
+    # An extractor does not declare its width, so it is put to one image.
     blank = torch.zeros(1, *shape, dtype=torch.uint8)
     return int(np.asarray(extractor.extract(blank, [""])).shape[1])
 
@@ -202,6 +205,7 @@ def read_moments(path: Path) -> tuple[Moments, About | None]:
             mean = numbers_in(archive, MEAN, 1)
             covariance = numbers_in(archive, COVARIANCE, 2)
             names = [name.removesuffix(".npy") for name in archive.namelist()]
+            # Members of other names are left unread: other tools may store more than the two arrays.
             facts = [name for name in names if name in About.__dataclass_fields__]
             about = about_of({name: text_in(archive, name) for name in facts}, path)
         return Moments(mean, covariance, about.samples if about else None), about

@@ -11,6 +11,7 @@ from ...samplers.errors import InputError
 
 def folder_of_seed(output: Path, seed: int) -> Path:
     """Where the run of one of several seeds is."""
+    # Behind the name and not in a folder of that name: each run can be moved, joined and deleted by itself.
     return Path(f"{output}-seed-{seed}")
 
 
@@ -22,6 +23,7 @@ def page_of_seeds(output: Path) -> Path:
 def check_page(page: Path) -> None:
     """InputError where the page cannot be written, before anything is drawn for it."""
     try:
+        # `Path.is_dir` says False of a name that is too long, which would be told only after hours of drawing.
         is_folder = stat.S_ISDIR(page.stat().st_mode)
     except FileNotFoundError:
         return

@@ -40,6 +40,7 @@ def parse_shard(given: str | None) -> Shard | None:
 
 def folder_of_shard(output: Path, shard: Shard | None) -> Path:
     """Where a shard of the run in a folder is."""
+    # Each shard has a folder and so a lock of its own: no two commands ever write into one.
     return Path(f"{output}-{shard.number}-of-{shard.of}") if shard else output
 
 

@@ -59,11 +59,13 @@ class RunWork:
     @property
     def threads(self) -> int:
         """The number of torch's threads in every process that draws."""
+        # Asked at the moment and not stored, because a worker has to imitate what this process has.
         return torch.get_num_threads()
 
     @cached_property
     def description(self) -> bytes:
         """All that `draw_job` needs."""
+        # With the ODE solution, which must be drawn once and be the same for all workers.
         return description_of(self.plan, self.plugins, self.find_solution())
 
     @cached_property
@@ -74,6 +76,7 @@ class RunWork:
     @property
     def draw_job(self) -> Callable[[bytes, Job], Done]:
         """What another process draws a job by; InputError where none can, which an engine may ask before it draws."""
+        # Before a worker is started: each of them would fail with the same reason.
         check_rebuildable(self.plan)
         return draw_job
 
