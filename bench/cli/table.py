@@ -123,7 +123,6 @@ def table(  # noqa: PLR0913  (an option each)
     its values across.
     """
     load = partial(load_own, plugin, model)
-    # Each of these is a question with another table as its answer; the other options lay a table out.
     asked = {
         "--compare": pair,
         "--nfe": nfe,
@@ -138,9 +137,7 @@ def table(  # noqa: PLR0913  (an option each)
     check_asked(given, metric, against, limits)
     if as_json and form not in (None, "json"):
         raise InputError(f"--json and --format {form}: expected one of them")
-    # --json is there because every command has it.
     form = "json" if as_json else form
-    # Read before the run, whose shards may take long to join: a slip is refused at once.
     conditions = conditions_of(limits)
     for option, text in (("pivot", pivot), ("over", over)):
         if text == "":
@@ -150,18 +147,14 @@ def table(  # noqa: PLR0913  (an option each)
     if given in WHOLE_TABLES:
         check_output(form, output)
         content = content_for(run_folders, given, load)
-        # On all rows, whatever the layout shows of them; and before the table is printed, because a condition may name
-        # a column that is not there.
         lines = broken_limits(conditions, content)
         show_table(content, form, output, load, layout_of(sort, columns, pivot, over))
         return report_failures(lines)
-    # From here on the answer is a table of verdicts, which has no layout.
     if form not in (None, "json"):
         raise InputError(f"{given[0]} with --format {form}: expected json, or none for people to read")
     laid_out = {"--over": over, "--sort": sort, "--columns": columns, "--pivot": pivot, "--output": output}
     if options := [option for option, value in laid_out.items() if value is not None]:
         raise InputError(f"{given[0]} with {', '.join(options)}: lays out the whole table; expected without")
-    # Plugins load where an answer needs the samples, and for shards, which are joined with their metrics.
     run = the_run(run_folders, load)
     if baseline:
         from ..show.formats import content_of
@@ -307,6 +300,7 @@ def content_for(folders: tuple[Path, ...], given: list[str], load: Callable[[], 
 
 def conditions_of(limits: tuple[str, ...]) -> list[Condition]:
     """The conditions of --fail-if."""
+    # Read before the run, whose shards may take long to join: a slip is refused at once.
     if not limits:
         return []
     from ..judge.conditions import parse_condition
@@ -318,6 +312,8 @@ def broken_limits(conditions: list[Condition], content: Content) -> list[str]:
     """A line for each row for which a condition holds."""
     from ..judge.conditions import violations
 
+    # On all rows, whatever the layout shows of them; and asked before the table is printed, because a condition may
+    # name a column that is not there.
     return violations(conditions, content.table, content.origins)
 
 

@@ -90,7 +90,7 @@ class View:
 def view_of(run: StoredRun, metrics: LoadMetrics | None = None) -> View:
     """The content of the page of a run; verdicts that its folder lacks are computed, if its metrics are given."""
     record, table, labels = run.record, run.table, run.labels
-    # One metric after the other below reads these: they are the costly part, and are stored in the folder.
+    # The costly part, which the folder may hold.
     answers = answers_of(run, metrics)
     series = contestants(dict(enumerate(rows_in(table))))
     names = list(dict.fromkeys(series.values()))
@@ -101,14 +101,12 @@ def view_of(run: StoredRun, metrics: LoadMetrics | None = None) -> View:
         for i, name in enumerate(metrics_with_ode(table))
     ]
     fronts = fronts_of(run, metrics_with_ode(table), metrics)
-    # Known before the charts are made, which draw a ring around these.
     best = clear_leaders(answers or [])
     for metric, name in zip(found, metrics_with_ode(table), strict=True):
         metric["behind"] = mark_front(metric, rows, fronts.get(name))
         for row in rows:
             row[f"{metric['key']}_shown"] = (row["row"], name) in best
     headings, texts = table_to_cells(table, labels)
-    # The table of the page has the columns of table.md, and bold is said by their places.
     columns = shown_columns(table)
     kind, counts = ("calls" if record.config.nfe else "steps"), record.config.counts
     shown_first = path_budget(counts)
@@ -118,7 +116,6 @@ def view_of(run: StoredRun, metrics: LoadMetrics | None = None) -> View:
         metrics=found,
         series=[series_view(i, name) for i, name in enumerate(names)],
         rows=rows,
-        # An axis without any value would be a button that shows an empty chart.
         axes=[asdict(axis) for axis in (*AXES, *options) if len({row[axis.field] for row in rows} - {None}) > 0],
         charts={m["key"]: charts_of(m, rows, len(names), options) for m in found},
         headings=headings,
@@ -130,7 +127,6 @@ def view_of(run: StoredRun, metrics: LoadMetrics | None = None) -> View:
             for row, outcome in zip(rows, run.outcomes, strict=True)
             if not outcome.is_whole
         ],
-        # Words for the page's buttons; rows refer to them by number.
         budgets=[f"{count} {kind if count > 1 else kind[:-1]}" for count in counts],
         pictures=pictures_of(run, rows),
         first_budget=counts.index(shown_first),
