@@ -258,7 +258,7 @@ def describe_options(cls: type) -> str:
 def option_fault(cls: type) -> str:
     """Why the options of a dataclass cannot be given on a command line; '' if they can."""
     # Without the decorator the annotations would silently be no options.
-    own = [name for name in vars(cls).get("__annotations__", {}) if name in get_type_hints(cls)]
+    own = [name for name in vars(cls).get("__annotations__", {}) if name in hints_of(cls)]
     if own and "__dataclass_params__" not in vars(cls):
         return f"{cls.__name__} has options ({', '.join(own)}); expected @dataclass(frozen=True) above it"
     for name, option in options_of(cls).items():

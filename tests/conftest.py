@@ -7,18 +7,20 @@ import os
 import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 
 import tiny_diffusers
 from samplerbench.bench import cli
+from samplerbench.bench.cli import loading
 from samplerbench.bench.draw import session
 from samplerbench.bench.draw.sealed_file import seal_json
 from samplerbench.bench.draw.store import RunFolder
 from samplerbench.bench.judge.table import write_sealed_table
 from samplerbench.bench.show import doing
-from samplerbench.samplers import patches, registry
+from samplerbench.samplers import process, registry
 
 # The models of the tests are small: a second thread would only wait for the first, here and in child processes.
 torch.set_num_threads(1)
@@ -29,8 +31,25 @@ os.environ["SAMPLERBENCH_IN_PROCESS"] = "1"
 
 # To look, around each call of a plugin, whether one of 18,000 names stands for another function by now takes a quarter
 # of a small run. The tests of that, and some whole runs, turn it on again: `functions_watched`.
-ARE_UNCHANGED = patches.Functions.are_unchanged
-patches.Functions.are_unchanged = lambda _: True
+WATCHING = {name: getattr(process, name) for name in ("functions_now", "put_back_functions")}
+process.functions_now, process.put_back_functions = lambda: None, lambda _: []
+
+# Each command asks all installed packages for plugins, which is a tenth of what a short one does: they are asked again
+# only where a test has installed one.
+ENTRY_POINTS = importlib.metadata.entry_points
+_found = {}
+
+
+def entry_points(**which):
+    """What importlib.metadata finds, kept as long as the folders of packages stay as they are."""
+    folders = tuple((folder, Path(folder).stat().st_mtime_ns) for folder in sys.path if Path(folder).is_dir())
+    asked = (folders, *which.items())
+    if asked not in _found:
+        _found[asked] = ENTRY_POINTS(**which)
+    return _found[asked]
+
+
+importlib.metadata.entry_points = entry_points
 
 # What waits for the disk shows in no test, and may take longer than what it writes.
 os.fsync = lambda _: None
@@ -56,7 +75,7 @@ def pytest_runtest_setup(item):
         pytest.skip("no CUDA device")
 
 
-NEVER = 1e9
+NEVER = 1e6
 """Seconds: a slow machine says more and makes tables between, which is no matter of the tests."""
 session.FIRST_TABLE_SECONDS = NEVER
 
@@ -84,6 +103,7 @@ def sb(monkeypatch, capsys, tmp_path):
     """Run the program in this process, in an empty folder; any exception but SystemExit is a traceback."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(doing, "PATIENCE", NEVER)
+    monkeypatch.setattr(loading, "PATIENCE", NEVER)
     threads = torch.get_num_threads()
 
     def invoke(*arguments, env=None):
@@ -103,7 +123,8 @@ def sb(monkeypatch, capsys, tmp_path):
 @pytest.fixture
 def functions_watched(monkeypatch):
     """Name and put back each function that a plugin replaces, as outside the tests."""
-    monkeypatch.setattr(patches.Functions, "are_unchanged", ARE_UNCHANGED)
+    for name, function in WATCHING.items():
+        monkeypatch.setattr(process, name, function)
 
 
 @pytest.fixture(scope="session")

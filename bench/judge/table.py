@@ -215,9 +215,10 @@ def rows_to_table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
 
 
 def rows_in(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """The rows of a table as dicts. For the fifty columns of a run's table pandas takes several times as long."""
+    """The rows of a table as dicts, with numbers and texts of Python."""
     names = [str(name) for name in table.columns]
-    return [dict(zip(names, row, strict=True)) for row in zip(*(table[name].tolist() for name in names), strict=True)]
+    # All columns at once: pandas' own `to_dict` takes four times as long for the fifty columns of a run's table.
+    return [dict(zip(names, row, strict=True)) for row in table.astype(object).to_numpy().tolist()]
 
 
 def check_metric_names(names: Sequence[str]) -> None:

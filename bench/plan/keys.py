@@ -117,11 +117,16 @@ def is_default(value: Any, default: Any) -> bool:
 
 def json_value_of(value: Any) -> Any:
     """A JSON value that is the same in every process, and different for different values."""
+    # First, because a schedule holds thousands of numbers.
+    if type(value) in PLAIN:
+        return value
     if is_dataclass(value) and not isinstance(value, type):
         return [type(value).__qualname__, fields_given(value), text_of(value)[1:]]
     return next((say for kinds, say in WORDS if isinstance(value, kinds)), text_of)(value)
 
 
+PLAIN = frozenset((bool, int, float, str, NoneType))
+"""The types of values that JSON has itself."""
 WORDS: tuple[tuple[Any, Callable[[Any], Any]], ...] = (
     # The order matters: the first kind that fits is taken.
     ((bool, int, float, str, NoneType), lambda value: value),

@@ -19,6 +19,7 @@ import pandas as pd
 import pytest
 import torch
 
+from cases import FURTHER, thinned
 from samplerbench.bench import run as harness
 from samplerbench.bench.draw.store import RunFolder
 from samplerbench.samplers.files.lock import LOCK_FILE
@@ -475,9 +476,10 @@ def test_a_pipe_with_a_writer_is_read_to_its_end(late):
 def test_texts_with_a_byte_order_mark_are_the_texts_without(sb, tmp_path):
     from samplerbench.bench.plan.given_files import read_prompts
 
-    for name, text in {"prompts.txt": "sandal\nbag\n", "c.toml": 'steps = [3]\nsampler = "ddim"\n'}.items():
+    toml = f'model = "toy"\nplugin = ["{TOY}"]\nsteps = [3]\nsampler = "ddim"\n'
+    for name, text in {"prompts.txt": "left\nright\n", "c.toml": toml}.items():
         (tmp_path / name).write_bytes(b"\xef\xbb\xbf" + text.encode())
-    assert read_prompts(tmp_path / "prompts.txt") == ("sandal", "bag")
+    assert read_prompts(tmp_path / "prompts.txt") == ("left", "right")
     done = sb("run", "--prompts", "prompts.txt", "--config", "c.toml", "--dry-run", "--json")
     assert done.code == 0
     assert [(cell["sampler"], cell["steps"]) for cell in json.loads(done.out)["cells"]] == [("ddim", 3)]
@@ -537,7 +539,9 @@ def test_a_damaged_weights_file_is_exit_code_4(sb, tmp_path):
     assert files(tmp_path) == before
 
 
-@pytest.mark.parametrize("content", [b"", b"garbage", b"\xff\xfe\x00", b"model,sampler\n1,2,3,4\n", b"a,b\n"])
+@pytest.mark.parametrize(
+    "content", thinned([b"", b"garbage", b"\xff\xfe\x00", b"model,sampler\n1,2,3,4\n", b"a,b\n"], b"", b"garbage")
+)
 def test_a_damaged_table_is_exit_code_5(sb, tmp_path, content):
     sb(*MIXTURE, "-o", "here")
     (tmp_path / "here" / "table.csv").write_bytes(content)
@@ -932,7 +936,9 @@ def test_a_config_may_be_named_by_the_environment(sb, tmp_path):
     assert settings_of(sb, tmp_path, env={"SAMPLERBENCH_RUN_CONFIG": "c.toml"})["samples"] == 3
 
 
-@pytest.mark.parametrize("toml", ["steps = 2", "steps = '2'", "steps = [2]", "nfe = [2]"])
+@pytest.mark.parametrize(
+    "toml", thinned(["steps = 2", "steps = '2'", "steps = [2]", "nfe = [2]"], "steps = 2", "nfe = [2]")
+)
 def test_step_counts_may_be_a_number_a_text_or_a_list(sb, tmp_path, toml):
     write(tmp_path / "c.toml", f"model = 'mixture'\nsampler = ['ddim']\nsamples = 3\n{toml}\n")
     config = settings_of(sb, tmp_path, "--config", "c.toml")
@@ -1016,7 +1022,7 @@ def test_a_signal_leaves_a_usable_table_and_says_how_to_go_on(tmp_path, name, co
         (signal.SIGTERM, signal.SIGTERM, 143), (signal.SIGINT, signal.SIGINT, 130), (None, signal.SIGTERM, 143),
     ]),
 ])  # fmt: skip
-@pytest.mark.parametrize("where", ["write_table", "write_report", "close"])
+@pytest.mark.parametrize("where", ["write_table", pytest.param("write_report", marks=FURTHER), "close"])
 def test_a_second_signal_says_how_to_go_on_and_leaves_no_lock(sb, tmp_path, monkeypatch, first, second, code, where):
     """It comes while the table or the page is made, or while the lock is given back; a third one is not heard."""
     sent, handlers = [], [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
@@ -1100,8 +1106,12 @@ FULL, GONE = errno.ENOSPC, errno.EPIPE
 
 
 @pytest.mark.parametrize(
-    "command", [["--version"], ["--help"], ["list", "-h"], ["list"], ["list", "--json"], ["list", "--markdown"],
-                ["doctor"], MIXTURE, [*MIXTURE, "--json"], [*MIXTURE, "--dry-run"]],
+    "command",
+    thinned(
+        [["--version"], ["--help"], ["list", "-h"], ["list"], ["list", "--json"], ["list", "--markdown"], ["doctor"],
+         MIXTURE, [*MIXTURE, "--json"], [*MIXTURE, "--dry-run"]],
+        lambda command: command not in (["list", "--json"], ["list", "--markdown"], ["doctor"], [*MIXTURE, "--json"]),
+    ),
     ids=" ".join,
 )  # fmt: skip
 def test_a_full_disk_under_stdout_is_one_line_and_exit_code_5(sb, monkeypatch, command):

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 import samplerbench as sb_
+from cases import thinned
 from samplerbench.bench.draw import chunk
 from samplerbench.bench.draw.run_file import read_run
 from samplerbench.bench.judge import statistics
@@ -201,7 +202,7 @@ def planned():
     return plan_for(Config(model="mixture", sampler=("ddim",), steps=(2,), samples=8), REGISTRY)
 
 
-@pytest.mark.parametrize("name", OTHERS)
+@pytest.mark.parametrize("name", thinned(OTHERS, *list(OTHERS)[::3]))
 def test_a_switch_that_is_not_as_usual_belongs_to_the_key(name):
     before = planned()
     with state_kept():

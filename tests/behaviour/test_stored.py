@@ -43,9 +43,9 @@ def reads(monkeypatch):
 @pytest.mark.parametrize(
     ("command", "tables"),
     [
-        (("table",), 1), (("table", "--json"), 1), (("table", "--format", "md", *OWN), 1),
+        (("table",), 1), (("table", "--json"), 1), pytest.param(("table", "--format", "md", *OWN), 1, marks=FURTHER),
         (("table", "--pivot", "fid", *OWN), 1), (("table", "--nfe", "2,3", *OWN), 1),
-        (("table", "--seconds", "9", *OWN), 1), (("table", "--pareto", *OWN), 1),
+        pytest.param(("table", "--seconds", "9", *OWN), 1, marks=FURTHER), (("table", "--pareto", *OWN), 1),
         (("table", "--compare", "ddim", "ddpm", *OWN), 0), (("report", *OWN), 1),
         pytest.param(("report", "--figures", "figures", *OWN), 1, marks=FURTHER), (("verify", *OWN), 0),
         (("grid", "-o", "grid.png"), 1),

@@ -236,7 +236,7 @@ def test_a_strangers_sampler_without_docstrings_has_its_part(tmp_path):
 STATEMENTS = [(name, statement) for name, cls in SAMPLERS.items() for statement in statements_of(cls)]
 
 
-@pytest.mark.parametrize(("name", "statement"), thinned(STATEMENTS, *dict(reversed(STATEMENTS)).items()))
+@pytest.mark.parametrize(("name", "statement"), thinned(STATEMENTS, *list(dict(reversed(STATEMENTS)).items())[::2]))
 def test_what_is_said_to_be_the_same_is(name, statement):
     assert statement.spec.partition(":")[0] == name
     assert difference(OWN, statement) < 1e-10

@@ -97,7 +97,7 @@ def test_there_are_ten_of_a_page_or_less():
         assert f"(examples/{file})" in PAGE
 
 
-@pytest.mark.parametrize("file", thinned(SAMPLERS, "cfg_pp.py", "lcm.py", "interval.py"))
+@pytest.mark.parametrize("file", thinned(SAMPLERS, "cfg_pp.py", "lcm.py"))
 def test_a_sampler_keeps_its_claims(file):
     sampler = registry_of(file).sampler(SAMPLERS[file])
     fast = [m for m in CHECKS if m.__module__.rpartition(".")[2] in ("runs", "guidance")]

@@ -159,7 +159,7 @@ def test_every_vp_grid_descends_to_the_clean_end(grid, integer, counts):
 
 
 @pytest.mark.parametrize("schedule", [EDM, FLOW], ids=["edm", "flow"])
-@pytest.mark.parametrize("grid", GRIDS)
+@pytest.mark.parametrize("grid", thinned(GRIDS, *list(GRIDS)[::2]))
 def test_every_other_grid_descends_or_is_refused(grid, schedule):
     no_time = (*COUNTS_TIMESTEPS, *IN_FLOW_TIME) if schedule is EDM else COUNTS_TIMESTEPS
     if grid in no_time or (grid in (*IN_SIGMA_VE, *ALSO_IN_SIGMA_VE) and schedule is FLOW):

@@ -42,7 +42,7 @@ def reference(sampler, alpha, predicts):
     return drawn(sampler, alpha, predicts, torch.float64)
 
 
-@pytest.mark.parametrize("alpha", thinned(ALPHAS, 1e-3, 1e-8))
+@pytest.mark.parametrize("alpha", thinned(ALPHAS, 1e-8))
 @pytest.mark.parametrize("predicts", thinned(["v", "x0", "flow"], "v"))
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_float32_agrees_with_float64_from_any_alpha(sampler, predicts, alpha):
@@ -62,7 +62,7 @@ def test_eps_is_as_exact_as_its_rounded_answer_allows(sampler, alpha):
     assert float((got - expected).abs().max()) < (10 * 6e-8 / alpha if carries else 2e-5)
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("sampler", thinned(SAMPLERS, *list(SAMPLERS)[::3]))
 def test_eps_is_refused_where_its_rounding_is_more_than_a_grey_level(sampler):
     with pytest.raises(sb.InputError, match=r"^predicts 'eps': at alpha = 1e-06 .* float32 .*1e\+06 times.*float64$"):
         drawn(sampler, 1e-6, "eps", torch.float32)

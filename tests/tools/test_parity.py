@@ -17,11 +17,11 @@ def require(module: str) -> None:
 
 
 QUICK = {case.name.partition(":")[0]: case.id for case in parity.CASES}
-"""One row of each sampler and grid."""
+"""One row of each sampler and grid; the fast suite takes every other one of these."""
 
 
 @pytest.mark.parametrize(
-    "case", thinned(parity.CASES, lambda case: case.id in QUICK.values()), ids=lambda case: case.id
+    "case", thinned(parity.CASES, lambda case: case.id in list(QUICK.values())[::2]), ids=lambda case: case.id
 )
 def test_row(case):
     require(case.requires)

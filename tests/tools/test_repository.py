@@ -42,11 +42,17 @@ def module_of(path: Path) -> str:
 
 
 @functools.cache
+def tree_of(path: Path) -> ast.Module:
+    """The syntax tree of a file, which several tests look through."""
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+@functools.cache
 def imports_of(path: Path) -> frozenset[str]:
     """Modules that a file imports, absolute, with samplerbench as the root of relative ones."""
     package = ["samplerbench", *path.relative_to(ROOT).parent.parts]
     found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -316,7 +322,7 @@ def test_the_page_on_architecture_names_files_that_are_there():
 def test_no_function_is_longer_than_a_screen():
     """Signature and docstring do not count: those of what is public are as long as they must be."""
     for path in (path for package in PACKAGES for path in sources(package)):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in ast.walk(tree_of(path)):
             if isinstance(node, ast.FunctionDef):
                 body = [child for child in node.body if not isinstance(child, ast.Expr) or child is not node.body[0]]
                 lines = node.end_lineno - body[0].lineno + 1 if body else 0
