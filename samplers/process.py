@@ -10,7 +10,7 @@ import os
 import random
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from operator import attrgetter
 from typing import Any, NamedTuple, cast
 
@@ -59,11 +59,14 @@ def attribute(path: str, usual: Any, turn: Callable[[Any], object] | None = None
     It reads as None if this version of torch lacks it, and if two names of one switch were set to different values.
     """
     home, _, name = path.removeprefix("torch.").rpartition(".")
+    reach = attrgetter(home)
 
+    # All switches are read around each call of a plugin: `suppress` would take longer than the reading.
     def read() -> Any:
-        with suppress(AttributeError, RuntimeError):
-            return getattr(attrgetter(home)(torch), name)
-        return None
+        try:
+            return getattr(reach(torch), name)
+        except (AttributeError, RuntimeError):
+            return None
 
     return path, Switch(read, turn or (lambda value: setattr(attrgetter(home)(torch), name, value)), usual)
 
@@ -83,9 +86,10 @@ def functions(path: str, read: Callable[[], Any], turn: Callable[[Any], object],
     """A switch that torch reads and sets by functions."""
 
     def value() -> Any:
-        with suppress(AttributeError, RuntimeError, TypeError):
+        try:
             return read()
-        return None
+        except (AttributeError, RuntimeError, TypeError):
+            return None
 
     return path, Switch(value, turn, usual)
 
@@ -298,6 +302,11 @@ def _cuda_device() -> int | None:
     return torch.cuda.current_device() if torch.cuda.is_initialized() else None  # type: ignore[no-untyped-call]
 
 
+def _set_default_device(device: torch.device) -> None:
+    # Told of the CPU by name, torch would look at each of its calls from then on, and take longer for all of them.
+    torch.set_default_device(None if device == torch.device("cpu") else device)
+
+
 def _tensor(state: bytes) -> torch.Tensor:
     return torch.frombuffer(bytearray(state), dtype=torch.uint8)
 
@@ -342,7 +351,7 @@ STREAMS: dict[str, Aspect] = {
 ASPECTS: dict[str, Aspect] = {
     **STREAMS,
     "CUDA's current device": Aspect(_cuda_device, torch.cuda.set_device),
-    "torch's default device": Aspect(torch.get_default_device, torch.set_default_device),
+    "torch's default device": Aspect(torch.get_default_device, _set_default_device),
     "torch's threads": Aspect(torch.get_num_threads, torch.set_num_threads),
     "torch's interop threads": Aspect(torch.get_num_interop_threads, torch.set_num_interop_threads),
     "torch's autograd": Aspect(_autograd, _set_autograd),
