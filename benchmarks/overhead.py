@@ -3,10 +3,13 @@
     python benchmarks/overhead.py > benchmarks/results/overhead-cpu.md
     python benchmarks/overhead.py --shape 128,1,28,28 --rounds 30
     python benchmarks/overhead.py --device cuda > benchmarks/results/overhead-cuda.md
+    python benchmarks/overhead.py --model fashion-mnist
 
 The network answers with a tensor that it holds, so all that is clocked is the sampler: arithmetic, noise, checks. For
 each sampler the ways take turns in one process with one thread, forwards and backwards; shown are medians of the
 rounds, and ratios of these medians. On a CPU the clock is that of the thread, which other programs disturb least.
+
+With `--model` a real network answers, and shown is its share of the time that drawing takes.
 """
 
 from __future__ import annotations
@@ -221,6 +224,24 @@ def table(shape: tuple[int, ...], rounds: int, device: torch.device) -> str:
     return "\n".join(lines)
 
 
+def table_of_shares(name: str, n: int, steps: int, rounds: int, device: torch.device) -> str:
+    """A table of Markdown: how much of the time of a draw is the network's, for each sampler."""
+    model = sb.load_model(name)
+    lines = [
+        f"### {name}, {n} samples, {steps} steps",
+        "",
+        "| sampler | ms a sample | of which the network |",
+        "|---|---|---|",
+    ]
+    sb.sample(model, "ddim", steps=1, n=n, device=str(device))  # the first call is slower than all others
+    for spec in PEERS:
+        drawn = [sb.sample(model, spec, steps=steps, n=n, device=str(device)) for _ in range(rounds)]
+        seconds = statistics.median(one.seconds for one in drawn)
+        share = statistics.median(one.model_seconds / one.seconds for one in drawn)
+        lines.append(f"| {spec} | {1000 * seconds / n:.2f} | {100 * share:.1f} % |")
+    return "\n".join(lines)
+
+
 def ratio(ours: float, of: float | None) -> str:
     """Two decimals, or a dash where there is nothing to compare with."""
     return "-" if of is None else f"{ours / of:.2f}"
@@ -243,11 +264,18 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--shape", action="append", help="as in 128,1,28,28; repeatable")
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--model", help="show the share of this model's network instead, as in fashion-mnist")
+    parser.add_argument("-n", "--samples", type=int, default=64, help="with --model")
+    parser.add_argument("--steps", type=int, default=10, help="with --model")
     given = parser.parse_args()
     device = torch.device(given.device)
     shapes = [tuple(map(int, shape.split(","))) for shape in given.shape or ()] or SHAPES
     torch.set_num_threads(1)
     torch.ones(WORK_SPACE)
+    if given.model:
+        print(f"## The network's share\n\n{machine(device)}; medians of {given.rounds} rounds.\n")
+        print(table_of_shares(given.model, given.samples, given.steps, given.rounds, device))
+        return
     print("## Overhead a step\n")
     print(f"{machine(device)}; {STEPS} steps, medians of {given.rounds} rounds, a third of them for large states.\n")
     with torch.no_grad(), warnings.catch_warnings():

@@ -3,6 +3,7 @@
     python benchmarks/sweep.py                                  # 4 samplers x 5 step counts x 1,000 images, two rounds
     python benchmarks/sweep.py --samplers ddim,dpm-solver++ --steps 2,4 -n 128 --rounds 1
     python benchmarks/sweep.py --device cuda --batch-size 256
+    python benchmarks/sweep.py --workers 2                      # processes of samplerbench; the script has one
 
 The script has diffusers' schedulers, the same network in the same batches, torch-fidelity's FID on the same features,
 whose statistics of the test images it caches, and the same CLIP. It starts from the same noise, so both must find the
@@ -68,6 +69,8 @@ class Task:
     n: int
     batch: int
     device: torch.device
+    workers: int | None = None
+    """Processes of samplerbench, which share the cores."""
 
 
 # ---- This package ----
@@ -77,7 +80,7 @@ def ours(task: Task, folder: Path) -> Numbers:
     """One call."""
     table = sb.run(
         "fashion-mnist", task.samplers, steps=task.steps, n=task.n, grid="leading", batch_size=task.batch,
-        device=str(task.device), metrics=["fid", "clip_score"], output=folder,
+        device=str(task.device), metrics=["fid", "clip_score"], output=folder, workers=task.workers,
     ).table  # fmt: skip
     return {(row.sampler, row.steps): (row.fid, row.clip_score) for row in table.itertuples()}
 
@@ -217,6 +220,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int)
+    parser.add_argument("--workers", type=int)
     given = parser.parse_args(arguments)
     if given.threads:
         torch.set_num_threads(given.threads)
@@ -226,7 +230,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if uneven := [str(count) for count in steps if 1000 % count]:
         sys.exit(f"steps {', '.join(uneven)}: diffusers has other levels for them; expected divisors of 1000")
     default_registry()  # plugins are loaded once, in front of both
-    task = Task(samplers, steps, given.samples, given.batch_size, torch.device(given.device))
+    task = Task(samplers, steps, given.samples, given.batch_size, torch.device(given.device), given.workers)
     about = environment(given.device)
     print(f"{about['cpu']}, {about['cores']} cores, {about['threads']} threads, {about['device']}; n = {task.n}\n")
     with torch.no_grad():

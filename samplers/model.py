@@ -415,7 +415,8 @@ def cast_times(network: Network) -> Network:
     """The network with fractional times cast to the dtype of x, as most networks expect."""
 
     def ask(x: Tensor, t: Tensor, *condition: Tensor, **hints: Hints) -> Tensor:
-        return network(x, t.to(x.dtype) if t.is_floating_point() else t, *condition, **hints)
+        is_other = t.dtype != x.dtype and t.is_floating_point()
+        return network(x, t.to(x.dtype) if is_other else t, *condition, **hints)
 
     # The signature stays that of the network, which may take hints.
     return functools.update_wrapper(ask, network, assigned=(), updated=())

@@ -232,7 +232,7 @@ class CallLog:
 
         def ask(x: Tensor, *others: Tensor, **hints: Hints) -> Tensor:
             self.called += 1
-            self.rows += len(x)
+            self.rows += x.shape[0]
             return network(x, *others, **hints)
 
         # The signature stays that of the network, which may take hints.
@@ -299,8 +299,19 @@ class NetworkPredictor:
 
     def __call__(self, x: Tensor, level: Level, rows: slice = ALL) -> Prediction:
         """One evaluation of all rows of x."""
-        (prediction,) = self.many([Question(x, level)], rows)
-        return prediction
+        question = Question(x, level)
+        if x.shape[0] != self.batch_size or self._takes_hints:
+            return self.many([question], rows)[0]
+        # Most calls are about one state that fills one batch: it takes no lists, slices or padding, which cost as much
+        # as the arithmetic of a step.
+        state = self._input(question)
+        condition = () if self.condition is None else (self.condition[rows],)
+        check_rows(rows, self.batch_size, condition)
+        t = torch.full((self.batch_size,), question.t, dtype=self._t_dtype(x, state), device=x.device)
+        kept = torch.empty_like(x, memory_format=torch.contiguous_format)
+        kept.copy_(self._answer(state, t, *condition, parts=1))
+        self.log.evaluations += 1
+        return self._said(question, kept)
 
     def many(
         self, asked: Sequence[Question], rows: slice = ALL, hints: Mapping[str, Any] | None = None
@@ -335,16 +346,12 @@ class NetworkPredictor:
     ) -> list[list[Prediction]]:
         """For each condition a prediction of each state; a call holds a batch of rows for each pair of these."""
         x = asked[0].x
-        # x goes to the network's dtype; t and the answer keep that of the state.
-        inputs = [q.x if self.dtype in (None, q.x.dtype) else q.x.to(self.dtype) for q in asked]
-        for question in asked:
-            self._check(question, inputs[0].dtype)
+        inputs = [self._input(question) for question in asked]
         told = [condition[rows] for condition in conditions if condition is not None]
         parts, size, n = len(conditions) * len(asked), self.batch_size, x.shape[0]
         check_rows(rows, n, told)
-        # Never narrower than the state: in the dtype of a bfloat16 network the time 999 would become 1000.
-        t_dtype = torch.int64 if self.timesteps == "integer" else torch.promote_types(x.dtype, inputs[0].dtype)
-        t = _times([question.t for question in asked] * len(conditions), size, t_dtype, x.device)
+        times = [question.t for question in asked] * len(conditions)
+        t = _times(times, size, self._t_dtype(x, inputs[0]), x.device)
         # Answers are copied out call by call: a network may return the same buffer each time.
         answers = [torch.empty_like(x, memory_format=torch.contiguous_format) for _ in range(parts)]
         for start in range(0, n, size):
@@ -360,12 +367,29 @@ class NetworkPredictor:
             for part, kept in enumerate(answers):
                 kept[start : start + real] = answer[part * size : part * size + real]
         self.log.evaluations += parts
-        questions = [*asked] * len(conditions)
-        for question, kept in zip(questions, answers, strict=True):
-            self.log.saw(question.t, question.x, kept)
         # Answers came condition by condition, and within each state by state.
-        said = [Prediction(q.x, q.level, kept, self.predicts) for q, kept in zip(questions, answers, strict=True)]
+        said = list(map(self._said, [*asked] * len(conditions), answers))
         return [said[i : i + len(asked)] for i in range(0, parts, len(asked))]
+
+    def _input(self, question: Question) -> Tensor:
+        """The state in the network's dtype; InputError for a level at which the network cannot be asked."""
+        # t and the answer keep the dtype of the state.
+        x = question.x
+        state = x if self.dtype is None or self.dtype == x.dtype else x.to(self.dtype)
+        self._check(question, state.dtype)
+        return state
+
+    def _t_dtype(self, x: Tensor, state: Tensor) -> torch.dtype:
+        """The dtype of the times for a state x that the network is given as `state`."""
+        if self.timesteps == "integer":
+            return torch.int64
+        # Never narrower than the state: in the dtype of a bfloat16 network the time 999 would become 1000.
+        return torch.promote_types(x.dtype, state.dtype)
+
+    def _said(self, question: Question, answer: Tensor) -> Prediction:
+        """The prediction of an answer, which the log has seen."""
+        self.log.saw(question.t, question.x, answer)
+        return Prediction(question.x, question.level, answer, self.predicts)
 
     @functools.cached_property
     def _takes_hints(self) -> bool:
@@ -428,7 +452,7 @@ class NetworkPredictor:
 def check_rows(rows: slice, n: int, conditions: Sequence[Tensor]) -> None:
     """InputError unless a call has a row for each row of its state, numbered from 0 up."""
     is_plain = rows.step in (None, 1) and (rows.start or 0) >= 0
-    if not is_plain or any(len(condition) != n for condition in conditions):
+    if not is_plain or any(condition.shape[0] != n for condition in conditions):
         raise InputError(
             f"rows {rows.start}:{rows.stop}: of a call about {n} rows of the state; "
             "expected a slice of as many, from 0 up"
@@ -681,7 +705,8 @@ class Bounded:
         return [self._clamp(said.x, said.level, said) for said in self.inner.many(asked, rows, hints)]
 
     def _clamp(self, x: Tensor, level: Level, said: Prediction) -> Prediction:
-        return Prediction(x, level, said.x0.clamp(self.low, self.high), "x0", said.unconditional)
+        # In place, because every x0 is a new tensor.
+        return Prediction(x, level, said.x0.clamp_(self.low, self.high), "x0", said.unconditional)
 
 
 @dataclass(frozen=True)

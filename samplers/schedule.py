@@ -5,6 +5,7 @@ Each schedule converts both ways, in float64. Grids, samplers and models use not
 
 from __future__ import annotations
 
+import functools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -102,9 +103,15 @@ class VP(Schedule):
             abar[-1] = LEAST_ALPHA**2 if before > LEAST_ALPHA**2 else before / 4
         object.__setattr__(self, "_log_alpha", 0.5 * np.log(abar))
 
-    @property
+    # Kept, because samplers with levels between those of the grid search these tables in each step.
+    @functools.cached_property
     def _times(self) -> Float64s:
         return np.arange(self.timesteps, dtype=np.float64)
+
+    @functools.cached_property
+    def _ascending(self) -> tuple[Float64s, Float64s]:
+        """log alpha from the noisiest to the cleanest timestep, and their times."""
+        return self._log_alpha[::-1].copy(), self._times[::-1].copy()
 
     @property
     def timesteps(self) -> int:
@@ -122,7 +129,7 @@ class VP(Schedule):
         # Else the noisiest level at which lambda is still finite, for grids that are even in it.
         if self.alphas_cumprod[-1]:
             return self.first
-        return self.finite_at(float(np.interp(math.log(LEAST_ALPHA), self._log_alpha[::-1], self._times[::-1])))
+        return self.finite_at(float(np.interp(math.log(LEAST_ALPHA), *self._ascending)))
 
     @property
     def last(self) -> Level:
@@ -153,10 +160,10 @@ class VP(Schedule):
 
     def at_lambda(self, lambda_: float) -> Level:
         """The level with log(alpha / sigma) = lambda_, between timesteps T-1 and 0."""
-        # alpha^2 = 1 / (1 + e^(-2 lambda)); np.interp needs the table ascending, so it is reversed.
+        # alpha^2 = 1 / (1 + e^(-2 lambda)); np.interp needs the table ascending.
         log_alpha = -0.5 * float(np.logaddexp(0.0, -2 * lambda_))
-        table = self._log_alpha[::-1]
-        t = float(np.interp(log_alpha, table, self._times[::-1]))
+        table, times = self._ascending
+        t = float(np.interp(log_alpha, table, times))
         if not table[0] <= log_alpha <= table[-1]:
             # lambda of an end itself may fall outside by rounding; anything else is out of range.
             end = self.finite_at(t)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import samplerbench as sb
-from samplerbench.samplers.predictor import Bounded, Counted, Guided, NetworkPredictor, Thresholded
+from samplerbench.samplers.predictor import Bounded, CallLog, Counted, Guided, NetworkPredictor, Thresholded
 from samplerbench.samplers.registry import default_registry
 from samplerbench.samplers.sample import request_for
 
@@ -305,6 +305,66 @@ def test_counted_counts_calls_not_rows():
         assert counted.nfe == calls
     assert torch.equal(p.answer, torch.ones(5, 2))
     assert counted.seconds > 0
+
+
+def in_a_buffer(network):
+    """The network with its answers in one buffer, which the next call overwrites."""
+    kept = {}
+
+    def answer(x, t, *condition):
+        said = network(x, t, *condition)
+        return kept.setdefault((said.shape, said.dtype), torch.empty_like(said)).copy_(said)
+
+    return answer
+
+
+NETWORKS = {
+    "plain": lambda x, t: 0.3 * x - t.view(-1, 1, 1, 1) / 1000,
+    "its own state": lambda x, t: x,
+    "half precision": lambda x, t: (0.3 * x).half(),
+    "float64": lambda x, t: 0.3 * x.double(),
+    "channels last": lambda x, t: (0.3 * x).to(memory_format=torch.channels_last),
+    "expanded": lambda x, t: x[:, :1, :1, :1].expand_as(x),
+    "a buffer": in_a_buffer(lambda x, t: 0.3 * x),
+}
+
+
+@pytest.mark.parametrize("network", NETWORKS.values(), ids=NETWORKS)
+@pytest.mark.parametrize("dtype", [None, torch.float64, torch.bfloat16])
+def test_a_whole_batch_is_answered_as_one_of_several(network, dtype):
+    x, level = torch.randn(4, 3, 2, 2, generator=torch.Generator().manual_seed(0)), LEVELS["vp"]
+    ask, log = predictor(network, "v", dtype=dtype), CallLog()
+    # Six rows are two batches of four, the second one padded; four rows are one whole batch.
+    several = ask(torch.cat([x, x[:2]]), level).answer
+    whole = predictor(network, "v", dtype=dtype, log=log)(x, level)
+    assert torch.equal(whole.answer, several[:4])
+    assert whole.answer.dtype == x.dtype
+    assert whole.answer.is_contiguous()
+    assert whole.x is x
+    assert (log.evaluations, log.asked) == (1, 1)
+
+
+def test_no_later_call_overwrites_the_answer_of_a_whole_batch():
+    ask = predictor(in_a_buffer(lambda x, t: 2 * x))
+    first = ask(torch.ones(4, 2), LEVELS["vp"])
+    ask(torch.zeros(4, 2), LEVELS["vp"])
+    assert torch.equal(first.answer, torch.full((4, 2), 2.0))
+
+
+def test_a_whole_batch_has_the_conditions_of_its_rows():
+    asked = []
+
+    def network(x, t, condition):
+        asked.append((t, condition))
+        return x
+
+    ask = predictor(network, condition=torch.arange(8.0).view(8, 1))
+    ask(torch.ones(4, 2), LEVELS["vp"], slice(4, 8))
+    ((t, condition),) = asked
+    assert torch.equal(t, torch.full((4,), LEVELS["vp"].t))
+    assert torch.equal(condition, torch.arange(4.0, 8.0).view(4, 1))
+    with pytest.raises(sb.InputError, match="rows 6:10"):
+        ask(torch.ones(4, 2), LEVELS["vp"], slice(6, 10))
 
 
 @pytest.mark.parametrize("wrong", [lambda x, t: x[:, :1], lambda x, t: x[0], lambda x, t: x[..., None]])
