@@ -1,23 +1,26 @@
 """How long a start takes, and how the time of a run grows with images, cells, steps and features.
 
-    python benchmarks/growth.py                       # two or three minutes on a quiet core
+    python benchmarks/growth.py > benchmarks/results/growth-cpu.md
     python benchmarks/growth.py --only steps,d --rounds 1
 
-Each size is twice the one before. The exponent is the slope of a line through the logarithms of size and time: 1 where
-twice as much takes twice as long. A part that does not grow, as the report of a run, keeps it below. Clocked is the
-processor's time of this process, or of the one that is started, which other programs disturb least.
+Each size is twice the one before. A run has parts that do not grow, such as its report, so first the least size is
+measured, and then what each size takes beyond it. The exponent is the slope of a line through the logarithms of both: 1
+where twice as much more takes twice as much longer. Clocked is the processor's time of this process, or of the one that
+is started, which other programs disturb least.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -53,13 +56,23 @@ def fid_of(d: int) -> float:
     return clocked(lambda: metric.estimate(rows, prepared))
 
 
-AXES: Mapping[str, tuple[int, Callable[[int], float]]] = {
-    "n": (256, lambda size: run_of(n=size)),
-    "cells": (4, lambda size: run_of(cells=size)),
-    "steps": (10, lambda size: run_of(cells=1, steps=size)),
-    "d": (64, fid_of),
+class Axis(NamedTuple):
+    """Something that grows."""
+
+    about: str
+    least: int
+    """The size that others are measured beyond."""
+    first: int
+    """The size that is doubled."""
+    seconds: Callable[[int], float]
+
+
+AXES: Mapping[str, Axis] = {
+    "n": Axis("images of a run of 4 cells", 64, 512, lambda size: run_of(n=size)),
+    "cells": Axis("cells of a run of 256 images", 1, 4, lambda size: run_of(cells=size)),
+    "steps": Axis("steps of a run of 1 cell", 1, 50, lambda size: run_of(cells=1, steps=size)),
+    "d": Axis(f"features of a FID of {ROWS} images", 1, 64, fid_of),
 }
-"""By name: the smallest size, and the seconds of any."""
 
 
 def clocked(work: Callable[[], object]) -> float:
@@ -82,9 +95,20 @@ def median(rounds: int, measure: Callable[..., float], *arguments: object) -> fl
     return statistics.median(measure(*arguments) for _ in range(rounds))
 
 
-def exponent(sizes: list[int], seconds: list[float]) -> float:
-    """The slope of the line through the logarithms."""
-    return float(np.polyfit(np.log(sizes), np.log(seconds), 1)[0])
+def exponent(sizes: Sequence[float], seconds: Sequence[float]) -> float:
+    """The slope of the line through the logarithms; NaN where a time is not above 0."""
+    return float(np.polyfit(np.log(sizes), np.log(seconds), 1)[0]) if min(seconds) > 0 else math.nan
+
+
+def row_of(axis: Axis, rounds: int) -> str:
+    """A row of Markdown: sizes, their seconds beyond the least one, and the exponent."""
+    axis.seconds(axis.least)  # the first of a process is slower than all others
+    sizes = [axis.first * 2**i for i in range(DOUBLINGS)]
+    least = median(rounds, axis.seconds, axis.least)
+    beyond = [median(rounds, axis.seconds, size) - least for size in sizes]
+    slope = exponent([size - axis.least for size in sizes], beyond)
+    told = ", ".join(f"{one:.2g}" for one in beyond)
+    return f"| {axis.about} | {axis.least}: {least:.2g} s | {', '.join(map(str, sizes))} | {told} | {slope:.2f} |"
 
 
 def main() -> None:
@@ -103,14 +127,9 @@ def main() -> None:
             print(f"| {name} | {median(given.rounds, start_of, arguments):.2f} |", flush=True)
         print()
     if axes := [name for name in AXES if name in wanted]:
-        print("| grows | sizes | s | exponent |\n|---|---|---|---:|")
+        print("| grows | least | sizes | s beyond the least | exponent |\n|---|---|---|---|---:|")
         for name in axes:
-            least, measure = AXES[name]
-            sizes = [least * 2**i for i in range(DOUBLINGS)]
-            measure(least)  # the first of a process is slower than all others
-            seconds = [median(given.rounds, measure, size) for size in sizes]
-            told = ", ".join(f"{one:.2g}" for one in seconds)
-            print(f"| {name} | {', '.join(map(str, sizes))} | {told} | {exponent(sizes, seconds):.2f} |", flush=True)
+            print(row_of(AXES[name], given.rounds), flush=True)
 
 
 if __name__ == "__main__":

@@ -59,3 +59,21 @@ def test_growth_fits_the_exponent():
     growth = module("growth")
     sizes = [2, 4, 8]
     assert growth.exponent(sizes, [3 * size**1.5 for size in sizes]) == pytest.approx(1.5)
+
+
+def test_growth_takes_off_what_does_not_grow():
+    growth = module("growth")
+    linear = growth.Axis("things", 1, 4, lambda size: 5 + 0.25 * size)
+    assert growth.row_of(linear, 1) == "| things | 1: 5.2 s | 4, 8, 16, 32 | 0.75, 1.8, 3.8, 7.8 | 1.00 |"
+    flat = growth.Axis("things", 1, 4, lambda size: 5.0)
+    assert growth.row_of(flat, 1).endswith("| 0, 0, 0, 0 | nan |")
+
+
+def test_the_share_of_the_network_is_told_for_each_sampler(monkeypatch):
+    overhead = module("overhead")
+    monkeypatch.setattr(overhead, "PEERS", {"ddim": overhead.Peer(), "heun": overhead.Peer()})
+    lines = overhead.table_of_shares("mixture", 4, 2, 1, torch.device("cpu")).splitlines()
+    assert lines[0] == "### mixture, 4 samples, 2 steps"
+    rows = lines[4:]
+    assert [row.split(" | ")[0] for row in rows] == ["| ddim", "| heun"]
+    assert all(0 < float(row.split(" | ")[2].split(" %")[0]) < 100 for row in rows)
