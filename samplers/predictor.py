@@ -305,7 +305,7 @@ class NetworkPredictor:
         # Most calls are about one state that fills one batch: it takes no lists, slices or padding, which cost as much
         # as the arithmetic of a step.
         state = self._input(question)
-        condition = () if self.condition is None else (self.condition[rows],)
+        condition: tuple[Tensor, ...] = () if self.condition is None else (self.condition[rows],)
         check_rows(rows, self.batch_size, condition)
         t = torch.full((self.batch_size,), question.t, dtype=self._t_dtype(x, state), device=x.device)
         kept = torch.empty_like(x, memory_format=torch.contiguous_format)
