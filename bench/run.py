@@ -50,7 +50,7 @@ from .show.formats import sheet_to_html
 from .show.live import notebook_view
 from .show.page import write_report
 from .show.picture import write_picture
-from .show.sheet import notes_on, sentences, sheet_of, write_table
+from .show.sheet import Sheet, notes_on, sentences, sheet_of, write_table
 from .show.view import metrics_with_ode
 
 MOST_REPEATS = 10_000
@@ -70,6 +70,8 @@ class Result:
     """For each metric its extractor's label, note, fingerprint and data, and the name of its Frechet distance."""
     notes: tuple[str, ...] = ()
     """What else a caption of the table has to say."""
+    has_prompts: bool = True
+    """Whether the images were drawn for prompts."""
 
     @property
     def failed(self) -> int:
@@ -96,7 +98,13 @@ class Result:
 
     def _repr_html_(self) -> str:
         """The table, for a notebook."""
-        return sheet_to_html(sheet_of(self.table, self.labels, below=sentences(self.notes)))
+        return sheet_to_html(sheet_of_result(self))
+
+
+def sheet_of_result(result: Result) -> Sheet:
+    """The table of a run as people read it."""
+    below = sentences(result.notes)
+    return sheet_of(result.table, result.labels, below=below, has_prompts=result.has_prompts)
 
 
 @dataclass(frozen=True)
@@ -186,6 +194,12 @@ class Benchmark:
         return self.session.ledger.failures
 
     @property
+    def has_prompts(self) -> bool:
+        """Whether the images are drawn for prompts."""
+        prompts = self.plan.config.prompts
+        return bool(self.plan.model.prompts if prompts is None else prompts)
+
+    @property
     def labels(self) -> dict[str, dict[str, str]]:
         """The labels of each metric's extractor, from `labels_of`."""
         return labels_of(self.plan.model, self.ready)
@@ -208,7 +222,8 @@ class Benchmark:
     def tabulate(self) -> pd.DataFrame:
         """The table of what is stored; it is also written to the folder."""
         table = self.growing.table(self.failures)
-        write_table(table, self.folder, [cell.key for cell in self.plan.cells], self.labels, self.notes)
+        keys = [cell.key for cell in self.plan.cells]
+        write_table(table, self.folder, keys, self.labels, self.notes, has_prompts=self.has_prompts)
         return table
 
     def conclude(self) -> Result:
@@ -225,7 +240,7 @@ class Benchmark:
                 scores = scores_from(stored, self.ready, names, found, timings, by="seconds")
                 write_fronts(stored, fronts_from(stored, scores))
             write_report(stored, lambda: self.ready)
-        return Result(self.folder.path, table, self.labels, self.notes)
+        return Result(self.folder.path, table, self.labels, self.notes, self.has_prompts)
 
 
 def run(  # noqa: PLR0913  (the settings of a run, each by name)
@@ -310,10 +325,12 @@ def run(  # noqa: PLR0913  (the settings of a run, each by name)
     config, manner = config_of(given), Manner(**conduct_of(given))
     registry = load_registry(plugins)
     registry.check_engine(manner.engine, manner.of_engine)
+    folder = folder_of_shard(Path(output), manner.part) if output else None
+    if folder:
+        RunFolder(folder).recover()
     if add:
         config = enlarge_run(None if output is None else Path(output), without_defaults(config), registry, fresh=fresh)
     # Threads come before the plan, because they are part of every key.
-    folder = folder_of_shard(Path(output), manner.part) if output else None
     stored = stored_run(folder) if folder and not fresh else None
     config, threads = with_threads(config, stored, manner.worker_count, manner.cpus_per_worker)
     with threads_set(threads):
@@ -349,6 +366,7 @@ def begin(plan: Plan, registry: Registry, output: Path, manner: Manner = Manner(
     ready = yardsticks(plan.config.metric, registry.metrics.things, plan.model, plan.config.samples)
     check_metrics(plan.config, registry.metrics.things, plan.model, ready)
     folder = RunFolder(output)
+    folder.recover()
     stored = None if manner.fresh else stored_run(output)
     # The rows that are there keep their places; verdicts and pages refer to rows by number.
     plan = behind(plan, stored.budgets) if stored else plan

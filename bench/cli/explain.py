@@ -47,9 +47,9 @@ def explain(words: tuple[str, ...], plugin: tuple[str, ...], as_json: bool) -> N
     say("")
     # Two commands: the first can be typed as it is, the second needs a model, but then says all that the caption says.
     without = f", without {about.left_out}" if about.left_out else ""
-    say(f"On the embedded model{without} (see docs/settings.md):")
+    say(f"{about.where}{without} (see docs/settings.md):")
     say(f"  {about.command}")
-    if about.of_model and not about.is_embedded:
+    if about.of_model and not about.model:
         say("On your own model, a folder of diffusers:")
         say(f"  {about.command_for_folder}")
 

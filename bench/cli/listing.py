@@ -258,8 +258,8 @@ def _metrics_page(registry: Registry) -> Iterator[str]:
     yield "# Metrics"
     yield (
         "Made by `samplerbench list metrics --markdown`. Each is asked for by `samplerbench run --metric NAME`, and "
-        "has a\n[95 % interval](method.md#what-an-interval-is) of its value at that n, for these prompts and this "
-        "reference.\n"
+        "has a\n[95 % interval](method.md#what-an-interval-is) of its value at that n, for the prompts of the run\n"
+        "and its reference.\n"
         "*reads* is what an extractor says of an image: the model's own, or [another](extractors.md).\n"
         "Without one the metric stays empty, as it does with fewer samples than *least n*, where d is the number of "
         "features.\nNumbers of two extractors, or of unequal numbers of samples, are not comparable."

@@ -199,12 +199,15 @@ def made_ready(  # noqa: PLR0913  (what a command says, and the plan before)
     from ..draw.folder import default_output
     from ..draw.output import check_output
     from ..draw.run_file import edited_samplers, stored_run
+    from ..draw.store import RunFolder
     from ..plan.plan import plan_for, warnings_of, with_seed
     from ..plan.shard import folder_of_shard
     from ..plan.workers import threads_set, with_threads
     from ..run import enlarge_run
 
     output = folder_of_shard(output, manner.part) if output else None
+    if output and not mode.is_dry:  # which writes nothing
+        RunFolder(output).recover()
     if manner.add:
         # The run's own settings come from its folder, so only what was typed may differ from them.
         config = enlarge_run(output, settings_given(config), registry, fresh=manner.fresh)
@@ -310,12 +313,12 @@ def execute(plan: Plan, registry: Registry, folder: Path, manner: Manner, mode: 
 
 def show_result(result: Result, as_json: bool, *, quiet: bool) -> None:
     """Print the table of a run as data, and the path of its files."""
-    from ..show.sheet import sentences, sheet_of
+    from ..run import sheet_of_result
 
     if as_json:
         click.echo(table_to_json(result.table, {"folder": str(result.folder)}))
     else:
-        print_sheet(sheet_of(result.table, result.labels, below=sentences(result.notes)))
+        print_sheet(sheet_of_result(result))
         if not quiet:
             files = ", ".join(p.name for p in sorted(result.folder.iterdir()) if p.is_file())
             say(f"{result.folder}: {files}", err=True)

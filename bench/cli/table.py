@@ -42,8 +42,9 @@ NO_PAIR = "every pair of samplers with different samples is told apart, or has t
 @click.option("--against", type=click.Choice(["seconds", "nfe", "depth"]),
               help="Cost for --pareto; depth is the model calls one after the other. [default: seconds]")  # fmt: skip
 @click.option(
-    "--metric", metavar="NAME", help="What budgets, --pareto and --power go by. [default: the run's first metric]"
-)
+    "--metric", metavar="NAME",
+    help="What budgets, --pareto and --power go by. [default: the run's first metric, or the ODE error]",
+)  # fmt: skip
 @click.option(
     "--baseline", type=FilePath(), metavar="RUN", help="Exit with 1 where a row is shown worse than the same row there."
 )

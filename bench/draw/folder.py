@@ -31,12 +31,16 @@ OWN_NAMES = re.compile(
     rf"|[1-9]\d*-\d{{4,}}{re.escape(LATENCY_SUFFIX)})?"
 )
 """The names that a run writes into its folder, except the lock; folders end in "/"."""
+DRAWN = re.compile(rf"{CHUNKS}/({CELL}{re.escape(FAILURE)}|{CELL}/[^/.][^/]*)")
 OF_ONE_FOLDER = ("answers.json", "fronts.json", "looks.json")
 """What is made of the chunks of one folder."""
 REPEAT_NAME = re.compile(rf"([0-9]{{4,18}}){re.escape(REPEAT_SUFFIX)}")
 LATENCY_NAME = re.compile(rf"([1-9][0-9]{{0,17}})-([0-9]{{4,18}}){re.escape(LATENCY_SUFFIX)}")
-HALF_DONE = re.compile(r"(?P<folder>.*/)?\.(?P<file>[^/]+?)(\.[0-9a-f]{16})?\.tmp")
-"""The temporary file that a process leaves behind if it is killed while it writes."""
+BEFORE, OUTGROWN = ".before", ".outgrown"
+"""Folders of what is set aside: the run that was there before one that starts over, and chunks that are drawn again."""
+HALF_DONE = re.compile(r"(?P<folder>.*/)?\.(?P<file>[^/]+?)(?P<process>\.[0-9a-f]{16})?\.tmp")
+"""The temporary file that a process leaves behind if it is killed while it writes. `process` stands where others may
+write the same file at that time."""
 
 
 def repeat_name(number: int) -> str:
@@ -58,7 +62,12 @@ def is_own(name: str) -> bool:
 
 def is_of_stopped_run(name: str) -> bool:
     """Whether a run may have left this behind when it was stopped while it made its folder."""
-    return name == LOCK_FILE or (is_own(name) and name not in OWN_FILES)
+    return name in (LOCK_FILE, f"{BEFORE}/", f"{OUTGROWN}/") or (is_own(name) and name not in OWN_FILES)
+
+
+def is_drawn(name: str) -> bool:
+    """Whether this is the name of a chunk, of the reason why a cell failed, or of a timing: what a run draws first."""
+    return DRAWN.fullmatch(name) is not None
 
 
 def names_below(folder: Path, within: str = "") -> Iterator[str]:

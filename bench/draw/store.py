@@ -9,7 +9,7 @@ import re
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import asdict, replace
 from functools import partial
 from itertools import pairwise
@@ -22,10 +22,11 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from ...samplers.errors import StoreError
-from ...samplers.files.atomic import make_folder, write_atomically
+from ...samplers.files.atomic import make_folder, sync_folder, write_atomically
 from ...samplers.files.lock import WriterLock
 from ..plan.keys import FORMAT
 from ..plan.plan import Block, Blocks, Cell, Plan
+from .aside import Aside
 from .chunk_file import (
     Arrays,
     Chunk,
@@ -41,16 +42,19 @@ from .chunk_file import (
 )
 from .clock import Repeat
 from .folder import (
+    BEFORE,
     CHUNKS,
     FAILURE,
     HALF_DONE,
     LATENCY_NAME,
     LATENCY_SUFFIX,
     OF_ONE_FOLDER,
+    OUTGROWN,
     REFERENCE,
     REPEAT_NAME,
     REPEAT_SUFFIX,
     RUN_FILE,
+    is_drawn,
     is_own,
     latency_name,
     names_below,
@@ -92,8 +96,12 @@ class RunFolder:
         """The folders that were made for it, the innermost first."""
         self._before = b""
         """The run.json of the run that is added to, until something is stored."""
-        self._outgrown: list[Path] = []
-        """Chunks of that run which will be drawn again, each under the name of a half-done file until then."""
+        self._outgrown = Aside(path, OUTGROWN)
+        """Chunks of that run which will be drawn again, until something is stored."""
+        self._earlier = Aside(path, BEFORE)
+        """The run that was here before one that starts over, until something is stored."""
+        self._replaces = False
+        """Whether there is such a run."""
         self._cells: set[str] | None = None
         """The names in the folder of chunks, listed once: it has one writer."""
         self._there: defaultdict[str, set[Place]] = defaultdict(set)
@@ -108,20 +116,24 @@ class RunFolder:
     def open(self, plan: Plan, about: Mapping[str, Any], *, fresh: bool = False, add: bool = False) -> None:
         """Make the folder, or resume the run that is in it, or with `add` enlarge it; refuse anything else there.
 
-        A model without a fingerprint may have changed since, so its stored chunks are removed.
+        With `fresh` the run that is there is removed when the first chunk of this one is stored, and comes back if that
+        never happens. A model without a fingerprint may have changed since, so each of its runs is a fresh one.
         """
-        self._is_new = not check_contents(self.path)  # before anything is made there
+        check_contents(self.path)  # before anything is made there
         self._made = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
         with disk_errors(self.path):
             make_folder(self.path)
             self._lock = WriterLock(self.path)
             try:
-                check_output(self.path, plan, fresh=fresh, add=add)  # now that nobody else writes
+                # Now that nobody else writes.
+                is_mended = self._mend()
+                self._is_new = not check_contents(self.path)
+                check_output(self.path, plan, fresh=fresh, add=add)
                 if fresh or not plan.model.fingerprint:
-                    self._clear()
+                    self._set_aside()
                 make_folder(self._chunks)
                 self._before = bytes_of(self.path / RUN_FILE) if add else b""
-                if add and read_run(self.path).config.samples < plan.config.samples:
+                if is_mended or (add and read_run(self.path).config.samples < plan.config.samples):
                     self._remove_outgrown(plan)
                 # Last: a folder with a run.json is a whole run folder, and one without may be taken by any run.
                 write_atomically(self.path / RUN_FILE, run_to_json(plan, about))
@@ -130,11 +142,57 @@ class RunFolder:
                 self.close()
                 raise
 
+    def recover(self) -> None:
+        """Bring back the run that a killed process had set aside, before anything of the folder is read."""
+        if self._earlier.is_there:
+            with disk_errors(self.path), closing(self):  # which does it
+                self._lock = WriterLock(self.path)
+
+    def _mend(self) -> bool:
+        """Make the folder what it was before a process was killed that had stored nothing yet, and remove what is left
+        of files that it was writing. Returns whether chunks came back that a larger run draws again."""
+        self._end_fresh()
+        if is_outgrown := self._outgrown.is_there:
+            self._outgrown.put_back()
+        # The names are those that only the writer of the folder gives, so nobody else is writing these files.
+        for name in list(names_below(self.path)):
+            half = HALF_DONE.fullmatch(name)
+            if half and not half["process"] and is_own(name):
+                (self.path / name).unlink(missing_ok=True)
+        return is_outgrown
+
+    def _set_aside(self) -> None:
+        """Set the run that is here aside; of one that was stopped before it had a run.json, remove what is left."""
+        names = self._own_names()
+        files = [name for name in names if not name.endswith("/")]
+        if RUN_FILE in files:
+            # First: as long as run.json is here, all that is here is of one run.
+            self._replaces = True
+            self._earlier.move(sorted(files, key=lambda name: name != RUN_FILE))
+            sync_folder(self.path)
+        self._clear()
+
+    def _end_fresh(self) -> None:
+        """Remove the run that was here before, if this one has stored something; else bring it back."""
+        if not self._earlier.is_there:
+            return
+        # Without run.json, the killed process was still setting the files aside, or was putting them back.
+        is_begun = os.path.lexists(self.path / RUN_FILE)
+        if not self._earlier.is_whole_run or (is_begun and self._has_drawn()):
+            self._earlier.drop()
+            return
+        if is_begun:
+            self._clear()
+        self._earlier.put_back()
+        self._forget_listings()
+
+    def _has_drawn(self) -> bool:
+        return any(map(is_drawn, names_below(self.path)))
+
     def withdraw(self) -> None:
         """Close a run that was refused before it stored anything, and leave nothing of it, or the run that it was to
-        add to as it was; any other stays."""
-        is_drawn = any(name != Path(REFERENCE).name for name in names_in(self._chunks))
-        if self._is_new and not is_drawn:
+        add to or to replace as it was; any other stays."""
+        if self._is_new and not self._has_drawn():
             with suppress(OSError):  # the refusal is what has to be said
                 self._clear()
                 self.close()
@@ -147,35 +205,38 @@ class RunFolder:
         """Make the run that was to be added to what it was, if nothing was stored since."""
         if self._before:
             with suppress(OSError):
-                while self._outgrown:
-                    aside = self._outgrown.pop()
-                    aside.rename(aside.with_name(aside.name.removeprefix(".").removesuffix(".tmp")))
+                self._outgrown.put_back()
                 write_atomically(self.path / RUN_FILE, self._before)
 
     def close(self) -> None:
         """Let the next writer in."""
-        if self._lock:
-            self._drop_outgrown()
+        if self._lock and self._lock.is_held:
+            with suppress(OSError, StoreError):  # the next writer does it
+                self._drop_outgrown()
+                self._end_fresh()
             self._lock.release()
 
     def _drop_outgrown(self) -> None:
         """Remove what is drawn again: from here on the run is the larger one."""
         self._before = b""
-        while self._outgrown:
-            self._outgrown.pop().unlink(missing_ok=True)
+        if self._outgrown.is_there:
+            self._outgrown.drop()
+
+    def _drop_earlier(self) -> None:
+        """Remove the run that was here before this one: the first file of this one is on the disk."""
+        if self._replaces:
+            self._replaces = False
+            self._earlier.drop()
 
     def _remove_outgrown(self, plan: Plan) -> None:
-        """Remove the chunks that a run of more samples draws again: last blocks that were cut, and chunks that lack
+        """Set the chunks aside that a run of more samples draws again: last blocks that were cut, and chunks that lack
         distances to the ODE solution, which is now known for more samples."""
         for key, cell in {cell.key: cell for cell in plan.cells}.items():
             for first, n in self.places_of(key):
                 # How many of its samples have a distance now; a chunk from before has those of fewer.
                 distances = min(n, plan.ode_samples - first) if cell.is_deterministic else 0
                 if plan.blocks.at(first, n) is None or (distances > 0 and self._lacks(key, (first, n), distances)):
-                    path = self._chunks.joinpath(key[:16], chunk_name(first, n))
-                    aside = path.with_name(f".{path.name}.tmp")
-                    path.rename(aside)
-                    self._outgrown.append(aside)
+                    self._outgrown.move([f"{CHUNKS}/{key[:16]}/{chunk_name(first, n)}"])
 
     def _lacks(self, key: str, place: Place, distances: int) -> bool:
         """Whether a chunk has fewer distances to the ODE solution, where the run has one."""
@@ -184,18 +245,22 @@ class RunFolder:
         there = self.read_at(key, place).ode_distance
         return there is None or len(there) < distances
 
-    def _clear(self) -> None:
-        """Remove what a run wrote, run.json last, and nothing else."""
-        # All is listed before anything is removed, so that a refusal leaves the folder as it is.
+    def _own_names(self) -> list[str]:
+        """The names that a run wrote here; StoreError for a link in place of a folder."""
         names = list(names_below(self.path))
         for name in names:
             if is_own(f"{name}/"):  # chunks may be behind it, which are not removed and would be taken for new ones
                 raise StoreError(f"{self.path / name}: a link or a file, and no folder; remove it, or give another -o")
-        for name in reversed(names):  # what is in a folder before the folder
-            if name.endswith("/") and is_own(name):
+        return [name for name in names if is_own(name)]
+
+    def _clear(self) -> None:
+        """Remove what a run wrote, run.json last, and nothing else."""
+        # All is listed before anything is removed, so that a refusal leaves the folder as it is.
+        for name in reversed(self._own_names()):  # what is in a folder before the folder
+            if name.endswith("/"):
                 with suppress(OSError):  # others keep something there
                     (self.path / name).rmdir()
-            elif is_own(name) and name != RUN_FILE:
+            elif name != RUN_FILE:
                 (self.path / name).unlink()
         (self.path / RUN_FILE).unlink(missing_ok=True)
         self._forget_listings()
@@ -287,6 +352,7 @@ class RunFolder:
         with disk_errors(path):
             self._drop_outgrown()
             write_atomically(path, seal_json(json.dumps(failure, indent=1)))
+            self._drop_earlier()
         self._cell_names().add(path.name)
 
     def failure_path(self, key: str) -> Path:
@@ -338,6 +404,7 @@ class RunFolder:
                 make_folder(path.parent, parents=False)
                 self._cell_names().add(path.parent.name)
         self.write_arrays(path, arrays, {"timing": timing}, cell=cell.key, first=block.first, n=block.n)
+        self._drop_earlier()
         self._store_seconds = time.perf_counter() - started
 
     def note(self, cell: Cell, block: Block, chunk: Chunk) -> None:

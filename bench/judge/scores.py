@@ -107,7 +107,7 @@ class Scores:
 
 
 def scores_of(run: StoredRun, registry: Registry, metric: str | None, *, by: Cost) -> Scores:
-    """The rows of a run by a metric of the run, by default its first one, or "ode_error".
+    """The rows of a run by a metric of the run or "ode_error"; by default its first metric, or the ODE error.
 
     Raises InputError for any other metric, if samples are missing, and if several machines took the seconds.
     """
@@ -116,7 +116,7 @@ def scores_of(run: StoredRun, registry: Registry, metric: str | None, *, by: Cos
 
 def scores_by(run: StoredRun, ready: Mapping[str, Yardstick], metric: str | None, *, by: Cost) -> Scores:
     """The rows of a run by one metric, for a run whose metrics are made ready already; errors as of `scores_of`."""
-    name = _metric_name(metric, ready)
+    name = _metric_name(run, metric, ready)
     # Other metrics cost time and memory, and are not asked for.
     names = {name, ready[name].metric.unbiased} if name in ready else set()
     return _scores(run, name, {one: yardstick for one, yardstick in ready.items() if one in names}, by)
@@ -128,8 +128,8 @@ def scores_by_each(
     """`scores_by` of each metric, from one reading of the samples."""
     if not metrics:
         return {}
-    of_all = _scores(run, _metric_name(metrics[0], ready), ready, by)
-    return {name: _of_metric(of_all, _for_rankings(run, _metric_name(name, ready), ready)) for name in metrics}
+    of_all = _scores(run, _metric_name(run, metrics[0], ready), ready, by)
+    return {name: _of_metric(of_all, _for_rankings(run, _metric_name(run, name, ready), ready)) for name in metrics}
 
 
 def scores_from(  # noqa: PLR0913  (what a table was made of)
@@ -147,7 +147,7 @@ def scores_from(  # noqa: PLR0913  (what a table was made of)
     rows = enumerate(zip(run.record.cells, rows_in(run.table), strict=True))
     scores = (Score(cell, row, None, found.get(i, {}), timings.get(i, ())) for i, (cell, row) in rows)
     of_all = _make_comparable(run, "", ready, by, tuple(scores))
-    return {name: _of_metric(of_all, _for_rankings(run, _metric_name(name, ready), ready)) for name in metrics}
+    return {name: _of_metric(of_all, _for_rankings(run, _metric_name(run, name, ready), ready)) for name in metrics}
 
 
 def _of_metric(scores: Scores, metric: str) -> Scores:
@@ -160,7 +160,7 @@ def all_scores_of(run: StoredRun, registry: Registry, metric: str | None, *, by:
     """The rows of a run by one metric, with every metric measured and not only the one that ranks; errors as of
     `scores_of`."""
     ready = ready_metrics(run, registry)
-    return _scores(run, _metric_name(metric, ready), ready, by)
+    return _scores(run, _metric_name(run, metric, ready), ready, by)
 
 
 def _scores(run: StoredRun, metric: str, ready: Mapping[str, Yardstick], by: Cost) -> Scores:
@@ -192,15 +192,17 @@ def _for_rankings(run: StoredRun, metric: str, ready: Mapping[str, Yardstick]) -
     return without_bias(metric, [name for name in ready if _samples(run) >= ready[name].fewest(name)], ready)
 
 
-def _metric_name(metric: str | None, ready: Mapping[str, Yardstick]) -> str:
-    """The metric asked for, or the run's first."""
+def _metric_name(run: StoredRun, metric: str | None, ready: Mapping[str, Yardstick]) -> str:
+    """The metric asked for, or the run's first, or the ODE error of a run that scored no images."""
     # The first that was asked for, which is also the first in the table.
     if metric is None and ready:
         return next(iter(ready))
+    if metric is None and run.table[ODE_ERROR].notna().any():
+        return ODE_ERROR
     names = [*ready, ODE_ERROR, ODE_DISTANCE]
     if metric not in names:
         if metric is None:
-            raise InputError(f"metric: this run scored no images; give --metric with one of: {', '.join(names)}")
+            raise InputError("metric: this run scored no images, and no row has an ODE error; there is nothing to rank")
         raise InputError(f"metric {metric!r}: not in the run{closest(metric, names)}; there are: {', '.join(names)}")
     return str(metric)
 

@@ -7,17 +7,18 @@ import stat
 from pathlib import Path
 
 from ...samplers.errors import InputError
+from .shard import beside
 
 
 def folder_of_seed(output: Path, seed: int) -> Path:
     """Where the run of one of several seeds is."""
     # Behind the name and not in a folder of that name: each run can be moved, joined and deleted by itself.
-    return Path(f"{output}-seed-{seed}")
+    return beside(output, f"-seed-{seed}")
 
 
 def page_of_seeds(output: Path) -> Path:
     """The page of all seeds, beside the folders of their runs."""
-    return Path(f"{output}-seeds.html")
+    return beside(output, "-seeds.html")
 
 
 def check_page(page: Path) -> None:

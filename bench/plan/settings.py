@@ -254,7 +254,9 @@ class Settings:
 class Conduct:
     """How a run is carried out, which changes no sample of it: no part of run.json or of a key."""
 
-    fresh: bool = setting(False, "flag", "manner", "Start the run folder over instead of resuming.")
+    fresh: bool = setting(
+        False, "flag", "manner", "Start the run folder over; the run in it goes once this one has drawn a chunk."
+    )
     add: bool = setting(
         False, "flag", "manner",
         "Add samplers, steps, budgets or images (-n) to the run in -o, whose other settings hold; only what is new is "

@@ -41,7 +41,18 @@ def parse_shard(given: str | None) -> Shard | None:
 def folder_of_shard(output: Path, shard: Shard | None) -> Path:
     """Where a shard of the run in a folder is."""
     # Each shard has a folder and so a lock of its own: no two commands ever write into one.
-    return Path(f"{output}-{shard.number}-of-{shard.of}") if shard else output
+    return beside(output, f"-{shard.number}-of-{shard.of}") if shard else output
+
+
+def beside(output: Path, ending: str) -> Path:
+    """A path beside a folder that begins with its name. InputError for a folder that has none, such as "."."""
+    # ".-1-of-2" would be a hidden folder, and "..-1-of-2" no folder above.
+    if output.name in ("", ".."):
+        raise InputError(
+            f"output {str(output)!r}: several folders begin with its name, and it has none; give one, as in "
+            f"-o {output / 'run'}"
+        )
+    return Path(f"{output}{ending}")
 
 
 def folder_of_whole(path: Path) -> Path:

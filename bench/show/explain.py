@@ -6,9 +6,11 @@ import re
 import shlex
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from ...samplers.arguments import check_guidance
 from ...samplers.errors import InputError, SamplerbenchError
+from ...samplers.factories import is_there
 from ...samplers.familiar import grid_for, spec_for, with_grid
 from ...samplers.model import parse_size
 from ...samplers.noise import check_seed
@@ -39,6 +41,12 @@ TOLD = {
 """Settings that belong to a model or a tool, and have no option of their own here."""
 
 
+PROMPTS = ("--prompt", "--negative")
+FOLDERS = "diffusers"
+"""The models whose size, too, is given with an option."""
+CODE = re.compile(r".+\.py:\w+")
+
+
 @dataclass
 class Explained:
     """The settings of a caption, each with what it is, and the options that say the same here."""
@@ -49,17 +57,22 @@ class Explained:
     """Options that every model takes."""
     of_model: dict[str, str] = field(default_factory=dict)
     """Options that belong to a model of diffusers, prompts among them: the embedded model knows ten words."""
-    is_embedded: bool = False
-    """Whether the embedded model drew the picture."""
+    model: str = ""
+    """The model that drew the picture, if it is one of those here."""
+
+    @property
+    def where(self) -> str:
+        """On which model the command draws, for people."""
+        return "On the embedded model" if self.model in ("", Config().model) else "On the model that drew it"
 
     @property
     def left_out(self) -> str:
         """The options that the embedded model does not take, for people."""
-        return "" if self.is_embedded else ", ".join(self.of_model)
+        return "" if self.model else ", ".join(self.of_model)
 
     @property
     def command(self) -> str:
-        """The command on the embedded model."""
+        """The command on the model that drew the picture, or on the embedded one."""
         return command_of(self.options)
 
     @property
@@ -175,14 +188,26 @@ def size(_: Caption, value: str, about: Explained, __: Registry) -> str:
     return f"Width x height in pixels: {pixels}. Models draw best near the size they learnt."
 
 
-def model(_: Caption, value: str, about: Explained, __: Registry) -> str:
-    """Model: the embedded one knows the prompt of a picture that it drew."""
-    if value != Config().model:
+def model(_: Caption, value: str, about: Explained, registry: Registry) -> str:
+    """Model: one that is here knows the prompt of a picture that it drew."""
+    # Nothing is loaded. Code, even code in a folder's place, is named but not put into the command: anybody may have
+    # written the picture, and people run a command as it stands.
+    name, _, argument = value.partition(":")
+    if CODE.fullmatch(value) or ":" in argument:
+        return f"{TOLD['model']} If {value} is yours: --model {value}."
+    is_registered = name in registry.models.things
+    if not is_registered and not is_there(Path(value)):
         return TOLD["model"]
-    # A picture that the embedded model drew has a prompt of words that it knows.
-    about.options |= {name: text for name, text in about.of_model.items() if name in ("--prompt", "--negative")}
-    about.is_embedded = True
-    return "The network and its weights: the embedded model, which is the default here."
+    # A model of diffusers takes all of these; of the others each has its size, and its layer of a text encoder.
+    takes_all = name == FOLDERS or not is_registered
+    own = about.of_model if takes_all else {key: about.of_model[key] for key in PROMPTS if key in about.of_model}
+    # A picture that a model here drew has a prompt of words that it knows.
+    about.options |= own
+    about.model = value
+    if value == Config().model:
+        return "The network and its weights: the embedded model, which is the default here."
+    about.options["--model"] = value
+    return f"The network and its weights. Here: --model {value}."
 
 
 def clip_skip(_: Caption, value: str, about: Explained, __: Registry) -> str:

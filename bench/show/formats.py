@@ -79,6 +79,11 @@ class Content:
     why_not_bold: str = ""
     """Why rows of this table are not compared, in a sentence for the caption; '' = they are."""
 
+    @property
+    def has_prompts(self) -> bool:
+        """Whether any of the images was drawn for a prompt."""
+        return any(run.record.prompts for run in {origin.run for origin in self.origins})
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -198,7 +203,10 @@ def sheet_for(content: Content, layout: Layout, emphasis: Emphasis = Emphasis(),
     if layout.pivot:
         return pivot_to_sheet(content, layout, emphasis.bold, below)
     check_columns(layout.columns, [*content.table.columns, NOTE], "columns")
-    return sheet_of(sort_rows(content.table, layout.sort), content.labels, layout.columns, emphasis.bold, below)
+    return sheet_of(
+        sort_rows(content.table, layout.sort), content.labels, layout.columns, emphasis.bold, below,
+        has_prompts=content.has_prompts,
+    )  # fmt: skip
 
 
 def sheet_with_best(content: Content, layout: Layout, registry: Registry | None, below: str = "") -> Sheet:
@@ -281,7 +289,8 @@ def pivot_caption(content: Content, pivot: Pivot, option: str = "") -> str:
         return f"{text}; the root mean square distance to the converged solution of the ODE.{rows}"
     # A pivot shows one metric, so notes on others would puzzle.
     note = {name: label for name, label in content.labels.items() if name == pivot.metric}
-    text += f"; {meaning_of_intervals(content.table)}" if has_interval(content.table, pivot.metric) else ""
+    if has_interval(content.table, pivot.metric):
+        text += "; " + meaning_of_intervals(content.table, [pivot.metric], note, has_prompts=content.has_prompts)
     return f"{text}.{rows}{notes_of(note)}{too_few_for(content.table, note)}"
 
 

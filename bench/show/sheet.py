@@ -54,7 +54,6 @@ OF_COVARIANCES = (FRECHET, "fd_clip")
 """The metrics that use a covariance of the samples' features."""
 MARK = "*"
 INTERVAL = "± is the 95 % interval of the value at this number of images"
-INTERVALS = f"{INTERVAL}, for these prompts and this reference"
 ODE_COVERAGE = {20: 90, 32: 93, 64: 94, 128: 95}
 """Number of images -> the per cent of simulated runs in which the interval of the ODE error held the true value, the
 lowest of the samplers. Measured on 27 November 2026; `python benchmarks/coverage.py --pool DIR --drawn --markdown >
@@ -101,24 +100,37 @@ class Sheet:
     caption: str
 
 
-def write_table(
-    table: pd.DataFrame, folder: RunFolder, keys: Sequence[str], labels: Labels, notes: Sequence[str] = ()
+def write_table(  # noqa: PLR0913  (what a table says, and what its caption does)
+    table: pd.DataFrame,
+    folder: RunFolder,
+    keys: Sequence[str],
+    labels: Labels,
+    notes: Sequence[str] = (),
+    *,
+    has_prompts: bool = True,
 ) -> None:
     """Write table.csv with its seal, and table.md with the notes in its caption; `keys` belong to the rows' cells."""
     write_sealed_table(folder, table, keys)
+    sheet = sheet_of(table, labels, below=sentences(notes), has_prompts=has_prompts)
     with disk_errors(folder.path):
-        write_atomically(folder.path / MARKDOWN_FILE, table_to_markdown(table, labels, notes).encode())
+        write_atomically(folder.path / MARKDOWN_FILE, sheet_to_markdown(sheet).encode())
 
 
 # ---- Table -> sheet ----
 
 
-def sheet_of(
-    table: pd.DataFrame, labels: Labels, columns: Sequence[str] = (), bold: Collection[Place] = (), below: str = ""
+def sheet_of(  # noqa: PLR0913  (what a sheet shows, and what its caption says)
+    table: pd.DataFrame,
+    labels: Labels,
+    columns: Sequence[str] = (),
+    bold: Collection[Place] = (),
+    below: str = "",
+    *,
+    has_prompts: bool = True,
 ) -> Sheet:
     """A sheet of the rows of the table, by default with the columns that tell them apart; `below` ends the caption."""
     heads, rows = _columns_and_rows(table, labels, columns or shown_columns(table), bold)
-    return Sheet(heads, rows, printable(caption(table, labels, columns) + below))
+    return Sheet(heads, rows, printable(caption(table, labels, columns, has_prompts=has_prompts) + below))
 
 
 def _columns_and_rows(
@@ -236,12 +248,13 @@ def with_interval(value: float, low: float, high: float) -> str:
     return f"{value:z.{decimals}f} ± {half:.{decimals}f}"
 
 
-def caption(table: pd.DataFrame, labels: Labels, columns: Sequence[str] = ()) -> str:
+def caption(table: pd.DataFrame, labels: Labels, columns: Sequence[str] = (), *, has_prompts: bool = True) -> str:
     """The caption for these columns of a table, by default the default ones, in one or two sentences."""
     names = columns or shown_columns(table)
     # What ± means is said only where one is shown.
-    measured = any(has_interval(table, name) for name in (*metrics_of(table), ODE_ERROR, ODE_DISTANCE) if name in names)
-    first = f"{what_was_drawn(table)} a row" + (f"; {meaning_of_intervals(table)}" if measured else "")
+    measured = [m for m in (*metrics_of(table), ODE_ERROR, ODE_DISTANCE) if m in names and has_interval(table, m)]
+    intervals = meaning_of_intervals(table, measured, labels, has_prompts=has_prompts)
+    first = f"{what_was_drawn(table)} a row" + (f"; {intervals}" if measured else "")
     seconds = f"; {of_seconds(table)}" if "seconds_per_image" in names else "."
     seconds += of_latency(names)
     # With chosen columns a reader is told of those alone, and of what is missing only where nothing was chosen.
@@ -251,10 +264,13 @@ def caption(table: pd.DataFrame, labels: Labels, columns: Sequence[str] = ()) ->
     return first + seconds + notes_of(shown) + too_few_for(table, shown) + left_out + ode
 
 
-def meaning_of_intervals(table: pd.DataFrame) -> str:
-    """What ± says in this table."""
+def meaning_of_intervals(table: pd.DataFrame, measured: Sequence[str], labels: Labels, *, has_prompts: bool) -> str:
+    """What ± says in this table, beside these metrics."""
     if SEEDS not in table:
-        return INTERVALS
+        # Only what the run has: samples without prompts, and distances to the ODE, are of no prompts and no reference.
+        compares = any(labels[name].get("data") or labels[name].get("features") for name in measured if name in labels)
+        given = ["these prompts"] * has_prompts + ["this reference"] * compares
+        return f"{INTERVAL}, for {' and '.join(given)}" if given else INTERVAL
     seeds = int(table[SEEDS].iloc[0])
     return (
         f"each value is the mean of {count_of(seeds, 'seed')}; ± is the 95 % interval of that mean (Student's t, "
@@ -477,9 +493,9 @@ def _number(value: object, form: str) -> str:
 # ---- Sheet -> Markdown ----
 
 
-def table_to_markdown(table: pd.DataFrame, labels: Labels, notes: Sequence[str] = ()) -> str:
+def table_to_markdown(table: pd.DataFrame, labels: Labels) -> str:
     """A Markdown table with a line on what the numbers are."""
-    return sheet_to_markdown(sheet_of(table, labels, below=sentences(notes)))
+    return sheet_to_markdown(sheet_of(table, labels))
 
 
 def sheet_to_markdown(sheet: Sheet) -> str:

@@ -121,7 +121,9 @@ def view_of(run: StoredRun, metrics: LoadMetrics | None = None) -> View:
         headings=headings,
         texts=texts,
         bold=[[columns.index(name) for row, name in best if row == i and name in columns] for i in range(len(table))],
-        caption=caption(table, labels) + sentences(notes_on(record, len(table))) + meaning_of_bold(best),
+        caption=caption(table, labels, has_prompts=bool(record.prompts))
+        + sentences(notes_on(record, len(table)))
+        + meaning_of_bold(best),
         unfinished=[
             {"name": row["cell"], "status": row["status"]}
             for row, outcome in zip(rows, run.outcomes, strict=True)

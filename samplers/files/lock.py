@@ -35,6 +35,11 @@ class WriterLock:
         os.ftruncate(self._file, 0)
         os.pwrite(self._file, str(os.getpid()).encode(), 0)
 
+    @property
+    def is_held(self) -> bool:
+        """Whether it was not released yet."""
+        return self._close.alive
+
     def release(self) -> None:
         """Let the next writer in. A second call does nothing, even if the first was interrupted."""
         if self._close.alive:

@@ -74,6 +74,25 @@ def test_what_the_embedded_model_does_not_take_is_named(sb):
     assert "On the embedded model (see" in sb("explain", "Steps: 4, Size: 28x28, Model: fashion-mnist").out
 
 
+@pytest.mark.parametrize(
+    ("model", "options", "where"),
+    [
+        ("mixture", "--prompt 'a cat' --model mixture", "On the model that drew it (see"),
+        ("diffusers:a b", "--prompt 'a cat' --size 64x32 --model 'diffusers:a b'", "On the model that drew it (see"),
+        ("fashion-mnist", "--prompt 'a cat'", "On the embedded model (see"),
+        ("v1-5-pruned", "", "On the embedded model, without --prompt, --size (see"),
+        ("own.py:make", "", "If own.py:make is yours: --model own.py:make."),
+        ("diffusers:os:system", "", "On the embedded model, without"),
+    ],
+)
+def test_the_model_that_drew_it_is_in_the_command(sb, model, options, where):
+    caption = f'a cat\nSteps: 4, Sampler: DDIM, Size: 64x32, Model: "{model}"'
+    done = sb("explain", caption)
+    assert where in " ".join(done.out.split())
+    expected = {"samplerbench", "grid", "--steps", "4", "-s", "ddim", *shlex.split(options)}
+    assert set(shlex.split(json.loads(sb("explain", caption, "--json").out)["command"])) == expected
+
+
 def test_words_without_quotes_are_a_caption_too(sb):
     assert "-s euler-a" in sb("explain", "Steps:", "4,", "Sampler:", "Euler", "a").out
 
@@ -117,10 +136,21 @@ def test_the_settings_in_a_png_file_are_read(sb, tmp_path):
     assert png_texts(unicode)["parameters"].startswith("ein Gürtel λ")
 
 
+def test_a_picture_of_a_folder_names_it(sb, tmp_path):
+    (tmp_path / "mine").mkdir()
+    about = json.loads(sb("explain", "Steps: 4, Model: mine", "--json").out)
+    assert about["command"] == "samplerbench grid --steps 4 --model mine -s ddim"
+
+
 def test_what_a_grid_writes_is_explained(sb):
     assert sb("grid", "-s", "ddim", "--steps", "1", "-o", "a.png").code == 0
     about = json.loads(sb("explain", "a.png", "--json").out)
     assert about["command"].startswith("samplerbench grid --steps 1 -s ddim")
+    assert "--model" not in about["command"]
+    assert sb("grid", "--model", "mixture", "-s", "ddim", "--steps", "1", "-o", "b.png").code == 0
+    about = json.loads(sb("explain", "b.png", "--json").out)
+    assert sb(*shlex.split(about["command"])[1:], "-o", "c.png").code == 0
+    assert Path("c.png").read_bytes() == Path("b.png").read_bytes()
 
 
 DAMAGED = {

@@ -33,8 +33,17 @@ def test_it_resumes_and_is_asked_about_as_any_run(sb):
     assert "0 network evaluations to make" in again.err
     found = sb("table", "out", "--nfe", "3", "--metric", "ode_error", "--plugin", TOY, "--json")
     assert [row["metric"] for row in json.loads(found.out)["table"]] == ["ode_error"] * 2
-    sb("table", "out", "--nfe", "3", "--plugin", TOY).refused(2, "metric: this run scored no images; give --metric")
+    assert sb("table", "out", "--nfe", "3", "--plugin", TOY, "--json").out == found.out
+    for question in ("--pareto", "--power"):
+        done = sb("table", "out", question, "--plugin", TOY)
+        assert done.code == 0
+        assert question == "--power" or "ODE error" in done.out
     assert sb("report", "out", "--plugin", TOY).code == 0
+
+
+def test_without_an_ode_error_too_there_is_nothing_to_rank(sb):
+    assert sb(*RUN[:5], "-s", "ddpm", "--steps", "2", "-n", "16", "-o", "noisy", "--metric", "none").code == 0
+    sb("table", "noisy", "--pareto", "--plugin", TOY).refused(2, "no row has an ODE error; there is nothing to rank")
 
 
 def test_it_is_one_in_python_in_a_file_and_as_an_empty_list(sb, tmp_path):

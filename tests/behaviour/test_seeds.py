@@ -6,12 +6,15 @@ from pathlib import Path
 
 import pytest
 
+import samplerbench as sb_
 from samplerbench.bench.judge.stored import StoredRun
 from samplerbench.bench.plan.seeds import folder_of_seed, page_of_seeds
+from samplerbench.bench.plan.shard import Shard, folder_of_shard
 
 TOY = str(Path(__file__).parents[1] / "toy.py")
 WHAT = ("--model", "toy", "--plugin", TOY, "-s", "ddim", "-s", "ours=ddpm", "--metric", "fid")
 RUN = ("run", *WHAT, "--steps", 2, "-n", 20)
+HALF = Shard(1, 2)
 ROW = re.compile(r"\| ours \| 2 \| 2 \| [\d.]+ ± [\d.]+ \([\d.e-]+\) \|")
 
 
@@ -100,6 +103,21 @@ def test_report_has_the_means_of_seeds_where_asked(sb):
 def test_the_places_of_seeds():
     assert folder_of_seed(Path("a/b"), -1) == Path("a/b-seed--1")
     assert page_of_seeds(Path("a/b")) == Path("a/b-seeds.html")
+
+
+@pytest.mark.parametrize("output", [".", "..", "a/..", "/"])
+def test_an_output_without_a_name_is_refused_for_several_folders(output):
+    words = f"^output '{output}': several folders begin with its name, and it has none; give one, as in -o "
+    for folder_of in (lambda path: folder_of_seed(path, 1), page_of_seeds, lambda path: folder_of_shard(path, HALF)):
+        with pytest.raises(sb_.InputError, match=words):
+            folder_of(Path(output))
+    assert folder_of_shard(Path(output), None) == Path(output)
+
+
+def test_the_command_refuses_such_an_output_before_the_model_is_loaded(sb):
+    done = sb("run", "--model", "nothing", "--seed", "0,1", "-o", ".")
+    assert done.code == 2
+    assert "output '.': several folders begin with its name" in done.err
 
 
 @pytest.mark.parametrize(("output", "words"), [("many", "is a folder"), ("n" * 246, "give a shorter -o")])

@@ -603,3 +603,30 @@ def test_rows_without_a_time_have_no_mark_and_no_sentence_on_marks(content):
     assert {row[place].whole for row in sheet.rows} == {"-"}
     assert "; no row has a time: fewer than 5 repeats." in sheet.caption
     assert "relied on" not in sheet.caption
+
+
+@pytest.mark.parametrize(
+    ("labels", "has_prompts", "given"),
+    [
+        ({"fid": {"data": "photos"}}, True, ", for these prompts and this reference;"),
+        ({"fid": {"features": "64"}}, False, ", for this reference;"),
+        ({"fid": {"label": "x"}, "kid": {"data": "photos"}}, True, ", for these prompts;"),
+        ({}, False, ";"),
+    ],
+)
+def test_intervals_are_for_what_the_run_has(labels, has_prompts, given):
+    table = pd.DataFrame([{"model": "m", "sampler": "ddim", "grid": "uniform", "steps": 2, "nfe": 2, "guidance": 1.0,
+                           "samples": 64, "fid": 2.0, "fid_low": 1.0, "fid_high": 3.0, "seconds_per_image": math.nan,
+                           "seconds_low": math.nan, "seconds_high": math.nan, "ode_error": math.nan, "same_as": "",
+                           "status": "ok"}])  # fmt: skip
+    assert f"the value at this number of images{given}" in caption(table, labels, has_prompts=has_prompts)
+
+
+def test_the_caption_of_a_run_without_prompts_or_reference_names_neither(sb):
+    done = sb("run", "--model", "mixture", "-s", "ddim", "--steps", "2", "-n", "80", "-o", "out")
+    again, pivot = sb("table", "out"), sb("table", "out", "--pivot", "ode_distance")
+    page = Path("out", "report.html").read_text()
+    for text in (done.out, again.out, pivot.out, Path("out", "table.md").read_text(), page):
+        assert "at this number of images" in text
+        assert "these prompts" not in text
+        assert "this reference" not in text

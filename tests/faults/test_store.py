@@ -299,7 +299,10 @@ def test_fresh_leaves_nothing_of_a_run_and_all_of_others(rich, tmp_path):
         (copy / name).parent.mkdir(exist_ok=True)
         (copy / name).write_text(name)
     (copy / ".table.csv.tmp").touch()
-    begin(plan, REGISTRY, copy, Manner(fresh=True)).folder.close()
+    begun = begin(plan, REGISTRY, copy, Manner(fresh=True))
+    begun.folder.write_failure(plan.cells[0], "RuntimeError: tired")  # until then it may come back
+    begun.folder.failure_path(plan.cells[0].key).unlink()
+    begun.folder.close()
     left = {p.relative_to(copy).as_posix() for p in copy.rglob("*") if p.is_file()}
     assert left == {*theirs, RUN_FILE}
     assert all((copy / name).read_text() == name for name in theirs)

@@ -21,7 +21,7 @@ from samplerbench.bench.show.terminal import SheetOnTerminal
 FOLDER = Path(__file__).parents[1] / "behaviour" / "screens"
 WIDTHS = (60, 80, 100, 120)
 LABELS = {
-    "fid": {"label": "fashion-mnist CNN", "note": ""},
+    "fid": {"label": "fashion-mnist CNN", "note": "", "data": "the 10,000 test images of Fashion-MNIST"},
     "clip_score": {"label": "fashion-mnist CLIP", "note": "this CLIP also conditions the model"},
     "fid_unbiased": {"label": "fashion-mnist CNN", "note": ""},
 }
