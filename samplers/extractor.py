@@ -79,9 +79,11 @@ class Once(Generic[T]):
     def __call__(self, images: Tensor) -> T:
         """function(images)."""
         # By identity and by torch's count of changes in place: to compare the numbers would cost a pass over them.
-        if self._last is None or self._last[0] is not images or self._last[1] != images._version:
-            self._last = images, images._version, self._function(images)
-        return self._last[2]
+        # Read once: another thread may ask about other images meanwhile.
+        last = self._last
+        if last is None or last[0] is not images or last[1] != images._version:
+            last = self._last = images, images._version, self._function(images)
+        return last[2]
 
 
 class HasExtractors(Protocol):

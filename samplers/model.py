@@ -28,6 +28,7 @@ from .predictor import (
     Hints,
     Interval,
     Network,
+    NetworkFault,
     NetworkPredictor,
     Predictor,
     Predicts,
@@ -37,6 +38,8 @@ from .predictor import (
     check_batch_size,
     check_bounds,
     check_names,
+    is_out_of_memory,
+    memory_asked,
 )
 from .schedule import VP, Schedule
 
@@ -44,6 +47,25 @@ NetworkLoader = Callable[[torch.device, torch.dtype], Network]
 """(device, dtype) -> the network on that device and in that precision."""
 Encode = Callable[[Sequence[str]], Tensor]
 """n prompts -> their conditions, a tensor of n rows."""
+
+
+@runtime_checkable
+class EncodesAnywhere(Protocol):
+    """An `encode` that computes where the network does, and can do so ahead of it."""
+
+    def __call__(self, texts: Sequence[str], /) -> Tensor:
+        """n prompts -> their conditions, a tensor of n rows."""
+        ...
+
+    def on(self, device: torch.device, dtype: torch.dtype) -> EncodesAnywhere:
+        """The same, computed on a device and, unless that is the CPU, in a precision."""
+        ...
+
+    def ready(self, texts: Sequence[str]) -> None:
+        """Do what makes room for the network, which is loaded next: these are all texts that will be asked for."""
+        ...
+
+
 Range = tuple[float, float]
 """The values of black and white, (low, high)."""
 UNIT_RANGE: Range = (-1.0, 1.0)
@@ -154,6 +176,11 @@ class Model:
         except SamplerbenchError:
             raise
         except Exception as error:  # a stranger's function may raise anything
+            if is_out_of_memory(error):
+                raise NetworkFault(
+                    f"model {self.name!r}: no memory to make an image{memory_asked(error)}; give a smaller --size, or "
+                    "--dtype float16, in which the network leaves more room"
+                ) from error
             raise SamplerbenchError(f"model {self.name!r}: decode: {in_line(error)}") from error
         # The user's function is checked here, where a wrong image can still be traced to it.
         sides = self.image_shape or (made.shape[1:] if isinstance(made, Tensor) else ())
@@ -278,13 +305,14 @@ def predictor_for(  # noqa: PLR0913  (what a prediction depends on)
     # From the inside out: the network, then guidance, then the bounds of x0. Samplers see one predictor.
     condition = without = None
     if model.encode is not None:
-        condition = condition_from(model, model.encode, prompts)
+        encode = encode_on(model.encode, device, dtype)
+        condition = condition_from(model, encode, prompts)
         # Distilled guidance is part of the condition, so the network is asked once.
         if model.guide:
             condition = model.guide(condition, guidance)
         if model.mixes(guidance, unconditional=unconditional):
             # A negative prompt takes the place of the empty one in classifier-free guidance.
-            against = model.encode if negative is not None else model.unconditional or model.encode
+            against = encode if negative is not None else model.unconditional or encode
             without = condition_from(model, against, [negative or ""] * len(prompts))
     log = log or CallLog()
     # The network is watched by the log, which then knows of calls that went around the predictor.
@@ -301,6 +329,11 @@ def predictor_for(  # noqa: PLR0913  (what a prediction depends on)
         outside = Guided(network.both, 1, both_of_many=network.both_of_many) if unconditional else network
         guided = GuidedWithin(guided, outside, guidance_interval)
     return bound_x0(guided, model.clip)
+
+
+def encode_on(encode: Encode, device: torch.device, dtype: torch.dtype) -> Encode:
+    """A model's `encode`, computed on a device if it can be; others compute where they like."""
+    return encode.on(device, dtype) if isinstance(encode, EncodesAnywhere) else encode
 
 
 def condition_from(model: Model, encode: Encode, texts: Sequence[str]) -> Tensor:

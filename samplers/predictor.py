@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import inspect
 import math
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -429,7 +430,8 @@ class NetworkPredictor:
                 advice = "--guidance-calls 2, which asks with the prompt and without in turn"
             elif self.batch_size > 1:
                 advice = "a smaller --batch-size"
-            raise NetworkFault(f"network: no memory for {len(x)} rows of {tuple(x.shape[1:])}; try {advice}") from error
+            what = f"network: no memory for {len(x)} rows of {tuple(x.shape[1:])}{memory_asked(error)}"
+            raise NetworkFault(f"{what}; try {advice}") from error
 
     def _check(self, question: Question, dtype: torch.dtype) -> None:
         """InputError for a level at which the network cannot be asked."""
@@ -500,6 +502,19 @@ def is_out_of_memory(error: BaseException) -> bool:
     # Some allocators raise a plain RuntimeError, which only its text tells from others.
     signs = ("DefaultCPUAllocator", "not enough memory", "out of memory", "ALLOC_FAILED")
     return isinstance(error, RuntimeError) and any(sign in str(error) for sign in signs)
+
+
+ASKED = re.compile(r"tried to allocate ([0-9.]{1,20}) ?([KMGT]i?B|bytes)", re.IGNORECASE)
+"""What torch says of an allocation that failed, on the CPU and on a device."""
+
+
+def memory_asked(error: BaseException) -> str:
+    """ ", which lacked 9.00 GiB": what was asked for in one piece where memory ran out; '' where that is not said."""
+    found = ASKED.search(str(error))
+    if not found:
+        return ""
+    number, unit = found[1], found[2]
+    return f", which lacked {float(number) / 1e9:.3g} GB" if unit == "bytes" else f", which lacked {number} {unit}"
 
 
 def _changes(x: Tensor) -> int:

@@ -6,6 +6,9 @@ import dataclasses
 import hashlib
 import time
 from collections.abc import Callable, Collection, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import lru_cache, partial
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ...samplers.acceleration import Accelerated, untold_seconds
+from ...samplers.devices import is_accelerator
 from ...samplers.errors import (
     ModelError,
     PluginError,
@@ -22,16 +26,18 @@ from ...samplers.errors import (
     pass_on,
     text_of,
 )
-from ...samplers.extractor import HasExtractors
+from ...samplers.extractor import HasExtractors, OnDevice
 from ...samplers.files.tiles import as_shown
 from ...samplers.metric import Rows
+from ...samplers.model import EncodesAnywhere, encode_on
 from ...samplers.options import at_fault
-from ...samplers.predictor import NetworkFault, clock
+from ...samplers.predictor import NetworkFault, clock, is_out_of_memory, memory_asked
 from ...samplers.process import changes_told, state_kept, switches_kept
 from ...samplers.sample import Request, Samples, draw, no_images
 from ...samplers.sampler import SamplerFault
 from ..plan.identity import is_seen
 from ..plan.plan import KEPT_IMAGES, Block, Cell, Plan
+from ..plan.sources import came_with_samplerbench
 from .chunk_file import Chunk
 from .clock import Timing, clock_draw
 
@@ -42,7 +48,7 @@ LONGEST_REASON = 300
 
 @dataclasses.dataclass(frozen=True)
 class RawChunk:
-    """A block that was drawn and read by the extractors. What is left to do needs neither network nor device."""
+    """A block that was drawn. What is left to do needs no network, and a device only where extractors are left."""
 
     first: int
     n: int
@@ -55,9 +61,16 @@ class RawChunk:
     """How many of the images are stored."""
     cell: str = ""
     """The key of its cell, while an engine hands it over."""
+    read: Callable[[], dict[str, Rows]] | None = None
+    """Makes the rows, where that was left for later."""
 
     def finish(self) -> Chunk:
-        """Hash the images and pick those to keep; any thread may do this."""
+        """Make the rows that are missing, hash the images and pick those to keep; any thread may do this."""
+        if self.read:
+            started = time.perf_counter()
+            rows = self.read()
+            timing = dataclasses.replace(self.timing, extract_seconds=time.perf_counter() - started)
+            return dataclasses.replace(self, rows=rows, timing=timing, read=None).finish()
         started = time.perf_counter()
         hashes = sample_hashes(self.shown)
         return Chunk(
@@ -72,11 +85,26 @@ class RawChunk:
         )
 
 
+def encode_ahead(plan: Plan) -> None:
+    """Encode the prompts of a run before its network is loaded, for a model that can let go of its encoders then.
+
+    What fails here fails again as a chunk of a cell, and is reported there.
+    """
+    request = plan.trial
+    encode = plan.model.encode and encode_on(plan.model.encode, request.device, request.dtype)
+    if isinstance(encode, EncodesAnywhere):
+        # Of each prompt one: sample i has prompt i mod their number.
+        texts = request.prompts_of(0, min(plan.config.samples, max(len(request.prompts), 1)))
+        with ignore_errors():
+            encode.ready([*texts, request.negative or ""])
+
+
 def warm_up(plan: Plan) -> None:
     """A trial outside the clock: the first calls of a process are slower than all others.
 
     Raises ModelError for a model whose files prove invalid on their first use.
     """
+    encode_ahead(plan)
     try:
         for request in kinds_of_trial(plan):
             trial(request)
@@ -151,10 +179,11 @@ def make_chunk(plan: Plan, cell: Cell, block: Block, extractors: Collection[str]
     return make_raw_chunk(plan, cell, block, extractors, reference).finish()
 
 
-def make_raw_chunk(
-    plan: Plan, cell: Cell, block: Block, extractors: Collection[str], reference: Tensor | None
+def make_raw_chunk(  # noqa: PLR0913  (a chunk, and when its images are read)
+    plan: Plan, cell: Cell, block: Block, extractors: Collection[str], reference: Tensor | None, *, later: bool = False
 ) -> RawChunk:
-    """Do all of `make_chunk` that needs the network, the device, or the state of the process to itself."""
+    """Do all of `make_chunk` that needs the network, the device, or the state of the process to itself; with `later`
+    the extractors need none of that, and are left out."""
     if block.is_at_once:
         # The first calls of another size are slower than all others.
         trial(of_size(plan.trial, block))
@@ -165,8 +194,8 @@ def make_raw_chunk(
     images = samples.images.cpu() if samples.images is not None else None
     shown = samples.x.cpu() if images is None else images
     on_cpu = time.perf_counter()
-    # Sorted, because the order of a set differs from process to process.
-    rows = {name: extract_rows(plan.model, name, shown, samples.prompts, block.first) for name in sorted(extractors)}
+    seen = Seen(shown, samples.images, samples.prompts, block.first)
+    rows = {} if later else read_by(plan.model, extractors, seen)
     timing = dataclasses.replace(
         timing,
         decode_seconds=samples.decode_seconds + on_cpu - started,
@@ -183,6 +212,7 @@ def make_raw_chunk(
         ode_distance=ode_distances(cell, block, samples.x, solution_for(plan, cell, reference)),
         shown=shown,
         kept=kept if images is not None else 0,
+        read=partial(read_beside, plan, extractors, seen) if later else None,
     )
 
 
@@ -191,17 +221,81 @@ def of_size(request: Request, block: Block) -> Request:
     return dataclasses.replace(request, batch_size=block.n) if block.is_at_once else request
 
 
-def extract_rows(model: HasExtractors, name: str, shown: Tensor, prompts: Sequence[str], first: int) -> Rows:
+class Seen(NamedTuple):
+    """What extractors see of a block."""
+
+    shown: Tensor
+    """The images, or the states where the model makes none; on the CPU."""
+    there: Tensor | None
+    """The images where they were made."""
+    prompts: Sequence[str]
+    first: int
+
+
+def read_by(model: HasExtractors, extractors: Collection[str], seen: Seen) -> dict[str, Rows]:
+    """The rows of each of these extractors."""
+    # Sorted, because the order of a set differs from process to process.
+    return {
+        name: extract_rows(model, name, seen.shown, seen.prompts, seen.first, seen.there) for name in sorted(extractors)
+    }
+
+
+def read_beside(plan: Plan, extractors: Collection[str], seen: Seen) -> dict[str, Rows]:
+    """`read_by` in a thread beside the one that draws: in a stream of its own, and with no eye on the state of the
+    process, which the other thread may change."""
+    with beside(plan.trial.device):
+        return {name: rows_in(plan.model, name, seen) for name in sorted(extractors)}
+
+
+@lru_cache(maxsize=16)
+def _stream(device: torch.device) -> object:
+    """A stream of the device beside that which draws; None where it has none."""
+    streams = getattr(torch.get_device_module(device), "Stream", None) if is_accelerator(device) else None
+    return streams(device) if streams else None
+
+
+def beside(device: torch.device) -> AbstractContextManager[object]:
+    """Have what is computed inside the block wait for nothing that is being drawn."""
+    stream = _stream(device)
+    return nullcontext() if stream is None else torch.get_device_module(device).stream(stream)
+
+
+def may_read_beside(plan: Plan, extractors: Collection[str]) -> bool:
+    """Whether these extractors may read images while others are drawn: those that came with samplerbench set no switch
+    of the process, not even for the length of a call. Of others nobody knows."""
+    functions = [plan.model.extractors[name].extract for name in extractors]
+    return all(came_with_samplerbench(f.extract if isinstance(f, OnDevice) else f) for f in functions)
+
+
+def extract_rows(  # noqa: PLR0913  (an extractor, and all that it may see)
+    model: HasExtractors, name: str, shown: Tensor, prompts: Sequence[str], first: int, there: Tensor | None = None
+) -> Rows:
     """The rows of an extractor for images, or for states where the model makes no images, (n, d), all finite.
 
     A PluginError names an extractor that returns anything else, raises, or changes the state of the process, such as a
-    switch of torch, which would change the samplers' results too.
+    switch of torch, which would change the samplers' results too. `there` are the images where they were made.
     """
+    with switches_kept(f"extractor {name!r}"):
+        return rows_in(model, name, Seen(shown, there, prompts, first))
+
+
+def rows_in(model: HasExtractors, name: str, seen: Seen) -> Rows:
+    """`extract_rows`, without an eye on the state of the process."""
     # A stranger's extractor is held to its contract here, where the sample can still be named.
-    extractor = model.extractors[name]
+    extractor, (shown, there, prompts, first) = model.extractors[name], seen
     what = f"extractor {name!r} ({extractor.label})"
-    with at_fault(what), switches_kept(f"extractor {name!r}"):
-        rows = np.asarray(extractor.extract(shown, prompts))
+    # What computes on the device takes the images from there: they leave it once, for the disk.
+    images = there if there is not None and isinstance(extractor.extract, OnDevice) else shown
+    with at_fault(what):
+        try:
+            rows = np.asarray(extractor.extract(images, prompts))
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            raise PluginError(
+                f"{what}: no memory for {len(shown)} images of {tuple(shown.shape[1:])}{memory_asked(error)}; draw "
+                "without its metrics (--metric none), and score the images later, or give a smaller --size"
+            ) from error
     if rows.ndim != 2 or len(rows) != len(shown):  # noqa: PLR2004  (rows and columns)
         raise PluginError(f"{what}: returned shape {rows.shape}; expected ({len(shown)}, d)")
     if rows.dtype.kind not in "fiub":

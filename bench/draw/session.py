@@ -15,7 +15,7 @@ from ...samplers.engine import Done, Drawn, Engine, Failure, Job
 from ...samplers.options import at_fault
 from ...samplers.text import count_of
 from ..plan.plan import Block, Cell, Plan
-from .chunk import RawChunk, ode_solution
+from .chunk import RawChunk, encode_ahead, ode_solution
 from .chunk_file import Chunk
 from .clock import Repeat
 from .engines.base import CheckedEngine, Solves, Turn, turns_of
@@ -243,7 +243,7 @@ class Session:
         first = 0 if there is None else len(there)
         if there is not None and first >= wanted:
             return there[:wanted]
-        what = f"solving the ODE for {count_of(wanted - first, 'image')}"
+        what = solving(wanted - first, self.plan.references[0].batch_size)
         watch.doing(what)
         left = self.ledger.cost_of_solution()
         taken, steps = 0, sum(len(one.levels) - 1 for one in self.plan.references)
@@ -259,6 +259,7 @@ class Session:
             with at_fault(f"engine {self.name!r}"):
                 x = self.engine.solve(first, wanted - first, advanced)
         if x is None:
+            encode_ahead(self.plan)
             x = ode_solution(self.plan.references, wanted - first, first, advanced)
         # On an accelerator the steps are handed out long before they are done; and where one failed, none is left.
         watch.advanced(left)
@@ -284,6 +285,13 @@ def chunk_in(done: Drawn, turn: Turn) -> Chunk:
     chunk = done.chunk.finish() if isinstance(done.chunk, RawChunk) else done.chunk
     assert isinstance(chunk, Chunk)
     return turn.mark(chunk, alone=done.alone)
+
+
+def solving(images: int, batch: int) -> str:
+    """What is told of the ODE solution of this many images."""
+    # A row of a smaller call has other last digits, and no sample may depend on how many there are.
+    padded = f" in a batch of {batch}" if images < batch else ""
+    return f"solving the ODE for {count_of(images, 'image')}{padded}"
 
 
 def for_the_clock(chunk: Chunk) -> Repeat:

@@ -352,8 +352,10 @@ def clip(argument: str = "") -> Mapping[str, Extractor]:
     fingerprint = hash_of(folder)
     note = f"the CLIP is {short if Path(name).is_dir() else name}; {GREY_NOTE}"
     return {
-        "clip": Extractor(label, towers.cosines, note=note, fingerprint=fingerprint, check=towers.check),
-        "clip_image": Extractor(label, embeddings, note=note, fingerprint=fingerprint),
+        "clip": Extractor(
+            label, towers.cosines, note=note, fingerprint=fingerprint, check=towers.check, on_device=True
+        ),
+        "clip_image": Extractor(label, embeddings, note=note, fingerprint=fingerprint, on_device=True),
     }
 
 

@@ -1,7 +1,9 @@
 """Extractors on the run's device. The meta device stands in for it: what computes there has a place and no numbers."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ import torch
 from torch import nn
 
 import samplerbench as sb
+from samplerbench.bench.draw.chunk import extract_rows
 from samplerbench.bench.plan import equipment
 from samplerbench.bench.plan.config import Config
 from samplerbench.bench.plan.reference import conditions_hash
@@ -45,6 +48,49 @@ def test_images_are_sent_once_to_those_that_compute_on_the_device():
     assert third is IMAGES
     assert placed["clip"] is UNABLE
     assert on_device(placed, META) == placed
+
+
+def test_what_computes_on_the_device_takes_images_from_there_and_the_rest_from_the_cpu():
+    SEEN.clear()
+    there = IMAGES.to(META)
+    placed = on_device({"features": ABLE, "clip": UNABLE}, META)
+    model = SimpleNamespace(name="m", extractors=placed)
+    for name in placed:
+        extract_rows(model, name, IMAGES, [""] * 5, 0, there)
+    assert SEEN[0] is there
+    assert SEEN[1] is IMAGES
+
+
+OUT = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.50 GiB. GPU 0 has a total capacity of 79 GiB")
+
+
+def test_too_little_memory_says_what_was_needed_and_what_needs_less():
+    def full(*_):
+        raise OUT
+
+    model = SimpleNamespace(name="m", extractors={"features": sb.Extractor("able", full)})
+    words = r"no memory for 5 images of \(1, 8, 8\), which lacked 2\.50 GiB; draw without its metrics \(--metric none\)"
+    with pytest.raises(sb.PluginError, match=words):
+        extract_rows(model, "features", IMAGES, [""] * 5, 0)
+    latent = sb.wrap_network(full, schedule=sb.vp_linear(), shape=(1, 8, 8), name="m")
+    with pytest.raises(
+        sb.NetworkFault, match=r"network: no memory for 64 rows of \(1, 8, 8\), which lacked 2\.50 GiB; try"
+    ):
+        sb.sample(latent, "ddim", steps=2, n=2)
+    decoding = replace(latent, network=lambda *_: lambda x, t: x, decode=full, image_shape=(1, 8, 8))
+    with pytest.raises(
+        sb.NetworkFault, match=r"model 'm': no memory to make an image, which lacked 2\.50 GiB; give a sm"
+    ):
+        decoding.images(torch.zeros(1, 1, 8, 8))
+
+
+def test_every_built_in_extractor_computes_on_the_device_but_the_old_clip():
+    files = Path(equipment.__file__).parents[2] / "plugins" / "extractors"
+    given = {path.name: re.findall(r"on_device=([^,)\n]+)", path.read_text()) for path in files.rglob("*.py")}
+    assert given["clip.py"] == ["True"] * 2
+    assert given["efficientnet.py"] == ["True"] * 2
+    assert given["fidelity.py"] == ["network is not CLIP"]
+    assert given["extractor.py"] == ["True"] * 2
 
 
 def test_on_the_cpu_extractors_stay_as_they_are():

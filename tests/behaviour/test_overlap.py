@@ -5,21 +5,26 @@ import os
 import subprocess
 import sys
 import threading
+from contextlib import nullcontext
 from itertools import chain
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
+import torch
 
 import samplerbench as sb_
 from samplerbench.bench import run as runs
 from samplerbench.bench.draw import chunk as chunks
+from samplerbench.bench.draw.engines import here
 from samplerbench.bench.draw.ledger import Ledger
 from samplerbench.bench.draw.session import Session, Watch
 from samplerbench.bench.draw.store import RunFolder
 from samplerbench.bench.draw.writer import Writer
 from samplerbench.bench.plan.config import Config
 from samplerbench.bench.plan.plan import plan_for
+from samplerbench.samplers.extractor import on_device
 from samplerbench.samplers.registry import load_registry
 
 TOY = str(Path(__file__).parents[1] / "toy.py")
@@ -125,6 +130,68 @@ def test_what_is_clocked_has_no_thread_beside_it_and_the_rest_is_hashed_and_stor
     (writer,) = {*hashed_by[10:], *stored_by[10:]}
     assert writer is not here
     assert not writer.is_alive()
+
+
+def test_extractors_that_set_no_switch_read_beside_drawing_too(tmp_path, monkeypatch, both):
+    read_by, rows_in, main = [], chunks.rows_in, threading.current_thread()
+
+    def read(*given):
+        read_by.append(threading.current_thread())
+        return rows_in(*given)
+
+    monkeypatch.setattr(here, "may_read_beside", lambda plan, extractors: True)
+    monkeypatch.setattr(chunks, "rows_in", read)
+    assert draw_all(tmp_path / "run") == [5, 5]
+    roles = len(read_by) // 16
+    assert read_by[: 10 * roles] == [main] * 10 * roles
+    assert main not in read_by[10 * roles :]
+    for chunk, other in zip(chain(*stored(tmp_path / "run")[1]), chain(*stored(both[1].folder)[1]), strict=True):
+        assert {k: v.tobytes() for k, v in chunk.rows.items()} == {k: v.tobytes() for k, v in other.rows.items()}
+        assert chunk.timing.extract_seconds > 0
+
+
+def test_the_first_reading_of_a_process_is_never_beside_drawing(tmp_path, monkeypatch):
+    draw_all(tmp_path / "run")
+    (keys, _), folder = stored(tmp_path / "run"), RunFolder(tmp_path / "run")
+    for key in keys:  # of a run that is resumed, with blocks that may overlap alone
+        folder._chunks.joinpath(key[:16], "00000448-0064.safetensors").unlink()
+    read_by, rows_in = [], chunks.rows_in
+    monkeypatch.setattr(here, "may_read_beside", lambda plan, extractors: True)
+    monkeypatch.setattr(chunks, "rows_in", lambda *given: read_by.append(threading.current_thread()) or rows_in(*given))
+    draw_all(tmp_path / "run")
+    roles = len(read_by) // 2
+    assert read_by[:roles] == [threading.current_thread()] * roles
+    assert threading.current_thread() not in read_by[roles:]
+
+
+def test_which_extractors_may_read_beside_drawing():
+    assert not chunks.may_read_beside(PLAN, ["features"])  # of a stranger's file
+    model = REGISTRY.model("fashion-mnist")
+    placed = on_device(model.extractors, torch.device("meta"))
+    for extractors in (model.extractors, placed):
+        plan = SimpleNamespace(model=SimpleNamespace(extractors=extractors))
+        assert chunks.may_read_beside(plan, ["features", "clip"])
+
+
+def test_a_stream_of_its_own_where_the_device_has_streams(monkeypatch):
+    assert isinstance(chunks.beside(torch.device("cpu")), nullcontext)
+    entered = []
+
+    class Streams:
+        Stream = staticmethod(lambda device: f"stream of {device}")
+
+        @staticmethod
+        def stream(stream):
+            entered.append(stream)
+            return nullcontext()
+
+    monkeypatch.setattr(torch, "get_device_module", lambda device: Streams)
+    for _ in range(2):
+        with chunks.beside(torch.device("xpu", 7)):
+            pass
+    assert entered == ["stream of xpu:7"] * 2
+    monkeypatch.setattr(torch, "get_device_module", lambda device: object())  # mps has none
+    assert isinstance(chunks.beside(torch.device("mps", 7)), nullcontext)
 
 
 def test_the_device_draws_on_while_a_chunk_is_stored(tmp_path, monkeypatch):

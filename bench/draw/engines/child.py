@@ -15,6 +15,7 @@ from torch import Tensor
 from ...plan.plan import Block
 from ..chunk import (
     answer_of,
+    encode_ahead,
     make_chunk,
     ode_solution,
     reason_of,
@@ -91,6 +92,7 @@ def serve(parent: Parent) -> None:
         """The ODE solution, which is in the folder when the first chunk is asked for, and may not be there before."""
         return RunFolder(Path(job["folder"])).ode_solution(plan.reference_key) if plan.references else None
 
+    encode_ahead(plan)
     parent.answer({
         "seconds_per_evaluation": seconds_per_evaluation(plan),
         "seconds_after_drawing": seconds_after_drawing(plan, extractors),

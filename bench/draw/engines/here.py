@@ -13,7 +13,7 @@ from torch import Tensor
 from ....samplers.engine import Done, Drawn, Failure, Job
 from ....samplers.errors import InputError, pass_on
 from ...plan.plan import Block, Cell, Plan
-from ..chunk import RawChunk, make_chunk, make_raw_chunk, reason_of, warm_up
+from ..chunk import RawChunk, make_chunk, make_raw_chunk, may_read_beside, reason_of, warm_up
 from ..chunk_file import Chunk
 from ..ledger import block_of
 
@@ -29,6 +29,9 @@ class Here:
     """What the metrics of the run read."""
     find_solution: Callable[[], Tensor | None]
     """Called once, when the first chunk is drawn; returns the converged ODE solution, if there is one."""
+    _has_read: bool = False
+    """Whether every extractor has read images here: the first time it may load its weights, which changes the state of
+    the process for a moment, and nothing may be drawn then."""
 
     def draw(self, job: Job) -> Done:
         """The answer to a job."""
@@ -39,12 +42,19 @@ class Here:
         """The chunk, or whatever the sampler raises."""
         # A sampler may fork, and its copy would return into this loop and write chunks too.
         with no_copy_goes_on():
-            return make_chunk(self.plan, cell, block, self.extractors, self.solution)
+            chunk = make_chunk(self.plan, cell, block, self.extractors, self.solution)
+        self._has_read = self._has_read or not block.is_at_once
+        return chunk
 
     def make_raw(self, cell: Cell, block: Block) -> RawChunk:
-        """The chunk before its images are hashed, which another thread may do while the next one is drawn."""
+        """The chunk before its images are hashed, and read where that is allowed; another thread may do both while the
+        next one is drawn."""
         with no_copy_goes_on():
-            return make_raw_chunk(self.plan, cell, block, self.extractors, self.solution)
+            raw = make_raw_chunk(
+                self.plan, cell, block, self.extractors, self.solution, later=self._has_read and self._may_read_beside
+            )
+        self._has_read = True
+        return raw
 
     def get_ready(self) -> None:
         """Make one trial: the first calls of a process are slower than all others and must not be clocked."""
@@ -66,6 +76,10 @@ class Here:
     def _cells(self) -> dict[str, Cell]:
         # Reversed, so that of two specs of one cell the first is named.
         return {cell.key: cell for cell in reversed(self.plan.cells)}
+
+    @cached_property
+    def _may_read_beside(self) -> bool:
+        return may_read_beside(self.plan, self.extractors)
 
     @cached_property
     def _is_warm(self) -> bool:

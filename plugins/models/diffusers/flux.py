@@ -13,7 +13,8 @@ from .building import Parts, latents, patches_of, per_place
 from .canvas import VAE, Canvas, Size
 from .folder import Part, Pipeline, short
 from .process import flow_of, timesteps_of_flow
-from .text import Packing, TextEncoder, checks, rows_of
+from .text import Packing, TextEncoder, checks
+from .text_rows import rows_of
 
 T5_TOKENS = 512
 """Places of the T5 encoder, those of the pipeline of diffusers."""
@@ -68,7 +69,7 @@ def flux(pipeline: Pipeline, parts: Parts, size: Size | None, clip_skip: int | N
         network=per_place(transformer, ask),
         schedule=flow_of(scheduler, patches_of(vae, chosen, PACKED), to_the_last=False),
         predicts="flow",
-        encode=rows_of(one),
+        encode=rows_of(one, [clip, t5]),
         guide=guide if distilled else None,
         check_texts=checks([clip, t5]),
         **latents(vae, chosen),

@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from ....samplers.errors import InputError, ModelError, SamplerbenchError, in_line
 from ....samplers.files.weights import read_json
+from ....samplers.predictor import is_out_of_memory
 from ....samplers.variables import ALLOW_DOWNLOAD, is_on
 from .hints import on_part, refuse_single_file
 from .libraries import library
@@ -257,9 +256,11 @@ def at_fault(folder: Path, what: str) -> Iterator[None]:
     """Blame the files in a folder for what a library raises inside the block: bad ones end in any exception."""
     try:
         yield
-    except (SamplerbenchError, torch.OutOfMemoryError):
+    except SamplerbenchError:
         raise
     except Exception as error:
+        if is_out_of_memory(error):  # no fault of a file
+            raise
         raise ModelError(f"{folder}: {what} ({in_line(error)}); fetch it again") from error
 
 

@@ -12,7 +12,8 @@ from .building import Parts, latents, per_place, refuse_unusual
 from .canvas import VAE, Canvas, Size, usual_size
 from .folder import Pipeline
 from .process import predicts_of, schedule_of
-from .text import PENULTIMATE, Packing, TextEncoder, checks, encoders_side_by_side, rows_of, skip_of
+from .text import PENULTIMATE, Packing, TextEncoder, checks, encoders_side_by_side, skip_of
+from .text_rows import rows_of
 
 
 def stable_diffusion(pipeline: Pipeline, parts: Parts, size: Size | None, clip_skip: int | None) -> Model:
@@ -32,7 +33,7 @@ def stable_diffusion(pipeline: Pipeline, parts: Parts, size: Size | None, clip_s
     return Model(
         name="",
         network=per_place(parts["unet"], ask),
-        encode=rows_of(lambda prompt: text.normed_states(prompt, skip)),
+        encode=rows_of(lambda prompt: text.normed_states(prompt, skip), [text], skip),
         check_texts=checks([text]),
         **text_unet(parts, size)[0],
     )
@@ -76,7 +77,7 @@ def stable_diffusion_xl(pipeline: Pipeline, parts: Parts, size: Size | None, cli
     return Model(
         name="",
         network=per_place(unet, ask),
-        encode=rows_of(one),
+        encode=rows_of(one, texts, skip, (wide, high)),
         unconditional=nothing if pipeline.index.get("force_zeros_for_empty_prompt", True) else None,
         check_texts=checks(texts),
         **told,

@@ -14,7 +14,8 @@ from .building import Parts, latents, patches_of, per_place
 from .canvas import VAE, Canvas, Size, usual_size
 from .folder import Part, Pipeline
 from .process import flow_of, timesteps_of_flow
-from .text import PENULTIMATE, Packing, TextEncoder, checks, encoders_side_by_side, rows_of, skip_of
+from .text import PENULTIMATE, Packing, TextEncoder, checks, encoders_side_by_side, skip_of
+from .text_rows import rows_of
 
 T5_TOKENS = 256
 """Places of the T5 encoder, those of the pipeline of diffusers."""
@@ -29,6 +30,7 @@ def stable_diffusion_3(pipeline: Pipeline, parts: Parts, size: Size | None, clip
     t5 = None
     if "text_encoder_3" in parts and "tokenizer_3" in parts:
         t5 = TextEncoder(parts["tokenizer_3"], parts["text_encoder_3"], most_tokens=places)
+    encoders = [*clips, *([t5] if t5 else [])]
     width, summary = widths_of(transformer, clips, t5)
     transformer.expect("in_channels", transformer.need("in_channels", int), vae.latent_channels, "as of its VAE")
     patch = int(transformer.need("patch_size", int))
@@ -44,7 +46,7 @@ def stable_diffusion_3(pipeline: Pipeline, parts: Parts, size: Size | None, clip
         clip = torch.cat([first, second], -1)
         # Both CLIPs side by side are narrower than T5, and are filled up with zeros, as in training.
         padded = torch.nn.functional.pad(clip, (0, width - clip.shape[-1]))
-        long = t5.says(prompt)[0][0] if t5 else torch.zeros(places, width)
+        long = t5.says(prompt)[0][0] if t5 else clip.new_zeros(places, width)
         pooled = torch.cat([said.text_embeds[0], said_2.text_embeds[0]])
         return packing.pack(torch.cat([padded, long]), pooled)
 
@@ -62,8 +64,8 @@ def stable_diffusion_3(pipeline: Pipeline, parts: Parts, size: Size | None, clip
         network=per_place(transformer, ask),
         schedule=flow_of(scheduler, patches_of(vae, chosen, patch), to_the_last=True),
         predicts="flow",
-        encode=rows_of(one),
-        check_texts=checks([*clips, *([t5] if t5 else [])]),
+        encode=rows_of(one, encoders, skip, width),
+        check_texts=checks(encoders),
         **latents(vae, chosen),
     )
 

@@ -1,8 +1,4 @@
-"""Prompts -> conditions: tokenizers, text encoders, and rows that hold all that a network is told of a prompt.
-
-Text encoders compute in float32 on the CPU, a text at a time: neither the device, nor the precision of the network, nor
-another text changes what a prompt means. They stay in memory, and so do the rows of the last texts.
-"""
+"""Prompts -> conditions: tokenizers, text encoders, and rows that hold all that a network is told of a prompt."""
 
 from __future__ import annotations
 
@@ -16,15 +12,12 @@ import torch
 from torch import Tensor
 
 from ....samplers.errors import InputError, ModelError, closest
-from ....samplers.model import Encode
 from ....samplers.nets.clip import words_of
 from .folder import Part, at_fault
 from .libraries import library, quietly
 from .tokenizers import KNOWN, longest_of, readable
-from .weights import load_part
+from .weights import fingerprint, load_part, weight_files
 
-ROWS_KEPT = 128
-"""More than the prompts of a block of samples; a row may take megabytes."""
 TEXTS_COUNTED = 65_536
 SHOWN_TEXT = 120
 PENULTIMATE = 2
@@ -39,9 +32,9 @@ class Packing:
     """The shape of each tensor, without the batch."""
 
     def pack(self, *tensors: Tensor) -> Tensor:
-        """Tensors of these shapes -> (L,)."""
+        """Tensors of these shapes, wherever they are -> (L,) on the CPU, in float32."""
         assert tuple(tuple(t.shape) for t in tensors) == self.shapes
-        return torch.cat([t.flatten() for t in tensors])
+        return torch.cat([t.flatten().float().cpu() for t in tensors])
 
     def unpack(self, rows: Tensor) -> list[Tensor]:
         """(B, L) -> a tensor (B, *shape) for each shape."""
@@ -49,17 +42,15 @@ class Packing:
         return [piece.reshape(-1, *shape) for piece, shape in zip(pieces, self.shapes, strict=True)]
 
 
-def rows_of(one: Callable[[str], Tensor]) -> Encode:
-    """Texts -> rows (n, L), from what makes the row of one text; a text is encoded once."""
-    cached = functools.lru_cache(maxsize=ROWS_KEPT)(torch.no_grad()(one))
-    return lambda texts: torch.stack([cached(text) for text in texts])
-
-
 class TextEncoder:
     """A tokenizer with its text encoder, which is loaded when the first text is encoded."""
 
     def __init__(self, tokenizer: Part, encoder: Part, *, most_tokens: int | None = None) -> None:
         self.encoder = encoder
+        self.place = torch.device("cpu"), torch.float32
+        """Where the next texts are encoded, and in which precision."""
+        self._loaded: tuple[tuple[torch.device, torch.dtype], Any] | None = None
+        self._parts = tokenizer, encoder
         with readable(tokenizer.folder) as folder, quietly():
             cls = getattr(library("transformers"), tokenizer.cls)
             with at_fault(tokenizer.folder, f"no {tokenizer.cls} can be made of it"):
@@ -115,10 +106,10 @@ class TextEncoder:
             )
         # Most pipelines let the encoder see the padding; whether this one does is in its config.
         masked = bool(self.encoder.config.get("use_attention_mask"))
-        mask = {"attention_mask": tokens.attention_mask} if masked else {}
+        mask = {"attention_mask": tokens.attention_mask.to(self.place[0])} if masked else {}
         network = self._network
         with at_fault(self.encoder.folder, "no encoder that can be asked"):
-            return network(tokens.input_ids, **mask, **options)
+            return network(tokens.input_ids.to(self.place[0]), **mask, **options)
 
     def states(self, text: str, skip: int) -> tuple[Tensor, Any]:
         """The states after the layer that is `skip` - 1 before the last (T, width), and all that the encoder said."""
@@ -133,9 +124,27 @@ class TextEncoder:
         normed: Tensor = norm(states)
         return normed
 
-    @functools.cached_property
+    @property
+    def weights_bytes(self) -> int:
+        """Bytes of its weights, as they are stored."""
+        return sum(file.stat().st_size for file in weight_files(self.encoder)[0])
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of the files of tokenizer and encoder."""
+        return fingerprint(self._parts)
+
+    def release(self) -> None:
+        """Give the memory of the encoder back; the next text loads it again."""
+        self._loaded = None
+
+    @property
     def _network(self) -> Any:
-        return load_part(self.encoder, torch.device("cpu"), torch.float32)
+        # At one place at a time: a large encoder fits no memory twice.
+        if self._loaded is None or self._loaded[0] != self.place:
+            self.release()
+            self._loaded = self.place, load_part(self.encoder, *self.place)
+        return self._loaded[1]
 
 
 def encoders_side_by_side(pairs: Sequence[tuple[Part, Part]]) -> list[TextEncoder]:
