@@ -192,7 +192,7 @@ def model(_: Caption, value: str, about: Explained, registry: Registry) -> str:
     """Model: one that is here knows the prompt of a picture that it drew."""
     # Nothing is loaded. Code, even code in a folder's place, is named but not put into the command: anybody may have
     # written the picture, and people run a command as it stands.
-    name, _, argument = value.partition(":")
+    name, __, argument = value.partition(":")
     if CODE.fullmatch(value) or ":" in argument:
         return f"{TOLD['model']} If {value} is yours: --model {value}."
     is_registered = name in registry.models.things
