@@ -30,8 +30,10 @@ declare -A runs=(
         -s dpm-solver++-sde -s unipc -s deis -s ipndm -s sa-solver -s lms"
     [scenes-grids]="128 --model scenes --nfe 5,10 --guidance 3 --metric fid --metric clip_score --metric composition
         -s ddim -s dpm-solver++ -s dpm-solver++:grid=trailing -s dpm-solver++:grid=karras -s dpm-solver++:grid=logsnr"
+    [scenes-flow]="128 --model scenes-flow --nfe 5,10,20 --guidance 3 --metric fid --metric clip_score
+        --metric composition -s euler -s heun -s dpm-solver++"
 )
-order=(family verdicts variance ode-error third-order reference thousand guidance scenes scenes-grids)
+order=(family verdicts variance ode-error third-order reference thousand guidance scenes scenes-grids scenes-flow)
 
 # Give a run the chunks of those drawn before, as far as its number of images (the second argument) reaches. A chunk is
 # never changed once it is written, so a link is enough, and cells that are not of the run are not read.
@@ -82,6 +84,10 @@ questions() {
         scenes) budgets=5,8,10,15,20 ;;
         scenes-grids)
             samplerbench table "$run" --nfe 5,10 --metric composition >"$run/budgets-composition.txt"
+            return 0
+            ;;
+        scenes-flow)
+            samplerbench table "$run" --nfe 5,10,20 --metric composition >"$run/budgets-composition.txt"
             return 0
             ;;
         *) return 0 ;;

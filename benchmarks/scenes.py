@@ -1,12 +1,13 @@
 """Measure a latent model of scenes: what its images show, its autoencoder, and the distance of its images to scenes.
 
     python benchmarks/scenes.py                               the installed package of the model scenes
+    python benchmarks/scenes.py scenes-flow --sampler euler   that of its sibling
     python benchmarks/scenes.py MODEL --detector DETECTOR     a folder of `train --latent` and one of a trained detector
 
 Samples are drawn from held-out captions at guidance 3 by dpm-solver++ in 20 calls; the detector judges them, and scenes
 of the same captions, which are what it can be right about at best. The distances are Frechet distances of the
 detector's features without bias: of samples, and of reconstructions of held-out scenes, to other held-out scenes. They
-need 384 samples at least (`-n 384`). It prints a table in Markdown.
+are left out for fewer than 384 samples. It prints a table in Markdown.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from samplerbench.plugins.metrics.composition import samplerbench_metrics
 from samplerbench.plugins.metrics.fid import UnbiasedFID
 from samplerbench.plugins.models.diffusers.libraries import library, quietly
 from samplerbench.plugins.models.latent.training import psnr
+from samplerbench.samplers.factories import PACKAGED
 from samplerbench.samplers.metric import Estimate, Rows
 
 SAMPLER, STEPS, GUIDANCE = "dpm-solver++", 20, 3.0
@@ -44,6 +46,8 @@ three."""
 SEED = 3
 """Of the captions: the detector was trained on scenes of other seeds."""
 SHOWN = 48
+FEWEST = 384
+"""Samples that have a distance: four for each feature."""
 MEASURED = 1_000
 """Scenes whose reconstructions have their error measured."""
 
@@ -137,39 +141,49 @@ def table(lines: list[Line]) -> str:
 
 
 @click.command(help=__doc__)
-@click.argument("model", type=click.Path(path_type=Path, exists=True), required=False)
+@click.argument("model", default="scenes")
 @click.option("--detector", type=click.Path(path_type=Path, exists=True))
 @click.option("-n", "samples", default=5_000, show_default=True)
 @click.option("--things", default=12, show_default=True)
+@click.option("--sampler", default=SAMPLER, show_default=True, help="Of one call a step.")
+@click.option("--device", default="cpu", show_default=True)
 @click.option("--sheet", type=click.Path(path_type=Path), help="Write the first 48 samples as a picture.")
-def main(model: Path | None, detector: Path | None, samples: int, things: int, sheet: Path | None) -> None:
+def main(  # noqa: PLR0913  (the options of the command)
+    model: str, detector: Path | None, samples: int, things: int, sampler: str, device: str, sheet: Path | None
+) -> None:
     """Measure, and print the table."""
-    model, detector = model or installed() / "model", detector or installed() / "detector"
-    loaded, read = sb.load_model(f"diffusers:{model}"), extractors_of(detector)
+    detector = detector or installed() / "detector"
+    home = installed() / "model" if model in PACKAGED else Path(model)
+    # Diffusers' own loader, as the package of the other reads no folder of a training.
+    loaded, read = sb.load_model(model if model in PACKAGED else f"diffusers:{model}"), extractors_of(detector)
     assert loaded.shown_shape
     scenes = scenes_like(load(f"size={loaded.shown_shape[-1]},things={things}"), samples, SEED)
     captions = [scenes.caption(i) for i in range(samples)]
     with quietly():
         vae = (
-            library("diffusers").AutoencoderKL.from_pretrained(str(model / "vae"), local_files_only=True).float().eval()
+            library("diffusers").AutoencoderKL.from_pretrained(str(home / "vae"), local_files_only=True).float().eval()
         )
-    drawn = sb.sample(loaded, SAMPLER, steps=STEPS, n=samples, prompts=captions, guidance=GUIDANCE, batch_size=16)
+    drawn = sb.sample(
+        loaded, sampler, steps=STEPS, n=samples, prompts=captions, guidance=GUIDANCE, batch_size=16, device=device
+    )  # fmt: skip
     assert drawn.images is not None
+    images = drawn.images.cpu()
     if sheet:
-        replace(drawn, images=drawn.images[:SHOWN]).grid(8).save(sheet)
+        replace(drawn, images=images[:SHOWN]).grid(8).save(sheet)
 
     def features(images: torch.Tensor) -> Rows:
         return read["features"].extract(images, ())
 
     lines = [
-        *shares("samples", read["composition"].extract(drawn.images, captions), ASKED),
+        *shares("samples", read["composition"].extract(images, captions), ASKED),
         *shares("scenes", read["composition"].extract(images_of(scenes), captions), dict.fromkeys(PARTS, OF_SCENES)),
     ]
     error = psnr(vae, images_of(scenes)[:MEASURED], torch.device("cpu"))
     lines += [Line("PSNR of the autoencoder", f"{error:.1f} dB", f">= {LEAST_PSNR:g} dB", error >= LEAST_PSNR)]
-    lines += distances(features, drawn.images, vae, scenes)
+    if samples >= FEWEST:
+        lines += distances(features, images, vae, scenes)
     click.echo(
-        f"{samples:,} samples of {SAMPLER}, {STEPS} calls, guidance {GUIDANCE:g}; {model}, {detector / WEIGHTS}\n"
+        f"{samples:,} samples of {sampler}, {STEPS} calls, guidance {GUIDANCE:g}; {model}, {detector / WEIGHTS}\n"
     )
     click.echo(table(lines))
 

@@ -16,7 +16,10 @@ from .model import NAMELESS, Model
 from .plugin import function_from_code
 
 T = TypeVar("T")
-PACKAGED = {"scenes": ("samplerbench_scenes", "pip install ./models/scenes")}
+PACKAGED = {
+    "scenes": ("samplerbench_scenes", "pip install ./models/scenes"),
+    "scenes-flow": ("samplerbench_scenes_flow", "pip install ./models/scenes ./models/scenes-flow"),
+}
 """Models with a package of their own in the repository: its module, and what installs it."""
 
 

@@ -159,9 +159,10 @@ def dit(folder):
     return folder
 
 
-def stable_diffusion(folder):
+def stable_diffusion(folder, *of_scheduler, **config):
     parts = {
-        "unet": text_unet(folder / "unet", 16), "vae": vae(folder / "vae"), "scheduler": scheduler(folder),
+        "unet": text_unet(folder / "unet", 16), "vae": vae(folder / "vae"),
+        "scheduler": scheduler(folder, *of_scheduler, **config),
         "text_encoder": clip(folder / "text_encoder"), "tokenizer": words(folder / "tokenizer"),
         "safety_checker": ["stable_diffusion", "StableDiffusionSafetyChecker"], "feature_extractor": [None, None],
     }  # fmt: skip
@@ -235,13 +236,17 @@ KINDS = {
 }
 
 
+SIBLINGS = {"sd-flow": lambda folder: stable_diffusion(folder, "FlowMatchEulerDiscreteScheduler", shift=2.0)}
+"""Kinds that differ from another only in their scheduler."""
+
+
 def made_on_demand(root):
     """Kind -> the folder of its model below `root`, made when it is first asked for."""
     there = {}
 
     def folder(kind):
         if kind not in there:
-            there[kind] = KINDS[kind](root / kind)
+            there[kind] = {**KINDS, **SIBLINGS}[kind](root / kind)
         return there[kind]
 
     return folder

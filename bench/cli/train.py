@@ -36,6 +36,10 @@ GIVEN_TO_TRAIN = ("data", "output", "report")
               "autoencoder, a text encoder and a U-Net. The images need captions.")  # fmt: skip
 @click.option("--decoder-data", metavar="DATA", help="With --latent: images, with or without captions, from which "
               "only the decoder learns, after the autoencoder. [default: those of --data]")  # fmt: skip
+@click.option("--prediction", metavar="NAME", help="With --latent: what the U-Net answers with, v or flow. "
+              "[default: v]")  # fmt: skip
+@click.option("--start-from", type=FilePath(), metavar="DIR", help="With --latent: a folder of such a model. Its "
+              "autoencoder and text encoder are taken as they are, and its U-Net learns on.")  # fmt: skip
 @click.option("--size", type=WHOLE, metavar="PIXELS", help="Side of the images. [default: 32; --latent 64]")
 @click.option("--preset", metavar="NAME", help="Networks: tiny, small or base; --latent has no base. [default: tiny]")
 @click.option("--steps", type=WHOLE, metavar="N", help="Training steps of the U-Net. [default: the preset's]")

@@ -1,6 +1,7 @@
 """Models of diffusers: the same samples as its pipelines, what each setting changes, and what no sample depends on."""
 
 import dataclasses
+import functools
 import json
 import shutil
 import socket
@@ -34,7 +35,7 @@ def with_slow(kinds, *quick):
 
 
 PROMPTS = ("cat", "a dog")
-STEPS = 5
+STEPS, GUIDANCE = 5, 4.0
 PARITY = 5e-7
 """Relative to the largest number: both sides run the networks in one precision and in the same order of operations;
 with guidance the rows without the prompt come first there and last here, and the schedulers' tables are float32."""
@@ -175,6 +176,26 @@ def test_text_to_image_as_the_pipeline_makes_it(load, folders, kind, options):
     pictures = run_peer(pipe, start, output_type="np", **told)
     assert float((made.images - pictures * 255).abs().max()) < 0.51  # rounding, and the decoder's own
     assert made.network_evaluations == STEPS * (2 if options else 1)
+
+
+def test_a_flow_with_a_unet_as_the_pipeline_makes_it(load, folders):
+    ours, pipe = load("sd-flow"), peer(folders("sd-flow"), safety_checker=None)
+    pipe.scheduler.init_noise_sigma = 1.0  # of the state at t = 1, which the pipeline asks and this scheduler lacks
+    start = states(ours)
+    even = np.linspace(1, 1 / STEPS, STEPS).tolist()
+    with mock.patch.object(pipe.scheduler, "set_timesteps", functools.partial(told_sigmas, pipe.scheduler, even)):
+        theirs = run_peer(
+            pipe, start, prompt=list(PROMPTS), latents=start, output_type="latent",
+            guidance_scale=GUIDANCE, negative_prompt=["bad"] * 2,
+        )  # fmt: skip
+    made = sb.sample(ours, "euler", STEPS, x_init=start, prompts=PROMPTS, guidance=GUIDANCE, negative="bad")
+    assert (ours.predicts, ours.schedule.default_grid) == ("flow", "shift:factor=2")
+    assert distance(made.x, theirs) < GUIDANCE * PARITY  # it magnifies the rounding of a call
+
+
+def told_sigmas(scheduler, sigmas, steps, device=None):
+    """What newer pipelines do: they say the times to their scheduler, which shifts them."""
+    type(scheduler).set_timesteps(scheduler, device=device, sigmas=sigmas)
 
 
 @pytest.mark.parametrize(

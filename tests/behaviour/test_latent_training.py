@@ -1,6 +1,8 @@
 """`samplerbench train --latent`: a small Stable Diffusion from captioned images, which resumes and runs."""
 
+import copy
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,7 +14,9 @@ from torch import nn
 import samplerbench
 from cases import skip_module_without
 from samplerbench.plugins.models.latent import losses, training
+from samplerbench.plugins.models.latent.networks import unet_of
 from samplerbench.plugins.models.latent.settings import PRESETS, Preset, Settings
+from samplerbench.plugins.models.latent.starting import Start, carry_over
 from samplerbench.plugins.models.latent.tokens import PLACES, encoded, load_tokenizer, write_tokenizer
 from samplerbench.samplers.errors import InputError
 from samplerbench.samplers.nets.training import step_generator
@@ -234,13 +238,109 @@ def test_the_unet_learns_v_of_scaled_latents_and_drops_a_tenth_of_the_captions()
         dropped.extend((~kept).tolist())
         return torch.zeros(len(numbers), 1, 1)
 
-    loss = losses.denoising(latents, states, scale=0.5, batch=32, seed=0, device=torch.device("cpu"))
+    loss = losses.denoising(
+        latents, states, prediction="v", scale=0.5, batch=32, seed=0, device=torch.device("cpu")
+    )  # fmt: skip
     values = [float(loss(Zero(), step)) for step in range(60)]
     assert 0.06 < np.mean(dropped) < 0.14  # of 1,920, three deviations are 0.02
     # The mean square of alpha eps - sigma x0, for x0 of variance a fourth: between 1/4 and 1.
     schedule = samplerbench.vp_scaled_linear()
     abar = np.asarray(schedule.alphas_cumprod)
     assert np.mean(values) == pytest.approx(float(np.mean(abar + (1 - abar) / 4)), rel=0.05)
+
+
+def test_the_unet_of_a_flow_learns_the_velocity_from_noise_to_images():
+    heard = []
+
+    class Knows(nn.Module):
+        """Knows that every image is 3, so that x = (1 - t) 3 + t eps tells it the noise."""
+
+        def forward(self, x, t, encoder_hidden_states):
+            heard.extend(t.tolist())
+            return type("Answer", (), {"sample": (x - 3) / (t.view(-1, 1, 1, 1) / 1000)})
+
+    latents = torch.full((64, 4, 2, 2), 1.5).half()
+    loss = losses.denoising(
+        latents, lambda numbers, kept: torch.zeros(len(numbers), 1, 1), prediction="flow", scale=2.0, batch=32, seed=0,
+        device=torch.device("cpu"),
+    )  # fmt: skip
+    assert max(float(loss(Knows(), step)) for step in range(20)) < 1e-6
+    assert min(heard) > 0
+    assert max(heard) <= 1000
+    assert np.mean(heard) == pytest.approx(500, rel=0.02)
+    first = np.sort(heard[:32])
+    assert (np.floor((first - 1e-3) / 1000 * 32) == np.arange(32)).all()  # one in each part
+
+
+def test_a_flow_starts_from_the_parts_of_another_model(sb, photos, tmp_path):
+    assert sb(*ASKED).code == 0
+    flow = (*ASKED[:-1], "flow", "--prediction", "flow", "--start-from", "out")
+    done = sb(*flow)
+    assert (done.code, done.out) == (0, "flow\n"), done.err
+    before, after = weights(tmp_path / "out"), weights(tmp_path / "flow")
+    assert {name for name in before if before[name] != after[name]} == {"unet/diffusion_pytorch_model.safetensors"}
+    for name in ("vocab.json", "merges.txt", "tokenizer_config.json"):
+        assert (tmp_path / "flow" / "tokenizer" / name).read_bytes() == (
+            tmp_path / "out" / "tokenizer" / name
+        ).read_bytes()
+    phases = {line.split(",")[0] for line in (tmp_path / "flow" / "training.csv").read_text().splitlines()[1:]}
+    assert phases == {"unet"}
+    model, other = (samplerbench.load_model(str(tmp_path / name)) for name in ("flow", "out"))
+    assert (model.predicts, model.schedule) == ("flow", samplerbench.flow())
+    drawn, apart = (samplerbench.sample(of, "euler", 2, n=1, prompts=["a red thing"]).x for of in (model, other))
+    assert not torch.equal(drawn, apart)
+    # Its three steps are too few to lead far away from where it started.
+    x, t, states = torch.randn(1, 4, 4, 4), torch.tensor([400.0]), torch.zeros(1, PLACES, SMALLEST.text)
+    learned, start = (start_of(tmp_path / name).unet("flow")(x, t, states).sample for name in ("flow", "out"))
+    assert 0 < float((learned - start).detach().square().mean() / start.detach().square().mean()) < 0.5
+    sb(*flow[:-2]).refused(2, "start_from: ", "another output")
+    sb(*flow, "--decoder-data", "photos").refused(2, "decoder_data and start_from")
+
+
+def start_of(folder):
+    return Start.of(folder, Settings(16))
+
+
+def test_a_time_of_a_flow_is_heard_as_the_timestep_with_the_same_ratio_of_noise():
+    torch.manual_seed(0)
+    unet = unet_of(replace(SMALLEST, unet=(64, 64)), 16).requires_grad_(True)
+    kept = copy.deepcopy(unet)
+    carry_over(unet, schedule := samplerbench.vp_scaled_linear())
+    levels = [schedule.at_time(t) for t in range(20, 1000, 70)]
+    after = torch.tensor([1000 * level.sigma / (level.alpha + level.sigma) for level in levels])
+    before = torch.tensor([level.t for level in levels])
+    with torch.no_grad():
+        now, heard, unchanged = (
+            net.time_embedding(net.time_proj(times)) for net, times in ((unet, after), (kept, before), (kept, after))
+        )
+    assert float((now - heard).square().mean()) < 0.2 * float((unchanged - heard).square().mean())
+    changed = {name for name, value in unet.state_dict().items() if not torch.equal(value, kept.state_dict()[name])}
+    assert changed
+    assert all(name.startswith("time_embedding.") for name in changed)
+
+
+def test_a_flow_is_learned_from_nothing_too(sb, photos, tmp_path):
+    assert sb(*ASKED, "--prediction", "flow").code == 0
+    assert json.loads((tmp_path / "out" / "training.json").read_text())["prediction"] == "flow"
+    assert samplerbench.load_model(str(tmp_path / "out")).predicts == "flow"
+    sb(*ASKED).refused(2, "prediction: 'flow' -> None", "another output")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (("--prediction", "eps"), 2, ["prediction 'eps'", "v, flow"]),
+        (("--start-from", "nowhere"), 2, ["start_from nowhere: no such folder"]),
+        (("--start-from", "photos"), 4, ["photos/model_index.json: no such file"]),
+        (("--start-from", "sd"), 4, ["latents of shape (4, 8, 8) and texts of 77 tokens", "(4, 4, 4) and 32"]),
+        (("--start-from", "pixels"), 4, ["a DDIMPipeline; expected what `train --latent"]),
+    ],
+)
+def test_what_no_training_starts_from_is_refused(sb, photos, tmp_path, tiny_models, arguments, code, words):
+    for kind in {"sd", "pixels"} & set(arguments):
+        (tmp_path / kind).symlink_to(tiny_models(kind))
+    sb(*ASKED, *arguments).refused(code, *words)
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_decoder_goes_on_learning_while_the_latents_stay(photos, tmp_path):

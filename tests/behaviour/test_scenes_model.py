@@ -3,6 +3,7 @@
 import importlib
 import json
 import runpy
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,7 @@ skip_module_without("diffusers", "transformers")
 
 SMALLEST = Preset((16, 16, 16), 32, 1, (16, 32), 1, 2, 2, 3, 1e-3)
 PACKAGE = Path(__file__).parents[2] / "models" / "scenes"
+SIBLING = PACKAGE.with_name("scenes-flow")
 SIDE, THINGS = 16, 12
 
 
@@ -138,3 +140,72 @@ def test_the_words_of_a_training_that_lists_none_are_those_of_its_captions(fille
     listed = json.loads((learned / "out" / "tokenizer" / "tokenizer_config.json").read_text())["known_words"]
     assert content["known_words"] == sorted(listed)
     assert filler["things_of"](learned / "out") == THINGS
+
+
+# ---- The sibling that predicts a flow ----
+
+
+@pytest.fixture
+def sibling(package, home, monkeypatch):
+    """The module of the sibling's package, which finds the filled package of scenes."""
+    monkeypatch.setattr(package, "HOME", home)
+    monkeypatch.syspath_prepend(str(SIBLING))
+    return importlib.import_module("samplerbench_scenes_flow")
+
+
+@pytest.fixture
+def filler_of_sibling(sibling):
+    """What its fill.py defines."""
+    return runpy.run_path(str(SIBLING / "fill.py"))
+
+
+@pytest.fixture
+def flow(learned, tmp_path):
+    """The folder of a training that started from the other: its U-Net and its scheduler are new."""
+    folder = shutil.copytree(learned / "out", tmp_path / "flow")
+    torch.manual_seed(1)
+    training.save(unet_of(SMALLEST, SIDE), folder / "unet")
+    (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(training.OF_FLOW))
+    index = {**training.INDEX, "scheduler": ["diffusers", training.OF_FLOW["_class_name"]]}
+    (folder / "model_index.json").write_text(json.dumps(index))
+    return folder
+
+
+def test_the_sibling_has_a_unet_of_its_own_and_all_else_of_scenes(sibling, package, filler_of_sibling, flow, tmp_path):
+    there = tmp_path / "there"
+    assert 0 < filler_of_sibling["fill"](flow, there, tmp_path) < 5_000_000
+    assert {path.parent.name for path in there.rglob("*") if path.is_file()} == {"model", "unet", "scheduler"}
+    model, scenes = sibling.ScenesFlow()(str(there)), package.Scenes()()
+    assert (model.name, model.predicts, model.schedule) == (f"scenes-flow:{there}", "flow", samplerbench.flow())
+    assert (model.batch_size, model.prompts) == (scenes.batch_size, scenes.prompts)
+    assert {role: of.fingerprint for role, of in model.extractors.items()} == {
+        role: of.fingerprint for role, of in scenes.extractors.items()
+    }
+    assert model.fingerprint != scenes.fingerprint
+    assert torch.equal(model.encode(["two cats"]), scenes.encode(["two cats"]))
+    drawn, whole = (
+        samplerbench.sample(of, "euler", steps=2, n=2, prompts=model.prompts[:2], guidance=2.0, batch_size=2).x
+        for of in (model, f"diffusers:{flow}")
+    )
+    assert torch.equal(drawn, whole)
+    skipping = sibling.ScenesFlow()(str(there), size=32, clip_skip=1)
+    assert skipping.shown_shape == (3, 32, 32)
+
+
+def test_the_sibling_takes_no_training_with_another_autoencoder(filler_of_sibling, flow, tmp_path):
+    torch.manual_seed(2)
+    training.save(vae_of(SMALLEST, SIDE), flow / "vae")
+    with pytest.raises(InputError, match=r"vae/.*: other weights than .*started from scenes"):
+        filler_of_sibling["fill"](flow, tmp_path / "there", tmp_path)
+    with pytest.raises(InputError, match=r"model_index\.json: is missing"):
+        filler_of_sibling["fill"](tmp_path, tmp_path / "there", tmp_path)
+    assert not (tmp_path / "there").exists()
+
+
+def test_the_sibling_without_weights_or_package_says_what_to_do(sibling, tmp_path):
+    with pytest.raises(ModelError, match=r"'scenes-flow:.*no weights in .*scenes-flow/fill\.py TRAINING"):
+        sibling.ScenesFlow()(str(tmp_path))
+    with pytest.raises(
+        ModelError, match=r"'scenes-flow': is not .*`pip install \./models/scenes \./models/scenes-flow`"
+    ):
+        Registry().model("scenes-flow")

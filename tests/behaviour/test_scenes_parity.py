@@ -23,6 +23,7 @@ PEERS = {
     "dpm-solver++": ("DPMSolverMultistepScheduler", {"algorithm_type": "dpmsolver++", "solver_order": 2}),
 }
 """Sampler -> the scheduler of diffusers that is the same, and its options."""
+FLOW = {"flow": ("FlowMatchEulerDiscreteScheduler", {})}
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +55,7 @@ class Wide:
 def pipeline(folder, name, dtype):
     """The pipeline of diffusers with a scheduler; in float64 the scheduler computes in it too."""
     diffusers = library("diffusers")
-    cls, options = PEERS[name]
+    cls, options = {**PEERS, **FLOW}[name]
     module = importlib.import_module(getattr(diffusers, cls).__module__)
     with ExitStack() as names, quietly():
         for short, whole in {"torch": torch, "np": np}.items():
@@ -99,6 +100,39 @@ def test_latent_states_are_those_of_the_pipeline(folder, model, name, negative, 
         model, name, grid=grid, x_init=start, prompts=PROMPTS, negative=negative, guidance=GUIDANCE, batch_size=2
     )
     assert len(grid) == STEPS
+    assert made.x.dtype == dtype
+    assert distance(made.x, theirs) < tolerance
+
+
+@pytest.fixture(scope="module")
+def flow_unet():
+    """The folder of the U-Net of the model scenes-flow."""
+    spec = importlib.util.find_spec("samplerbench_scenes_flow")
+    there = Path(spec.origin).parent / "model" / "unet" if spec and spec.origin else None
+    if there is None or not there.is_dir():
+        pytest.skip("the package of the model scenes-flow is not installed, or not filled")
+    return there
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-4)], ids=str)
+@pytest.mark.parametrize("shift", [1.0, 3.0])
+def test_latent_states_of_the_flow_are_those_of_flow_matching(folder, flow_unet, shift, dtype, tolerance):
+    ours = sb.load_model("scenes-flow")
+    start = start_of(ours, dtype)
+    against = ["three frogs on a red ground"] * len(PROMPTS)
+    with pipeline(folder, "flow", dtype) as pipe, torch.no_grad():
+        pipe.unet = type(pipe.unet).from_pretrained(flow_unet, local_files_only=True).to(dtype)
+        pipe.scheduler = type(pipe.scheduler)(shift=shift)
+        pipe.scheduler.init_noise_sigma = 1.0  # of the state at t = 1: the pipeline asks, and this scheduler lacks it
+        theirs = pipe(
+            prompt_embeds=ours.encode(PROMPTS).to(dtype), negative_prompt_embeds=ours.encode(against).to(dtype),
+            latents=start, num_inference_steps=STEPS, guidance_scale=GUIDANCE, output_type="latent",
+        ).images  # fmt: skip
+        grid = [float(t) / 1000 for t in pipe.scheduler.timesteps]
+    made = sb.sample(
+        ours, "euler", grid=grid, x_init=start, prompts=PROMPTS, negative=against[0], guidance=GUIDANCE, batch_size=2
+    )
+    assert (len(grid), grid[0]) == (STEPS, 1.0)
     assert made.x.dtype == dtype
     assert distance(made.x, theirs) < tolerance
 

@@ -475,7 +475,9 @@ def test_files_of_words_are_bounded(copy):
         ("sdxl", INDEX, {"scheduler": ["diffusers", "EDMDPMSolverMultistepScheduler"]}, ["sigma_data", "edm:FOLDER"]),
         ("pixels", INDEX, {"scheduler": ["diffusers", "CMStochasticIterativeScheduler"]}, ["consistency model"]),
         ("pixels", INDEX, {"scheduler": ["diffusers", "KarrasVeScheduler"]}, ["sb.wrap_network(...)"]),
-        ("sd", INDEX, {"scheduler": ["diffusers", "FlowMatchEulerDiscreteScheduler"]}, ["is of a flow"]),
+        ("sdxl", INDEX, {"scheduler": ["diffusers", "FlowMatchEulerDiscreteScheduler"]}, ["is of a flow; these are"]),
+        ("sd", INDEX, {"scheduler": ["diffusers", "FlowMatchLCMScheduler"]}, ["write that as its class"]),
+        ("sd-flow", SCHEDULER, {"use_dynamic_shifting": True}, ["use_dynamic_shifting True: expected False"]),
         ("sd3", INDEX, {"scheduler": ["diffusers", "FlowMatchHeunDiscreteScheduler"]}, [
             "write that as its class, since grids are chosen here"]),
         ("sd", INDEX, {"_class_name": "LatentConsistencyModelPipeline"}, ["LCM-LoRA merged into it"]),

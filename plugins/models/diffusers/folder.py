@@ -97,6 +97,8 @@ class Pipeline:
     cls: str
     index: Mapping[str, Any]
     """The entries of its index: part -> (library, class), and options."""
+    shared: Path | None = None
+    """Another folder, with the parts that this one has no folder of."""
 
     def has(self, name: str) -> bool:
         """Whether the index names a part."""
@@ -115,7 +117,8 @@ class Pipeline:
         if home != expected:
             raise ModelError(f"{where}: {name} is a {cls} of {short(home)}; expected that of {expected!r}")
         # The parts of a lone U-Net lie beside each other, without folders of their own.
-        folder = self.folder / name if (self.folder / name).is_dir() else self.folder
+        homes = [home / name for home in (self.folder, self.shared) if home]
+        folder = next((home for home in homes if home.is_dir()), self.folder)
         file = folder / config_name(name)
         spared = file.name == WORDS and not file.exists()  # old tokenizers have none
         return Part(name, cls, folder, {} if spared else read_config(file))

@@ -18,7 +18,7 @@ CONSISTENCY = (
     "is of a consistency model in sigma (Song et al. 2023), which has no alpha; a function that returns "
     "sb.wrap_network(D, sb.edm(), shape, predicts='x0') makes a model of it"
 )
-FLOW = "is of a flow, whose networks are in a StableDiffusion3Pipeline or a FluxPipeline"
+FLOW = "is of a flow; these are read: StableDiffusionPipeline, StableDiffusion3Pipeline, FluxPipeline"
 OTHER_FLOW = "has the times of a FlowMatchEulerDiscreteScheduler: write that as its class, since grids are chosen here"
 SCHEDULERS: Mapping[str, str] = {
     "CMStochasticIterativeScheduler": CONSISTENCY,

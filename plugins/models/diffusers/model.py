@@ -47,7 +47,10 @@ class Diffusers:
         `size`: of the images, width x height; `clip_skip`: which layer of the text encoder is read, 1 = the last.
         InputError for a setting that the model cannot have, ModelError for files that are not as they should be.
         """
-        pipeline = read_pipeline(argument)
+        return self.assemble(read_pipeline(argument), size=size, clip_skip=clip_skip)
+
+    def assemble(self, pipeline: Pipeline, *, size: object = None, clip_skip: int | None = None) -> Model:
+        """The model of a pipeline whose parts may lie in two folders; settings and errors as above."""
         if pipeline.cls not in KINDS:
             raise ModelError(
                 f"model {pipeline.spec!r}: {short(pipeline.cls)} is no pipeline that is supported"
@@ -108,8 +111,8 @@ KINDS = {
     ),
     "StableDiffusionPipeline": Kind(
         {
-            "unet": ("UNet2DConditionModel",), "vae": ("AutoencoderKL",), "scheduler": VP_SCHEDULERS,
-            "text_encoder": CLIP, "tokenizer": WORDS,
+            "unet": ("UNet2DConditionModel",), "vae": ("AutoencoderKL",),
+            "scheduler": (*VP_SCHEDULERS, *FLOW_SCHEDULERS), "text_encoder": CLIP, "tokenizer": WORDS,
         },
         stable_diffusion,
     ),

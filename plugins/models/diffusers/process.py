@@ -138,6 +138,14 @@ def flow_of(scheduler: Part, patches: int, *, to_the_last: bool) -> Flow:
     return Flow(default_grid="uniform" if options == "factor=1" else f"shift:{options}")
 
 
+def even_flow_of(scheduler: Part) -> Flow:
+    """Rectified flow of a U-Net, whose pipeline says no size to its scheduler: even times, shifted by one factor."""
+    scheduler.expect(
+        "use_dynamic_shifting", scheduler.get("use_dynamic_shifting", False, bool), False, "as of a flow with a U-Net"
+    )
+    return flow_of(scheduler, 1, to_the_last=False)
+
+
 def timesteps_of_flow(scheduler: Part) -> int:
     """What the network's time is multiplied by: it was trained at k / timesteps, k from 1 to timesteps."""
     timesteps = int(scheduler.get("num_train_timesteps", 1000, int))

@@ -11,13 +11,13 @@ from ....samplers.model import Model
 from .building import Parts, latents, per_place, refuse_unusual
 from .canvas import VAE, Canvas, Size, usual_size
 from .folder import Pipeline
-from .process import predicts_of, schedule_of
+from .process import FLOW_SCHEDULERS, even_flow_of, predicts_of, schedule_of, timesteps_of_flow
 from .text import PENULTIMATE, Packing, TextEncoder, checks, encoders_side_by_side, skip_of
 from .text_rows import rows_of
 
 
 def stable_diffusion(pipeline: Pipeline, parts: Parts, size: Size | None, clip_skip: int | None) -> Model:
-    """Stable Diffusion 1.x and 2.x (Rombach et al. 2022)."""
+    """Stable Diffusion 1.x and 2.x (Rombach et al. 2022), and U-Nets of the same kind that predict a flow."""
     text = TextEncoder(parts["tokenizer"], parts["text_encoder"])
     skip = skip_of(clip_skip, 1, [text])
     parts["unet"].expect(
@@ -26,8 +26,12 @@ def stable_diffusion(pipeline: Pipeline, parts: Parts, size: Size | None, clip_s
     )  # fmt: skip
     refuse_unusual(parts["unet"], addition_embed_type=None)
 
+    told, _ = text_unet(parts, size)
+    # The network of a flow hears its time times the count of timesteps, one with betas the timestep itself.
+    times = timesteps_of_flow(parts["scheduler"]) if told["predicts"] == "flow" else 1
+
     def ask(unet: Any, x: Tensor, t: Tensor, condition: Tensor) -> Tensor:
-        answer: Tensor = unet(x, t, encoder_hidden_states=condition, return_dict=False)[0]
+        answer: Tensor = unet(x, t * times, encoder_hidden_states=condition, return_dict=False)[0]
         return answer
 
     return Model(
@@ -35,7 +39,7 @@ def stable_diffusion(pipeline: Pipeline, parts: Parts, size: Size | None, clip_s
         network=per_place(parts["unet"], ask),
         encode=rows_of(lambda prompt: text.normed_states(prompt, skip), [text], skip),
         check_texts=checks([text]),
-        **text_unet(parts, size)[0],
+        **told,
     )
 
 
@@ -92,8 +96,9 @@ def text_unet(parts: Parts, size: Size | None) -> tuple[dict[str, Any], Size]:
         unet.expect(name, unet.need(name, int), vae.latent_channels, what)
     refuse_unusual(unet, class_embed_type=None, encoder_hid_dim_type=None, time_cond_proj_dim=None)
     chosen = Canvas(vae.factor, "its VAE divides them", usual_size(unet, vae.factor)).choose(size)
+    is_flow = scheduler.cls in FLOW_SCHEDULERS
     return {
-        "schedule": schedule_of(scheduler),
-        "predicts": predicts_of(scheduler),
+        "schedule": even_flow_of(scheduler) if is_flow else schedule_of(scheduler),
+        "predicts": "flow" if is_flow else predicts_of(scheduler),
         **latents(vae, chosen),
     }, chosen

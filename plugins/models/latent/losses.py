@@ -5,19 +5,25 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  (the name that every torch program uses)
 
-from ....samplers.ddpm import draw_examples, loss_of_draw
+from ....samplers.ddpm import Draw, draw_examples, loss_of_draw
 from ....samplers.image_data import ImageData
 from ....samplers.nets.training import LossOf, batch_of, step_generator
 from ....samplers.schedule import vp_scaled_linear
 from ..ddpm.losses import CONDITION_DROP, as_input
 from .networks import Pairs
+from .settings import FLOW
 
+Numbers = npt.NDArray[np.int64]
 KL = 1e-6
 """Weight of the divergence from a unit normal: it bounds the latents, and blurs nothing (Rombach et al. 2022, G)."""
+FLOW_TIMES = 1000
+"""What the time of a flow is multiplied by for the network: sines of a time below 1 would hardly differ."""
 EDGES = 0.5
 """Weight of the error of differences between neighbours, which keeps edges sharp."""
 
@@ -67,31 +73,57 @@ def contrasting(  # noqa: PLR0913  (what the pairs are made of)
     2023).
     """
 
+    tokens = Tokens(data, tokens_of)
+
     def loss(net: nn.Module, step: int) -> Tensor:
         assert isinstance(net, Pairs)
         rows = batch_of(seed, step, len(images), batch)
-        texts = [data.caption(i) or "" for i in rows.tolist()]
-        false = [data.contraries(i) for i in rows.tolist()]
+        texts, owners, places = tokens(rows.tolist())
         shown = net.images(as_input(images[rows].to(device)))
-        told = net.texts(tokens_of([*texts, *(text for of_one in false for text in of_one)]).to(device))
+        told = net.texts(texts.to(device))
         # In float32, even under autocast: cosines are multiplied by up to 100.
         with torch.autocast(device.type, enabled=False):
             logits = net.scale * shown @ told[:batch].T
-            hard = torch.full((batch, max(map(len, false))), -torch.inf, dtype=logits.dtype, device=device)
+            hard = torch.full((batch, int(places.max(initial=-1)) + 1), -torch.inf, dtype=logits.dtype, device=device)
             # Each image only against its own contraries: those of another image may be true of it.
-            for i, own in enumerate(torch.split(told[batch:], [len(of_one) for of_one in false])):
-                hard[i, : len(own)] = net.scale * own @ shown[i]
+            own = torch.from_numpy(owners).to(device)
+            cosines = (told[batch:] * shown[own]).sum(1)
+            hard = hard.index_put((own, torch.from_numpy(places).to(device)), net.scale * cosines)
             pairs = torch.arange(batch, device=device)
             return (F.cross_entropy(torch.cat([logits, hard], 1), pairs) + F.cross_entropy(logits.T, pairs)) / 2
 
     return loss
 
 
+class Tokens:
+    """The tokens of images' captions and of what is false of them, which are kept: to read a text again in each epoch
+    would keep a GPU waiting."""
+
+    def __init__(self, data: ImageData, tokens_of: Callable[[Sequence[str]], Tensor]) -> None:
+        self._data, self._tokens_of = data, tokens_of
+        self._of: dict[int, Tensor] = {}
+
+    def __call__(self, rows: Sequence[int]) -> tuple[Tensor, Numbers, Numbers]:
+        """Numbers of images -> the tokens of their captions and behind them of all contraries; the position in `rows`
+        of the image that each contrary is of, and its number among those of this image."""
+        if new := [i for i in dict.fromkeys(rows) if i not in self._of]:
+            texts = [[self._data.caption(i) or "", *self._data.contraries(i)] for i in new]
+            made = self._tokens_of([text for of_one in texts for text in of_one])
+            # Copies: a part of a tensor would keep the whole of it.
+            parts = (part.clone() for part in torch.split(made, list(map(len, texts))))
+            self._of |= dict(zip(new, parts, strict=True))
+        found = [self._of[i] for i in rows]
+        counts = [len(of_one) - 1 for of_one in found]
+        places = np.concatenate([np.arange(count) for count in counts])
+        tokens = torch.cat([*(of_one[:1] for of_one in found), *(of_one[1:] for of_one in found)])
+        return tokens, np.repeat(np.arange(len(found)), counts), places
+
+
 def denoising(  # noqa: PLR0913  (what the examples are made of)
-    latents: Tensor, states_of: Callable[[Sequence[int], Tensor], Tensor], *, scale: float, batch: int, seed: int,
-    device: torch.device,
+    latents: Tensor, states_of: Callable[[Sequence[int], Tensor], Tensor], *, prediction: str, scale: float, batch: int,
+    seed: int, device: torch.device,
 ) -> LossOf:  # fmt: skip
-    """The U-Net's error in v on latents (N, 4, h, w) times `scale`.
+    """The U-Net's error in v, or in the velocity of a flow, on latents (N, 4, h, w) times `scale`.
 
     `states_of(numbers, kept)` are the states of the captions of images (B, L, D). A caption that is not kept is the
     empty text, which makes classifier-free guidance possible (Ho and Salimans 2022).
@@ -101,12 +133,37 @@ def denoising(  # noqa: PLR0913  (what the examples are made of)
     def loss(net: nn.Module, step: int) -> Tensor:
         generator = step_generator(seed, step)
         kept = torch.rand(batch, generator=generator) >= CONDITION_DROP
-        drawn = draw_examples(schedule, (batch, *latents.shape[1:]), generator)
+        shape = (batch, *latents.shape[1:])
+        drawn = draw_times(shape, generator) if prediction == FLOW else draw_examples(schedule, shape, generator)
         rows = batch_of(seed, step, len(latents), batch)
         x0 = scale * latents[rows].to(device, torch.float32)
-        return loss_of_draw(_Asked(net), schedule, x0, states_of(rows.tolist(), kept), drawn, predicts="v")
+        states = states_of(rows.tolist(), kept)
+        if prediction == FLOW:
+            return loss_of_flow(_Asked(net), x0, states, drawn)
+        return loss_of_draw(_Asked(net), schedule, x0, states, drawn, predicts=prediction)
 
     return loss
+
+
+def draw_times(shape: Sequence[int], generator: torch.Generator) -> Draw:
+    """A random time in (0, 1] of a flow, and random noise, for each sample of a batch of this shape."""
+    batch = shape[0]
+    # One in each of `batch` equal parts, which makes the loss less noisy (Kingma et al. 2021, appendix I.1). The rows
+    # of a batch are in random order, so that each sample still meets any time.
+    t = (torch.arange(batch) + 1 - torch.rand(batch, generator=generator)) / batch
+    return Draw(t, torch.randn(tuple(shape), generator=generator))
+
+
+def loss_of_flow(network: nn.Module, x0: Tensor, states: Tensor, draw: Draw) -> Tensor:
+    """Mean squared error in eps - x0, the velocity of x = (1 - t) x0 + t eps (Lipman et al. 2023, Liu et al. 2023).
+
+    The network hears 1000 t, as pipelines of diffusers tell it.
+    """
+    t, eps = draw.t.to(x0), draw.eps.to(x0)
+    at = t.view(-1, *[1] * (x0.ndim - 1))
+    answer: Tensor = network((1 - at) * x0 + at * eps, FLOW_TIMES * t, states)
+    # In float32, even if autocast made the answer bfloat16.
+    return (answer.float() - (eps - x0)).square().mean()
 
 
 class _Asked(nn.Module):

@@ -14,6 +14,8 @@ from ..ddpm.settings import MOST_BATCH, MOST_STEPS, PRECISIONS, check_choice, ch
 FACTOR = 4
 """Pixels of an image's side for each of its latents'."""
 SIDES = (16, 512)
+V, FLOW = "v", "flow"
+PREDICTIONS = (V, FLOW)
 MULTIPLE = 16
 """A side is a multiple of this: latents of a fourth of it are halved twice."""
 
@@ -58,11 +60,14 @@ class Settings:
     precision: str = "bf16"
     """The precision of the forward pass, where the operation allows it; weights are float32."""
     seed: int = 0
+    prediction: str = V
+    """What the U-Net answers with: v of a variance preserving process, or the velocity of a flow."""
 
     def __post_init__(self) -> None:
         """InputError, naming the setting, for an invalid value."""
         check_choice("preset", self.preset, PRESETS)
         check_choice("precision", self.precision, PRECISIONS)
+        check_choice("prediction", self.prediction, PREDICTIONS)
         if check_count("size", self.size, SIDES[1]) < SIDES[0] or self.size % MULTIPLE:
             raise InputError(f"size {self.size}: expected a multiple of {MULTIPLE} from {SIDES[0]} to {SIDES[1]}")
         if self.steps is not None:
@@ -89,5 +94,5 @@ class Settings:
         return {phase: max(1, round(steps * share)) for phase, steps in usual.items()}
 
     def as_json(self) -> dict[str, Any]:
-        """The settings by name."""
-        return asdict(self)
+        """The settings by name; `prediction` where it is not v, which older trainings do not say."""
+        return {name: value for name, value in asdict(self).items() if (name, value) != ("prediction", V)}

@@ -36,9 +36,10 @@ from ..ddpm.pixels import map_pixels, prepare
 from ..ddpm.settings import differences
 from ..diffusers.libraries import quietly
 from ..diffusers.model import Diffusers
-from .losses import contrasting, decoding, denoising, reconstructing
+from .losses import FLOW_TIMES, contrasting, decoding, denoising, reconstructing
 from .networks import LATENT_CHANNELS, Decoder, Pairs, text_of, unet_of, vae_of
-from .settings import FACTOR, Settings
+from .settings import FACTOR, FLOW, Settings
+from .starting import Start
 from .tokens import encoded, load_tokenizer, write_tokenizer
 
 FILE, LOG, SAMPLES, PROMPTS = "training.json", "training.csv", "samples.png", "prompts.txt"
@@ -54,6 +55,7 @@ SHOWN, ACROSS, SHOWN_STEPS, SHOWN_GUIDANCE = 24, 8, 20, 3.0
 LOOKS, LEAST_BETWEEN_LOOKS = 20, 250
 EMA = 0.999
 MOST_PROMPTS = 1_000
+OF_FLOW = {"_class_name": "FlowMatchEulerDiscreteScheduler", "num_train_timesteps": FLOW_TIMES, "shift": 1.0}
 SCHEDULER = {
     "_class_name": "DDIMScheduler", "num_train_timesteps": 1000, "beta_start": 0.00085, "beta_end": 0.012,
     "beta_schedule": "scaled_linear", "prediction_type": "v_prediction", "clip_sample": False, "set_alpha_to_one": True,
@@ -76,6 +78,9 @@ class Place:
     """Images of the decoder's own phase, without captions; None = those of `data`."""
     settings: Settings
     ranks: Ranks
+    start: Start | None = None
+    """The model whose autoencoder and text encoder are taken as they are, and whose U-Net learns on; None = all parts
+    are learned from nothing."""
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -99,19 +104,24 @@ class Place:
             about |= {
                 "decoder_data": other.name, "decoder_fingerprint": other.fingerprint, "decoder_images": len(other)
             }  # fmt: skip
+        if self.start is not None:
+            about["start_from"] = self.start.fingerprint
         return {**self.settings.as_json(), **about}
 
 
 def train_in(  # noqa: PLR0913  (what is learned, where and how)
     folder: Path, data: ImageData, decoder_data: ImageData | None, settings: Settings, device: torch.device,
-    report: Report,
+    report: Report, start_from: Path | None = None,
 ) -> list[str]:  # fmt: skip
     """Train on `data` in `folder`; returns what the user should know about the model, as sentences."""
     check_folder(folder, FILE)
     captions = captions_of(data, settings)
     if decoder_data is not None:
         check_count(decoder_data, settings.batch_size)
-    place = Place(folder, data, decoder_data, settings, Ranks(device=device))
+    start = None if start_from is None else Start.of(start_from, settings)
+    if start and decoder_data is not None:
+        raise InputError("decoder_data and start_from: the autoencoder of that model stays as it is; leave out one")
+    place = Place(folder, data, decoder_data, settings, Ranks(device=device), start)
     make_folder(folder)
     with sole_writer(folder):
         begin(place)
@@ -154,21 +164,27 @@ def begin(place: Place) -> None:
 def train_phases(place: Place, captions: Sequence[str], log: Report, report: Report) -> list[str]:
     """Run every phase that is not done yet, and write what it made."""
     images = images_of(place, place.data, IMAGES, report)
-    decoded = images if place.decoder_data is None else images_of(place, place.decoder_data, DECODED, report)
-    vae = train_vae(place, images, decoded, log)
+    device = place.ranks.device
+    if place.start:
+        vae = place.start.vae(device)
+    else:
+        decoded = images if place.decoder_data is None else images_of(place, place.decoder_data, DECODED, report)
+        vae = train_vae(place, images, decoded, log)
     latents = latents_of(place, vae, images, report)
-    # As in Rombach et al.: latents of unit deviation, for which the noise schedule is made.
-    scale = 1 / float(latents[:MEASURED].float().std())
+    # As in Rombach et al.: latents of unit deviation, for which the noise schedule is made. A U-Net that learns on
+    # knows those of its own scale.
+    scale = vae.config.scaling_factor if place.start else 1 / float(latents[:MEASURED].float().std())
     vae.register_to_config(scaling_factor=scale)
     save(vae, place.folder / "vae")
-    if not (place.folder / "tokenizer").is_dir():
-        write_tokenizer(captions, place.folder / "tokenizer")
-    tokenizer = load_tokenizer(place.folder / "tokenizer")
-    text = train_text(place, images, tokenizer, log)
+    words = place.folder / "tokenizer"
+    if not words.is_dir():
+        place.start.copy_tokenizer(words) if place.start else write_tokenizer(captions, words)
+    tokenizer = load_tokenizer(words)
+    text = place.start.text(device) if place.start else train_text(place, images, tokenizer, log)
     save(text, place.folder / "text_encoder")
     write_atomically(place.folder / PROMPTS, "\n".join([*captions[:MOST_PROMPTS], ""]).encode())
-    train_unet(place, latents, scale, states_of(text, tokenizer, captions, place.ranks.device), log)
-    return [f"the autoencoder's images have a PSNR of {psnr(vae, images[:MEASURED], place.ranks.device):.1f} dB"]
+    train_unet(place, latents, scale, states_of(text, tokenizer, captions, device), log)
+    return [f"the autoencoder's images have a PSNR of {psnr(vae, images[:MEASURED], device):.1f} dB"]
 
 
 def images_of(place: Place, data: ImageData, name: str, report: Report) -> Tensor:
@@ -269,10 +285,14 @@ def states_of(
 ) -> Callable[[Sequence[int], Tensor], Tensor]:
     """The function (numbers of images, which of them keep their caption) -> the states of their texts (B, L, D)."""
 
+    # All of them before the first step, or a GPU would wait for them in each. The last is the empty text.
+    parts = [captions[first : first + AT_ONCE] for first in range(0, len(captions), AT_ONCE)]
+    tokens = torch.cat([encoded(tokenizer, part) for part in (*parts, [""])]).to(device, torch.int32)
+
     @torch.no_grad()
     def states(numbers: Sequence[int], kept: Tensor) -> Tensor:
-        texts = [captions[i] if keep else "" for i, keep in zip(numbers, kept.tolist(), strict=True)]
-        found: Tensor = text(input_ids=encoded(tokenizer, texts).to(device)).last_hidden_state
+        rows = torch.where(kept, torch.as_tensor(numbers), len(captions))
+        found: Tensor = text(input_ids=tokens[rows.to(device)]).last_hidden_state
         return found.float()
 
     return states
@@ -287,27 +307,35 @@ def train_unet(
     """Train the U-Net; every twentieth of the way the folder becomes a model of what is learned so far."""
     settings, device = place.settings, place.ranks.device
     torch.manual_seed(settings.seed)
-    unet = unet_of(settings.of_preset, settings.size).to(device)
-    loss = denoising(latents, states, scale=scale, batch=settings.batch_size, seed=settings.seed, device=device)
+    unet = (place.start.unet(settings.prediction) if place.start else unet_of(settings.of_preset, settings.size)).to(
+        device
+    )
+    loss = denoising(
+        latents, states, prediction=settings.prediction, scale=scale, batch=settings.batch_size, seed=settings.seed,
+        device=device,
+    )  # fmt: skip
     recipe = recipe_of(settings, UNET)
     every = max(recipe.steps // LOOKS, LEAST_BETWEEN_LOOKS)
 
     def watch(step: int, weights: Mapping[str, Tensor]) -> None:
         if step % every == 0 and step < recipe.steps:
-            show(place, weights)
+            show(place, unet, weights)
 
-    show(place, fit(unet, loss, recipe, checkpoint=place.checkpoint(f"{UNET}.pt"), report=log, ranks=place.ranks,
-                    watch=watch))  # fmt: skip
+    show(place, unet, fit(unet, loss, recipe, checkpoint=place.checkpoint(f"{UNET}.pt"), report=log, ranks=place.ranks,
+                          watch=watch))  # fmt: skip
 
 
-def show(place: Place, weights: Mapping[str, Tensor]) -> None:
-    """Write the U-Net as it is now, which makes the folder a model, and a picture of what it draws from fixed noise."""
-    unet = unet_of(place.settings.of_preset, place.settings.size)
-    unet.load_state_dict({name: value.cpu() for name, value in weights.items()})
-    save(unet, place.folder / "unet")
+def show(place: Place, unet: Any, weights: Mapping[str, Tensor]) -> None:
+    """Write the U-Net with these weights, which makes the folder a model, and a picture of what it draws from fixed
+    noise."""
+    kept = copy.deepcopy(unet)
+    kept.load_state_dict(weights)
+    save(kept, place.folder / "unet")
+    scheduler = OF_FLOW if place.settings.prediction == FLOW else SCHEDULER
+    index = {**INDEX, "scheduler": ["diffusers", scheduler["_class_name"]]}
     make_folder(place.folder / "scheduler")
-    write_atomically(place.folder / "scheduler" / "scheduler_config.json", json.dumps(SCHEDULER, indent=2).encode())
-    write_atomically(place.folder / "model_index.json", json.dumps(INDEX, indent=2).encode())
+    write_atomically(place.folder / "scheduler" / "scheduler_config.json", json.dumps(scheduler, indent=2).encode())
+    write_atomically(place.folder / "model_index.json", json.dumps(index, indent=2).encode())
     prompts = (place.folder / PROMPTS).read_text().splitlines()[:SHOWN]
     drawn = sample(
         Diffusers()(str(place.folder)), "dpm-solver++", steps=SHOWN_STEPS, n=SHOWN, seed=place.settings.seed,
