@@ -13,7 +13,7 @@ from torch import nn
 
 import samplerbench
 from cases import skip_module_without
-from samplerbench.plugins.models.latent import losses, training
+from samplerbench.plugins.models.latent import losses, starting, training
 from samplerbench.plugins.models.latent.networks import unet_of
 from samplerbench.plugins.models.latent.settings import PRESETS, Preset, Settings
 from samplerbench.plugins.models.latent.starting import Start, carry_over
@@ -272,6 +272,7 @@ def test_the_unet_of_a_flow_learns_the_velocity_from_noise_to_images():
     assert (np.floor((first - 1e-3) / 1000 * 32) == np.arange(32)).all()  # one in each part
 
 
+@pytest.mark.slow
 def test_a_flow_starts_from_the_parts_of_another_model(sb, photos, tmp_path):
     assert sb(*ASKED).code == 0
     flow = (*ASKED[:-1], "flow", "--prediction", "flow", "--start-from", "out")
@@ -301,7 +302,8 @@ def start_of(folder):
     return Start.of(folder, Settings(16))
 
 
-def test_a_time_of_a_flow_is_heard_as_the_timestep_with_the_same_ratio_of_noise():
+def test_a_time_of_a_flow_is_heard_as_the_timestep_with_the_same_ratio_of_noise(monkeypatch):
+    monkeypatch.setattr(starting, "CARRYING_STEPS", 100)
     torch.manual_seed(0)
     unet = unet_of(replace(SMALLEST, unet=(64, 64)), 16).requires_grad_(True)
     kept = copy.deepcopy(unet)
@@ -313,12 +315,13 @@ def test_a_time_of_a_flow_is_heard_as_the_timestep_with_the_same_ratio_of_noise(
         now, heard, unchanged = (
             net.time_embedding(net.time_proj(times)) for net, times in ((unet, after), (kept, before), (kept, after))
         )
-    assert float((now - heard).square().mean()) < 0.2 * float((unchanged - heard).square().mean())
+    assert float((now - heard).square().mean()) < 0.3 * float((unchanged - heard).square().mean())
     changed = {name for name, value in unet.state_dict().items() if not torch.equal(value, kept.state_dict()[name])}
     assert changed
     assert all(name.startswith("time_embedding.") for name in changed)
 
 
+@pytest.mark.slow
 def test_a_flow_is_learned_from_nothing_too(sb, photos, tmp_path):
     assert sb(*ASKED, "--prediction", "flow").code == 0
     assert json.loads((tmp_path / "out" / "training.json").read_text())["prediction"] == "flow"

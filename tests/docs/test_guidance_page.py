@@ -127,3 +127,21 @@ def test_the_shares_on_other_grids_are_those_of_the_run():
         assert re.findall(rf"^\| `{re.escape(sampler)}` \| (\S+) ± \S+ \| (\S+) ± ", section, re.MULTILINE) == [
             tuple(shares)
         ]
+
+
+def test_the_shares_of_the_flow_and_of_its_sibling_are_those_of_the_runs():
+    _, section = (ROOT / "docs" / "scenes.md").read_text(encoding="utf-8").split("## The same pictures by a flow")
+    told = {
+        (model, sampler): re.findall(r"(\S+) ± ", cells)
+        for sampler, model, cells in re.findall(r"^\| `(\S+)` of `(\S+)` \|(.*)\|$", section, re.MULTILINE)
+    }
+    for model, samplers in {
+        "scenes-flow": ("euler", "heun", "dpm-solver++"),
+        "scenes": ("ddim", "heun", "dpm-solver++"),
+    }.items():
+        table = pd.read_csv(ROOT / "results" / model / "table.csv")
+        rows = table[(table["guidance"] == 3) & table["nfe"].isin([5, 9, 10, 19, 20])].sort_values("nfe")
+        for sampler in samplers:
+            shares = [f"{value:.3f}" for value in rows[rows["sampler"] == sampler]["composition"]]
+            assert told.pop((model, sampler)) == shares
+    assert not told

@@ -19,7 +19,7 @@ from ..ddpm.losses import CONDITION_DROP, as_input
 from .networks import Pairs
 from .settings import FLOW
 
-Numbers = npt.NDArray[np.int64]
+Numbers = npt.NDArray[Any]
 KL = 1e-6
 """Weight of the divergence from a unit normal: it bounds the latents, and blurs nothing (Rombach et al. 2022, G)."""
 FLOW_TIMES = 1000

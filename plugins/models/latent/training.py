@@ -178,7 +178,10 @@ def train_phases(place: Place, captions: Sequence[str], log: Report, report: Rep
     save(vae, place.folder / "vae")
     words = place.folder / "tokenizer"
     if not words.is_dir():
-        place.start.copy_tokenizer(words) if place.start else write_tokenizer(captions, words)
+        if place.start:
+            place.start.copy_tokenizer(words)
+        else:
+            write_tokenizer(captions, words)
     tokenizer = load_tokenizer(words)
     text = place.start.text(device) if place.start else train_text(place, images, tokenizer, log)
     save(text, place.folder / "text_encoder")
