@@ -134,5 +134,5 @@ def test_its_length_is_counted_from_the_networks(script, recipe):
     phases = {phase.name: phase for phase in script.estimate(recipe)}
     assert set(phases) == {"drawing images", "vae", "decoder", "latents", "text", "unet", "detector", "measuring"}
     assert 10 < sum(phase.steps * phase.seconds for phase in phases.values()) / 60 < recipe.content["minutes"]
-    # A pass back takes twice the arithmetic of a pass, but for the first layer and what the encoder adds.
-    assert phases["unet"].flops == pytest.approx(3 * phases["measuring"].flops, rel=0.3)
+    # The way back takes twice the arithmetic of a pass, but for the first layer and what the text encoder adds.
+    assert 2.8 < phases["unet"].flops / phases["measuring"].flops < 3.2
