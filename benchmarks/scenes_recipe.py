@@ -148,7 +148,7 @@ def table_of_times(recipe: Recipe, output: Path, times: dict[str, float]) -> str
             rows.append(f"| {phase} | {steps:,} | {seconds / 60:.1f} | {1e3 * seconds / steps:.3g} |")
     rows += [f"| all of `{part}` | | {seconds / 60:.1f} | |" for part, seconds in times.items()]
     total = sum(times.values()) / 60
-    asked = f", {recipe.content['minutes']} asked" if recipe.share == 1 else f"; a share of {recipe.share:g}"
+    asked = f"; the aim is {recipe.content['minutes']}" if recipe.share == 1 else f"; a share of {recipe.share:g}"
     head = ["| phase | steps | minutes | ms a step |", "|---|---:|---:|---:|"]
     return "\n".join([*head, *rows, f"\n{total:.1f} minutes on {device_name(recipe.device)}{asked}"])
 
@@ -295,7 +295,7 @@ def table_of_estimate(recipe: Recipe) -> str:
     ]
     total = sum(p.steps * p.seconds for p in phases) / 60
     return "\n".join(
-        [*head, *rows, f"\n{total:.1f} minutes, computed and not timed; {recipe.content['minutes']} asked"]
+        [*head, *rows, f"\n{total:.1f} minutes, computed and not timed; the aim is {recipe.content['minutes']}"]
     )
 
 
