@@ -86,7 +86,7 @@ def test_it_goes_on_where_it_was_stopped(script, monkeypatch, tmp_path):
     assert done.exit_code == 0, done.output
     assert ran == ["train", "train", "train", "fill.py", "scenes.py"]
     assert "| all of `detector` | | 2.0 | |" in done.output  # both of its calls
-    assert "5.0 minutes on cpu, 25 asked" in done.output
+    assert "5.0 minutes on cpu; the aim is 25" in done.output
     again = CliRunner().invoke(script.main, asked)
     assert len(ran) == 5
     assert "5.0 minutes" in again.output
