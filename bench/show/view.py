@@ -121,9 +121,7 @@ def view_of(run: StoredRun, metrics: LoadMetrics | None = None) -> View:
         headings=headings,
         texts=texts,
         bold=[[columns.index(name) for row, name in best if row == i and name in columns] for i in range(len(table))],
-        caption=caption(table, labels, has_prompts=bool(record.prompts))
-        + sentences(notes_on(record, len(table)))
-        + meaning_of_bold(best),
+        caption=caption_of(run, best),
         unfinished=[
             {"name": row["cell"], "status": row["status"]}
             for row, outcome in zip(rows, run.outcomes, strict=True)
@@ -141,6 +139,12 @@ def view_of(run: StoredRun, metrics: LoadMetrics | None = None) -> View:
     )
     # Names come from plugins and run folders of strangers, so every text is cleaned, at one place.
     return View(**clean(vars(content)))
+
+
+def caption_of(run: StoredRun, best: Collection[tuple[int, str]]) -> str:
+    """What stands below the table: its caption, the notes of the run, and what is bold."""
+    notes = sentences(notes_on(run.record, len(run.table)))
+    return caption(run.table, run.labels, has_prompts=bool(run.record.prompts)) + notes + meaning_of_bold(best)
 
 
 def meaning_of_bold(best: Collection[tuple[int, str]]) -> str:

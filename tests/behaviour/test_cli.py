@@ -1028,10 +1028,10 @@ def test_a_second_signal_says_how_to_go_on_and_leaves_no_lock(sb, tmp_path, monk
     sent, handlers = [], [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
 
     def interrupted(inner):
-        def call(*arguments):
+        def call(*arguments, **named):
             sent.append(second)
             os.kill(os.getpid(), second)
-            return inner(*arguments)
+            return inner(*arguments, **named)
 
         return call
 

@@ -147,9 +147,11 @@ def test_what_a_grid_writes_is_explained(sb):
     about = json.loads(sb("explain", "a.png", "--json").out)
     assert about["command"].startswith("samplerbench grid --steps 1 -s ddim")
     assert "--model" not in about["command"]
-    assert sb("grid", "--model", "mixture", "-s", "ddim", "--steps", "1", "-o", "b.png").code == 0
-    about = json.loads(sb("explain", "b.png", "--json").out)
-    assert sb(*shlex.split(about["command"])[1:], "-o", "c.png").code == 0
+    toy = ("--plugin", str(Path(__file__).parents[1] / "toy.py"))
+    assert sb("grid", *toy, "--model", "toy", "-s", "ddim", "--steps", "1", "-o", "b.png").code == 0
+    about = json.loads(sb("explain", *toy, "b.png", "--json").out)
+    assert "--model toy" in about["command"]
+    assert sb(*shlex.split(about["command"])[1:], *toy, "-o", "c.png").code == 0
     assert Path("c.png").read_bytes() == Path("b.png").read_bytes()
 
 

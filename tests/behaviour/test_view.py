@@ -343,7 +343,8 @@ def test_the_table_is_there_as_soon_as_each_cell_has_a_chunk(tmp_path, monkeypat
             self.events.append(sorted(table["samples"]))
 
     begun.work(told := Told())
-    solving = ["solving the ODE for 50 images" + (f", {k} of 101 steps" if k else "") for k in range(102)]
+    doing = "solving the ODE for 50 images in a batch of 64"
+    solving = [doing + (f", {k} of 101 steps" if k else "") for k in range(102)]
     assert told.events[:106] == [*solving, "warming up", 0, 0, [64, 64]]
     assert told.events[-1] == "drawing the paths of the report"
 

@@ -545,7 +545,7 @@ plant(
     ("threshold: not scaled back", "x0.clamp(-s, s) * (bound / s)", "x0.clamp(-s, s)"),
     ("threshold: quantile of x0 and not of its size", "x0.flatten(1).abs().quantile", "x0.flatten(1).quantile"),
     ("threshold: small samples scaled up", ".clamp(min=bound)", ".clamp(max=bound)"),
-    ("clip: x0 not clipped", ".x0.clamp(self.low, self.high), ", ".x0, "),
+    ("clip: x0 not clipped", ".x0.clamp_(self.low, self.high), ", ".x0, "),
     (
         "interval: rows of a question forgotten",
         "predictor.many(some, rows, hints)",
@@ -557,7 +557,16 @@ plant(
     ("condition: that of the first rows for all", "_pad(c, start, size)", "_pad(c, 0, size)"),
     ("rows: condition of other rows", "[condition[rows] for condition in", "[condition for condition in"),
     ("counted: rows in place of calls", "self.nfe += len(levels)", "self.nfe += len(levels) * x.shape[0]"),
-    ("dtype: state in the network's precision", "torch.empty_like(x, memory", "torch.empty_like(inputs[0], memory"),
+    (
+        "dtype: state in the network's precision",
+        "kept = torch.empty_like(x, memory",
+        "kept = torch.empty_like(state, memory",
+    ),
+    (
+        "dtype: several states in the network's precision",
+        "[torch.empty_like(x, memory",
+        "[torch.empty_like(inputs[0], memory",
+    ),
 )
 plant(
     "samplers/schedule.py",
