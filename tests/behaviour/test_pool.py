@@ -15,7 +15,15 @@ from samplerbench.bench.draw import clock as timing
 from samplerbench.bench.draw.chunk_file import Chunk
 from samplerbench.bench.draw.clock import Timing
 from samplerbench.bench.draw.engines import children, pool
-from samplerbench.bench.draw.engines.children import ChildFault, ChildLost, Limits
+from samplerbench.bench.draw.engines.children import (
+    Awaited,
+    ChildEndedEarly,
+    ChildFault,
+    ChildLost,
+    ChildProcess,
+    Limits,
+    Speed,
+)
 from samplerbench.bench.draw.engines.here import Here
 from samplerbench.bench.draw.engines.pool import Pool, local_count, variables_of
 from samplerbench.bench.draw.ledger import job_of
@@ -160,6 +168,35 @@ def test_a_chunk_whose_worker_is_lost_is_drawn_by_another(pooled, count):
     assert all(isinstance(done, sb.Drawn) for done in engine.draw(all_jobs()))
     assert told == [("ddpm", 64, "its process ended with signal 9 (SIGKILL)")] * 2
     assert all(process.closed for process in lost)
+
+
+@pytest.mark.parametrize(("times", "is_drawn"), [(5, True), (6, False)])
+def test_workers_that_end_as_they_start_are_not_held_against_the_chunk(pooled, times, is_drawn):
+    lost = []
+
+    def script(process, cell, block):
+        if (cell.sampler, block.number) == ("ddpm", 1) and len(lost) < times:
+            lost.append(process)
+            return ChildEndedEarly("its process ended with signal 9 (SIGKILL)")
+        return 0
+
+    engine, told = pooled(2, script)
+    reasons = [done.reason for done in engine.draw(all_jobs()) if isinstance(done, sb.Failure)]
+    why = "ended 6 workers as they started: its process ended with signal 9 (SIGKILL)"
+    assert reasons == ([] if is_drawn else [why])
+    assert len(told) == 5
+
+
+@pytest.mark.parametrize(("speed", "kind"), [(None, ChildEndedEarly), (Speed(), ChildLost)])
+def test_a_process_that_ends_before_it_is_asked_for_a_chunk_ended_early(speed, kind):
+    ended = types.SimpleNamespace(
+        has_answered=lambda seconds=0.0: False, memory=lambda: 0, has_ended=lambda: True,
+        manner_of_end=lambda: "gone", stop=lambda: None,
+    )  # fmt: skip
+    process = ChildProcess(PLAN, (), Path("run"), _child=ended, _speed=speed, _awaited=Awaited(9.0, "to start"))
+    with pytest.raises(ChildLost, match="gone") as told:
+        process.look()
+    assert type(told.value) is kind
 
 
 def test_a_chunk_that_ends_three_workers_fails_and_the_others_are_drawn(pooled):

@@ -53,6 +53,10 @@ class ChildLost(ChildFault):
     """A child that ended, or never began, though nobody here stopped it: another one may make the chunk."""
 
 
+class ChildEndedEarly(ChildLost):
+    """A child that ended while it started: the chunk that it was to make has no part in it."""
+
+
 @dataclass(frozen=True)
 class Speed:
     """What a child clocked in a trial: seconds of one sample, 0 where the trial failed."""
@@ -335,7 +339,7 @@ class ChildProcess:
             if awaited.is_late():
                 self._end(f"took longer than {awaited.seconds:.3g} s {awaited.what} and was stopped")
             if child.has_ended() and not child.has_answered():  # the last that it said may still be in the pipe
-                self._end(child.manner_of_end(), kind=ChildLost)
+                self._end(child.manner_of_end(), kind=ChildLost if self._speed else ChildEndedEarly)
             return None
         # Stopped until the next request, so that what it left running disturbs no other's clock.
         child.pause()

@@ -34,6 +34,7 @@ from ..chunk import reason_of
 from .base import Turn
 from .child_process import LOOK_EVERY_SECONDS
 from .children import (
+    ChildEndedEarly,
     ChildFault,
     ChildLost,
     ChildProcess,
@@ -46,6 +47,8 @@ from .here import Here
 
 TRIES = 3
 """How many processes are given a chunk that ends them."""
+STARTS = 6
+"""How many processes may end as they start, each with the same chunk waiting."""
 BUILT_IN = ""
 """What the process for all built-in samplers is called among the processes of a worker."""
 VISIBLE = "CUDA_VISIBLE_DEVICES"
@@ -151,8 +154,8 @@ class Pool:
     count: int
     """How many workers there are."""
     teller: Teller
-    _tries: Counter[Job] = field(default_factory=Counter)
-    """How many processes each job has brought down."""
+    _lost: Counter[tuple[Job, int]] = field(default_factory=Counter)
+    """How many processes ended with each job, by how many may."""
     _again: deque[Job] = field(default_factory=deque)
     """Jobs that went back."""
 
@@ -231,17 +234,19 @@ class Pool:
             (ready or free)[0].begin(job, self.here)
 
     def _answer_of(self, worker: Worker) -> Done | None:
-        """A worker's answer, if it is there; a job whose process ended goes back, unless it has ended TRIES of them."""
+        """A worker's answer, if it is there; a job whose process ended goes back, unless it has ended too many."""
         job = worker.job
         assert job is not None
         try:
             done = worker.look()
         except (ChildLost, OSError) as error:
             reason = reason_of(error)
-            # Counted by job and not by worker: one chunk may end any process that draws it.
-            self._tries[job] += 1
-            if self._tries[job] >= TRIES:
-                return Failure(job, f"ended {TRIES} workers: {reason}")
+            # Counted by job and not by worker: one chunk may end any process that draws it. One that ended while it
+            # started tells nothing of the chunk, which another process gets to draw.
+            most = STARTS if isinstance(error, ChildEndedEarly) else TRIES
+            self._lost[job, most] += 1
+            if self._lost[job, most] >= most:
+                return Failure(job, f"ended {most} workers{' as they started' if most == STARTS else ''}: {reason}")
             self._again.append(job)
             self.teller.retried(job, reason)
             return None
