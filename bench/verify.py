@@ -17,6 +17,7 @@ from ..samplers.errors import InputError, StoreError
 from ..samplers.process import set_switches, state_kept
 from ..samplers.registry import Registry
 from .draw.chunk_file import Chunk
+from .draw.folder import advice
 from .draw.ledger import job_of
 from .draw.store import RunFolder
 from .judge.run_metrics import (
@@ -98,7 +99,8 @@ def verify(run: StoredRun, registry: Registry, chunks: int = 3, seed: int = 0) -
         check_cells(run, plan)
         there = [(cell, block) for cell in plan.cells for block in folder.whole_blocks([cell], plan.blocks)]
         if not there:
-            raise InputError(f"{run.path}: has no chunk yet; give its run's command again to go on")
+            what = advice(run.path, "give its run's command again to go on")
+            raise InputError(f"{run.path}: has no chunk yet; {what}")
         # Sorted, so that chunks of one sampler share a child.
         chosen = sorted(random.Random(seed).sample(range(len(there)), min(chunks, len(there))))
         solution = folder.ode_solution(plan.reference_key)

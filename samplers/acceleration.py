@@ -90,6 +90,11 @@ def untold_seconds(model: Model) -> float | None:
     return model.network.seconds - told
 
 
+def turns_switches(model: Model) -> bool:
+    """Whether the model's network turns switches of the process for the length of each call."""
+    return isinstance(model.network, Accelerated) and any(getattr(model.network.how, name) for name in TURNED)
+
+
 @dataclass
 class Accelerated:
     """The loader of a faster network. A network is compiled once for a device and dtype, whatever is drawn with it."""

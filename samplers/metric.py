@@ -147,12 +147,14 @@ def skewness_of_mean(influence: Floats, strata: Strata | None = None) -> float:
     numbers = influence.astype(np.float64)
     if strata is None or np.bincount(strata).min() < 3:  # noqa: PLR2004  (two numbers lie evenly about their mean)
         strata = np.zeros(len(numbers), dtype=np.int64)
+    error = math.sqrt(variance_of_mean(numbers, strata))
+    if not error:
+        return 0.0
     sizes = np.bincount(strata)
     means = np.bincount(strata, weights=numbers) / sizes
-    cubes = np.bincount(strata, weights=(numbers - means[strata]) ** 3)
-    third = float((sizes**2 * cubes / ((sizes - 1) * (sizes - 2))).sum()) / len(numbers) ** 3
-    error = math.sqrt(variance_of_mean(numbers, strata))
-    return third / error**3 if error else 0.0
+    # Over the error before the cube is taken: that of a huge number is infinite, and that of a tiny one is 0.
+    cubes = np.bincount(strata, weights=((numbers - means[strata]) / error) ** 3)
+    return float((sizes**2 * cubes / ((sizes - 1) * (sizes - 2))).sum()) / len(numbers) ** 3
 
 
 def share_interval(share: float, error: float, n: int) -> tuple[float, float]:

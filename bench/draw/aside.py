@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from ...samplers.files.atomic import make_folder, sync_folder
-from .folder import RUN_FILE
+from .folder import RUN_FILE, is_own
 
 
 class Aside:
@@ -48,7 +48,7 @@ class Aside:
         self.drop()
 
     def drop(self) -> None:
-        """Remove all that is set aside."""
+        """Remove all that is set aside, and nothing that somebody else keeps there."""
         for name in self._names():
             (self._folder / name).unlink(missing_ok=True)
         for folder, _, _ in os.walk(self._folder, topdown=False):
@@ -56,6 +56,6 @@ class Aside:
                 Path(folder).rmdir()
 
     def _names(self) -> list[str]:
-        """The files, relative to the folder."""
+        """The files of the run, relative to the folder."""
         paths = (Path(folder, name) for folder, _, names in os.walk(self._folder) for name in names)
-        return [path.relative_to(self._folder).as_posix() for path in paths]
+        return [name for path in paths if is_own(name := path.relative_to(self._folder).as_posix())]

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ...samplers.acceleration import Accelerated, untold_seconds
+from ...samplers.acceleration import Accelerated, turns_switches, untold_seconds
 from ...samplers.devices import is_accelerator
 from ...samplers.errors import (
     ModelError,
@@ -262,7 +262,10 @@ def beside(device: torch.device) -> AbstractContextManager[object]:
 
 def may_read_beside(plan: Plan, extractors: Collection[str]) -> bool:
     """Whether these extractors may read images while others are drawn: those that came with samplerbench set no switch
-    of the process, not even for the length of a call. Of others nobody knows."""
+    of the process, not even for the length of a call. Of others nobody knows. A network that turns switches for the
+    length of a call would change what an extractor computes meanwhile."""
+    if turns_switches(plan.model):
+        return False
     functions = [plan.model.extractors[name].extract for name in extractors]
     return all(came_with_samplerbench(f.extract if isinstance(f, OnDevice) else f) for f in functions)
 

@@ -95,6 +95,14 @@ def names_in(folder: Path | str) -> list[str]:
         raise StoreError(f"{folder}: cannot be read ({error.strerror or error})") from error
 
 
+def advice(folder: Path, otherwise: str) -> str:
+    """What to do about a folder that lacks what is asked for: where a run that starts over may have been killed before
+    it drew, how the one before comes back."""
+    if not os.path.lexists(folder / BEFORE / RUN_FILE):
+        return otherwise
+    return f"a run starts over here; if that was stopped, samplerbench run -o {folder} brings back the one before"
+
+
 def newest_run(root: Path) -> Path:
     """The run folder below `root` that was written to last."""
     # One level deep, as `default_output` makes them.

@@ -13,7 +13,7 @@ from ..plan.config import as_json
 from ..plan.keys import FORMAT
 from ..plan.plan import Plan
 from ..plan.record import RunRecord, record_of
-from .folder import RUN_FILE
+from .folder import RUN_FILE, advice
 from .sealed_file import bytes_of, has_seal, json_object, seal_json
 
 
@@ -50,7 +50,7 @@ def read_run(path: Path) -> RunRecord:
             raise ValueError("its seal is missing")
         return record_of(value)
     except FileNotFoundError as error:
-        raise InputError(f"{path}: no {RUN_FILE} in it; expected the folder of a run") from error
+        raise InputError(f"{path}: no {RUN_FILE} in it; {advice(path, 'expected the folder of a run')}") from error
     except (OSError, ValueError, RecursionError) as error:
         raise StoreError(
             f"{path / RUN_FILE}: damaged ({error}); its chunks are intact: put back a copy of {RUN_FILE}, "

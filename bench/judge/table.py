@@ -23,7 +23,7 @@ from ...samplers.metric import Estimate
 from ..draw import clock as timing
 from ..draw.chunk_file import Chunk
 from ..draw.clock import COMPILE, Repeat
-from ..draw.folder import TABLE_FILE, TABLE_SEAL
+from ..draw.folder import TABLE_FILE, TABLE_SEAL, advice
 from ..draw.latency import columns_among, is_latency, latencies
 from ..draw.sealed_file import bytes_of, disk_errors, seal_json, unseal_json
 from ..draw.store import RunFolder
@@ -309,7 +309,9 @@ def read_table(path: Path, record: RunRecord) -> pd.DataFrame:
             raise ValueError(f"{len(table)} rows, and {len(keys)} were written")
         check_rows_of_cells(table, record, keys)
     except FileNotFoundError as error:
-        raise InputError(f"{path}: the run has no table yet; give its command again to go on") from error
+        raise InputError(
+            f"{path}: the run has no table yet; {advice(path, 'give its command again to go on')}"
+        ) from error
     except (OSError, ValueError, RecursionError) as error:
         raise StoreError(
             f"{path / TABLE_FILE}: damaged ({error}); give the run's command again, which makes it from the chunks, or "

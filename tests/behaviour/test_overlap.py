@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from contextlib import nullcontext
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,6 +25,7 @@ from samplerbench.bench.draw.store import RunFolder
 from samplerbench.bench.draw.writer import Writer
 from samplerbench.bench.plan.config import Config
 from samplerbench.bench.plan.plan import plan_for
+from samplerbench.samplers.acceleration import Acceleration, accelerate
 from samplerbench.samplers.extractor import on_device
 from samplerbench.samplers.registry import load_registry
 
@@ -169,8 +171,16 @@ def test_which_extractors_may_read_beside_drawing():
     model = REGISTRY.model("fashion-mnist")
     placed = on_device(model.extractors, torch.device("meta"))
     for extractors in (model.extractors, placed):
-        plan = SimpleNamespace(model=SimpleNamespace(extractors=extractors))
+        plan = SimpleNamespace(model=replace(model, extractors=extractors))
         assert chunks.may_read_beside(plan, ["features", "clip"])
+
+
+@pytest.mark.parametrize(
+    ("how", "may"), [("tf32", False), ("cudnn_benchmark", False), ("channels_last", True), ("compile", True)]
+)
+def test_no_extractor_reads_beside_a_network_that_turns_switches_of_the_process(how, may):
+    model = accelerate(REGISTRY.model("fashion-mnist"), Acceleration(**{how: True}), "cuda")
+    assert chunks.may_read_beside(SimpleNamespace(model=model), ["features", "clip"]) is may
 
 
 def test_a_stream_of_its_own_where_the_device_has_streams(monkeypatch):

@@ -1,6 +1,7 @@
 """Rows of prompts: where they are made, in which precision, what is on disk, and when encoders leave the memory."""
 
 import dataclasses
+import os
 from pathlib import Path
 
 import pytest
@@ -109,6 +110,31 @@ def test_a_damaged_row_is_made_again(folder):
     encoder = Encoder()
     assert rows_by(encoder)(["a"]).tolist() == [[1.0] * 3]
     assert len(encoder.asked) == 1
+
+
+def test_a_row_with_another_number_is_made_again(folder):
+    rows_by(Encoder()).ready(["a"])
+    (file,) = folder.iterdir()
+    file.write_bytes(file.read_bytes()[:-4] + bytes(4))
+    assert rows_by(Encoder())(["a"]).tolist() == [[1.0] * 3]
+    assert rows_by(unasked := Encoder())(["a"]).tolist() == [[1.0] * 3]
+    assert not unasked.asked
+
+
+@pytest.mark.parametrize("name", ["switches", "code_hash"])
+def test_a_row_of_another_code_or_of_other_switches_of_torch_is_made_again(folder, monkeypatch, name):
+    rows_by(Encoder()).on(*CARD).ready(["a"])
+    monkeypatch.setattr(text_rows, name, lambda: "other")
+    rows_by(encoder := Encoder()).on(*CARD)(["a"])
+    assert len(encoder.asked) == 1
+
+
+def test_rows_that_are_asked_for_are_not_the_oldest(folder):
+    rows_by(Encoder()).ready(["a"])
+    (file,) = folder.iterdir()
+    os.utime(file, (1, 1))
+    rows_by(Encoder())(["a"])
+    assert file.stat().st_mtime > 1
 
 
 def test_where_rows_find_no_place_on_the_disk_the_encoders_stay(folder, monkeypatch):

@@ -11,9 +11,11 @@ from samplerbench.bench.draw.folder import BEFORE, OUTGROWN, RUN_FILE
 from samplerbench.bench.draw.run_file import read_run
 from samplerbench.bench.draw.session import Session
 from samplerbench.bench.draw.store import RunFolder
+from samplerbench.bench.judge.stored import StoredRun
 from samplerbench.bench.plan.config import Config
 from samplerbench.bench.plan.plan import plan_for
 from samplerbench.bench.run import Manner, begin
+from samplerbench.bench.verify import verify
 from samplerbench.samplers.registry import load_registry
 
 RUN = {"model": "mixture", "samplers": "ddpm", "steps": 2, "n": 20, "metrics": []}
@@ -88,6 +90,16 @@ def test_files_of_others_stay_where_they_are(folder):
     assert not (folder / BEFORE).exists()
 
 
+@pytest.mark.parametrize("name", [BEFORE, OUTGROWN])
+@pytest.mark.parametrize("fresh", [False, True])
+def test_files_of_others_in_the_folders_of_what_is_set_aside_stay_too(folder, name, fresh):
+    (folder / name).mkdir()
+    (folder / name / "notes.txt").write_text("mine")
+    sb.run(**RUN, output=folder, fresh=fresh)
+    assert {path.name for path in (folder / name).iterdir()} == {"notes.txt"}
+    assert not (folder / "notes.txt").exists()
+
+
 def test_the_run_before_goes_once_the_first_chunk_is_stored(folder):
     (cell,) = (folder / "chunks").glob("*/00*")
     plan = plan_for(Config(model="mixture", sampler=("ddpm",), steps=(2,), samples=20, metric=(), seed=3), REGISTRY)
@@ -138,6 +150,17 @@ def test_a_kill_at_any_renaming_leaves_the_run_before(folder, monkeypatch, step)
     monkeypatch.setattr(Session, "_draw", lambda *_: pytest.fail("nothing is missing"))
     sb.run(**RUN, output=folder)
     assert names(folder) == before
+
+
+@pytest.mark.parametrize("step", [1, 99])
+def test_who_reads_a_folder_whose_run_waits_for_its_return_is_told(folder, monkeypatch, step):
+    killed_while_starting_over(folder, monkeypatch, step)
+    assert (folder / RUN_FILE).exists() == (step > 1)
+    for read in (lambda run: run.table, lambda run: verify(run, REGISTRY, 1, 0)):
+        with pytest.raises(sb.InputError, match=r"samplerbench run -o .* brings back the one before"):
+            read(StoredRun(folder))
+    RunFolder(folder).recover()
+    assert len(StoredRun(folder).table) == 1
 
 
 @pytest.mark.parametrize("step", [0, 2])
@@ -236,13 +259,13 @@ def test_half_written_files_of_a_killed_process_are_removed_at_the_next_start(fo
 
 def test_what_is_set_aside_has_one_place_at_any_moment(tmp_path):
     (tmp_path / "chunks").mkdir()
-    (tmp_path / "chunks" / "a").write_text("a")
+    (tmp_path / "chunks" / "looks.json").write_text("older")
     aside = Aside(tmp_path, ".x")
     assert not aside.is_there
-    aside.move(["chunks/a"])
+    aside.move(["chunks/looks.json"])
     assert aside.is_there
     assert not aside.is_whole_run
-    (tmp_path / "chunks" / "a").write_text("newer")
+    (tmp_path / "chunks" / "looks.json").write_text("newer")
     aside.put_back()
-    assert (tmp_path / "chunks" / "a").read_text() == "newer"
+    assert (tmp_path / "chunks" / "looks.json").read_text() == "newer"
     assert not aside.is_there

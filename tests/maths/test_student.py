@@ -112,6 +112,15 @@ def test_pairs_show_no_skewness_so_all_numbers_do():
     assert skewness_of_mean(np.ones(20)) == skewness_of_mean(np.ones(20), np.arange(20) % 5) == 0.0
 
 
+@pytest.mark.parametrize("scale", [1e-300, 1e-110, 1e110, 1e150])
+def test_the_skewness_does_not_depend_on_the_size_of_the_numbers(scale):
+    values = np.random.default_rng(1).exponential(size=64)
+    for strata in (None, np.arange(64) % 8):
+        expected = skewness_of_mean(values, strata) if scale > 1e-150 else 0.0  # squares are 0 below
+        assert skewness_of_mean(scale * values, strata) == pytest.approx(expected, rel=1e-9)
+    assert skewness_of_mean(1e300 * values) == 0.0  # whose error is infinite
+
+
 def test_the_skewness_of_a_mean_of_exponential_numbers_is_2_over_the_root_of_n():
     """Cubes are rough, so of a thousand runs of 400 the median is a little below."""
     rng = np.random.default_rng(2)

@@ -25,6 +25,7 @@ from torch import Tensor
 from ....samplers.errors import SamplerbenchError
 from ....samplers.files.atomic import make_folder, write_beside_others
 from ....samplers.predictor import NetworkFault, is_out_of_memory
+from ....samplers.process import switches
 from .text import TextEncoder
 
 ROWS_KEPT = 128
@@ -33,7 +34,8 @@ LARGE = 100 * 10**6
 """Bytes of text encoders from which on their rows are kept on disk, and they leave the memory when these are there."""
 MOST_ON_DISK = 4 * 10**9
 """Bytes that rows may take on disk; the oldest go first."""
-ROW = "row"
+ROW, SUM = "row", "sha256"
+"""The tensor in a file, and what the file says of it."""
 Place = tuple[torch.device, torch.dtype]
 HERE: Place = (torch.device("cpu"), torch.float32)
 
@@ -143,7 +145,7 @@ class TextRows:
         versions = [torch.__version__, version("transformers")]
         return [
             [encoder.fingerprint for encoder in self._encoders], [str(one) for one in self._settings], device.type,
-            str(dtype), machine, versions,
+            str(dtype), machine, versions, code_hash(), switches(),
         ]  # fmt: skip
 
     def _file(self, text: str) -> Path:
@@ -156,17 +158,32 @@ class TextRows:
         try:
             with safe_open(path, "pt") as file:
                 row: Tensor = file.get_tensor(ROW)
+                is_whole = row.ndim == 1 and row.dtype == torch.float32 and file.metadata()[SUM] == hash_of(row)
+            os.utime(path)  # those that nobody asks for go first
         except Exception:  # a damaged file may end in any exception of its reader
             return None
-        is_sound = row.ndim == 1 and row.dtype == torch.float32 and bool(row.isfinite().all())
-        return row if is_sound else None
+        return row if is_whole else None
 
     def _write(self, text: str, row: Tensor) -> None:
         """Keep a row for other blocks and other processes, if the disk takes it."""
         path = self._file(text)
         with suppress(OSError, SamplerbenchError):
             make_folder(path.parent)
-            write_beside_others(path, save({ROW: row.contiguous()}))
+            write_beside_others(path, save({ROW: row.contiguous()}, {SUM: hash_of(row)}))
+
+
+def hash_of(row: Tensor) -> str:
+    """SHA-256 of the numbers of a row: a bit that the disk lost would be another prompt."""
+    return hashlib.sha256(row.contiguous().numpy().tobytes()).hexdigest()
+
+
+@functools.cache
+def code_hash() -> str:
+    """SHA-256 of the files of this package, which make the rows: what another version of them made is none of them."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
 def rows_folder() -> Path:
