@@ -10,6 +10,7 @@ import functools
 import importlib
 import importlib.metadata
 import importlib.util
+import inspect
 import os
 import pkgutil
 import time
@@ -255,7 +256,8 @@ class Registry:
         """Refuse an engine before any work: an unknown name, a setting that it does not take, and what its factory
         refuses without a plan, as where a package is missing or nobody answers."""
         factory: object = self._engine_factory(spec, settings)
-        if isinstance(factory, ChecksEarly):
+        # A class that makes engines may have a method of that name, which is one of its engines.
+        if isinstance(factory, ChecksEarly) and (inspect.ismethod(factory.check) or not isinstance(factory, type)):
             with at_fault(f"engine {spec!r}"):
                 factory.check(spec.partition(":")[2], **settings)
 

@@ -48,6 +48,23 @@ class TwoWorkers:
         self.closed += 1
 
 
+def test_only_what_checks_before_there_is_an_engine_is_asked_then(monkeypatch):
+    class Own(TwoWorkers):
+        def check(self, job):
+            """A method of the engine, of the same name."""
+
+    class Early(TwoWorkers):
+        @classmethod
+        def check(cls, argument):
+            raise sb.InputError(f"no {argument}")
+
+    monkeypatch.setitem(REGISTRY.engines.things, "own", Own)
+    monkeypatch.setitem(REGISTRY.engines.things, "early", Early)
+    REGISTRY.check_engine("own:here", {})
+    with pytest.raises(sb.InputError, match="no here"):
+        REGISTRY.check_engine("early:here", {})
+
+
 @pytest.fixture
 def engine(monkeypatch):
     """Registers an engine of this class as "two", for as long as the test lasts; those that were made of it."""
