@@ -57,6 +57,18 @@ def learn(output, data, report=lambda progress: None):
     )
 
 
+def test_a_tokenizer_is_whole_or_not_there(photos, tmp_path, monkeypatch):
+    def stopped(texts, folder):
+        folder.mkdir()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(training, "write_tokenizer", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        learn(tmp_path / "out", photos)
+    assert (tmp_path / "out" / "vae").exists()
+    assert [path.name for path in (tmp_path / "out").iterdir() if path.name.endswith(("tokenizer", ".tmp"))] == []
+
+
 def weights(folder):
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*.safetensors"))}
 

@@ -178,10 +178,14 @@ def train_phases(place: Place, captions: Sequence[str], log: Report, report: Rep
     save(vae, place.folder / "vae")
     words = place.folder / "tokenizer"
     if not words.is_dir():
-        if place.start:
-            place.start.copy_tokenizer(words)
-        else:
-            write_tokenizer(captions, words)
+        # Its files are put in place together: a part of them would be taken for the whole when the training resumes.
+        with TemporaryDirectory(dir=place.folder, suffix=".tmp") as scratch:
+            made = Path(scratch) / words.name
+            if place.start:
+                place.start.copy_tokenizer(made)
+            else:
+                write_tokenizer(captions, made)
+            made.rename(words)
     tokenizer = load_tokenizer(words)
     text = place.start.text(device) if place.start else train_text(place, images, tokenizer, log)
     save(text, place.folder / "text_encoder")
