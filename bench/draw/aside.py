@@ -32,10 +32,12 @@ class Aside:
         return os.path.lexists(self._folder / RUN_FILE)
 
     def move(self, names: Iterable[str]) -> None:
-        """Set files aside, in this order."""
+        """Set files aside; when this returns they stay there, though the power fails."""
         for name in names:
             make_folder((self._folder / name).parent)
             (self._run / name).rename(self._folder / name)
+        for folder in (self._folder, self._run):
+            sync_folder(folder)
 
     def put_back(self) -> None:
         """Give all files their places again, run.json last: a folder without it may be taken by any run."""

@@ -22,7 +22,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from ...samplers.errors import StoreError
-from ...samplers.files.atomic import make_folder, sync_folder, write_atomically
+from ...samplers.files.atomic import make_folder, write_atomically
 from ...samplers.files.lock import WriterLock
 from ..plan.keys import FORMAT
 from ..plan.plan import Block, Blocks, Cell, Plan
@@ -166,10 +166,10 @@ class RunFolder:
         names = self._own_names()
         files = [name for name in names if not name.endswith("/")]
         if RUN_FILE in files:
-            # First: as long as run.json is here, all that is here is of one run.
+            # First, and on the disk before the others: as long as run.json is here, all that is here is of one run.
             self._replaces = True
-            self._earlier.move(sorted(files, key=lambda name: name != RUN_FILE))
-            sync_folder(self.path)
+            self._earlier.move([RUN_FILE])
+            self._earlier.move(name for name in files if name != RUN_FILE)
         self._clear()
 
     def _end_fresh(self) -> None:
@@ -404,7 +404,8 @@ class RunFolder:
                 make_folder(path.parent, parents=False)
                 self._cell_names().add(path.parent.name)
         self.write_arrays(path, arrays, {"timing": timing}, cell=cell.key, first=block.first, n=block.n)
-        self._drop_earlier()
+        with disk_errors(path):
+            self._drop_earlier()
         self._store_seconds = time.perf_counter() - started
 
     def note(self, cell: Cell, block: Block, chunk: Chunk) -> None:

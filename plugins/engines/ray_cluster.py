@@ -19,7 +19,7 @@ import sys
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from time import monotonic
@@ -165,11 +165,12 @@ class RayEngine:
 
     def close(self) -> None:
         """Leave nothing running."""
-        if self._cluster:
-            for worker in [*self._idle, *self._starting.values(), *(worker for worker, _ in self._drawing.values())]:
-                self._cluster.stop(worker)
-            self._cluster.close()
-        self._cluster = None
+        cluster, self._cluster = self._cluster, None
+        if cluster:
+            # Whatever becomes of its workers.
+            with closing(cluster):
+                for worker in [*self._idle, *self._starting.values(), *(one for one, _ in self._drawing.values())]:
+                    cluster.stop(worker)
 
     def _hold_one(self, waiting: Iterator[Job]) -> None:
         """Know whether there is a job left where nobody has one."""
@@ -376,10 +377,12 @@ class RayCluster:
 
     def close(self) -> None:
         """Leave the cluster; one that was started here ends, with what Ray itself leaves where a part of it died."""
-        with handlers_kept():
-            self._ray.shutdown()
-        if self._leftovers:
-            self._leftovers.end()
+        try:
+            with handlers_kept():
+                self._ray.shutdown()
+        finally:
+            if self._leftovers:
+                self._leftovers.end()
 
 
 def started(needs: dict[str, int], workers: int | str | None, tries: int = STARTS) -> tuple[Any, Leftovers]:

@@ -24,6 +24,7 @@ from torch.nn.modules.module import (
     register_module_buffer_registration_hook,
     register_module_parameter_registration_hook,
 )
+from torch.overrides import TorchFunctionMode
 
 from ..errors import ModelError, in_line
 from .atomic import make_folder, write_atomically
@@ -56,6 +57,10 @@ BEGINNINGS = {
 """First bytes, in lower case -> the kind of file that begins so."""
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 """Accepted types of floating weights."""
+DRAWING = {
+    getattr(home, name) for home in (nn.init, Tensor) for name in dir(home) if name.endswith(("normal_", "uniform_"))
+}
+"""The functions of torch that modules draw their first numbers with."""
 N = TypeVar("N", bound=nn.Module)
 
 
@@ -132,6 +137,22 @@ def check_header(path: Path) -> None:
         raise ValueError(f"a header of {size:,} bytes, where at most {MOST_HEADER:,} are read")
 
 
+class Unfilled(TorchFunctionMode):
+    """Modules that are built inside the block draw no first numbers for their tensors.
+
+    On the device "meta" there are none, and torch loads its compiler to find that out, which takes two seconds.
+    """
+
+    def __torch_function__(
+        self, function: Any, types: Any, arguments: tuple[Any, ...] = (), named: Mapping[str, Any] | None = None
+    ) -> Any:
+        """What torch calls in place of each of its functions."""
+        named = named or {}
+        if function in DRAWING:
+            return arguments[0] if arguments else named["tensor"]
+        return function(*arguments, **named)
+
+
 @contextmanager
 def no_larger_than(stored: Stored, where: object) -> Iterator[None]:
     """Build modules inside the block on the device "meta", which takes no memory, and no larger than some files.
@@ -160,7 +181,7 @@ def no_larger_than(stored: Stored, where: object) -> Iterator[None]:
     ]
     try:
         # On this device tensors have shapes and no memory.
-        with torch.device("meta"):
+        with torch.device("meta"), Unfilled():
             yield
     finally:
         for hook in hooks:

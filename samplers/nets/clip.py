@@ -83,7 +83,7 @@ class TextEncoder(nn.Module):
         super().__init__()
         self.token = nn.Embedding(vocabulary_size + 1, width, padding_idx=PAD)
         # Small at first, so that words count before their places do.
-        self.position = nn.Parameter(torch.randn(length, width) * 0.02)
+        self.position = nn.Parameter(nn.init.normal_(torch.empty(length, width), std=0.02))
         layer = nn.TransformerEncoderLayer(
             width, heads, 4 * width, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
         )

@@ -13,14 +13,15 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch.overrides import TorchFunctionMode
 
 import samplerbench as sb
 from cases import thinned
 from samplerbench.plugins.models.fashion_mnist import captions, data, recipe
 from samplerbench.plugins.models.fashion_mnist.data import CLASSES, DEBIAN_FOLDER, load_split, read_split
 from samplerbench.plugins.models.fashion_mnist.model import FashionMNIST, load_clip
-from samplerbench.plugins.models.fashion_mnist.networks import FOLDER, FeatureNet
-from samplerbench.samplers.files.weights import load_weights
+from samplerbench.plugins.models.fashion_mnist.networks import FOLDER, FeatureNet, new_clip, new_unet
+from samplerbench.samplers.files.weights import load_weights, no_larger_than, read_stored
 from samplerbench.samplers.nets.clip import Tokenizer
 from samplerbench.samplers.nets.training import Recipe, fit
 from samplerbench.samplers.variables import ALLOW_DOWNLOAD
@@ -39,6 +40,31 @@ def model():
 def clip():
     """Its CLIP."""
     return load_clip()
+
+
+class Called(TorchFunctionMode):
+    """Notes the names of torch's functions that are called inside the block."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = set()
+
+    def __torch_function__(self, function, types, arguments=(), named=None):
+        self.names.add(function.__name__)
+        return function(*arguments, **(named or {}))
+
+
+@pytest.mark.parametrize(("make", "name"), [(new_clip, "clip"), (new_unet, "unet"), (FeatureNet, "features")])
+def test_a_network_without_memory_is_built_without_arithmetic(make, name):
+    """For which torch would load its compiler: two seconds of each start."""
+    stored = read_stored(FOLDER / f"{name}.safetensors")
+    with Called() as called, no_larger_than(stored, name):
+        network = make()
+    assert {tensor.device.type for tensor in network.state_dict().values()} == {"meta"}
+    assert called.names & {"normal_", "uniform_", "kaiming_uniform_", "xavier_uniform_", "randn", "mul"} == set()
+    with Called() as called:
+        make()
+    assert "uniform_" in called.names
 
 
 @pytest.fixture(scope="module")

@@ -115,6 +115,20 @@ def test_every_job_is_answered_once_by_as_many_workers_as_are_asked_for_or_fit(w
     assert cluster.closed == 1
 
 
+def test_a_cluster_is_left_though_a_worker_cannot_be_stopped():
+    engine, cluster, _ = engine_of(drawn)
+    next(engine.draw(JOBS))
+
+    def refuse(worker):
+        raise RuntimeError("no cluster is there")
+
+    cluster.stop = refuse
+    with pytest.raises(RuntimeError, match="no cluster"):
+        engine.close()
+    engine.close()
+    assert cluster.closed == 1
+
+
 def test_all_repeats_for_the_clock_are_drawn_by_one_worker_as_long_as_it_lives():
     lost = []
     engine, _, _ = engine_of(lambda w, job: WorkerLost("died") if (w, job) in lost else drawn(w, job), 3)

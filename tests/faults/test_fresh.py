@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 import samplerbench as sb
+from samplerbench.bench.draw import store
 from samplerbench.bench.draw.aside import Aside
 from samplerbench.bench.draw.folder import BEFORE, OUTGROWN, RUN_FILE
 from samplerbench.bench.draw.run_file import read_run
@@ -35,6 +36,15 @@ def let_go(folder):
     """What the system does after a process: its lock ends."""
     if folder._lock:
         folder._lock.release()
+
+
+def run_killed(folder, place, name, **settings):
+    """A run whose process dies where a method or function is called."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(place, name, die)
+        patched.setattr(RunFolder, "close", let_go)
+        with pytest.raises(KilledError):
+            sb.run(**{**RUN, **settings}, output=folder)
 
 
 def files(folder):
@@ -98,6 +108,24 @@ def test_files_of_others_in_the_folders_of_what_is_set_aside_stay_too(folder, na
     sb.run(**RUN, output=folder, fresh=fresh)
     assert {path.name for path in (folder / name).iterdir()} == {"notes.txt"}
     assert not (folder / "notes.txt").exists()
+
+
+def test_a_run_before_that_cannot_be_removed_is_an_error_of_the_disk(folder, monkeypatch):
+    def refuse(*_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Aside, "drop", refuse)
+    with pytest.raises(sb.StoreError, match="Permission denied"):
+        sb.run(**RUN, seed=1, output=folder, fresh=True)
+
+
+def test_run_json_is_on_the_disk_before_other_files_follow_it_aside(folder, monkeypatch):
+    synced = []
+    monkeypatch.setattr("samplerbench.bench.draw.aside.sync_folder", lambda path: synced.append((path, names(folder))))
+    run_killed(folder, store, "run_to_json", seed=1, fresh=True)
+    first = {path.relative_to(folder).as_posix() for path, _ in synced[:2]}
+    assert first == {".", BEFORE}
+    assert {name for name in synced[1][1] if name.startswith(BEFORE)} == {f"{BEFORE}/{RUN_FILE}"}
 
 
 def test_the_run_before_goes_once_the_first_chunk_is_stored(folder):
@@ -186,12 +214,8 @@ def test_a_kill_while_the_run_before_comes_back_loses_nothing(folder, monkeypatc
     assert names(folder) == before
 
 
-def test_a_kill_after_the_first_chunk_leaves_the_new_run(folder, monkeypatch):
-    with monkeypatch.context() as patched:
-        patched.setattr(RunFolder, "_drop_earlier", die)
-        patched.setattr(RunFolder, "close", let_go)
-        with pytest.raises(KilledError):
-            sb.run(**{**RUN, "seed": 1}, output=folder, fresh=True)
+def test_a_kill_after_the_first_chunk_leaves_the_new_run(folder):
+    run_killed(folder, RunFolder, "_drop_earlier", seed=1, fresh=True)
     assert (folder / BEFORE / RUN_FILE).exists()
     sb.run(**{**RUN, "seed": 1}, output=folder)
     assert not (folder / BEFORE).exists()
@@ -219,25 +243,17 @@ def test_a_model_without_a_fingerprint_keeps_its_run_until_it_draws_again(tmp_pa
 
 def test_chunks_that_a_killed_addition_set_aside_come_back(folder, monkeypatch):
     before = names(folder)
-
     with monkeypatch.context() as patched:
-        patched.setattr("samplerbench.bench.draw.store.run_to_json", die)
-        patched.setattr(RunFolder, "close", let_go)
         patched.setattr(RunFolder, "_put_back", lambda self: None)
-        with pytest.raises(KilledError):
-            sb.run(**{**RUN, "n": 100}, output=folder, add=True)
+        run_killed(folder, store, "run_to_json", n=100, add=True)
     assert names(folder) != before
     monkeypatch.setattr(Session, "_draw", lambda *_: pytest.fail("nothing is missing"))
     sb.run(**RUN, output=folder)
     assert names(folder) == before
 
 
-def test_a_larger_run_that_was_killed_before_it_drew_is_resumed(folder, monkeypatch):
-    with monkeypatch.context() as patched:
-        patched.setattr(Session, "_draw", die)
-        patched.setattr(RunFolder, "close", let_go)
-        with pytest.raises(KilledError):
-            sb.run(**{**RUN, "n": 100}, output=folder, add=True)
+def test_a_larger_run_that_was_killed_before_it_drew_is_resumed(folder):
+    run_killed(folder, Session, "_draw", n=100, add=True)
     assert sb.run(**{**RUN, "n": 100}, output=folder).table["samples"][0] == 100
     assert not (folder / OUTGROWN).exists()
 
