@@ -34,7 +34,7 @@ from .judge.run_metrics import check_plugins, check_settings
 from .judge.scores import scores_from
 from .judge.status import Status, outcome_of
 from .judge.stored import StoredRun
-from .judge.table import GrowingTable, check_metric_names
+from .judge.table import GrowingTable, check_metric_names, seconds_by_stage
 from .judge.verdict_files import fronts_from, write_answers, write_fronts
 from .plan.config import Config, enlarge, without_defaults
 from .plan.environment import environment
@@ -230,6 +230,7 @@ class Benchmark:
         """Make table, picture and report of what is stored, then open the folder to other writers."""
         with closing(self.folder):
             table = self.tabulate()
+            self.folder.write_stages(seconds_by_stage(table))
             write_picture(self.plan, self.folder, self.failures)
             stored = StoredRun(self.folder.path)
             # Read back from the folder, as the commands will: what a report shows is what is stored.

@@ -3,7 +3,7 @@
     python benchmarks/sweep.py                                  # 4 samplers x 5 step counts x 1,000 images, two rounds
     python benchmarks/sweep.py --samplers ddim,dpm-solver++ --steps 2,4 -n 128 --rounds 1
     python benchmarks/sweep.py --device cuda --batch-size 256
-    python benchmarks/sweep.py --workers 2                      # processes of samplerbench; the script has one
+    python benchmarks/sweep.py --workers 2                      # also with two processes, which share the cores
 
 The script has diffusers' schedulers, the same network in the same batches, torch-fidelity's FID on the same features,
 whose statistics of the test images it caches, and the same CLIP. It starts from the same noise, so both must find the
@@ -15,13 +15,13 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import shutil
 import statistics
 import sys
 import tempfile
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +56,7 @@ VP = sb.vp_linear()
 ABAR = torch.tensor(VP.alphas_cumprod)
 TOLERANCES = {"fid": 0.02, "clip": 0.02}
 """Both round states to grey levels; a level that falls to the other side moves a number by less than this."""
+SCRIPT = "the script"
 Numbers = dict[tuple[str, int], tuple[float, float]]
 """FID and CLIP score by sampler and steps."""
 
@@ -69,18 +70,16 @@ class Task:
     n: int
     batch: int
     device: torch.device
-    workers: int | None = None
-    """Processes of samplerbench, which share the cores."""
 
 
 # ---- This package ----
 
 
-def ours(task: Task, folder: Path) -> Numbers:
-    """One call."""
+def ours(task: Task, folder: Path, workers: int | None = None) -> Numbers:
+    """One call; `workers` are processes that share the cores."""
     table = sb.run(
         "fashion-mnist", task.samplers, steps=task.steps, n=task.n, grid="leading", batch_size=task.batch,
-        device=str(task.device), metrics=["fid", "clip_score"], output=folder, workers=task.workers,
+        device=str(task.device), metrics=["fid", "clip_score"], output=folder, workers=workers,
     ).table  # fmt: skip
     return {(row.sampler, row.steps): (row.fid, row.clip_score) for row in table.itertuples()}
 
@@ -173,27 +172,33 @@ def score(clip: Any, images: Tensor, texts: Tensor) -> float:
 # ---- Both ----
 
 
-def compared(task: Task, rounds: int) -> bool:
-    """Print numbers and times of both; whether the numbers are equal."""
-    seconds: dict[str, list[float]] = {"samplerbench": [], "the script": []}
+def compared(task: Task, rounds: int, workers: int | None = None) -> bool:
+    """Print numbers and times of all; whether the numbers are equal."""
+    kinds: dict[str, Callable[[Task, Path], Numbers]] = {SCRIPT: script, "samplerbench": ours}
+    if workers:
+        kinds[f"samplerbench, {workers} workers"] = partial(ours, workers=workers)
+    seconds: dict[str, list[float]] = {name: [] for name in kinds}
     found: dict[str, Numbers] = {}
     for i in range(rounds):
-        for name in list(seconds)[:: -1 if i % 2 else 1]:
-            folder = Path(tempfile.mkdtemp())
-            started = clock(task.device)
-            found[name] = (ours if name == "samplerbench" else script)(task, folder / "run")
-            seconds[name].append(clock(task.device) - started)
-            shutil.rmtree(folder)
-    mine, theirs = found.values()
+        for name in list(kinds)[:: -1 if i % 2 else 1]:
+            with tempfile.TemporaryDirectory() as folder:
+                started = clock(task.device)
+                found[name] = kinds[name](task, Path(folder) / "run")
+                seconds[name].append(clock(task.device) - started)
+            print(f"{name}: {seconds[name][-1]:.1f} s", file=sys.stderr, flush=True)
+    mine, theirs = found["samplerbench"], found[SCRIPT]
     print("| sampler | steps | FID | the script's | CLIP score, % | the script's |\n|---|---:|---:|---:|---:|---:|")
     for (spec, steps), (fid, clip) in mine.items():
         other = theirs[spec, steps]
         print(f"| {spec} | {steps} | {fid:.3f} | {other[0]:.3f} | {clip:.3f} | {other[1]:.3f} |")
-    middle = {name: statistics.median(times) for name, times in seconds.items()}
+    whole = {name: statistics.median(times) for name, times in seconds.items()}
+    print("\n| | seconds | the script's time over it |\n|---|---:|---:|")
     for name, times in seconds.items():
-        print(f"\n{name}: {middle[name]:.1f} s ({', '.join(f'{one:.1f}' for one in times)})", end="")
-    print(f"\n\nthe script takes {middle['the script'] / middle['samplerbench']:.2f} times as long")
-    return are_equal(mine, theirs)
+        each = ", ".join(f"{one:.1f}" for one in times)
+        print(f"| {name} | {whole[name]:.1f} ({each}) | {whole[SCRIPT] / whole[name]:.2f} |")
+    print()
+    others = [found[name] for name in kinds if name != SCRIPT]
+    return not [other for other in others if not are_equal(other, theirs)]  # each is asked, and says what differs
 
 
 def are_equal(mine: Numbers, theirs: Numbers) -> bool:
@@ -230,11 +235,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if uneven := [str(count) for count in steps if 1000 % count]:
         sys.exit(f"steps {', '.join(uneven)}: diffusers has other levels for them; expected divisors of 1000")
     default_registry()  # plugins are loaded once, in front of both
-    task = Task(samplers, steps, given.samples, given.batch_size, torch.device(given.device), given.workers)
+    task = Task(samplers, steps, given.samples, given.batch_size, torch.device(given.device))
     about = environment(given.device)
     print(f"{about['cpu']}, {about['cores']} cores, {about['threads']} threads, {about['device']}; n = {task.n}\n")
     with torch.no_grad():
-        return 0 if compared(task, given.rounds) else 1
+        return 0 if compared(task, given.rounds, given.workers) else 1
 
 
 if __name__ == "__main__":

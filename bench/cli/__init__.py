@@ -18,11 +18,12 @@ from ...samplers.errors import InputError, PluginError, SamplerbenchError, Store
 from ..show.console import complain, standard_streams
 from . import doctor, explain, grid, plugins, reference, results, run, score, table, train
 from .commands import first_sentence
+from .options import HELP_NAMES
 from .run import SIGINT_EXIT
 
 MACHINE_FAULTS = (errno.EMFILE, errno.ENFILE, errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ENOMEM, errno.EAGAIN)
 """Errors of a machine that runs out of something, anywhere in a program: open files, space, processes."""
-CONTEXT = {"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "SAMPLERBENCH", "max_content_width": 100}
+CONTEXT = {"help_option_names": HELP_NAMES, "auto_envvar_prefix": "SAMPLERBENCH", "max_content_width": 100}
 
 
 class Program(click.Group):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import click
 
+from .options import HELP_NAMES
+
 WIDTH = 100
 """Columns of a help text on the page, whatever the terminal."""
 
@@ -42,6 +44,7 @@ def commands_page(program: click.Group) -> str:
 def help_text(name: str, command: click.Command) -> str:
     """What `samplerbench NAME --help` prints on a wide terminal."""
     # A context of its own does not inherit the program's settings, so what the page shows of --help is said again.
-    names = ["-h", "--help"]
-    context = click.Context(command, info_name=f"samplerbench {name}", terminal_width=WIDTH, help_option_names=names)
+    context = click.Context(
+        command, info_name=f"samplerbench {name}", terminal_width=WIDTH, help_option_names=HELP_NAMES
+    )
     return command.get_help(context)

@@ -95,8 +95,15 @@ READ_AS: dict[Kind, type[int] | type[float]] = {"whole": int, "number": float, "
 """The type that reads each kind of number among the settings."""
 
 
+HELP_NAMES = ["-h", "--help"]
+
+
 class Command(click.Command):
     """A command whose errors say where a wrong setting comes from: a config file or an environment variable."""
+
+    def __init__(self, *args: Any, **settings: Any) -> None:
+        # Said of the command too, and not of the program alone: click keeps the option for help as it is first made.
+        super().__init__(*args, **{"context_settings": {"help_option_names": HELP_NAMES}, **settings})
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parse as click does, and refuse an environment variable for this command that names no option."""

@@ -18,7 +18,7 @@ from .sealed_file import bytes_of, has_seal, json_object, seal_json
 
 
 def run_to_json(plan: Plan, about: Mapping[str, Any]) -> bytes:
-    """run.json: the settings of a run, the environment that it was made in, and its cells."""
+    """run.json: the settings of a run, what else is to be known about it, and its cells."""
     head = {"format": FORMAT, "plan": plan.key, "config": as_json(plan.config), **about}
     cells = [
         {"sampler": c.sampler, "grid": c.grid, "steps": c.steps, "nfe": c.nfe, "key": c.key}

@@ -94,6 +94,8 @@ class RunFolder:
         """Whether there was no run before `open`."""
         self._made: list[Path] = []
         """The folders that were made for it, the innermost first."""
+        self._run: tuple[Plan, Mapping[str, Any]] | None = None
+        """What run.json was made of."""
         self._before = b""
         """The run.json of the run that is added to, until something is stored."""
         self._outgrown = Aside(path, OUTGROWN)
@@ -137,10 +139,18 @@ class RunFolder:
                     self._remove_outgrown(plan)
                 # Last: a folder with a run.json is a whole run folder, and one without may be taken by any run.
                 write_atomically(self.path / RUN_FILE, run_to_json(plan, about))
+                self._run = plan, about
             except BaseException:
                 self._put_back()
                 self.close()
                 raise
+
+    def write_stages(self, seconds: Mapping[str, float]) -> None:
+        """Write into run.json how many seconds the run spent in each stage."""
+        assert self._run, "the folder was not opened"
+        plan, about = self._run
+        with disk_errors(self.path / RUN_FILE):
+            write_atomically(self.path / RUN_FILE, run_to_json(plan, {**about, "stages": dict(seconds)}))
 
     def recover(self) -> None:
         """Bring back the run that a killed process had set aside, before anything of the folder is read."""

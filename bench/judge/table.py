@@ -22,7 +22,7 @@ from ...samplers.files.atomic import write_atomically
 from ...samplers.metric import Estimate
 from ..draw import clock as timing
 from ..draw.chunk_file import Chunk
-from ..draw.clock import COMPILE, Repeat
+from ..draw.clock import COMPILE, STAGES, Repeat
 from ..draw.folder import TABLE_FILE, TABLE_SEAL, advice
 from ..draw.latency import columns_among, is_latency, latencies
 from ..draw.sealed_file import bytes_of, disk_errors, seal_json, unseal_json
@@ -257,6 +257,12 @@ def _numbers(gathered: Gathered, samples: int) -> dict[str, Any]:
     }
     whole = {name: int(value) if float(value).is_integer() else value for name, value in counted.items()}
     return {**whole, "samples": samples}
+
+
+def seconds_by_stage(table: pd.DataFrame) -> dict[str, float]:
+    """How long all rows together were in each stage, by what a reader calls it; stages that no row has are left out."""
+    known = {words: table[name].dropna() for name, words in STAGES.items() if name in table}
+    return {words: float(seconds.sum()) for words, seconds in known.items() if len(seconds)}
 
 
 def row_name(row: Mapping[str, Any], other: Mapping[str, Any]) -> str:

@@ -21,6 +21,7 @@ MOST_THREADS = 4096
 Key = Annotated[str, Meta(pattern=r"\A[0-9a-f]{64}\Z")]
 Count = Annotated[int, Meta(ge=0, le=MOST)]
 Positive = Annotated[int, Meta(ge=1, le=MOST)]
+Seconds = Annotated[float, Meta(ge=0, le=MOST)]
 
 
 class CellRecord(Struct, frozen=True):
@@ -104,6 +105,9 @@ class RunRecord(Struct, frozen=True, dict=True):
     extended: tuple[ExtendedRecord, ...] = ()
     shard: Annotated[str, Meta(pattern=r"\A([1-9][0-9]{0,3}/[1-9][0-9]{0,3})?\Z")] = ""
     """Which part of a run it is, as in 2/4; '' = a whole one."""
+    stages: dict[str, Seconds] = {}
+    """How many seconds all blocks took in each stage, as in {"encoding": 0.2, "drawing": 12.5}; {} until a table was
+    made, and for runs of earlier versions."""
     unknown_settings: tuple[str, ...] = ()
     """Settings in the file that this version does not know."""
 

@@ -7,10 +7,10 @@ from collections.abc import Iterable
 import pandas as pd
 
 from ...samplers.text import count_of
-from ..draw.clock import COMPILE, STAGES
+from ..draw.clock import COMPILE
 from ..draw.latency import LEAST_DRAWS, columns_among, rows_of
 from ..judge.stored import StoredRun
-from ..judge.table import Labels
+from ..judge.table import Labels, seconds_by_stage
 from ..plan.config import Config, as_json, without_defaults
 from ..plan.record import RunRecord
 from ..plan.settings import SETTINGS
@@ -56,7 +56,7 @@ def provenance_of(run: StoredRun) -> list[tuple[str, str]]:
 
 def stages_to_text(table: pd.DataFrame) -> str:
     """How long a run was in each stage: "19.3 s: drawing 62 %, extracting 38 %"; '' where it does not say."""
-    seconds = {words: table[name].sum() for name, words in STAGES.items() if name in table}
+    seconds = seconds_by_stage(table)
     whole = sum(seconds.values())
     # A stage that took next to nothing would only lengthen the line.
     shares = [

@@ -10,8 +10,8 @@ import csv
 import io
 import math
 import time
-from collections.abc import Callable, Mapping
-from contextlib import closing, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from ..ddpm import EMA
 from ..devices import is_accelerator
-from ..errors import InputError, ModelError
+from ..errors import InputError, ModelError, in_line
 from ..files.atomic import make_folder, write_atomically
 from ..files.lock import LOCK_FILE
 from ..files.torch_file import read_torch_file
@@ -57,6 +57,8 @@ class Recipe:
     """Decay of the moving average of the weights; 0 = none."""
     bf16: bool = True
     """Whether the forward pass runs in bfloat16 where the operation allows it."""
+    compile: bool = False
+    """Whether the network is compiled, in the first step."""
 
     def rate(self, step: int) -> float:
         """Learning rate of step `step`: a linear warm-up, then half a cosine down to zero."""
@@ -118,7 +120,9 @@ class Training:
         self._ahead: Ahead | None = None
         if isinstance(loss_of, FedLoss) and is_accelerator(ranks.device):
             loss_of, self._ahead = loss_of.ahead(recipe.steps)
-        self._loss = ranks.wrap(LossModule(network, loss_of))
+        # The compiled network is another way to call this one: both have the same weights.
+        asked: Any = torch.compile(network, dynamic=False) if recipe.compile else network
+        self._loss = ranks.wrap(LossModule(asked, loss_of))
         self._optimizer = torch.optim.AdamW(
             network.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay, fused=self._defers or None
         )
@@ -169,10 +173,11 @@ class Training:
         # The rate depends only on the step, so a resumed training has the same one.
         for group in self._optimizer.param_groups:
             group["lr"] = self.recipe.rate(self.step)
-        with torch.autocast(self.ranks.device.type, torch.bfloat16) if self.recipe.bf16 else nullcontext():
-            loss = self._loss(self.step)
-        # Backward passes run outside of autocast: each operation already has the dtype of its forward pass.
-        loss.backward()
+        with compiling(self.recipe) if self.recipe.compile else nullcontext():
+            with torch.autocast(self.ranks.device.type, torch.bfloat16) if self.recipe.bf16 else nullcontext():
+                loss = self._loss(self.step)
+            # Backward passes run outside of autocast: each operation already has the dtype of its forward pass.
+            loss.backward()
         # Bounds the gradient to length 1, and returns its length before that.
         gradient = nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
         # Of all processes, so that all of them stop at the same step.
@@ -226,6 +231,18 @@ class Training:
         """Leave nothing running."""
         if self._ahead:
             self._ahead.close()
+
+
+@contextmanager
+def compiling(recipe: Recipe) -> Iterator[None]:
+    """ModelError for a network that cannot be compiled, which shows in its first call."""
+    try:
+        yield
+    except torch._dynamo.exc.TorchDynamoException as error:
+        raise ModelError(
+            f"{recipe.phase}: the network cannot be compiled ({in_line(error)}); leave out --compile, and give another "
+            "output"
+        ) from error
 
 
 def fused_on(device: torch.device) -> bool:

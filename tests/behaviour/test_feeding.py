@@ -3,6 +3,7 @@
 import csv
 import math
 import threading
+from functools import partial
 
 import pytest
 import torch
@@ -34,11 +35,12 @@ class Net(nn.Module):
         return w[0] * x + w[1] * t.view(-1, 1, 1, 1) / 1000 + w[2] * condition.mean(1).view(-1, 1, 1, 1)
 
 
-def fitted(path, loss=None, steps=STEPS, **more):
+def fitted(path, loss=None, steps=STEPS, *, compile=False, **more):  # noqa: A002
     """Fit the network; returns it and the weights to keep."""
     network = Net()
     loss = loss or denoising(IMAGES, lambda rows, seed: TABLE[rows], batch=8, seed=3)
-    return network, fit(network, loss, Recipe("phase", steps, lr=0.05, warmup=1, ema=0.9), checkpoint=path, **more)
+    recipe = Recipe("phase", steps, lr=0.05, warmup=1, ema=0.9, compile=compile)
+    return network, fit(network, loss, recipe, checkpoint=path, **more)
 
 
 class Stop(Exception):
@@ -196,6 +198,53 @@ def test_the_embedded_model_trains_on_a_device(sb):
     assert outcome.code == 2
     assert "cuda:99" in outcome.err
     assert "has no" not in outcome.err
+
+
+def compiled_by(backend, monkeypatch):
+    """Have networks compiled by a backend that takes no time; returns the graphs that it was given."""
+    graphs = []
+
+    def noted(graph, examples):
+        graphs.append(graph)
+        return backend(graph)
+
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=noted))
+    return graphs
+
+
+def test_a_compiled_network_learns_the_same_and_is_kept_as_itself(tmp_path, monkeypatch):
+    graphs = compiled_by(lambda graph: graph.forward, monkeypatch)
+    plain, kept = fitted(tmp_path / "plain.pt")
+    assert graphs == []
+    network, weights = fitted(tmp_path / "compiled.pt", compile=True)
+    assert len(graphs) == 1  # one program serves all steps
+    assert torch.equal(network.weight, plain.weight)
+    assert weights.keys() == kept.keys() == {"weight"}
+    assert torch.equal(weights["weight"], kept["weight"])
+    # What was compiled goes on where nothing is, and the other way round: both have the same checkpoint.
+    assert read_checkpoint(tmp_path / "compiled.pt", "cpu")["network"].keys() == {"weight"}
+
+
+def test_a_network_that_cannot_be_compiled_is_one_line(tmp_path, monkeypatch):
+    def fail(graph):
+        raise RuntimeError("no compiler here")
+
+    compiled_by(fail, monkeypatch)
+    with pytest.raises(
+        sb_.ModelError, match=r"^phase: the network cannot be compiled \(.*no compiler here.*\); leave out"
+    ):
+        fitted(tmp_path / "x.pt", compile=True)
+    assert not (tmp_path / "x.pt").exists()
+
+
+def test_what_else_fails_while_compiling_keeps_its_own_message(tmp_path, monkeypatch):
+    compiled_by(lambda graph: graph.forward, monkeypatch)
+
+    def broken(step):
+        raise OSError("the images are gone")
+
+    with pytest.raises(OSError, match="the images are gone"):
+        fitted(tmp_path / "x.pt", FedLoss(broken, lambda network, batch: network.weight.sum()), compile=True)
 
 
 def test_a_fed_loss_is_a_loss():

@@ -19,6 +19,8 @@ from samplerbench.plugins.models.latent.settings import PRESETS, Preset, Setting
 from samplerbench.plugins.models.latent.starting import Start, carry_over
 from samplerbench.plugins.models.latent.tokens import PLACES, encoded, load_tokenizer, write_tokenizer
 from samplerbench.samplers.errors import InputError
+from samplerbench.samplers.nets import training as nets_training
+from samplerbench.samplers.nets.feeding import FedLoss
 from samplerbench.samplers.nets.training import step_generator
 from samplerbench.samplers.registry import default_registry
 
@@ -130,6 +132,24 @@ def test_a_stopped_training_goes_on_to_the_same_weights(photos, tmp_path):
 def test_other_settings_do_not_resume(sb, photos):
     sb(*ASKED)
     sb(*ASKED, "--seed", 1).refused(2, "seed: 0 -> 1", "another output")
+    sb(*ASKED, "--compile").refused(2, "compile: None -> True", "another output")
+
+
+def test_only_the_unet_is_compiled():
+    phases = {phase: training.recipe_of(Settings(compile=True), phase).compile for phase in Settings().lengths}
+    assert phases == {"vae": False, "decoder": False, "text": False, "unet": True}
+    assert not training.recipe_of(Settings(), "unet").compile
+
+
+def test_the_batches_of_every_phase_are_made_ahead(photos, tmp_path, monkeypatch):
+    learn(tmp_path / "plain", photos)
+    made = []
+    ahead = FedLoss.ahead
+    monkeypatch.setattr(nets_training, "is_accelerator", lambda device: True)  # as if the CPU worked by itself
+    monkeypatch.setattr(FedLoss, "ahead", lambda loss, steps: made.append(steps) or ahead(loss, steps))
+    learn(tmp_path / "fed", photos)
+    assert made == list(Settings().lengths.values())
+    assert weights(tmp_path / "fed") == weights(tmp_path / "plain")
 
 
 @pytest.mark.parametrize(
@@ -178,6 +198,22 @@ def test_each_word_of_the_captions_is_one_token_and_others_fall_into_letters(tmp
     assert rows[0].tolist() == rows[1].tolist()
     assert rows[2].tolist() == [tokenizer.bos_token_id, *[tokenizer.eos_token_id] * (PLACES - 1)]
     assert int(rows.max()) < len(tokenizer)
+
+
+def test_the_same_captions_make_the_same_tokenizer(tmp_path):
+    rng = np.random.default_rng(0)
+    # Many pairs of letters that are equally frequent.
+    texts = [" ".join("".join(rng.choice(list("abcdefgh"), 4)) for _ in range(6)) for _ in range(50)]
+    texts.append("naïve café 日本")
+    made = []
+    for number in range(5):
+        folder = tmp_path / str(number)
+        write_tokenizer(texts, folder)
+        made.append({path.name: path.read_bytes() for path in folder.iterdir()})
+    assert all(files == made[0] for files in made)
+    tokenizer = load_tokenizer(tmp_path / "0")
+    words = [word for word in " ".join(texts).split() if word.isascii()]  # others may be several words
+    assert {len(tokenizer(word).input_ids) for word in words} == {3}  # each word is one token, between two others
 
 
 # ---- The losses ----
@@ -246,8 +282,8 @@ def test_the_unet_learns_v_of_scaled_latents_and_drops_a_tenth_of_the_captions()
             assert t.min() >= 0
             return type("Answer", (), {"sample": torch.zeros_like(x)})
 
-    def states(numbers, kept):
-        dropped.extend((~kept).tolist())
+    def states(numbers):
+        dropped.extend((numbers == len(latents)).tolist())
         return torch.zeros(len(numbers), 1, 1)
 
     loss = losses.denoising(
@@ -273,7 +309,7 @@ def test_the_unet_of_a_flow_learns_the_velocity_from_noise_to_images():
 
     latents = torch.full((64, 4, 2, 2), 1.5).half()
     loss = losses.denoising(
-        latents, lambda numbers, kept: torch.zeros(len(numbers), 1, 1), prediction="flow", scale=2.0, batch=32, seed=0,
+        latents, lambda numbers: torch.zeros(len(numbers), 1, 1), prediction="flow", scale=2.0, batch=32, seed=0,
         device=torch.device("cpu"),
     )  # fmt: skip
     assert max(float(loss(Knows(), step)) for step in range(20)) < 1e-6

@@ -11,7 +11,9 @@ import pytest
 import samplerbench as sb
 from samplerbench.bench.draw.chunk_file import timing_from_json
 from samplerbench.bench.draw.clock import STAGES, Repeat, Timing, clock_columns
+from samplerbench.bench.draw.run_file import read_run
 from samplerbench.bench.draw.store import RunFolder
+from samplerbench.bench.plan.record import record_of
 from samplerbench.bench.show.provenance import stages_to_text
 from samplerbench.samplers import sample
 from samplerbench.samplers.registry import load_registry
@@ -79,6 +81,31 @@ def test_a_run_says_where_it_went(tmp_path):
     assert table["extract_seconds"][0] == pytest.approx(sum(chunk.timing.extract_seconds for chunk in chunks))
     assert [chunk.timing.store_seconds is None for chunk in chunks] == [True, False, False]
     assert stages_to_text(table) in (result.folder / "report.html").read_text().replace("&#39;", "'")
+    stages = read_run(result.folder).stages
+    assert list(stages) == list(STAGES.values())
+    assert stages == pytest.approx({words: table[name].sum() for name, words in STAGES.items()})
+
+
+def test_run_json_says_where_all_of_a_run_went(tmp_path):
+    before = toy_run(tmp_path / "run")
+    first = read_run(before.folder).stages
+    assert toy_run(tmp_path / "run") is not before
+    assert read_run(before.folder).stages == first  # nothing was drawn anew
+    toy_run(tmp_path / "run", steps=[3], add=True)
+    after = read_run(before.folder)
+    assert all(after.stages[stage] > first[stage] for stage in first if stage != "encoding")
+    assert len(after.cells) == 2
+    # A file of an earlier version says nothing of it, and is a run as before.
+    content = json.loads((before.folder / "run.json").read_text())
+    content.pop("stages")
+    assert record_of(content).stages == {}
+
+
+@pytest.mark.parametrize("seconds", [-1, "12", None])
+def test_run_json_with_other_than_seconds_is_refused(tmp_path, seconds):
+    content = json.loads((toy_run(tmp_path / "run", n=2).folder / "run.json").read_text())
+    with pytest.raises(ValueError, match="stages"):
+        record_of({**content, "stages": {"drawing": seconds}})
 
 
 def test_a_chunk_of_an_earlier_version_has_no_stages(tmp_path):

@@ -401,12 +401,32 @@ def test_the_seed_decides_the_training(data, trained, tmp_path):
     assert one.fingerprint != other.fingerprint
 
 
-@pytest.mark.parametrize("change", [{"seed": 5}, {"lr": 1e-2}, {"preset": "small"}, {"steps": None, "minutes": 1.0}])
+@pytest.mark.parametrize(
+    "change", [{"seed": 5}, {"lr": 1e-2}, {"preset": "small"}, {"steps": None, "minutes": 1.0}, {"compile": True}]
+)
 def test_a_changed_setting_is_shown_and_refused(data, copy, change):
     before = {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()}
     with pytest.raises(sb_.InputError, match=rf"{next(iter(change))}: .* -> "):
         train(data, copy, **change)
     assert {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()} == before
+
+
+def test_a_training_of_an_earlier_version_resumes(data, copy):
+    card = json.loads((copy / "model.json").read_text())
+    assert card["training"].pop("compile") is False
+    (copy / "model.json").write_text(json.dumps(card))
+    (copy / "SHA256SUMS").unlink()
+    train(data, copy)
+
+
+@pytest.mark.slow
+def test_a_compiled_unet_learns_as_one_that_is_not(data, tmp_path):
+    plain = train(data, tmp_path / "plain")
+    compiled = train(data, tmp_path / "compiled", compile=True)
+    losses = [[loss for phase, _, loss in seen if phase == PHASES[-1]] for seen in (plain, compiled)]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-2)  # of bfloat16
+    assert losses[1] != losses[0]
+    assert sb_.load_model(tmp_path / "compiled").fingerprint
 
 
 def test_other_images_are_refused(copy):

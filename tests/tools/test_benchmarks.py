@@ -55,6 +55,32 @@ def test_the_sweep_tells_what_differs(capsys):
     assert capsys.readouterr().out == "different: ddim at 5 steps, ddim at 10 steps\ndifferent: euler at 5 steps\n"
 
 
+def test_the_sweep_has_all_take_turns_and_compares_each_with_the_script(monkeypatch, capsys):
+    sweep, turns, now = module("sweep"), [], [0.0]
+    takes = {"script": 8.0, None: 4.0, 2: 2.0}
+    numbers = {who: {("ddim", 5): (10.0, 50.0)} for who in takes}
+
+    def turn(who):
+        turns.append(who)
+        now[0] += takes[who]
+        return numbers[who]
+
+    monkeypatch.setattr(sweep, "clock", lambda device: now[0])
+    monkeypatch.setattr(sweep, "script", lambda task, folder: turn("script"))
+    monkeypatch.setattr(sweep, "ours", lambda task, folder, workers=None: turn(workers))
+    task = sweep.Task(("ddim",), (5,), 3, 2, torch.device("cpu"))
+    assert sweep.compared(task, rounds=2, workers=2)
+    assert turns == ["script", None, 2, 2, None, "script"]
+    out = capsys.readouterr().out
+    assert "| ddim | 5 | 10.000 | 10.000 | 50.000 | 50.000 |" in out
+    assert "| samplerbench | 4.0 (4.0, 4.0) | 2.00 |" in out
+    assert "| samplerbench, 2 workers | 2.0 (2.0, 2.0) | 4.00 |" in out
+    # One of them alone is enough for another number to be told.
+    numbers[2] = {("ddim", 5): (10.0, 50.1)}
+    assert not sweep.compared(task, rounds=1, workers=2)
+    assert "different: ddim at 5 steps" in capsys.readouterr().out
+
+
 def test_growth_fits_the_exponent():
     growth = module("growth")
     sizes = [2, 4, 8]

@@ -18,8 +18,9 @@ from ....samplers.files.images import COLOUR
 from ....samplers.files.lock import sole_writer
 from ....samplers.files.weights import SUMS, read_json, save_weights, write_sums
 from ....samplers.image_data import ImageData
+from ....samplers.nets.feeding import Batch, FedLoss
 from ....samplers.nets.ranks import Ranks
-from ....samplers.nets.training import LossOf, Recipe, Report, batch_of, check_folder, fit, step_generator, with_log
+from ....samplers.nets.training import Recipe, Report, batch_of, check_folder, fit, step_generator, with_log
 from ....samplers.noise import check_seed
 from ....samplers.options import check_count
 from ...data.scenes.data import Scenes
@@ -141,25 +142,27 @@ def answers_of(parts: Sequence[Scenes]) -> Callable[[Sequence[int]], tuple[Tenso
 
 def detecting(
     images: Tensor, answers: Callable[[Sequence[int]], tuple[Tensor, Tensor]], settings: Settings, device: torch.device
-) -> LossOf:
+) -> FedLoss:
     """The loss of a map, added over its cells, and that of the ground's colour, on uint8 images (N, 3, H, W)."""
 
-    def loss(net: nn.Module, step: int) -> Tensor:
+    def batch_at(step: int) -> Batch:
         rows = batch_of(settings.seed, step, len(images), settings.batch_size)
         generator = step_generator(settings.seed, step)
         # Rows and noise follow from seed and step alone, so that a resumed training sees what it would have seen.
         x = images[rows].float() / 127.5 - 1
         # On the CPU, so that a training on any device sees the same noise.
         level = NOISE * torch.rand(len(x), 1, 1, 1, generator=generator)
-        x = (x + level * torch.randn(x.shape, generator=generator)).to(device)
-        maps, colours = (tensor.to(device) for tensor in answers(rows.tolist()))
-        things, grounds = net(x)
+        maps, colours = answers(rows.tolist())
+        return {"x": x + level * torch.randn(x.shape, generator=generator), "maps": maps, "colours": colours}
+
+    def loss(net: nn.Module, given: Batch) -> Tensor:
+        things, grounds = net(given["x"])
         # Added over cells: almost all are empty, and a mean would leave the few that are not little weight beside the
         # ground's colour.
-        of_map = F.cross_entropy(things.float(), maps, reduction="none").sum((1, 2)).mean()
-        return of_map + F.cross_entropy(grounds.float(), colours)
+        of_map = F.cross_entropy(things.float(), given["maps"], reduction="none").sum((1, 2)).mean()
+        return of_map + F.cross_entropy(grounds.float(), given["colours"])
 
-    return loss
+    return FedLoss(batch_at, loss, device)
 
 
 # ---- What it is worth ----

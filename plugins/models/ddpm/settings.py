@@ -17,6 +17,8 @@ from .networks import PRESETS, Preset, check_side
 
 PRECISIONS = ("bf16", "float32")
 BATCH = 128
+LATER = {"compile": False}
+"""The settings that older trainings do not know, as these were made."""
 LEAST_STEPS, MOST_STEPS = 2, 100_000_000
 MOST_BATCH = 65_536
 
@@ -39,6 +41,8 @@ class Settings:
     precision: str = "bf16"
     """The precision of the forward pass, where the operation allows it; weights are float32."""
     seed: int = 0
+    compile: bool = False
+    """Whether the U-Net is compiled, which is faster and moves the last digits."""
 
     def __post_init__(self) -> None:
         """InputError, naming the setting, for an invalid value."""

@@ -35,7 +35,7 @@ from .losses import classifying, contrasting, denoising
 from .networks import CONDITION_DIM
 from .parts import condition_of, save_reference
 from .pixels import map_pixels, prepare
-from .settings import LEAST_STEPS, MOST_STEPS, Settings, differences
+from .settings import LATER, LEAST_STEPS, MOST_STEPS, Settings, differences
 
 CHECKPOINTS, IMAGES, LOG, SAMPLES = "checkpoints", "images.bin", "training.csv", "samples.png"
 FEATURES, CLIP_PHASE, UNET = "features", "clip", "ddpm"
@@ -136,7 +136,7 @@ def resume(place: Place) -> Card | None:
         return None
     card = read_card(place.folder)
     # Only what this version knows is compared: a card may say more, such as how long each phase is.
-    before = {name: card.training.get(name) for name in place.identity}
+    before = {name: card.training.get(name, LATER.get(name)) for name in place.identity}
     if changed := differences(before, place.identity):
         raise InputError(
             f"output {place.folder}: a training with other settings ({'; '.join(changed)}); resume it with its own, or "
@@ -266,7 +266,12 @@ def recipe_of(settings: Settings, phase: str, steps: int) -> Recipe:
         FEATURES: partial(Recipe, FEATURES, lr=2e-3, weight_decay=0.02),
         CLIP_PHASE: partial(Recipe, CLIP_PHASE, lr=1e-3, weight_decay=0.05, ema=0.995),
         UNET: partial(
-            Recipe, UNET, lr=settings.lr or settings.of_preset.lr, weight_decay=0.01, ema=settings.of_preset.ema
+            Recipe,
+            UNET,
+            lr=settings.lr or settings.of_preset.lr,
+            weight_decay=0.01,
+            ema=settings.of_preset.ema,
+            compile=settings.compile,
         ),
     }
     return recipes[phase](**common)

@@ -56,12 +56,14 @@ def train_ddpm(  # noqa: PLR0913  (data, condition, and where the training goes)
     report: Report,
     steps: int | None = None,
     ranks: Ranks = ALONE,
+    *,
+    is_compiled: bool = False,
 ) -> nn.Module:
     """Train the U-Net to denoise images given the CLIP embedding of their captions."""
     torch.manual_seed(seed)
     network = new_unet().to(ranks.device).to(memory_format=torch.channels_last)
     loss = denoising(data.images, caption_embedder(data, clip), batch=BATCH, seed=seed, ranks=ranks)
-    recipe = replace(DDPM, steps=steps or DDPM.steps)
+    recipe = replace(DDPM, steps=steps or DDPM.steps, compile=is_compiled)
     network.load_state_dict(fit(network, loss, recipe, checkpoint=checkpoint, report=report, ranks=ranks))
     return network.cpu()
 

@@ -13,11 +13,12 @@ from torch.nn import functional as F  # noqa: N812  (the name that every torch p
 
 from ....samplers.ddpm import Draw, draw_examples, loss_of_draw
 from ....samplers.image_data import ImageData
-from ....samplers.nets.training import LossOf, batch_of, step_generator
+from ....samplers.nets.feeding import Batch, FedLoss
+from ....samplers.nets.training import batch_of, step_generator
 from ....samplers.schedule import vp_scaled_linear
 from ..ddpm.losses import CONDITION_DROP, as_input
-from .networks import Pairs
-from .settings import FLOW
+from .networks import LATENT_CHANNELS, Pairs
+from .settings import FACTOR, FLOW
 
 Numbers = npt.NDArray[Any]
 KL = 1e-6
@@ -28,34 +29,41 @@ EDGES = 0.5
 """Weight of the error of differences between neighbours, which keeps edges sharp."""
 
 
-def reconstructing(images: Tensor, *, batch: int, seed: int, device: torch.device) -> LossOf:
+def reconstructing(images: Tensor, *, batch: int, seed: int, device: torch.device) -> FedLoss:
     """The autoencoder's error on uint8 images (N, 3, H, W): of pixels, of edges, and of the latents' distribution."""
+    shape = LATENT_CHANNELS, *(side // FACTOR for side in images.shape[2:])
 
-    def loss(net: nn.Module, step: int) -> Tensor:
+    def batch_at(step: int) -> Batch:
+        noise = torch.randn(batch, *shape, generator=step_generator(seed, step))
+        return {"images": images[batch_of(seed, step, len(images), batch)], "noise": noise}
+
+    def loss(net: nn.Module, given: Batch) -> Tensor:
         vae: Any = net
-        x = as_input(images[batch_of(seed, step, len(images), batch)].to(device))
+        x = as_input(given["images"])
         # Decoded from a draw and not from the mean, or pixels would teach the deviation nothing.
         found = vae.encode(x).latent_dist
-        noise = torch.randn(found.mean.shape, generator=step_generator(seed, step)).to(found.mean)
-        decoded: Tensor = vae.decode(found.mean + found.std * noise).sample.float()
+        decoded: Tensor = vae.decode(found.mean + found.std * given["noise"].to(found.mean)).sample.float()
         divergence = (found.mean.float().square() + found.var.float() - 1 - found.logvar.float()).mean() / 2
         error: Tensor = F.l1_loss(decoded, x) + EDGES * _edges(decoded, x) + KL * divergence
         return error
 
-    return loss
+    return FedLoss(batch_at, loss, device)
 
 
-def decoding(images: Tensor, vae: Any, *, batch: int, seed: int, device: torch.device) -> LossOf:
+def decoding(images: Tensor, vae: Any, *, batch: int, seed: int, device: torch.device) -> FedLoss:
     """The decoder's mean squared error on uint8 images (N, 3, H, W), from the means of their latents."""
 
-    def loss(net: nn.Module, step: int) -> Tensor:
-        x = as_input(images[batch_of(seed, step, len(images), batch)].to(device))
+    def batch_at(step: int) -> Batch:
+        return {"images": images[batch_of(seed, step, len(images), batch)]}
+
+    def loss(net: nn.Module, given: Batch) -> Tensor:
+        x = as_input(given["images"])
         with torch.no_grad():  # the encoder stays as it is, and with it the latents that the U-Net learns
             latents = vae.encode(x).latent_dist.mean
         error: Tensor = F.mse_loss(net(latents).float(), x)
         return error
 
-    return loss
+    return FedLoss(batch_at, loss, device)
 
 
 def _edges(a: Tensor, b: Tensor) -> Tensor:
@@ -66,7 +74,7 @@ def _edges(a: Tensor, b: Tensor) -> Tensor:
 def contrasting(  # noqa: PLR0913  (what the pairs are made of)
     images: Tensor, data: ImageData, tokens_of: Callable[[Sequence[str]], Tensor], *, batch: int, seed: int,
     device: torch.device,
-) -> LossOf:  # fmt: skip
+) -> FedLoss:  # fmt: skip
     """The loss of image-text pairs, where each image has to tell its caption from what is false of it too.
 
     Without such hard negatives an encoder learns which words a caption has, and not their order (Yuksekgonul et al.
@@ -75,24 +83,29 @@ def contrasting(  # noqa: PLR0913  (what the pairs are made of)
 
     tokens = Tokens(data, tokens_of)
 
-    def loss(net: nn.Module, step: int) -> Tensor:
-        assert isinstance(net, Pairs)
+    def batch_at(step: int) -> Batch:
         rows = batch_of(seed, step, len(images), batch)
         texts, owners, places = tokens(rows.tolist())
-        shown = net.images(as_input(images[rows].to(device)))
-        told = net.texts(texts.to(device))
+        # As wide as the image with most contraries needs it: where there are fewer, a place says nothing.
+        hard = torch.full((batch, int(places.max(initial=-1)) + 1), -torch.inf)
+        return {
+            "images": images[rows], "texts": texts, "hard": hard,
+            "owners": torch.from_numpy(owners), "places": torch.from_numpy(places),
+        }  # fmt: skip
+
+    def loss(net: nn.Module, given: Batch) -> Tensor:
+        assert isinstance(net, Pairs)
+        shown, told = net.images(as_input(given["images"])), net.texts(given["texts"])
         # In float32, even under autocast: cosines are multiplied by up to 100.
         with torch.autocast(device.type, enabled=False):
             logits = net.scale * shown @ told[:batch].T
-            hard = torch.full((batch, int(places.max(initial=-1)) + 1), -torch.inf, dtype=logits.dtype, device=device)
             # Each image only against its own contraries: those of another image may be true of it.
-            own = torch.from_numpy(owners).to(device)
-            cosines = (told[batch:] * shown[own]).sum(1)
-            hard = hard.index_put((own, torch.from_numpy(places).to(device)), net.scale * cosines)
+            cosines = (told[batch:] * shown[given["owners"]]).sum(1)
+            hard = given["hard"].to(logits).index_put((given["owners"], given["places"]), net.scale * cosines)
             pairs = torch.arange(batch, device=device)
             return (F.cross_entropy(torch.cat([logits, hard], 1), pairs) + F.cross_entropy(logits.T, pairs)) / 2
 
-    return loss
+    return FedLoss(batch_at, loss, device)
 
 
 class Tokens:
@@ -120,29 +133,33 @@ class Tokens:
 
 
 def denoising(  # noqa: PLR0913  (what the examples are made of)
-    latents: Tensor, states_of: Callable[[Sequence[int], Tensor], Tensor], *, prediction: str, scale: float, batch: int,
-    seed: int, device: torch.device,
-) -> LossOf:  # fmt: skip
+    latents: Tensor, states_of: Callable[[Tensor], Tensor], *, prediction: str, scale: float, batch: int, seed: int,
+    device: torch.device,
+) -> FedLoss:  # fmt: skip
     """The U-Net's error in v, or in the velocity of a flow, on latents (N, 4, h, w) times `scale`.
 
-    `states_of(numbers, kept)` are the states of the captions of images (B, L, D). A caption that is not kept is the
-    empty text, which makes classifier-free guidance possible (Ho and Salimans 2022).
+    `states_of(texts)` are the states (B, L, D) of captions by number, where number N is the empty text: it takes the
+    place of a tenth of the captions, which makes classifier-free guidance possible (Ho and Salimans 2022).
     """
     schedule = vp_scaled_linear()
 
-    def loss(net: nn.Module, step: int) -> Tensor:
+    def batch_at(step: int) -> Batch:
         generator = step_generator(seed, step)
         kept = torch.rand(batch, generator=generator) >= CONDITION_DROP
         shape = (batch, *latents.shape[1:])
         drawn = draw_times(shape, generator) if prediction == FLOW else draw_examples(schedule, shape, generator)
         rows = batch_of(seed, step, len(latents), batch)
-        x0 = scale * latents[rows].to(device, torch.float32)
-        states = states_of(rows.tolist(), kept)
+        texts = torch.where(kept, rows, len(latents))
+        return {"latents": latents[rows], "texts": texts, "t": drawn.t, "eps": drawn.eps}
+
+    def loss(net: nn.Module, given: Batch) -> Tensor:
+        x0, states = scale * given["latents"].float(), states_of(given["texts"])
+        drawn = Draw(given["t"], given["eps"])
         if prediction == FLOW:
             return loss_of_flow(_Asked(net), x0, states, drawn)
         return loss_of_draw(_Asked(net), schedule, x0, states, drawn, predicts=prediction)
 
-    return loss
+    return FedLoss(batch_at, loss, device)
 
 
 def draw_times(shape: Sequence[int], generator: torch.Generator) -> Draw:

@@ -41,17 +41,19 @@ class Latent:
         decoder_data: ImageData | None = None,
         prediction: str = "v",
         start_from: str | Path | None = None,
+        compile: bool = False,  # noqa: A002  (the name of the option)
     ) -> list[str]:
         """Train on images and their captions and write the model to `output`; an unfinished training there is resumed.
 
         `decoder_data` are the images of the phase in which only the decoder learns; by default those of all phases.
         `prediction`: what the U-Net answers with, v or flow. `start_from`: the folder of such a model; its autoencoder
-        and its text encoder are taken as they are, and its U-Net learns on.
+        and its text encoder are taken as they are, and its U-Net learns on. With `compile` the U-Net is compiled, which
+        makes its steps faster and moves their last digits.
         Returns what the user should know about it, as sentences.
         """
         if rank_of(os.environ)[1] > 1:
             raise InputError("model 'latent': is trained by one process; start it without torchrun")
-        settings = Settings(size, preset, steps, batch_size, lr, precision, seed, prediction)
+        settings = Settings(size, preset, steps, batch_size, lr, precision, seed, prediction, compile)
         start = None if start_from is None else Path(start_from)
         return train_in(output, images, decoder_data, settings, resolve_device(device), report, start)
 

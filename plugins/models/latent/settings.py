@@ -16,6 +16,8 @@ FACTOR = 4
 SIDES = (16, 512)
 V, FLOW = "v", "flow"
 PREDICTIONS = (V, FLOW)
+LATER = (("prediction", V), ("compile", False))
+"""The settings that came later, at their defaults."""
 MULTIPLE = 16
 """A side is a multiple of this: latents of a fourth of it are halved twice."""
 
@@ -62,6 +64,8 @@ class Settings:
     seed: int = 0
     prediction: str = V
     """What the U-Net answers with: v of a variance preserving process, or the velocity of a flow."""
+    compile: bool = False
+    """Whether the U-Net is compiled, which is faster and moves the last digits."""
 
     def __post_init__(self) -> None:
         """InputError, naming the setting, for an invalid value."""
@@ -94,5 +98,5 @@ class Settings:
         return {phase: max(1, round(steps * share)) for phase, steps in usual.items()}
 
     def as_json(self) -> dict[str, Any]:
-        """The settings by name; `prediction` where it is not v, which older trainings do not say."""
-        return {name: value for name, value in asdict(self).items() if (name, value) != ("prediction", V)}
+        """The settings by name; those that older trainings do not know where they are not at their defaults."""
+        return {name: value for name, value in asdict(self).items() if (name, value) not in LATER}

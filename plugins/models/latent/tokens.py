@@ -18,6 +18,8 @@ PLACES = 32
 START, END = "<|startoftext|>", "<|endoftext|>"
 SUFFIX = "</w>"
 """Marks the last symbol of a word."""
+PRIVATE = 0xE000
+"""The first code point that Unicode leaves to private use; there are 6,400."""
 
 
 def write_tokenizer(texts: Iterable[str], folder: Path) -> None:
@@ -28,17 +30,7 @@ def write_tokenizer(texts: Iterable[str], folder: Path) -> None:
     if not words:
         raise ModelError("captions: no words; expected images with captions, as in a folder with metadata.csv")
     alphabet = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
-    base = tokenizers.Tokenizer(tokenizers.models.BPE(end_of_word_suffix=SUFFIX))
-    base.pre_tokenizer = tokenizers.pre_tokenizers.Sequence([
-        tokenizers.pre_tokenizers.WhitespaceSplit(), tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False),
-    ])  # fmt: skip
-    # Merging goes on until each word is whole: a pair of one word is frequent enough.
-    trainer = tokenizers.trainers.BpeTrainer(
-        vocab_size=1 << 20, min_frequency=1, initial_alphabet=alphabet, end_of_word_suffix=SUFFIX, show_progress=False
-    )
-    base.train_from_iterator(words, trainer)
-    learned = json.loads(base.to_str())["model"]["merges"]
-    merges = [tuple(pair if isinstance(pair, list) else pair.split(" ")) for pair in learned]
+    merges = merges_of(words, alphabet, tokenizers)
     # Every byte has a token, inside a word and at its end, so that any text can be written.
     symbols = [*alphabet, *(f"{letter}{SUFFIX}" for letter in alphabet)]
     tokens = dict.fromkeys([*symbols, *("".join(pair) for pair in merges), START, END])
@@ -52,6 +44,26 @@ def write_tokenizer(texts: Iterable[str], folder: Path) -> None:
         "pad_token": END, "unk_token": END, KNOWN: words,
     }  # fmt: skip
     (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
+
+
+def merges_of(words: Sequence[str], alphabet: Sequence[str], tokenizers: Any) -> list[tuple[str, str]]:
+    """The pairs of symbols to merge, in order, until each of the words is whole; the same for the same words."""
+    # The library numbers symbols that end a word in no fixed order, and which of two equally frequent pairs comes first
+    # goes by these numbers. So each letter that ends a word is a character of its own, which no text has.
+    last = {letter: chr(PRIVATE + i) for i, letter in enumerate(alphabet)}
+    letters = {char: f"{letter}{SUFFIX}" for letter, char in last.items()}
+    split = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    parts = [part for word in words for part, _ in split.pre_tokenize_str(word)]
+    base = tokenizers.Tokenizer(tokenizers.models.BPE())
+    base.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
+    # Merging goes on until each word is whole: a pair of one word is frequent enough.
+    trainer = tokenizers.trainers.BpeTrainer(
+        vocab_size=1 << 20, min_frequency=1, initial_alphabet=[*alphabet, *letters], show_progress=False
+    )
+    base.train_from_iterator([part[:-1] + last[part[-1]] for part in parts], trainer)
+    learned = json.loads(base.to_str())["model"]["merges"]
+    pairs = [pair if isinstance(pair, list) else pair.split(" ") for pair in learned]
+    return [(first, second[:-1] + letters.get(second[-1], second[-1])) for first, second in pairs]
 
 
 def load_tokenizer(folder: Path) -> Any:

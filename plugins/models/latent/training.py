@@ -209,6 +209,8 @@ def recipe_of(settings: Settings, phase: str) -> Recipe:
     return Recipe(
         phase, steps, lr=rates[phase], weight_decay={TEXT: 0.05, UNET: 0.01}.get(phase, 0.0),
         warmup=min(200, max(steps // 10, 1)), ema=EMA, bf16=settings.precision == "bf16",
+        # Most of the steps are the U-Net's, and most of its time on a GPU goes into starting small kernels.
+        compile=settings.compile and phase == UNET,
     )  # fmt: skip
 
 
@@ -287,19 +289,17 @@ def train_text(place: Place, images: Tensor, tokenizer: Any, log: Report) -> Any
     return pairs.text.eval()
 
 
-def states_of(
-    text: Any, tokenizer: Any, captions: Sequence[str], device: torch.device
-) -> Callable[[Sequence[int], Tensor], Tensor]:
-    """The function (numbers of images, which of them keep their caption) -> the states of their texts (B, L, D)."""
+def states_of(text: Any, tokenizer: Any, captions: Sequence[str], device: torch.device) -> Callable[[Tensor], Tensor]:
+    """The function (numbers of captions, of which the one behind the last is the empty text) -> their states
+    (B, L, D)."""
 
     # All of them before the first step, or a GPU would wait for them in each. The last is the empty text.
     parts = [captions[first : first + AT_ONCE] for first in range(0, len(captions), AT_ONCE)]
     tokens = torch.cat([encoded(tokenizer, part) for part in (*parts, [""])]).to(device, torch.int32)
 
     @torch.no_grad()
-    def states(numbers: Sequence[int], kept: Tensor) -> Tensor:
-        rows = torch.where(kept, torch.as_tensor(numbers), len(captions))
-        found: Tensor = text(input_ids=tokens[rows.to(device)]).last_hidden_state
+    def states(numbers: Tensor) -> Tensor:
+        found: Tensor = text(input_ids=tokens[numbers]).last_hidden_state
         return found.float()
 
     return states
@@ -308,9 +308,7 @@ def states_of(
 # ---- The U-Net ----
 
 
-def train_unet(
-    place: Place, latents: Tensor, scale: float, states: Callable[[Sequence[int], Tensor], Tensor], log: Report
-) -> None:
+def train_unet(place: Place, latents: Tensor, scale: float, states: Callable[[Tensor], Tensor], log: Report) -> None:
     """Train the U-Net; every twentieth of the way the folder becomes a model of what is learned so far."""
     settings, device = place.settings, place.ranks.device
     torch.manual_seed(settings.seed)
