@@ -257,7 +257,7 @@ class CallLog:
 
 def waits(x: Tensor) -> bool:
     """Whether to read a number of the tensor is to wait for a device that has other work to do."""
-    return x.device.type != "cpu"
+    return not x.is_cpu
 
 
 @dataclass(frozen=True)
@@ -385,7 +385,7 @@ class NetworkPredictor:
         if self.timesteps == "integer":
             return torch.int64
         # Never narrower than the state: in the dtype of a bfloat16 network the time 999 would become 1000.
-        return torch.promote_types(x.dtype, state.dtype)
+        return x.dtype if state is x else torch.promote_types(x.dtype, state.dtype)
 
     def _said(self, question: Question, answer: Tensor) -> Prediction:
         """The prediction of an answer, which the log has seen."""
@@ -778,7 +778,7 @@ class Counted:
 
     def __call__(self, x: Tensor, level: Level, rows: slice = ALL) -> Prediction:
         """The inner prediction, counted."""
-        self._count([level], x)
+        self._count(1, self.passes(level), x.shape[0])
         # Guidance and bounds of x0 lie between the marks: they are the model's, and no overhead of a sampler.
         before = mark(x.device)
         prediction = self.inner(x, level, rows)
@@ -790,7 +790,7 @@ class Counted:
     ) -> list[Prediction]:
         """The inner predictions, each counted."""
         device = asked[0].x.device
-        self._count([question.level for question in asked], asked[0].x)
+        self._count(len(asked), sum(self.passes(question.level) for question in asked), asked[0].x.shape[0])
         before = mark(device)
         predictions = self.inner.many(asked, rows, hints)
         self.spans.append((before, mark(device)))
@@ -808,14 +808,14 @@ class Counted:
         depth = self.depth if self.deep_samples == self.depth * n else self.deep_samples / n
         return nfe, depth, self.evaluations if self.evaluated == self.evaluations * n else self.evaluated / n
 
-    def _count(self, levels: Sequence[Level], x: Tensor) -> None:
-        rows, passes = x.shape[0], sum(map(self.passes, levels))
-        self.nfe += len(levels)
-        self.samples += len(levels) * rows
+    def _count(self, states: int, passes: int, rows: int) -> None:
+        """Count a call about some states of this many rows, of which the network makes this many passes."""
+        self.nfe += states
+        self.samples += states * rows
         self.evaluations += passes
         self.evaluated += passes * rows
         self.depth += 1
-        self.deep_samples += x.shape[0]
+        self.deep_samples += rows
 
 
 Mark = float | torch.Event

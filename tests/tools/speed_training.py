@@ -22,7 +22,7 @@ from samplerbench.samplers.nets.training import fit
 SIDE, IMAGES = 32, 512
 
 
-def images_a_second(preset, precision, device, seconds):
+def images_a_second(preset, precision, device, seconds, *, is_compiled=False):
     """Training images a second at 32 x 32 in colour, with captions, in whole steps after the first."""
     torch.manual_seed(0)
     data = torch.randint(256, (IMAGES, 3, SIDE, SIDE), dtype=torch.uint8)
@@ -39,7 +39,7 @@ def images_a_second(preset, precision, device, seconds):
             raise StopIteration
 
     unet = unet_of(PRESETS[preset].unet_settings(3, SIDE, CONDITION_DIM)).to(device)
-    recipe = recipe_of(Settings(preset=preset, precision=precision), UNET, 10**6)
+    recipe = recipe_of(Settings(preset=preset, precision=precision, compile=is_compiled), UNET, 10**6)
     with tempfile.TemporaryDirectory() as scratch, contextlib.suppress(StopIteration):
         fit(unet, loss, recipe, checkpoint=Path(scratch) / "x.pt", report=report, ranks=ranks, every_seconds=1e9)
     return (len(stamps) - 1) * batch / (stamps[-1] - stamps[0])
@@ -51,6 +51,7 @@ def main():
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--seconds", type=float, default=20)
     parser.add_argument("--preset", action="append", choices=PRESETS)
+    parser.add_argument("--compile", action="store_true", help="as `train --compile` does")
     chosen = parser.parse_args()
     torch.set_num_threads(1)
     device = torch.device(chosen.device)
@@ -59,7 +60,10 @@ def main():
         with torch.device("meta"):
             unet = unet_of(PRESETS[preset].unet_settings(3, SIDE, CONDITION_DIM))
         millions = sum(p.numel() for p in unet.parameters()) / 1e6
-        speeds = [images_a_second(preset, precision, device, chosen.seconds) for precision in PRECISIONS]
+        speeds = [
+            images_a_second(preset, precision, device, chosen.seconds, is_compiled=chosen.compile)
+            for precision in PRECISIONS
+        ]
         print(f"{preset:7} {millions:8.1f} M  " + "  ".join(f"{speed:>17.1f}" for speed in speeds), flush=True)
 
 
