@@ -81,6 +81,19 @@ def test_the_sweep_has_all_take_turns_and_compares_each_with_the_script(monkeypa
     assert "different: ddim at 5 steps" in capsys.readouterr().out
 
 
+def test_metrics_are_those_of_torch_fidelity_and_a_difference_is_told(monkeypatch):
+    metrics = module("metrics")
+    problem = metrics.problem_of(60, 4)
+    rows, is_equal = metrics.rows_of_table(problem, 1)
+    assert is_equal
+    assert [row.split(" | ")[0] for row in rows] == ["| FID", "| KID, of all rows", "| precision and recall"]
+    assert not any("differs" in row for row in rows)
+    monkeypatch.setattr(metrics.Problem, "fid", lambda problem: (1.001 * problem.ours("fid")[0],))
+    rows, is_equal = metrics.rows_of_table(problem, 1)
+    assert not is_equal
+    assert ["differs" in row for row in rows] == [True, False, False]
+
+
 def test_growth_fits_the_exponent():
     growth = module("growth")
     sizes = [2, 4, 8]
