@@ -160,6 +160,20 @@ def test_a_trained_detector_is_an_extractor_of_both_roles(quick, tmp_path):
     )
 
 
+def test_it_learns_from_images_with_more_noise_and_less():
+    images = torch.full((64, 3, 16, 16), 128, dtype=torch.uint8)
+    fed = training.detecting(
+        images, lambda rows: (torch.tensor(rows), torch.tensor(rows)), training.Settings(), torch.device("cpu")
+    )
+    batch = fed.batch_at(3)
+    deviations = (batch["x"] - (128 / 127.5 - 1)).flatten(1).std(1)
+    # Uniform between none and the most: of 64, the least is below a tenth of that and the largest above nine tenths.
+    assert deviations.min() < 0.1 * training.NOISE
+    assert 0.9 * training.NOISE < deviations.max() < 1.1 * training.NOISE
+    assert all(torch.equal(batch[name], fed.batch_at(3)[name]) for name in batch)
+    assert not torch.equal(batch["maps"], fed.batch_at(4)["maps"])
+
+
 def test_a_run_says_which_prompts_have_no_score(quick, sb, tmp_path):
     learn(tmp_path / "out")
     told = sb(

@@ -1072,7 +1072,8 @@ def test_a_run_file_is_the_record_that_is_read(copy, stored):
         tuple(c.values()) for c in content["cells"]
     ]
     assert list(content) == [
-        "format", "plan", "config", "command", "plugins", "model", "extractors", "environment", "cells", "sha256"
+        "format", "plan", "config", "command", "plugins", "model", "extractors", "environment", "stages", "cells",
+        "sha256",
     ]  # fmt: skip
 
 

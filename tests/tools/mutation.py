@@ -556,7 +556,7 @@ plant(
     ("pad: last rows not padded", "[_pad(states, start, size) for", "[states[start : start + size] for"),
     ("condition: that of the first rows for all", "_pad(c, start, size)", "_pad(c, 0, size)"),
     ("rows: condition of other rows", "[condition[rows] for condition in", "[condition for condition in"),
-    ("counted: rows in place of calls", "self.nfe += len(levels)", "self.nfe += len(levels) * x.shape[0]"),
+    ("counted: rows in place of calls", "self.nfe += states", "self.nfe += states * rows"),
     (
         "dtype: state in the network's precision",
         "kept = torch.empty_like(x, memory",
