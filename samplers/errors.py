@@ -104,5 +104,8 @@ def closest(given: str, accepted: Iterable[str]) -> str:
     """' (did you mean X?)' where an accepted name is close to the given one, whatever the case; else ''."""
     # Compared in lower case, shown as registered.
     names = {name.lower(): name for name in accepted}
-    match = difflib.get_close_matches(given.lower(), names, n=1, cutoff=0.6)
+    asked = given.lower()
+    # Of several that are equally close, one with the same letters: two of them were typed in the wrong order.
+    found = difflib.get_close_matches(asked, names, n=3, cutoff=0.6)
+    match = sorted(found, key=lambda name: sorted(name) != sorted(asked))
     return f" (did you mean {names[match[0]]!r}?)" if match else ""

@@ -278,6 +278,8 @@ def option_of(one: Setting) -> Callable[..., Any]:
 
 def grid_option_of(one: Setting, own: InGrid) -> Callable[..., Any]:
     """A setting as an option of `grid`; its value is None unless given, because it may be an axis instead."""
+    if one.kind == "flag":
+        return click.option(one.option, is_flag=True, default=None, help=own.help or one.help)
     plain = "" if one.default is None else f"{one.default:g}" if isinstance(one.default, float) else str(one.default)
     return click.option(
         *filter(None, [one.short]), one.option, type=type_of(one), metavar=own.metavar or one.metavar or None,

@@ -86,4 +86,7 @@ def disk_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise StoreError(f"{path}: cannot be written ({error.strerror or error}); earlier chunks are intact") from error
+        raise StoreError(
+            f"{path}: cannot be written ({error.strerror or error}); what was stored before is intact: make room, or "
+            "give another -o"
+        ) from error

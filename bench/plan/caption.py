@@ -58,7 +58,9 @@ def text_of_file(path: Path) -> str:
         return texts[PARAMETERS]
     if WORKFLOW in texts or "prompt" in texts:
         raise ModelError(f"{path}: holds a workflow of ComfyUI and no caption; type the settings of its KSampler")
-    raise ModelError(f"{path}: holds no settings (image sites strip them); {SHAPE}")
+    raise ModelError(
+        f"{path}: holds no settings: image sites strip them, and the picture of a run has those of its table; {SHAPE}"
+    )
 
 
 def parse_caption(text: str) -> Caption:

@@ -54,7 +54,8 @@ def frechet(rows: Rows, reference: Gaussian) -> Estimate:
     # Gram matrices: n x n or d x d.
     parts = _by_rows if len(rows) < len(mean) else _by_columns
     spread, cross, influence = parts(rows, mean, shift, reference.factor)
-    value = float(shift @ shift + spread + np.trace(reference.covariance) - 2 * cross)
+    # No distance is negative; that of images from themselves is zero within rounding.
+    value = max(float(shift @ shift + spread + np.trace(reference.covariance) - 2 * cross), 0.0)
     return Estimate(value, influence - influence.mean())
 
 

@@ -497,3 +497,8 @@ def test_settings_that_are_a_model_s_own_reach_it(tmp_path):
         cli.main([*arguments, "--clip-skip", "2"], standalone_mode=False)
     with pytest.raises(sb.InputError, match="size 'big': expected width x height"):
         cli.main([*arguments, "--size", "big"], standalone_mode=False)
+
+
+def test_a_switch_of_the_network_takes_no_value(sb):
+    done = sb("grid", "--tf32", "-x", "steps=2", "-s", "ddim", "-o", "g.png")
+    done.refused(2, "--tf32", "is of CUDA")

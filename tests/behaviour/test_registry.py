@@ -197,6 +197,7 @@ def test_no_two_samplers_claim_the_same_alias():
 @pytest.mark.parametrize(
     ("spec", "words"),
     [
+        ("ddmi", ("unknown sampler 'ddmi' (did you mean 'ddim'?)",)),
         ("dimm", ("unknown sampler 'dimm'", "did you mean 'ddim'?", "ddpm", "dpm-solver++", "euler-a")),
         ("zzzzzz", ("unknown sampler 'zzzzzz'", "ddpm", "euler-a")),
         ("ddim:etta=1", ("unknown option 'etta'", "did you mean 'eta'?", "options: eta")),

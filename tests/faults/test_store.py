@@ -632,7 +632,7 @@ def test_a_full_disk_is_exit_code_5_and_what_was_stored_is_there(sb, unbroken, t
         disk.calls, disk.fail_at, disk.error = [], point, full
         done = sb(*run, folder)
         assert done.code == 5
-        assert "cannot be written (No space left on device); earlier chunks are intact" in done.err
+        assert "cannot be written (No space left on device); what was stored before is intact: make room" in done.err
         assert done.err.splitlines()[-1].startswith("Error: ")
         assert "Traceback" not in done.err
         before = chunks_in(folder) if (folder / "chunks").exists() else {}

@@ -88,7 +88,8 @@ def test_fid_of_identical_sets_is_zero(n, d, constant):
 
 def test_fid_of_identical_sets_of_real_features_is_zero():
     rows = sb.load_model("fashion-mnist").extractors["features"].reference()
-    assert abs(fid(rows, rows).value) < 1e-9
+    for part in (rows, rows[:128], rows[:16]):  # by rounding, some of them would be below it
+        assert 0 <= fid(part, part).value < 1e-9
 
 
 @pytest.mark.parametrize(("n", "d"), [(300, 8), (300, 64), (2000, 32), (20, 64), (63, 64), (65, 64), (100, 300)])
