@@ -20,6 +20,7 @@ import torch
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from ...samplers.acceleration import Acceleration, accelerate
 from ...samplers.catalogue import loosely
 from ...samplers.errors import InputError, SamplerbenchError, StoreError, pass_on
 from ...samplers.files.atomic import write_named
@@ -172,7 +173,8 @@ class Plot:
             if name == "prompts" and value is not None and name not in on_axis:
                 words += [word for prompt in value for word in ("--prompt", prompt)]
             elif name not in ("model", "prompts", *on_axis) and said:
-                words += [f"--{name.replace('_', '-')}", plain(value)]
+                # A switch that differs from its default is on, and takes no value.
+                words += [f"--{name.replace('_', '-')}", *([] if value is True else [plain(value)])]
         words += ["-n", str(self.images)] if self.images != 1 else []
         words += ["--trajectory"] if self.trajectory else []
         words += [word for plugin in self.plugins for word in ("--plugin", plugin)]
@@ -243,18 +245,18 @@ def plain(value: object) -> str:
 # Cells -> images
 
 
-LoadModel = Callable[[str, tuple[tuple[str, Any], ...]], Model]
-"""(name, settings of the model's own) -> the model."""
+LoadModel = Callable[[str, tuple[tuple[str, Any], ...], Acceleration, str], Model]
+"""(name, settings of the model's own, what makes its network faster, device) -> the model."""
 
 
 def loader(registry: Registry) -> LoadModel:
     """A function that loads the models of the cells, each once; they differ where a setting of the model is an axis."""
 
     @functools.cache
-    def load(name: str, settings: tuple[tuple[str, Any], ...]) -> Model:
+    def load(name: str, settings: tuple[tuple[str, Any], ...], how: Acceleration, device: str) -> Model:
         model = registry.model(name, **dict(settings))
         refuse_without_images(model)
-        return model
+        return accelerate(model, how, device)
 
     return load
 
@@ -268,9 +270,10 @@ def requests_for(plot: Plot, registry: Registry, load: LoadModel | None = None) 
     strengths = strengths_of(plot)
 
     def request(cell: Settings) -> Request:
-        model = load(cell.others.model, tuple(cell.others.model_settings.items()))
+        others = cell.others
+        model = load(others.model, tuple(others.model_settings.items()), others.acceleration, others.device)
         # The size of a batch can change the last digits, so it is fixed here and the same in all cells of a model.
-        size = cell.others.batch_size or batch_size_for(plot.images, model)
+        size = others.batch_size or batch_size_for(plot.images, model)
         sized = cell.with_change("batch_size", size)
         return request_of(sized, registry, model, grid_is_axis=grid_is_axis, strengths=strengths)
 

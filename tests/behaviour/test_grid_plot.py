@@ -27,6 +27,7 @@ from samplerbench.bench.show.grid_plot import (
     to_png,
 )
 from samplerbench.bench.show.picture import LABEL_WIDTH, MARGIN, labelled_grid, text_width, wrap
+from samplerbench.samplers.acceleration import Accelerated, Acceleration
 from samplerbench.samplers.files.tiles import mosaic
 from samplerbench.samplers.model import to_images
 from samplerbench.samplers.registry import load_registry
@@ -502,3 +503,13 @@ def test_settings_that_are_a_model_s_own_reach_it(tmp_path):
 def test_a_switch_of_the_network_takes_no_value(sb):
     done = sb("grid", "--tf32", "-x", "steps=2", "-s", "ddim", "-o", "g.png")
     done.refused(2, "--tf32", "is of CUDA")
+
+
+def test_a_faster_network_is_what_the_cells_are_drawn_with(registry):
+    plot = plot_of(x="steps=2,3", channels_last=True)
+    (row,) = requests_for(plot, registry)
+    assert {request.model.network.how for request in row} == {Acceleration(channels_last=True)}
+    assert len({id(request.model) for request in row}) == 1  # compiled once, were it compiled
+    assert " --channels-last --plugin " in plot.command
+    (plain,) = requests_for(plot_of(x="steps=2,3"), registry)
+    assert not isinstance(plain[0].model.network, Accelerated)
