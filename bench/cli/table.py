@@ -221,9 +221,9 @@ def comparison(run: StoredRun, pair: tuple[str, str]) -> Question:
 def front_of(run: StoredRun, metric: str | None, cost: Literal["seconds", "nfe", "depth"]) -> Question:
     """Which rows are worth their cost?"""
     from ..judge.pareto import pareto
-    from ..show.verdicts import pareto_to_rows
+    from ..show.verdicts import pareto_caption, pareto_to_rows
 
-    return Question(lambda registry: pareto(run, registry, metric, cost), pareto_to_rows, 2)
+    return Question(lambda registry: pareto(run, registry, metric, cost), pareto_to_rows, 2, pareto_caption)
 
 
 def power_of(run: StoredRun, metric: str | None) -> Question:

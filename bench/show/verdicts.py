@@ -142,6 +142,14 @@ def power_caption(found: pd.DataFrame, labels: Labels) -> str:
     )
 
 
+def pareto_caption(found: pd.DataFrame, labels: Labels) -> str:
+    """What p is corrected for, and whose time stands in rows with the same samples."""
+    # To the last digit two rows have one time only where they share it.
+    shares_times = found["seconds_per_image"].dropna().duplicated().any()
+    shared = "Rows with the same samples have the time of the first of them." if shares_times else ""
+    return " ".join(filter(None, [correction_of(found, labels), shared]))
+
+
 def pareto_to_rows(found: pd.DataFrame, labels: Labels) -> list[dict[str, str]]:
     """The verdicts as people read them."""
     strength = strengths_in(found)

@@ -25,7 +25,7 @@ from samplerbench.bench.judge.stored import StoredRun
 from samplerbench.bench.judge.table import write_sealed_table
 from samplerbench.bench.judge.verdict_files import read_answers
 from samplerbench.bench.plan.record import CellRecord
-from samplerbench.bench.show.verdicts import budgets_to_rows
+from samplerbench.bench.show.verdicts import budgets_to_rows, pareto_caption
 from samplerbench.samplers.metric import mean_estimate
 from samplerbench.samplers.registry import load_registry
 
@@ -330,6 +330,16 @@ def test_what_is_said_of_a_budget_is_what_the_report_answers(stored, amounts):
             assert list(of_others["difference"]) == list(-others["difference"])
             assert list(of_others["difference_low"]) == list(-others["high"])
             assert list(of_others["verdict"]) == list(others["verdict"].replace("better", WORSE))
+
+
+def test_a_front_says_whose_time_rows_with_the_same_samples_have(stored):
+    run = StoredRun(stored)
+    found = pareto(run, REGISTRY)
+    own = found.assign(seconds_per_image=[float(i) for i in range(len(found))])
+    said = "Rows with the same samples have the time of the first of them."
+    assert pareto_caption(found.assign(seconds_per_image=1.0), run.labels).endswith(said)
+    assert said not in pareto_caption(own, run.labels)
+    assert said not in pareto_caption(found.assign(seconds_per_image=float("nan")), run.labels)
 
 
 def test_a_run_has_budgets_of_seconds_and_a_front(stored):
