@@ -230,7 +230,7 @@ class Benchmark:
         """Make table, picture and report of what is stored, then open the folder to other writers."""
         with closing(self.folder):
             table = self.tabulate()
-            self.folder.write_stages(seconds_by_stage(table))
+            self.folder.write_stages(seconds_by_stage(table, [cell.key for cell in self.plan.cells]))
             write_picture(self.plan, self.folder, self.failures)
             stored = StoredRun(self.folder.path)
             # Read back from the folder, as the commands will: what a report shows is what is stored.
@@ -375,6 +375,8 @@ def begin(plan: Plan, registry: Registry, output: Path, manner: Manner = Manner(
     about = {
         **history,
         **({"shard": str(plan.shard)} if plan.shard else {}),
+        # Those of the table that is there, until another is made.
+        **({"stages": stored.stages} if stored and stored.stages and plan.model.fingerprint else {}),
         "model": {
             "name": plan.model.name,
             "fingerprint": plan.model.fingerprint,

@@ -197,11 +197,11 @@ def compared(task: Task, rounds: int, workers: int | None = None) -> bool:
         each = ", ".join(f"{one:.1f}" for one in times)
         print(f"| {name} | {whole[name]:.1f} ({each}) | {whole[SCRIPT] / whole[name]:.2f} |")
     print()
-    others = [found[name] for name in kinds if name != SCRIPT]
-    return not [other for other in others if not are_equal(other, theirs)]  # each is asked, and says what differs
+    others = [name for name in kinds if name != SCRIPT]
+    return not [name for name in others if not are_equal(found[name], theirs, name)]  # each says what differs
 
 
-def are_equal(mine: Numbers, theirs: Numbers) -> bool:
+def are_equal(mine: Numbers, theirs: Numbers, name: str) -> bool:
     """Whether FIDs are equal to 2 % of the larger, or to 0.02, and CLIP scores to 0.02 points."""
     different = []
     for key, (fid, clip) in mine.items():
@@ -211,7 +211,7 @@ def are_equal(mine: Numbers, theirs: Numbers) -> bool:
         if not (is_equal and abs(clip - other_clip) <= TOLERANCES["clip"]):
             different.append(f"{key[0]} at {key[1]} steps")
     if different:
-        print(f"different: {', '.join(different)}")
+        print(f"different: {name}: {', '.join(different)}")
     return not different
 
 

@@ -48,7 +48,7 @@ GIVEN_TO_TRAIN = ("data", "output", "report")
 @click.option("--lr", type=POSITIVE, help="Highest learning rate of the U-Net. [default: the preset's]")
 @click.option("--precision", metavar="NAME", help="What the network computes in: bf16 or float32. [default: bf16]")
 @click.option("--compile", is_flag=True, default=None, help="Compile the U-Net, which makes its steps faster and moves "
-              "their last digits. The first step takes a minute longer.")  # fmt: skip
+              "their last digits. Its first step takes one or two minutes longer.")  # fmt: skip
 @click.option("--device", help="cpu, cuda, cuda:N, mps or xpu. [default: cpu]")
 @click.option("--seed", type=WHOLE, default=0, show_default=True)
 @download_option

@@ -146,7 +146,7 @@ class RunFolder:
                 raise
 
     def write_stages(self, seconds: Mapping[str, float]) -> None:
-        """Write into run.json how many seconds the run spent in each stage."""
+        """Write into run.json how many seconds the blocks of the table took in each stage."""
         assert self._run, "the folder was not opened"
         plan, about = self._run
         with disk_errors(self.path / RUN_FILE):

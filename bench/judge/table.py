@@ -259,8 +259,12 @@ def _numbers(gathered: Gathered, samples: int) -> dict[str, Any]:
     return {**whole, "samples": samples}
 
 
-def seconds_by_stage(table: pd.DataFrame) -> dict[str, float]:
-    """How long all rows together were in each stage, by what a reader calls it; stages that no row has are left out."""
+def seconds_by_stage(table: pd.DataFrame, keys: Sequence[str]) -> dict[str, float]:
+    """How long all cells together were in each stage, by what a reader calls it; stages that none has are left out.
+
+    `keys` are those of the rows' cells: rows of one key have the same chunks, which count once.
+    """
+    table = table[~pd.Index(keys).duplicated()]
     known = {words: table[name].dropna() for name, words in STAGES.items() if name in table}
     return {words: float(seconds.sum()) for words, seconds in known.items() if len(seconds)}
 

@@ -106,8 +106,9 @@ class RunRecord(Struct, frozen=True, dict=True):
     shard: Annotated[str, Meta(pattern=r"\A([1-9][0-9]{0,3}/[1-9][0-9]{0,3})?\Z")] = ""
     """Which part of a run it is, as in 2/4; '' = a whole one."""
     stages: dict[str, Seconds] = {}
-    """How many seconds all blocks took in each stage, as in {"encoding": 0.2, "drawing": 12.5}; {} until a table was
-    made, and for runs of earlier versions."""
+    """How many seconds the blocks of the table took in each stage, as in {"encoding": 0.2, "drawing": 12.5}; blocks
+    that not every cell has, and cells that failed, are left out. {} until the run has ended once, and for runs of
+    earlier versions."""
     unknown_settings: tuple[str, ...] = ()
     """Settings in the file that this version does not know."""
 

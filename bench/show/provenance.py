@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import pandas as pd
 
@@ -46,7 +46,7 @@ def provenance_of(run: StoredRun) -> list[tuple[str, str]]:
         ("Measured with", "; ".join(extractor_to_text(name, labels) for name in labels)),
         ("Precision", f"{config.dtype} on {machine.device or config.device}"),
         ("Machine", ", ".join(filter(None, [machine.cpu, f"{machine.cores} cores", machine.system, threads]))),
-        ("Time", stages_to_text(run.table)),
+        ("Time", stages_to_text(run.table, [cell.key for cell in record.cells])),
         ("Latency", latency_to_text(run.table)),
         ("Versions", ", ".join([f"Python {machine.python}", *(f"{k} {v}" for k, v in machine.versions.items())])),
         ("Plan", record.plan),
@@ -54,9 +54,9 @@ def provenance_of(run: StoredRun) -> list[tuple[str, str]]:
     return [(name, value) for name, value in facts if value]
 
 
-def stages_to_text(table: pd.DataFrame) -> str:
+def stages_to_text(table: pd.DataFrame, keys: Sequence[str]) -> str:
     """How long a run was in each stage: "19.3 s: drawing 62 %, extracting 38 %"; '' where it does not say."""
-    seconds = seconds_by_stage(table)
+    seconds = seconds_by_stage(table, keys)
     whole = sum(seconds.values())
     # A stage that took next to nothing would only lengthen the line.
     shares = [

@@ -10,6 +10,7 @@ import csv
 import io
 import math
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -237,11 +238,14 @@ class Training:
 def compiling(recipe: Recipe) -> Iterator[None]:
     """ModelError for a network that cannot be compiled, which shows in its first call."""
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=r"torch\._dynamo")  # of what it compiles in parts
+            yield
     except torch._dynamo.exc.TorchDynamoException as error:
+        # Behind its reason stands advice for those who develop the compiler.
+        reason = in_line(error).partition("Set TORCHDYNAMO_VERBOSE")[0].strip()
         raise ModelError(
-            f"{recipe.phase}: the network cannot be compiled ({in_line(error)}); leave out --compile, and give another "
-            "output"
+            f"{recipe.phase}: the network cannot be compiled ({reason}); leave out --compile, and give another output"
         ) from error
 
 

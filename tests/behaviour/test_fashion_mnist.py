@@ -582,6 +582,19 @@ def train(tiny, output, *, stop_at=None, seed=3):
     return seen
 
 
+@pytest.mark.parametrize("compiled", [True, False])
+def test_only_its_unet_is_compiled(tiny, tmp_path, monkeypatch, compiled):
+    seen = {}
+
+    def noted(network, loss, of_phase, **_):
+        seen[of_phase.phase] = of_phase.compile
+        return network.state_dict()
+
+    monkeypatch.setattr(recipe, "fit", noted)
+    FashionMNIST().train(data=tiny, output=tmp_path / "out", seed=3, report=print, compile=compiled)
+    assert seen == {"features": False, "clip": False, "ddpm": compiled}
+
+
 def test_a_training_gives_weights_that_load_and_a_log(tiny, tmp_path):
     seen = train(tiny, tmp_path / "out")
     assert [s[:2] for s in seen] == [(p, k) for p in ("features", "clip", "ddpm") for k in (1, 2, 3)]

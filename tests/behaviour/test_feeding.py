@@ -10,7 +10,10 @@ import torch
 from torch import nn
 
 import samplerbench as sb_
+from samplerbench.plugins.extractors.scenes_detector.training import Settings as Detection
+from samplerbench.plugins.extractors.scenes_detector.training import detecting
 from samplerbench.plugins.models.ddpm.losses import denoising
+from samplerbench.plugins.models.latent import losses as latent
 from samplerbench.samplers.model import Progress
 from samplerbench.samplers.nets import training
 from samplerbench.samplers.nets.feeding import AHEAD, Ahead, FedLoss
@@ -221,8 +224,68 @@ def test_a_compiled_network_learns_the_same_and_is_kept_as_itself(tmp_path, monk
     assert torch.equal(network.weight, plain.weight)
     assert weights.keys() == kept.keys() == {"weight"}
     assert torch.equal(weights["weight"], kept["weight"])
-    # What was compiled goes on where nothing is, and the other way round: both have the same checkpoint.
     assert read_checkpoint(tmp_path / "compiled.pt", "cpu")["network"].keys() == {"weight"}
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_what_was_compiled_goes_on_where_nothing_is_and_the_other_way_round(tmp_path, monkeypatch, first):
+    compiled_by(lambda graph: graph.forward, monkeypatch)
+    whole, _ = fitted(tmp_path / "whole.pt")
+    with pytest.raises(Stop):
+        fitted(tmp_path / "x.pt", report=stop_at(9), every_seconds=0.0, compile=first)
+    assert 0 < read_checkpoint(tmp_path / "x.pt", "cpu")["step"] < STEPS
+    network, _ = fitted(tmp_path / "x.pt", compile=not first)
+    assert torch.equal(network.weight, whole.weight)
+
+
+class Captions(sb_.ImageData):
+    """Captions, and what is false of some images."""
+
+    name, fingerprint = "captions", ""
+
+    def __len__(self):
+        return 32
+
+    def image(self, i):
+        return torch.zeros(3, 16, 16, dtype=torch.uint8)
+
+    def caption(self, i):
+        return f"a {i}"
+
+    def contraries(self, i):
+        return ("b", "c")[: i % 3]
+
+
+COLOURS = torch.randint(256, (32, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(2))
+LATENTS = torch.randn(32, 4, 4, 4, generator=torch.Generator().manual_seed(3)).half()
+USUAL = {"batch": 8, "seed": 3, "device": torch.device("cpu")}
+FED = {
+    "ddpm": lambda: denoising(IMAGES, lambda rows, seed: TABLE[rows], batch=8, seed=3),
+    "vae": lambda: latent.reconstructing(COLOURS, **USUAL),
+    "decoder": lambda: latent.decoding(COLOURS, None, **USUAL),
+    "text": lambda: latent.contrasting(
+        COLOURS, Captions(), lambda texts: torch.tensor([[len(text)] for text in texts]), **USUAL
+    ),
+    "unet": lambda: latent.denoising(LATENTS, None, prediction="v", scale=1.0, **USUAL),
+    "flow": lambda: latent.denoising(LATENTS, None, prediction="flow", scale=1.0, **USUAL),
+    "detector": lambda: detecting(
+        COLOURS, lambda rows: (torch.tensor(rows), torch.tensor(rows)), Detection(batch_size=8), USUAL["device"]
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FED)
+def test_a_batch_follows_from_seed_and_step_alone(name):
+    loss = FED[name]()
+    torch.manual_seed(0)
+    expected = loss.batch_at(2)
+    torch.manual_seed(1)
+    other, state = loss.batch_at(0), torch.get_rng_state()
+    found = loss.batch_at(2)
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[part], expected[part]) for part in found)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert not all(found[part].shape == other[part].shape and torch.equal(found[part], other[part]) for part in found)
 
 
 def test_a_network_that_cannot_be_compiled_is_one_line(tmp_path, monkeypatch):

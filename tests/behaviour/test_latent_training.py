@@ -132,7 +132,7 @@ def test_a_stopped_training_goes_on_to_the_same_weights(photos, tmp_path):
 def test_other_settings_do_not_resume(sb, photos):
     sb(*ASKED)
     sb(*ASKED, "--seed", 1).refused(2, "seed: 0 -> 1", "another output")
-    sb(*ASKED, "--compile").refused(2, "compile: None -> True", "another output")
+    sb(*ASKED, "--compile").refused(2, "compile: False -> True", "another output")
 
 
 def test_only_the_unet_is_compiled():
@@ -214,6 +214,21 @@ def test_the_same_captions_make_the_same_tokenizer(tmp_path):
     tokenizer = load_tokenizer(tmp_path / "0")
     words = [word for word in " ".join(texts).split() if word.isascii()]  # others may be several words
     assert {len(tokenizer(word).input_ids) for word in words} == {3}  # each word is one token, between two others
+
+
+def test_an_image_has_the_states_of_its_own_caption_and_the_one_behind_the_last_is_the_empty_text(tmp_path):
+    captions = ["a red thing", "a blue thing", "a thing"]
+    write_tokenizer(captions, tmp_path / "tokenizer")
+    tokenizer = load_tokenizer(tmp_path / "tokenizer")
+
+    def text(input_ids):
+        return type("Answer", (), {"last_hidden_state": input_ids})
+
+    states = training.states_of(text, tokenizer, captions, torch.device("cpu"))
+    assert torch.equal(
+        states(torch.tensor([2, 0, 3, 1])),
+        encoded(tokenizer, [captions[2], captions[0], "", captions[1]]).float(),
+    )
 
 
 # ---- The losses ----

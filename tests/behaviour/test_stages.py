@@ -12,6 +12,7 @@ import samplerbench as sb
 from samplerbench.bench.draw.chunk_file import timing_from_json
 from samplerbench.bench.draw.clock import STAGES, Repeat, Timing, clock_columns
 from samplerbench.bench.draw.run_file import read_run
+from samplerbench.bench.draw.session import Session
 from samplerbench.bench.draw.store import RunFolder
 from samplerbench.bench.plan.record import record_of
 from samplerbench.bench.show.provenance import stages_to_text
@@ -80,7 +81,7 @@ def test_a_run_says_where_it_went(tmp_path):
     assert table["draw_seconds"][0] == pytest.approx(sum(chunk.timing.seconds for chunk in chunks))
     assert table["extract_seconds"][0] == pytest.approx(sum(chunk.timing.extract_seconds for chunk in chunks))
     assert [chunk.timing.store_seconds is None for chunk in chunks] == [True, False, False]
-    assert stages_to_text(table) in (result.folder / "report.html").read_text().replace("&#39;", "'")
+    assert stages_to_text(table, ["one"]) in (result.folder / "report.html").read_text().replace("&#39;", "'")
     stages = read_run(result.folder).stages
     assert list(stages) == list(STAGES.values())
     assert stages == pytest.approx({words: table[name].sum() for name, words in STAGES.items()})
@@ -89,7 +90,7 @@ def test_a_run_says_where_it_went(tmp_path):
 def test_run_json_says_where_all_of_a_run_went(tmp_path):
     before = toy_run(tmp_path / "run")
     first = read_run(before.folder).stages
-    assert toy_run(tmp_path / "run") is not before
+    toy_run(tmp_path / "run")
     assert read_run(before.folder).stages == first  # nothing was drawn anew
     toy_run(tmp_path / "run", steps=[3], add=True)
     after = read_run(before.folder)
@@ -99,6 +100,28 @@ def test_run_json_says_where_all_of_a_run_went(tmp_path):
     content = json.loads((before.folder / "run.json").read_text())
     content.pop("stages")
     assert record_of(content).stages == {}
+
+
+def test_chunks_that_two_rows_share_count_once(tmp_path):
+    two = sb.run("toy", ["ddim", "ddim:eta=0"], plugins=[TOY], output=tmp_path / "run", steps=[2], n=8)
+    assert len({cell.key for cell in read_run(two.folder).cells}) == 1
+    assert read_run(two.folder).stages["drawing"] == two.table["draw_seconds"][0]
+
+
+def test_a_run_that_is_done_keeps_its_stages_while_it_is_run_again(tmp_path, monkeypatch):
+    folder = toy_run(tmp_path / "run").folder
+    before = read_run(folder).stages
+    seen = []
+
+    def refused(session, *_):
+        seen.append(read_run(folder).stages)
+        raise sb.ModelError("gone")
+
+    monkeypatch.setattr(Session, "work", refused)
+    with pytest.raises(sb.ModelError, match="gone"):
+        toy_run(tmp_path / "run")
+    assert seen == [before]
+    assert read_run(folder).stages == before
 
 
 @pytest.mark.parametrize("seconds", [-1, "12", None])
@@ -114,10 +137,10 @@ def test_a_chunk_of_an_earlier_version_has_no_stages(tmp_path):
     assert old.extract_seconds is None
     found = clock_columns([Repeat(64, old)])
     assert all(math.isnan(found[name]) for name in STAGES)
-    assert stages_to_text(pd.DataFrame([found])) == ""
+    assert stages_to_text(pd.DataFrame([found]), ["one"]) == ""
 
 
 def test_the_line_of_a_report_names_what_took_time():
     table = pd.DataFrame({"draw_seconds": [6.0, 6.0], "extract_seconds": [3.0, math.nan], "hash_seconds": [0.01, 0.01]})
-    assert stages_to_text(table) == "15 s: drawing 80 %, extracting 20 %"
-    assert stages_to_text(pd.DataFrame({"fid": [1.0]})) == ""
+    assert stages_to_text(table, ["one", "other"]) == "15 s: drawing 80 %, extracting 20 %"
+    assert stages_to_text(pd.DataFrame({"fid": [1.0]}), ["one"]) == ""

@@ -49,10 +49,11 @@ def test_the_script_of_the_sweep_draws_the_same_images(spec):
 def test_the_sweep_tells_what_differs(capsys):
     sweep = module("sweep")
     mine = {("ddim", 5): (10.0, 50.0), ("ddim", 10): (1.0, 50.0)}
-    assert sweep.are_equal(mine, {("ddim", 5): (10.1, 50.0), ("ddim", 10): (1.01, 50.01)})
-    assert not sweep.are_equal(mine, {("ddim", 5): (10.3, 50.0), ("ddim", 10): (1.0, 50.1)})
-    assert not sweep.are_equal({("euler", 5): (float("nan"), 50.0)}, {("euler", 5): (float("nan"), 50.0)})
-    assert capsys.readouterr().out == "different: ddim at 5 steps, ddim at 10 steps\ndifferent: euler at 5 steps\n"
+    assert sweep.are_equal(mine, {("ddim", 5): (10.1, 50.0), ("ddim", 10): (1.01, 50.01)}, "ours")
+    assert not sweep.are_equal(mine, {("ddim", 5): (10.3, 50.0), ("ddim", 10): (1.0, 50.1)}, "ours")
+    assert not sweep.are_equal({("euler", 5): (float("nan"), 50.0)}, {("euler", 5): (float("nan"), 50.0)}, "x")
+    lines = ["different: ours: ddim at 5 steps, ddim at 10 steps", "different: x: euler at 5 steps"]
+    assert capsys.readouterr().out.splitlines() == lines
 
 
 def test_the_sweep_has_all_take_turns_and_compares_each_with_the_script(monkeypatch, capsys):
@@ -78,7 +79,7 @@ def test_the_sweep_has_all_take_turns_and_compares_each_with_the_script(monkeypa
     # One of them alone is enough for another number to be told.
     numbers[2] = {("ddim", 5): (10.0, 50.1)}
     assert not sweep.compared(task, rounds=1, workers=2)
-    assert "different: ddim at 5 steps" in capsys.readouterr().out
+    assert "different: samplerbench, 2 workers: ddim at 5 steps\n" in capsys.readouterr().out
 
 
 def test_metrics_are_those_of_torch_fidelity_and_a_difference_is_told(monkeypatch):

@@ -18,7 +18,7 @@ from .networks import PRESETS, Preset, check_side
 PRECISIONS = ("bf16", "float32")
 BATCH = 128
 LATER = {"compile": False}
-"""The settings that older trainings do not know, as these were made."""
+"""Settings that older trainings do not name, with the values that those had."""
 LEAST_STEPS, MOST_STEPS = 2, 100_000_000
 MOST_BATCH = 65_536
 

@@ -16,8 +16,8 @@ FACTOR = 4
 SIDES = (16, 512)
 V, FLOW = "v", "flow"
 PREDICTIONS = (V, FLOW)
-LATER = (("prediction", V), ("compile", False))
-"""The settings that came later, at their defaults."""
+LATER = {"prediction": V, "compile": False}
+"""Settings that older trainings do not name, with the values that those had."""
 MULTIPLE = 16
 """A side is a multiple of this: latents of a fourth of it are halved twice."""
 
@@ -99,4 +99,4 @@ class Settings:
 
     def as_json(self) -> dict[str, Any]:
         """The settings by name; those that older trainings do not know where they are not at their defaults."""
-        return {name: value for name, value in asdict(self).items() if (name, value) not in LATER}
+        return {name: value for name, value in asdict(self).items() if name not in LATER or value != LATER[name]}

@@ -38,7 +38,7 @@ from ..diffusers.libraries import quietly
 from ..diffusers.model import Diffusers
 from .losses import FLOW_TIMES, contrasting, decoding, denoising, reconstructing
 from .networks import LATENT_CHANNELS, Decoder, Pairs, text_of, unet_of, vae_of
-from .settings import FACTOR, FLOW, Settings
+from .settings import FACTOR, FLOW, LATER, Settings
 from .starting import Start
 from .tokens import encoded, load_tokenizer, write_tokenizer
 
@@ -154,7 +154,7 @@ def begin(place: Place) -> None:
     file = place.folder / FILE
     if not file.exists():
         write_atomically(file, json.dumps(place.identity, indent=2).encode())
-    elif changed := differences(read_json(file), place.identity):
+    elif changed := differences({**LATER, **read_json(file)}, {**LATER, **place.identity}):
         raise InputError(
             f"output {place.folder}: a training with other settings ({'; '.join(changed)}); resume it with its own, or "
             "give another output"
@@ -290,7 +290,7 @@ def train_text(place: Place, images: Tensor, tokenizer: Any, log: Report) -> Any
 
 
 def states_of(text: Any, tokenizer: Any, captions: Sequence[str], device: torch.device) -> Callable[[Tensor], Tensor]:
-    """The function (numbers of captions, of which the one behind the last is the empty text) -> their states
+    """The function (numbers of captions, where N, the number of captions, is the empty text) -> their states
     (B, L, D)."""
 
     # All of them before the first step, or a GPU would wait for them in each. The last is the empty text.
