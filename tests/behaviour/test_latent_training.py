@@ -389,7 +389,7 @@ def test_a_flow_is_learned_from_nothing_too(sb, photos, tmp_path):
     assert sb(*ASKED, "--prediction", "flow").code == 0
     assert json.loads((tmp_path / "out" / "training.json").read_text())["prediction"] == "flow"
     assert samplerbench.load_model(str(tmp_path / "out")).predicts == "flow"
-    sb(*ASKED).refused(2, "prediction: 'flow' -> None", "another output")
+    sb(*ASKED).refused(2, "prediction: 'flow' -> 'v'", "another output")
 
 
 @pytest.mark.parametrize(
