@@ -197,10 +197,7 @@ def resolve_device(device: str | torch.device | None) -> torch.device:
         raise InputError(f"device {str(device)!r}: expected {EXPECTED}")
     # "cuda" without a number is the current device, which exists if any of its kind does.
     if found.type != "cpu" and (found.index or 0) >= count_of(found.type):
-        here = devices_here()
-        raise InputError(
-            f"device {str(device)!r}: this machine has {', '.join(here)}; give one of its own, as --device {here[-1]}"
-        )
+        raise InputError(f"device {str(device)!r}: not on this machine; expected {', '.join(devices_here())}")
     return found
 
 

@@ -105,7 +105,10 @@ def closest(given: str, accepted: Iterable[str]) -> str:
     # Compared in lower case, shown as registered.
     names = {name.lower(): name for name in accepted}
     asked = given.lower()
-    # Of several that are equally close, one with the same letters: two of them were typed in the wrong order.
-    found = difflib.get_close_matches(asked, names, n=3, cutoff=0.6)
-    match = sorted(found, key=lambda name: sorted(name) != sorted(asked))
-    return f" (did you mean {names[match[0]]!r}?)" if match else ""
+
+    def closeness(name: str) -> tuple[float, bool]:
+        # Of several that are equally close, one with the same letters: two of them were typed in the wrong order.
+        return difflib.SequenceMatcher(None, name, asked).ratio(), sorted(name) == sorted(asked)
+
+    found = max(difflib.get_close_matches(asked, names, cutoff=0.6), key=closeness, default=None)
+    return f" (did you mean {names[found]!r}?)" if found else ""

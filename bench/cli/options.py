@@ -96,6 +96,7 @@ READ_AS: dict[Kind, type[int] | type[float]] = {"whole": int, "number": float, "
 
 
 HELP_NAMES = ["-h", "--help"]
+"""The option for help, of the program and of each command."""
 
 
 class Command(click.Command):

@@ -59,7 +59,7 @@ def text_of_file(path: Path) -> str:
     if WORKFLOW in texts or "prompt" in texts:
         raise ModelError(f"{path}: holds a workflow of ComfyUI and no caption; type the settings of its KSampler")
     raise ModelError(
-        f"{path}: holds no settings: image sites strip them, and the picture of a run has those of its table; {SHAPE}"
+        f"{path}: holds no settings: image sites strip them, and a run's picture has its settings in the table; {SHAPE}"
     )
 
 

@@ -128,6 +128,8 @@ class Training:
             network.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay, fused=self._defers or None
         )
         self._ema = EMA(network, recipe.ema) if recipe.ema else None
+        self._compiles = recipe.compile
+        """Whether the next step compiles the network."""
         self._unread: list[Tensor] = []
         """Loss and length of the gradient of the last steps."""
         self._is_bad = torch.zeros((), device=ranks.device)
@@ -174,11 +176,12 @@ class Training:
         # The rate depends only on the step, so a resumed training has the same one.
         for group in self._optimizer.param_groups:
             group["lr"] = self.recipe.rate(self.step)
-        with compiling(self.recipe) if self.recipe.compile else nullcontext():
+        with compiling(self.recipe) if self._compiles else nullcontext():
             with torch.autocast(self.ranks.device.type, torch.bfloat16) if self.recipe.bf16 else nullcontext():
                 loss = self._loss(self.step)
             # Backward passes run outside of autocast: each operation already has the dtype of its forward pass.
             loss.backward()
+        self._compiles = False
         # Bounds the gradient to length 1, and returns its length before that.
         gradient = nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
         # Of all processes, so that all of them stop at the same step.

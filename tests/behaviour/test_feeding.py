@@ -3,6 +3,8 @@
 import csv
 import math
 import threading
+import warnings
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -10,6 +12,7 @@ import torch
 from torch import nn
 
 import samplerbench as sb_
+from captioned import Captioned
 from samplerbench.plugins.extractors.scenes_detector.training import Settings as Detection
 from samplerbench.plugins.extractors.scenes_detector.training import detecting
 from samplerbench.plugins.models.ddpm.losses import denoising
@@ -238,24 +241,6 @@ def test_what_was_compiled_goes_on_where_nothing_is_and_the_other_way_round(tmp_
     assert torch.equal(network.weight, whole.weight)
 
 
-class Captions(sb_.ImageData):
-    """Captions, and what is false of some images."""
-
-    name, fingerprint = "captions", ""
-
-    def __len__(self):
-        return 32
-
-    def image(self, i):
-        return torch.zeros(3, 16, 16, dtype=torch.uint8)
-
-    def caption(self, i):
-        return f"a {i}"
-
-    def contraries(self, i):
-        return ("b", "c")[: i % 3]
-
-
 COLOURS = torch.randint(256, (32, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(2))
 LATENTS = torch.randn(32, 4, 4, 4, generator=torch.Generator().manual_seed(3)).half()
 USUAL = {"batch": 8, "seed": 3, "device": torch.device("cpu")}
@@ -264,7 +249,10 @@ FED = {
     "vae": lambda: latent.reconstructing(COLOURS, **USUAL),
     "decoder": lambda: latent.decoding(COLOURS, None, **USUAL),
     "text": lambda: latent.contrasting(
-        COLOURS, Captions(), lambda texts: torch.tensor([[len(text)] for text in texts]), **USUAL
+        COLOURS,
+        Captioned([i % 3 for i in range(32)]),
+        lambda texts: torch.tensor([[len(text)] for text in texts]),
+        **USUAL,
     ),
     "unet": lambda: latent.denoising(LATENTS, None, prediction="v", scale=1.0, **USUAL),
     "flow": lambda: latent.denoising(LATENTS, None, prediction="flow", scale=1.0, **USUAL),
@@ -286,6 +274,21 @@ def test_a_batch_follows_from_seed_and_step_alone(name):
     assert all(torch.equal(found[part], expected[part]) for part in found)
     assert torch.equal(torch.get_rng_state(), state)
     assert not all(found[part].shape == other[part].shape and torch.equal(found[part], other[part]) for part in found)
+
+
+def test_a_warning_of_a_compiled_training_is_given_once(tmp_path, monkeypatch):
+    compiled_by(lambda graph: graph.forward, monkeypatch)
+    fed = denoising(IMAGES, lambda rows, seed: TABLE[rows], batch=8, seed=3)
+
+    def batch_at(step):
+        warnings.warn("the same words", UserWarning, stacklevel=1)
+        return fed.batch_at(step)
+
+    with warnings.catch_warnings(record=True) as given:
+        warnings.simplefilter("default")  # each place once
+        fitted(tmp_path / "x.pt", replace(fed, batch_at=batch_at), steps=4, compile=True)
+    # Once while the network is compiled, and once after: what is filtered meanwhile makes Python forget.
+    assert len([one for one in given if str(one.message) == "the same words"]) <= 2
 
 
 def test_a_network_that_cannot_be_compiled_is_one_line(tmp_path, monkeypatch):

@@ -12,6 +12,7 @@ from PIL import Image
 from torch import nn
 
 import samplerbench
+from captioned import Captioned
 from cases import skip_module_without
 from samplerbench.plugins.models.latent import losses, starting, training
 from samplerbench.plugins.models.latent.networks import unet_of
@@ -250,31 +251,13 @@ class Told(losses.Pairs):
         return self.of_texts
 
 
-class Contrary(samplerbench.ImageData):
-    """Two images, of which the first has two captions that are false of it, and the second one."""
-
-    name, fingerprint = "contrary", ""
-
-    def __len__(self):
-        return 2
-
-    def image(self, i):
-        return torch.zeros(3, 4, 4, dtype=torch.uint8)
-
-    def caption(self, i):
-        return f"caption {i}"
-
-    def contraries(self, i):
-        return ("false 0", "false 1")[: 2 - i]
-
-
 def test_an_image_has_to_tell_its_caption_from_its_own_contraries():
     rng = np.random.default_rng(0)
     images, texts = (v / np.linalg.norm(v, axis=1, keepdims=True) for v in rng.standard_normal((2, 5, 3)))
     images = images[:2]
     loss = losses.contrasting(
-        torch.zeros(2, 3, 4, 4, dtype=torch.uint8), Contrary(), lambda told: torch.zeros(len(told), 1), batch=2, seed=0,
-        device=torch.device("cpu"),
+        torch.zeros(2, 3, 4, 4, dtype=torch.uint8), Captioned([2, 1]), lambda told: torch.zeros(len(told), 1),
+        batch=2, seed=0, device=torch.device("cpu"),
     )  # fmt: skip
     order = losses.batch_of(0, 0, 2, 2).tolist()
     own = {0: [2, 3], 1: [4]} if order == [0, 1] else {0: [2], 1: [3, 4]}

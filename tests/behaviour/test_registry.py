@@ -10,6 +10,7 @@ import torch
 
 import samplerbench as sb
 from samplerbench.samplers import registry as registries
+from samplerbench.samplers.errors import closest
 from samplerbench.samplers.exact import exact_model
 from samplerbench.samplers.options import describe_options, parse_spec
 from samplerbench.samplers.registry import default_registry, load_registry
@@ -197,7 +198,7 @@ def test_no_two_samplers_claim_the_same_alias():
 @pytest.mark.parametrize(
     ("spec", "words"),
     [
-        ("ddmi", ("unknown sampler 'ddmi' (did you mean 'ddim'?)",)),
+        ("ddmi", ("unknown sampler 'ddmi' (did you mean 'ddim'?)",)),  # as near to ddpm
         ("dimm", ("unknown sampler 'dimm'", "did you mean 'ddim'?", "ddpm", "dpm-solver++", "euler-a")),
         ("zzzzzz", ("unknown sampler 'zzzzzz'", "ddpm", "euler-a")),
         ("ddim:etta=1", ("unknown option 'etta'", "did you mean 'eta'?", "options: eta")),
@@ -235,6 +236,12 @@ def test_an_option_has_its_type():
     assert isinstance(sb.make_sampler("dpm-solver:order=2").order, int)
     with pytest.raises(sb.InputError, match="order"):
         sb.make_sampler("dpm-solver", order=True)
+
+
+def test_the_closest_name_comes_before_one_of_the_same_letters():
+    assert closest("abc", ["cab", "abcd"]) == " (did you mean 'abcd'?)"
+    assert closest("ddmi", ["ddpm", "ddim"]) == closest("ddmi", ["ddim", "ddpm"]) == " (did you mean 'ddim'?)"
+    assert closest("zzz", ["ddim"]) == ""
 
 
 def test_an_unknown_model_names_the_closest():
