@@ -318,6 +318,31 @@ def test_the_unet_of_a_flow_learns_the_velocity_from_noise_to_images():
     assert (np.floor((first - 1e-3) / 1000 * 32) == np.arange(32)).all()  # one in each part
 
 
+@pytest.mark.parametrize("prediction", ["v", "flow"])
+@pytest.mark.parametrize(("device", "side", "is_plain"), [("cpu", 16, True), ("cpu", 17, False), ("meta", 16, False)])
+def test_the_attention_of_a_step_is_plain_where_that_is_faster(monkeypatch, prediction, device, side, is_plain):
+    fused = []
+
+    class SeenError(Exception):
+        """What ends the step once it was seen."""
+
+    class Sees(nn.Module):
+        """Notes which attention may be used."""
+
+        def forward(self, x, t, encoder_hidden_states):
+            fused.append(torch.backends.cuda.flash_sdp_enabled())
+            raise SeenError
+
+    loss = losses.denoising(
+        torch.zeros(4, 4, side, side), lambda texts: torch.zeros(len(texts), 1, 1), prediction=prediction, scale=1.0,
+        batch=2, seed=0, device=torch.device(device),
+    )  # fmt: skip
+    with pytest.raises(SeenError):
+        loss.loss_on(Sees(), loss.batch_at(0))
+    assert fused == [not is_plain]
+    assert torch.backends.cuda.flash_sdp_enabled()
+
+
 @pytest.mark.slow
 def test_a_flow_starts_from_the_parts_of_another_model(sb, photos, tmp_path):
     assert sb(*ASKED).code == 0
@@ -342,6 +367,72 @@ def test_a_flow_starts_from_the_parts_of_another_model(sb, photos, tmp_path):
     assert 0 < float((learned - start).detach().square().mean() / start.detach().square().mean()) < 0.5
     sb(*flow[:-2]).refused(2, "start_from: ", "another output")
     sb(*flow, "--decoder-data", "photos").refused(2, "decoder_data and start_from")
+
+
+@pytest.fixture
+def others(photos, tmp_path):
+    """Images with captions of other words."""
+    folder = tmp_path / "others"
+    folder.mkdir()
+    for image in photos.glob("*.png"):
+        (folder / image.name).write_bytes(image.read_bytes())
+        (folder / image.name).with_suffix(".txt").write_text(f"a green frog, number {image.stem}")
+    return folder
+
+
+PHASES = {None: {"unet"}, "vae": {"vae", "decoder", "unet"}, "text": {"text", "unet"},
+          "both": {"vae", "decoder", "text", "unet"}}  # fmt: skip
+"""What is relearned -> the phases of the training."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("relearn", PHASES)
+def test_what_is_relearned_of_another_model_changes_and_the_rest_stays(sb, photos, others, tmp_path, relearn):
+    assert sb(*ASKED).code == 0
+    asked = ["train", "--latent", "--data", "others", "--size", 16, "-b", 4, "-o", "next", "--start-from", "out"]
+    asked += ["--relearn", relearn] * bool(relearn) + ["--decoder-data", "photos"] * (relearn in ("vae", "both"))
+    done = sb(*asked)
+    assert done.code == 0, done.err
+    before, after = weights(tmp_path / "out"), weights(tmp_path / "next")
+    parts = {"unet": True, "vae": relearn in ("vae", "both"), "text_encoder": relearn in ("text", "both")}
+    assert {name.split("/")[0]: before[name] != after[name] for name in before} == parts
+    phases = {line.split(",")[0] for line in (tmp_path / "next" / "training.csv").read_text().splitlines()[1:]}
+    assert phases == PHASES[relearn]
+    # Words that the text encoder keeps not knowing are named; the words of the captions that it learned are known.
+    assert ("never learned: 'green', 'frog'; images ignore them" in done.err) == (not parts["text_encoder"])
+    config = json.loads((tmp_path / "next" / "tokenizer" / "tokenizer_config.json").read_text())
+    assert ("frog" in config["known_words"]) == parts["text_encoder"]
+    assert sb(*asked).code == 0  # resumes
+    if relearn == "text":
+        sb(*asked[:-2]).refused(2, "relearn: 'text' -> ''", "another output")
+
+
+def test_an_autoencoder_that_learned_before_goes_on_gently_from_its_weights(photos, tmp_path, monkeypatch):
+    learn(tmp_path / "out", photos)
+    first = {}
+
+    class SeenError(Exception):
+        """What ends the training once its autoencoder was seen."""
+
+    def look(network, loss, recipe, **how):
+        first.update({name: value.clone() for name, value in network.state_dict().items()})
+        assert all(parameter.requires_grad for parameter in network.parameters())
+        raise SeenError
+
+    monkeypatch.setattr(training, "fit", look)
+    settings = Settings(16, batch_size=4, precision="float32", relearn="vae")
+    place = training.Place(
+        tmp_path / "next", samplerbench.load_data(str(photos)), None, settings, training.Ranks(),
+        Start.of(tmp_path / "out", settings),
+    )  # fmt: skip
+    with pytest.raises(SeenError):
+        training.train_vae(place, torch.zeros(8, 3, 16, 16, dtype=torch.uint8), torch.zeros(8), lambda progress: None)
+    stored = safetensors.torch.load_file(tmp_path / "out" / "vae" / "diffusion_pytorch_model.safetensors")
+    assert all(torch.equal(first[name], value.float()) for name, value in stored.items())
+    usual, gently = (
+        training.recipe_of(Settings(16, steps=3000, relearn=relearn), "vae") for relearn in ("", "vae")
+    )  # fmt: skip
+    assert (gently.lr, gently.steps) == (usual.lr / 2, usual.steps)
 
 
 def start_of(folder):
@@ -383,6 +474,8 @@ def test_a_flow_is_learned_from_nothing_too(sb, photos, tmp_path):
         (("--start-from", "photos"), 4, ["photos/model_index.json: no such file"]),
         (("--start-from", "sd"), 4, ["latents of shape (4, 8, 8) and texts of 77 tokens", "(4, 4, 4) and 32"]),
         (("--start-from", "pixels"), 4, ["a DDIMPipeline; expected what `train --latent"]),
+        (("--start-from", "out", "--relearn", "texts"), 2, ["(did you mean 'text'?): expected vae, text, both"]),
+        (("--relearn", "vae"), 2, ["relearn 'vae': of which model? give start_from too"]),
     ],
 )
 def test_what_no_training_starts_from_is_refused(sb, photos, tmp_path, tiny_models, arguments, code, words):

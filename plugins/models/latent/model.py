@@ -42,18 +42,20 @@ class Latent:
         prediction: str = "v",
         start_from: str | Path | None = None,
         compile: bool = False,  # noqa: A002  (the name of the option)
+        relearn: str = "",
     ) -> list[str]:
         """Train on images and their captions and write the model to `output`; an unfinished training there is resumed.
 
         `decoder_data` are the images of the phase in which only the decoder learns; by default those of all phases.
         `prediction`: what the U-Net answers with, v or flow. `start_from`: the folder of such a model; its autoencoder
-        and its text encoder are taken as they are, and its U-Net learns on. With `compile` the U-Net is compiled, which
-        makes its steps faster and moves their last digits.
+        and its text encoder are taken as they are, and its U-Net learns on. `relearn`: what of it
+        learns too: "vae" from the weights that it has, "text" from nothing with the words of these captions, or "both".
+        With `compile` the U-Net is compiled, which makes its steps faster and moves their last digits.
         Returns what the user should know about it, as sentences.
         """
         if rank_of(os.environ)[1] > 1:
             raise InputError("model 'latent': is trained by one process; start it without torchrun")
-        settings = Settings(size, preset, steps, batch_size, lr, precision, seed, prediction, compile)
+        settings = Settings(size, preset, steps, batch_size, lr, precision, seed, prediction, compile, relearn)
         start = None if start_from is None else Path(start_from)
         return train_in(output, images, decoder_data, settings, resolve_device(device), report, start)
 

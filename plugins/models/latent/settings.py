@@ -16,7 +16,13 @@ FACTOR = 4
 SIDES = (16, 512)
 V, FLOW = "v", "flow"
 PREDICTIONS = (V, FLOW)
-LATER = {"prediction": V, "compile": False}
+VAE, DECODER, TEXT, UNET = "vae", "decoder", "text", "unet"
+"""The phases. The second trains a part of the first's network."""
+RELEARNED = {"": (), VAE: (VAE,), TEXT: (TEXT,), "both": (VAE, TEXT)}
+"""What can be asked to learn too, of the model that a training starts from."""
+GENTLER = 1 / 2
+"""The share of its usual rate at which an autoencoder that has learned before goes on."""
+LATER = {"prediction": V, "compile": False, "relearn": ""}
 """Settings that older trainings do not name, with the values that those had."""
 MULTIPLE = 16
 """A side is a multiple of this: latents of a fourth of it are halved twice."""
@@ -66,12 +72,16 @@ class Settings:
     """What the U-Net answers with: v of a variance preserving process, or the velocity of a flow."""
     compile: bool = False
     """Whether the U-Net is compiled, which is faster and moves the last digits."""
+    relearn: str = ""
+    """What of the model to start from learns too, beside its U-Net: vae, text or both."""
 
     def __post_init__(self) -> None:
         """InputError, naming the setting, for an invalid value."""
         check_choice("preset", self.preset, PRESETS)
         check_choice("precision", self.precision, PRECISIONS)
         check_choice("prediction", self.prediction, PREDICTIONS)
+        if self.relearn not in RELEARNED:
+            check_choice("relearn", self.relearn, list(filter(None, RELEARNED)))
         if check_count("size", self.size, SIDES[1]) < SIDES[0] or self.size % MULTIPLE:
             raise InputError(f"size {self.size}: expected a multiple of {MULTIPLE} from {SIDES[0]} to {SIDES[1]}")
         if self.steps is not None:
@@ -85,6 +95,10 @@ class Settings:
         """The preset of that name."""
         return PRESETS[self.preset]
 
+    def relearns(self, part: str) -> bool:
+        """Whether a part of the model to start from learns too."""
+        return part in RELEARNED[self.relearn]
+
     @property
     def lengths(self) -> dict[str, int]:
         """The steps of each phase."""
@@ -92,8 +106,7 @@ class Settings:
         # One number sets all phases, in the proportions of the preset.
         share = 1.0 if self.steps is None else self.steps / preset.unet_steps
         usual = {
-            "vae": preset.vae_steps, "decoder": preset.vae_steps // 3, "text": preset.text_steps,
-            "unet": preset.unet_steps,
+            VAE: preset.vae_steps, DECODER: preset.vae_steps // 3, TEXT: preset.text_steps, UNET: preset.unet_steps
         }  # fmt: skip
         return {phase: max(1, round(steps * share)) for phase, steps in usual.items()}
 

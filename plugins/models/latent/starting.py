@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import shutil
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,18 +13,21 @@ from typing import Any
 import torch
 
 from ....samplers.errors import InputError, ModelError
+from ....samplers.nets.clip import words_of
 from ....samplers.schedule import VP, Schedule
 from ..diffusers.folder import Pipeline, read_pipeline
 from ..diffusers.model import Diffusers
+from ..diffusers.tokenizers import KNOWN
 from ..diffusers.weights import load_part
 from .losses import FLOW_TIMES
 from .networks import LATENT_CHANNELS
-from .settings import FACTOR, FLOW, Settings
+from .settings import FACTOR, FLOW, TEXT, Settings
 from .tokens import PLACES
 
 CARRIED_TIMES, CARRYING_STEPS, CARRYING_RATE = 250, 300, 2e-3
 SUPPORTED = "StableDiffusionPipeline"
 TOKENIZERS = ("CLIPTokenizer", "CLIPTokenizerFast")
+UNETS = ("UNet2DConditionModel",)
 
 
 @dataclass(frozen=True)
@@ -52,11 +57,19 @@ class Start:
                 f"start_from {folder}: latents of shape {model.shape} and texts of {places} tokens; expected "
                 f"{(LATENT_CHANNELS, side, side)} and {PLACES}, as of what `train --latent -o DIR` wrote"
             )
+        width = pipeline.part("unet", UNETS).config.get("cross_attention_dim")
+        if settings.relearns(TEXT) and width != settings.of_preset.text:
+            raise InputError(
+                f"start_from {folder}: its U-Net reads states of width {width}, and the text encoder of preset "
+                f"{settings.preset!r} has {settings.of_preset.text}; give the preset of that model, or keep its text"
+            )
         return cls(pipeline, settings.size, model.fingerprint, model.schedule)
 
     def vae(self, device: torch.device) -> Any:
-        """Its autoencoder."""
-        return load_part(self.pipeline.part("vae", ("AutoencoderKL",)), device, torch.float32)
+        """Its autoencoder, which can learn on."""
+        vae: Any = load_part(self.pipeline.part("vae", ("AutoencoderKL",)), device, torch.float32)
+        vae.register_to_config(sample_size=self.size)
+        return vae.requires_grad_(True)
 
     def text(self, device: torch.device) -> Any:
         """Its text encoder."""
@@ -64,12 +77,21 @@ class Start:
 
     def unet(self, prediction: str) -> Any:
         """Its U-Net, which can learn on; where it turns from betas to a flow, with its sense of time carried over."""
-        unet: Any = load_part(self.pipeline.part("unet", ("UNet2DConditionModel",)), torch.device("cpu"), torch.float32)
+        unet: Any = load_part(self.pipeline.part("unet", UNETS), torch.device("cpu"), torch.float32)
         unet.register_to_config(sample_size=self.size // FACTOR)
         unet.requires_grad_(True)
         if prediction == FLOW and isinstance(self.schedule, VP):
             carry_over(unet, self.schedule)
         return unet
+
+    def unknown(self, captions: Iterable[str]) -> list[str]:
+        """The words of captions that its tokenizer does not list, most frequent first; none where it lists no words."""
+        listed = self.pipeline.part("tokenizer", TOKENIZERS).config.get(KNOWN)
+        if not isinstance(listed, list):
+            return []
+        known = set(map(str, listed))
+        counts = Counter(word for text in captions for word in words_of(text) if word not in known)
+        return [word for word, _ in counts.most_common()]
 
     def copy_tokenizer(self, folder: Path) -> None:
         """Copy its tokenizer to a folder."""

@@ -10,6 +10,7 @@ import json
 import math
 import os
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,13 +39,12 @@ from ..diffusers.libraries import quietly
 from ..diffusers.model import Diffusers
 from .losses import FLOW_TIMES, contrasting, decoding, denoising, reconstructing
 from .networks import LATENT_CHANNELS, Decoder, Pairs, text_of, unet_of, vae_of
-from .settings import FACTOR, FLOW, LATER, Settings
+from .settings import DECODER, FACTOR, FLOW, GENTLER, LATER, TEXT, UNET, VAE, Settings
 from .starting import Start
 from .tokens import encoded, load_tokenizer, write_tokenizer
 
 FILE, LOG, SAMPLES, PROMPTS = "training.json", "training.csv", "samples.png", "prompts.txt"
 CHECKPOINTS, IMAGES, DECODED, LATENTS = "checkpoints", "images.bin", "decoder-images.bin", "latents.bin"
-VAE, DECODER, TEXT, UNET = "vae", "decoder", "text", "unet"
 PAIRS_PER_IMAGE = 2
 """The batch of the text encoder is that of the others times this: each image is compared with the texts of all."""
 AT_ONCE = 64
@@ -52,6 +52,7 @@ AT_ONCE = 64
 MEASURED = 1_000
 """Images from which the scale of the latents and the error of the autoencoder are taken."""
 SHOWN, ACROSS, SHOWN_STEPS, SHOWN_GUIDANCE = 24, 8, 20, 3.0
+SHOWN_WORDS = 5
 LOOKS, LEAST_BETWEEN_LOOKS = 20, 250
 EMA = 0.999
 MOST_PROMPTS = 1_000
@@ -79,8 +80,8 @@ class Place:
     settings: Settings
     ranks: Ranks
     start: Start | None = None
-    """The model whose autoencoder and text encoder are taken as they are, and whose U-Net learns on; None = all parts
-    are learned from nothing."""
+    """The model whose parts are taken as they are, except its U-Net and what the settings relearn; None = all parts are
+    learned from nothing."""
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -95,6 +96,10 @@ class Place:
     def checkpoint(self, name: str) -> Path:
         """A file beside the model that only the training needs."""
         return self.folder / CHECKPOINTS / name
+
+    def given(self, part: str) -> Start | None:
+        """The model from which a part is taken as it is; None = the part is learned."""
+        return None if self.settings.relearns(part) else self.start
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -119,8 +124,12 @@ def train_in(  # noqa: PLR0913  (what is learned, where and how)
     if decoder_data is not None:
         check_count(decoder_data, settings.batch_size)
     start = None if start_from is None else Start.of(start_from, settings)
-    if start and decoder_data is not None:
-        raise InputError("decoder_data and start_from: the autoencoder of that model stays as it is; leave out one")
+    if settings.relearn and start is None:
+        raise InputError(f"relearn {settings.relearn!r}: of which model? give start_from too")
+    if start and decoder_data is not None and not settings.relearns(VAE):
+        raise InputError(
+            "decoder_data and start_from: the autoencoder of that model stays as it is; leave out one, or relearn vae"
+        )
     place = Place(folder, data, decoder_data, settings, Ranks(device=device), start)
     make_folder(folder)
     with sole_writer(folder):
@@ -165,15 +174,15 @@ def train_phases(place: Place, captions: Sequence[str], log: Report, report: Rep
     """Run every phase that is not done yet, and write what it made."""
     images = images_of(place, place.data, IMAGES, report)
     device = place.ranks.device
-    if place.start:
-        vae = place.start.vae(device)
+    if start := place.given(VAE):
+        vae = start.vae(device)
     else:
         decoded = images if place.decoder_data is None else images_of(place, place.decoder_data, DECODED, report)
         vae = train_vae(place, images, decoded, log)
     latents = latents_of(place, vae, images, report)
     # As in Rombach et al.: latents of unit deviation, for which the noise schedule is made. A U-Net that learns on
     # knows those of its own scale.
-    scale = vae.config.scaling_factor if place.start else 1 / float(latents[:MEASURED].float().std())
+    scale = vae.config.scaling_factor if place.given(VAE) else 1 / float(latents[:MEASURED].float().std())
     vae.register_to_config(scaling_factor=scale)
     save(vae, place.folder / "vae")
     words = place.folder / "tokenizer"
@@ -181,17 +190,24 @@ def train_phases(place: Place, captions: Sequence[str], log: Report, report: Rep
         # Its files are put in place together: a part of them would be taken for the whole when the training resumes.
         with TemporaryDirectory(dir=place.folder, suffix=".tmp") as scratch:
             made = Path(scratch) / words.name
-            if place.start:
-                place.start.copy_tokenizer(made)
+            if start := place.given(TEXT):
+                start.copy_tokenizer(made)
             else:
                 write_tokenizer(captions, made)
             made.rename(words)
     tokenizer = load_tokenizer(words)
-    text = place.start.text(device) if place.start else train_text(place, images, tokenizer, log)
+    text = start.text(device) if (start := place.given(TEXT)) else train_text(place, images, tokenizer, log)
     save(text, place.folder / "text_encoder")
     write_atomically(place.folder / PROMPTS, "\n".join([*captions[:MOST_PROMPTS], ""]).encode())
     train_unet(place, latents, scale, states_of(text, tokenizer, captions, device), log)
-    return [f"the autoencoder's images have a PSNR of {psnr(vae, images[:MEASURED], device):.1f} dB"]
+    remarks = [f"the autoencoder's images have a PSNR of {psnr(vae, images[:MEASURED], device):.1f} dB"]
+    if (start := place.given(TEXT)) and (unknown := start.unknown(captions)):
+        shown = ", ".join(map(repr, unknown[:SHOWN_WORDS])) + (", ..." if len(unknown) > SHOWN_WORDS else "")
+        remarks.append(
+            f"captions: words that the text encoder never learned: {shown}; images ignore them; with --relearn text it "
+            "learns them, in another output"
+        )
+    return remarks
 
 
 def images_of(place: Place, data: ImageData, name: str, report: Report) -> Tensor:
@@ -205,7 +221,10 @@ def images_of(place: Place, data: ImageData, name: str, report: Report) -> Tenso
 def recipe_of(settings: Settings, phase: str) -> Recipe:
     """How a phase is trained."""
     steps = settings.lengths[phase]
-    rates = {VAE: 2e-3, DECODER: 5e-4, TEXT: 1e-3, UNET: settings.lr or settings.of_preset.lr}
+    rates = {
+        VAE: 2e-3 * (GENTLER if settings.relearns(VAE) else 1), DECODER: 5e-4, TEXT: 1e-3,
+        UNET: settings.lr or settings.of_preset.lr,
+    }  # fmt: skip
     return Recipe(
         phase, steps, lr=rates[phase], weight_decay={TEXT: 0.05, UNET: 0.01}.get(phase, 0.0),
         warmup=min(200, max(steps // 10, 1)), ema=EMA, bf16=settings.precision == "bf16",
@@ -221,7 +240,7 @@ def train_vae(place: Place, images: Tensor, decoded: Tensor, log: Report) -> Any
     """The autoencoder with its final weights: it learns from `images`, then only its decoder from `decoded`."""
     settings, device = place.settings, place.ranks.device
     torch.manual_seed(settings.seed)
-    vae = vae_of(settings.of_preset, settings.size).to(device)
+    vae: Any = place.start.vae(device) if place.start else vae_of(settings.of_preset, settings.size).to(device)
     loss = reconstructing(images, batch=settings.batch_size, seed=settings.seed, device=device)
     weights = fit(vae, loss, recipe_of(settings, VAE), checkpoint=place.checkpoint(f"{VAE}.pt"), report=log,
                   ranks=place.ranks)  # fmt: skip
@@ -342,10 +361,13 @@ def show(place: Place, unet: Any, weights: Mapping[str, Tensor]) -> None:
     write_atomically(place.folder / "scheduler" / "scheduler_config.json", json.dumps(scheduler, indent=2).encode())
     write_atomically(place.folder / "model_index.json", json.dumps(index, indent=2).encode())
     prompts = (place.folder / PROMPTS).read_text().splitlines()[:SHOWN]
-    drawn = sample(
-        Diffusers()(str(place.folder)), "dpm-solver++", steps=SHOWN_STEPS, n=SHOWN, seed=place.settings.seed,
-        prompts=prompts, guidance=SHOWN_GUIDANCE, batch_size=ACROSS, device=place.ranks.device,
-    )  # fmt: skip
+    with warnings.catch_warnings():
+        # A kept text encoder may not know all words; what `train_phases` returns says so once.
+        warnings.filterwarnings("ignore", "prompts: words that no caption")
+        drawn = sample(
+            Diffusers()(str(place.folder)), "dpm-solver++", steps=SHOWN_STEPS, n=SHOWN, seed=place.settings.seed,
+            prompts=prompts, guidance=SHOWN_GUIDANCE, batch_size=ACROSS, device=place.ranks.device,
+        )  # fmt: skip
     assert drawn.images is not None
     write_atomically(place.folder / SAMPLES, png(mosaic(np.asarray(drawn.images.cpu()), across=ACROSS)))
 
