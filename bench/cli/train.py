@@ -39,9 +39,10 @@ GIVEN_TO_TRAIN = ("data", "output", "report")
 @click.option("--prediction", metavar="NAME", help="With --latent: what the U-Net answers with, v or flow. "
               "[default: v]")  # fmt: skip
 @click.option("--start-from", type=FilePath(), metavar="DIR", help="With --latent: a folder of such a model. Its "
-              "autoencoder and text encoder are taken as they are, and its U-Net learns on.")  # fmt: skip
-@click.option("--relearn", metavar="PART", help="With --start-from: what of that model learns too: vae from the "
-              "weights that it has, text from nothing with the words of these captions, or both.")  # fmt: skip
+              "autoencoder and text encoder are taken as they are, unless --relearn names them; its U-Net learns "
+              "on.")  # fmt: skip
+@click.option("--relearn", metavar="PART", help="With --start-from: which other parts learn. vae: its autoencoder, "
+              "from its weights. text: a new text encoder, from these captions. both: both.")  # fmt: skip
 @click.option("--size", type=WHOLE, metavar="PIXELS", help="Side of the images. [default: 32; --latent 64]")
 @click.option("--preset", metavar="NAME", help="Networks: tiny, small or base; --latent has no base. [default: tiny]")
 @click.option("--steps", type=WHOLE, metavar="N", help="Training steps of the U-Net. [default: the preset's]")

@@ -1,10 +1,12 @@
-"""Fill the package of the model scenes from a finished training and its detector.
+"""Fill the package of the model scenes, or of its sibling scenes-64, from a finished training and its detector.
 
-    python models/scenes/fill.py TRAINING DETECTOR [HOME]
+    python models/scenes/fill.py TRAINING DETECTOR                  what --model scenes loads
+    python models/scenes/fill.py TRAINING DETECTOR HOME [BESIDE]    what --model scenes:HOME loads
 
 TRAINING is what `samplerbench train --latent --data scenes:... -o TRAINING` wrote, DETECTOR what `samplerbench train
-scenes-detector -o DETECTOR` did. The weights go to HOME, by default the package beside this file, and the training's
-log and its last sheet of samples beside it. It prints the size of the weights, which may be 20 MB at most.
+scenes-detector -o DETECTOR` did. The weights go to HOME, by default the package beside this file. The training's log
+and its last sheet of samples go to BESIDE, by default HOME or, without HOME, the folder of this file. It prints the
+size of the weights, which may be 20 MB at most.
 """
 
 from __future__ import annotations
@@ -26,8 +28,8 @@ from samplerbench.samplers.nets.training import read_checkpoint
 BESIDE = Path(__file__).parent
 PARTS = ("vae", "text_encoder", "tokenizer", "unet", "scheduler")
 OF_DETECTOR = ("detector.safetensors", "reference.safetensors", "SHA256SUMS", "training.csv")
-GIVEN = 2
-"""Folders that have to be named."""
+GIVEN = (2, 3, 4)
+"""How many folders can be named."""
 MOST_BYTES = 20_000_000
 CAPTIONS = 128
 """Held-out captions, which the model draws where the user names none."""
@@ -39,6 +41,7 @@ def fill(training: Path, detector: Path, home: Path, beside: Path) -> int:
     wanted += [training / part for part in PARTS] + [detector / name for name in OF_DETECTOR]
     if missing := [str(path) for path in wanted if not path.exists()]:
         raise InputError(f"{missing[0]}: is missing; expected a finished training and its detector")
+    beside.mkdir(parents=True, exist_ok=True)
     model = home / "model"
     for part in PARTS:
         shutil.copytree(training / part, model / part, dirs_exist_ok=True)
@@ -90,11 +93,12 @@ def name_words(training: Path, config: Path) -> None:
 
 if __name__ == "__main__":
     given = [Path(argument) for argument in sys.argv[1:]]
-    if len(given) not in (GIVEN, GIVEN + 1):
+    if len(given) not in GIVEN:
         sys.exit(__doc__)
-    training, detector, *home = given
+    training, detector, *places = given
+    home, beside = places[0] if places else BESIDE / "samplerbench_scenes", places[-1] if places else BESIDE
     try:
-        size = fill(training, detector, *(home or [BESIDE / "samplerbench_scenes"]), *(home or [BESIDE]))
+        size = fill(training, detector, home, beside)
     except (SamplerbenchError, OSError) as error:
         sys.exit(f"Error: {error}")
     print(f"{size:,} bytes of weights")

@@ -18,7 +18,7 @@ from samplerbench.plugins.models.latent import losses, starting, training
 from samplerbench.plugins.models.latent.networks import unet_of
 from samplerbench.plugins.models.latent.settings import PRESETS, Preset, Settings
 from samplerbench.plugins.models.latent.starting import Start, carry_over
-from samplerbench.plugins.models.latent.tokens import PLACES, encoded, load_tokenizer, write_tokenizer
+from samplerbench.plugins.models.latent.tokens import PLACES, encoded, load_tokenizer, unknown_words, write_tokenizer
 from samplerbench.samplers.errors import InputError
 from samplerbench.samplers.nets import training as nets_training
 from samplerbench.samplers.nets.feeding import FedLoss
@@ -92,12 +92,12 @@ def test_a_trained_folder_runs_and_is_a_pipeline_of_diffusers(sb, photos, tmp_pa
     assert tuple(drawn.images.shape) == (2, 3, 16, 16)
     other = samplerbench.sample(model, "ddim", steps=2, n=2, prompts=["a blue thing", "a red thing"], guidance=2.0)
     assert not torch.equal(drawn.x, other.x)  # the prompts reach the network
-    with pytest.warns(UserWarning, match=r"has: 'redd' \(did you mean 'red'\?\), 'zebra'; images ignore them"):
+    with pytest.warns(UserWarning, match=r"learned: 'redd' \(did you mean 'red'\?\), 'zebra'; images may"):
         samplerbench.sample(model, "ddim", steps=1, n=1, prompts=["a redd zebra, number 1", "a zebra"])
     (tmp_path / "asked.txt").write_text("a green thing")
     told = sb("run", "--model", "out", "-s", "ddim", "--steps", 2, "--prompts", "asked.txt", "--metric", "none",
               "--dry-run").err  # fmt: skip
-    assert "Warning: prompts: words that no caption of the training has: 'green'; images ignore them\n" in told
+    assert "Warning: prompts: words that the text encoder never learned: 'green'; images may not show them\n" in told
     from diffusers import StableDiffusionPipeline
 
     pipeline = StableDiffusionPipeline.from_pretrained(tmp_path / "out", safety_checker=None, local_files_only=True)
@@ -319,8 +319,17 @@ def test_the_unet_of_a_flow_learns_the_velocity_from_noise_to_images():
 
 
 @pytest.mark.parametrize("prediction", ["v", "flow"])
-@pytest.mark.parametrize(("device", "side", "is_plain"), [("cpu", 16, True), ("cpu", 17, False), ("meta", 16, False)])
-def test_the_attention_of_a_step_is_plain_where_that_is_faster(monkeypatch, prediction, device, side, is_plain):
+@pytest.mark.parametrize(
+    ("device", "batch", "side", "is_plain"),
+    [
+        ("cpu", 64, 16, True),
+        ("cpu", 65, 16, False),
+        ("cpu", 4, 32, True),
+        ("cpu", 5, 32, False),
+        ("meta", 64, 16, False),
+    ],
+)
+def test_the_attention_of_a_step_is_plain_where_that_is_faster(prediction, device, batch, side, is_plain):
     fused = []
 
     class SeenError(Exception):
@@ -334,8 +343,8 @@ def test_the_attention_of_a_step_is_plain_where_that_is_faster(monkeypatch, pred
             raise SeenError
 
     loss = losses.denoising(
-        torch.zeros(4, 4, side, side), lambda texts: torch.zeros(len(texts), 1, 1), prediction=prediction, scale=1.0,
-        batch=2, seed=0, device=torch.device(device),
+        torch.zeros(80, 4, side, side), lambda texts: torch.zeros(len(texts), 1, 1), prediction=prediction, scale=1.0,
+        batch=batch, seed=0, device=torch.device(device),
     )  # fmt: skip
     with pytest.raises(SeenError):
         loss.loss_on(Sees(), loss.batch_at(0))
@@ -396,15 +405,50 @@ def test_what_is_relearned_of_another_model_changes_and_the_rest_stays(sb, photo
     before, after = weights(tmp_path / "out"), weights(tmp_path / "next")
     parts = {"unet": True, "vae": relearn in ("vae", "both"), "text_encoder": relearn in ("text", "both")}
     assert {name.split("/")[0]: before[name] != after[name] for name in before} == parts
-    phases = {line.split(",")[0] for line in (tmp_path / "next" / "training.csv").read_text().splitlines()[1:]}
-    assert phases == PHASES[relearn]
+    log = (tmp_path / "next" / "training.csv").read_text().splitlines()[1:]
+    assert {line.split(",")[0] for line in log} == PHASES[relearn]
     # Words that the text encoder keeps not knowing are named; the words of the captions that it learned are known.
-    assert ("never learned: 'green', 'frog'; images ignore them" in done.err) == (not parts["text_encoder"])
+    told = {None: "'text'", "vae": "'both'"}.get(relearn)
+    assert ("the text encoder never learned 'green', 'frog'; " in done.err) == (told is not None)
+    assert told is None or f"to have it learn them, give relearn {told} and another output\n" in done.err
     config = json.loads((tmp_path / "next" / "tokenizer" / "tokenizer_config.json").read_text())
     assert ("frog" in config["known_words"]) == parts["text_encoder"]
-    assert sb(*asked).code == 0  # resumes
+    # The last phase is learned again, from the others as they are, and comes out the same.
+    (tmp_path / "next" / "checkpoints" / "unet.pt").unlink()
+    assert sb(*asked).code == 0
+    assert weights(tmp_path / "next") == after
+    again = (tmp_path / "next" / "training.csv").read_text().splitlines()[1 + len(log) :]
+    assert {line.split(",")[0] for line in again} == {"unet"}
     if relearn == "text":
         sb(*asked[:-2]).refused(2, "relearn: 'text' -> ''", "another output")
+
+
+def test_a_new_text_encoder_has_the_width_that_the_unet_reads(photos, tmp_path, monkeypatch):
+    learn(tmp_path / "out", photos)
+    monkeypatch.setitem(PRESETS, "tiny", replace(SMALLEST, text=48))
+    for kept in ("", "vae"):
+        assert Start.of(tmp_path / "out", Settings(16, relearn=kept))
+    with pytest.raises(InputError, match=r"reads states of width 16, and the text encoder of preset 'tiny' gives 48"):
+        Start.of(tmp_path / "out", Settings(16, relearn="text"))
+
+
+def test_a_decoder_that_stays_takes_no_images(photos, tmp_path):
+    learn(tmp_path / "out", photos)
+    data, asked = samplerbench.load_data(str(photos)), Settings(16, batch_size=4, relearn="text")
+    with pytest.raises(InputError, match=r"decoder_data and start_from: .* give relearn 'vae' or 'both'"):
+        training.train_in(tmp_path / "next", data, data, asked, torch.device("cpu"), lambda progress: None,
+                          tmp_path / "out")  # fmt: skip
+    assert not (tmp_path / "next").exists()
+
+
+def test_words_that_a_tokenizer_does_not_list_are_found_by_their_number(tmp_path):
+    write_tokenizer(["a red cat"], tmp_path)
+    captions = ["A cat, a dog", "two dogs: a dog and a red owl"]
+    assert unknown_words(tmp_path, captions) == ["dog", "two", "dogs", "and", "owl"]
+    config = tmp_path / "tokenizer_config.json"
+    config.write_text(json.dumps({name: value for name, value in json.loads(config.read_text()).items()
+                                  if name != "known_words"}))  # fmt: skip
+    assert unknown_words(tmp_path, captions) == []
 
 
 def test_an_autoencoder_that_learned_before_goes_on_gently_from_its_weights(photos, tmp_path, monkeypatch):

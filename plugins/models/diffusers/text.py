@@ -57,7 +57,7 @@ class TextEncoder:
                 self.tokenizer: Any = cls.from_pretrained(str(folder), local_files_only=True)
         self.words = tokenizer.folder
         self.known = frozenset(map(str, tokenizer.get(KNOWN, [], list)))
-        """The words of the captions that it was trained on; empty = not said."""
+        """The words of the captions that the encoder was trained on; empty = not said."""
         places = most_tokens or encoder.need("max_position_embeddings", int)
         longest = longest_of(self.tokenizer, tokenizer.folder)
         self.length = places if most_tokens else int(min(places, longest))
@@ -86,7 +86,7 @@ class TextEncoder:
             )
 
     def unseen(self, text: str) -> list[str]:
-        """The words of a text that stand in no caption of the training, as far as the tokenizer says which do."""
+        """The words of a text that the encoder never learned, as far as the tokenizer says which it did."""
         return [word for word in words_of(text) if word not in self.known] if self.known else []
 
     def _tokens(self, text: str) -> int:
@@ -169,8 +169,10 @@ def checks(encoders: Sequence[TextEncoder]) -> Callable[[Sequence[str]], list[st
             for encoder in encoders:
                 encoder.check(text)
                 unseen |= {word: closest(word, encoder.known) for word in encoder.unseen(text) if word not in unseen}
+        if not unseen:
+            return []
         words = ", ".join(f"{word!r}{near}" for word, near in unseen.items())
-        return [f"prompts: words that no caption of the training has: {words}; images ignore them"] if unseen else []
+        return [f"prompts: words that the text encoder never learned: {words}; images may not show them"]
 
     return check
 

@@ -47,10 +47,10 @@ class Latent:
         """Train on images and their captions and write the model to `output`; an unfinished training there is resumed.
 
         `decoder_data` are the images of the phase in which only the decoder learns; by default those of all phases.
-        `prediction`: what the U-Net answers with, v or flow. `start_from`: the folder of such a model; its autoencoder
-        and its text encoder are taken as they are, and its U-Net learns on. `relearn`: what of it
-        learns too: "vae" from the weights that it has, "text" from nothing with the words of these captions, or "both".
-        With `compile` the U-Net is compiled, which makes its steps faster and moves their last digits.
+        `prediction`: what the U-Net answers with, v or flow. `start_from`: the folder of such a model, whose U-Net
+        learns on; its autoencoder and its text encoder are taken as they are, unless `relearn` names them: "vae", the
+        autoencoder from its weights; "text", a new text encoder from these captions; "both". With `compile` the U-Net
+        is compiled, which makes its steps faster and moves their last digits.
         Returns what the user should know about it, as sentences.
         """
         if rank_of(os.environ)[1] > 1:

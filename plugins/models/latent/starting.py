@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,11 +11,9 @@ from typing import Any
 import torch
 
 from ....samplers.errors import InputError, ModelError
-from ....samplers.nets.clip import words_of
 from ....samplers.schedule import VP, Schedule
 from ..diffusers.folder import Pipeline, read_pipeline
 from ..diffusers.model import Diffusers
-from ..diffusers.tokenizers import KNOWN
 from ..diffusers.weights import load_part
 from .losses import FLOW_TIMES
 from .networks import LATENT_CHANNELS
@@ -61,7 +57,7 @@ class Start:
         if settings.relearns(TEXT) and width != settings.of_preset.text:
             raise InputError(
                 f"start_from {folder}: its U-Net reads states of width {width}, and the text encoder of preset "
-                f"{settings.preset!r} has {settings.of_preset.text}; give the preset of that model, or keep its text"
+                f"{settings.preset!r} gives {settings.of_preset.text}; expected the preset of that model"
             )
         return cls(pipeline, settings.size, model.fingerprint, model.schedule)
 
@@ -83,15 +79,6 @@ class Start:
         if prediction == FLOW and isinstance(self.schedule, VP):
             carry_over(unet, self.schedule)
         return unet
-
-    def unknown(self, captions: Iterable[str]) -> list[str]:
-        """The words of captions that its tokenizer does not list, most frequent first; none where it lists no words."""
-        listed = self.pipeline.part("tokenizer", TOKENIZERS).config.get(KNOWN)
-        if not isinstance(listed, list):
-            return []
-        known = set(map(str, listed))
-        counts = Counter(word for text in captions for word in words_of(text) if word not in known)
-        return [word for word, _ in counts.most_common()]
 
     def copy_tokenizer(self, folder: Path) -> None:
         """Copy its tokenizer to a folder."""

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from ....samplers.errors import ModelError
-from ....samplers.nets.clip import vocabulary_of
+from ....samplers.files.weights import read_json
+from ....samplers.nets.clip import vocabulary_of, words_of
+from ..diffusers.folder import WORDS
 from ..diffusers.libraries import library, quietly
 from ..diffusers.tokenizers import KNOWN, readable
 
@@ -64,6 +67,17 @@ def merges_of(words: Sequence[str], alphabet: Sequence[str], tokenizers: Any) ->
     learned = json.loads(base.to_str())["model"]["merges"]
     pairs = [pair if isinstance(pair, list) else pair.split(" ") for pair in learned]
     return [(first, second[:-1] + letters.get(second[-1], second[-1])) for first, second in pairs]
+
+
+def unknown_words(folder: Path, texts: Iterable[str]) -> list[str]:
+    """The words of some texts that the tokenizer in a folder does not list, most frequent first; none where it lists no
+    words."""
+    listed = read_json(folder / WORDS).get(KNOWN)
+    if not isinstance(listed, list):
+        return []
+    known = set(map(str, listed))
+    counts = Counter(word for text in texts for word in words_of(text) if word not in known)
+    return [word for word, _ in counts.most_common()]
 
 
 def load_tokenizer(folder: Path) -> Any:

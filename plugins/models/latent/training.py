@@ -41,7 +41,7 @@ from .losses import FLOW_TIMES, contrasting, decoding, denoising, reconstructing
 from .networks import LATENT_CHANNELS, Decoder, Pairs, text_of, unet_of, vae_of
 from .settings import DECODER, FACTOR, FLOW, GENTLER, LATER, TEXT, UNET, VAE, Settings
 from .starting import Start
-from .tokens import encoded, load_tokenizer, write_tokenizer
+from .tokens import encoded, load_tokenizer, unknown_words, write_tokenizer
 
 FILE, LOG, SAMPLES, PROMPTS = "training.json", "training.csv", "samples.png", "prompts.txt"
 CHECKPOINTS, IMAGES, DECODED, LATENTS = "checkpoints", "images.bin", "decoder-images.bin", "latents.bin"
@@ -128,7 +128,8 @@ def train_in(  # noqa: PLR0913  (what is learned, where and how)
         raise InputError(f"relearn {settings.relearn!r}: of which model? give start_from too")
     if start and decoder_data is not None and not settings.relearns(VAE):
         raise InputError(
-            "decoder_data and start_from: the autoencoder of that model stays as it is; leave out one, or relearn vae"
+            "decoder_data and start_from: the autoencoder of that model stays as it is; leave out one, or give relearn "
+            "'vae' or 'both'"
         )
     place = Place(folder, data, decoder_data, settings, Ranks(device=device), start)
     make_folder(folder)
@@ -201,12 +202,11 @@ def train_phases(place: Place, captions: Sequence[str], log: Report, report: Rep
     write_atomically(place.folder / PROMPTS, "\n".join([*captions[:MOST_PROMPTS], ""]).encode())
     train_unet(place, latents, scale, states_of(text, tokenizer, captions, device), log)
     remarks = [f"the autoencoder's images have a PSNR of {psnr(vae, images[:MEASURED], device):.1f} dB"]
-    if (start := place.given(TEXT)) and (unknown := start.unknown(captions)):
+    if unknown := unknown_words(words, captions):
         shown = ", ".join(map(repr, unknown[:SHOWN_WORDS])) + (", ..." if len(unknown) > SHOWN_WORDS else "")
-        remarks.append(
-            f"captions: words that the text encoder never learned: {shown}; images ignore them; with --relearn text it "
-            "learns them, in another output"
-        )
+        relearn = "both" if place.settings.relearns(VAE) else TEXT
+        advice = f"; to have it learn them, give relearn {relearn!r} and another output" if place.given(TEXT) else ""
+        remarks.append(f"captions: the text encoder never learned {shown}{advice}")
     return remarks
 
 
@@ -362,8 +362,8 @@ def show(place: Place, unet: Any, weights: Mapping[str, Tensor]) -> None:
     write_atomically(place.folder / "model_index.json", json.dumps(index, indent=2).encode())
     prompts = (place.folder / PROMPTS).read_text().splitlines()[:SHOWN]
     with warnings.catch_warnings():
-        # A kept text encoder may not know all words; what `train_phases` returns says so once.
-        warnings.filterwarnings("ignore", "prompts: words that no caption")
+        # The text encoder may not know all words of the captions; what `train_phases` returns says so once.
+        warnings.filterwarnings("ignore", "prompts: words that the text encoder never learned")
         drawn = sample(
             Diffusers()(str(place.folder)), "dpm-solver++", steps=SHOWN_STEPS, n=SHOWN, seed=place.settings.seed,
             prompts=prompts, guidance=SHOWN_GUIDANCE, batch_size=ACROSS, device=place.ranks.device,
