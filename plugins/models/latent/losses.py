@@ -175,8 +175,7 @@ def attention_for(batch: int, places: int, device: torch.device) -> AbstractCont
     and 0.94 s with the plain one.
     """
     is_plain = device.type == "cpu" and batch * places**2 <= FEW_PAIRS
-    # Its library does not say what the context gives.
-    return sdpa_kernel(SDPBackend.MATH) if is_plain else nullcontext()  # type: ignore[no-any-return]
+    return sdpa_kernel(SDPBackend.MATH) if is_plain else nullcontext()
 
 
 def draw_times(shape: Sequence[int], generator: torch.Generator) -> Draw:
