@@ -26,12 +26,14 @@ import samplerbench as sb
 from samplerbench.plugins.data.scenes.data import Scenes, load
 from samplerbench.plugins.extractors.scenes_detector.extractor import extractors_of
 from samplerbench.plugins.extractors.scenes_detector.judging import PARTS
+from samplerbench.plugins.extractors.scenes_detector.network import shape_of
 from samplerbench.plugins.extractors.scenes_detector.training import WEIGHTS
 from samplerbench.plugins.metrics.composition import samplerbench_metrics
 from samplerbench.plugins.metrics.fid import UnbiasedFID
 from samplerbench.plugins.models.diffusers.libraries import library, quietly
 from samplerbench.plugins.models.latent.training import psnr
 from samplerbench.samplers.factories import PACKAGED
+from samplerbench.samplers.files.weights import read_stored
 from samplerbench.samplers.metric import Estimate, Rows
 
 SAMPLER, STEPS, GUIDANCE = "dpm-solver++", 20, 3.0
@@ -144,12 +146,14 @@ def table(lines: list[Line]) -> str:
 @click.argument("model", default="scenes")
 @click.option("--detector", type=click.Path(path_type=Path, exists=True))
 @click.option("-n", "samples", default=5_000, show_default=True)
-@click.option("--things", default=12, show_default=True)
+@click.option(
+    "--things", type=click.IntRange(min=1), help="How many there are. [default: those that the detector knows]"
+)
 @click.option("--sampler", default=SAMPLER, show_default=True, help="Of one call a step.")
 @click.option("--device", default="cpu", show_default=True)
 @click.option("--sheet", type=click.Path(path_type=Path), help="Write the first 48 samples as a picture.")
 def main(  # noqa: PLR0913  (the options of the command)
-    model: str, detector: Path | None, samples: int, things: int, sampler: str, device: str, sheet: Path | None
+    model: str, detector: Path | None, samples: int, things: int | None, sampler: str, device: str, sheet: Path | None
 ) -> None:
     """Measure, and print the table."""
     detector = detector or installed() / "detector"
@@ -157,6 +161,7 @@ def main(  # noqa: PLR0913  (the options of the command)
     # Diffusers' own loader, as the package of the other reads no folder of a training.
     loaded, read = sb.load_model(model if model in PACKAGED else f"diffusers:{model}"), extractors_of(detector)
     assert loaded.shown_shape
+    things = things or shape_of(read_stored(detector / WEIGHTS).shapes)[0]
     scenes = scenes_like(load(f"size={loaded.shown_shape[-1]},things={things}"), samples, SEED)
     captions = [scenes.caption(i) for i in range(samples)]
     with quietly():

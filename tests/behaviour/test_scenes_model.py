@@ -142,6 +142,23 @@ def test_the_words_of_a_training_that_lists_none_are_those_of_its_captions(fille
     assert filler["things_of"](learned / "out") == THINGS
 
 
+def test_the_places_of_weights_and_log_can_be_named(learned, tmp_path, monkeypatch, capsys):
+    def run(*folders):
+        monkeypatch.setattr("sys.argv", ["fill.py", *map(str, folders)])
+        runpy.run_path(str(PACKAGE / "fill.py"), run_name="__main__")
+        return capsys.readouterr().out
+
+    home, beside = tmp_path / "home", tmp_path / "beside"
+    assert run(learned / "out", learned / "det", home, beside).endswith(" bytes of weights\n")
+    assert {path.name for path in beside.iterdir()} == {"training.csv", "training.json", "samples.png"}
+    assert {path.name for path in home.iterdir()} == {"model", "detector"}
+    run(learned / "out", learned / "det", home)
+    assert {path.name for path in home.iterdir()} == {"model", "detector", *(path.name for path in beside.iterdir())}
+    for wrong in ([], [learned], [learned] * 5):
+        with pytest.raises(SystemExit, match="Fill the package"):
+            run(*wrong)
+
+
 # ---- The sibling that predicts a flow ----
 
 
