@@ -16,12 +16,14 @@ import shutil
 import sys
 from pathlib import Path
 
+import torch
+
 from samplerbench.plugins.data.scenes.composing import scene
 from samplerbench.plugins.data.scenes.reading import read
 from samplerbench.plugins.data.scenes.things import THINGS
 from samplerbench.plugins.models.diffusers.tokenizers import KNOWN
 from samplerbench.samplers.errors import InputError, SamplerbenchError
-from samplerbench.samplers.files.weights import save_weights
+from samplerbench.samplers.files.weights import read_weights, save_weights
 from samplerbench.samplers.nets.clip import words_of
 from samplerbench.samplers.nets.training import read_checkpoint
 
@@ -37,19 +39,23 @@ CAPTIONS = 128
 
 def fill(training: Path, detector: Path, home: Path, beside: Path) -> int:
     """Copy what the package holds; returns the bytes of its weights. InputError for folders that lack something."""
-    wanted = [training / "model_index.json", training / "checkpoints" / "text.pt"]
-    wanted += [training / part for part in PARTS] + [detector / name for name in OF_DETECTOR]
+    model, taught = home / "model", training / "checkpoints" / "text.pt"
+    wanted = [training / name for name in ("model_index.json", *PARTS)] + [detector / name for name in OF_DETECTOR]
+    # A training that started from what the package holds, and kept its text encoder, has no image tower of its own.
+    keeps = not taught.exists() and have_equal_texts(training, model)
+    if not keeps:
+        wanted.append(taught)
     if missing := [str(path) for path in wanted if not path.exists()]:
         raise InputError(f"{missing[0]}: is missing; expected a finished training and its detector")
     beside.mkdir(parents=True, exist_ok=True)
-    model = home / "model"
     for part in PARTS:
         shutil.copytree(training / part, model / part, dirs_exist_ok=True)
     shutil.copy(training / "model_index.json", model)
     (home / "detector").mkdir(exist_ok=True)
     for name in OF_DETECTOR:
         shutil.copy(detector / name, home / "detector")
-    write_clip(training, model)
+    if not keeps:
+        write_clip(taught, model)
     things = things_of(training)
     captions = [scene(0, True, i, things).caption for i in range(CAPTIONS)]
     (model / "prompts.txt").write_text("\n".join([*captions, ""]), encoding="utf-8")
@@ -65,9 +71,18 @@ def fill(training: Path, detector: Path, home: Path, beside: Path) -> int:
     return total
 
 
-def write_clip(training: Path, model: Path) -> None:
+def have_equal_texts(training: Path, model: Path) -> bool:
+    """Whether both folders hold the same text encoder."""
+    files = [folder / "text_encoder" / "model.safetensors" for folder in (training, model)]
+    if not all(file.is_file() for file in files):
+        return False
+    ours, theirs = map(read_weights, files)
+    return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def write_clip(taught: Path, model: Path) -> None:
     """The image tower that taught the text encoder, for the CLIP score."""
-    state = read_checkpoint(training / "checkpoints" / "text.pt", "cpu")
+    state = read_checkpoint(taught, "cpu")
     weights = state["ema"] or state["network"]
     tower = {name: tensor for name, tensor in weights.items() if not name.startswith("text.")}
     save_weights(tower, model / "clip.safetensors")

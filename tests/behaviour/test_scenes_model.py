@@ -159,6 +159,22 @@ def test_the_places_of_weights_and_log_can_be_named(learned, tmp_path, monkeypat
             run(*wrong)
 
 
+def test_a_training_that_kept_the_text_encoder_keeps_its_image_tower(learned, home, filler, tmp_path):
+    there, further = shutil.copytree(home, tmp_path / "there"), shutil.copytree(learned / "out", tmp_path / "further")
+    (further / "checkpoints" / "text.pt").unlink()
+    torch.manual_seed(1)
+    training.save(unet_of(SMALLEST, SIDE), further / "unet")
+    tower = (there / "model" / "clip.safetensors").read_bytes()
+    filler["fill"](further, learned / "det", there, there)
+    assert (there / "model" / "clip.safetensors").read_bytes() == tower
+    unet = "unet/diffusion_pytorch_model.safetensors"
+    assert (there / "model" / unet).read_bytes() == (further / unet).read_bytes()
+    training.save(text_of(SMALLEST, load_tokenizer(further / "tokenizer")), further / "text_encoder")
+    for elsewhere in (there, tmp_path / "empty"):
+        with pytest.raises(InputError, match=r"text\.pt: is missing"):
+            filler["fill"](further, learned / "det", elsewhere, elsewhere)
+
+
 # ---- The sibling that predicts a flow ----
 
 
