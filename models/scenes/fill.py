@@ -1,4 +1,4 @@
-"""Fill the package of the model scenes, or of its sibling scenes-64, from a finished training and its detector.
+"""Fill the package of the model scenes from a finished training and its detector.
 
     python models/scenes/fill.py TRAINING DETECTOR                  what --model scenes loads
     python models/scenes/fill.py TRAINING DETECTOR HOME [BESIDE]    what --model scenes:HOME loads

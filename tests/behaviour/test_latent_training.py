@@ -318,40 +318,6 @@ def test_the_unet_of_a_flow_learns_the_velocity_from_noise_to_images():
     assert (np.floor((first - 1e-3) / 1000 * 32) == np.arange(32)).all()  # one in each part
 
 
-@pytest.mark.parametrize("prediction", ["v", "flow"])
-@pytest.mark.parametrize(
-    ("device", "batch", "side", "is_plain"),
-    [
-        ("cpu", 64, 16, True),
-        ("cpu", 65, 16, False),
-        ("cpu", 4, 32, True),
-        ("cpu", 5, 32, False),
-        ("meta", 64, 16, False),
-    ],
-)
-def test_the_attention_of_a_step_is_plain_where_that_is_faster(prediction, device, batch, side, is_plain):
-    fused = []
-
-    class SeenError(Exception):
-        """What ends the step once it was seen."""
-
-    class Sees(nn.Module):
-        """Notes which attention may be used."""
-
-        def forward(self, x, t, encoder_hidden_states):
-            fused.append(torch.backends.cuda.flash_sdp_enabled())
-            raise SeenError
-
-    loss = losses.denoising(
-        torch.zeros(80, 4, side, side), lambda texts: torch.zeros(len(texts), 1, 1), prediction=prediction, scale=1.0,
-        batch=batch, seed=0, device=torch.device(device),
-    )  # fmt: skip
-    with pytest.raises(SeenError):
-        loss.loss_on(Sees(), loss.batch_at(0))
-    assert fused == [not is_plain]
-    assert torch.backends.cuda.flash_sdp_enabled()
-
-
 @pytest.mark.slow
 def test_a_flow_starts_from_the_parts_of_another_model(sb, photos, tmp_path):
     assert sb(*ASKED).code == 0
@@ -405,6 +371,9 @@ def test_what_is_relearned_of_another_model_changes_and_the_rest_stays(sb, photo
     before, after = weights(tmp_path / "out"), weights(tmp_path / "next")
     parts = {"unet": True, "vae": relearn in ("vae", "both"), "text_encoder": relearn in ("text", "both")}
     assert {name.split("/")[0]: before[name] != after[name] for name in before} == parts
+    configs = [json.loads((tmp_path / of / "vae" / "config.json").read_text()) for of in ("out", "next")]
+    scales = [config["scaling_factor"] for config in configs]
+    assert (scales[0] != scales[1]) == parts["vae"]  # that of the latents that the U-Net learns
     log = (tmp_path / "next" / "training.csv").read_text().splitlines()[1:]
     assert {line.split(",")[0] for line in log} == PHASES[relearn]
     # Words that the text encoder keeps not knowing are named; the words of the captions that it learned are known.
@@ -430,6 +399,13 @@ def test_a_new_text_encoder_has_the_width_that_the_unet_reads(photos, tmp_path, 
         assert Start.of(tmp_path / "out", Settings(16, relearn=kept))
     with pytest.raises(InputError, match=r"reads states of width 16, and the text encoder of preset 'tiny' gives 48"):
         Start.of(tmp_path / "out", Settings(16, relearn="text"))
+
+
+def test_an_autoencoder_that_goes_on_has_the_new_size(photos, tmp_path):
+    learn(tmp_path / "out", photos)
+    start = Start.of(tmp_path / "out", Settings(32))
+    assert start.vae(torch.device("cpu")).config.sample_size == 32
+    assert start.unet("v").config.sample_size == 8
 
 
 def test_a_decoder_that_stays_takes_no_images(photos, tmp_path):

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -12,7 +10,6 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  (the name that every torch program uses)
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ....samplers.ddpm import Draw, draw_examples, loss_of_draw
 from ....samplers.image_data import ImageData
@@ -28,8 +25,6 @@ KL = 1e-6
 """Weight of the divergence from a unit normal: it bounds the latents, and blurs nothing (Rombach et al. 2022, G)."""
 FLOW_TIMES = 1000
 """What the time of a flow is multiplied by for the network: sines of a time below 1 would hardly differ."""
-FEW_PAIRS = 64 * 256**2
-"""Pairs of places in a batch of latents, for each of which plain attention keeps a score of every head."""
 EDGES = 0.5
 """Weight of the error of differences between neighbours, which keeps edges sharp."""
 
@@ -160,22 +155,11 @@ def denoising(  # noqa: PLR0913  (what the examples are made of)
     def loss(net: nn.Module, given: Batch) -> Tensor:
         x0, states = scale * given["latents"].float(), states_of(given["texts"])
         drawn = Draw(given["t"], given["eps"])
-        with attention_for(batch, math.prod(latents.shape[2:]), device):
-            if prediction == FLOW:
-                return loss_of_flow(_Asked(net), x0, states, drawn)
-            return loss_of_draw(_Asked(net), schedule, x0, states, drawn, predicts=prediction)
+        if prediction == FLOW:
+            return loss_of_flow(_Asked(net), x0, states, drawn)
+        return loss_of_draw(_Asked(net), schedule, x0, states, drawn, predicts=prediction)
 
     return FedLoss(batch_at, loss, device)
-
-
-def attention_for(batch: int, places: int, device: torch.device) -> AbstractContextManager[None]:
-    """The kind of attention for a batch with so many places each: on a CPU the plain one, if their pairs are few.
-
-    The gradient of the fused one is slow there: a step of `tiny` with 64 images of 64 x 64 pixels takes 1.06 s with it,
-    and 0.94 s with the plain one.
-    """
-    is_plain = device.type == "cpu" and batch * places**2 <= FEW_PAIRS
-    return sdpa_kernel(SDPBackend.MATH) if is_plain else nullcontext()
 
 
 def draw_times(shape: Sequence[int], generator: torch.Generator) -> Draw:
