@@ -401,6 +401,18 @@ def test_a_new_text_encoder_has_the_width_that_the_unet_reads(photos, tmp_path, 
         Start.of(tmp_path / "out", Settings(16, relearn="text"))
 
 
+@pytest.mark.parametrize("are_all", [False, True])
+def test_captions_that_are_too_long_lose_no_training(sb, photos, tmp_path, are_all):
+    for i in range(IMAGES if are_all else 1):
+        (photos / f"{i}.txt").write_text(f"thing number {i}, " + "red " * 40)
+    done = sb(*ASKED)
+    assert done.code == 0, done.err
+    assert f"captions: {IMAGES if are_all else 1} of 8 have more than 32 tokens; only their beginnings" in done.err
+    prompts = (tmp_path / "out" / "prompts.txt").read_text().splitlines()
+    assert prompts == [] if are_all else len(prompts) == IMAGES - 1 and not any("red red" in one for one in prompts)
+    assert (tmp_path / "out" / "samples.png").is_file()
+
+
 def test_an_autoencoder_that_goes_on_has_the_new_size(photos, tmp_path):
     learn(tmp_path / "out", photos)
     start = Start.of(tmp_path / "out", Settings(32))

@@ -54,8 +54,9 @@ def learned(tmp_path_factory):
     (folder / "out" / "scheduler" / "scheduler_config.json").write_text(json.dumps(training.SCHEDULER))
     (folder / "out" / "model_index.json").write_text(json.dumps(training.INDEX))
     (folder / "out" / "prompts.txt").write_text("\n".join(captions))
-    for name in ("training.csv", "training.json", "samples.png"):
-        (folder / "out" / name).write_text(name)
+    (folder / "out" / "training.csv").write_text("phase,step,steps\nunet,3,3\ndecoder,2,2\n")
+    (folder / "out" / "training.json").write_text(json.dumps({"size": SIDE}))
+    (folder / "out" / "samples.png").write_text("samples.png")
     save_weights(Detector(THINGS, 1).state_dict(), folder / "det" / "detector.safetensors")
     save_weights({"features": torch.rand(50, 96)}, folder / "det" / "reference.safetensors")
     write_sums(folder / "det", ["detector.safetensors", "reference.safetensors"])
@@ -173,6 +174,60 @@ def test_a_training_that_kept_the_text_encoder_keeps_its_image_tower(learned, ho
     for elsewhere in (there, tmp_path / "empty"):
         with pytest.raises(InputError, match=r"text\.pt: is missing"):
             filler["fill"](further, learned / "det", elsewhere, elsewhere)
+
+
+def contents(folder):
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("out/unet/diffusion_pytorch_model.safetensors", None, "unet/.*: is missing"),
+        ("out/unet/diffusion_pytorch_model.safetensors", b"short", "unet/"),
+        ("out/samples.png", None, r"samples\.png: is missing"),
+        ("out/training.csv", b"phase,step,steps\nvae,2,2\nunet,2,3\n", "out: is not finished"),
+        ("out/training.csv", b"phase,step,steps\nvae,2,2\n", "out: is not finished"),
+        ("out/prompts.txt", b"a red thing\n", "no captions of scenes"),
+        (
+            "out/prompts.txt",
+            b"a spider on a red ground\na key on a red ground\n",
+            "a detector of 12 things at 16 pixels",
+        ),
+        (
+            "out/training.json",
+            b'{"size": 32}',
+            "a detector of 12 things at 16 pixels; expected one of 12 or more at 32",
+        ),
+    ],
+)
+def test_what_does_not_belong_together_changes_nothing(filler, learned, home, tmp_path, name, content, words):
+    there, wrong = shutil.copytree(home, tmp_path / "there"), shutil.copytree(learned, tmp_path / "wrong")
+    (wrong / name).unlink()
+    if content is not None:
+        (wrong / name).write_bytes(content)
+    before = contents(there)
+    with pytest.raises((InputError, ModelError), match=words):
+        filler["fill"](wrong / "out", wrong / "det", there, there)
+    assert contents(there) == before
+
+
+def test_weights_beyond_the_limit_change_nothing(learned, home, tmp_path, filler):
+    there = shutil.copytree(home, tmp_path / "there")
+    before = contents(there)
+    filler["fill"].__globals__["MOST_BYTES"] = 1000
+    with pytest.raises(InputError, match="expected at most 1,000"):
+        filler["fill"](learned / "out", learned / "det", there, there)
+    filler["fill"].__globals__["MOST_BYTES"] = 20_000_000
+    assert contents(there) == before
+
+
+def test_the_detector_that_is_there_can_stay_and_nothing_old_does(filler, learned, home, tmp_path):
+    there = shutil.copytree(home, tmp_path / "there")
+    (there / "model" / "unet" / "old.json").write_text("{}")
+    before = contents(there)
+    filler["fill"](learned / "out", there / "detector", there, learned / "out")
+    assert contents(there) == {name: content for name, content in before.items() if "old" not in name}
 
 
 # ---- The sibling that predicts a flow ----

@@ -86,6 +86,11 @@ def load_tokenizer(folder: Path) -> Any:
         return library("transformers").CLIPTokenizer.from_pretrained(str(files), local_files_only=True)
 
 
+def fits(tokenizer: Any, text: str) -> bool:
+    """Whether all tokens of a text have a place."""
+    return len(tokenizer(text).input_ids) <= PLACES
+
+
 def encoded(tokenizer: Any, texts: Sequence[str]) -> Any:
     """Texts -> the numbers of their tokens, (B, PLACES) int64, as pipelines ask for them."""
     return tokenizer(

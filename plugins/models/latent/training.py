@@ -41,7 +41,7 @@ from .losses import FLOW_TIMES, contrasting, decoding, denoising, reconstructing
 from .networks import LATENT_CHANNELS, Decoder, Pairs, text_of, unet_of, vae_of
 from .settings import DECODER, FACTOR, FLOW, GENTLER, LATER, TEXT, UNET, VAE, Settings
 from .starting import Start
-from .tokens import encoded, load_tokenizer, unknown_words, write_tokenizer
+from .tokens import PLACES, encoded, fits, load_tokenizer, unknown_words, write_tokenizer
 
 FILE, LOG, SAMPLES, PROMPTS = "training.json", "training.csv", "samples.png", "prompts.txt"
 CHECKPOINTS, IMAGES, DECODED, LATENTS = "checkpoints", "images.bin", "decoder-images.bin", "latents.bin"
@@ -199,7 +199,9 @@ def train_phases(place: Place, captions: Sequence[str], log: Report, report: Rep
     tokenizer = load_tokenizer(words)
     text = start.text(device) if (start := place.given(TEXT)) else train_text(place, images, tokenizer, log)
     save(text, place.folder / "text_encoder")
-    write_atomically(place.folder / PROMPTS, "\n".join([*captions[:MOST_PROMPTS], ""]).encode())
+    whole = [caption for caption in captions if fits(tokenizer, caption)]
+    # As prompts they are refused where they are too long; with none that fits, the sheet shows the empty one.
+    write_atomically(place.folder / PROMPTS, "\n".join([*whole[:MOST_PROMPTS], ""]).encode())
     train_unet(place, latents, scale, states_of(text, tokenizer, captions, device), log)
     remarks = [f"the autoencoder's images have a PSNR of {psnr(vae, images[:MEASURED], device):.1f} dB"]
     if unknown := unknown_words(words, captions):
@@ -207,6 +209,10 @@ def train_phases(place: Place, captions: Sequence[str], log: Report, report: Rep
         relearn = "both" if place.settings.relearns(VAE) else TEXT
         advice = f"; to have it learn them, give relearn {relearn!r} and another output" if place.given(TEXT) else ""
         remarks.append(f"captions: the text encoder never learned {shown}{advice}")
+    if cut := len(captions) - len(whole):
+        remarks.append(
+            f"captions: {cut:,} of {len(captions):,} have more than {PLACES} tokens; only their beginnings were learned"
+        )
     return remarks
 
 
@@ -360,7 +366,7 @@ def show(place: Place, unet: Any, weights: Mapping[str, Tensor]) -> None:
     make_folder(place.folder / "scheduler")
     write_atomically(place.folder / "scheduler" / "scheduler_config.json", json.dumps(scheduler, indent=2).encode())
     write_atomically(place.folder / "model_index.json", json.dumps(index, indent=2).encode())
-    prompts = (place.folder / PROMPTS).read_text().splitlines()[:SHOWN]
+    prompts = (place.folder / PROMPTS).read_text().splitlines()[:SHOWN] or [""]
     with warnings.catch_warnings():
         # The text encoder may not know all words of the captions; what `train_phases` returns says so once.
         warnings.filterwarnings("ignore", "prompts: words that the text encoder never learned")
